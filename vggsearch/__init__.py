@@ -1,0 +1,50 @@
+"""vggsearch: reverse image search and near-duplicates on one's own machine.
+
+>>> from vggsearch import ImageIndex
+
+The names below are loaded when first used, so that `import vggsearch` costs nothing.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vggsearch.errors import ImageError as ImageError
+    from vggsearch.errors import VggsearchError as VggsearchError
+    from vggsearch.image_index import ImageIndex as ImageIndex
+    from vggsearch.image_index import Info as Info
+    from vggsearch.image_index import QueryResult as QueryResult
+    from vggsearch.model.engine import EngineOptions as EngineOptions
+    from vggsearch.model.spec import EmbeddingOptions as EmbeddingOptions
+    from vggsearch.model.spec import EmbeddingSpec as EmbeddingSpec
+    from vggsearch.photos import Skipped as Skipped
+    from vggsearch.search import Match as Match
+    from vggsearch.update import Progress as Progress
+    from vggsearch.update import UpdateReport as UpdateReport
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "EmbeddingOptions": "vggsearch.model.spec",
+    "EmbeddingSpec": "vggsearch.model.spec",
+    "EngineOptions": "vggsearch.model.engine",
+    "ImageError": "vggsearch.errors",
+    "ImageIndex": "vggsearch.image_index",
+    "Info": "vggsearch.image_index",
+    "Match": "vggsearch.search",
+    "Progress": "vggsearch.update",
+    "QueryResult": "vggsearch.image_index",
+    "Skipped": "vggsearch.photos",
+    "UpdateReport": "vggsearch.update",
+    "VggsearchError": "vggsearch.errors",
+}
+
+__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from its home."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vggsearch' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,314 @@
+"""The command line: each command parses, makes one call, and prints. Heavy imports wait inside the commands."""
+
+import logging
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from vggsearch import __version__
+from vggsearch.defaults import DEVICES, EMBEDDING, FORMATS, POOLINGS, PRECISIONS, RESIZES, SEARCH, Format
+from vggsearch.errors import OptionError, VggsearchError
+from vggsearch.model.layers import LAYERS
+from vggsearch.model.spec import EmbeddingOptions
+from vggsearch.model.vgg import MODELS
+from vggsearch.places import directory_for, only_index
+
+if TYPE_CHECKING:
+    from vggsearch.image_index import ImageIndex
+    from vggsearch.update import Progress
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
+STDIN = "-"
+
+
+class Commands(click.Group):
+    """Turns what the library raises into one line on stderr; a bug keeps its traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. Exit status 1 for an error explained in one line, 2 for wrong usage."""
+        try:
+            return super().invoke(ctx)
+        except OptionError as error:
+            raise click.UsageError(str(error)) from error
+        except VggsearchError as error:
+            raise click.ClickException(str(error)) from error
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if error.filename is None:
+                raise
+            raise click.ClickException(f"{error.filename}: {error.strerror}") from error
+
+
+def combined(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Return several options as one decorator; they show in help in this order."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+index_option = click.option(
+    "--index", "directory", type=FOLDER, envvar="VGGSEARCH_INDEX", show_envvar=True,
+    help="Where the index is. Default: indexes/NAME of the photo folder.",
+)  # fmt: skip
+format_option = click.option(
+    "--format", type=click.Choice(FORMATS), default="table", show_default=True, help="How results are printed."
+)
+embedding_options = combined(
+    click.option("--model", type=click.Choice(MODELS), help=f"Which VGG.  [default: {EMBEDDING.model}]"),
+    click.option(
+        "--layer",
+        help=f"Where it is cut: {', '.join(LAYERS)}, or a sum.  [default: {EMBEDDING.layer}]",
+    ),
+    click.option(
+        "--pooling", type=click.Choice(POOLINGS),
+        help=f"How a map becomes a vector.  [default: {EMBEDDING.map_pooling}]",
+    ),
+    click.option(
+        "--size", type=int,
+        help=f"Side of the input in pixels.  [default: {EMBEDDING.map_size}; "
+        f"{EMBEDDING.connected_size} for fc6 and fc7]",
+    ),
+    click.option(
+        "--resize", type=click.Choice(RESIZES),
+        help=f"How a photo becomes a square.  [default: {EMBEDDING.resize}]",
+    ),
+    click.option("--weights", type=FILE, help="Weights: .safetensors, or .pth as torchvision has them."),
+)  # fmt: skip
+engine_options = combined(
+    click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="What runs it."),
+    click.option(
+        "--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True,
+        help="Number format of the network; auto is the fastest that changes nothing.",
+    ),
+)  # fmt: skip
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="vggsearch")
+def cli() -> None:
+    """Find photos by photo, on your own machine: index a folder once, then ask.
+
+    \b
+    Example:
+      vggsearch index ./photos
+      vggsearch query img.jpg
+    """
+    logging.basicConfig(stream=sys.stderr, format="%(message)s")
+    logging.getLogger("vggsearch").setLevel(logging.INFO)
+    # Pillow warns from 89 megapixels on; vggsearch has its own limit, and names the file that passes it.
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit", category=UserWarning)
+    warnings.filterwarnings("ignore", module=r"PIL\..*")
+
+
+@cli.command()
+@click.argument("photos", type=FOLDER)
+@index_option
+@embedding_options
+@engine_options
+@click.option("--batch-size", type=click.IntRange(min=1), help="Photos at once in the network.")
+@click.option("--workers", type=click.IntRange(min=1), help="Decoding threads.  [default: one a processor]")
+@click.option("--moved", is_flag=True, help="PHOTOS is where the photos of this index are now.")
+@click.option("--allow-empty", is_flag=True, help="Go on even if every photo is gone.")
+@click.option("--retry-skipped", is_flag=True, help="Try files again that could not be used before.")
+def index(
+    photos: Path,
+    directory: Path | None,
+    model: str | None,
+    layer: str | None,
+    pooling: str | None,
+    size: int | None,
+    resize: str | None,
+    weights: Path | None,
+    device: str,
+    precision: str,
+    batch_size: int | None,
+    workers: int | None,
+    moved: bool,
+    allow_empty: bool,
+    retry_skipped: bool,
+) -> None:
+    """Index the folder PHOTOS, or bring its index up to date: only what is new or changed is worked on.
+
+    \b
+    Example:
+      vggsearch index ./photos
+      vggsearch index ./photos --layer fc7 --index indexes/photos-fc7
+    """
+    from vggsearch.image_index import ImageIndex
+    from vggsearch.model.engine import EngineOptions
+    from vggsearch.report import skipped_lines, update_line
+
+    options = EmbeddingOptions(model, layer, pooling, size, resize, weights)
+    where = directory or directory_for(photos)
+    with (
+        ImageIndex.open_or_create(where, options, engine_options=EngineOptions(device, precision)) as opened,
+        stopping_on_ctrl_c() as stop,
+        progress_bar(str(opened.spec)) as progress,
+    ):
+        report = opened.update(
+            photos, batch_size=batch_size, workers=workers, moved=moved, allow_empty=allow_empty,
+            retry_skipped=retry_skipped, progress=progress, stop=stop,
+        )  # fmt: skip
+    for line in skipped_lines(report.newly_skipped):
+        click.echo(line, err=True)
+    click.echo(update_line(report, where))
+    if report.stopped:
+        raise click.ClickException("stopped early; what was done is kept. Run the same command to go on.")
+
+
+@cli.command()
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@index_option
+@click.option(
+    "-k", "--count", type=click.IntRange(min=1), default=SEARCH.count, show_default=True,
+    help="How many photos to show for each IMAGE.",
+)  # fmt: skip
+@click.option(
+    "--min-similarity", type=click.FloatRange(-1, 1), help="Show only photos at least this similar (1 is the same)."
+)
+@format_option
+@click.option("--root", type=FOLDER, help="Where the photos are now, if they moved apart from the index.")
+@embedding_options
+@engine_options
+def query(
+    images: tuple[str, ...],
+    directory: Path | None,
+    count: int,
+    min_similarity: float | None,
+    format: Format,
+    root: Path | None,
+    model: str | None,
+    layer: str | None,
+    pooling: str | None,
+    size: int | None,
+    resize: str | None,
+    weights: Path | None,
+    device: str,
+    precision: str,
+) -> None:
+    """Show the photos most like each IMAGE; - reads one from standard input.
+
+    \b
+    Example:
+      vggsearch query img.jpg
+      vggsearch query img.jpg -k 3 --format paths | xargs -d '\\n' xdg-open
+    """
+    from vggsearch.image_index import ImageIndex, QueryResult
+    from vggsearch.model.engine import EngineOptions
+    from vggsearch.report import one_line, query_results
+
+    options = EmbeddingOptions(model, layer, pooling, size, resize, weights)
+    engine = EngineOptions(device, precision)
+    with ImageIndex.open(directory or only_index(), options, engine_options=engine, root=root) as opened:
+        answers = list(opened.query_many(read_images(images), count, min_similarity))
+        results = [answer for answer in answers if isinstance(answer, QueryResult)]
+        failed = [answer for answer in answers if not isinstance(answer, QueryResult)]
+        if results:
+            click.echo(query_results(results, format, opened.root))
+    for skipped in failed:
+        click.echo(f"Error: {one_line(skipped.path)}: {skipped.reason}", err=True)
+    if failed:
+        sys.exit(1)
+
+
+@cli.command()
+@index_option
+@click.option("--skipped", is_flag=True, help="List the files that could not be used, with the reason.")
+@format_option
+def info(directory: Path | None, skipped: bool, format: Format) -> None:
+    """Show what an index holds and how it was made.
+
+    \b
+    Example:
+      vggsearch info
+      vggsearch info --skipped --format csv
+    """
+    from vggsearch import report
+    from vggsearch.image_index import ImageIndex
+
+    with ImageIndex.open(directory or only_index()) as opened:
+        text = report.skipped_files(opened.skipped(), format) if skipped else report.info(opened.info(), format)
+    click.echo(text)
+
+
+@cli.command()
+@click.option("--model", type=click.Choice(MODELS), default=EMBEDDING.model, show_default=True, help="Which VGG.")
+@click.option("--layer", default=EMBEDDING.layer, show_default=True, help="Where it is cut.")
+@click.option("--size", type=click.IntRange(EMBEDDING.smallest_size, EMBEDDING.largest_size), default=224,
+              show_default=True, help="Side of the input in pixels.")  # fmt: skip
+def model(model: str, layer: str, size: int) -> None:
+    """Show a network layer by layer: output shape, parameters, work, and what one output sees.
+
+    \b
+    Example:
+      vggsearch model --model vgg19 --layer fc7
+    """
+    from vggsearch import report
+
+    click.echo(report.model(model, layer, size))
+
+
+def read_images(images: tuple[str, ...]) -> Iterator[str | bytes]:
+    """Yield each name as it is, and the bytes of standard input for "-"."""
+    for image in images:
+        yield click.get_binary_stream("stdin").read() if image == STDIN else image
+
+
+@contextmanager
+def stopping_on_ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Give a question that is answered True after Ctrl-C, so that work in hand is kept; a second one breaks off."""
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        click.echo("\nStopping: keeping what is done. Ctrl-C again breaks off at once.", err=True)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator["Callable[[Progress], None]"]:
+    """Show what runs and on which device, then progress with rate and time left where stderr is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+    from rich.progress import Task as Row
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Row) -> Text:
+            return Text(f"{task.speed or 0:,.1f} photos/s")
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    with Bars(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
+        row = bars.add_task("", total=None, note="walking the folder")
+
+        def tell(progress: "Progress") -> None:
+            if progress.done == 0:
+                console.print(f"{title}\non {progress.engine}", highlight=False, markup=False, soft_wrap=True)
+            note = f"{progress.skipped:,} skipped" if progress.skipped else ""
+            bars.update(row, completed=progress.done, total=progress.total, note=note)
+
+        yield tell

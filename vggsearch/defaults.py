@@ -1,0 +1,61 @@
+"""What can be chosen, and what is chosen by default: each written once, with its unit and its reason.
+
+The command line and the library both read it from here; nothing heavy is imported.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Format = Literal["table", "json", "jsonl", "csv", "paths"]
+
+FORMATS: tuple[Format, ...] = get_args(Format)
+POOLINGS = ("spoc", "gem", "mac", "rmac", "crow", "flat")
+RESIZES = ("squash", "crop", "pad")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class EmbeddingDefaults:
+    """How a photo becomes a vector. Measured on edited copies and on UKBench (docs/quality.md)."""
+
+    model: str = "vgg16"
+    layer: str = "pool4+pool5"  # two depths in one pass find more edited copies than any single one
+    map_pooling: str = "spoc"  # mean, square root, L2: the best of the 512-number poolings
+    map_size: int = 192  # pixels; as good as 224 on copies at three quarters of the work
+    connected_size: int = 224  # pixels; fc6 and fc7 were trained on a 7 x 7 map, which 224 gives
+    resize: str = "squash"  # the whole picture: a crop loses what near-duplicates differ by
+    smallest_size: int = 32  # pixels; pool5 halves the picture five times
+    largest_size: int = 1024  # pixels; beyond this one photo takes a gigabyte of activations
+
+
+@dataclass(frozen=True)
+class ExtractDefaults:
+    """How photos stream through the network."""
+
+    batch_size: int = 8  # photos; larger batches are no faster on a CPU and cost memory
+    gpu_batch_size: int = 64  # photos
+    max_workers: int = 8  # decoding threads, at most; fewer where there are fewer processors
+    part_bytes: int = 64 << 20  # embeddings a Parquet part holds at most
+    part_seconds: float = 60.0  # at most this much work is lost to a crash
+
+
+@dataclass(frozen=True)
+class ImageDefaults:
+    """What is refused before it is decoded."""
+
+    pixel_limit: int = 178_956_970  # pixels after a reduced decode; where Pillow, too, assumes a bomb
+    reducing_gap: float = 2.0  # decode to at least this many times the wanted size, then resize well
+
+
+@dataclass(frozen=True)
+class SearchDefaults:
+    """How many photos a query shows."""
+
+    count: int = 10
+
+
+EMBEDDING = EmbeddingDefaults()
+EXTRACT = ExtractDefaults()
+IMAGE = ImageDefaults()
+SEARCH = SearchDefaults()

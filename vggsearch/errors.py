@@ -1,0 +1,59 @@
+"""Every error vggsearch raises on purpose. Each message names the file, the numbers and the way out."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vggsearch.photos import SkipKind
+
+
+class VggsearchError(Exception):
+    """Base of all errors a person can act on; the command line prints it as one line and exits 1."""
+
+
+class OptionError(VggsearchError):
+    """An option has no such value, or two options do not go together."""
+
+
+class WeightsError(VggsearchError):
+    """The network's weights are missing, damaged, or of another network."""
+
+
+class SpecMismatch(VggsearchError):
+    """Embeddings of two kinds would be mixed; the message names both."""
+
+
+class PhotosError(VggsearchError):
+    """The photo folder is missing, empty, or not the one the index was made from."""
+
+
+class ImageError(VggsearchError):
+    """A file that could not be used as a picture; `reason` and `kind` are those of photos.Skipped."""
+
+    def __init__(self, reason: str, kind: "SkipKind") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.kind = kind
+
+
+class IndexMissing(VggsearchError):
+    """There is no index where one was looked for, or more than one could be meant."""
+
+
+class IndexExists(VggsearchError):
+    """An index is already where a new one was to be created."""
+
+
+class IndexDamaged(VggsearchError):
+    """A file of the index is missing or does not hold what the manifest says."""
+
+
+class IndexFormatError(VggsearchError):
+    """The index was written in a format this version does not read."""
+
+
+class IndexLocked(VggsearchError):
+    """Another process is writing to the index."""
+
+
+class InstallationError(VggsearchError):
+    """The Python environment itself is wrong, for example two FAISS packages in one."""

@@ -1,0 +1,122 @@
+"""Stream photos through decoding threads and the network, in order, with a bounded look-ahead."""
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggsearch.defaults import EXTRACT
+from vggsearch.errors import ImageError
+from vggsearch.images import decode, decoder_errors
+from vggsearch.model.engine import Engine
+from vggsearch.model.spec import EmbeddingSpec
+from vggsearch.photos import PhotoFile, Skipped
+from vggsearch.preprocess import square
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A photo and its embedding.
+
+    `width` and `height` are the file's own, upright, in pixels; `sha256` is of its bytes; `taken` is the
+    camera's local time; `embedding` is float32 of shape (dim,) and unit length.
+    """
+
+    file: PhotoFile
+    sha256: str
+    width: int
+    height: int
+    format: str
+    taken: datetime | None
+    embedding: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    file: PhotoFile
+    sha256: str
+    width: int
+    height: int
+    format: str
+    taken: datetime | None
+    pixels: NDArray[np.uint8]
+
+    def with_embedding(self, embedding: NDArray[np.float32]) -> Embedded:
+        return Embedded(
+            self.file, self.sha256, self.width, self.height, self.format, self.taken, embedding
+        )
+
+
+def default_workers() -> int:
+    """Return how many decoding threads to use: one a processor, up to a limit."""
+    return min(EXTRACT.max_workers, os.cpu_count() or 1)
+
+
+def extract(
+    files: Iterable[PhotoFile],
+    root: Path,
+    spec: EmbeddingSpec,
+    engine: Engine,
+    *,
+    batch_size: int | None = None,
+    workers: int | None = None,
+) -> Iterator[Embedded | Skipped]:
+    """Yield an Embedded or a Skipped for each file, in the order of `files`.
+
+    At most two batches and one file a worker are decoded ahead of what was yielded, so memory does not grow
+    with the folder. Decoding threads run while the network does.
+    """
+    batch = batch_size or engine.batch_size
+    held: list[_Prepared | Skipped] = []
+    filled = 0
+    for item in _prepared(files, root, spec, workers or default_workers(), ahead=2 * batch):
+        held.append(item)
+        filled += isinstance(item, _Prepared)
+        if filled in (0, batch):
+            yield from _embedded(held, engine)
+            held, filled = [], 0
+    yield from _embedded(held, engine)
+
+
+def _prepared(
+    files: Iterable[PhotoFile], root: Path, spec: EmbeddingSpec, workers: int, ahead: int
+) -> Iterator[_Prepared | Skipped]:
+    """Decode in threads, at most `ahead` + `workers` files in advance, and keep the order."""
+    source = iter(files)
+    pending: deque[Future[_Prepared | Skipped]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    try:
+        pending.extend(pool.submit(_prepare, file, root, spec) for file in islice(source, ahead + workers))
+        while pending:
+            done = pending.popleft().result()
+            pending.extend(pool.submit(_prepare, file, root, spec) for file in islice(source, 1))
+            yield done
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _prepare(file: PhotoFile, root: Path, spec: EmbeddingSpec) -> _Prepared | Skipped:
+    try:
+        with decoder_errors(), (root / file.path).open("rb") as opened:
+            sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+            opened.seek(0)
+            photo = decode(opened, file.path, at_least=spec.size)
+            pixels = square(photo.image, spec.size, spec.resize)
+    except ImageError as error:
+        return Skipped(file.path, error.reason, error.kind, file.bytes, file.mtime_ns)
+    return _Prepared(file, sha256, photo.width, photo.height, photo.format, photo.taken, pixels)
+
+
+def _embedded(held: list[_Prepared | Skipped], engine: Engine) -> Iterator[Embedded | Skipped]:
+    prepared = [item for item in held if isinstance(item, _Prepared)]
+    embeddings = iter(engine.embed(np.stack([item.pixels for item in prepared])) if prepared else ())
+    for item in held:
+        yield item if isinstance(item, Skipped) else item.with_embedding(next(embeddings))

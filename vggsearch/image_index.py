@@ -1,0 +1,352 @@
+"""ImageIndex: the whole of vggsearch as one Python class. The command line is the same thing with printing."""
+
+import io
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vggsearch.defaults import SEARCH
+from vggsearch.errors import ImageError, OptionError, PhotosError
+from vggsearch.images import decode, decoder_errors, upright_rgb
+from vggsearch.index.flat import RECIPE, FlatIndex, unit_rows
+from vggsearch.model.engine import Engine, EngineOptions, load_engine
+from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
+from vggsearch.model.weights import WeightsFile, find_again
+from vggsearch.photos import Skipped, walk
+from vggsearch.preprocess import square
+from vggsearch.search import Match, Searcher
+from vggsearch.store.manifest import NAME
+from vggsearch.store.store import Store
+from vggsearch.update import Progress, UpdateReport, plan_update, refuse_to_empty, run_update
+
+ImageLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class QueryResult:
+    """What was found for one picture: `query` names it, `matches` come most similar first."""
+
+    query: str
+    matches: tuple[Match, ...]
+
+
+@dataclass(frozen=True)
+class Info:
+    """What an index holds and how it was made. `bytes` is its size on disk; `skipped` counts by kind."""
+
+    directory: Path
+    root: Path | None
+    photos: int
+    spec: EmbeddingSpec
+    made_by: tuple[str, ...]
+    recipe: str | None
+    is_search_fresh: bool
+    parts: int
+    bytes: int
+    skipped: dict[str, int]
+
+
+class ImageIndex:
+    """Photos, their embeddings and the search over them, in one directory.
+
+    >>> with ImageIndex.create("indexes/photos") as photos:
+    ...     photos.update("photos")
+    ...     photos.query("img.jpg", count=5).matches
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        weights: WeightsFile | None = None,
+        engine: Engine | None = None,
+        engine_options: EngineOptions | None = None,
+        root: Path | None = None,
+    ) -> None:
+        self._store = store
+        self._weights = weights
+        self._engine = engine
+        self._engine_options = engine_options or EngineOptions()
+        self._root = root
+        self._searcher: Searcher | None = None
+        self._searched = ""
+
+    @classmethod
+    def create(
+        cls,
+        directory: str | os.PathLike[str],
+        options: EmbeddingOptions | None = None,
+        *,
+        engine: Engine | None = None,
+        engine_options: EngineOptions | None = None,
+    ) -> "ImageIndex":
+        """Make an empty index; what `options` leave open takes the default.
+
+        `engine` replaces the network, for tests and for those who bring their own. Raises IndexExists,
+        OptionError or WeightsError.
+        """
+        options = options or EmbeddingOptions()
+        spec, weights = options.resolve()
+        store = Store.create(Path(directory), spec, options.weights)
+        return cls(store, weights=weights, engine=engine, engine_options=engine_options)
+
+    @classmethod
+    def open(
+        cls,
+        directory: str | os.PathLike[str],
+        options: EmbeddingOptions | None = None,
+        *,
+        engine: Engine | None = None,
+        engine_options: EngineOptions | None = None,
+        root: str | os.PathLike[str] | None = None,
+    ) -> "ImageIndex":
+        """Open an index. `root` says where the photos are now, if they and the index were moved apart.
+
+        Raises IndexMissing, IndexDamaged or IndexFormatError; SpecMismatch where `options` ask for another
+        kind of embedding than the index holds.
+        """
+        store = Store.open(Path(directory))
+        options = options or EmbeddingOptions()
+        options.check(store.spec, str(directory))
+        weights = _find_weights(store, options.weights) if options.weights is not None else None
+        where = Path(root) if root is not None else None
+        return cls(store, weights=weights, engine=engine, engine_options=engine_options, root=where)
+
+    @classmethod
+    def open_or_create(
+        cls,
+        directory: str | os.PathLike[str],
+        options: EmbeddingOptions | None = None,
+        *,
+        engine: Engine | None = None,
+        engine_options: EngineOptions | None = None,
+    ) -> "ImageIndex":
+        """Open the index in `directory`, or make it where there is none; raises what those two raise."""
+        there = (Path(directory) / NAME).exists()
+        make = cls.open if there else cls.create
+        return make(directory, options, engine=engine, engine_options=engine_options)
+
+    def __enter__(self) -> "ImageIndex":
+        """Return the index itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the network and of the memory-mapped files. All that was committed is on disk already."""
+        self._engine = None
+        self._searcher = None
+
+    def __len__(self) -> int:
+        """How many photos can be found."""
+        return len(self._store)
+
+    @property
+    def directory(self) -> Path:
+        """Where the index is."""
+        return self._store.directory
+
+    @property
+    def spec(self) -> EmbeddingSpec:
+        """What the embeddings are made of."""
+        return self._store.spec
+
+    @property
+    def root(self) -> Path | None:
+        """The photo folder, None before the first update. Paths of matches are relative to it."""
+        if self._root is not None or self._store.manifest.root is None:
+            return self._root
+        return Path(os.path.normpath(self.directory / self._store.manifest.root))
+
+    @property
+    def engine(self) -> Engine:
+        """What runs the network, loaded when first asked for. Raises WeightsError, SpecMismatch, OptionError."""
+        if self._engine is None:
+            weights = self._weights or _find_weights(self._store, None)
+            self._engine = load_engine(self.spec, weights, self._engine_options)
+        return self._engine
+
+    def paths(self) -> list[str]:
+        """Return the paths of all photos, in row order."""
+        return self._store.paths()
+
+    def skipped(self) -> list[Skipped]:
+        """Return the files that could not be used, by path, each with its reason."""
+        return list(self._store.skipped().values())
+
+    def info(self) -> Info:
+        """Return what the index holds and how it was made."""
+        manifest = self._store.manifest
+        counts: dict[str, int] = {}
+        for skipped in self.skipped():
+            counts[skipped.kind] = counts.get(skipped.kind, 0) + 1
+        return Info(
+            directory=self.directory,
+            root=self.root,
+            photos=len(self),
+            spec=self.spec,
+            made_by=manifest.made_by,
+            recipe=manifest.search.recipe if manifest.search else None,
+            is_search_fresh=self._has_fresh_search(),
+            parts=len(manifest.parts),
+            bytes=self._store.bytes,
+            skipped=counts,
+        )
+
+    def update(
+        self,
+        folder: str | os.PathLike[str] | None = None,
+        *,
+        batch_size: int | None = None,
+        workers: int | None = None,
+        allow_empty: bool = False,
+        moved: bool = False,
+        retry_skipped: bool = False,
+        progress: Callable[[Progress], None] | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> UpdateReport:
+        """Index what is new or changed in the photo folder, drop what is gone, and renew the search side.
+
+        `folder` may be left out once an index has one; `moved` says that `folder` is where the same photos are
+        now. `allow_empty` lets an update drop every photo. For `progress` and `stop` see update.run_update.
+
+        Raises PhotosError for a folder that is missing, another one, or empty all of a sudden; IndexLocked
+        where another process writes.
+        """
+        started = time.monotonic()
+        root = self._checked_root(folder, moved)
+        with self._store.writing() as writer:
+            plan = plan_update(
+                walk(root, exclude=self.directory),
+                self._store.files(),
+                self._store.skipped(),
+                retry_skipped=retry_skipped,
+            )
+            if not allow_empty:
+                refuse_to_empty(plan, self._store, root)
+            writer.set_root(root)
+            report = run_update(
+                self._store,
+                writer,
+                plan,
+                root,
+                lambda: self.engine,
+                batch_size=batch_size,
+                workers=workers,
+                progress=progress,
+                stop=stop,
+            )
+            if not self._has_fresh_search():
+                built = FlatIndex.build(self._store.embeddings(), self.spec.dim)
+                built.save(self._store.search_directory(self._store.manifest.fingerprint))
+                writer.set_search(RECIPE)
+        return replace(report, seconds=time.monotonic() - started)
+
+    def query(
+        self, image: ImageLike, count: int = SEARCH.count, min_similarity: float | None = None
+    ) -> QueryResult:
+        """Return the photos most like `image`: a path, the bytes of a file, a PIL image, or uint8 (h, w, 3) RGB.
+
+        At most `count`, none below `min_similarity` (a cosine); a photo that is in the index finds itself at
+        1.0. Raises ImageError where the picture cannot be used.
+        """
+        if count < 1:
+            raise OptionError(f"The count of photos to show must be at least 1, not {count}.")
+        vector = self.embed(image)
+        matches = self._fresh_searcher().nearest(vector, count, min_similarity, self._own_path(image))
+        return QueryResult(_name(image), matches)
+
+    def query_many(
+        self, images: Iterable[ImageLike], count: int = SEARCH.count, min_similarity: float | None = None
+    ) -> Iterator[QueryResult | Skipped]:
+        """Yield a QueryResult for each image, or a Skipped for one that cannot be used, in their order."""
+        for image in images:
+            try:
+                yield self.query(image, count, min_similarity)
+            except ImageError as error:
+                yield Skipped(_name(image), error.reason, error.kind)
+
+    def embed(self, image: ImageLike) -> NDArray[np.float32]:
+        """Return the embedding of one picture, float32 (dim,), unit length. Raises ImageError."""
+        with decoder_errors():
+            picture = _picture(image, self.spec.size)
+            pixels = square(picture, self.spec.size, self.spec.resize)
+        return unit_rows(self.engine.embed(pixels[None]))[0]
+
+    def _own_path(self, image: ImageLike) -> str | None:
+        """Return the path of a file below the photo folder as the index would name it, None for all else."""
+        if not isinstance(image, str | os.PathLike) or self.root is None:
+            return None
+        file, root = Path(image).resolve(), self.root.resolve()
+        return file.relative_to(root).as_posix() if file.is_relative_to(root) else None
+
+    def _has_fresh_search(self) -> bool:
+        manifest = self._store.manifest
+        return manifest.search is not None and manifest.search.fingerprint == manifest.fingerprint
+
+    def _fresh_searcher(self) -> Searcher:
+        """Return the search over the present state; without a search side that belongs to it, from the store."""
+        fingerprint = self._store.manifest.fingerprint
+        if self._searcher is None or self._searched != fingerprint:
+            if self._has_fresh_search():
+                directory = self._store.search_directory(fingerprint)
+                index = FlatIndex.open(directory, len(self), self.spec.dim)
+            else:
+                index = FlatIndex.build(self._store.embeddings(), self.spec.dim)
+            self._searcher, self._searched = Searcher(self._store.paths(), index), fingerprint
+        return self._searcher
+
+    def _checked_root(self, folder: str | os.PathLike[str] | None, moved: bool) -> Path:
+        known = self.root
+        if folder is None:
+            if known is None:
+                raise PhotosError(f"{self.directory} has no photo folder yet: name one.")
+            return known
+        root = Path(folder)
+        if known is not None and not moved and root.resolve() != known.resolve():
+            raise PhotosError(
+                f"{self.directory} is the index of {known}, not of {root}: updating it would drop its "
+                f"{len(self):,} photos. Name another index with --index, or, if these are the same photos in a "
+                "new place, say so with --moved."
+            )
+        return root
+
+
+def _find_weights(store: Store, named: Path | None) -> WeightsFile:
+    remembered = store.manifest.weights_file
+    spec = store.spec
+    return find_again(
+        spec.model, spec.layer, spec.weights_sha256, named, Path(remembered) if remembered is not None else None
+    )
+
+
+def _picture(image: ImageLike, size: int) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return upright_rgb(image)
+    if isinstance(image, np.ndarray):
+        return _from_array(image)
+    if isinstance(image, bytes):
+        return decode(io.BytesIO(image), at_least=size).image
+    with Path(image).open("rb") as file:
+        return decode(file, str(image), at_least=size).image
+
+
+def _from_array(array: NDArray[np.uint8]) -> Image.Image:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        raise OptionError(f"An array must be uint8 of shape (h, w, 3), RGB; this is {array.dtype} {array.shape}.")
+    return Image.fromarray(array)
+
+
+def _name(image: ImageLike) -> str:
+    return os.fspath(image) if isinstance(image, str | os.PathLike) else f"<{type(image).__name__}>"

@@ -1,0 +1,1 @@
+"""The FAISS layer. It knows rows and vectors, never paths."""

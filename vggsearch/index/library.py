@@ -1,0 +1,40 @@
+"""Import FAISS, after checking that the environment holds exactly one of it."""
+
+import importlib.metadata
+from functools import cache
+from types import ModuleType
+
+from vggsearch.errors import InstallationError
+
+PACKAGES = ("faiss", "faiss-cpu", "faiss-gpu", "faiss-gpu-cu11", "faiss-gpu-cu12", "faiss-gpu-cuvs")
+
+
+@cache
+def faiss() -> ModuleType:
+    """Return the faiss module. Raises InstallationError where there is none, or more than one.
+
+    All FAISS packages install the same `faiss` folder, so that with two of them each holds half of the other.
+    """
+    installed = installed_packages()
+    if len(installed) > 1:
+        raise InstallationError(
+            f"Two FAISS packages are in one environment, {' and '.join(installed)}, and overwrite each other. "
+            f"Remove all of them, then install one: pip uninstall {' '.join(installed)}; pip install vggsearch"
+        )
+    try:
+        import faiss as module
+    except ImportError as error:
+        raise InstallationError(f"FAISS cannot be imported ({error}). Install it: pip install vggsearch") from error
+    return module
+
+
+def installed_packages() -> list[str]:
+    """Return the names of the FAISS packages in this environment."""
+    found = []
+    for name in PACKAGES:
+        try:
+            importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        found.append(name)
+    return found

@@ -1,0 +1,53 @@
+"""The truncated VGG in torch: convolutions, ReLU and pooling up to the deepest layer asked for."""
+
+import torch
+from torch import Tensor, nn
+
+from vggsearch.model.layers import needed_modules, parts
+from vggsearch.model.vgg import Module
+from vggsearch.model.weights import Kernel
+
+CONNECTED_MAP = 7  # fc6 takes a 7 x 7 map, to which torchvision averages pool5 (the identity at 224)
+
+
+class TruncatedVGG(nn.Module):
+    """A VGG that ends at the deepest layer of a sum and returns the output of each.
+
+    Takes normalised pixels (n, 3, size, size); returns maps (n, c, h, w) or, for fc6 and fc7, (n, 4096), in
+    the order of the sum. All outputs come after a ReLU, so they are >= 0.
+    """
+
+    def __init__(self, model: str, layer: str, kernels: dict[str, Kernel]) -> None:
+        super().__init__()
+        self.wanted = parts(layer)
+        self.steps = nn.ModuleDict()
+        for module in needed_modules(model, layer):
+            self.steps[module.name] = _step(module, kernels.get(module.name))
+        self.eval().requires_grad_(False)
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """Return the outputs of the layers in the sum, in its order."""
+        kept: dict[str, Tensor] = {}
+        x = pixels
+        for name, step in self.steps.items():
+            if name == "fc6":
+                x = nn.functional.adaptive_avg_pool2d(x, CONNECTED_MAP).flatten(1)
+            x = step(x)
+            if name in self.wanted:
+                kept[name] = x
+        return [kept[name] for name in self.wanted]
+
+
+def _step(module: Module, kernel: Kernel | None) -> nn.Module:
+    if kernel is None:
+        return nn.MaxPool2d(2, 2)
+    with torch.device("meta"):  # no memory and no random numbers for weights that are about to be replaced
+        layer: nn.Conv2d | nn.Linear
+        if module.kind == "conv":
+            layer = nn.Conv2d(module.inputs, module.outputs, module.kernel, padding=1)
+        else:
+            layer = nn.Linear(module.inputs, module.outputs)
+    layer.weight = nn.Parameter(torch.from_numpy(kernel.weight), requires_grad=False)
+    layer.bias = nn.Parameter(torch.from_numpy(kernel.bias), requires_grad=False)
+    # An in-place ReLU would also overwrite a kept map, but kept maps come from pooling or are themselves final.
+    return nn.Sequential(layer, nn.ReLU(inplace=True))

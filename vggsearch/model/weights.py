@@ -1,0 +1,190 @@
+"""Find and load the numbers of a VGG network: a named file, the packaged one, torchvision's cache or download."""
+
+import hashlib
+import logging
+import pickle
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vggsearch.errors import SpecMismatch, WeightsError
+from vggsearch.model.layers import has_connected, needed_modules
+from vggsearch.model.vgg import Module
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Tensors = Mapping[str, NDArray[np.float32]]
+
+PACKAGED = Path(__file__).parent / "weights" / "vgg16_conv_imagenet1k_v1.fp16.safetensors"
+PACKAGED_MODEL = "vgg16"
+NORM_EPSILON = 1e-5  # torch.nn.BatchNorm2d's, with which the published weights were trained
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A weights file and the sha256 of its bytes."""
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Weights of one module, float32: `weight` (out, in, 3, 3) or (out, in), `bias` (out,)."""
+
+    weight: "NDArray[np.float32]"
+    bias: "NDArray[np.float32]"
+
+
+def find_weights(model: str, layer: str, named: Path | None = None) -> WeightsFile:
+    """Return the weights that serve `layer` of `model`; a file that a person `named` comes first.
+
+    Raises WeightsError where there are none, naming the file, its size and where to put it.
+    """
+    if named is not None:
+        if not named.is_file():
+            raise WeightsError(f"{named} is not a file. --weights takes a .safetensors or a torchvision .pth.")
+        return _hashed(named)
+    if model == PACKAGED_MODEL and not has_connected(layer):
+        return _hashed(PACKAGED)
+    return _hashed(_torchvision_file(model))
+
+
+def find_again(model: str, layer: str, sha256: str, named: Path | None, remembered: Path | None) -> WeightsFile:
+    """Return the weights an index was made with, known by their `sha256`.
+
+    Raises SpecMismatch where the `named` file, or all that can be found, are others.
+    """
+    if named is None and remembered is not None and remembered.is_file():
+        found = _hashed(remembered)
+        if found.sha256 == sha256:
+            return found
+    found = find_weights(model, layer, named)
+    if found.sha256 != sha256:
+        where = f" ({remembered})" if remembered is not None else ""
+        raise SpecMismatch(
+            f"The index was made with weights {sha256[:12]}{where}; {found.path} is {found.sha256[:12]}. "
+            "Name the file the index was made with by --weights, or make another index with --index."
+        )
+    return found
+
+
+def load_weights(file: WeightsFile, model: str, layer: str) -> dict[str, Kernel]:
+    """Return the kernels that `layer` of `model` needs, by module name (conv1_1 ... fc7), and no others.
+
+    Batch normalisation is folded into the convolution before it, as in evaluation it is a fixed scale and
+    shift. Raises WeightsError where a tensor is missing, has another shape, or is not finite.
+    """
+    needed = [module for module in needed_modules(model, layer) if module.kind != "pool"]
+    with _open_tensors(file.path, {key for module in needed for key in module.shapes}) as tensors:
+        return {module.name: _kernel(file.path, model, module, tensors) for module in needed}
+
+
+def _kernel(path: Path, model: str, module: Module, tensors: "Tensors") -> Kernel:
+    import numpy as np
+
+    for key, shape in module.shapes.items():
+        if key not in tensors:
+            raise WeightsError(f"{path} has no tensor {key}, which {model} needs for {module.name}.")
+        if tensors[key].shape != shape:
+            held = tensors[key].shape
+            raise WeightsError(f"{path}: {key} has shape {held}, {model} needs {shape}. Is it another network's?")
+        if not np.isfinite(tensors[key]).all():
+            raise WeightsError(f"{path}: {key} holds NaN or infinity, so {module.name} cannot be used.")
+    weight, bias = tensors[f"{module.key}.weight"], tensors[f"{module.key}.bias"]
+    if not module.norm_key:
+        return Kernel(weight, bias)
+    gain, shift, mean, variance = (
+        tensors[f"{module.norm_key}.{name}"].astype(np.float64)
+        for name in ("weight", "bias", "running_mean", "running_var")
+    )
+    scale = gain / np.sqrt(variance + NORM_EPSILON)
+    folded = weight * scale[:, None, None, None]
+    return Kernel(folded.astype(np.float32), ((bias - mean) * scale + shift).astype(np.float32))
+
+
+@contextmanager
+def _open_tensors(path: Path, wanted: set[str]) -> Iterator["Tensors"]:
+    """Give the wanted tensors of a file as float32; those the file lacks are left out."""
+    try:
+        with path.open("rb") as file:
+            is_safetensors = file.read(9)[8:] == b"{"
+        yield _read_safetensors(path, wanted) if is_safetensors else _read_torch(path, wanted)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def _read_safetensors(path: Path, wanted: set[str]) -> "Tensors":
+    import numpy as np
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            found = wanted & set(file.keys())
+            return {key: np.asarray(file.get_tensor(key), dtype=np.float32) for key in found}
+    except SafetensorError as error:
+        raise WeightsError(f"{path} is damaged or cut short ({error}). Copy it again.") from error
+    except TypeError as error:  # bfloat16 and float8, which numpy lacks
+        raise WeightsError(f"{path}: {error}. Save its tensors as float16 or float32.") from error
+
+
+def _read_torch(path: Path, wanted: set[str]) -> "Tensors":
+    """Read a .pth as tensors only: weights_only refuses a pickle that would run code."""
+    import torch
+
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise WeightsError(
+            f"{path} is not a file of tensors, or is cut short ({first_line}). "
+            "--weights takes a .safetensors or a torchvision .pth."
+        ) from error
+    if not isinstance(loaded, dict):
+        raise WeightsError(f"{path} holds a {type(loaded).__name__}, not tensors by name.")
+    tensors = {key: loaded[key] for key in wanted & set(loaded) if isinstance(loaded[key], torch.Tensor)}
+    return {key: tensor.float().numpy() for key, tensor in tensors.items()}
+
+
+@lru_cache(maxsize=8)
+def _hash(path: Path, bytes: int, mtime_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hashed(path: Path) -> WeightsFile:
+    status = path.stat()
+    return WeightsFile(path, _hash(path, status.st_size, status.st_mtime_ns))
+
+
+def _torchvision_file(model: str) -> Path:
+    """Return torchvision's ImageNet weights of `model` from its cache, downloaded first where they are not."""
+    import torch
+    from torchvision.models import get_model_weights
+
+    published = get_model_weights(model)["IMAGENET1K_V1"]
+    name = published.url.rsplit("/", 1)[-1]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if path.is_file():
+        return path
+    size = f"{published.meta['_file_size']:,.0f} MB"
+    log.info("fetching %s (%s) to %s", name, size, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        digest = name.removesuffix(".pth").rsplit("-", 1)[-1]
+        torch.hub.download_url_to_file(published.url, str(path), hash_prefix=digest, progress=False)
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise WeightsError(
+            f"{model} needs {name} ({size}), which could not be fetched ({reason}). Put the file at {path}, "
+            "or name it with --weights FILE."
+        ) from error
+    return path

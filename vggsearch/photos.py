@@ -1,0 +1,119 @@
+"""Walk a photo folder: which files are there, of what size and age. Nothing is opened here."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from stat import S_ISLNK, S_ISREG
+from typing import Literal
+
+from vggsearch.errors import PhotosError
+
+CLUTTER_NAMES = frozenset(
+    name.casefold()
+    for name in (
+        "@eaDir",  # Synology thumbnails
+        "#recycle",  # Synology
+        "#snapshot",  # Synology
+        "@Recycle",  # QNAP
+        "@Recently-Snapshot",  # QNAP
+        "$RECYCLE.BIN",  # Windows
+        "System Volume Information",  # Windows
+        "Thumbs.db",  # Windows
+        "ehthumbs.db",  # Windows
+        "desktop.ini",  # Windows
+        "__MACOSX",  # AppleDouble files in zip archives
+        "Icon\r",  # macOS
+        "Network Trash Folder",  # AFP shares
+        "Temporary Items",  # AFP shares
+        "lost+found",  # ext file systems
+    )
+)
+CLUTTER_SUFFIXES = (".lrdata",)  # Lightroom's previews: thousands of small copies of the photos
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoFile:
+    """A file that may be a photo, as the walk saw it.
+
+    `path` is POSIX and relative to the photo folder, `bytes` its size, `mtime_ns` its age in nanoseconds.
+    """
+
+    path: str
+    bytes: int
+    mtime_ns: int
+
+
+SkipKind = Literal["not a picture", "broken", "too large", "unreadable", "link", "special file", "bad name"]
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file or folder that could not be used. `reason` is for a person, `kind` for a program.
+
+    "unreadable" is the disk's fault, not the file's: it is tried again next time, and what an index
+    knows of `path` and below it is kept. `bytes` and `mtime_ns` are 0 where they could not be read.
+    """
+
+    path: str
+    reason: str
+    kind: SkipKind
+    bytes: int = 0
+    mtime_ns: int = 0
+
+
+def is_clutter(name: str) -> bool:
+    """Say whether a file or folder of this name is never a person's photo: hidden, a thumbnail cache, a bin."""
+    folded = name.casefold()
+    return name.startswith(".") or folded in CLUTTER_NAMES or folded.endswith(CLUTTER_SUFFIXES)
+
+
+def walk(folder: Path, exclude: Path | None = None) -> Iterator[PhotoFile | Skipped]:
+    """Yield every file below `folder`, folders and files in name order, clutter and `exclude` left out.
+
+    Symbolic links below `folder` are named but not followed, so that loops end and one photo has one path.
+    Raises PhotosError where `folder` itself cannot be read.
+    """
+    if not folder.is_dir():
+        raise PhotosError(f"{folder} is not a folder of photos. Is its disk mounted?")
+    avoid = exclude.resolve() if exclude is not None else None
+    pending = [""]
+    while pending:
+        inside = pending.pop()
+        try:
+            with os.scandir(folder / inside) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError as error:
+            if not inside:
+                raise PhotosError(f"{folder} cannot be read: {error.strerror}.") from error
+            yield Skipped(printable(inside), error.strerror or str(error), "unreadable")
+            continue
+        subfolders = []
+        for entry in entries:
+            if is_clutter(entry.name):
+                continue
+            path = f"{inside}/{entry.name}" if inside else entry.name
+            if not entry.is_dir(follow_symlinks=False):
+                yield _look_at(entry, path)
+            elif avoid is None or entry.name != avoid.name or Path(entry.path).resolve() != avoid:
+                subfolders.append(path)
+        pending.extend(reversed(subfolders))
+
+
+def printable(path: str) -> str:
+    """Return `path` as it can be stored and shown: bytes that are not UTF-8 become \\x escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _look_at(entry: "os.DirEntry[str]", path: str) -> PhotoFile | Skipped:
+    if not path.isascii() and printable(path) != path:
+        return Skipped(printable(path), "its name is not UTF-8: rename the file or its folder", "bad name")
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except OSError as error:
+        return Skipped(path, error.strerror or str(error), "unreadable")
+    if S_ISREG(status.st_mode):
+        return PhotoFile(path, status.st_size, status.st_mtime_ns)
+    if S_ISLNK(status.st_mode):
+        return Skipped(path, "a symbolic link, not followed: index the folder it points to", "link")
+    return Skipped(path, "not a regular file", "special file")

@@ -1,0 +1,191 @@
+"""Turn results into text: tables for people, JSON and CSV for programs."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from vggsearch.defaults import Format
+from vggsearch.image_index import Info, QueryResult
+from vggsearch.model.layers import parts
+from vggsearch.model.vgg import describe
+from vggsearch.photos import Skipped
+from vggsearch.update import UpdateReport
+WIDE = 10_000  # columns; a table is never folded, so that a path stays whole
+UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def one_line(text: str) -> str:
+    """Return `text` with control characters escaped, so that a file name cannot break a table or a terminal."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
+def query_results(results: Sequence[QueryResult], format: Format, root: Path | None) -> str:
+    """Render the results of some queries. `paths` joins each path to the photo folder, so that it can be opened."""
+    return QUERY_FORMATS[format](results, root)
+
+
+def _query_table(results: Sequence[QueryResult], root: Path | None) -> str:
+    blocks = []
+    for result in results:
+        lines = [one_line(result.query)]
+        lines += [f"  {match.similarity:.3f}  {one_line(match.path)}" for match in result.matches]
+        blocks.append("\n".join(lines if result.matches else [*lines, "  nothing found"]))
+    return "\n\n".join(blocks)
+
+
+def _query_json(results: Sequence[QueryResult], root: Path | None) -> str:
+    return json.dumps([asdict(result) for result in results], ensure_ascii=False, indent=2)
+
+
+def _query_jsonl(results: Sequence[QueryResult], root: Path | None) -> str:
+    return "\n".join(json.dumps(asdict(result), ensure_ascii=False) for result in results)
+
+
+def _query_csv(results: Sequence[QueryResult], root: Path | None) -> str:
+    rows = [(result.query, match.path, f"{match.similarity:.4f}") for result in results for match in result.matches]
+    return _csv(("query", "path", "similarity"), rows)
+
+
+def _query_paths(results: Sequence[QueryResult], root: Path | None) -> str:
+    folder = root or Path()
+    return "\n".join(str(folder / match.path) for result in results for match in result.matches)
+
+
+QUERY_FORMATS: dict[Format, Callable[[Sequence[QueryResult], Path | None], str]] = {
+    "table": _query_table,
+    "json": _query_json,
+    "jsonl": _query_jsonl,
+    "csv": _query_csv,
+    "paths": _query_paths,
+}
+
+
+def skipped_files(skipped: Sequence[Skipped], format: Format) -> str:
+    """Render the files that could not be used, with their reasons."""
+    rows = [{"path": row.path, "kind": row.kind, "reason": row.reason} for row in skipped]
+    if format == "json":
+        return json.dumps(rows, ensure_ascii=False, indent=2)
+    if format == "jsonl":
+        return "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    if format == "csv":
+        return _csv(("path", "kind", "reason"), [tuple(row.values()) for row in rows])
+    if format == "paths":
+        return "\n".join(row.path for row in skipped)
+    return _table(("path", "kind", "reason"), [tuple(row.values()) for row in rows])
+
+
+def info(facts: Info, format: Format) -> str:
+    """Render what an index holds and how it was made, as a table or as JSON."""
+    if format in ("json", "jsonl"):
+        values = asdict(facts) | {"directory": str(facts.directory), "root": str(facts.root) if facts.root else None}
+        return json.dumps(values, ensure_ascii=False, indent=2 if format == "json" else None)
+    spec = facts.spec
+    skipped = ", ".join(f"{count:,} {kind}" for kind, count in sorted(facts.skipped.items()))
+    search = facts.recipe or "none"
+    rows = [
+        ("index", str(facts.directory)),
+        ("photo folder", str(facts.root) if facts.root else "none yet"),
+        ("photos", f"{facts.photos:,}"),
+        ("skipped files", skipped or "none"),
+        ("network", f"{spec.model}, cut at {spec.layer}, {spec.pooling} pooling"),
+        ("input", f"{spec.size} x {spec.size} pixels, {spec.resize}"),
+        ("weights", f"sha256 {spec.weights_sha256}"),
+        ("embedding", f"{spec.dim:,} numbers, float16, unit length"),
+        ("made by", ", ".join(facts.made_by) or "nothing yet"),
+        ("search", search if facts.is_search_fresh else f"{search}, out of date: run index again"),
+        ("on disk", f"{bytes_text(facts.bytes)} in {facts.parts} part{'s' if facts.parts != 1 else ''}"),
+    ]
+    if format == "csv":
+        return _csv(("what", "value"), rows)
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {one_line(value)}" for name, value in rows)
+
+
+def model(name: str, layer: str, size: int) -> str:
+    """Render a network layer by layer; what `layer` cuts is marked."""
+    wanted = parts(layer)
+    reports = describe(name, size)
+    deepest = max(number for number, report in enumerate(reports) if report.module.name in wanted)
+    rows = []
+    for number, report in enumerate(reports):
+        module = report.module
+        shape = " x ".join(str(side) for side in report.shape)
+        mark = "<- embedding" if module.name in wanted else "" if number <= deepest else "not built"
+        field = str(report.receptive_field)
+        work = f"{report.multiply_adds / 1e6:,.1f}" if report.multiply_adds else ""
+        parameters = f"{module.parameters:,}" if module.parameters else ""
+        rows.append((module.name, shape, parameters, work, field, mark))
+    built, whole = reports[: deepest + 1], reports
+    for title, part in ((f"up to {reports[deepest].module.name}", built), ("whole network", whole)):
+        parameters = f"{sum(report.module.parameters for report in part):,}"
+        rows.append((title, "", parameters, f"{sum(report.multiply_adds for report in part) / 1e6:,.1f}", "", ""))
+    head = ("module", f"output at {size}", "parameters", "M multiply-adds", "sees, pixels", layer)
+    return _table(head, rows, right=range(1, 5), rule_before=len(reports))
+
+
+def update_line(report: UpdateReport, directory: Path) -> str:
+    """Return the closing line of an update: what was done, how fast, where it is."""
+    others = sum(skipped.kind == "not a picture" for skipped in report.skipped)
+    counts = [
+        f"{report.indexed:,} indexed",
+        f"{report.unchanged:,} unchanged",
+        f"{report.gone:,} gone" if report.gone else "",
+        f"{len(report.skipped) - others:,} skipped",
+        f"{others:,} not pictures" if others else "",
+    ]
+    rate = f" ({report.indexed / report.seconds:.1f} photos/s)" if report.indexed else ""
+    done = ", ".join(filter(None, counts))
+    return f"{done} in {report.seconds:.1f} s{rate}: {report.photos:,} photos in {directory}"
+
+
+def skipped_lines(skipped: Sequence[Skipped], most: int = 10) -> list[str]:
+    """Return a line for each of the first files that were skipped, and one for the rest; non-pictures aside."""
+    told = [row for row in skipped if row.kind != "not a picture"]
+    lines = [f"skipped {one_line(row.path)}: {row.reason}" for row in told[:most]]
+    if len(told) > most:
+        lines.append(f"skipped {len(told) - most:,} more: vggsearch info --skipped lists all")
+    return lines
+
+
+def bytes_text(count: float) -> str:
+    """Return a number of bytes for a person: 1_234_567 -> "1.2 MB"."""
+    for unit in UNITS:
+        if count < 1000 or unit == UNITS[-1]:
+            break
+        count /= 1000
+    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+
+
+def _csv(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(rows)
+    return text.getvalue().rstrip("\n")
+
+
+def _table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    right: Sequence[int] = (),
+    rule_before: int | None = None,
+) -> str:
+    """Return aligned columns; those in `right` are numbers. A rule goes before row `rule_before`."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for number, title in enumerate(head):
+        table.add_column(title, justify="right" if number in right else "left", no_wrap=True)
+    for number, row in enumerate(rows):
+        if number == rule_before:
+            table.add_section()
+        table.add_row(*(Text(one_line(cell)) for cell in row))
+    text = io.StringIO()
+    Console(file=text, width=WIDE, color_system=None).print(table)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())

@@ -1,0 +1,50 @@
+"""Join the rows that the index finds with the paths that the store knows."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggsearch.index.flat import FlatIndex
+
+SPARE = 16  # candidates beyond those asked for, so that ties at the end are settled by exact similarity
+DECIMALS = 4  # of a similarity; float16 embeddings and bfloat16 networks do not hold a fifth
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A photo that was found. `path` is relative to the photo folder; `similarity` is a cosine, at most 1.0."""
+
+    path: str
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Searcher:
+    """The photos of one committed state: `paths` by row, and the index over the same rows."""
+
+    paths: list[str]
+    index: FlatIndex
+
+    def nearest(
+        self,
+        query: NDArray[np.float32],
+        count: int,
+        min_similarity: float | None = None,
+        own_path: str | None = None,
+    ) -> tuple[Match, ...]:
+        """Return the matches of one query, a float32 unit vector (dim,): most similar first, then by path.
+
+        At most `count`, and none below `min_similarity`. `own_path` is the photo the query was made from, if it
+        is one of these: it is always looked at, and comes before its exact copies.
+        """
+        rows = self.index.nearest(query, count + SPARE)
+        if own_path in self.paths:
+            rows = np.union1d(rows, [self.paths.index(own_path)])
+        exact = np.minimum(self.index.similarities(query, rows), 1.0)
+        matches = [
+            Match(self.paths[row], round(float(value), DECIMALS)) for row, value in zip(rows, exact, strict=True)
+        ]
+        matches.sort(key=lambda match: (-match.similarity, match.path != own_path, match.path))
+        floor = -1.0 if min_similarity is None else min_similarity
+        return tuple(match for match in matches[:count] if match.similarity >= floor)

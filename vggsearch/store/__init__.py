@@ -1,0 +1,1 @@
+"""The embeddings on disk: Parquet parts and the manifest that says which of them are true."""

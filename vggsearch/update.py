@@ -1,0 +1,188 @@
+"""Bring a store in line with its photo folder: what is new, what changed, what is gone, what stays."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vggsearch.defaults import EXTRACT
+from vggsearch.errors import PhotosError
+from vggsearch.extract import Embedded, extract
+from vggsearch.model.engine import Engine
+from vggsearch.photos import PhotoFile, Skipped
+from vggsearch.store.store import Store, StoreWriter
+
+BYTES_PER_NUMBER = 2  # float16, as the store keeps them
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an update has to do.
+
+    `todo` are the files to embed, in walk order; `gone` the paths to drop; `skipped` the files already known
+    to be unusable, by path; `unchanged` counts the photos that stay as they are.
+    """
+
+    todo: tuple[PhotoFile, ...]
+    gone: tuple[str, ...]
+    skipped: Mapping[str, Skipped]
+    unchanged: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an update is: files `done` of `total`, how many of those were skipped, and what runs the network."""
+
+    done: int
+    total: int
+    skipped: int
+    engine: str
+
+
+@dataclass(frozen=True)
+class UpdateReport:
+    """What an update did.
+
+    `indexed` photos were embedded, `unchanged` kept, `gone` dropped; `skipped` lists every file that could not
+    be used, those of earlier runs too, by path, and `newly_skipped` the ones found in this run. `photos` is how
+    many the index now holds. `stopped` says that it was asked to end early and kept what was done.
+    """
+
+    indexed: int
+    unchanged: int
+    gone: int
+    skipped: tuple[Skipped, ...]
+    newly_skipped: tuple[Skipped, ...]
+    photos: int
+    seconds: float
+    stopped: bool
+
+
+def plan_update(
+    found: Iterable[PhotoFile | Skipped],
+    known: Mapping[str, PhotoFile],
+    known_skipped: Mapping[str, Skipped],
+    *,
+    retry_skipped: bool = False,
+) -> Plan:
+    """Compare what the walk found with what the store knows; a file is unchanged if its size and time are.
+
+    What lies at or below an unreadable path is neither gone nor changed: it stays.
+    """
+    todo: list[PhotoFile] = []
+    skipped: dict[str, Skipped] = {}
+    seen: set[str] = set()
+    unreadable: list[str] = []
+    for file in found:
+        if isinstance(file, Skipped):
+            skipped[file.path] = file
+            if file.kind == "unreadable":
+                unreadable.append(file.path)
+            continue
+        seen.add(file.path)
+        before = known_skipped.get(file.path)
+        if known.get(file.path) == file:
+            continue
+        if before is not None and not retry_skipped and _is_same_failure(before, file):
+            skipped[file.path] = before
+            continue
+        todo.append(file)
+    unseen = (path for path in known if path not in seen)
+    dropped = [path for path in skipped if path in known and path in seen]
+    gone = [path for path in unseen if not _is_below(path, unreadable)] + dropped
+    changed = sum(file.path in known for file in todo)
+    return Plan(tuple(todo), tuple(gone), skipped, len(known) - len(gone) - changed)
+
+
+def _is_same_failure(before: Skipped, file: PhotoFile) -> bool:
+    same_file = (before.bytes, before.mtime_ns) == (file.bytes, file.mtime_ns)
+    return same_file and before.kind != "unreadable"
+
+
+def _is_below(path: str, folders: list[str]) -> bool:
+    return any(path == folder or path.startswith(f"{folder}/") for folder in folders)
+
+
+@dataclass
+class _Part:
+    """Photos embedded but not yet committed."""
+
+    dim: int
+    photos: list[Embedded] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_full(self) -> bool:
+        size = len(self.photos) * self.dim * BYTES_PER_NUMBER
+        return size >= EXTRACT.part_bytes or time.monotonic() - self.started >= EXTRACT.part_seconds
+
+
+def run_update(
+    store: Store,
+    writer: StoreWriter,
+    plan: Plan,
+    root: Path,
+    load_engine: Callable[[], Engine],
+    *,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> UpdateReport:
+    """Embed what `plan` lists and commit it part by part; drop what is gone with the last part.
+
+    The network is loaded only if there is something to embed. `progress` is called at the start and after each
+    file; when `stop` returns True the part in hand is committed and the update ends.
+    """
+    started = time.monotonic()
+    skipped = dict(plan.skipped)
+    newly_skipped: list[Skipped] = []
+    part = _Part(store.spec.dim)
+    indexed, stopped = 0, False
+    engine = load_engine() if plan.todo else None
+
+    def tell(done: int) -> None:
+        if progress is not None and engine is not None:
+            progress(Progress(done, len(plan.todo), len(newly_skipped), engine.description))
+
+    tell(0)
+    items = extract(plan.todo, root, store.spec, engine, batch_size=batch_size, workers=workers) if engine else ()
+    for done, item in enumerate(items, start=1):
+        if isinstance(item, Skipped):
+            newly_skipped.append(item)
+            skipped[item.path] = item
+            part.lost += [item.path] if item.kind != "unreadable" else []
+        else:
+            indexed += 1
+            part.photos.append(item)
+        tell(done)
+        if part.is_full:
+            writer.set_skipped(skipped)
+            writer.commit(part.photos, part.lost, engine)
+            part = _Part(store.spec.dim)
+        if stop is not None and stop():
+            stopped = True
+            break
+    writer.set_skipped(skipped)
+    # The gone go last and only when all else is done: until then they may turn out to have been renamed.
+    writer.commit(part.photos, [*part.lost, *(() if stopped else plan.gone)], engine)
+    return UpdateReport(
+        indexed=indexed,
+        unchanged=plan.unchanged,
+        gone=0 if stopped else len(plan.gone),
+        skipped=tuple(skipped[path] for path in sorted(skipped)),
+        newly_skipped=tuple(newly_skipped),
+        photos=len(store),
+        seconds=time.monotonic() - started,
+        stopped=stopped,
+    )
+
+
+def refuse_to_empty(plan: Plan, store: Store, root: Path) -> None:
+    """Raise PhotosError where an update would drop every photo: an unmounted disk looks just like that."""
+    if len(store) and not plan.todo and not plan.unchanged:
+        raise PhotosError(
+            f"{root} holds none of the {len(store):,} photos in {store.directory} and no others. "
+            "Is its disk mounted? If they were really deleted, say so with --allow-empty."
+        )
