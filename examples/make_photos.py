@@ -189,8 +189,7 @@ def credits_table() -> str:
     """Return the credits of all photos as a Markdown table."""
     head = ["| Photo | Title | Author | Licence | Source | Taken from |", "|---|---|---|---|---|---|"]
     rows = [
-        f"| {p.name} | {p.title} | {p.author} | {p.licence} | {p.source} | {p.package}, {p.file} |"
-        for p in PHOTOS
+        f"| {p.name} | {p.title} | {p.author} | {p.licence} | {p.source} | {p.package}, {p.file} |" for p in PHOTOS
     ]
     return "\n".join(head + rows)
 

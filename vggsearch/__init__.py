@@ -38,7 +38,7 @@ _HOMES = {
     "VggsearchError": "vggsearch.errors",
 }
 
-__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604
+__all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name: str) -> object:

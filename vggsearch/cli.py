@@ -1,5 +1,6 @@
 """The command line: each command parses, makes one call, and prints. Heavy imports wait inside the commands."""
 
+import functools
 import logging
 import signal
 import sys
@@ -21,7 +22,6 @@ from vggsearch.model.vgg import MODELS
 from vggsearch.places import directory_for, only_index
 
 if TYPE_CHECKING:
-    from vggsearch.image_index import ImageIndex
     from vggsearch.update import Progress
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -54,9 +54,7 @@ def combined(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
     """Return several options as one decorator; they show in help in this order."""
 
     def decorate(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
+        return functools.reduce(lambda decorated, option: option(decorated), reversed(options), command)
 
     return decorate
 
@@ -66,7 +64,11 @@ index_option = click.option(
     help="Where the index is. Default: indexes/NAME of the photo folder.",
 )  # fmt: skip
 format_option = click.option(
-    "--format", type=click.Choice(FORMATS), default="table", show_default=True, help="How results are printed."
+    "--format",
+    type=click.Choice(FORMATS),
+    default="table",
+    show_default=True,
+    help="How results are printed.",
 )
 embedding_options = combined(
     click.option("--model", type=click.Choice(MODELS), help=f"Which VGG.  [default: {EMBEDDING.model}]"),
@@ -101,7 +103,7 @@ engine_options = combined(
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="vggsearch")
 def cli() -> None:
-    """Find photos by photo, on your own machine: index a folder once, then ask.
+    r"""Find photos by photo, on your own machine: index a folder once, then ask.
 
     \b
     Example:
@@ -142,7 +144,7 @@ def index(
     allow_empty: bool,
     retry_skipped: bool,
 ) -> None:
-    """Index the folder PHOTOS, or bring its index up to date: only what is new or changed is worked on.
+    r"""Index the folder PHOTOS, or bring its index up to date: only what is new or changed is worked on.
 
     \b
     Example:
@@ -179,7 +181,9 @@ def index(
     help="How many photos to show for each IMAGE.",
 )  # fmt: skip
 @click.option(
-    "--min-similarity", type=click.FloatRange(-1, 1), help="Show only photos at least this similar (1 is the same)."
+    "--min-similarity",
+    type=click.FloatRange(-1, 1),
+    help="Show only photos at least this similar (1 is the same).",
 )
 @format_option
 @click.option("--root", type=FOLDER, help="Where the photos are now, if they moved apart from the index.")
@@ -201,12 +205,12 @@ def query(
     device: str,
     precision: str,
 ) -> None:
-    """Show the photos most like each IMAGE; - reads one from standard input.
+    r"""Show the photos most like each IMAGE; - reads one from standard input.
 
     \b
     Example:
       vggsearch query img.jpg
-      vggsearch query img.jpg -k 3 --format paths | xargs -d '\\n' xdg-open
+      vggsearch query img.jpg -k 3 --format paths | xargs -d '\n' xdg-open
     """
     from vggsearch.image_index import ImageIndex, QueryResult
     from vggsearch.model.engine import EngineOptions
@@ -231,7 +235,7 @@ def query(
 @click.option("--skipped", is_flag=True, help="List the files that could not be used, with the reason.")
 @format_option
 def info(directory: Path | None, skipped: bool, format: Format) -> None:
-    """Show what an index holds and how it was made.
+    r"""Show what an index holds and how it was made.
 
     \b
     Example:
@@ -252,7 +256,7 @@ def info(directory: Path | None, skipped: bool, format: Format) -> None:
 @click.option("--size", type=click.IntRange(EMBEDDING.smallest_size, EMBEDDING.largest_size), default=224,
               show_default=True, help="Side of the input in pixels.")  # fmt: skip
 def model(model: str, layer: str, size: int) -> None:
-    """Show a network layer by layer: output shape, parameters, work, and what one output sees.
+    r"""Show a network layer by layer: output shape, parameters, work, and what one output sees.
 
     \b
     Example:
@@ -266,7 +270,7 @@ def model(model: str, layer: str, size: int) -> None:
 def read_images(images: tuple[str, ...]) -> Iterator[str | bytes]:
     """Yield each name as it is, and the bytes of standard input for "-"."""
     for image in images:
-        yield click.get_binary_stream("stdin").read() if image == STDIN else image
+        yield sys.stdin.buffer.read() if image == STDIN else image
 
 
 @contextmanager
@@ -274,7 +278,7 @@ def stopping_on_ctrl_c() -> Iterator[Callable[[], bool]]:
     """Give a question that is answered True after Ctrl-C, so that work in hand is kept; a second one breaks off."""
     asked = False
 
-    def ask(number: int, frame: FrameType | None) -> None:
+    def ask(_number: int, _frame: FrameType | None) -> None:
         nonlocal asked
         asked = True
         click.echo("\nStopping: keeping what is done. Ctrl-C again breaks off at once.", err=True)
@@ -301,7 +305,13 @@ def progress_bar(title: str) -> Iterator["Callable[[Progress], None]"]:
             return Text(f"{task.speed or 0:,.1f} photos/s")
 
     console = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     with Bars(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
         row = bars.add_task("", total=None, note="walking the folder")
 

@@ -50,9 +50,7 @@ class _Prepared:
     pixels: NDArray[np.uint8]
 
     def with_embedding(self, embedding: NDArray[np.float32]) -> Embedded:
-        return Embedded(
-            self.file, self.sha256, self.width, self.height, self.format, self.taken, embedding
-        )
+        return Embedded(self.file, self.sha256, self.width, self.height, self.format, self.taken, embedding)
 
 
 def default_workers() -> int:

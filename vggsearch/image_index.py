@@ -282,7 +282,8 @@ class ImageIndex:
         with decoder_errors():
             picture = _picture(image, self.spec.size)
             pixels = square(picture, self.spec.size, self.spec.resize)
-        return unit_rows(self.engine.embed(pixels[None]))[0]
+        vector: NDArray[np.float32] = unit_rows(self.engine.embed(pixels[None]))[0]
+        return vector
 
     def _own_path(self, image: ImageLike) -> str | None:
         """Return the path of a file below the photo folder as the index would name it, None for all else."""
@@ -327,7 +328,11 @@ def _find_weights(store: Store, named: Path | None) -> WeightsFile:
     remembered = store.manifest.weights_file
     spec = store.spec
     return find_again(
-        spec.model, spec.layer, spec.weights_sha256, named, Path(remembered) if remembered is not None else None
+        spec.model,
+        spec.layer,
+        spec.weights_sha256,
+        named,
+        Path(remembered) if remembered is not None else None,
     )
 
 

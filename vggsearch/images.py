@@ -21,6 +21,13 @@ from vggsearch.errors import ImageError
 NOT_OPENED = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC", "MCIDAS", "FITS"})
 # Formats without a signature: the name must agree, or any file that begins with a few zeros is a picture.
 BY_NAME = {"TGA": {".tga", ".icb", ".vda", ".vst"}, "PCD": {".pcd"}, "SPIDER": {".spi"}, "IMT": {".imt"}}
+# Named like a picture, and never read: each with the way out.
+NOT_READ = {
+    ".eps": "PostScript would have to be run by an outside program: export it as PNG",
+    ".svg": "a drawing, not a photo: export it as PNG",
+    ".wmf": "a drawing, not a photo: export it as PNG",
+    ".emf": "a drawing, not a photo: export it as PNG",
+}
 
 DECODER_ERRORS = (  # what Pillow's and libheif's decoders raise on damaged files
     ValueError,
@@ -160,7 +167,19 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
         return JpegImagePlugin.jpeg_factory(file)
     suffix = PurePath(name).suffix.lower()
     named = [format for format, suffixes in BY_NAME.items() if suffix in suffixes]
-    return Image.open(file, formats=[*formats, *named])
+    try:
+        return Image.open(file, formats=[*formats, *named])
+    except UnidentifiedImageError as error:
+        raise _unidentified(suffix) from error
+
+
+def _unidentified(suffix: str) -> ImageError:
+    """Tell a file that is no picture from one that is named like one, which a person would miss."""
+    if suffix in NOT_READ:
+        return ImageError(NOT_READ[suffix], "broken")
+    if suffix in Image.registered_extensions():
+        return ImageError(f"named {suffix} but damaged, or of a kind that cannot be read", "broken")
+    return ImageError("not a picture", "not a picture")
 
 
 def _refuse_bombs(size: tuple[int, int], full: tuple[int, int]) -> None:
@@ -199,8 +218,6 @@ def decoder_errors() -> Iterator[None]:
         yield
     except ImageError:
         raise
-    except UnidentifiedImageError as error:
-        raise ImageError("not a picture in a format that is read", "not a picture") from error
     except Image.DecompressionBombError as error:
         raise ImageError(str(error), "too large") from error
     except MemoryError as error:

@@ -101,7 +101,7 @@ def walk(folder: Path, exclude: Path | None = None) -> Iterator[PhotoFile | Skip
 
 
 def printable(path: str) -> str:
-    """Return `path` as it can be stored and shown: bytes that are not UTF-8 become \\x escapes."""
+    """Return `path` as it can be stored and shown: bytes that are not UTF-8 become escapes."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 

@@ -18,6 +18,7 @@ from vggsearch.model.layers import parts
 from vggsearch.model.vgg import describe
 from vggsearch.photos import Skipped
 from vggsearch.update import UpdateReport
+
 WIDE = 10_000  # columns; a table is never folded, so that a path stays whole
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -32,7 +33,7 @@ def query_results(results: Sequence[QueryResult], format: Format, root: Path | N
     return QUERY_FORMATS[format](results, root)
 
 
-def _query_table(results: Sequence[QueryResult], root: Path | None) -> str:
+def _query_table(results: Sequence[QueryResult], _root: Path | None) -> str:
     blocks = []
     for result in results:
         lines = [one_line(result.query)]
@@ -41,15 +42,15 @@ def _query_table(results: Sequence[QueryResult], root: Path | None) -> str:
     return "\n\n".join(blocks)
 
 
-def _query_json(results: Sequence[QueryResult], root: Path | None) -> str:
+def _query_json(results: Sequence[QueryResult], _root: Path | None) -> str:
     return json.dumps([asdict(result) for result in results], ensure_ascii=False, indent=2)
 
 
-def _query_jsonl(results: Sequence[QueryResult], root: Path | None) -> str:
+def _query_jsonl(results: Sequence[QueryResult], _root: Path | None) -> str:
     return "\n".join(json.dumps(asdict(result), ensure_ascii=False) for result in results)
 
 
-def _query_csv(results: Sequence[QueryResult], root: Path | None) -> str:
+def _query_csv(results: Sequence[QueryResult], _root: Path | None) -> str:
     rows = [(result.query, match.path, f"{match.similarity:.4f}") for result in results for match in result.matches]
     return _csv(("query", "path", "similarity"), rows)
 
@@ -85,7 +86,10 @@ def skipped_files(skipped: Sequence[Skipped], format: Format) -> str:
 def info(facts: Info, format: Format) -> str:
     """Render what an index holds and how it was made, as a table or as JSON."""
     if format in ("json", "jsonl"):
-        values = asdict(facts) | {"directory": str(facts.directory), "root": str(facts.root) if facts.root else None}
+        values = asdict(facts) | {
+            "directory": str(facts.directory),
+            "root": str(facts.root) if facts.root else None,
+        }
         return json.dumps(values, ensure_ascii=False, indent=2 if format == "json" else None)
     spec = facts.spec
     skipped = ", ".join(f"{count:,} {kind}" for kind, count in sorted(facts.skipped.items()))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import max_pool2d, normalize
+from torch.nn.functional import normalize
 
 RMAC_LEVELS = 3
 RMAC_OVERLAP = 0.4

@@ -28,7 +28,7 @@ class TorchEngine:
         self._pooling = spec.pooling
         self._dtype = DTYPES[self.precision]
         network = TruncatedVGG(spec.model, spec.layer, kernels)
-        self._network = network.to(self.device, self._dtype, memory_format=torch.channels_last)
+        self._network = network.to(self.device, self._dtype).to(memory_format=torch.channels_last)
         self._mean = torch.tensor(MEAN, device=self.device).view(1, 3, 1, 1) * 255
         self._scale = 1 / (torch.tensor(STD, device=self.device).view(1, 3, 1, 1) * 255)
 

@@ -7,7 +7,6 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -154,15 +153,9 @@ def _read_torch(path: Path, wanted: set[str]) -> "Tensors":
     return {key: tensor.float().numpy() for key, tensor in tensors.items()}
 
 
-@lru_cache(maxsize=8)
-def _hash(path: Path, bytes: int, mtime_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _hashed(path: Path) -> WeightsFile:
-    status = path.stat()
-    return WeightsFile(path, _hash(path, status.st_size, status.st_mtime_ns))
+    with path.open("rb") as file:
+        return WeightsFile(path, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def _torchvision_file(model: str) -> Path:
@@ -172,7 +165,7 @@ def _torchvision_file(model: str) -> Path:
 
     published = get_model_weights(model)["IMAGENET1K_V1"]
     name = published.url.rsplit("/", 1)[-1]
-    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    path: Path = Path(torch.hub.get_dir()) / "checkpoints" / name
     if path.is_file():
         return path
     size = f"{published.meta['_file_size']:,.0f} MB"

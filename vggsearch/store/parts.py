@@ -56,7 +56,9 @@ def write_part(path: Path, photos: Sequence[Embedded], dim: int) -> str:
         [photo.height for photo in photos],
         [photo.format for photo in photos],
         [photo.taken for photo in photos],
-        pa.FixedSizeListArray.from_arrays(pa.array(numbers.reshape(-1), item.type), type=schema.field("embedding").type),
+        pa.FixedSizeListArray.from_arrays(
+            pa.array(numbers.reshape(-1), item.type), type=schema.field("embedding").type
+        ),
     ]
     return _write(path, pa.table(columns, schema=schema))
 
@@ -66,7 +68,9 @@ def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
     try:
         return pq.read_table(path, columns=list(columns), page_checksum_verification=True, memory_map=True)
     except FileNotFoundError as error:
-        raise IndexDamaged(f"{path} is missing, though the manifest lists it. Delete the index and index again.") from error
+        raise IndexDamaged(
+            f"{path} is missing, though the manifest lists it. Delete the index and index again."
+        ) from error
     except (OSError, pa.ArrowException) as error:
         first_line = str(error).splitlines()[0]
         raise IndexDamaged(f"{path} is damaged ({first_line}). Delete the index and index again.") from error
@@ -77,7 +81,9 @@ def read_embeddings(path: Path, dim: int) -> NDArray[np.float16]:
     column = read_columns(path, ["embedding"]).column("embedding").combine_chunks()
     numbers: NDArray[np.float16] = column.flatten().to_numpy(zero_copy_only=True)
     if len(column) * dim != numbers.size:
-        raise IndexDamaged(f"{path} has {numbers.size} numbers in {len(column)} rows; the manifest says {dim} each.")
+        raise IndexDamaged(
+            f"{path} has {numbers.size} numbers in {len(column)} rows; the manifest says {dim} each."
+        )
     return numbers.reshape(-1, dim)
 
 
