@@ -13,7 +13,7 @@ PHOTOS ?= demo/photos
 QUERY ?= demo/photos/originals/chelsea.jpg
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test gpu fmt lint types unit clean
+.PHONY: help demo test gpu fmt docs lint types unit clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -53,6 +53,9 @@ gpu: $(VENV)/.dev
 fmt: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/.dev
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cog -r README.md
 
 clean:
 	rm -rf $(VENV) demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,15 +1,10 @@
 """The command line: each command parses, makes one call, and prints. Heavy imports wait inside the commands."""
 
 import functools
-import logging
-import signal
 import sys
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -19,10 +14,8 @@ from vggsearch.errors import OptionError, VggsearchError
 from vggsearch.model.layers import LAYERS
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.model.vgg import MODELS
-from vggsearch.places import directory_for, only_index
-
-if TYPE_CHECKING:
-    from vggsearch.update import Progress
+from vggsearch.places import only_index
+from vggsearch.terminal import log_to_stderr, progress_bar, quiet_decoders, stopping_on_ctrl_c
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -70,27 +63,26 @@ format_option = click.option(
     show_default=True,
     help="How results are printed.",
 )
-embedding_options = combined(
-    click.option("--model", type=click.Choice(MODELS), help=f"Which VGG.  [default: {EMBEDDING.model}]"),
-    click.option(
-        "--layer",
-        help=f"Where it is cut: {', '.join(LAYERS)}, or a sum.  [default: {EMBEDDING.layer}]",
-    ),
-    click.option(
-        "--pooling", type=click.Choice(POOLINGS),
-        help=f"How a map becomes a vector.  [default: {EMBEDDING.map_pooling}]",
-    ),
-    click.option(
-        "--size", type=int,
-        help=f"Side of the input in pixels.  [default: {EMBEDDING.map_size}; "
-        f"{EMBEDDING.connected_size} for fc6 and fc7]",
-    ),
-    click.option(
-        "--resize", type=click.Choice(RESIZES),
-        help=f"How a photo becomes a square.  [default: {EMBEDDING.resize}]",
-    ),
-    click.option("--weights", type=FILE, help="Weights: .safetensors, or .pth as torchvision has them."),
-)  # fmt: skip
+
+
+def embedding_options(*, of_the_index: bool) -> Callable[[Command], Command]:
+    """Return the options that make a spec; help names the defaults, or the index's own."""
+
+    def told(text: str, value: object) -> str:
+        return f"{text}  [default: {'what the index holds' if of_the_index else value}]"
+
+    at = EMBEDDING
+    return combined(
+        click.option("--model", type=click.Choice(MODELS), help=told("Which VGG.", at.model)),
+        click.option("--layer", help=told(f"Where it is cut: {', '.join(LAYERS)}, or a sum.", at.layer)),
+        click.option("--pooling", type=click.Choice(POOLINGS), help=told("How a map is pooled.", at.map_pooling)),
+        click.option("--size", type=int, help=told("Side of the input in pixels.",
+                     f"{at.map_size}; {at.connected_size} for fc6 and fc7")),
+        click.option("--resize", type=click.Choice(RESIZES), help=told("How a photo becomes square.", at.resize)),
+        click.option("--weights", type=FILE, help="Weights: .safetensors, or .pth as torchvision has them."),
+    )  # fmt: skip
+
+
 engine_options = combined(
     click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="What runs it."),
     click.option(
@@ -103,24 +95,20 @@ engine_options = combined(
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="vggsearch")
 def cli() -> None:
-    r"""Find photos by photo, on your own machine: index a folder once, then ask.
+    """Find photos by photo, on your own machine: index a folder once, then ask.
 
     \b
     Example:
       vggsearch index ./photos
       vggsearch query img.jpg
     """
-    logging.basicConfig(stream=sys.stderr, format="%(message)s")
-    logging.getLogger("vggsearch").setLevel(logging.INFO)
-    # Pillow warns from 89 megapixels on; vggsearch has its own limit, and names the file that passes it.
-    warnings.filterwarnings("ignore", message="Image size .* exceeds limit", category=UserWarning)
-    warnings.filterwarnings("ignore", module=r"PIL\..*")
+    log_to_stderr()
 
 
 @cli.command()
 @click.argument("photos", type=FOLDER)
 @index_option
-@embedding_options
+@embedding_options(of_the_index=False)
 @engine_options
 @click.option("--batch-size", type=click.IntRange(min=1), help="Photos at once in the network.")
 @click.option("--workers", type=click.IntRange(min=1), help="Decoding threads.  [default: one a processor]")
@@ -144,7 +132,9 @@ def index(
     allow_empty: bool,
     retry_skipped: bool,
 ) -> None:
-    r"""Index the folder PHOTOS, or bring its index up to date: only what is new or changed is worked on.
+    """Index the folder PHOTOS, or bring its index up to date: only what is new or changed is worked on.
+
+    Once there is an index, options left out are those it was made with.
 
     \b
     Example:
@@ -156,9 +146,10 @@ def index(
     from vggsearch.report import skipped_lines, update_line
 
     options = EmbeddingOptions(model, layer, pooling, size, resize, weights)
-    where = directory or directory_for(photos)
+    engine = EngineOptions(device, precision)
     with (
-        ImageIndex.open_or_create(where, options, engine_options=EngineOptions(device, precision)) as opened,
+        ImageIndex.for_photos(photos, directory, options, engine_options=engine) as opened,
+        quiet_decoders(),
         stopping_on_ctrl_c() as stop,
         progress_bar(str(opened.spec)) as progress,
     ):
@@ -168,7 +159,7 @@ def index(
         )  # fmt: skip
     for line in skipped_lines(report.newly_skipped):
         click.echo(line, err=True)
-    click.echo(update_line(report, where))
+    click.echo(update_line(report, opened.directory))
     if report.stopped:
         raise click.ClickException("stopped early; what was done is kept. Run the same command to go on.")
 
@@ -187,7 +178,7 @@ def index(
 )
 @format_option
 @click.option("--root", type=FOLDER, help="Where the photos are now, if they moved apart from the index.")
-@embedding_options
+@embedding_options(of_the_index=True)
 @engine_options
 def query(
     images: tuple[str, ...],
@@ -205,12 +196,12 @@ def query(
     device: str,
     precision: str,
 ) -> None:
-    r"""Show the photos most like each IMAGE; - reads one from standard input.
+    """Show the photos most like each IMAGE; - reads one from standard input.
 
     \b
     Example:
       vggsearch query img.jpg
-      vggsearch query img.jpg -k 3 --format paths | xargs -d '\n' xdg-open
+      vggsearch query img.jpg -k 3 --format paths | xargs -d '\\n' xdg-open
     """
     from vggsearch.image_index import ImageIndex, QueryResult
     from vggsearch.model.engine import EngineOptions
@@ -218,7 +209,8 @@ def query(
 
     options = EmbeddingOptions(model, layer, pooling, size, resize, weights)
     engine = EngineOptions(device, precision)
-    with ImageIndex.open(directory or only_index(), options, engine_options=engine, root=root) as opened:
+    where = directory or only_index()
+    with ImageIndex.open(where, options, engine_options=engine, root=root) as opened, quiet_decoders():
         answers = list(opened.query_many(read_images(images), count, min_similarity))
         results = [answer for answer in answers if isinstance(answer, QueryResult)]
         failed = [answer for answer in answers if not isinstance(answer, QueryResult)]
@@ -235,7 +227,7 @@ def query(
 @click.option("--skipped", is_flag=True, help="List the files that could not be used, with the reason.")
 @format_option
 def info(directory: Path | None, skipped: bool, format: Format) -> None:
-    r"""Show what an index holds and how it was made.
+    """Show what an index holds and how it was made.
 
     \b
     Example:
@@ -256,7 +248,7 @@ def info(directory: Path | None, skipped: bool, format: Format) -> None:
 @click.option("--size", type=click.IntRange(EMBEDDING.smallest_size, EMBEDDING.largest_size), default=224,
               show_default=True, help="Side of the input in pixels.")  # fmt: skip
 def model(model: str, layer: str, size: int) -> None:
-    r"""Show a network layer by layer: output shape, parameters, work, and what one output sees.
+    """Show a network layer by layer: output shape, parameters, work, and what one output sees.
 
     \b
     Example:
@@ -271,54 +263,3 @@ def read_images(images: tuple[str, ...]) -> Iterator[str | bytes]:
     """Yield each name as it is, and the bytes of standard input for "-"."""
     for image in images:
         yield sys.stdin.buffer.read() if image == STDIN else image
-
-
-@contextmanager
-def stopping_on_ctrl_c() -> Iterator[Callable[[], bool]]:
-    """Give a question that is answered True after Ctrl-C, so that work in hand is kept; a second one breaks off."""
-    asked = False
-
-    def ask(_number: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
-        click.echo("\nStopping: keeping what is done. Ctrl-C again breaks off at once.", err=True)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield lambda: asked
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def progress_bar(title: str) -> Iterator["Callable[[Progress], None]"]:
-    """Show what runs and on which device, then progress with rate and time left where stderr is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-    from rich.progress import Task as Row
-    from rich.text import Text
-
-    class Rate(ProgressColumn):
-        def render(self, task: Row) -> Text:
-            return Text(f"{task.speed or 0:,.1f} photos/s")
-
-    console = Console(stderr=True)
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        Rate(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Bars(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
-        row = bars.add_task("", total=None, note="walking the folder")
-
-        def tell(progress: "Progress") -> None:
-            if progress.done == 0:
-                console.print(f"{title}\non {progress.engine}", highlight=False, markup=False, soft_wrap=True)
-            note = f"{progress.skipped:,} skipped" if progress.skipped else ""
-            bars.update(row, completed=progress.done, total=progress.total, note=note)
-
-        yield tell

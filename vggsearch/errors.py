@@ -1,9 +1,8 @@
 """Every error vggsearch raises on purpose. Each message names the file, the numbers and the way out."""
 
-from typing import TYPE_CHECKING
+from typing import Literal
 
-if TYPE_CHECKING:
-    from vggsearch.photos import SkipKind
+SkipKind = Literal["not a picture", "broken", "too large", "unreadable", "link", "special file", "bad name"]
 
 
 class VggsearchError(Exception):
@@ -29,7 +28,7 @@ class PhotosError(VggsearchError):
 class ImageError(VggsearchError):
     """A file that could not be used as a picture; `reason` and `kind` are those of photos.Skipped."""
 
-    def __init__(self, reason: str, kind: "SkipKind") -> None:
+    def __init__(self, reason: str, kind: SkipKind) -> None:
         super().__init__(reason)
         self.reason = reason
         self.kind = kind

@@ -69,18 +69,16 @@ def extract(
 ) -> Iterator[Embedded | Skipped]:
     """Yield an Embedded or a Skipped for each file, in the order of `files`.
 
-    At most two batches and one file a worker are decoded ahead of what was yielded, so memory does not grow
-    with the folder. Decoding threads run while the network does.
+    A batch is embedded while the next is decoded: at most two batches and one file a worker are ahead of what
+    was yielded, so memory does not grow with the folder.
     """
     batch = batch_size or engine.batch_size
     held: list[_Prepared | Skipped] = []
-    filled = 0
-    for item in _prepared(files, root, spec, workers or default_workers(), ahead=2 * batch):
+    for item in _prepared(files, root, spec, workers or default_workers(), ahead=batch):
         held.append(item)
-        filled += isinstance(item, _Prepared)
-        if filled in (0, batch):
+        if len(held) == batch:
             yield from _embedded(held, engine)
-            held, filled = [], 0
+            held = []
     yield from _embedded(held, engine)
 
 

@@ -1,6 +1,7 @@
 """ImageIndex: the whole of vggsearch as one Python class. The command line is the same thing with printing."""
 
 import io
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -13,25 +14,27 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vggsearch.defaults import SEARCH
-from vggsearch.errors import ImageError, OptionError, PhotosError
+from vggsearch.errors import ImageError, IndexDamaged, OptionError, PhotosError
 from vggsearch.images import decode, decoder_errors, upright_rgb
 from vggsearch.index.flat import RECIPE, FlatIndex, unit_rows
 from vggsearch.model.engine import Engine, EngineOptions, load_engine
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.weights import WeightsFile, find_again
-from vggsearch.photos import Skipped, walk
+from vggsearch.photos import Skipped, check_folder, walk
+from vggsearch.places import MANIFEST, directory_for
 from vggsearch.preprocess import square
 from vggsearch.search import Match, Searcher
-from vggsearch.store.manifest import NAME
 from vggsearch.store.store import Store
 from vggsearch.update import Progress, UpdateReport, plan_update, refuse_to_empty, run_update
+
+log = logging.getLogger(__name__)
 
 ImageLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class QueryResult:
-    """What was found for one picture: `query` names it, `matches` come most similar first."""
+    """What was found for one picture. `query` is its path, "-" where it has none; most similar matches first."""
 
     query: str
     matches: tuple[Match, ...]
@@ -120,18 +123,23 @@ class ImageIndex:
         return cls(store, weights=weights, engine=engine, engine_options=engine_options, root=where)
 
     @classmethod
-    def open_or_create(
+    def for_photos(
         cls,
-        directory: str | os.PathLike[str],
+        folder: str | os.PathLike[str],
+        directory: str | os.PathLike[str] | None = None,
         options: EmbeddingOptions | None = None,
         *,
         engine: Engine | None = None,
         engine_options: EngineOptions | None = None,
     ) -> "ImageIndex":
-        """Open the index in `directory`, or make it where there is none; raises what those two raise."""
-        there = (Path(directory) / NAME).exists()
-        make = cls.open if there else cls.create
-        return make(directory, options, engine=engine, engine_options=engine_options)
+        """Open the index of a photo folder, or make it where there is none yet, by default indexes/NAME.
+
+        Raises PhotosError where there is no such folder, and what `open` and `create` raise.
+        """
+        photos = check_folder(Path(folder))
+        where = Path(directory) if directory is not None else directory_for(photos)
+        make = cls.open if (where / MANIFEST).exists() else cls.create
+        return make(where, options, engine=engine, engine_options=engine_options)
 
     def __enter__(self) -> "ImageIndex":
         """Return the index itself."""
@@ -247,7 +255,7 @@ class ImageIndex:
                 progress=progress,
                 stop=stop,
             )
-            if not self._has_fresh_search():
+            if self._open_search() is None:
                 built = FlatIndex.build(self._store.embeddings(), self.spec.dim)
                 built.save(self._store.search_directory(self._store.manifest.fingerprint))
                 writer.set_search(RECIPE)
@@ -296,15 +304,22 @@ class ImageIndex:
         manifest = self._store.manifest
         return manifest.search is not None and manifest.search.fingerprint == manifest.fingerprint
 
+    def _open_search(self) -> FlatIndex | None:
+        """Return the search side if it belongs to the present state and is whole, else None."""
+        if not self._has_fresh_search():
+            return None
+        try:
+            directory = self._store.search_directory(self._store.manifest.fingerprint)
+            return FlatIndex.open(directory, len(self), self.spec.dim)
+        except IndexDamaged as error:
+            log.warning("%s The embeddings themselves are searched; vggsearch index renews it.", error)
+            return None
+
     def _fresh_searcher(self) -> Searcher:
         """Return the search over the present state; without a search side that belongs to it, from the store."""
         fingerprint = self._store.manifest.fingerprint
         if self._searcher is None or self._searched != fingerprint:
-            if self._has_fresh_search():
-                directory = self._store.search_directory(fingerprint)
-                index = FlatIndex.open(directory, len(self), self.spec.dim)
-            else:
-                index = FlatIndex.build(self._store.embeddings(), self.spec.dim)
+            index = self._open_search() or FlatIndex.build(self._store.embeddings(), self.spec.dim)
             self._searcher, self._searched = Searcher(self._store.paths(), index), fingerprint
         return self._searcher
 
@@ -354,4 +369,4 @@ def _from_array(array: NDArray[np.uint8]) -> Image.Image:
 
 
 def _name(image: ImageLike) -> str:
-    return os.fspath(image) if isinstance(image, str | os.PathLike) else f"<{type(image).__name__}>"
+    return os.fspath(image) if isinstance(image, str | os.PathLike) else "-"

@@ -1,5 +1,6 @@
 """Decode a file into an upright RGB picture, whatever its format, or say why it cannot be done."""
 
+import errno
 import struct
 import zlib
 from collections.abc import Iterator
@@ -45,6 +46,9 @@ DECODER_ERRORS = (  # what Pillow's and libheif's decoders raise on damaged file
     zlib.error,
 )
 
+# A damaged file sends its decoder to impossible places; any other errno is the disk's fault.
+FILES_OWN_FAULT = (errno.EINVAL, errno.EOVERFLOW, errno.EFBIG)
+
 UPRIGHT = {  # EXIF orientation: how to turn the stored pixels
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -81,19 +85,17 @@ def decode(file: BinaryIO, name: str = "", at_least: int | None = None) -> Photo
     with decoder_errors():
         opened = _open(file, name)
         full = opened.size
-        turned = _orientation(opened)
         taken = _taken(opened)
         if at_least is not None:
             wanted = round(at_least * IMAGE.reducing_gap)
             opened.draft(None, (wanted, wanted))
         _refuse_bombs(opened.size, full)
         opened.load()
-        # TIFF turns itself while loading, and PNG may only then have found its EXIF block: ask again.
-        still_turned = _orientation(opened)
-        image = to_rgb(opened)
-        if still_turned in UPRIGHT:
-            image = image.transpose(UPRIGHT[still_turned])
-    if max(turned, still_turned) >= 5:
+        # Asked after loading: PNG may only then have found its EXIF block, and TIFF has turned itself by then
+        # and gave its size upright from the start.
+        turned = _orientation(opened)
+        image = _upright(to_rgb(opened), turned)
+    if turned >= 5:
         full = (full[1], full[0])
     return Photo(image, full[0], full[1], opened.format or "", taken)
 
@@ -101,9 +103,12 @@ def decode(file: BinaryIO, name: str = "", at_least: int | None = None) -> Photo
 def upright_rgb(image: Image.Image) -> Image.Image:
     """Return a picture that is already in memory as upright RGB; `image` is left as it was."""
     with decoder_errors():
-        turned = _orientation(image)
-        rgb = to_rgb(image)
-        return rgb.transpose(UPRIGHT[turned]) if turned in UPRIGHT else rgb
+        image.load()
+        return _upright(to_rgb(image), _orientation(image))
+
+
+def _upright(image: Image.Image, turned: int) -> Image.Image:
+    return image.transpose(UPRIGHT[turned]) if turned in UPRIGHT else image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -156,6 +161,13 @@ def _formats() -> tuple[str, ...]:
     return tuple(sorted(set(Image.OPEN) - NOT_OPENED - set(BY_NAME)))
 
 
+class _Jpeg(JpegImagePlugin.JpegImageFile):
+    """Pillow's JPEG reader without its look for a resolution in EXIF, over which an odd tag costs the photo."""
+
+    def _read_dpi_from_exif(self) -> None:
+        pass
+
+
 def _open(file: BinaryIO, name: str) -> Image.Image:
     """Open by content. JPEG goes straight to its reader: Image.open counts pixels before a reduced decode."""
     formats = _formats()
@@ -164,7 +176,7 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
     if start == b"":
         raise ImageError("the file is empty", "broken")
     if start == b"\xff\xd8\xff":
-        return JpegImagePlugin.jpeg_factory(file)
+        return _Jpeg(file)
     suffix = PurePath(name).suffix.lower()
     named = [format for format, suffixes in BY_NAME.items() if suffix in suffixes]
     try:
@@ -223,7 +235,7 @@ def decoder_errors() -> Iterator[None]:
     except MemoryError as error:
         raise ImageError("not enough memory to decode it", "unreadable") from error
     except OSError as error:
-        if error.errno is not None:
+        if error.errno is not None and error.errno not in FILES_OWN_FAULT:
             raise ImageError(error.strerror or str(error), "unreadable") from error
         raise ImageError(str(error) or "damaged", "broken") from error
     except DECODER_ERRORS as error:

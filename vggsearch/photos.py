@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISLNK, S_ISREG
-from typing import Literal
 
-from vggsearch.errors import PhotosError
+from vggsearch.errors import PhotosError, SkipKind
 
 CLUTTER_NAMES = frozenset(
     name.casefold()
@@ -44,9 +43,6 @@ class PhotoFile:
     mtime_ns: int
 
 
-SkipKind = Literal["not a picture", "broken", "too large", "unreadable", "link", "special file", "bad name"]
-
-
 @dataclass(frozen=True, slots=True)
 class Skipped:
     """A file or folder that could not be used. `reason` is for a person, `kind` for a program.
@@ -68,14 +64,20 @@ def is_clutter(name: str) -> bool:
     return name.startswith(".") or folded in CLUTTER_NAMES or folded.endswith(CLUTTER_SUFFIXES)
 
 
+def check_folder(folder: Path) -> Path:
+    """Return `folder`. Raises PhotosError where there is no such folder."""
+    if not folder.is_dir():
+        raise PhotosError(f"{folder} is not a folder of photos. Is its disk mounted?")
+    return folder
+
+
 def walk(folder: Path, exclude: Path | None = None) -> Iterator[PhotoFile | Skipped]:
     """Yield every file below `folder`, folders and files in name order, clutter and `exclude` left out.
 
     Symbolic links below `folder` are named but not followed, so that loops end and one photo has one path.
     Raises PhotosError where `folder` itself cannot be read.
     """
-    if not folder.is_dir():
-        raise PhotosError(f"{folder} is not a folder of photos. Is its disk mounted?")
+    check_folder(folder)
     avoid = exclude.resolve() if exclude is not None else None
     pending = [""]
     while pending:

@@ -93,7 +93,7 @@ def crow(maps: Tensor) -> Tensor:
     spatial = (strength / norm.clamp(min=SMALL)).sqrt()
     summed = (maps * spatial).sum((2, 3))
     active = (maps > 0).to(maps.dtype).mean((2, 3))
-    weights = torch.log((active.sum(1, keepdim=True) + SMALL) / (active + SMALL))
+    weights = torch.log((active.sum(1, keepdim=True) + SMALL * maps.shape[1]) / (active + SMALL))
     return summed * weights
 
 

@@ -87,8 +87,11 @@ class EmbeddingOptions:
 
     def check(self, spec: EmbeddingSpec, where: str) -> None:
         """Raise SpecMismatch where anything asked for is not what the index at `where` holds."""
-        wanted = {name: value for name, value in asdict(self).items() if value is not None and name != "weights"}
-        differing = {name: value for name, value in wanted.items() if value != getattr(spec, name)}
+        layer = "+".join(parts(self.layer)) if self.layer is not None else None
+        wanted = asdict(replace(self, layer=layer, weights=None))
+        differing = {
+            name: value for name, value in wanted.items() if value not in (None, getattr(spec, name, None))
+        }
         if not differing:
             return
         asked = ", ".join(f"{name} {value}" for name, value in differing.items())

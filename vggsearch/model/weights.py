@@ -3,9 +3,9 @@
 import hashlib
 import logging
 import pickle
+import struct
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,20 @@ if TYPE_CHECKING:
 PACKAGED = Path(__file__).parent / "weights" / "vgg16_conv_imagenet1k_v1.fp16.safetensors"
 PACKAGED_MODEL = "vgg16"
 NORM_EPSILON = 1e-5  # torch.nn.BatchNorm2d's, with which the published weights were trained
+
+UNPICKLING_ERRORS = (  # what torch.load raises on files that are damaged, cut short, or no pickle at all
+    RuntimeError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    OverflowError,
+    struct.error,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+)
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +97,8 @@ def load_weights(file: WeightsFile, model: str, layer: str) -> dict[str, Kernel]
     shift. Raises WeightsError where a tensor is missing, has another shape, or is not finite.
     """
     needed = [module for module in needed_modules(model, layer) if module.kind != "pool"]
-    with _open_tensors(file.path, {key for module in needed for key in module.shapes}) as tensors:
-        return {module.name: _kernel(file.path, model, module, tensors) for module in needed}
+    tensors = _read_tensors(file.path, {key for module in needed for key in module.shapes})
+    return {module.name: _kernel(file.path, model, module, tensors) for module in needed}
 
 
 def _kernel(path: Path, model: str, module: Module, tensors: "Tensors") -> Kernel:
@@ -110,13 +124,13 @@ def _kernel(path: Path, model: str, module: Module, tensors: "Tensors") -> Kerne
     return Kernel(folded.astype(np.float32), ((bias - mean) * scale + shift).astype(np.float32))
 
 
-@contextmanager
-def _open_tensors(path: Path, wanted: set[str]) -> Iterator["Tensors"]:
-    """Give the wanted tensors of a file as float32; those the file lacks are left out."""
+def _read_tensors(path: Path, wanted: set[str]) -> "Tensors":
+    """Return the wanted tensors of a file as float32; those the file lacks are left out."""
     try:
         with path.open("rb") as file:
-            is_safetensors = file.read(9)[8:] == b"{"
-        yield _read_safetensors(path, wanted) if is_safetensors else _read_torch(path, wanted)
+            begins_like_one = file.read(9)[8:] == b"{"
+        named_like_one = path.suffix == ".safetensors" and not zipfile.is_zipfile(path)
+        return (_read_safetensors if begins_like_one or named_like_one else _read_torch)(path, wanted)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
 
@@ -140,17 +154,21 @@ def _read_torch(path: Path, wanted: set[str]) -> "Tensors":
     import torch
 
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        # Given a path, torch goes by the ending of its name; mapped, only what is wanted is read from the disk.
+        if zipfile.is_zipfile(path) and path.suffix != ".safetensors":
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        else:
+            with path.open("rb") as file:
+                loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except UNPICKLING_ERRORS as error:
         raise WeightsError(
-            f"{path} is not a file of tensors, or is cut short ({first_line}). "
+            f"{path} is damaged, cut short, or holds more than tensors ({type(error).__name__}). "
             "--weights takes a .safetensors or a torchvision .pth."
         ) from error
     if not isinstance(loaded, dict):
         raise WeightsError(f"{path} holds a {type(loaded).__name__}, not tensors by name.")
     tensors = {key: loaded[key] for key in wanted & set(loaded) if isinstance(loaded[key], torch.Tensor)}
-    return {key: tensor.float().numpy() for key, tensor in tensors.items()}
+    return {key: tensor.detach().float().numpy() for key, tensor in tensors.items()}
 
 
 def _hashed(path: Path) -> WeightsFile:

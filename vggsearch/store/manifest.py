@@ -8,10 +8,10 @@ from typing import Any
 
 from vggsearch.errors import IndexDamaged, IndexFormatError, IndexMissing, OptionError
 from vggsearch.model.spec import EmbeddingSpec, spec_from_json
+from vggsearch.places import MANIFEST
 from vggsearch.store.files import write_atomically
 
 FORMAT = 1
-NAME = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
     def write(path: Path) -> None:
         path.write_text(text, encoding="utf-8")
 
-    write_atomically(directory / NAME, write)
+    write_atomically(directory / MANIFEST, write)
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -92,12 +92,12 @@ def read_manifest(directory: Path) -> Manifest:
 
     Raises IndexMissing where there is none, IndexFormatError for another format, IndexDamaged for the rest.
     """
-    path = directory / NAME
+    path = directory / MANIFEST
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise IndexMissing(
-            f"{directory} is not an index: it has no {NAME}. Make one: vggsearch index PHOTOS --index {directory}"
+            f"{directory} is no index, it has no {MANIFEST}. Make one: vggsearch index PHOTOS --index {directory}"
         ) from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise IndexDamaged(f"{path} is damaged ({error}). Delete {directory} and index again.") from error

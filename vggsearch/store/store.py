@@ -18,8 +18,9 @@ from vggsearch.extract import Embedded
 from vggsearch.model.engine import Engine
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.photos import PhotoFile, Skipped
+from vggsearch.places import MANIFEST
 from vggsearch.store.files import TEMPORARY
-from vggsearch.store.manifest import NAME, Manifest, Part, SearchSide, read_manifest, write_manifest
+from vggsearch.store.manifest import Manifest, Part, SearchSide, read_manifest, write_manifest
 from vggsearch.store.parts import read_columns, read_embeddings, read_skipped, write_part, write_skipped
 
 EMBEDDINGS = "embeddings"
@@ -44,7 +45,7 @@ class Store:
     def create(cls, directory: Path, spec: EmbeddingSpec, weights_file: Path | None = None) -> "Store":
         """Make an empty store. Raises IndexExists where there is one, or other files, already."""
         if directory.exists() and any(directory.iterdir()):
-            what = "an index already" if (directory / NAME).exists() else "not empty and not an index"
+            what = "an index already" if (directory / MANIFEST).exists() else "not empty and not an index"
             raise IndexExists(f"{directory} is {what}. Name another place with --index.")
         (directory / EMBEDDINGS).mkdir(parents=True, exist_ok=True)
         manifest = Manifest(spec, str(weights_file.resolve()) if weights_file is not None else None)

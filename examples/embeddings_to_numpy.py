@@ -1,0 +1,31 @@
+"""Load the embeddings of an index into one numpy array, for a notebook, a classifier or a plot.
+
+python examples/embeddings_to_numpy.py indexes/photos
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+
+def load(directory: Path) -> tuple[list[str], NDArray[np.float16]]:
+    """Return the paths, and the embeddings in the same order: float16 (photos, dim)."""
+    manifest = json.loads((directory / "manifest.json").read_text())
+    paths: list[str] = []
+    blocks: list[NDArray[np.float16]] = []
+    for part in manifest["parts"]:  # the manifest says which parts and rows are true, not the folder
+        table = pq.read_table(directory / "embeddings" / part["name"], columns=["path", "embedding"])
+        live = np.setdiff1d(np.arange(part["rows"]), part["dead"])
+        table = table.take(live)
+        paths += table.column("path").to_pylist()
+        blocks.append(np.stack(table.column("embedding").to_numpy()))
+    return paths, np.concatenate(blocks)
+
+
+if __name__ == "__main__":
+    names, embeddings = load(Path(sys.argv[1]))
+    print(f"{len(names)} photos, {embeddings.shape[1]} numbers each, {embeddings.dtype}")

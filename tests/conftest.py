@@ -1,0 +1,60 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes import FakeEngine, save_photo
+from vggsearch.image_index import ImageIndex
+
+SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of six photos in two folders."""
+    folder = tmp_path / "photos"
+    for seed in range(6):
+        save_photo(folder / ("summer" if seed < 4 else "winter") / f"{seed}.jpg", seed)
+    return folder
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def index(tmp_path: Path, photos: Path, engine: FakeEngine) -> Iterator[ImageIndex]:
+    """An index of those photos, made with the fake engine."""
+    with ImageIndex.create(tmp_path / "indexes" / "photos", engine=engine) as made:
+        made.update(photos)
+        yield made
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The photos to measure with, which are no part of the project."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("needs the measuring photos in ../shared/data")
+    return SHARED_DATA
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests for a card where there is none, saying so."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked:
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA card"))
+
+
+@pytest.fixture(scope="session")
+def sample_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's real photos and edited copies, out of the scikit-image and scikit-learn wheels."""
+    from make_photos import make_photos
+
+    folder = tmp_path_factory.mktemp("sample") / "photos"
+    make_photos(folder)
+    return folder

@@ -1,0 +1,268 @@
+import csv
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.fakes import FakeEngine, save_photo
+from vggsearch.cli import cli
+from vggsearch.image_index import ImageIndex
+
+COMMANDS = ("index", "query", "info", "model")
+
+
+@pytest.fixture(autouse=True)
+def in_a_fresh_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("VGGSEARCH_INDEX", raising=False)
+
+
+@pytest.fixture
+def fake_network(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
+    """The commands load this instead of VGG16, since these tests are about the commands."""
+    engine = FakeEngine()
+    monkeypatch.setattr("vggsearch.image_index.load_engine", lambda *_: engine)
+    return engine
+
+
+@pytest.fixture
+def indexed(photos: Path, fake_network: FakeEngine) -> Path:
+    assert run("index", "photos").exit_code == 0
+    return photos
+
+
+def run(*words: str, stdin: bytes | None = None) -> Result:
+    return CliRunner().invoke(cli, words, input=stdin)
+
+
+def test_index_makes_an_index_named_after_the_folder_and_says_so(photos: Path, fake_network: FakeEngine) -> None:
+    (photos / "bad.jpg").write_bytes(b"")
+    (photos / "notes.txt").write_text("hello")
+    done = run("index", "photos/")
+    assert done.exit_code == 0
+    assert re.fullmatch(
+        r"6 indexed, 0 unchanged, 1 skipped, 1 not pictures in [\d.]+ s \([\d.]+ photos/s\): "
+        r"6 photos in indexes/photos\n",
+        done.stdout,
+    )
+    assert "on fake" in done.stderr
+    assert "skipped bad.jpg: the file is empty" in done.stderr
+    assert run("index", "photos").stdout.startswith("0 indexed, 6 unchanged, 1 skipped, 1 not pictures in ")
+
+
+def test_query_prints_an_aligned_table(indexed: Path) -> None:
+    done = run("query", "photos/summer/0.jpg", "-k", "3")
+    lines = done.stdout.splitlines()
+    assert lines[:2] == ["photos/summer/0.jpg", "  1.000  summer/0.jpg"]
+    assert len(lines) == 4
+    assert all(re.fullmatch(r"  -?\d\.\d{3}  \w+/\d\.jpg", line) for line in lines[1:])
+
+
+def test_json_lines_keep_the_contract(indexed: Path) -> None:
+    done = run("query", "photos/summer/0.jpg", "photos/winter/4.jpg", "-k", "2", "--format", "jsonl")
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [answer["query"] for answer in answers] == ["photos/summer/0.jpg", "photos/winter/4.jpg"]
+    assert answers[0]["matches"][0] == {"path": "summer/0.jpg", "similarity": 1.0}
+    assert all(set(answer) == {"query", "matches"} and len(answer["matches"]) == 2 for answer in answers)
+    assert json.loads(run("query", "photos/summer/0.jpg", "-k", "2", "--format", "json").stdout) == answers[:1]
+
+
+def test_csv_and_paths_are_for_other_programs(indexed: Path) -> None:
+    rows = list(csv.reader(io.StringIO(run("query", "photos/summer/0.jpg", "-k", "2", "--format", "csv").stdout)))
+    assert rows[0] == ["query", "path", "similarity"]
+    assert rows[1] == ["photos/summer/0.jpg", "summer/0.jpg", "1.0000"]
+    paths = run("query", "photos/summer/0.jpg", "-k", "2", "--format", "paths").stdout.splitlines()
+    assert len(paths) == 2
+    assert all(Path(path).is_file() for path in paths)
+
+
+def test_a_picture_on_standard_input_is_a_query(indexed: Path) -> None:
+    done = run("query", "-", "-k", "1", "--format", "jsonl", stdin=(indexed / "winter" / "5.jpg").read_bytes())
+    answer = json.loads(done.stdout)
+    assert answer == {"query": "-", "matches": [{"path": "winter/5.jpg", "similarity": 1.0}]}
+
+
+def test_a_bad_query_is_told_and_the_others_are_answered(indexed: Path) -> None:
+    done = run("query", "absent.jpg", "photos/summer/0.jpg", "-k", "1")
+    assert done.exit_code == 1
+    assert "1.000  summer/0.jpg" in done.stdout
+    assert done.stderr == "Error: absent.jpg: No such file or directory\n"
+
+
+def test_nothing_similar_enough_is_said(indexed: Path) -> None:
+    save_photo(Path("strange.jpg"), seed=99)
+    assert "nothing found" in run("query", "strange.jpg", "--min-similarity", "1").stdout
+
+
+def test_a_name_with_a_newline_cannot_break_the_table(photos: Path, fake_network: FakeEngine) -> None:
+    save_photo(photos / "two\nlines\x1b[31m.jpg", seed=9)
+    run("index", "photos")
+    done = run("query", str(photos / "two\nlines\x1b[31m.jpg"), "-k", "1")
+    assert r"1.000  two\nlines\x1b[31m.jpg" in done.stdout
+    path = json.loads(run("query", "photos/summer/0.jpg", "--format", "json").stdout)[0]["matches"]
+    assert "two\nlines\x1b[31m.jpg" in {match["path"] for match in path}
+
+
+def test_info_shows_what_the_index_is(indexed: Path) -> None:
+    shown = run("info").stdout
+    assert re.search(r"^photos +6$", shown, re.MULTILINE)
+    assert re.search(r"^network +vgg16, cut at pool4\+pool5, spoc pooling$", shown, re.MULTILINE)
+    facts = json.loads(run("info", "--format", "json").stdout)
+    assert (facts["photos"], facts["spec"]["layer"], facts["directory"]) == (6, "pool4+pool5", "indexes/photos")
+
+
+def test_info_lists_what_was_skipped_in_every_format(photos: Path, fake_network: FakeEngine) -> None:
+    (photos / "bad, really.jpg").write_bytes(b"")
+    run("index", "photos")
+    row = {"path": "bad, really.jpg", "kind": "broken", "reason": "the file is empty"}
+    assert json.loads(run("info", "--skipped", "--format", "json").stdout) == [row]
+    assert json.loads(run("info", "--skipped", "--format", "jsonl").stdout) == row
+    assert list(csv.DictReader(io.StringIO(run("info", "--skipped", "--format", "csv").stdout))) == [row]
+    assert run("info", "--skipped", "--format", "paths").stdout == "bad, really.jpg\n"
+    assert re.search(r"^bad, really.jpg +broken +the file is empty$", run("info", "--skipped").stdout, re.MULTILINE)
+
+
+def test_model_marks_the_cut_and_counts_the_parameters() -> None:
+    lines = run("model", "--layer", "pool4+pool5").stdout.splitlines()
+    marked = [line.split()[0] for line in lines if line.endswith("<- embedding")]
+    assert marked == ["pool4", "pool5"]
+    assert [line.split()[0] for line in lines if line.endswith("not built")] == ["fc6", "fc7", "fc8"]
+    assert next(line for line in lines if line.startswith("up to pool5")).split()[3] == "14,714,688"
+    assert next(line for line in lines if line.startswith("whole network")).split()[2] == "138,357,544"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (("index", "nowhere"), 1, "nowhere is not a folder of photos"),
+        (("query", "x.jpg"), 1, "There is no index under indexes/ here. Make one: vggsearch index PHOTOS"),
+        (("query",), 2, "Missing argument 'IMAGE...'"),
+        (("index", "photos", "--layer", "pool9"), 2, "There is no layer 'pool9'. Choose one of pool1"),
+        (("index", "photos", "--layer", "fc7", "--size", "192"), 2, "224 x 224 pixels, not 192"),
+        (("index", "photos", "--size", "8"), 2, "32 to 1024 pixels, not 8"),
+        (("index", "photos", "--weights", "absent.pth"), 1, "absent.pth is not a file"),
+        (("index", "photos", "--pooling", "sum"), 2, "'sum' is not one of 'spoc'"),
+        (("info", "--index", "nowhere"), 1, "nowhere is no index, it has no manifest.json"),
+        (("query", "x.jpg", "-k", "0"), 2, "0 is not in the range x>=1"),
+    ],
+)
+def test_errors_are_one_line_with_the_right_status(words: tuple[str, ...], status: int, message: str) -> None:
+    Path("photos").mkdir()
+    done = run(*words)
+    assert done.exit_code == status
+    assert message in done.stderr
+    if status == 1:
+        assert done.stderr.count("\n") == 1
+        assert done.stderr.startswith("Error: ")
+    assert not Path("indexes").exists()
+
+
+def test_two_indexes_need_naming_by_option_or_environment(indexed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_photo(Path("other") / "x.jpg", seed=40)
+    run("index", "other")
+    asked = run("query", "photos/summer/0.jpg")
+    assert asked.exit_code == 1
+    assert "2 indexes here: indexes/other, indexes/photos" in asked.stderr
+    assert run("query", "photos/summer/0.jpg", "--index", "indexes/photos").exit_code == 0
+    monkeypatch.setenv("VGGSEARCH_INDEX", "indexes/other")
+    assert "1 in" not in run("query", "photos/summer/0.jpg").stdout.splitlines()[0]
+    assert [
+        m["path"] for m in json.loads(run("query", "other/x.jpg", "--format", "json").stdout)[0]["matches"]
+    ] == ["x.jpg"]
+
+
+def test_a_query_of_another_kind_is_refused_with_both_named(indexed: Path) -> None:
+    done = run("query", "photos/summer/0.jpg", "--layer", "fc7")
+    assert done.exit_code == 1
+    assert "holds embeddings of layer pool4+pool5; you asked for layer fc7" in done.stderr
+
+
+def test_an_index_goes_on_with_the_options_it_was_made_with(photos: Path, fake_network: FakeEngine) -> None:
+    fake_network.dim = 512
+    assert run("index", "photos", "--layer", "pool5").exit_code == 0
+    save_photo(photos / "new.jpg", seed=33)
+    assert run("index", "photos").stdout.startswith("1 indexed, 6 unchanged")
+    with ImageIndex.open("indexes/photos") as index:
+        assert index.spec.layer == "pool5"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    shown = run(command, "--help").stdout
+    assert f"Example:\n    vggsearch {command}" in shown
+
+
+def test_every_command_is_tested_here() -> None:
+    assert set(COMMANDS) == set(cli.commands)
+
+
+def test_a_bug_keeps_its_traceback(indexed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bug(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(ImageIndex, "info", bug)
+    assert isinstance(run("info").exception, ZeroDivisionError)
+
+
+def test_a_folder_that_may_not_be_written_is_told_in_a_line(photos: Path, fake_network: FakeEngine) -> None:
+    Path("indexes").write_text("a file where the folder would go")
+    done = run("index", "photos")
+    assert done.exit_code == 1
+    assert done.stderr.count("\n") == 1
+    assert "indexes" in done.stderr
+
+
+def vggsearch(*words: str) -> list[str]:
+    return [sys.executable, "-m", "vggsearch", *words]
+
+
+def test_help_answers_at_once() -> None:
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        subprocess.run(vggsearch("--help"), check=True, capture_output=True)
+        seconds.append(time.perf_counter() - started)
+    assert min(seconds) < 0.3
+
+
+@pytest.mark.network
+def test_ctrl_c_keeps_what_was_done_and_the_next_run_goes_on() -> None:
+    for seed in range(120):
+        save_photo(Path("many") / f"{seed:03}.jpg", seed, size=(64, 48))
+    with subprocess.Popen(
+        vggsearch("index", "many", "--batch-size", "2"), stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        assert "pool4+pool5" in process.stderr.readline()
+        time.sleep(1.5)
+        process.send_signal(signal.SIGINT)
+        told = process.stderr.read()
+    assert process.returncode == 1
+    assert "what was done is kept" in told
+    with ImageIndex.open("indexes/many") as index:
+        kept = len(index)
+    assert 0 < kept < 120
+    done = subprocess.run(vggsearch("index", "many"), capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"{120 - kept} indexed, {kept} unchanged")
+
+
+@pytest.mark.network
+def test_a_run_that_is_killed_leaves_an_index_that_goes_on() -> None:
+    for seed in range(40):
+        save_photo(Path("many") / f"{seed:03}.jpg", seed, size=(64, 48))
+    with subprocess.Popen(vggsearch("index", "many"), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        process.stderr.readline()
+        time.sleep(0.5)
+        os.kill(process.pid, signal.SIGKILL)
+    assert subprocess.run(vggsearch("info"), capture_output=True, check=True).stdout
+    done = subprocess.run(vggsearch("index", "many"), capture_output=True, text=True, check=True)
+    assert done.stdout.rstrip().endswith("40 photos in indexes/many")

@@ -1,0 +1,64 @@
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def run(script: str, *words: str, cwd: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / script, *words], cwd=cwd, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def workplace(sample_photos: Path, tmp_path: Path) -> Path:
+    """Two photos with their copies in ./photos."""
+    for name in ("chelsea", "coffee"):
+        for path in sample_photos.rglob(f"{name}*.jpg"):
+            (tmp_path / "photos").mkdir(exist_ok=True)
+            shutil.copy(path, tmp_path / "photos" / path.name)
+    return tmp_path
+
+
+@pytest.mark.network
+def test_find_copies_pairs_edits_with_their_originals(workplace: Path) -> None:
+    lines = run("find_copies.py", "photos", cwd=workplace).splitlines()
+    pairs = {frozenset(Path(path).stem for path in line.split()[1:]) for line in lines}
+    assert frozenset(("chelsea", "chelsea_half")) in pairs
+    assert all({name.split("_")[0] for name in pair} in ({"chelsea"}, {"coffee"}) for pair in pairs)
+
+
+@pytest.mark.network
+def test_embeddings_to_numpy_counts_live_photos_only(workplace: Path) -> None:
+    run("watch_folder.py", "photos", "1", cwd=workplace)
+    assert (
+        run("embeddings_to_numpy.py", "indexes/photos", cwd=workplace) == "10 photos, 1024 numbers each, float16\n"
+    )
+    (workplace / "photos" / "coffee_crop.jpg").unlink()
+    run("watch_folder.py", "photos", "1", cwd=workplace)
+    assert run("embeddings_to_numpy.py", "indexes/photos", cwd=workplace).startswith("9 photos")
+
+
+@pytest.mark.network
+def test_watch_folder_says_what_a_new_photo_is_like(workplace: Path) -> None:
+    told = run("watch_folder.py", "photos", "1", cwd=workplace)
+    assert "new: chelsea_half.jpg, much like chelsea" in told
+
+
+def test_the_sample_photos_are_real_and_come_with_four_edits_each(sample_photos: Path) -> None:
+    originals = sorted(path.stem for path in (sample_photos / "originals").iterdir())
+    edited = sorted(path.stem for path in (sample_photos / "edited").iterdir())
+    assert len(originals) >= 4
+    assert edited == sorted(f"{name}_{edit}" for name in originals for edit in ("half", "jpeg30", "crop", "mirror"))
+
+
+def test_every_sample_photo_is_credited_in_the_notice(sample_photos: Path) -> None:
+    notice = (EXAMPLES.parent / "NOTICE").read_text(encoding="utf-8")
+    for path in (sample_photos / "originals").iterdir():
+        assert f"| {path.stem} |" in notice

@@ -1,0 +1,219 @@
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.fakes import FakeEngine, save_photo
+from vggsearch import EmbeddingOptions, ImageIndex, QueryResult, Skipped
+from vggsearch.errors import ImageError, IndexExists, OptionError, PhotosError, SpecMismatch
+
+
+def test_a_photo_finds_itself_then_its_half_size_copy_then_others(index: ImageIndex, photos: Path) -> None:
+    with Image.open(photos / "summer" / "2.jpg") as image:
+        image.resize((image.width // 2, image.height // 2)).save(photos / "half.png")
+    index.update()
+    found = index.query(photos / "summer" / "2.jpg", count=3)
+    assert found.query == str(photos / "summer" / "2.jpg")
+    assert [match.path for match in found.matches[:2]] == ["summer/2.jpg", "half.png"]
+    assert found.matches[0].similarity == 1.0
+    assert found.matches[1].similarity > 0.999 > found.matches[2].similarity
+
+
+def test_an_exact_copy_is_as_similar_and_comes_second_whichever_is_asked(index: ImageIndex, photos: Path) -> None:
+    shutil.copy(photos / "summer" / "2.jpg", photos / "a-copy.jpg")
+    index.update()
+    for asked, other in (("summer/2.jpg", "a-copy.jpg"), ("a-copy.jpg", "summer/2.jpg")):
+        found = index.query(photos / asked, count=2).matches
+        assert [(match.path, match.similarity) for match in found] == [(asked, 1.0), (other, 1.0)]
+
+
+def test_path_bytes_pil_image_and_array_are_one_query(index: ImageIndex, photos: Path) -> None:
+    path = photos / "winter" / "5.jpg"
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB"))
+        results = [index.query(query, count=4) for query in (path, str(path), path.read_bytes(), image, pixels)]
+    assert all(result.matches == results[0].matches for result in results)
+    assert [result.query for result in results[2:]] == ["-", "-", "-"]
+
+
+def test_a_turned_pil_image_finds_the_upright_photo(index: ImageIndex, photos: Path) -> None:
+    with Image.open(photos / "winter" / "5.jpg") as image:
+        turned = image.transpose(Image.Transpose.ROTATE_90)
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        memory = io.BytesIO()
+        turned.save(memory, "PNG", exif=exif)
+    with Image.open(memory) as reopened:
+        best = index.query(reopened, count=1).matches[0]
+    assert best.path == "winter/5.jpg"
+    assert best.similarity > 0.999
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3), np.float32)],
+    ids=["grey", "rgba", "float"],
+)
+def test_an_array_of_another_kind_is_refused_with_its_shape(index: ImageIndex, array: np.ndarray) -> None:
+    with pytest.raises(OptionError, match=rf"{array.dtype} \(4, 4"):
+        index.query(array)
+
+
+def test_count_and_least_similarity_bound_the_matches(index: ImageIndex, photos: Path) -> None:
+    query = photos / "summer" / "0.jpg"
+    assert len(index.query(query, count=2).matches) == 2
+    assert len(index.query(query, count=100).matches) == 6
+    close = index.query(query, count=100, min_similarity=0.999).matches
+    assert [match.path for match in close] == ["summer/0.jpg"]
+    with pytest.raises(OptionError, match="at least 1, not 0"):
+        index.query(query, count=0)
+
+
+def test_of_many_queries_a_bad_one_costs_only_itself(index: ImageIndex, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_text("no picture")
+    asked = [
+        photos / "summer" / "0.jpg",
+        tmp_path / "bad.jpg",
+        tmp_path / "absent.jpg",
+        photos / "summer" / "1.jpg",
+    ]
+    good, bad, absent, also_good = index.query_many(asked, count=1)
+    assert isinstance(good, QueryResult)
+    assert isinstance(also_good, QueryResult)
+    assert (good.matches[0].path, also_good.matches[0].path) == ("summer/0.jpg", "summer/1.jpg")
+    assert isinstance(bad, Skipped)
+    assert isinstance(absent, Skipped)
+    assert absent.reason == "No such file or directory"
+    with pytest.raises(ImageError):
+        index.query(tmp_path / "bad.jpg")
+
+
+def test_an_index_answers_the_same_after_reopening(index: ImageIndex, photos: Path) -> None:
+    before = index.query(photos / "summer" / "3.jpg")
+    with ImageIndex.open(index.directory, engine=FakeEngine()) as reopened:
+        assert reopened.query(photos / "summer" / "3.jpg") == before
+        assert reopened.root is not None
+        assert reopened.root.resolve() == photos.resolve()
+        assert len(reopened) == 6
+
+
+def test_the_embedding_that_is_stored_is_the_one_that_a_query_makes(index: ImageIndex, photos: Path) -> None:
+    stored = next(iter(index._store.embeddings()))
+    for row, path in enumerate(index.paths()):
+        np.testing.assert_allclose(index.embed(photos / path), stored[row].astype(np.float32), atol=2e-3)
+
+
+def test_a_search_side_that_is_missing_or_old_is_not_needed(index: ImageIndex, photos: Path) -> None:
+    expected = index.query(photos / "summer" / "0.jpg")
+    assert index.info().is_search_fresh
+    with index._store.writing() as writer:
+        writer.commit([], gone=["winter/4.jpg"])
+    assert not index.info().is_search_fresh
+    found = index.query(photos / "summer" / "0.jpg")
+    assert found.matches == tuple(match for match in expected.matches if match.path != "winter/4.jpg")
+
+
+def test_a_damaged_search_side_is_told_and_not_needed_and_an_update_mends_it(
+    index: ImageIndex, photos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = index.query(photos / "summer" / "0.jpg")
+    vectors = next((index.directory / "search").rglob("vectors.npy"))
+    index.close()
+    vectors.write_bytes(b"")
+    with ImageIndex.open(index.directory, engine=FakeEngine()) as reopened:
+        assert reopened.query(photos / "summer" / "0.jpg") == expected
+        assert "cannot be opened" in caplog.text
+        reopened.update(photos)
+    caplog.clear()
+    with ImageIndex.open(index.directory, engine=FakeEngine()) as mended:
+        assert mended.query(photos / "summer" / "0.jpg") == expected
+    assert caplog.text == ""
+
+
+def test_index_and_photos_move_together(tmp_path: Path, index: ImageIndex, photos: Path) -> None:
+    index.close()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "indexes").rename(tmp_path / "elsewhere" / "indexes")
+    photos.rename(tmp_path / "elsewhere" / "photos")
+    engine = FakeEngine()
+    with ImageIndex.open(tmp_path / "elsewhere" / "indexes" / "photos", engine=engine) as moved:
+        report = moved.update()
+        assert (report.indexed, report.unchanged, report.gone, engine.pictures) == (0, 6, 0, 0)
+
+
+def test_photos_that_moved_alone_are_found_with_moved(tmp_path: Path, index: ImageIndex, photos: Path) -> None:
+    photos.rename(tmp_path / "new place")
+    with pytest.raises(PhotosError, match=r"index of .*photos, not of .*new place.* drop its 6 photos"):
+        index.update(tmp_path / "new place")
+    report = index.update(tmp_path / "new place", moved=True)
+    assert (report.indexed, report.unchanged) == (0, 6)
+    assert index.root == tmp_path / "new place"
+
+
+def test_another_folder_does_not_empty_the_index(tmp_path: Path, index: ImageIndex) -> None:
+    save_photo(tmp_path / "other" / "x.jpg", seed=50)
+    with pytest.raises(PhotosError, match="Name another index with --index"):
+        index.update(tmp_path / "other")
+    assert len(index) == 6
+
+
+def test_a_folder_that_is_suddenly_empty_does_not_empty_the_index(index: ImageIndex, photos: Path) -> None:
+    shutil.rmtree(photos)
+    with pytest.raises(PhotosError, match="Is its disk mounted"):
+        index.update()
+    photos.mkdir()
+    with pytest.raises(PhotosError, match=r"holds none of the 6 photos .* --allow-empty"):
+        index.update()
+    assert len(index) == 6
+    assert index.update(allow_empty=True).gone == 6
+    assert len(index) == 0
+
+
+def test_the_index_may_lie_in_the_photo_folder(photos: Path) -> None:
+    with ImageIndex.create(photos / "indexes" / "photos", engine=FakeEngine()) as index:
+        assert index.update(photos).indexed == 6
+        again = index.update(photos)
+    assert (again.unchanged, again.skipped) == (6, ())
+
+
+def test_another_kind_of_embedding_is_refused_with_both_named(index: ImageIndex) -> None:
+    with pytest.raises(SpecMismatch, match=r"holds embeddings of layer pool4\+pool5; you asked for layer fc7"):
+        ImageIndex.open(index.directory, EmbeddingOptions(layer="fc7"))
+    with pytest.raises(SpecMismatch, match=r"size 192, resize squash; you asked for size 160, resize pad"):
+        ImageIndex.open(index.directory, EmbeddingOptions(size=160, resize="pad"))
+    with ImageIndex.open(index.directory, EmbeddingOptions(layer="pool4+pool5", size=192)) as same:
+        assert len(same) == 6
+
+
+def test_creating_over_an_index_is_refused_and_for_photos_opens_it(index: ImageIndex, photos: Path) -> None:
+    with pytest.raises(IndexExists):
+        ImageIndex.create(index.directory)
+    with ImageIndex.for_photos(photos, index.directory, engine=FakeEngine()) as opened:
+        assert len(opened) == 6
+
+
+def test_info_tells_what_is_there(index: ImageIndex, photos: Path) -> None:
+    (photos / "notes.txt").write_text("not a picture at all")
+    (photos / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    index.update()
+    info = index.info()
+    assert (info.photos, info.parts, info.recipe, info.made_by) == (6, 1, "flat", ("fake fp32",))
+    assert info.skipped == {"not a picture": 1, "broken": 1}
+    assert info.bytes == sum(path.stat().st_size for path in index.directory.rglob("*") if path.is_file())
+    assert info.spec == index.spec
+
+
+@pytest.mark.network
+def test_the_real_network_finds_edited_copies_of_real_photos(sample_photos: Path, tmp_path: Path) -> None:
+    with ImageIndex.create(tmp_path / "x") as index:
+        report = index.update(sample_photos)
+        assert (len(report.skipped), report.photos) == (0, len(list(sample_photos.rglob("*.jpg"))))
+        for original in (sample_photos / "originals").iterdir():
+            matches = index.query(original, count=4).matches
+            stem = original.stem
+            assert matches[0].path == f"originals/{stem}.jpg"
+            assert matches[0].similarity == 1.0
+            assert {Path(match.path).stem.split("_")[0] for match in matches} == {stem}

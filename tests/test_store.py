@@ -1,0 +1,263 @@
+import json
+import multiprocessing
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fakes import FAKE_SPEC, FakeEngine
+from vggsearch.errors import IndexDamaged, IndexExists, IndexFormatError, IndexLocked, IndexMissing
+from vggsearch.extract import Embedded
+from vggsearch.photos import PhotoFile, Skipped
+from vggsearch.store.store import Store
+
+ENGINE = FakeEngine()
+
+
+def photo(path: str, seed: int = 0) -> Embedded:
+    random = np.random.default_rng(seed)
+    vector = random.standard_normal(FAKE_SPEC.dim).astype(np.float32)
+    return Embedded(
+        file=PhotoFile(path, bytes=1000 + seed, mtime_ns=10**18 + seed),
+        sha256=f"{seed:064x}",
+        width=640,
+        height=480,
+        format="JPEG",
+        taken=datetime(2020, 1, 2, 3, 4, 5) if seed % 2 else None,
+        embedding=vector / np.linalg.norm(vector),
+    )
+
+
+def made(directory: Path, *parts: list[Embedded]) -> Store:
+    store = Store.create(directory, FAKE_SPEC)
+    with store.writing() as writer:
+        for part in parts:
+            writer.commit(part, engine=ENGINE)
+    return store
+
+
+def all_embeddings(store: Store) -> np.ndarray[tuple[int, ...], np.dtype[np.float16]]:
+    return np.concatenate([np.empty((0, FAKE_SPEC.dim), np.float16), *store.embeddings()])
+
+
+def test_what_was_committed_is_read_back_bit_for_bit(tmp_path: Path) -> None:
+    photos = [photo(f"{seed}.jpg", seed) for seed in range(5)]
+    made(tmp_path / "x", photos[:3], photos[3:])
+    store = Store.open(tmp_path / "x")
+    assert store.paths() == [one.file.path for one in photos]
+    assert list(store.files().values()) == [one.file for one in photos]
+    expected = np.stack([one.embedding for one in photos]).astype(np.float16)
+    np.testing.assert_array_equal(all_embeddings(store), expected)
+    assert [store.column(part, "taken") for part in store.manifest.parts] == [
+        [one.taken for one in photos[:3]],
+        [one.taken for one in photos[3:]],
+    ]
+    assert store.manifest.made_by == ("fake fp32",)
+
+
+def test_the_manifest_names_size_and_hash_of_every_part(tmp_path: Path) -> None:
+    import hashlib
+
+    store = made(tmp_path / "x", [photo("a.jpg")], [photo("b.jpg", 1)])
+    assert len(store.manifest.parts) == 2
+    for part in store.manifest.parts:
+        data = (tmp_path / "x" / "embeddings" / part.name).read_bytes()
+        assert (part.bytes, part.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+
+
+def test_the_parquet_holds_float16_lists_of_fixed_size_and_nothing_null(tmp_path: Path) -> None:
+    made(tmp_path / "x", [photo("a.jpg")])
+    schema = pq.read_schema(next((tmp_path / "x" / "embeddings").iterdir()))
+    field = schema.field("embedding")
+    assert (str(field.type.value_type), field.type.list_size, field.nullable) == ("halffloat", FAKE_SPEC.dim, False)
+    assert [field.name for field in schema if field.nullable] == ["taken"]
+
+
+def test_a_replaced_photo_and_a_gone_one_are_no_longer_rows(tmp_path: Path) -> None:
+    store = made(tmp_path / "x", [photo("a.jpg"), photo("b.jpg", 1), photo("c.jpg", 2)])
+    before = store.manifest.fingerprint
+    with store.writing() as writer:
+        writer.commit([photo("b.jpg", 9)], gone=["a.jpg"], engine=ENGINE)
+    reopened = Store.open(tmp_path / "x")
+    assert reopened.paths() == ["c.jpg", "b.jpg"]
+    assert len(reopened) == 2
+    np.testing.assert_array_equal(all_embeddings(reopened)[1], photo("b.jpg", 9).embedding.astype(np.float16))
+    assert reopened.manifest.fingerprint != before
+
+
+def test_a_part_with_no_live_row_leaves_and_its_file_with_the_next_writer(tmp_path: Path) -> None:
+    store = made(tmp_path / "x", [photo("a.jpg")], [photo("b.jpg", 1)])
+    with store.writing() as writer:
+        writer.commit([], gone=["a.jpg"])
+    assert [part.name for part in store.manifest.parts] == ["part-000002.parquet"]
+    with store.writing():
+        pass
+    assert [path.name for path in (tmp_path / "x" / "embeddings").iterdir()] == ["part-000002.parquet"]
+
+
+def test_what_a_crashed_run_left_behind_is_cleared_and_its_name_is_free(tmp_path: Path) -> None:
+    store = made(tmp_path / "x", [photo("a.jpg")])
+    (tmp_path / "x" / "embeddings" / "part-000002.parquet").write_bytes(b"half of it")
+    (tmp_path / "x" / "embeddings" / "part-000002.parquet.77.tmp").write_bytes(b"half")
+    (tmp_path / "x" / "manifest.json.77.tmp").write_bytes(b"{")
+    with store.writing() as writer:
+        writer.commit([photo("b.jpg", 1)], engine=ENGINE)
+    assert Store.open(tmp_path / "x").paths() == ["a.jpg", "b.jpg"]
+    assert not list((tmp_path / "x").rglob("*.tmp"))
+
+
+def test_a_failed_write_leaves_the_last_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = made(tmp_path / "x", [photo("a.jpg")])
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with store.writing() as writer:
+        monkeypatch.setattr("vggsearch.store.parts.pq.write_table", full)
+        with pytest.raises(OSError, match="No space left"):
+            writer.commit([photo("b.jpg", 1)], engine=ENGINE)
+        monkeypatch.undo()
+    assert Store.open(tmp_path / "x").paths() == ["a.jpg"]
+    assert not list((tmp_path / "x").rglob("*.tmp"))
+
+
+def test_skipped_files_are_kept_with_their_reasons(tmp_path: Path) -> None:
+    store = made(tmp_path / "x")
+    skipped = {
+        "b.jpg": Skipped("b.jpg", "cut short\nhere", "broken", 5, 7),
+        "a.txt": Skipped("a.txt", "no", "link"),
+    }
+    with store.writing() as writer:
+        writer.set_skipped(skipped)
+    assert Store.open(tmp_path / "x").skipped() == skipped
+    assert list(Store.open(tmp_path / "x").skipped()) == ["a.txt", "b.jpg"]
+
+
+def test_the_photo_folder_is_stored_relative_to_the_index(tmp_path: Path) -> None:
+    store = made(tmp_path / "indexes" / "x")
+    with store.writing() as writer:
+        writer.set_root(tmp_path / "photos")
+    assert store.manifest.root == "../../photos"
+
+
+def hold_the_lock(directory: Path, held: "multiprocessing.synchronize.Event") -> None:
+    with Store.open(directory).writing():
+        held.set()
+        time.sleep(60)
+
+
+def test_a_second_writer_is_refused_and_told_who_the_first_is(tmp_path: Path) -> None:
+    store = made(tmp_path / "x", [photo("a.jpg")])
+    context = multiprocessing.get_context("spawn")
+    held = context.Event()
+    process = context.Process(target=hold_the_lock, args=(tmp_path / "x", held))
+    process.start()
+    try:
+        assert held.wait(60)
+        with pytest.raises(IndexLocked, match=f"process {process.pid} on "), store.writing():
+            pass
+        assert Store.open(tmp_path / "x").paths() == ["a.jpg"]
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        with store.writing() as writer:
+            writer.commit([photo("b.jpg", 1)], engine=ENGINE)
+    finally:
+        process.kill()
+        process.join()
+    assert Store.open(tmp_path / "x").paths() == ["a.jpg", "b.jpg"]
+
+
+def test_a_place_that_is_taken_is_left_alone(tmp_path: Path) -> None:
+    made(tmp_path / "x")
+    with pytest.raises(IndexExists, match="an index already"):
+        Store.create(tmp_path / "x", FAKE_SPEC)
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "dear.txt").write_text("John")
+    with pytest.raises(IndexExists, match="not empty and not an index"):
+        Store.create(tmp_path / "letters", FAKE_SPEC)
+
+
+def test_no_index_is_an_error_that_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(IndexMissing, match="vggsearch index PHOTOS"):
+        Store.open(tmp_path / "nowhere")
+
+
+def change(manifest: Path, **values: object) -> None:
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **values}))
+
+
+def rewrite_part(manifest: Path) -> None:
+    part = manifest.parent / "embeddings" / "part-000001.parquet"
+    data = bytearray(part.read_bytes())
+    data[len(data) // 3] ^= 0xFF
+    part.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        (lambda m: change(m, format=2), IndexFormatError, "format 2; this vggsearch reads format 1"),
+        (lambda m: m.write_text("{"), IndexDamaged, "manifest.json is damaged"),
+        (lambda m: m.write_text("[]"), IndexFormatError, "format None"),
+        (lambda m: change(m, parts=[{"name": "x"}]), IndexDamaged, "is damaged"),
+        (lambda m: change(m, embedding={"model": "vgg99"}), IndexDamaged, "is damaged"),
+        (rewrite_part, IndexDamaged, "part-000001.parquet is damaged"),
+        (lambda m: (m.parent / "embeddings/part-000001.parquet").unlink(), IndexDamaged, "is missing"),
+        (lambda m: (m.parent / "embeddings/part-000001.parquet").write_bytes(b""), IndexDamaged, "is damaged"),
+    ],
+)
+def test_damage_is_named(
+    tmp_path: Path, damage: Callable[[Path], object], error: type[Exception], message: str
+) -> None:
+    made(tmp_path / "x", [photo(f"{seed}.jpg", seed) for seed in range(4)])
+    damage(tmp_path / "x" / "manifest.json")
+    with pytest.raises(error, match=message):
+        all_embeddings(Store.open(tmp_path / "x"))
+
+
+def test_a_part_name_cannot_lead_out_of_the_index(tmp_path: Path) -> None:
+    store = made(tmp_path / "x", [photo("a.jpg")])
+    values = json.loads((tmp_path / "x" / "manifest.json").read_text())
+    values["parts"][0]["name"] = "../../secret.parquet"
+    (tmp_path / "x" / "manifest.json").write_text(json.dumps(values))
+    with pytest.raises(IndexDamaged, match="leaves the index"):
+        store.refresh()
+
+
+names = st.sampled_from(["a", "b", "c", "d", "é/ü ñ.jpg", "new\nline"])
+steps = st.lists(st.tuples(st.lists(names, unique=True, max_size=4), st.sets(names, max_size=3)), max_size=5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(steps=steps)
+def test_any_sequence_of_commits_leaves_what_a_dictionary_would(
+    steps: list[tuple[list[str], set[str]]],
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store.create(Path(folder) / "x", FAKE_SPEC)
+        model: dict[str, Embedded] = {}
+        for number, (added, gone) in enumerate(steps):
+            new = [replace(photo(name, number * 10 + at), sha256=f"{number}") for at, name in enumerate(added)]
+            with store.writing() as writer:
+                writer.commit(new, gone=gone - set(added), engine=ENGINE)
+            for name in gone - set(added):
+                model.pop(name, None)
+            for one in new:
+                model.pop(one.file.path, None)
+                model[one.file.path] = one
+        reopened = Store.open(Path(folder) / "x")
+        assert sorted(reopened.paths()) == sorted(model)
+        assert reopened.files() == {path: one.file for path, one in model.items()}
+        for path, vector in zip(reopened.paths(), all_embeddings(reopened), strict=True):
+            np.testing.assert_array_equal(vector, model[path].embedding.astype(np.float16))

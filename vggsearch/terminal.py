@@ -1,0 +1,116 @@
+"""What the command line shows while it works: progress, log lines, and a Ctrl-C that keeps what was done."""
+
+import faulthandler
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from vggsearch.update import Progress
+
+STDERR = 2
+
+
+def log_to_stderr() -> None:
+    """Show vggsearch's own log lines, and not those of the decoders: what a file lacks is told as its reason."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log = logging.getLogger("vggsearch")
+    log.handlers = [handler]
+    log.setLevel(logging.INFO)
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module=r"PIL\..*")
+
+
+@contextmanager
+def quiet_decoders() -> Iterator[None]:
+    """Keep libtiff and libheif quiet, which write to file descriptor 2 themselves, a line for each odd tag.
+
+    Python's own stderr moves to a copy of the descriptor meanwhile, and so does the trace of a native crash.
+    """
+    if not _is_descriptor(STDERR):
+        yield
+        return
+    shown = sys.stderr
+    shown.flush()
+    kept, nowhere = os.dup(STDERR), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, STDERR)
+    os.close(nowhere)
+    with os.fdopen(kept, "w", encoding=shown.encoding, errors="backslashreplace", buffering=1) as copy:
+        was_enabled = faulthandler.is_enabled()
+        faulthandler.enable(copy)
+        sys.stderr = copy
+        try:
+            yield
+        finally:
+            sys.stderr = shown
+            copy.flush()
+            os.dup2(kept, STDERR)
+            faulthandler.enable() if was_enabled else faulthandler.disable()
+
+
+def _is_descriptor(number: int) -> bool:
+    """Say whether Python's stderr is this descriptor: tests and notebooks put something else in its place."""
+    try:
+        return sys.stderr.fileno() == number
+    except (AttributeError, OSError, ValueError):
+        return False
+
+
+@contextmanager
+def stopping_on_ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Give a question that is answered True after Ctrl-C, so that work in hand is kept; a second one breaks off."""
+    asked = False
+
+    def ask(_number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        click.echo("\nStopping: keeping what is done. Ctrl-C again breaks off at once.", err=True)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[["Progress"], None]]:
+    """Show what runs and on which device, then progress with rate and time left where stderr is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+    from rich.progress import Task as Row
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Row) -> Text:
+            return Text(f"{task.speed or 0:,.1f} photos/s")
+
+    console = Console(stderr=True)
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Bars(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
+        row = bars.add_task("", total=None, note="walking the folder")
+
+        def tell(progress: "Progress") -> None:
+            if progress.done == 0:
+                console.print(f"{title}\non {progress.engine}", highlight=False, markup=False, soft_wrap=True)
+            note = f"{progress.skipped:,} skipped" if progress.skipped else ""
+            bars.update(row, completed=progress.done, total=progress.total, note=note)
+
+        yield tell
