@@ -14,7 +14,7 @@ from torchvision.transforms.functional import normalize as normalise_pixels
 
 from vggsearch.model.engine import Engine, EngineOptions, load_engine
 from vggsearch.model.layers import CONNECTED_LAYERS, LAYERS, MAP_LAYERS
-from vggsearch.model.network import TruncatedVGG
+from vggsearch.model.on_torch.network import TruncatedVGG
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.model.vgg import MODELS
 from vggsearch.model.weights import PACKAGED, find_weights, load_weights
@@ -165,7 +165,7 @@ def test_an_embedding_is_torchvision_then_mean_root_and_unit_length() -> None:
     pool5 = nn.Sequential(*features)(pixels).numpy().astype(np.float64)
     halves = [np.sqrt(maps.mean((2, 3))) for maps in (pool4, pool5)]
     expected = np.hstack([half / np.linalg.norm(half, axis=1, keepdims=True) for half in halves]) / np.sqrt(2)
-    found = default_engine(EngineOptions("cpu", "fp32")).embed(squares)
+    found = default_engine(EngineOptions("torch", "cpu", "fp32")).embed(squares)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=TOLERANCE * expected.max())
 
@@ -173,7 +173,7 @@ def test_an_embedding_is_torchvision_then_mean_root_and_unit_length() -> None:
 @pytest.mark.network
 def test_a_photo_has_the_same_embedding_alone_and_in_a_batch() -> None:
     squares = smooth_pictures(8, 192)
-    engine = default_engine(EngineOptions("cpu", "fp32"))
+    engine = default_engine(EngineOptions("torch", "cpu", "fp32"))
     alone = np.vstack([engine.embed(squares[row : row + 1]) for row in range(8)])
     np.testing.assert_allclose(engine.embed(squares), alone, rtol=0, atol=1e-6)
 
@@ -191,8 +191,8 @@ def test_alone_and_in_a_batch_agree_in_the_precision_chosen_by_itself() -> None:
 @pytest.mark.network
 def test_bfloat16_gives_nearly_the_embeddings_of_float32() -> None:
     squares = smooth_pictures(4, 192)
-    exact = default_engine(EngineOptions("cpu", "fp32")).embed(squares)
-    short = default_engine(EngineOptions("cpu", "bf16")).embed(squares)
+    exact = default_engine(EngineOptions("torch", "cpu", "fp32")).embed(squares)
+    short = default_engine(EngineOptions("torch", "cpu", "bf16")).embed(squares)
     assert short.dtype == np.float32
     assert not np.allclose(exact, short, rtol=0, atol=1e-6), "bf16 was asked for, and fp32 ran"
     assert cosines(exact, short).min() > 0.999

@@ -4,18 +4,22 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import openvino
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from openvino import opset13 as ops
 
 from vggsearch import defaults
 from vggsearch.model.engine import EngineOptions
 from vggsearch.model.layers import CONNECTED_LAYERS, MAP_LAYERS, needed_modules, parts
-from vggsearch.model.poolings import POOLINGS, crow, embed_maps, gem, rmac_regions
+from vggsearch.model.on_openvino.operations import OpenVinoOperations
+from vggsearch.model.on_torch.engine import TorchEngine
+from vggsearch.model.on_torch.operations import TorchOperations
+from vggsearch.model.poolings import POOLINGS, embedding, rmac_regions
 from vggsearch.model.spec import EmbeddingSpec
-from vggsearch.model.torch_engine import TorchEngine
 from vggsearch.model.weights import Kernel
 
 Array = NDArray[np.float64]
@@ -92,6 +96,24 @@ SLOW: dict[str, Callable[[Array], list[float]]] = {
 }
 
 
+def pool(pooling: str, maps: torch.Tensor) -> torch.Tensor:
+    on = TorchOperations()
+    return on.flatten(POOLINGS[pooling](maps, on))
+
+
+def pool_on_openvino(pooling: str, maps: torch.Tensor) -> torch.Tensor:
+    on = OpenVinoOperations()
+    given_maps = ops.parameter([-1, *maps.shape[1:]], np.float32)
+    graph = openvino.Model([on.flatten(POOLINGS[pooling](given_maps, on))], [given_maps], pooling)
+    compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return torch.from_numpy(compiled(maps.numpy())[0].copy())
+
+
+def embed_maps(outputs: list[torch.Tensor], layer: str, pooling: str) -> torch.Tensor:
+    embedded: torch.Tensor = embedding(outputs, layer, pooling, TorchOperations())
+    return embedded
+
+
 def relu_maps(seed: int, count: int, channels: int, height: int, width: int) -> torch.Tensor:
     """Maps as they come out of a ReLU: over half of the cells are 0, and one channel wholly."""
     random = np.random.default_rng(seed)
@@ -122,13 +144,16 @@ def test_the_poolings_are_those_a_person_can_choose() -> None:
     assert set(SLOW) == set(POOLINGS)
 
 
+@pytest.mark.parametrize("run", [pool, pool_on_openvino])
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize(("height", "width"), SIDES)
-def test_a_pooling_equals_the_loops_of_its_paper(pooling: str, height: int, width: int) -> None:
+def test_a_pooling_equals_the_loops_of_its_paper(
+    pooling: str, height: int, width: int, run: Callable[[str, torch.Tensor], torch.Tensor]
+) -> None:
     maps = relu_maps(height * 100 + width, 3, 6, height, width)
     expected = np.array([SLOW[pooling](one) for one in maps.numpy().astype(np.float64)])
     assert np.abs(expected).max() > 0.1
-    np.testing.assert_allclose(POOLINGS[pooling](maps).numpy(), expected, rtol=1e-5, atol=5e-6)
+    np.testing.assert_allclose(run(pooling, maps).numpy(), expected, rtol=1e-5, atol=5e-6)
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
@@ -137,36 +162,39 @@ def test_a_pooling_equals_the_loops_of_its_paper(pooling: str, height: int, widt
 def test_a_pooling_equals_its_loops_on_maps_of_any_shape(pooling: str, seed: int, height: int, width: int) -> None:
     maps = relu_maps(seed, 1, 4, height, width)
     expected = SLOW[pooling](maps[0].numpy().astype(np.float64))
-    np.testing.assert_allclose(POOLINGS[pooling](maps)[0].numpy(), expected, rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(pool(pooling, maps)[0].numpy(), expected, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_maps_that_lie_channels_last_in_memory_pool_the_same(pooling: str) -> None:
     maps = relu_maps(5, 2, 8, 7, 12)
     lying = maps.contiguous(memory_format=torch.channels_last)
-    np.testing.assert_allclose(POOLINGS[pooling](lying).numpy(), POOLINGS[pooling](maps).numpy(), rtol=1e-6)
+    np.testing.assert_allclose(pool(pooling, lying).numpy(), pool(pooling, maps).numpy(), rtol=1e-6)
 
 
+@pytest.mark.parametrize("run", [pool, pool_on_openvino])
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_an_all_zero_map_gives_finite_numbers(pooling: str) -> None:
+def test_an_all_zero_map_gives_finite_numbers(
+    pooling: str, run: Callable[[str, torch.Tensor], torch.Tensor]
+) -> None:
     maps = torch.cat([torch.zeros(1, 6, 5, 7), relu_maps(1, 1, 6, 5, 7)])
-    pooled = POOLINGS[pooling](maps)
+    pooled = run(pooling, maps)
     assert torch.isfinite(pooled).all()
-    assert torch.isfinite(embed_maps([maps], pooling)).all()
+    assert torch.isfinite(embed_maps([maps], "pool5", pooling)).all()
     assert float(pooled[0].abs().max()) < 1e-5
-    assert torch.equal(pooled[1], POOLINGS[pooling](maps[1:])[0]), "its neighbour in the batch is left alone"
+    np.testing.assert_allclose(pooled[1].numpy(), run(pooling, maps[1:])[0].numpy(), rtol=1e-6)
 
 
 def test_gem_lies_between_the_mean_and_the_maximum() -> None:
     maps = torch.tensor([[[[0.0, 0.0], [0.0, 2.0]]]])
-    assert float(gem(maps)) == pytest.approx((8 / 4) ** (1 / 3), rel=1e-6)
+    assert float(pool("gem", maps)) == pytest.approx((8 / 4) ** (1 / 3), rel=1e-6)
 
 
 def test_crow_weighs_a_rare_channel_more_and_a_silent_one_not() -> None:
     maps = torch.zeros(1, 3, 2, 2)
     maps[0, 0] = 1.0
     maps[0, 1, 0, 0] = 1.0
-    common, rare, silent = crow(maps)[0].tolist()
+    common, rare, silent = pool("crow", maps)[0].tolist()
     # Strengths 2, 1, 1, 1 have the norm sqrt(7); channels are active in 4 and 1 of 4 cells, 1.25 together.
     assert common == pytest.approx((math.sqrt(2) + 3) / 7**0.25 * math.log(1.25), rel=1e-4)
     assert rare == pytest.approx(math.sqrt(2) / 7**0.25 * math.log(5), rel=1e-4)
@@ -206,7 +234,7 @@ def test_rmac_regions_lie_inside_the_map_and_turn_with_it(height: int, width: in
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_embeddings_are_pooled_parts_each_of_unit_length_joined(pooling: str) -> None:
     deep, shallow = relu_maps(2, 3, 8, 6, 6), relu_maps(3, 3, 5, 12, 12) * 50
-    found = embed_maps([shallow, deep], pooling).numpy()
+    found = embed_maps([shallow, deep], "pool4+pool5", pooling).numpy()
     pooled = [np.array([SLOW[pooling](one) for one in maps.numpy().astype(np.float64)]) for maps in (shallow, deep)]
     np.testing.assert_allclose(found, np.hstack([unit(part) for part in pooled]) / math.sqrt(2), atol=2e-6)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
@@ -215,8 +243,8 @@ def test_embeddings_are_pooled_parts_each_of_unit_length_joined(pooling: str) ->
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_parts_of_a_sum_weigh_the_same_whatever_their_size_and_strength(pooling: str) -> None:
     strong, weak, vector = relu_maps(4, 2, 4, 9, 9) * 1000, relu_maps(5, 2, 32, 3, 3), torch.rand(2, 64) / 1000
-    found = embed_maps([strong, weak, vector], pooling).numpy()
-    first, second = POOLINGS[pooling](strong).shape[1], POOLINGS[pooling](weak).shape[1]
+    found = embed_maps([strong, weak, vector], "pool3+pool5+fc7", pooling).numpy()
+    first, second = pool(pooling, strong).shape[1], pool(pooling, weak).shape[1]
     for part in np.split(found, [first, first + second], axis=1):
         np.testing.assert_allclose((part**2).sum(1), 1 / 3, atol=1e-6)
 
@@ -225,7 +253,7 @@ def test_parts_of_a_sum_weigh_the_same_whatever_their_size_and_strength(pooling:
 def test_a_connected_layer_is_taken_as_it_is(pooling: str) -> None:
     vectors = torch.relu(torch.from_numpy(np.random.default_rng(6).normal(size=(3, 50)).astype(np.float32)))
     expected = unit(vectors.numpy().astype(np.float64))
-    np.testing.assert_allclose(embed_maps([vectors], pooling).numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(embed_maps([vectors], "fc7", pooling).numpy(), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
@@ -244,7 +272,7 @@ def test_dim_is_what_comes_out_of_the_connected_layers(layer: str, pooling: str)
 
 
 def assert_dim_is_true(spec: EmbeddingSpec) -> None:
-    engine = TorchEngine(spec, zero_kernels(spec.model, spec.layer), EngineOptions("cpu", "fp32"))
+    engine = TorchEngine(spec, zero_kernels(spec.model, spec.layer), EngineOptions("torch", "cpu", "fp32"))
     squares = np.zeros((2, spec.size, spec.size, 3), np.uint8)
     assert engine.embed(squares).shape == (2, spec.dim)
 

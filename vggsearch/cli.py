@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from vggsearch import __version__
-from vggsearch.defaults import DEVICES, EMBEDDING, FORMATS, POOLINGS, PRECISIONS, RESIZES, SEARCH, Format
+from vggsearch.defaults import DEVICES, EMBEDDING, ENGINES, FORMATS, POOLINGS, PRECISIONS, RESIZES, SEARCH, Format
 from vggsearch.errors import OptionError, VggsearchError
 from vggsearch.model.layers import LAYERS
 from vggsearch.model.spec import EmbeddingOptions
@@ -84,10 +84,12 @@ def embedding_options(*, of_the_index: bool) -> Callable[[Command], Command]:
 
 
 engine_options = combined(
-    click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="What runs it."),
+    click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True,
+                 help="What runs the network: torch on a card, OpenVINO on a CPU."),
+    click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Where it runs."),
     click.option(
         "--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True,
-        help="Number format of the network; auto is the fastest that changes nothing.",
+        help="Number format of the network; auto is the fastest that changes no answer.",
     ),
 )  # fmt: skip
 
@@ -124,6 +126,7 @@ def index(
     size: int | None,
     resize: str | None,
     weights: Path | None,
+    engine: str,
     device: str,
     precision: str,
     batch_size: int | None,
@@ -146,9 +149,9 @@ def index(
     from vggsearch.report import skipped_lines, update_line
 
     options = EmbeddingOptions(model, layer, pooling, size, resize, weights)
-    engine = EngineOptions(device, precision)
+    runs_on = EngineOptions(engine, device, precision)
     with (
-        ImageIndex.for_photos(photos, directory, options, engine_options=engine) as opened,
+        ImageIndex.for_photos(photos, directory, options, engine_options=runs_on) as opened,
         quiet_decoders(),
         stopping_on_ctrl_c() as stop,
         progress_bar(str(opened.spec)) as progress,
@@ -193,6 +196,7 @@ def query(
     size: int | None,
     resize: str | None,
     weights: Path | None,
+    engine: str,
     device: str,
     precision: str,
 ) -> None:
@@ -208,9 +212,9 @@ def query(
     from vggsearch.report import one_line, query_results
 
     options = EmbeddingOptions(model, layer, pooling, size, resize, weights)
-    engine = EngineOptions(device, precision)
+    runs_on = EngineOptions(engine, device, precision)
     where = directory or only_index()
-    with ImageIndex.open(where, options, engine_options=engine, root=root) as opened, quiet_decoders():
+    with ImageIndex.open(where, options, engine_options=runs_on, root=root) as opened, quiet_decoders():
         answers = list(opened.query_many(read_images(images), count, min_similarity))
         results = [answer for answer in answers if isinstance(answer, QueryResult)]
         failed = [answer for answer in answers if not isinstance(answer, QueryResult)]

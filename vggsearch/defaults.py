@@ -12,7 +12,8 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 POOLINGS = ("spoc", "gem", "mac", "rmac", "crow", "flat")
 RESIZES = ("squash", "crop", "pad")
 DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+ENGINES = ("auto", "torch", "openvino")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -69,22 +70,28 @@ def extract(
 ) -> Iterator[Embedded | Skipped]:
     """Yield an Embedded or a Skipped for each file, in the order of `files`.
 
-    A batch is embedded while the next is decoded: at most two batches and one file a worker are ahead of what
-    was yielded, so memory does not grow with the folder.
+    A batch is embedded while the next is decoded. At most two batches and one file a worker are ahead of what was
+    yielded, and what the engine takes in advance (Engine.embed_stream), so memory does not grow with the folder.
     """
-    batch = batch_size or engine.batch_size
-    held: list[_Prepared | Skipped] = []
-    for item in _prepared(files, root, spec, workers or default_workers(), ahead=batch):
-        held.append(item)
-        if len(held) == batch:
-            yield from _embedded(held, engine)
-            held = []
-    yield from _embedded(held, engine)
+    source = _prepared(files, root, spec, workers or default_workers(), ahead=batch_size or engine.batch_size)
+    taken: deque[list[_Prepared | Skipped]] = deque()  # given to the engine, their embeddings not yet back
+
+    def pixels() -> Iterator[NDArray[np.uint8]]:
+        while held := list(islice(source, batch_size or engine.batch_size)):
+            taken.append(held)
+            prepared = [item.pixels for item in held if isinstance(item, _Prepared)]
+            yield np.stack(prepared) if prepared else np.empty((0, spec.size, spec.size, 3), np.uint8)
+
+    with closing(source):
+        for embeddings in engine.embed_stream(pixels()):
+            rows = iter(embeddings)
+            for item in taken.popleft():
+                yield item if isinstance(item, Skipped) else item.with_embedding(next(rows))
 
 
 def _prepared(
     files: Iterable[PhotoFile], root: Path, spec: EmbeddingSpec, workers: int, ahead: int
-) -> Iterator[_Prepared | Skipped]:
+) -> Generator[_Prepared | Skipped, None, None]:
     """Decode in threads, at most `ahead` + `workers` files in advance, and keep the order."""
     source = iter(files)
     pending: deque[Future[_Prepared | Skipped]] = deque()
@@ -109,10 +116,3 @@ def _prepare(file: PhotoFile, root: Path, spec: EmbeddingSpec) -> _Prepared | Sk
     except ImageError as error:
         return Skipped(file.path, error.reason, error.kind, file.bytes, file.mtime_ns)
     return _Prepared(file, sha256, photo.width, photo.height, photo.format, photo.taken, pixels)
-
-
-def _embedded(held: list[_Prepared | Skipped], engine: Engine) -> Iterator[Embedded | Skipped]:
-    prepared = [item for item in held if isinstance(item, _Prepared)]
-    embeddings = iter(engine.embed(np.stack([item.pixels for item in prepared])) if prepared else ())
-    for item in held:
-        yield item if isinstance(item, Skipped) else item.with_embedding(next(embeddings))

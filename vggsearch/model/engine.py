@@ -1,57 +1,132 @@
 """What runs the network: bytes in, embeddings out. One protocol, so that engines can be exchanged."""
 
+import ctypes
+import logging
+import sys
+import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from vggsearch.defaults import DEVICES, PRECISIONS
+from vggsearch.defaults import DEVICES, ENGINES, PRECISIONS
 from vggsearch.errors import OptionError
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.weights import WeightsFile, load_weights
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
 
-class Engine(Protocol):
-    """Runs one network on one device. Normalisation, pooling and L2 happen inside."""
+    import numpy as np
+    from numpy.typing import NDArray
 
-    @property
-    def description(self) -> str:
-        """Engine, device and precision for a person: "torch, cpu, bf16"."""
+log = logging.getLogger(__name__)
 
-    @property
-    def name(self) -> str:
-        """Name of the engine: "torch"."""
 
-    @property
-    def precision(self) -> str:
-        """Number format of the convolutions: "fp32", "bf16" or "fp16"."""
+class Engine(ABC):
+    """Runs one network on one device. Normalisation, pooling and L2 happen inside.
 
-    @property
-    def batch_size(self) -> int:
-        """How many photos at once suit the device."""
+    `name` is the engine's ("torch"), `precision` the number format of the convolutions ("fp32", "bf16", "fp16" or
+    "int8"), `batch_size` how many photos at once suit the device, and `description` all of it for a person:
+    "torch, cpu (2 threads), bf16".
+    """
 
-    def embed(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
+    name: str
+    precision: str
+    description: str
+    batch_size: int
+
+    @abstractmethod
+    def embed(self, squares: "NDArray[np.uint8]") -> "NDArray[np.float32]":
         """Take RGB pixels (n, size, size, 3); return rows of unit length, float32 (n, dim), in their order."""
+
+    def embed_stream(self, batches: "Iterable[NDArray[np.uint8]]") -> "Iterator[NDArray[np.float32]]":
+        """Yield the embeddings of each batch, in order; an empty batch gives an empty array without any work.
+
+        An engine that works while its input crosses to it may take up to two batches ahead of what it yields.
+        """
+        for batch in batches:
+            yield self.embed(batch) if len(batch) else no_embeddings()
+
+    @abstractmethod
+    def multiply_adds_per_s(self, seconds: float) -> float:
+        """Measure, for about so many seconds, the device's own limit: a large convolution in the same precision."""
 
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Which device and which precision a person asked for: of defaults.DEVICES and defaults.PRECISIONS."""
+    """What a person asked for: values of defaults.ENGINES, defaults.DEVICES and defaults.PRECISIONS."""
 
+    engine: str = "auto"
     device: str = "auto"
     precision: str = "auto"
 
     def __post_init__(self) -> None:
         """Raise OptionError for a value that is not in the tables."""
-        if self.device not in DEVICES:
-            raise OptionError(f"There is no device {self.device!r}. Choose one of {', '.join(DEVICES)}.")
-        if self.precision not in PRECISIONS:
-            raise OptionError(f"There is no precision {self.precision!r}. Choose one of {', '.join(PRECISIONS)}.")
+        for option, table in (("engine", ENGINES), ("device", DEVICES), ("precision", PRECISIONS)):
+            value = getattr(self, option)
+            if value not in table:
+                raise OptionError(f"There is no {option} {value!r}. Choose one of {', '.join(table)}.")
 
 
 def load_engine(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOptions | None = None) -> Engine:
-    """Load the network that makes embeddings of `spec`. Raises WeightsError, or OptionError for the device."""
-    from vggsearch.model.torch_engine import TorchEngine
+    """Load the network that makes embeddings of `spec`.
 
-    return TorchEngine(spec, load_weights(weights, spec.model, spec.layer), options or EngineOptions())
+    Raises WeightsError, or OptionError where engine, device and precision do not go together.
+    """
+    options = options or EngineOptions()
+    name = choose_engine(options)
+    kernels = load_weights(weights, spec.model, spec.layer)
+    if name == "openvino":
+        from vggsearch.model.on_openvino.engine import OpenVinoEngine
+
+        return OpenVinoEngine(spec, kernels, options)
+    from vggsearch.model.on_torch.engine import TorchEngine
+
+    return TorchEngine(spec, kernels, options)
+
+
+def choose_engine(options: EngineOptions) -> str:
+    """Return the engine: the wanted one; torch where there is a card; else OpenVINO, without importing torch."""
+    if options.engine != "auto":
+        if options.engine == "openvino" and find_spec("openvino") is None:
+            raise OptionError("OpenVINO is not installed: pip install openvino, or use --engine torch.")
+        return options.engine
+    if options.device in ("cuda", "mps") or (options.device == "auto" and has_cuda()):
+        return "torch"
+    if find_spec("openvino") is None:
+        log.warning("OpenVINO is not installed, so torch runs the network, at less than half the speed on a CPU.")
+        return "torch"
+    return "openvino"
+
+
+def has_cuda() -> bool:
+    """Say whether torch can run on a card. The driver is asked first, since importing torch takes seconds."""
+    names = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
+    try:
+        driver = ctypes.CDLL(names[sys.platform])
+    except (KeyError, OSError):
+        return False
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def no_embeddings() -> "NDArray[np.float32]":
+    """Return the embeddings of no pictures."""
+    import numpy as np
+
+    return np.empty((0, 0), np.float32)
+
+
+def rate(run: "Callable[[], object]", seconds: float) -> float:
+    """Return how often a second `run` runs, measured for about so many seconds; a first run is not counted."""
+    run()
+    started, count = time.perf_counter(), 0
+    while (passed := time.perf_counter() - started) < seconds:
+        run()
+        count += 1
+    return count / passed

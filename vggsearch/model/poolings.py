@@ -1,57 +1,99 @@
-"""How a feature map becomes one vector: a table of poolings, in torch so that they run where the network runs.
+"""How a feature map becomes one vector: a table of poolings, written once for every engine.
 
-Each takes maps of shape (n, channels, height, width), float32 and >= 0 (they come after a ReLU), and returns
-(n, numbers) before the final L2 normalisation. `numbers` is channels, but channels * height * width for `flat`.
+Maps are (n, channels, height, width), float32, and >= 0, since they come after a ReLU. A pooling returns
+(n, channels, 1, 1), or the map itself for `flat`; the L2 normalisation comes after it, in `embedding`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias
 
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
+from vggsearch.model.layers import CONNECTED_LAYERS, parts
 
 RMAC_LEVELS = 3
 RMAC_OVERLAP = 0.4
 GEM_POWER = 3.0
-SMALL = 1e-6  # keeps roots and divisions finite on an all-zero map
+SMALL = 1e-6  # keeps divisions and logarithms finite on an all-zero map
+
+Maps: TypeAlias = Any  # a torch tensor, or a node of an OpenVINO graph; both know + * /
 
 
-def spoc(maps: Tensor) -> Tensor:
-    """Mean over the map, then signed square root.
+class Operations(Protocol):
+    """What a pooling is made of, as each engine does it. `over space` is over height and width; axes stay."""
+
+    def shape(self, maps: Maps) -> tuple[int, int, int]:
+        """Channels, height and width."""
+
+    def mean(self, maps: Maps) -> Maps:
+        """Mean over space."""
+
+    def maximum(self, maps: Maps) -> Maps:
+        """Maximum over space."""
+
+    def sum(self, maps: Maps) -> Maps:
+        """Sum over space."""
+
+    def sum_channels(self, maps: Maps) -> Maps:
+        """Sum over channels."""
+
+    def power(self, maps: Maps, exponent: float) -> Maps:
+        """Raise every number, all >= 0, to a power."""
+
+    def plus(self, maps: Maps, number: float) -> Maps:
+        """Add a number to every number."""
+
+    def log(self, maps: Maps) -> Maps:
+        """Take the natural logarithm of every number."""
+
+    def is_positive(self, maps: Maps) -> Maps:
+        """1.0 where a number is > 0, else 0.0."""
+
+    def cut(self, maps: Maps, top: int, left: int, side: int) -> Maps:
+        """Cut out a square of the map, in cells."""
+
+    def unit(self, maps: Maps) -> Maps:
+        """Scale along the channels to unit length; zero stays zero."""
+
+    def flatten(self, maps: Maps) -> Maps:
+        """Return (n, numbers), in (channel, row, column) order."""
+
+    def join(self, vectors: Sequence[Maps]) -> Maps:
+        """Join (n, numbers) along the numbers."""
+
+
+def spoc(maps: Maps, on: Operations) -> Maps:
+    """Mean over the map, then signed square root; there is no sign to keep after a ReLU.
 
     Sum-pooled convolutional features: Babenko & Lempitsky, "Aggregating deep convolutional features for image
     retrieval", ICCV 2015, without the centre prior. Square root: Arandjelovic & Zisserman, "Three things
     everyone should know to improve object retrieval", CVPR 2012, section 3 (RootSIFT).
     """
-    means = maps.mean((2, 3))
-    return means.sign() * means.abs().sqrt()
+    return on.power(on.mean(maps), 0.5)
 
 
-def gem(maps: Tensor) -> Tensor:
+def gem(maps: Maps, on: Operations) -> Maps:
     """Generalised mean with p = 3: Radenovic, Tolias & Chum, "Fine-tuning CNN image retrieval with no human
     annotation", TPAMI 2018, section 3.1. p = 1 is the mean, p = infinity the maximum.
     """
-    return maps.clamp(min=SMALL).pow(GEM_POWER).mean((2, 3)).pow(1 / GEM_POWER)
+    return on.power(on.mean(on.power(maps, GEM_POWER)), 1 / GEM_POWER)
 
 
-def mac(maps: Tensor) -> Tensor:
+def mac(maps: Maps, on: Operations) -> Maps:
     """Maximum activation of each channel: Razavian et al., "Visual instance retrieval with deep convolutional
     networks", 2014; named MAC by Tolias, Sicre & Jegou, ICLR 2016, section 3.1.
     """
-    return maps.amax((2, 3))
+    return on.maximum(maps)
 
 
-def rmac(maps: Tensor) -> Tensor:
+def rmac(maps: Maps, on: Operations) -> Maps:
     """Sum of L2-normalised regional maxima on a grid of 3 scales with 40 % overlap: Tolias, Sicre & Jegou,
     "Particular object retrieval with integral max-pooling of CNN activations", ICLR 2016, section 3.2,
     without the PCA-whitening of each region.
     """
-    height, width = int(maps.shape[2]), int(maps.shape[3])
-    total = torch.zeros(maps.shape[:2], dtype=maps.dtype, device=maps.device)
-    for top, left, side in rmac_regions(height, width):
-        region = maps[:, :, top : top + side, left : left + side]
-        total = total + normalize(region.amax((2, 3)), dim=1)
-    return total
+    _, height, width = on.shape(maps)
+    first, *others = [on.unit(on.maximum(on.cut(maps, *region))) for region in rmac_regions(height, width)]
+    for region in others:
+        first = first + region
+    return first
 
 
 def rmac_regions(height: int, width: int) -> list[tuple[int, int, int]]:
@@ -83,26 +125,26 @@ def _starts(length: int, side: int, count: int) -> list[int]:
     return [int(number * (length - side) / (count - 1)) for number in range(count)]
 
 
-def crow(maps: Tensor) -> Tensor:
+def crow(maps: Maps, on: Operations) -> Maps:
     """Cross-dimensional weighting: Kalantidis, Mellina & Osindero, "Cross-dimensional weighting for aggregated
     deep convolutional features", ECCV workshops 2016: spatial weights (section 3.2, a = b = 2) times channel
     sparsity weights (section 3.3).
     """
-    strength = maps.sum(1, keepdim=True)
-    norm = strength.pow(2).sum((2, 3), keepdim=True).sqrt()
-    spatial = (strength / norm.clamp(min=SMALL)).sqrt()
-    summed = (maps * spatial).sum((2, 3))
-    active = (maps > 0).to(maps.dtype).mean((2, 3))
-    weights = torch.log((active.sum(1, keepdim=True) + SMALL * maps.shape[1]) / (active + SMALL))
-    return summed * weights
+    strength = on.sum_channels(maps)
+    norm = on.power(on.sum(on.power(strength, 2.0)), 0.5)
+    spatial = on.power(strength / on.plus(norm, SMALL), 0.5)
+    active = on.mean(on.is_positive(maps))
+    channels, _, _ = on.shape(maps)
+    sparsity = on.log(on.plus(on.sum_channels(active), SMALL * channels) / on.plus(active, SMALL))
+    return on.sum(maps * spatial) * sparsity
 
 
-def flat(maps: Tensor) -> Tensor:
-    """Every cell of every channel, in (channel, row, column) order: the map itself, nothing pooled."""
-    return maps.flatten(1)
+def flat(maps: Maps, on: Operations) -> Maps:  # noqa: ARG001
+    """Every cell of every channel: the map itself, nothing pooled."""
+    return maps
 
 
-POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {
+POOLINGS: dict[str, Callable[[Maps, Operations], Maps]] = {
     "spoc": spoc,
     "gem": gem,
     "mac": mac,
@@ -112,11 +154,15 @@ POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def embed_maps(outputs: list[Tensor], pooling: str) -> Tensor:
-    """Pool each layer's output, L2-normalise it, join them and normalise again: rows of unit length.
+def embedding(outputs: Sequence[Maps], layer: str, pooling: str, on: Operations) -> Maps:
+    """Pool the output of each layer of the sum, L2-normalise it, join them and normalise again.
 
-    `outputs` are maps (n, c, h, w), or (n, 4096) of fc6 and fc7, which are taken as they are. All float32.
+    `outputs` are maps, or the (n, 4096) of fc6 and fc7, which are taken as they are. Returns (n, dim), rows of
+    unit length.
     """
     pool = POOLINGS[pooling]
-    vectors = [normalize(pool(output) if output.ndim == 4 else output, dim=1) for output in outputs]
-    return normalize(torch.cat(vectors, dim=1), dim=1)
+    vectors = [
+        output if part in CONNECTED_LAYERS else on.flatten(pool(output, on))
+        for part, output in zip(parts(layer), outputs, strict=True)
+    ]
+    return on.unit(on.join([on.unit(vector) for vector in vectors]))

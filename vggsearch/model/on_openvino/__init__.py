@@ -1,0 +1,1 @@
+"""The OpenVINO engine: the fastest on a CPU, and without torch."""

@@ -1,0 +1,73 @@
+"""OpenVINO on the CPU: int8 for the packaged weights, bf16 or fp32 for any other."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from vggsearch.defaults import EXTRACT
+from vggsearch.errors import OptionError
+from vggsearch.model.engine import Engine, EngineOptions, rate
+from vggsearch.model.on_openvino.graph import build_graph, convolution_graph
+from vggsearch.model.on_openvino.ranges import ACTIVATION_RANGES
+from vggsearch.model.spec import EmbeddingSpec
+from vggsearch.model.weights import Kernel
+
+DEVICE = "CPU"
+ARITHMETIC = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # of what is not int8: pooling and L2
+
+
+class OpenVinoEngine(Engine):
+    """The truncated VGG as one compiled graph, from bytes to embeddings."""
+
+    name = "openvino"
+
+    def __init__(self, spec: EmbeddingSpec, kernels: Mapping[str, Kernel], options: EngineOptions) -> None:
+        core = openvino.Core()
+        if options.device not in ("auto", "cpu"):
+            raise OptionError(f"OpenVINO runs on the CPU here, not on {options.device}. Use --engine torch.")
+        self.precision = choose_precision(options.precision, spec, core)
+        ranges = ACTIVATION_RANGES[spec.weights_sha256] if self.precision == "int8" else None
+        # One batch at a time on all cores: more streams, larger batches and a compiled-model cache were measured,
+        # and none was faster (docs/performance.md).
+        self._core, self._settings = (
+            core,
+            {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": ARITHMETIC[self.precision]},
+        )
+        self._network = core.compile_model(build_graph(spec, kernels, ranges), DEVICE, self._settings)
+        threads = self._network.get_property("INFERENCE_NUM_THREADS")
+        self.description = f"{self.name}, cpu ({threads} threads), {self.precision}"
+        self.batch_size = EXTRACT.batch_size
+
+    def embed(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Take RGB pixels (n, size, size, 3); return rows of unit length, float32 (n, dim), in their order."""
+        embeddings: NDArray[np.float32] = self._network(squares, share_inputs=True)[0]
+        return embeddings.copy()  # OpenVINO writes the next batch over them
+
+    def multiply_adds_per_s(self, seconds: float) -> float:
+        """Measure the processor's own limit, for about so many seconds: one large convolution, same precision."""
+        graph, work = convolution_graph(is_int8=self.precision == "int8")
+        network = self._core.compile_model(graph, DEVICE, self._settings)
+        return work * rate(lambda: network([]), seconds)
+
+
+def choose_precision(wanted: str, spec: EmbeddingSpec, core: openvino.Core) -> str:
+    """Return the number format: the wanted one, or the fastest whose embeddings are those of float32.
+
+    Raises OptionError where the weights have no activation ranges or the processor has no such numbers.
+    """
+    has_ranges = spec.weights_sha256 in ACTIVATION_RANGES
+    capabilities = core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+    if wanted == "auto":
+        return "int8" if has_ranges else "bf16" if "BF16" in capabilities else "fp32"
+    if wanted == "int8" and not has_ranges:
+        raise OptionError(
+            "int8 needs activation ranges, which are measured for the packaged VGG16 weights only, "
+            f"not for {spec.model} with weights {spec.weights_sha256[:8]}. Use --precision auto."
+        )
+    if wanted == "bf16" and "BF16" not in capabilities:
+        raise OptionError("This processor does not multiply bf16. Use --precision auto.")
+    if wanted == "fp16":
+        raise OptionError("OpenVINO runs no fp16 on a CPU. Use --precision auto, or --engine torch.")
+    return wanted

@@ -1,0 +1,67 @@
+"""The operations of poolings, as nodes of an OpenVINO graph; and the few helpers that build one."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+from openvino import Node
+from openvino import opset13 as ops
+
+SPACE = (2, 3)
+CHANNELS = (1,)
+TINY = 1e-24  # under the square of any length that is not zero
+
+
+def numbers(values: ArrayLike) -> Node:
+    """Return a float32 constant."""
+    return ops.constant(np.ascontiguousarray(values, dtype=np.float32))
+
+
+def integers(values: Sequence[int]) -> Node:
+    """Return an int64 constant, as axes and shapes are."""
+    return ops.constant(np.asarray(values, dtype=np.int64))
+
+
+class OpenVinoOperations:
+    """See poolings.Operations."""
+
+    def shape(self, maps: Node) -> tuple[int, int, int]:
+        _, channels, height, width = (side.get_max_length() for side in maps.output(0).partial_shape)
+        return channels, height, width
+
+    def mean(self, maps: Node) -> Node:
+        return ops.reduce_mean(maps, integers(SPACE), keep_dims=True)
+
+    def maximum(self, maps: Node) -> Node:
+        return ops.reduce_max(maps, integers(SPACE), keep_dims=True)
+
+    def sum(self, maps: Node) -> Node:
+        return ops.reduce_sum(maps, integers(SPACE), keep_dims=True)
+
+    def sum_channels(self, maps: Node) -> Node:
+        return ops.reduce_sum(maps, integers(CHANNELS), keep_dims=True)
+
+    def power(self, maps: Node, exponent: float) -> Node:
+        return ops.sqrt(maps) if exponent == 0.5 else ops.power(maps, numbers(exponent))
+
+    def plus(self, maps: Node, number: float) -> Node:
+        return ops.add(maps, numbers(number))
+
+    def log(self, maps: Node) -> Node:
+        return ops.log(maps)
+
+    def is_positive(self, maps: Node) -> Node:
+        return ops.convert(ops.greater(maps, numbers(0.0)), "f32")
+
+    def cut(self, maps: Node, top: int, left: int, side: int) -> Node:
+        stop = integers([top + side, left + side])
+        return ops.slice(maps, integers([top, left]), stop, integers([1, 1]), integers(SPACE))
+
+    def unit(self, maps: Node) -> Node:
+        return ops.normalize_l2(maps, integers(CHANNELS), TINY, "max")
+
+    def flatten(self, maps: Node) -> Node:
+        return ops.reshape(maps, integers([0, -1]), special_zero=True)
+
+    def join(self, vectors: Sequence[Node]) -> Node:
+        return ops.concat(list(vectors), 1)

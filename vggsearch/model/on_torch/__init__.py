@@ -1,0 +1,1 @@
+"""The torch engine: the reference, and the one for CUDA and MPS."""

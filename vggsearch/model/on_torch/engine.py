@@ -1,0 +1,108 @@
+"""The reference engine: torch on a CPU, a CUDA card or Apple's MPS."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vggsearch.defaults import EXTRACT
+from vggsearch.errors import OptionError
+from vggsearch.model.engine import Engine, EngineOptions, rate
+from vggsearch.model.on_torch.network import TruncatedVGG
+from vggsearch.model.on_torch.operations import TorchOperations
+from vggsearch.model.pixels import MEAN, STD
+from vggsearch.model.poolings import embedding
+from vggsearch.model.spec import EmbeddingSpec
+from vggsearch.model.weights import Kernel
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class TorchEngine(Engine):
+    """A truncated VGG in channels-last layout; pooling and L2 in float32 whatever the precision."""
+
+    name = "torch"
+
+    def __init__(self, spec: EmbeddingSpec, kernels: dict[str, Kernel], options: EngineOptions) -> None:
+        self.device = torch.device(choose_device(options.device))
+        self.precision = choose_precision(options.precision, self.device.type)
+        self._spec = spec
+        self._dtype = DTYPES[self.precision]
+        network = TruncatedVGG(spec.model, spec.layer, kernels)
+        self.network = network.to(self.device, self._dtype).to(memory_format=torch.channels_last)
+        self._mean = torch.tensor(MEAN, device=self.device).view(1, 3, 1, 1) * 255
+        self.description = f"{self.name}, {device_description(self.device)}, {self.precision}"
+        self.batch_size = EXTRACT.batch_size if self.device.type == "cpu" else EXTRACT.gpu_batch_size
+        self._scale = 1 / (torch.tensor(STD, device=self.device).view(1, 3, 1, 1) * 255)
+
+    @torch.inference_mode()
+    def embed(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Take RGB pixels (n, size, size, 3); return rows of unit length, float32 (n, dim), in their order."""
+        outputs = [output.float() for output in self.network(self.normalised(squares))]
+        embeddings = embedding(outputs, self._spec.layer, self._spec.pooling, TorchOperations())
+        result: NDArray[np.float32] = embeddings.cpu().numpy()
+        return result
+
+    @torch.inference_mode()
+    def multiply_adds_per_s(self, seconds: float) -> float:
+        """Measure the device's own limit, for about so many seconds: one large convolution, same precision."""
+        batch, channels, side = 8, 512, 28
+        convolution = torch.nn.Conv2d(channels, channels, 3, padding=1).to(self.device, self._dtype)
+        convolution = convolution.to(memory_format=torch.channels_last)
+        maps = torch.rand(batch, channels, side, side, device=self.device, dtype=self._dtype)
+        maps = maps.contiguous(memory_format=torch.channels_last)
+
+        def run() -> None:
+            convolution(maps)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+
+        return batch * channels**2 * 9 * side**2 * rate(run, seconds)
+
+    def normalised(self, squares: NDArray[np.uint8]) -> Tensor:
+        """Take RGB pixels to the device as uint8; return what the network takes, (n, 3, size, size)."""
+        # (n, h, w, 3) seen as (n, 3, h, w) is channels-last as it lies in memory.
+        pixels = torch.from_numpy(squares).to(self.device).permute(0, 3, 1, 2).float()
+        return ((pixels - self._mean) * self._scale).to(self._dtype)
+
+
+def device_description(device: torch.device) -> str:
+    """Return the device for a person: its name, or how many threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
+
+
+def choose_device(wanted: str) -> str:
+    """Return the device to run on: the wanted one, or the fastest there is. Raises OptionError if it is absent."""
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        return next(device for device in ("cuda", "mps", "cpu") if present[device])
+    if not present[wanted]:
+        there = ", ".join(device for device, is_there in present.items() if is_there)
+        raise OptionError(f"There is no {wanted} device here, only {there}. Use --device auto.")
+    return wanted
+
+
+def choose_precision(wanted: str, device: str) -> str:
+    """Return the number format: the wanted one, or the fastest whose embeddings are those of float32.
+
+    Raises OptionError for int8, which torch does not run.
+    """
+    if wanted == "int8":
+        raise OptionError("torch does not run int8. Use --engine openvino, or --precision bf16 or fp32.")
+    if wanted != "auto":
+        return wanted
+    if device == "cuda":
+        return "fp16"
+    return "bf16" if device == "cpu" and has_fast_bfloat16() else "fp32"
+
+
+def has_fast_bfloat16() -> bool:
+    """Say whether this processor multiplies bfloat16 itself (AVX512-BF16 or AMX).
+
+    torch has no public question for it, and where the processor cannot, bfloat16 is slower than float32; so
+    its private ones are asked, and a torch without them gets float32.
+    """
+    questions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, question, lambda: False)() for question in questions)

@@ -1,0 +1,53 @@
+"""The operations of poolings, on torch tensors."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+SPACE = (2, 3)
+
+
+class TorchOperations:
+    """See poolings.Operations."""
+
+    def shape(self, maps: Tensor) -> tuple[int, int, int]:
+        _, channels, height, width = maps.shape
+        return channels, height, width
+
+    def mean(self, maps: Tensor) -> Tensor:
+        return maps.mean(SPACE, keepdim=True)
+
+    def maximum(self, maps: Tensor) -> Tensor:
+        return maps.amax(SPACE, keepdim=True)
+
+    def sum(self, maps: Tensor) -> Tensor:
+        return maps.sum(SPACE, keepdim=True)
+
+    def sum_channels(self, maps: Tensor) -> Tensor:
+        return maps.sum(1, keepdim=True)
+
+    def power(self, maps: Tensor, exponent: float) -> Tensor:
+        return maps.pow(exponent)
+
+    def plus(self, maps: Tensor, number: float) -> Tensor:
+        return maps + number
+
+    def log(self, maps: Tensor) -> Tensor:
+        return maps.log()
+
+    def is_positive(self, maps: Tensor) -> Tensor:
+        return (maps > 0).to(maps.dtype)
+
+    def cut(self, maps: Tensor, top: int, left: int, side: int) -> Tensor:
+        return maps[:, :, top : top + side, left : left + side]
+
+    def unit(self, maps: Tensor) -> Tensor:
+        return normalize(maps, dim=1)
+
+    def flatten(self, maps: Tensor) -> Tensor:
+        return maps.flatten(1)
+
+    def join(self, vectors: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(vectors), dim=1)
