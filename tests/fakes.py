@@ -28,7 +28,7 @@ class FakeEngine(Engine):
 
     name = "fake"
     precision = "fp32"
-    description = "fake"
+    device = "nothing"
 
     def __init__(self, dim: int = 1024, batch_size: int = 8) -> None:
         self.dim = dim

@@ -114,7 +114,7 @@ def test_progress_tells_done_total_and_the_engine(index: ImageIndex, photos: Pat
     index.update(progress=told.append)
     assert [(one.done, one.total) for one in told] == [(0, 2), (1, 2), (2, 2)]
     assert told[-1].skipped == 1
-    assert told[0].engine == "fake"
+    assert told[0].engine == "fake, nothing, fp32"
 
 
 def test_parts_are_committed_while_the_update_runs(

@@ -144,7 +144,7 @@ def run_update(
 
     def tell(done: int) -> None:
         if progress is not None and engine is not None:
-            progress(Progress(done, len(plan.todo), len(newly_skipped), engine.description))
+            progress(Progress(done, len(plan.todo), len(newly_skipped), str(engine)))
 
     tell(0)
     items = extract(plan.todo, root, store.spec, engine, batch_size=batch_size, workers=workers) if engine else ()

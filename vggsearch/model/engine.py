@@ -27,14 +27,18 @@ class Engine(ABC):
     """Runs one network on one device. Normalisation, pooling and L2 happen inside.
 
     `name` is the engine's ("torch"), `precision` the number format of the convolutions ("fp32", "bf16", "fp16" or
-    "int8"), `batch_size` how many photos at once suit the device, and `description` all of it for a person:
-    "torch, cpu (2 threads), bf16".
+    "int8"), `device` what it runs on, for a person ("cpu (2 threads)"), and `batch_size` how many photos at once
+    suit it.
     """
 
     name: str
     precision: str
-    description: str
+    device: str
     batch_size: int
+
+    def __str__(self) -> str:
+        """Return all of it for a person: "torch, cpu (2 threads), bf16"."""
+        return f"{self.name}, {self.device}, {self.precision}"
 
     @abstractmethod
     def embed(self, squares: "NDArray[np.uint8]") -> "NDArray[np.float32]":

@@ -37,7 +37,7 @@ class OpenVinoEngine(Engine):
         )
         self._network = core.compile_model(build_graph(spec, kernels, ranges), DEVICE, self._settings)
         threads = self._network.get_property("INFERENCE_NUM_THREADS")
-        self.description = f"{self.name}, cpu ({threads} threads), {self.precision}"
+        self.device = f"cpu ({threads} threads)"
         self.batch_size = EXTRACT.batch_size
 
     def embed(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -47,9 +47,10 @@ class OpenVinoEngine(Engine):
 
     def multiply_adds_per_s(self, seconds: float) -> float:
         """Measure the processor's own limit, for about so many seconds: one large convolution, same precision."""
-        graph, work = convolution_graph(is_int8=self.precision == "int8")
+        graph, shape, work = convolution_graph(is_int8=self.precision == "int8")
         network = self._core.compile_model(graph, DEVICE, self._settings)
-        return work * rate(lambda: network([]), seconds)
+        maps = np.full(shape, 100, np.uint8)
+        return work * rate(lambda: network(maps, share_inputs=True), seconds)
 
 
 def choose_precision(wanted: str, spec: EmbeddingSpec, core: openvino.Core) -> str:

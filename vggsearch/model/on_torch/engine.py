@@ -18,28 +18,58 @@ from vggsearch.model.weights import Kernel
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+class Embedder:
+    """From pixels to embeddings, both on one device, with nothing in between that waits for the device.
+
+    A truncated VGG in channels-last layout; pooling and L2 in float32 whatever the precision.
+    """
+
+    def __init__(
+        self, spec: EmbeddingSpec, kernels: dict[str, Kernel], device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.spec = spec
+        network = TruncatedVGG(spec.model, spec.layer, kernels)
+        self.network = network.to(device, dtype).to(memory_format=torch.channels_last)
+        self._dtype = dtype
+        self._mean = torch.tensor(MEAN, device=device).view(1, 3, 1, 1) * 255
+        self._scale = 1 / (torch.tensor(STD, device=device).view(1, 3, 1, 1) * 255)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Take RGB pixels, uint8 (n, size, size, 3); return rows of unit length, float32 (n, dim), in order."""
+        outputs = [output.float() for output in self.network(self.normalised(pixels))]
+        embeddings: Tensor = embedding(outputs, self.spec.layer, self.spec.pooling, TorchOperations())
+        return embeddings
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Take RGB pixels, uint8 (n, size, size, 3); return what the network takes, (n, 3, size, size)."""
+        # (n, h, w, 3) seen as (n, 3, h, w) is channels-last as it lies in memory.
+        return ((pixels.permute(0, 3, 1, 2).float() - self._mean) * self._scale).to(self._dtype)
+
+
 class TorchEngine(Engine):
-    """A truncated VGG in channels-last layout; pooling and L2 in float32 whatever the precision."""
+    """An Embedder and its device: the one that `options` name, or `device` where the caller chose."""
 
     name = "torch"
 
-    def __init__(self, spec: EmbeddingSpec, kernels: dict[str, Kernel], options: EngineOptions) -> None:
-        self.device = torch.device(choose_device(options.device))
-        self.precision = choose_precision(options.precision, self.device.type)
-        self._spec = spec
+    def __init__(
+        self,
+        spec: EmbeddingSpec,
+        kernels: dict[str, Kernel],
+        options: EngineOptions,
+        device: torch.device | None = None,
+    ) -> None:
+        self.torch_device = device or torch.device(choose_device(options.device))
+        self.device = device_description(self.torch_device)
+        self.precision = choose_precision(options.precision, self.torch_device.type)
         self._dtype = DTYPES[self.precision]
-        network = TruncatedVGG(spec.model, spec.layer, kernels)
-        self.network = network.to(self.device, self._dtype).to(memory_format=torch.channels_last)
-        self._mean = torch.tensor(MEAN, device=self.device).view(1, 3, 1, 1) * 255
-        self.description = f"{self.name}, {device_description(self.device)}, {self.precision}"
-        self.batch_size = EXTRACT.batch_size if self.device.type == "cpu" else EXTRACT.gpu_batch_size
-        self._scale = 1 / (torch.tensor(STD, device=self.device).view(1, 3, 1, 1) * 255)
+        self.embedder = Embedder(spec, kernels, self.torch_device, self._dtype)
+        self.network = self.embedder.network
+        self.batch_size = EXTRACT.batch_size if self.torch_device.type == "cpu" else EXTRACT.gpu_batch_size
 
     @torch.inference_mode()
     def embed(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Take RGB pixels (n, size, size, 3); return rows of unit length, float32 (n, dim), in their order."""
-        outputs = [output.float() for output in self.network(self.normalised(squares))]
-        embeddings = embedding(outputs, self._spec.layer, self._spec.pooling, TorchOperations())
+        embeddings = self.embedder(torch.from_numpy(squares).to(self.torch_device))
         result: NDArray[np.float32] = embeddings.cpu().numpy()
         return result
 
@@ -47,23 +77,21 @@ class TorchEngine(Engine):
     def multiply_adds_per_s(self, seconds: float) -> float:
         """Measure the device's own limit, for about so many seconds: one large convolution, same precision."""
         batch, channels, side = 8, 512, 28
-        convolution = torch.nn.Conv2d(channels, channels, 3, padding=1).to(self.device, self._dtype)
+        convolution = torch.nn.Conv2d(channels, channels, 3, padding=1).to(self.torch_device, self._dtype)
         convolution = convolution.to(memory_format=torch.channels_last)
-        maps = torch.rand(batch, channels, side, side, device=self.device, dtype=self._dtype)
+        maps = torch.rand(batch, channels, side, side, device=self.torch_device, dtype=self._dtype)
         maps = maps.contiguous(memory_format=torch.channels_last)
 
         def run() -> None:
             convolution(maps)
-            if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
+            if self.torch_device.type == "cuda":
+                torch.cuda.synchronize(self.torch_device)
 
         return batch * channels**2 * 9 * side**2 * rate(run, seconds)
 
     def normalised(self, squares: NDArray[np.uint8]) -> Tensor:
         """Take RGB pixels to the device as uint8; return what the network takes, (n, 3, size, size)."""
-        # (n, h, w, 3) seen as (n, 3, h, w) is channels-last as it lies in memory.
-        pixels = torch.from_numpy(squares).to(self.device).permute(0, 3, 1, 2).float()
-        return ((pixels - self._mean) * self._scale).to(self._dtype)
+        return self.embedder.normalised(torch.from_numpy(squares).to(self.torch_device))
 
 
 def device_description(device: torch.device) -> str:
