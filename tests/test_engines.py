@@ -1,0 +1,160 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.test_poolings import zero_kernels
+from vggsearch.errors import OptionError
+from vggsearch.images import decode
+from vggsearch.model import engine as engines
+from vggsearch.model.engine import EngineOptions, choose_engine, load_engine
+from vggsearch.model.on_openvino.engine import OpenVinoEngine
+from vggsearch.model.on_openvino.ranges import ACTIVATION_RANGES
+from vggsearch.model.on_torch.engine import TorchEngine
+from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
+from vggsearch.model.weights import Kernel
+from vggsearch.preprocess import square
+
+
+def embedded(
+    squares: NDArray[np.uint8], engine: str, precision: str, layer: str = "pool4+pool5"
+) -> NDArray[np.float32]:
+    spec, weights = EmbeddingOptions(layer=layer, size=squares.shape[1]).resolve()
+    return load_engine(spec, weights, EngineOptions(engine, "cpu", precision)).embed(squares)
+
+
+def squares_of(folder: Path, size: int = 192) -> NDArray[np.uint8]:
+    pictures = []
+    for path in sorted(folder.rglob("*.jpg")):
+        with path.open("rb") as file:
+            pictures.append(square(decode(file, at_least=size).image, size, "squash"))
+    return np.stack(pictures)
+
+
+def random_kernels(model: str, layer: str) -> dict[str, Kernel]:
+    random = np.random.default_rng(0)
+    filled = {}
+    for name, kernel in zero_kernels(model, layer).items():
+        fan_in = kernel.weight[0].size
+        weight = random.standard_normal(kernel.weight.shape, np.float32) * np.float32(np.sqrt(2 / fan_in))
+        filled[name] = Kernel(weight, random.standard_normal(kernel.bias.shape, np.float32) * np.float32(0.1))
+    return filled
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("size", [160, 192, 224])
+def test_int8_gives_nearly_the_embeddings_of_fp32_on_real_photos(sample_photos: Path, size: int) -> None:
+    squares = squares_of(sample_photos, size)
+    cosines = (embedded(squares, "openvino", "int8") * embedded(squares, "openvino", "fp32")).sum(axis=1)
+    assert cosines.mean() >= 0.998
+    assert cosines.min() >= 0.99
+    assert cosines.min() < 0.9999999, "int8 was asked for, and fp32 ran"
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("layer", ["pool1", "pool3", "pool5", "pool4+pool5"])
+def test_openvino_gives_the_embeddings_of_torch(sample_photos: Path, layer: str) -> None:
+    squares = squares_of(sample_photos)[:4]
+    reference = embedded(squares, "torch", "fp32", layer)
+    np.testing.assert_allclose(embedded(squares, "openvino", "fp32", layer), reference, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("model", "layer"), [("vgg11", "fc7"), ("vgg13_bn", "fc6"), ("vgg19", "pool2+pool5"), ("vgg11_bn", "pool5+fc7")]
+)
+def test_both_engines_agree_on_other_networks_and_on_the_classifier(model: str, layer: str) -> None:
+    pooling = "flat" if layer.startswith("fc") else "gem"
+    spec = EmbeddingSpec(model, layer, pooling, 224, "squash", "0" * 64)
+    kernels = random_kernels(model, layer)
+    squares = np.random.default_rng(1).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
+    found = OpenVinoEngine(spec, kernels, EngineOptions("openvino", "cpu", "fp32")).embed(squares)
+    reference = TorchEngine(spec, kernels, EngineOptions("torch", "cpu", "fp32")).embed(squares)
+    assert found.shape == (2, spec.dim)
+    np.testing.assert_allclose(found, reference, atol=1e-5 * float(reference.max()))
+
+
+@pytest.mark.network
+def test_a_batch_that_was_given_out_is_not_overwritten_by_the_next(sample_photos: Path) -> None:
+    squares = squares_of(sample_photos)
+    spec, weights = EmbeddingOptions().resolve()
+    engine = load_engine(spec, weights, EngineOptions("openvino"))
+    first = engine.embed(squares[:4])
+    kept = first.copy()
+    engine.embed(squares[4:8])
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_without_a_card_openvino_runs_and_with_one_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "has_cuda", lambda: False)
+    assert choose_engine(EngineOptions()) == "openvino"
+    monkeypatch.setattr(engines, "has_cuda", lambda: True)
+    assert choose_engine(EngineOptions()) == "torch"
+    assert choose_engine(EngineOptions(device="cpu")) == "openvino"
+    assert choose_engine(EngineOptions(engine="openvino")) == "openvino"
+
+
+def test_without_openvino_torch_runs_and_says_what_is_lost(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(engines, "has_cuda", lambda: False)
+    monkeypatch.setattr(engines, "find_spec", lambda _: None)
+    assert choose_engine(EngineOptions()) == "torch"
+    assert "less than half the speed" in caplog.text
+    with pytest.raises(OptionError, match="pip install openvino"):
+        choose_engine(EngineOptions(engine="openvino"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (EngineOptions("torch", "cpu", "int8"), "torch does not run int8"),
+        (EngineOptions("openvino", "cpu", "fp16"), "no fp16 on a CPU"),
+        (EngineOptions("openvino", "cuda"), "not on cuda"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(options: EngineOptions, message: str) -> None:
+    spec, weights = EmbeddingOptions(layer="pool1", size=32).resolve()
+    with pytest.raises(OptionError, match=message):
+        load_engine(spec, weights, options)
+
+
+def test_int8_is_refused_for_weights_without_ranges() -> None:
+    spec = EmbeddingSpec("vgg11", "pool1", "spoc", 32, "squash", "0" * 64)
+    kernels = random_kernels("vgg11", "pool1")
+    with pytest.raises(OptionError, match="packaged VGG16 weights only"):
+        OpenVinoEngine(spec, kernels, EngineOptions("openvino", "cpu", "int8"))
+    assert OpenVinoEngine(spec, kernels, EngineOptions("openvino")).precision in ("bf16", "fp32")
+
+
+def test_the_ranges_are_those_of_the_packaged_weights() -> None:
+    spec, _ = EmbeddingOptions().resolve()
+    assert set(ACTIVATION_RANGES) == {spec.weights_sha256}
+    assert len(ACTIVATION_RANGES[spec.weights_sha256]) == 13
+
+
+@pytest.mark.network
+def test_a_query_on_a_cpu_imports_no_torch(sample_photos: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from vggsearch import ImageIndex\n"
+        "with ImageIndex.for_photos(sys.argv[1], sys.argv[2]) as photos:\n"
+        "    photos.update(sys.argv[1]); photos.query(sys.argv[1] + '/originals/coffee.jpg')\n"
+        "print(photos.info().made_by, 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(sample_photos), str(tmp_path / "x")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "('openvino int8',) False\n"
+
+
+@pytest.mark.network
+def test_an_index_made_by_one_engine_answers_queries_of_another(sample_photos: Path, tmp_path: Path) -> None:
+    from vggsearch import ImageIndex
+
+    with ImageIndex.create(tmp_path / "x", engine_options=EngineOptions("openvino", "cpu", "int8")) as made:
+        made.update(sample_photos)
+    with ImageIndex.open(tmp_path / "x", engine_options=EngineOptions("torch", "cpu", "fp32")) as asked:
+        best = asked.query(sample_photos / "originals" / "coffee.jpg", count=1).matches[0]
+    assert best.path == "originals/coffee.jpg"
+    assert best.similarity > 0.995
