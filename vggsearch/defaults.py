@@ -18,7 +18,7 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 
 @dataclass(frozen=True)
 class EmbeddingDefaults:
-    """How a photo becomes a vector. Measured on edited copies and on UKBench (docs/quality.md)."""
+    """How a photo becomes a vector. Chosen on edited copies of photos and on UKBench."""
 
     model: str = "vgg16"
     layer: str = "pool4+pool5"  # two depths in one pass find more edited copies than any single one
