@@ -13,7 +13,7 @@ PHOTOS ?= demo/photos
 QUERY ?= demo/photos/originals/chelsea.jpg
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test gpu fmt docs lint types unit clean
+.PHONY: help demo test fmt docs lint types unit clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -46,9 +46,6 @@ types: $(VENV)/.dev
 
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest
-
-gpu: $(VENV)/.dev
-	$(BIN)/python -m pytest -m gpu
 
 fmt: $(VENV)/.dev
 	$(BIN)/ruff format .

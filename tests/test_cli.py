@@ -49,13 +49,13 @@ def test_index_makes_an_index_named_after_the_folder_and_says_so(photos: Path, f
     done = run("index", "photos/")
     assert done.exit_code == 0
     assert re.fullmatch(
-        r"6 indexed, 0 unchanged, 1 skipped, 1 not pictures in [\d.]+ s \([\d.]+ photos/s\): "
+        r"6 indexed, 0 unchanged, 1 skipped, 1 other file in [\d.]+ s \([\d.]+ photos/s\): "
         r"6 photos in indexes/photos\n",
         done.stdout,
     )
     assert "on fake" in done.stderr
     assert "skipped bad.jpg: the file is empty" in done.stderr
-    assert run("index", "photos").stdout.startswith("0 indexed, 6 unchanged, 1 skipped, 1 not pictures in ")
+    assert run("index", "photos").stdout.startswith("0 indexed, 6 unchanged, 1 skipped, 1 other file in ")
 
 
 def test_query_prints_an_aligned_table(indexed: Path) -> None:

@@ -167,8 +167,13 @@ def test_a_folder_that_is_suddenly_empty_does_not_empty_the_index(index: ImageIn
     photos.mkdir()
     with pytest.raises(PhotosError, match=r"holds none of the 6 photos .* --allow-empty"):
         index.update()
+    save_photo(photos / "left in the mount point.jpg", seed=60)
+    with pytest.raises(PhotosError, match="holds none of the 6 photos"):
+        index.update()
     assert len(index) == 6
     assert index.update(allow_empty=True).gone == 6
+    (photos / "left in the mount point.jpg").unlink()
+    assert index.update(allow_empty=True).gone == 1
     assert len(index) == 0
 
 

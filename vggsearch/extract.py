@@ -112,7 +112,7 @@ def _prepare(file: PhotoFile, root: Path, spec: EmbeddingSpec) -> _Prepared | Sk
             sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
             opened.seek(0)
             photo = decode(opened, file.path, at_least=spec.size)
-            pixels = square(photo.image, spec.size, spec.resize)
     except ImageError as error:
         return Skipped(file.path, error.reason, error.kind, file.bytes, file.mtime_ns)
+    pixels = square(photo.image, spec.size, spec.resize)  # outside: a mistake in it is no fault of the file
     return _Prepared(file, sha256, photo.width, photo.height, photo.format, photo.taken, pixels)

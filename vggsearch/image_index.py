@@ -289,7 +289,7 @@ class ImageIndex:
         """Return the embedding of one picture, float32 (dim,), unit length. Raises ImageError."""
         with decoder_errors():
             picture = _picture(image, self.spec.size)
-            pixels = square(picture, self.spec.size, self.spec.resize)
+        pixels = square(picture, self.spec.size, self.spec.resize)
         vector: NDArray[np.float32] = unit_rows(self.engine.embed(pixels[None]))[0]
         return vector
 

@@ -143,7 +143,7 @@ def update_line(report: UpdateReport, directory: Path) -> str:
         f"{report.unchanged:,} unchanged",
         f"{report.gone:,} gone" if report.gone else "",
         f"{len(report.skipped) - others:,} skipped",
-        f"{others:,} not pictures" if others else "",
+        f"{others:,} other file{'s' if others > 1 else ''}" if others else "",
     ]
     rate = f" ({report.indexed / report.seconds:.1f} photos/s)" if report.indexed else ""
     done = ", ".join(filter(None, counts))

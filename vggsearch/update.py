@@ -1,7 +1,7 @@
 """Bring a store in line with its photo folder: what is new, what changed, what is gone, what stays."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -105,7 +105,7 @@ def _is_below(path: str, folders: list[str]) -> bool:
 
 @dataclass
 class _Part:
-    """Photos embedded but not yet committed."""
+    """What was worked on and is not yet committed: photos embedded, and paths whose file no longer is a photo."""
 
     dim: int
     photos: list[Embedded] = field(default_factory=list)
@@ -116,6 +116,36 @@ class _Part:
     def is_full(self) -> bool:
         size = len(self.photos) * self.dim * BYTES_PER_NUMBER
         return size >= EXTRACT.part_bytes or time.monotonic() - self.started >= EXTRACT.part_seconds
+
+
+@dataclass
+class _Run:
+    """An update at work: `skipped` is all that cannot be used, by path; `part` is what the next commit takes."""
+
+    writer: StoreWriter
+    dim: int
+    skipped: dict[str, Skipped]
+    newly_skipped: list[Skipped] = field(default_factory=list)
+    indexed: int = 0
+    part: _Part = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.part = _Part(self.dim)
+
+    def take(self, item: Embedded | Skipped) -> None:
+        if isinstance(item, Embedded):
+            self.indexed += 1
+            self.part.photos.append(item)
+            return
+        self.newly_skipped.append(item)
+        self.skipped[item.path] = item
+        if item.kind != "unreadable":
+            self.part.lost.append(item.path)
+
+    def commit(self, engine: Engine | None, gone: Sequence[str] = ()) -> None:
+        self.writer.set_skipped(self.skipped)
+        self.writer.commit(self.part.photos, [*self.part.lost, *gone], engine)
+        self.part = _Part(self.dim)
 
 
 def run_update(
@@ -136,43 +166,33 @@ def run_update(
     file; when `stop` returns True the part in hand is committed and the update ends.
     """
     started = time.monotonic()
-    skipped = dict(plan.skipped)
-    newly_skipped: list[Skipped] = []
-    part = _Part(store.spec.dim)
-    indexed, stopped = 0, False
+    run = _Run(writer, store.spec.dim, dict(plan.skipped))
     engine = load_engine() if plan.todo else None
+    stopped = False
 
     def tell(done: int) -> None:
         if progress is not None and engine is not None:
-            progress(Progress(done, len(plan.todo), len(newly_skipped), str(engine)))
+            progress(Progress(done, len(plan.todo), len(run.newly_skipped), str(engine)))
 
     tell(0)
     items = extract(plan.todo, root, store.spec, engine, batch_size=batch_size, workers=workers) if engine else ()
     for done, item in enumerate(items, start=1):
-        if isinstance(item, Skipped):
-            newly_skipped.append(item)
-            skipped[item.path] = item
-            part.lost += [item.path] if item.kind != "unreadable" else []
-        else:
-            indexed += 1
-            part.photos.append(item)
+        run.take(item)
         tell(done)
-        if part.is_full:
-            writer.set_skipped(skipped)
-            writer.commit(part.photos, part.lost, engine)
-            part = _Part(store.spec.dim)
+        if run.part.is_full:
+            run.commit(engine)
         if stop is not None and stop():
             stopped = True
             break
-    writer.set_skipped(skipped)
     # The gone go last and only when all else is done: until then they may turn out to have been renamed.
-    writer.commit(part.photos, [*part.lost, *(() if stopped else plan.gone)], engine)
+    gone = () if stopped else plan.gone
+    run.commit(engine, gone)
     return UpdateReport(
-        indexed=indexed,
+        indexed=run.indexed,
         unchanged=plan.unchanged,
-        gone=0 if stopped else len(plan.gone),
-        skipped=tuple(skipped[path] for path in sorted(skipped)),
-        newly_skipped=tuple(newly_skipped),
+        gone=len(gone),
+        skipped=tuple(run.skipped[path] for path in sorted(run.skipped)),
+        newly_skipped=tuple(run.newly_skipped),
         photos=len(store),
         seconds=time.monotonic() - started,
         stopped=stopped,
@@ -180,9 +200,12 @@ def run_update(
 
 
 def refuse_to_empty(plan: Plan, store: Store, root: Path) -> None:
-    """Raise PhotosError where an update would drop every photo: an unmounted disk looks just like that."""
-    if len(store) and not plan.todo and not plan.unchanged:
+    """Raise PhotosError where an update would drop every photo: an unmounted disk looks just like that.
+
+    Other files may lie there all the same, in the folder the disk is mounted on.
+    """
+    if 0 < len(store) == len(plan.gone):
         raise PhotosError(
-            f"{root} holds none of the {len(store):,} photos in {store.directory} and no others. "
+            f"{root} holds none of the {len(store):,} photos in {store.directory}. "
             "Is its disk mounted? If they were really deleted, say so with --allow-empty."
         )

@@ -3,7 +3,7 @@
 import os
 import shutil
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -156,7 +156,7 @@ class StoreWriter:
             for path, row in zip(store.column(part, "path"), store.live_rows(part), strict=True)
         }
 
-    def commit(self, added: Sequence[Embedded], gone: Iterable[str] = (), engine: Engine | None = None) -> None:
+    def commit(self, added: Sequence[Embedded], gone: Collection[str] = (), engine: Engine | None = None) -> None:
         """Add photos, replacing those of the same path, and drop the `gone` paths, in one step.
 
         `engine` made the embeddings; without it, nothing can be added.

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from vggsearch.defaults import EXTRACT
 from vggsearch.errors import OptionError
-from vggsearch.model.engine import Engine, EngineOptions, rate
-from vggsearch.model.on_openvino.graph import build_graph, convolution_graph
+from vggsearch.model.engine import Engine, EngineOptions
+from vggsearch.model.on_openvino.graph import build_graph
 from vggsearch.model.on_openvino.ranges import ACTIVATION_RANGES
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.weights import Kernel
@@ -31,11 +31,8 @@ class OpenVinoEngine(Engine):
         ranges = ACTIVATION_RANGES[spec.weights_sha256] if self.precision == "int8" else None
         # One batch at a time on all cores: more streams, larger batches and a compiled-model cache were measured,
         # and none was faster (docs/performance.md).
-        self._core, self._settings = (
-            core,
-            {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": ARITHMETIC[self.precision]},
-        )
-        self._network = core.compile_model(build_graph(spec, kernels, ranges), DEVICE, self._settings)
+        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": ARITHMETIC[self.precision]}
+        self._network = core.compile_model(build_graph(spec, kernels, ranges), DEVICE, settings)
         threads = self._network.get_property("INFERENCE_NUM_THREADS")
         self.device = f"cpu ({threads} threads)"
         self.batch_size = EXTRACT.batch_size
@@ -44,13 +41,6 @@ class OpenVinoEngine(Engine):
         """Take RGB pixels (n, size, size, 3); return rows of unit length, float32 (n, dim), in their order."""
         embeddings: NDArray[np.float32] = self._network(squares, share_inputs=True)[0]
         return embeddings.copy()  # OpenVINO writes the next batch over them
-
-    def multiply_adds_per_s(self, seconds: float) -> float:
-        """Measure the processor's own limit, for about so many seconds: one large convolution, same precision."""
-        graph, shape, work = convolution_graph(is_int8=self.precision == "int8")
-        network = self._core.compile_model(graph, DEVICE, self._settings)
-        maps = np.full(shape, 100, np.uint8)
-        return work * rate(lambda: network(maps, share_inputs=True), seconds)
 
 
 def choose_precision(wanted: str, spec: EmbeddingSpec, core: openvino.Core) -> str:

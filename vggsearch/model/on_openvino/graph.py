@@ -63,25 +63,6 @@ def step(module: Module, x: Node, kernel: Kernel, ranges: Mapping[str, float] | 
     return activated if ranges is None else quantised(activated, 0.0, ranges[module.name])
 
 
-def convolution_graph(*, is_int8: bool) -> tuple[Model, tuple[int, ...], int]:
-    """Return a graph made to measure what the processor can do: large convolutions, one after the other.
-
-    With it, the shape of its uint8 input, and how many multiply-adds a run takes.
-    """
-    batch, channels, side, depth = 8, 512, 28, 4
-    shape = (batch, channels, side, side)
-    given = ops.parameter(list(shape), np.uint8)
-    weight = np.random.default_rng(0).standard_normal((channels, channels, 3, 3), np.float32) * np.float32(0.01)
-    kernel = Kernel(weight, np.zeros(channels, np.float32))
-    module = Module("conv", "conv", channels, channels, 3)
-    ranges = {"conv": 255.0} if is_int8 else None
-    x = ops.convert(given, "f32")
-    x = quantised(x, 0.0, 255.0) if is_int8 else x
-    for _ in range(depth):
-        x = step(module, x, kernel, ranges)
-    return Model([x], [given], "limit"), shape, depth * batch * channels**2 * 9 * side**2
-
-
 def quantised(x: Node, low: float, high: float) -> Node:
     """Round activations to 256 levels; OpenVINO then passes them on as uint8."""
     ends = [numbers(low), numbers(high)]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vggsearch.defaults import EXTRACT
 from vggsearch.errors import OptionError
-from vggsearch.model.engine import Engine, EngineOptions, rate
+from vggsearch.model.engine import Engine, EngineOptions
 from vggsearch.model.on_torch.network import TruncatedVGG
 from vggsearch.model.on_torch.operations import TorchOperations
 from vggsearch.model.pixels import MEAN, STD
@@ -47,18 +47,12 @@ class Embedder:
 
 
 class TorchEngine(Engine):
-    """An Embedder and its device: the one that `options` name, or `device` where the caller chose."""
+    """An Embedder and its device."""
 
     name = "torch"
 
-    def __init__(
-        self,
-        spec: EmbeddingSpec,
-        kernels: dict[str, Kernel],
-        options: EngineOptions,
-        device: torch.device | None = None,
-    ) -> None:
-        self.torch_device = device or torch.device(choose_device(options.device))
+    def __init__(self, spec: EmbeddingSpec, kernels: dict[str, Kernel], options: EngineOptions) -> None:
+        self.torch_device = torch.device(choose_device(options.device))
         self.device = device_description(self.torch_device)
         self.precision = choose_precision(options.precision, self.torch_device.type)
         self._dtype = DTYPES[self.precision]
@@ -72,22 +66,6 @@ class TorchEngine(Engine):
         embeddings = self.embedder(torch.from_numpy(squares).to(self.torch_device))
         result: NDArray[np.float32] = embeddings.cpu().numpy()
         return result
-
-    @torch.inference_mode()
-    def multiply_adds_per_s(self, seconds: float) -> float:
-        """Measure the device's own limit, for about so many seconds: one large convolution, same precision."""
-        batch, channels, side = 8, 512, 28
-        convolution = torch.nn.Conv2d(channels, channels, 3, padding=1).to(self.torch_device, self._dtype)
-        convolution = convolution.to(memory_format=torch.channels_last)
-        maps = torch.rand(batch, channels, side, side, device=self.torch_device, dtype=self._dtype)
-        maps = maps.contiguous(memory_format=torch.channels_last)
-
-        def run() -> None:
-            convolution(maps)
-            if self.torch_device.type == "cuda":
-                torch.cuda.synchronize(self.torch_device)
-
-        return batch * channels**2 * 9 * side**2 * rate(run, seconds)
 
     def normalised(self, squares: NDArray[np.uint8]) -> Tensor:
         """Take RGB pixels to the device as uint8; return what the network takes, (n, 3, size, size)."""
