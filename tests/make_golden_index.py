@@ -1,0 +1,50 @@
+"""Make the golden index of the present format: python -m tests.make_golden_index
+
+It is kept under tests/data for good, so that every later version must open it. Its photos are generated: `picture`.
+"""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from tests.fakes import FakeEngine, picture, save_photo
+from vggsearch.image_index import ImageIndex
+from vggsearch.model.spec import EmbeddingSpec
+from vggsearch.store.manifest import FORMAT
+from vggsearch.store.store import Store
+
+DATA = Path(__file__).parent / "data"
+SMALL_SPEC = EmbeddingSpec("vgg16", "pool3", "spoc", 32, "squash", "0" * 64)  # 256 numbers each
+
+
+def answers(index: ImageIndex) -> dict[str, object]:
+    """Return all that a format must keep: rows in order, files, skipped, and the answer to one query."""
+    return {
+        "paths": index.paths(),
+        "skipped": [[row.path, row.kind, row.reason] for row in index.skipped()],
+        "query": [[match.path, match.similarity] for match in index.query(picture(2)).matches],
+    }
+
+
+def make(directory: Path) -> dict[str, object]:
+    """Make a small index with two parts, a dead row, a skipped file and a search side; return its answers."""
+    with tempfile.TemporaryDirectory() as folder:
+        photos = Path(folder) / "photos"
+        for seed in range(4):
+            save_photo(photos / "summer" / f"{seed}.jpg", seed, size=(64, 48))
+        (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+        Store.create(Path(folder) / "index", SMALL_SPEC)
+        with ImageIndex.open(Path(folder) / "index", engine=FakeEngine(SMALL_SPEC.dim)) as index:
+            index.update(photos)
+            (photos / "summer" / "1.jpg").unlink()
+            save_photo(photos / "é\n.png", 7, size=(48, 64))
+            index.update(photos)
+            shutil.copytree(Path(folder) / "index", directory)
+            return answers(index)
+
+
+if __name__ == "__main__":
+    directory = DATA / f"format-{FORMAT}"
+    text = json.dumps(make(directory), ensure_ascii=False, indent=2)
+    (DATA / f"format-{FORMAT}.json").write_text(text + "\n", encoding="utf-8")
