@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fakes import FAKE_SPEC, FakeEngine
-from vggsearch.errors import IndexDamaged, IndexExists, IndexFormatError, IndexLocked, IndexMissing
+from vggsearch.errors import IndexDamaged, IndexExists, IndexFormatError, IndexLocked, IndexMissing, IndexNotWritable
 from vggsearch.extract import Embedded
 from vggsearch.photos import PhotoFile, Skipped
+from vggsearch.store.manifest import checksum
 from vggsearch.store.store import Store
 
 ENGINE = FakeEngine()
@@ -124,7 +125,7 @@ def test_a_failed_write_leaves_the_last_state(tmp_path: Path, monkeypatch: pytes
 
     with store.writing() as writer:
         monkeypatch.setattr("vggsearch.store.parts.pq.write_table", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(IndexNotWritable, match=r"part-000002.parquet cannot be written \(No space left"):
             writer.commit([photo("b.jpg", 1)], engine=ENGINE)
         monkeypatch.undo()
     assert Store.open(tmp_path / "x").paths() == ["a.jpg"]
@@ -138,7 +139,7 @@ def test_skipped_files_are_kept_with_their_reasons(tmp_path: Path) -> None:
         "a.txt": Skipped("a.txt", "no", "link"),
     }
     with store.writing() as writer:
-        writer.set_skipped(skipped)
+        writer.commit([], skipped=skipped)
     assert Store.open(tmp_path / "x").skipped() == skipped
     assert list(Store.open(tmp_path / "x").skipped()) == ["a.txt", "b.jpg"]
 
@@ -207,14 +208,22 @@ def rewrite_part(manifest: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "error", "message"),
     [
-        (lambda m: change(m, format=2), IndexFormatError, "format 2; this vggsearch reads format 1"),
+        (
+            lambda m: change(m, format=99),
+            IndexFormatError,
+            "format 99; this vggsearch reads formats 1 to 2. Update",
+        ),
         (lambda m: m.write_text("{"), IndexDamaged, "manifest.json is damaged"),
-        (lambda m: m.write_text("[]"), IndexFormatError, "format None"),
+        (lambda m: m.write_text("[]"), IndexDamaged, "format is None"),
         (lambda m: change(m, parts=[{"name": "x"}]), IndexDamaged, "is damaged"),
         (lambda m: change(m, embedding={"model": "vgg99"}), IndexDamaged, "is damaged"),
         (rewrite_part, IndexDamaged, "part-000001.parquet is damaged"),
         (lambda m: (m.parent / "embeddings/part-000001.parquet").unlink(), IndexDamaged, "is missing"),
-        (lambda m: (m.parent / "embeddings/part-000001.parquet").write_bytes(b""), IndexDamaged, "is damaged"),
+        (
+            lambda m: (m.parent / "embeddings/part-000001.parquet").write_bytes(b""),
+            IndexDamaged,
+            "has 0 bytes, the manifest says",
+        ),
     ],
 )
 def test_damage_is_named(
@@ -226,13 +235,13 @@ def test_damage_is_named(
         all_embeddings(Store.open(tmp_path / "x"))
 
 
-def test_a_part_name_cannot_lead_out_of_the_index(tmp_path: Path) -> None:
-    store = made(tmp_path / "x", [photo("a.jpg")])
+def test_a_name_cannot_lead_out_of_the_index(tmp_path: Path) -> None:
+    made(tmp_path / "x", [photo("a.jpg")])
     values = json.loads((tmp_path / "x" / "manifest.json").read_text())
     values["parts"][0]["name"] = "../../secret.parquet"
-    (tmp_path / "x" / "manifest.json").write_text(json.dumps(values))
+    change(tmp_path / "x" / "manifest.json", **{**values, "sha256": checksum(values)})
     with pytest.raises(IndexDamaged, match="leaves the index"):
-        store.refresh()
+        Store.open(tmp_path / "x")
 
 
 names = st.sampled_from(["a", "b", "c", "d", "é/ü ñ.jpg", "new\nline"])

@@ -15,7 +15,7 @@ from vggsearch.model.layers import LAYERS
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.model.vgg import MODELS
 from vggsearch.places import only_index
-from vggsearch.terminal import log_to_stderr, progress_bar, quiet_decoders, stopping_on_ctrl_c
+from vggsearch.terminal import bytes_bar, log_to_stderr, progress_bar, quiet_decoders, stopping_on_ctrl_c
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -117,6 +117,7 @@ def cli() -> None:
 @click.option("--moved", is_flag=True, help="PHOTOS is where the photos of this index are now.")
 @click.option("--allow-empty", is_flag=True, help="Go on even if every photo is gone.")
 @click.option("--retry-skipped", is_flag=True, help="Try files again that could not be used before.")
+@click.option("--compact", is_flag=True, help="Merge small parts now.  [default: when there are many]")
 def index(
     photos: Path,
     directory: Path | None,
@@ -134,6 +135,7 @@ def index(
     moved: bool,
     allow_empty: bool,
     retry_skipped: bool,
+    compact: bool,
 ) -> None:
     """Index the folder PHOTOS, or bring its index up to date: only what is new or changed is worked on.
 
@@ -158,7 +160,7 @@ def index(
     ):
         report = opened.update(
             photos, batch_size=batch_size, workers=workers, moved=moved, allow_empty=allow_empty,
-            retry_skipped=retry_skipped, progress=progress, stop=stop,
+            retry_skipped=retry_skipped, compact=compact, progress=progress, stop=stop,
         )  # fmt: skip
     for line in skipped_lines(report.newly_skipped):
         click.echo(line, err=True)
@@ -244,6 +246,28 @@ def info(directory: Path | None, skipped: bool, format: Format) -> None:
     with ImageIndex.open(directory or only_index()) as opened:
         text = report.skipped_files(opened.skipped(), format) if skipped else report.info(opened.info(), format)
     click.echo(text)
+
+
+@cli.command()
+@index_option
+@click.option("--repair", is_flag=True, help="Drop what is damaged; vggsearch index makes it again.")
+@format_option
+def verify(directory: Path | None, repair: bool, format: Format) -> None:
+    """Check every byte of an index. Exit status 1 if anything is damaged and not repaired.
+
+    \b
+    Example:
+      vggsearch verify
+      vggsearch verify --repair && vggsearch index ./photos
+    """
+    from vggsearch import report
+    from vggsearch.verify import verify as check
+
+    with bytes_bar("checking") as progress:
+        result = check(directory or only_index(), repair=repair, progress=progress)
+    click.echo(report.verified(result, format))
+    if not result.is_whole:
+        sys.exit(1)
 
 
 @cli.command()

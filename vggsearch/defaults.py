@@ -50,12 +50,21 @@ class ImageDefaults:
 
 
 @dataclass(frozen=True)
+class CompactDefaults:
+    """When an update merges small parts by itself."""
+
+    spare_parts: int = 64  # parts that merging would save; each costs a query about a millisecond to open
+    dead_share: float = 0.25  # of all rows; until then, rewriting the others costs more than the space is worth
+
+
+@dataclass(frozen=True)
 class SearchDefaults:
     """How many photos a query shows."""
 
     count: int = 10
 
 
+COMPACT = CompactDefaults()
 EMBEDDING = EmbeddingDefaults()
 EXTRACT = ExtractDefaults()
 IMAGE = ImageDefaults()

@@ -1,5 +1,6 @@
 """Every error vggsearch raises on purpose. Each message names the file, the numbers and the way out."""
 
+from pathlib import Path
 from typing import Literal
 
 SkipKind = Literal["not a picture", "broken", "too large", "unreadable", "link", "special file", "bad name"]
@@ -43,7 +44,18 @@ class IndexExists(VggsearchError):
 
 
 class IndexDamaged(VggsearchError):
-    """A file of the index is missing or does not hold what the manifest says."""
+    """A file of the index is missing or does not hold what the manifest says: which `file`, and what is wrong."""
+
+    def __init__(
+        self, file: Path, problem: str, way_out: str = "Mend the index: vggsearch verify --repair"
+    ) -> None:
+        super().__init__(f"{file} {problem}. {way_out}")
+        self.file = file
+        self.problem = problem
+
+
+class IndexNotWritable(VggsearchError):
+    """The disk is full or read-only, or permission is lacking. The index is as it was last committed."""
 
 
 class IndexFormatError(VggsearchError):

@@ -16,16 +16,17 @@ from PIL import Image
 from vggsearch.defaults import SEARCH
 from vggsearch.errors import ImageError, IndexDamaged, OptionError, PhotosError
 from vggsearch.images import decode, decoder_errors, upright_rgb
-from vggsearch.index.flat import RECIPE, FlatIndex, unit_rows
+from vggsearch.index.flat import FlatIndex, unit_rows
 from vggsearch.model.engine import Engine, EngineOptions, load_engine
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.weights import WeightsFile, find_again
 from vggsearch.photos import Skipped, check_folder, walk
 from vggsearch.places import MANIFEST, directory_for
 from vggsearch.preprocess import square
-from vggsearch.search import Match, Searcher
+from vggsearch.search import Match, Searcher, renew_search_side
 from vggsearch.store.store import Store
 from vggsearch.update import Progress, UpdateReport, plan_update, refuse_to_empty, run_update
+from vggsearch.verify import VerifyReport, verify
 
 log = logging.getLogger(__name__)
 
@@ -187,18 +188,18 @@ class ImageIndex:
 
     def paths(self) -> list[str]:
         """Return the paths of all photos, in row order."""
-        return self._store.paths()
+        return self._store.read_whole(self._store.paths)
 
     def skipped(self) -> list[Skipped]:
         """Return the files that could not be used, by path, each with its reason."""
-        return list(self._store.skipped().values())
+        return list(self._store.read_whole(self._store.skipped).values())
 
     def info(self) -> Info:
         """Return what the index holds and how it was made."""
-        manifest = self._store.manifest
         counts: dict[str, int] = {}
         for skipped in self.skipped():
             counts[skipped.kind] = counts.get(skipped.kind, 0) + 1
+        manifest = self._store.manifest
         return Info(
             directory=self.directory,
             root=self.root,
@@ -206,7 +207,7 @@ class ImageIndex:
             spec=self.spec,
             made_by=manifest.made_by,
             recipe=manifest.search.recipe if manifest.search else None,
-            is_search_fresh=self._has_fresh_search(),
+            is_search_fresh=manifest.fresh_search is not None,
             parts=len(manifest.parts),
             bytes=self._store.bytes,
             skipped=counts,
@@ -221,16 +222,18 @@ class ImageIndex:
         allow_empty: bool = False,
         moved: bool = False,
         retry_skipped: bool = False,
+        compact: bool = False,
         progress: Callable[[Progress], None] | None = None,
         stop: Callable[[], bool] | None = None,
     ) -> UpdateReport:
         """Index what is new or changed in the photo folder, drop what is gone, and renew the search side.
 
         `folder` may be left out once an index has one; `moved` says that `folder` is where the same photos are
-        now. `allow_empty` lets an update drop every photo. For `progress` and `stop` see update.run_update.
+        now. `allow_empty` lets an update drop every photo. `compact` merges small parts and clears dead rows even
+        where that is not due yet. For `progress` and `stop` see update.run_update.
 
         Raises PhotosError for a folder that is missing, another one, or empty all of a sudden; IndexLocked
-        where another process writes.
+        where another process writes; IndexNotWritable for a full or read-only disk.
         """
         started = time.monotonic()
         root = self._checked_root(folder, moved)
@@ -255,11 +258,21 @@ class ImageIndex:
                 progress=progress,
                 stop=stop,
             )
+            before, after = writer.compact(only_if_due=not compact)
+            if after < before:
+                log.info("%d parts were merged into %d.", before, after)
             if self._open_search() is None:
-                built = FlatIndex.build(self._store.embeddings(), self.spec.dim)
-                built.save(self._store.search_directory(self._store.manifest.fingerprint))
-                writer.set_search(RECIPE)
+                renew_search_side(self._store, writer)
         return replace(report, seconds=time.monotonic() - started)
+
+    def verify(self, *, repair: bool = False, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
+        """Check every byte of the index. With `repair`, what is damaged is dropped, and `update` makes it again.
+
+        See verify.verify, which also mends an index whose manifest can no longer be opened.
+        """
+        report = verify(self.directory, repair=repair, progress=progress)
+        self._store.refresh()
+        return report
 
     def query(
         self, image: ImageLike, count: int = SEARCH.count, min_similarity: float | None = None
@@ -267,7 +280,7 @@ class ImageIndex:
         """Return the photos most like `image`: a path, the bytes of a file, a PIL image, or uint8 (h, w, 3) RGB.
 
         At most `count`, none below `min_similarity` (a cosine); a photo that is in the index finds itself at
-        1.0. Raises ImageError where the picture cannot be used.
+        1.0. What another process has committed since is seen. Raises ImageError where the picture cannot be used.
         """
         if count < 1:
             raise OptionError(f"The count of photos to show must be at least 1, not {count}.")
@@ -300,28 +313,29 @@ class ImageIndex:
         file, root = Path(image).resolve(), self.root.resolve()
         return file.relative_to(root).as_posix() if file.is_relative_to(root) else None
 
-    def _has_fresh_search(self) -> bool:
-        manifest = self._store.manifest
-        return manifest.search is not None and manifest.search.fingerprint == manifest.fingerprint
-
     def _open_search(self) -> FlatIndex | None:
-        """Return the search side if it belongs to the present state and is whole, else None."""
-        if not self._has_fresh_search():
-            return None
+        """Return the search side if it belongs to the present state and can be opened, else None."""
         try:
-            directory = self._store.search_directory(self._store.manifest.fingerprint)
-            return FlatIndex.open(directory, len(self), self.spec.dim)
+            directory = self._store.search_directory()
+            return FlatIndex.open(directory, len(self), self.spec.dim) if directory is not None else None
         except IndexDamaged as error:
+            if not self._store.is_current:
+                raise  # a writer has removed it: there is a newer state to read
             log.warning("%s The embeddings themselves are searched; vggsearch index renews it.", error)
             return None
 
     def _fresh_searcher(self) -> Searcher:
-        """Return the search over the present state; without a search side that belongs to it, from the store."""
-        fingerprint = self._store.manifest.fingerprint
-        if self._searcher is None or self._searched != fingerprint:
-            index = self._open_search() or FlatIndex.build(self._store.embeddings(), self.spec.dim)
-            self._searcher, self._searched = Searcher(self._store.paths(), index), fingerprint
+        """Return the search over the last committed state."""
+        self._store.refresh()
+        if self._searcher is None or self._searched != self._store.manifest.fingerprint:
+            self._searcher = self._store.read_whole(self._read_searcher)
+            self._searched = self._store.manifest.fingerprint
         return self._searcher
+
+    def _read_searcher(self) -> Searcher:
+        """Return the search over one state; without a search side that belongs to it, from the parts."""
+        index = self._open_search() or FlatIndex.build(self._store.embeddings(), self.spec.dim)
+        return Searcher(self._store.paths(), index)
 
     def _checked_root(self, folder: str | os.PathLike[str] | None, moved: bool) -> Path:
         known = self.root

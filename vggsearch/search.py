@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.index.flat import FlatIndex
+from vggsearch.index.flat import RECIPE, FlatIndex
+from vggsearch.store.store import Store, StoreWriter
 
 SPARE = 16  # candidates beyond those asked for, so that ties at the end are settled by exact similarity
 DECIMALS = 4  # of a similarity; float16 embeddings and bfloat16 networks do not hold a fifth
@@ -48,3 +49,8 @@ class Searcher:
         matches.sort(key=lambda match: (-match.similarity, match.path != own_path, match.path))
         floor = -1.0 if min_similarity is None else min_similarity
         return tuple(match for match in matches[:count] if match.similarity >= floor)
+
+
+def renew_search_side(store: Store, writer: StoreWriter) -> None:
+    """Build the FAISS files of the store's present rows, and commit them."""
+    writer.set_search(RECIPE, FlatIndex.build(store.embeddings(), store.spec.dim).save)

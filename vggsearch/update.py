@@ -143,8 +143,7 @@ class _Run:
             self.part.lost.append(item.path)
 
     def commit(self, engine: Engine | None, gone: Sequence[str] = ()) -> None:
-        self.writer.set_skipped(self.skipped)
-        self.writer.commit(self.part.photos, [*self.part.lost, *gone], engine)
+        self.writer.commit(self.part.photos, [*self.part.lost, *gone], engine, self.skipped)
         self.part = _Part(self.dim)
 
 

@@ -1,7 +1,5 @@
 """Exact search: FAISS flat inner product over unit rows, and the float16 vectors that give exact similarities."""
 
-import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -48,23 +46,33 @@ class FlatIndex:
             vectors = np.load(directory / VECTORS_FILE, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError, RuntimeError) as error:
             first_line = str(error).splitlines()[0]
-            raise IndexDamaged(f"{directory} cannot be opened ({first_line}).") from error
+            raise IndexDamaged(directory, f"cannot be opened ({first_line})") from error
         if (index.ntotal, index.d) != (rows, dim) or vectors.shape != (rows, dim) or vectors.dtype != np.float16:
             raise IndexDamaged(
-                f"{directory} holds {index.ntotal} x {index.d} in {INDEX_FILE} and {vectors.shape} {vectors.dtype} "
-                f"in {VECTORS_FILE}; the manifest says {rows} x {dim}."
+                directory,
+                f"holds {index.ntotal} x {index.d} in {INDEX_FILE} and {vectors.shape} {vectors.dtype} "
+                f"in {VECTORS_FILE}; the manifest says {rows} x {dim}",
             )
         return cls(index, vectors)
 
     def save(self, directory: Path) -> None:
-        """Write the two files into `directory`, which appears whole or not at all."""
-        temporary = directory.with_name(f"{directory.name}.{os.getpid()}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        faiss().write_index(self._index, str(temporary / INDEX_FILE))
-        np.save(temporary / VECTORS_FILE, self._vectors, allow_pickle=False)
-        shutil.rmtree(directory, ignore_errors=True)
-        os.replace(temporary, directory)
+        """Write the two files into the empty folder `directory`. Raises OSError, as for a full disk."""
+        try:
+            faiss().write_index(self._index, str(directory / INDEX_FILE))
+        except RuntimeError as error:  # FAISS knows no other
+            raise OSError(str(error).splitlines()[0]) from error
+        np.save(directory / VECTORS_FILE, self._vectors, allow_pickle=False)
+
+    def first_difference(self, blocks: Iterable[NDArray[np.float16]]) -> int | None:
+        """Return the first row that is not that of the blocks, float16 (rows, dim) together in row order."""
+        row = 0
+        for block in blocks:
+            found = self._index.reconstruct_n(row, len(block))
+            same = (self._vectors[row : row + len(block)] == block) & (found == unit_rows(block))
+            if not same.all():
+                return row + int(np.argmin(same.all(axis=1)))
+            row += len(block)
+        return None
 
     def nearest(self, query: NDArray[np.float32], count: int) -> NDArray[np.int64]:
         """Return the rows most like one unit query, float32 (dim,), nearest first: `count`, or all if fewer."""

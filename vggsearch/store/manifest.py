@@ -3,25 +3,25 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from vggsearch.errors import IndexDamaged, IndexFormatError, IndexMissing, OptionError
 from vggsearch.model.spec import EmbeddingSpec, spec_from_json
 from vggsearch.places import MANIFEST
-from vggsearch.store.files import write_atomically
+from vggsearch.store.files import FileHash, write_atomically
+from vggsearch.store.migrations import migrate
 
-FORMAT = 1
+FORMAT = 2
+CHECKSUM = "sha256"
 
 
 @dataclass(frozen=True)
-class Part:
+class Part(FileHash):
     """One Parquet file of embeddings. It never changes; `dead` lists the rows that no longer count."""
 
-    name: str
     rows: int
-    bytes: int
-    sha256: str
     engine: str
     precision: str
     dead: tuple[int, ...] = ()
@@ -29,10 +29,12 @@ class Part:
 
 @dataclass(frozen=True)
 class SearchSide:
-    """The FAISS files derived from the parts: how they were made, and the fingerprint of what from."""
+    """The FAISS files derived from the parts: how they were made, the fingerprint of what from, where they are."""
 
     recipe: str
     fingerprint: str
+    name: str
+    files: tuple[FileHash, ...]
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,20 @@ class Manifest:
     root: str | None = None
     parts: tuple[Part, ...] = ()
     next_part: int = 1
+    skipped: FileHash | None = None
     search: SearchSide | None = None
     format: int = FORMAT
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Hash of exactly which rows are live: equal fingerprints mean equal embeddings in equal order."""
         state = [asdict(self.embedding), [(part.name, part.sha256, part.dead) for part in self.parts]]
         return hashlib.sha256(json.dumps(state).encode()).hexdigest()
+
+    @property
+    def fresh_search(self) -> SearchSide | None:
+        """The search side, if it was made from exactly the live rows."""
+        return self.search if self.search is not None and self.search.fingerprint == self.fingerprint else None
 
     @property
     def rows(self) -> int:
@@ -77,20 +85,32 @@ class Manifest:
         return replace(self, parts=tuple(parts))
 
 
+def part_name(number: int) -> str:
+    """Return the file name of a part."""
+    return f"part-{number:06}.parquet"
+
+
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Replace the manifest of the index in `directory`, as the last step of a change."""
-    text = json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n"
+    values = asdict(manifest)
+    text = json.dumps({**values, CHECKSUM: checksum(values)}, indent=2) + "\n"
 
     def write(path: Path) -> None:
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="ascii")
 
     write_atomically(directory / MANIFEST, write)
 
 
-def read_manifest(directory: Path) -> Manifest:
-    """Return the manifest in `directory`.
+def checksum(values: dict[str, Any]) -> str:
+    """Return the hash of all fields but the checksum itself, as indexes/README.md defines it."""
+    fields = {name: value for name, value in values.items() if name != CHECKSUM}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode("ascii")).hexdigest()
 
-    Raises IndexMissing where there is none, IndexFormatError for another format, IndexDamaged for the rest.
+
+def read_manifest(directory: Path) -> Manifest:
+    """Return the manifest in `directory`, brought up to the present format.
+
+    Raises IndexMissing where there is none, IndexFormatError for a newer format, IndexDamaged for the rest.
     """
     path = directory / MANIFEST
     try:
@@ -99,35 +119,41 @@ def read_manifest(directory: Path) -> Manifest:
         raise IndexMissing(
             f"{directory} is no index, it has no {MANIFEST}. Make one: vggsearch index PHOTOS --index {directory}"
         ) from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise IndexDamaged(f"{path} is damaged ({error}). Delete {directory} and index again.") from error
+    except (ValueError, RecursionError) as error:
+        raise IndexDamaged(path, f"is damaged ({error})") from error
     found = values.get("format") if isinstance(values, dict) else None
-    if found != FORMAT:
+    if not isinstance(found, int) or found < 1:
+        raise IndexDamaged(path, f"is damaged (its format is {found})")
+    if found > FORMAT:
         raise IndexFormatError(
-            f"{path} has format {found}; this vggsearch reads format {FORMAT}. Update vggsearch, or index again."
+            f"{path} has format {found}; this vggsearch reads formats 1 to {FORMAT}. Update vggsearch: "
+            "pip install --upgrade vggsearch"
         )
+    if found > 1 and values.get(CHECKSUM) != checksum(values):
+        raise IndexDamaged(path, "is damaged (its checksum is not that of its fields)")
     try:
-        return _from_json(values)
-    except (KeyError, TypeError, ValueError, OptionError) as error:
-        raise IndexDamaged(
-            f"{path} is damaged ({type(error).__name__}: {error}). Delete {directory} and index again."
-        ) from error
+        return _from_json(migrate(values, directory, FORMAT))
+    except (AttributeError, KeyError, TypeError, ValueError, OptionError) as error:
+        raise IndexDamaged(path, f"is damaged ({type(error).__name__}: {error})") from error
 
 
 def _from_json(values: dict[str, Any]) -> Manifest:
-    search = values["search"]
     return Manifest(
         embedding=spec_from_json(values["embedding"]),
         weights_file=values["weights_file"],
         root=values["root"],
         parts=tuple(_part(part) for part in values["parts"]),
         next_part=int(values["next_part"]),
-        search=SearchSide(**search) if search is not None else None,
+        skipped=FileHash(**values["skipped"]) if values["skipped"] is not None else None,
+        search=_search(values["search"]) if values["search"] is not None else None,
     )
 
 
 def _part(values: dict[str, Any]) -> Part:
-    part = Part(**{**values, "dead": tuple(int(row) for row in values["dead"])})
-    if Path(part.name).name != part.name:
-        raise ValueError(f"part name {part.name!r} leaves the index")
-    return part
+    return Part(**{**values, "dead": tuple(int(row) for row in values["dead"])})
+
+
+def _search(values: dict[str, Any]) -> SearchSide:
+    if Path(values["name"]).name != values["name"]:
+        raise ValueError(f"the folder name {values['name']!r} leaves the index")
+    return SearchSide(**{**values, "files": tuple(FileHash(**file) for file in values["files"])})

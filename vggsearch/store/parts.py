@@ -1,7 +1,8 @@
 """Parquet: one row a photo, the embedding as a fixed-size list of float16."""
 
-import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from vggsearch.errors import IndexDamaged
+from vggsearch.errors import IndexDamaged, OptionError
 from vggsearch.extract import Embedded
+from vggsearch.model.spec import EmbeddingSpec, spec_from_json
 from vggsearch.photos import Skipped
 from vggsearch.store.files import write_atomically
 
+SKIPPED = "skipped.parquet"
+METADATA = b"vggsearch"
 SKIPPED_SCHEMA = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),
@@ -36,16 +40,25 @@ def part_schema(dim: int) -> pa.Schema:
             pa.field("width", pa.int32(), nullable=False),
             pa.field("height", pa.int32(), nullable=False),
             pa.field("format", pa.string(), nullable=False),
-            pa.field("taken", pa.timestamp("s")),
+            pa.field("taken", pa.timestamp("ms")),  # of whole seconds; Parquet has no coarser unit
             pa.field("embedding", pa.list_(pa.field("item", pa.float16(), nullable=False), dim), nullable=False),
         ]
     )
 
 
-def write_part(path: Path, photos: Sequence[Embedded], dim: int) -> str:
-    """Write the photos as one part; return the sha256 of its bytes. Embeddings are rounded to float16."""
+@dataclass(frozen=True)
+class Origin:
+    """What made the embeddings of a part. It is kept in the part itself, so that a lost manifest can be rebuilt."""
+
+    embedding: EmbeddingSpec
+    engine: str
+    precision: str
+
+
+def write_part(path: Path, photos: Sequence[Embedded], origin: Origin) -> None:
+    """Write the photos as one part. Embeddings are rounded to float16."""
     numbers = np.stack([photo.embedding for photo in photos]).astype(np.float16)
-    schema = part_schema(dim)
+    schema = part_schema(origin.embedding.dim)
     item = schema.field("embedding").type.value_field
     columns = [
         [photo.file.path for photo in photos],
@@ -60,31 +73,55 @@ def write_part(path: Path, photos: Sequence[Embedded], dim: int) -> str:
             pa.array(numbers.reshape(-1), item.type), type=schema.field("embedding").type
         ),
     ]
-    return _write(path, pa.table(columns, schema=schema))
+    _write(path, pa.table(columns, schema=schema), origin)
+
+
+def merge_parts(path: Path, sources: Iterable[tuple[Path, Sequence[int]]], origin: Origin) -> None:
+    """Write some rows of each source part, in this order, as one part."""
+    tables = [read_part(source, origin.embedding.dim).take(pa.array(rows)) for source, rows in sources]
+    _write(path, pa.concat_tables(tables), origin)
+
+
+def read_part(path: Path, dim: int) -> pa.Table:
+    """Return a part whole, its page checksums verified. Raises IndexDamaged where its columns are others."""
+    schema = part_schema(dim)
+    table = read_columns(path, schema.names)
+    if not table.schema.equals(schema, check_metadata=False):
+        raise IndexDamaged(path, f"has other columns than a part of {dim} numbers an embedding")
+    return table
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
     """Return some columns of a part or of the skipped file. Raises IndexDamaged where it cannot be read."""
     try:
-        return pq.read_table(path, columns=list(columns), page_checksum_verification=True, memory_map=True)
+        table = pq.read_table(path, columns=list(columns), page_checksum_verification=True, memory_map=True)
     except FileNotFoundError as error:
-        raise IndexDamaged(
-            f"{path} is missing, though the manifest lists it. Delete the index and index again."
-        ) from error
+        raise IndexDamaged(path, "is missing, though the manifest lists it") from error
     except (OSError, pa.ArrowException) as error:
         first_line = str(error).splitlines()[0]
-        raise IndexDamaged(f"{path} is damaged ({first_line}). Delete the index and index again.") from error
+        raise IndexDamaged(path, f"is damaged ({first_line})") from error
+    if table.column_names != list(columns):
+        raise IndexDamaged(path, f"has the columns {table.column_names}, not {list(columns)}")
+    return table
 
 
-def read_embeddings(path: Path, dim: int) -> NDArray[np.float16]:
+def read_origin(path: Path) -> Origin | None:
+    """Return what made a part; None for a part of format 1, which did not say. Raises IndexDamaged."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+        if METADATA not in metadata:
+            return None
+        values = json.loads(metadata[METADATA])
+        return Origin(spec_from_json(values["embedding"]), str(values["engine"]), str(values["precision"]))
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, OptionError) as error:
+        raise IndexDamaged(path, f"is damaged ({str(error).splitlines()[0]})") from error
+
+
+def embeddings_in(table: pa.Table) -> NDArray[np.float16]:
     """Return the embeddings of a part, float16 (rows, dim), in row order."""
-    column = read_columns(path, ["embedding"]).column("embedding").combine_chunks()
+    column = table.column("embedding").combine_chunks()
     numbers: NDArray[np.float16] = column.flatten().to_numpy(zero_copy_only=True)
-    if len(column) * dim != numbers.size:
-        raise IndexDamaged(
-            f"{path} has {numbers.size} numbers in {len(column)} rows; the manifest says {dim} each."
-        )
-    return numbers.reshape(-1, dim)
+    return numbers.reshape(len(column), column.type.list_size)
 
 
 def write_skipped(path: Path, skipped: Iterable[Skipped]) -> None:
@@ -95,28 +132,23 @@ def write_skipped(path: Path, skipped: Iterable[Skipped]) -> None:
 
 
 def read_skipped(path: Path) -> Iterator[Skipped]:
-    """Yield the files that could not be used, in path order; none where nothing was ever skipped."""
-    if path.exists():
-        for row in read_columns(path, SKIPPED_SCHEMA.names).to_pylist():
-            yield Skipped(**row)
+    """Yield the files that could not be used, in path order."""
+    for row in read_columns(path, SKIPPED_SCHEMA.names).to_pylist():
+        yield Skipped(**row)
 
 
-def _write(path: Path, table: pa.Table) -> str:
-    """Write one row group with a checksum on every page, atomically; return the file's sha256."""
-    digest = ""
+def _write(path: Path, table: pa.Table, origin: Origin | None = None) -> None:
+    """Write one row group with a checksum on every page, atomically."""
+    told = {METADATA: json.dumps(asdict(origin))} if origin is not None else None
 
     def write(temporary: Path) -> None:
-        nonlocal digest
         pq.write_table(
-            table,
+            table.replace_schema_metadata(told),
             temporary,
             compression="zstd",
             use_dictionary=[name for name in ("format", "reason", "kind") if name in table.column_names],
             write_page_checksum=True,
             row_group_size=max(1, table.num_rows),
         )
-        with temporary.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
 
     write_atomically(path, write)
-    return digest

@@ -2,44 +2,57 @@
 
 import os
 import shutil
-import socket
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from filelock import FileLock, Timeout
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from vggsearch.errors import IndexDamaged, IndexExists, IndexLocked
+from vggsearch.errors import IndexDamaged, IndexExists, SpecMismatch
 from vggsearch.extract import Embedded
 from vggsearch.model.engine import Engine
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.photos import PhotoFile, Skipped
 from vggsearch.places import MANIFEST
-from vggsearch.store.files import TEMPORARY
-from vggsearch.store.manifest import Manifest, Part, SearchSide, read_manifest, write_manifest
-from vggsearch.store.parts import read_columns, read_embeddings, read_skipped, write_part, write_skipped
+from vggsearch.store.compaction import Group, is_due, is_kept, plan_groups
+from vggsearch.store.files import TEMPORARY, FileHash, flush_directory, write_folder_atomically, writing_to
+from vggsearch.store.lock import only_writer
+from vggsearch.store.manifest import Manifest, Part, SearchSide, part_name, read_manifest, write_manifest
+from vggsearch.store.parts import (
+    SKIPPED,
+    Origin,
+    embeddings_in,
+    merge_parts,
+    read_columns,
+    read_part,
+    read_skipped,
+    write_part,
+    write_skipped,
+)
 
 EMBEDDINGS = "embeddings"
 SEARCH = "search"
-SKIPPED = "skipped.parquet"
-LOCK = "writer.lock"
-HOLDER = "writer.txt"
+SKIPPED_NEXT = "skipped.next.parquet"  # becomes skipped.parquet once the manifest that knows it is there
+
+Read = TypeVar("Read")
 
 
 class Store:
     """Photos, their facts and embeddings in one directory.
 
     A store shows the state it was opened with; `refresh` moves it to the last committed one. Rows are the live
-    photos, part after part, in the order of each part.
+    photos, part after part, in the order of each part. A writer removes the files of states that are over, so
+    whatever is read from files goes through `read_whole`.
     """
 
     def __init__(self, directory: Path, manifest: Manifest) -> None:
         self.directory = directory
         self.manifest = manifest
+        self._seen = _identity(directory / MANIFEST)
 
     @classmethod
     def create(cls, directory: Path, spec: EmbeddingSpec, weights_file: Path | None = None) -> "Store":
@@ -47,7 +60,10 @@ class Store:
         if directory.exists() and any(directory.iterdir()):
             what = "an index already" if (directory / MANIFEST).exists() else "not empty and not an index"
             raise IndexExists(f"{directory} is {what}. Name another place with --index.")
-        (directory / EMBEDDINGS).mkdir(parents=True, exist_ok=True)
+        with writing_to(directory):
+            for folder in (EMBEDDINGS, SEARCH):
+                (directory / folder).mkdir(parents=True, exist_ok=True)
+            flush_directory(directory.parent)
         manifest = Manifest(spec, str(weights_file.resolve()) if weights_file is not None else None)
         write_manifest(directory, manifest)
         return cls(directory, manifest)
@@ -55,7 +71,10 @@ class Store:
     @classmethod
     def open(cls, directory: Path) -> "Store":
         """Open the store in `directory`. Raises IndexMissing, IndexFormatError or IndexDamaged."""
-        return cls(directory, read_manifest(directory))
+        seen = _identity(directory / MANIFEST)
+        store = cls(directory, read_manifest(directory))
+        store._seen = seen  # as it was before reading: a commit in between is then seen as one
+        return store
 
     @property
     def spec(self) -> EmbeddingSpec:
@@ -66,9 +85,37 @@ class Store:
         """How many photos are live."""
         return self.manifest.rows
 
+    @property
+    def is_current(self) -> bool:
+        """Whether nothing was committed since this state was read; it costs one look at the manifest's age."""
+        return self._seen is not None and self._seen == _identity(self.directory / MANIFEST)
+
     def refresh(self) -> None:
-        """Move to the last committed state."""
-        self.manifest = read_manifest(self.directory)
+        """Move to the last committed state. Raises SpecMismatch where the index was made anew, of another spec."""
+        if self.is_current:
+            return
+        latest = Store.open(self.directory)
+        if latest.spec != self.spec:
+            raise SpecMismatch(
+                f"{self.directory} was made anew: it held embeddings of {self.spec}, now of {latest.spec}. Open it "
+                "again."
+            )
+        self.manifest, self._seen = latest.manifest, latest._seen
+
+    def replace_manifest(self, manifest: Manifest) -> None:
+        """Commit a state; only the one writer may."""
+        write_manifest(self.directory, manifest)
+        self.manifest, self._seen = manifest, _identity(self.directory / MANIFEST)
+
+    def read_whole(self, read: Callable[[], Read]) -> Read:
+        """Return what `read` makes of one state; if a commit removes its files meanwhile, of a newer one."""
+        while True:
+            try:
+                return read()
+            except IndexDamaged:
+                if self.is_current:
+                    raise
+            self.refresh()
 
     def paths(self) -> list[str]:
         """Return the paths of the live photos, in row order."""
@@ -87,43 +134,69 @@ class Store:
     def embeddings(self) -> Iterator[NDArray[np.float16]]:
         """Yield the live embeddings part by part: float16 (rows, dim), together in row order."""
         for part in self.manifest.parts:
-            numbers = read_embeddings(self._part_path(part), self.spec.dim)
-            self._check_rows(part, len(numbers))
+            numbers = embeddings_in(self.read_part(part))
             yield numbers[self.live_rows(part)] if part.dead else numbers
+
+    def read_part(self, part: Part) -> pa.Table:
+        """Return a part whole, dead rows too. Raises IndexDamaged."""
+        table = read_part(self.part_path(part), self.spec.dim)
+        self._check_rows(part, table.num_rows)
+        return table
 
     def skipped(self) -> dict[str, Skipped]:
         """Return the files that could not be used, by path."""
-        return {skipped.path: skipped for skipped in read_skipped(self.directory / SKIPPED)}
+        path = self.skipped_file()
+        return {skipped.path: skipped for skipped in read_skipped(path)} if path is not None else {}
 
-    def search_directory(self, fingerprint: str) -> Path:
-        """Return where the FAISS files of the state with this fingerprint are, or would be."""
-        return self.directory / SEARCH / fingerprint[:16]
+    def skipped_file(self) -> Path | None:
+        """Return where the list of skipped files is, None where nothing was ever skipped. Raises IndexDamaged.
+
+        A commit that was cut short leaves it under the name it had until then.
+        """
+        known = self.manifest.skipped
+        if known is None:
+            return None
+        following = self.directory / SKIPPED_NEXT
+        if following.exists() and FileHash.of(following).sha256 == known.sha256:
+            return following
+        return known.check(self.directory)
+
+    def search_directory(self) -> Path | None:
+        """Return where the search side of this state is, None where there is none. Raises IndexDamaged.
+
+        Only the sizes of its files are checked, so that opening a large one is quick; `verify` reads them.
+        """
+        side = self.manifest.fresh_search
+        if side is None:
+            return None
+        directory = self.directory / SEARCH / side.name
+        for file in side.files:
+            file.check_size(directory)
+        return directory
+
+    def leftovers(self) -> list[Path]:
+        """Return the files and folders that no state needs: of runs that crashed, and of states that are over."""
+        directory, manifest = self.directory, self.manifest
+        parts = {part.name for part in manifest.parts}
+        side = manifest.search.name if manifest.search else None
+        return [
+            *(path for path in sorted((directory / EMBEDDINGS).glob("part-*")) if path.name not in parts),
+            *(path for path in sorted((directory / SEARCH).glob("*")) if path.name != side),
+            *sorted(directory.glob(f"*{TEMPORARY}")),
+            *(directory.glob(SKIPPED) if manifest.skipped is None else ()),
+        ]
 
     @property
     def bytes(self) -> int:
         """Size on disk, in bytes."""
-        return sum(path.stat().st_size for path in self.directory.rglob("*") if path.is_file())
+        return sum(size_of(path) for path in self.directory.rglob("*"))
 
     @contextmanager
     def writing(self) -> Iterator["StoreWriter"]:
-        """Become the one writer. Raises IndexLocked where another process is.
-
-        The lock is the operating system's, so it ends with its process, however that ends.
-        """
-        lock = FileLock(self.directory / LOCK, timeout=0)
-        holder = self.directory / HOLDER
-        try:
-            lock.acquire()
-        except Timeout as error:
-            who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
-            raise IndexLocked(f"{self.directory} is being written by {who}. Wait for it, or stop it.") from error
-        try:
-            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        """Become the one writer. Raises IndexLocked where another process is, IndexNotWritable."""
+        with only_writer(self.directory):
             self.refresh()
             yield StoreWriter(self)
-        finally:
-            holder.unlink(missing_ok=True)
-            lock.release()
 
     def live_rows(self, part: Part) -> list[int]:
         """Return the positions in the part of the rows that still count."""
@@ -132,16 +205,18 @@ class Store:
 
     def column(self, part: Part, name: str) -> list[Any]:
         """Return one column of a part, live rows only."""
-        values = read_columns(self._part_path(part), [name]).column(name).to_pylist()
+        values = read_columns(self.part_path(part), [name]).column(name).to_pylist()
         self._check_rows(part, len(values))
         return [values[row] for row in self.live_rows(part)] if part.dead else values
 
-    def _part_path(self, part: Part) -> Path:
-        return self.directory / EMBEDDINGS / part.name
+    def part_path(self, part: Part) -> Path:
+        """Return where a part is. Raises IndexDamaged where it is missing or of another size."""
+        return part.check_size(self.directory / EMBEDDINGS)
 
     def _check_rows(self, part: Part, rows: int) -> None:
         if rows != part.rows:
-            raise IndexDamaged(f"{self._part_path(part)} has {rows} rows, the manifest says {part.rows}.")
+            path = self.directory / EMBEDDINGS / part.name
+            raise IndexDamaged(path, f"has {rows:,} rows, the manifest says {part.rows:,}")
 
 
 class StoreWriter:
@@ -150,36 +225,47 @@ class StoreWriter:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._clean()
-        self._rows = {
+        self._rows = self._locate()
+
+    def _locate(self) -> dict[str, tuple[str, int]]:
+        return {
             path: (part.name, row)
-            for part in store.manifest.parts
-            for path, row in zip(store.column(part, "path"), store.live_rows(part), strict=True)
+            for part in self._store.manifest.parts
+            for path, row in zip(self._store.column(part, "path"), self._store.live_rows(part), strict=True)
         }
 
-    def commit(self, added: Sequence[Embedded], gone: Collection[str] = (), engine: Engine | None = None) -> None:
+    def commit(
+        self,
+        added: Sequence[Embedded],
+        gone: Collection[str] = (),
+        engine: Engine | None = None,
+        skipped: Mapping[str, Skipped] | None = None,
+    ) -> None:
         """Add photos, replacing those of the same path, and drop the `gone` paths, in one step.
 
-        `engine` made the embeddings; without it, nothing can be added.
+        `engine` made the embeddings; without it, nothing can be added. `skipped` replaces the list of files that
+        could not be used.
         """
         manifest = self._store.manifest
         new_paths = [photo.file.path for photo in added]
         dead: dict[str, set[int]] = {}
         for path in {*gone, *new_paths} & self._rows.keys():
-            part_name, row = self._rows[path]
-            dead.setdefault(part_name, set()).add(row)
-        if not added and not dead:
-            return
+            name, row = self._rows[path]
+            dead.setdefault(name, set()).add(row)
         changed = manifest.without_rows(dead)
-        part_name = f"part-{manifest.next_part:06}.parquet"
+        name = part_name(manifest.next_part)
         if added:
             if engine is None:
                 raise ValueError("photos to add, but no engine named that embedded them")
-            part = self._write_part(part_name, added, engine)
+            part = self._write_part(name, added, engine)
             changed = replace(changed, parts=(*changed.parts, part), next_part=manifest.next_part + 1)
-        self._replace(changed)
+        if skipped is not None and skipped != self._store.skipped():
+            changed = replace(changed, skipped=self._write_skipped(skipped))
+        if changed != manifest:
+            self._replace(changed)
         for path in gone:
             self._rows.pop(path, None)
-        self._rows.update((path, (part_name, row)) for row, path in enumerate(new_paths))
+        self._rows.update((path, (name, row)) for row, path in enumerate(new_paths))
 
     def set_root(self, root: Path) -> None:
         """Remember the photo folder, relative to the index so that the two can move together."""
@@ -187,39 +273,102 @@ class StoreWriter:
         if text != self._store.manifest.root:
             self._replace(replace(self._store.manifest, root=text))
 
-    def set_skipped(self, skipped: Mapping[str, Skipped]) -> None:
-        """Replace the list of files that could not be used."""
-        if skipped != self._store.skipped():
-            write_skipped(self._store.directory / SKIPPED, skipped.values())
-
-    def set_search(self, recipe: str) -> None:
-        """Name the search side that belongs to the present state, and remove those of earlier ones."""
-        fingerprint = self._store.manifest.fingerprint
-        self._replace(replace(self._store.manifest, search=SearchSide(recipe, fingerprint)))
+    def set_search(self, recipe: str, save: Callable[[Path], None]) -> None:
+        """Let `save` fill a folder with the search side of the present state; remove those of earlier ones."""
+        folder = self._store.directory / SEARCH
+        numbers = [int(path.name) for path in folder.glob("*") if path.name.isdecimal()]
+        name = f"{max(numbers, default=0) + 1:06}"  # never one in use: a reader may have it mapped
+        files = write_folder_atomically(folder / name, save)
+        manifest = self._store.manifest
+        self._replace(replace(manifest, search=SearchSide(recipe, manifest.fingerprint, name, files)))
         self._clean()
 
+    def compact(self, *, only_if_due: bool = False) -> tuple[int, int]:
+        """Merge neighbouring small parts and leave out dead rows; return how many parts there were, and are.
+
+        Rows and their order stay, and so does the search side. Memory is that of one merged part.
+        """
+        manifest = self._store.manifest
+        groups = plan_groups(manifest)
+        before = len(manifest.parts)
+        if all(map(is_kept, groups)) or (only_if_due and not is_due(manifest, groups)):
+            return before, before
+        parts: list[Part] = []
+        number = manifest.next_part
+        for group in groups:
+            if is_kept(group):
+                parts.extend(group)
+            else:
+                parts.append(self._merge(part_name(number), group))
+                number += 1
+        changed = replace(manifest, parts=tuple(parts), next_part=number)
+        if manifest.fresh_search is not None:
+            changed = replace(changed, search=replace(manifest.fresh_search, fingerprint=changed.fingerprint))
+        self._replace(changed)
+        self._rows = self._locate()
+        self._clean()
+        return before, len(parts)
+
     def _replace(self, manifest: Manifest) -> None:
-        write_manifest(self._store.directory, manifest)
-        self._store.manifest = manifest
+        self._store.replace_manifest(manifest)
+        self._settle_skipped()
 
     def _write_part(self, name: str, added: Sequence[Embedded], engine: Engine) -> Part:
         path = self._store.directory / EMBEDDINGS / name
-        sha256 = write_part(path, added, self._store.spec.dim)
-        return Part(name, len(added), path.stat().st_size, sha256, engine.name, engine.precision)
+        write_part(path, added, Origin(self._store.spec, engine.name, engine.precision))
+        file = FileHash.of(path)
+        return Part(name, file.bytes, file.sha256, len(added), engine.name, engine.precision)
+
+    def _merge(self, name: str, group: Group) -> Part:
+        path, first = self._store.directory / EMBEDDINGS / name, group[0]
+        rows = [self._store.live_rows(part) for part in group]
+        sources = [(self._store.part_path(part), live) for part, live in zip(group, rows, strict=True)]
+        merge_parts(path, sources, Origin(self._store.spec, first.engine, first.precision))
+        file = FileHash.of(path)
+        return Part(name, file.bytes, file.sha256, sum(map(len, rows)), first.engine, first.precision)
+
+    def _write_skipped(self, skipped: Mapping[str, Skipped]) -> FileHash:
+        path = self._store.directory / SKIPPED_NEXT
+        write_skipped(path, skipped.values())
+        return replace(FileHash.of(path), name=SKIPPED)
+
+    def _settle_skipped(self) -> None:
+        """Give the list of skipped files its name, if the manifest knows it; else it is of a run that crashed."""
+        following = self._store.directory / SKIPPED_NEXT
+        if not following.exists():
+            return
+        if self._store.skipped_file() == following:
+            os.replace(following, following.with_name(SKIPPED))
+            flush_directory(self._store.directory)
+        else:
+            following.unlink()
 
     def _clean(self) -> None:
-        """Remove what no manifest names: parts of a run that crashed, temporary files, old search sides."""
-        directory, manifest = self._store.directory, self._store.manifest
-        named = {part.name for part in manifest.parts}
-        for path in (directory / EMBEDDINGS).glob("part-*"):
-            if path.name not in named:
-                path.unlink()
-        for path in directory.glob(f"*{TEMPORARY}"):
-            path.unlink()
-        current = self._store.search_directory(manifest.search.fingerprint) if manifest.search else None
-        for path in (directory / SEARCH).glob("*"):
-            if path != current:
-                shutil.rmtree(path)
+        """Remove what no manifest names. What cannot be removed now, Windows' mapped files, is the next one's."""
+        self._settle_skipped()
+        for path in self._store.leftovers():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    path.unlink()
+
+
+def size_of(path: Path) -> int:
+    """Return a file's size in bytes; 0 for a folder, and for a file that a writer has just removed."""
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except FileNotFoundError:
+        return 0
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes whenever a file is replaced; None where there is none."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _relative(root: Path, directory: Path) -> str:

@@ -1,0 +1,140 @@
+"""Every byte of an index: whatever is flipped or cut off is told by verify, or changes nothing."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.fakes import FakeEngine, picture, save_photo
+from tests.make_golden_index import SMALL_SPEC
+from vggsearch.errors import VggsearchError
+from vggsearch.image_index import ImageIndex
+from vggsearch.store.store import Store
+from vggsearch.verify import verify
+
+POSITIONS = 600  # over all files
+
+
+@dataclass(frozen=True)
+class Content:
+    """All that an index answers."""
+
+    rows: list[dict[str, object]]
+    skipped: list[object]
+    root: Path | None
+    matches: tuple[object, ...]
+
+
+def content(directory: Path) -> Content:
+    with ImageIndex.open(directory, engine=FakeEngine(SMALL_SPEC.dim)) as index:
+        store = index._store
+        rows = [
+            row
+            for part in store.manifest.parts
+            for row in store.read_part(part).take(store.live_rows(part)).to_pylist()
+        ]
+        return Content(rows, list(index.skipped()), index.root, index.query(picture(2), count=100).matches)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small index with three parts, dead rows, skipped files and a search side."""
+    folder = tmp_path_factory.mktemp("corruption")
+    photos = folder / "photos"
+    (photos).mkdir()
+    for seed in range(3):
+        (photos / f"broken{seed}.jpg").write_bytes(b"\xff\xd8\xff")
+    Store.create(folder / "index", SMALL_SPEC)
+    with ImageIndex.open(folder / "index", engine=FakeEngine(SMALL_SPEC.dim)) as index:
+        for number in range(3):
+            for seed in range(number * 4, number * 4 + 4):
+                save_photo(photos / f"{seed}.jpg", seed, size=(64, 48))
+            (photos / f"{number * 4 - 1}.jpg").unlink(missing_ok=True)
+            index.update(photos)
+    return folder / "index"
+
+
+def files_of(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.rglob("*") if path.is_file() and path.stat().st_size)
+
+
+def is_told(directory: Path) -> bool:
+    try:
+        return not verify(directory).is_whole
+    except VggsearchError:
+        return True  # a newer format, for one
+
+
+def flips(size: int, count: int) -> Iterator[tuple[int, int]]:
+    """Yield positions spread evenly over a file, both ends among them, each with a mask to flip it by."""
+    for number, position in enumerate(np.linspace(0, size - 1, min(count, size)).astype(int)):
+        yield int(position), (1 << number % 8) if number % 3 else 0xFF
+
+
+def test_a_flipped_byte_anywhere_is_told_or_changes_nothing(whole: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "index"
+    shutil.copytree(whole, directory)
+    assert verify(directory).findings == ()
+    expected = content(whole)
+    assert len(expected.rows) == 10
+    files = files_of(directory)
+    assert {path.suffix for path in files} == {".json", ".parquet", ".faiss", ".npy"}
+    tried, harmless = 0, []
+    for path in files:
+        data = path.read_bytes()
+        for position, mask in flips(len(data), POSITIONS // len(files) + 1):
+            changed = bytearray(data)
+            changed[position] ^= mask
+            path.write_bytes(changed)
+            tried += 1
+            if not is_told(directory):
+                harmless.append((path.name, position))
+                assert content(directory) == expected, (path.name, position, mask)
+        path.write_bytes(data)
+    assert tried >= 500
+    assert {name for name, _ in harmless} <= {"manifest.json"}  # white space between its fields
+    assert len(harmless) < tried / 100
+
+
+def test_a_file_cut_short_or_missing_is_told(whole: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "index"
+    shutil.copytree(whole, directory)
+    for path in files_of(directory):
+        data = path.read_bytes()
+        for length in {0, 1, len(data) // 3, len(data) // 2, len(data) - 9, len(data) - 2}:
+            path.write_bytes(data[:length])
+            assert is_told(directory), (path.name, length)
+        path.unlink()
+        assert is_told(directory), path.name
+        path.write_bytes(data + b"\0")
+        assert is_told(directory), path.name
+        path.write_bytes(data)
+    assert not is_told(directory)
+
+
+def test_whatever_byte_is_flipped_repair_leaves_a_whole_index_that_an_update_completes(
+    whole: Path, tmp_path: Path
+) -> None:
+    expected = content(whole)
+    shutil.copytree(whole.parent / "photos", tmp_path / "photos")
+    for number, name in enumerate(str(path.relative_to(whole)) for path in files_of(whole)):
+        directory = tmp_path / f"index{number}"
+        shutil.copytree(whole, directory)
+        data = bytearray((directory / name).read_bytes())
+        data[len(data) // 2] ^= 0x10
+        (directory / name).write_bytes(data)
+        assert is_told(directory), name
+        assert verify(directory, repair=True).is_repaired
+        assert verify(directory).findings == (), name
+        with ImageIndex.open(directory, engine=FakeEngine(SMALL_SPEC.dim)) as index:
+            index.update(tmp_path / "photos", moved=True)
+        after = content(directory)
+        assert sorted(after.rows, key=by_path) == sorted(expected.rows, key=by_path), name
+        assert (after.skipped, after.matches) == (expected.skipped, expected.matches), name
+
+
+def by_path(row: dict[str, object]) -> str:
+    return str(row["path"])
