@@ -16,7 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fakes import FAKE_SPEC, FakeEngine
-from vggsearch.errors import IndexDamaged, IndexExists, IndexFormatError, IndexLocked, IndexMissing, IndexNotWritable
+from vggsearch.errors import (
+    IndexDamaged,
+    IndexExists,
+    IndexFormatError,
+    IndexLocked,
+    IndexMissing,
+    IndexNotWritable,
+)
 from vggsearch.extract import Embedded
 from vggsearch.photos import PhotoFile, Skipped
 from vggsearch.store.manifest import checksum

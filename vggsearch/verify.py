@@ -1,5 +1,6 @@
 """Check every byte of an index, and drop what is damaged so that the next update makes it again."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from vggsearch.errors import IndexDamaged, IndexMissing
 from vggsearch.index.flat import FlatIndex
-from vggsearch.photos import PhotoFile
+from vggsearch.photos import PhotoFile, Skipped
 from vggsearch.places import MANIFEST
 from vggsearch.search import renew_search_side
 from vggsearch.store.lock import only_writer
@@ -151,6 +152,7 @@ class _Check:
     is_skipped_lost: bool = False
     is_search_lost: bool = False
     rows: dict[str, tuple[Part, int]] = field(default_factory=dict)
+    skipped: dict[str, Skipped] = field(default_factory=dict)
 
     @property
     def manifest(self) -> Manifest:
@@ -191,7 +193,9 @@ class _Check:
                 raise IndexDamaged(path, f"has {part.rows:,} rows, but row {max(part.dead):,} is listed as dead")
         except IndexDamaged as error:
             self.lost_parts.add(part.name)
-            self.tell(error, DROP_PHOTOS, self.salvaged(path, part))
+            photos = self.salvaged(path, part)
+            which = f"{part.rows - len(part.dead):,} photos" + ("" if photos else ", which cannot be named")
+            self.tell(IndexDamaged(path, f"{error.problem}; it holds {which}"), DROP_PHOTOS, photos)
             return
         paths = table.column("path").to_pylist()
         self.check_lengths(path, part, paths, embeddings_in(table))
@@ -233,7 +237,7 @@ class _Check:
 
     def check_skipped(self) -> None:
         try:
-            skipped = self.store.skipped()
+            skipped = self.skipped = self.store.skipped()
         except IndexDamaged as error:
             self.is_skipped_lost = True
             self.tell(error, DROP_SKIPPED)
@@ -279,9 +283,9 @@ class _Check:
         if leftovers:
             size = sum(size_of(file) for path in leftovers for file in (path, *path.rglob("*")))
             yield f"{len(leftovers):,} leftover files, {size:,} bytes: the next vggsearch index removes them"
-        if self.manifest.root is not None and not self.is_skipped_lost:
-            root = self.store.directory / self.manifest.root
-            gone = sum(not (root / path).exists() for path in self.store.skipped()) if root.is_dir() else 0
+        root = self.store.directory / (self.manifest.root or "no folder yet")
+        if root.is_dir():
+            gone = sum(not os.path.lexists(root / path) for path in self.skipped)
             if gone:
                 yield f"{gone:,} skipped files are no longer there: the next vggsearch index forgets them"
 

@@ -91,10 +91,11 @@ def read_part(path: Path, dim: int) -> pa.Table:
     return table
 
 
-def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
-    """Return some columns of a part or of the skipped file. Raises IndexDamaged where it cannot be read."""
+def read_columns(path: Path, columns: Sequence[str], data: bytes | None = None) -> pa.Table:
+    """Return some columns of a Parquet file, or of its `data`. Raises IndexDamaged where it cannot be read."""
+    source = path if data is None else pa.BufferReader(data)
     try:
-        table = pq.read_table(path, columns=list(columns), page_checksum_verification=True, memory_map=True)
+        table = pq.read_table(source, columns=list(columns), page_checksum_verification=True, memory_map=True)
     except FileNotFoundError as error:
         raise IndexDamaged(path, "is missing, though the manifest lists it") from error
     except (OSError, pa.ArrowException) as error:
@@ -131,9 +132,9 @@ def write_skipped(path: Path, skipped: Iterable[Skipped]) -> None:
     _write(path, pa.table(columns, schema=SKIPPED_SCHEMA))
 
 
-def read_skipped(path: Path) -> Iterator[Skipped]:
-    """Yield the files that could not be used, in path order."""
-    for row in read_columns(path, SKIPPED_SCHEMA.names).to_pylist():
+def read_skipped(path: Path, data: bytes) -> Iterator[Skipped]:
+    """Yield the files that could not be used, in path order, from the bytes of the file `path`."""
+    for row in read_columns(path, SKIPPED_SCHEMA.names, data).to_pylist():
         yield Skipped(**row)
 
 

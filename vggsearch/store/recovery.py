@@ -66,6 +66,6 @@ def _superseded(directory: Path, parts: list[Part]) -> dict[str, set[int]]:
 def _skipped(directory: Path) -> FileHash | None:
     path = directory / SKIPPED
     try:
-        return FileHash.of(path) if list(read_skipped(path)) else None
-    except IndexDamaged:
+        return FileHash.of(path) if any(read_skipped(path, path.read_bytes())) else None
+    except (FileNotFoundError, IndexDamaged):
         return None

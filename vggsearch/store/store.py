@@ -1,5 +1,6 @@
 """The store: live photos and their embeddings, read by anyone, changed by one writer at a time."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -144,22 +145,22 @@ class Store:
         return table
 
     def skipped(self) -> dict[str, Skipped]:
-        """Return the files that could not be used, by path."""
-        path = self.skipped_file()
-        return {skipped.path: skipped for skipped in read_skipped(path)} if path is not None else {}
-
-    def skipped_file(self) -> Path | None:
-        """Return where the list of skipped files is, None where nothing was ever skipped. Raises IndexDamaged.
-
-        A commit that was cut short leaves it under the name it had until then.
-        """
+        """Return the files that could not be used, by path. Raises IndexDamaged."""
         known = self.manifest.skipped
         if known is None:
-            return None
-        following = self.directory / SKIPPED_NEXT
-        if following.exists() and FileHash.of(following).sha256 == known.sha256:
-            return following
-        return known.check(self.directory)
+            return {}
+        data = self._skipped_bytes(known)
+        return {skipped.path: skipped for skipped in read_skipped(self.directory / SKIPPED, data)}
+
+    def _skipped_bytes(self, known: FileHash) -> bytes:
+        """Read the list where it is, or, if its commit is not over or was cut short, where it was written."""
+        while True:
+            for path in (self.directory / SKIPPED_NEXT, self.directory / SKIPPED):
+                with suppress(FileNotFoundError):
+                    data = path.read_bytes()
+                    if hashlib.sha256(data).hexdigest() == known.sha256:
+                        return data
+            known.check(self.directory)  # says what is wrong, unless it got its name just now
 
     def search_directory(self) -> Path | None:
         """Return where the search side of this state is, None where there is none. Raises IndexDamaged.
@@ -337,7 +338,8 @@ class StoreWriter:
         following = self._store.directory / SKIPPED_NEXT
         if not following.exists():
             return
-        if self._store.skipped_file() == following:
+        known = self._store.manifest.skipped
+        if known is not None and FileHash.of(following).sha256 == known.sha256:
             os.replace(following, following.with_name(SKIPPED))
             flush_directory(self._store.directory)
         else:

@@ -1,0 +1,107 @@
+"""Every format ever written opens, answers as it did, and becomes the present one when it is written to."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.fakes import FakeEngine, save_photo
+from tests.make_golden_index import DATA, SMALL_SPEC, answers
+from vggsearch.errors import IndexDamaged, IndexFormatError
+from vggsearch.image_index import ImageIndex
+from vggsearch.store.manifest import FORMAT, read_manifest
+from vggsearch.verify import verify
+
+FORMATS = range(1, FORMAT + 1)
+
+
+@pytest.fixture(params=FORMATS)
+def golden(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A copy of the golden index of each format."""
+    directory = tmp_path / f"format-{request.param}"
+    shutil.copytree(DATA / directory.name, directory)
+    return directory
+
+
+def expected(golden: Path) -> dict[str, object]:
+    found: dict[str, object] = json.loads((DATA / f"{golden.name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def snapshot(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def assert_same(found: dict[str, object], wanted: dict[str, object]) -> None:
+    assert (found["paths"], found["skipped"]) == (wanted["paths"], wanted["skipped"])
+    for (path, similarity), (wanted_path, wanted_similarity) in zip(found["query"], wanted["query"], strict=True):  # type: ignore[call-overload]
+        assert path == wanted_path
+        assert similarity == pytest.approx(wanted_similarity, abs=2e-3)  # decoders and resizing differ a little
+
+
+def test_there_is_a_golden_index_of_every_format() -> None:
+    assert {path.name for path in DATA.glob("format-*") if path.is_dir()} == {f"format-{n}" for n in FORMATS}
+    assert sum(path.stat().st_size for path in DATA.rglob("*") if path.is_file()) < 100_000
+
+
+def test_a_golden_index_answers_as_it_did_and_is_not_touched(golden: Path) -> None:
+    before = snapshot(golden)
+    with ImageIndex.open(golden, engine=FakeEngine(SMALL_SPEC.dim)) as index:
+        assert_same(answers(index), expected(golden))
+        assert index.info().photos == 4
+    assert verify(golden).findings == ()
+    assert snapshot(golden) == before
+
+
+def test_the_next_update_writes_the_present_format(golden: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    save_photo(photos / "new.jpg", 12, size=(64, 48))
+    with ImageIndex.open(golden, engine=FakeEngine(SMALL_SPEC.dim)) as index:
+        report = index.update(photos, allow_empty=True)
+    assert (report.indexed, report.gone) == (1, 4)
+    assert json.loads((golden / "manifest.json").read_text())["format"] == FORMAT
+    assert read_manifest(golden).fresh_search is not None
+    assert verify(golden).findings == ()
+
+
+def test_an_unchanged_old_index_is_brought_up_without_the_network(golden: Path, tmp_path: Path) -> None:
+    engine = FakeEngine(SMALL_SPEC.dim)
+    with ImageIndex.open(golden, engine=engine) as index:
+        with index._store.writing() as writer:
+            writer.compact()
+        assert_same(answers(index), expected(golden))
+    assert json.loads((golden / "manifest.json").read_text())["format"] == FORMAT
+    assert len(read_manifest(golden).parts) == 1
+    assert engine.pictures == 1  # the query
+    assert verify(golden).findings == ()
+
+
+def test_a_newer_format_is_refused_with_advice_and_not_touched(golden: Path) -> None:
+    manifest = golden / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": FORMAT + 1, "what": "ever"}))
+    before = snapshot(golden)
+    for attempt in (ImageIndex.open, verify):
+        with pytest.raises(
+            IndexFormatError, match=rf"format {FORMAT + 1}; .* formats 1 to {FORMAT}. Update vggsearch"
+        ):
+            attempt(golden)
+    with pytest.raises(IndexFormatError):
+        verify(golden, repair=True)
+    assert {**snapshot(golden), "writer.lock": b""} == {**before, "writer.lock": b""}
+
+
+@pytest.mark.parametrize("format", [0, -1, None, "2", 1.5])
+def test_no_format_at_all_is_damage(golden: Path, format: object) -> None:
+    manifest = golden / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": format}))
+    with pytest.raises(IndexDamaged, match="its format is"):
+        read_manifest(golden)
+
+
+def test_a_later_manifest_cannot_pass_for_format_1(tmp_path: Path) -> None:
+    shutil.copytree(DATA / f"format-{FORMAT}", tmp_path / "x")
+    manifest = tmp_path / "x" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(f'"format": {FORMAT}', '"format": 1'))
+    with pytest.raises(IndexDamaged, match="checksum of a later one"):
+        read_manifest(tmp_path / "x")
