@@ -139,6 +139,70 @@ def test_model_marks_the_cut_and_counts_the_parameters() -> None:
     assert next(line for line in lines if line.startswith("whole network")).split()[2] == "138,357,544"
 
 
+def damage_a_part(index: Path) -> None:
+    part = next((index / "embeddings").iterdir())
+    data = bytearray(part.read_bytes())
+    data[len(data) // 2] ^= 1
+    part.write_bytes(data)
+
+
+def test_verify_says_that_an_index_is_whole(indexed: Path) -> None:
+    done = run("verify")
+    assert done.exit_code == 0
+    assert re.fullmatch(r"indexes/photos: whole; 6 photos, 1 part, [\d.]+ kB read in [\d.]+ s\n", done.stdout)
+    assert json.loads(run("verify", "--format", "json").stdout)["findings"] == []
+    assert run("verify", "--format", "paths").stdout == "\n"
+
+
+def test_verify_tells_damage_in_every_format_and_repair_mends_it(indexed: Path) -> None:
+    damage_a_part(Path("indexes/photos"))
+    done = run("verify")
+    assert done.exit_code == 1
+    lines = done.stdout.splitlines()
+    assert re.fullmatch(
+        r"embeddings/part-000001.parquet has sha256 \w{12}\.\.\., the manifest says \w{12}\.\.\.; "
+        r"it holds 6 photos: vggsearch verify --repair drops these photos, "
+        r"and vggsearch index takes them in again\.",
+        lines[0],
+    )
+    assert [line.strip() for line in lines[1:7]] == run("verify", "--format", "paths").stdout.splitlines()
+    assert lines[-1].startswith("indexes/photos: damaged, 1 problem; 6 photos, 1 part")
+    told = json.loads(run("verify", "--format", "json").stdout)
+    assert (told["is_whole"], told["is_repaired"], len(told["findings"][0]["photos"])) == (False, False, 6)
+    assert json.loads(run("verify", "--format", "jsonl").stdout) == told["findings"][0]
+    assert (
+        next(csv.DictReader(io.StringIO(run("verify", "--format", "csv").stdout)))["file"]
+        == told["findings"][0]["file"]
+    )
+    repaired = run("verify", "--repair")
+    assert repaired.exit_code == 0
+    assert "these photos were dropped; vggsearch index takes them in again." in repaired.stdout
+    assert "indexes/photos: 1 problem repaired; 0 photos, 0 parts" in repaired.stdout
+    assert run("index", "photos").stdout.startswith("6 indexed, 0 unchanged")
+    assert run("verify").exit_code == 0
+
+
+def test_verify_mends_an_index_whose_manifest_is_lost(indexed: Path) -> None:
+    Path("indexes/photos/manifest.json").write_bytes(b"\0")
+    asked = run("query", "photos/summer/0.jpg")
+    assert asked.exit_code == 1
+    assert re.fullmatch(
+        r"Error: indexes/photos/manifest.json is damaged \(.*\)\. Mend the index: vggsearch verify --repair\n",
+        asked.stderr,
+    )
+    assert run("verify").exit_code == 1
+    assert run("verify", "--repair").exit_code == 0
+    assert run("index", "photos").stdout.startswith("0 indexed, 6 unchanged")
+
+
+def test_index_merges_parts_when_asked(indexed: Path) -> None:
+    save_photo(indexed / "new.jpg", 33)
+    run("index", "photos")
+    done = run("index", "photos", "--compact")
+    assert "2 parts were merged into 1." in done.stderr
+    assert json.loads(run("info", "--format", "json").stdout)["parts"] == 1
+
+
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [

@@ -344,13 +344,21 @@ class ImageIndex:
                 raise PhotosError(f"{self.directory} has no photo folder yet: name one.")
             return known
         root = Path(folder)
-        if known is not None and not moved and root.resolve() != known.resolve():
+        if known is not None and not moved and not _is_same_folder(root, known):
             raise PhotosError(
                 f"{self.directory} is the index of {known}, not of {root}: updating it would drop its "
                 f"{len(self):,} photos. Name another index with --index, or, if these are the same photos in a "
                 "new place, say so with --moved."
             )
         return root
+
+
+def _is_same_folder(one: Path, other: Path) -> bool:
+    """Say whether two paths lead to one folder, as Photos and photos do where case does not count."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return one.resolve() == other.resolve()
 
 
 def _find_weights(store: Store, named: Path | None) -> WeightsFile:

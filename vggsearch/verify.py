@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from vggsearch.errors import IndexDamaged, IndexMissing
 from vggsearch.index.flat import FlatIndex
-from vggsearch.photos import PhotoFile, Skipped
+from vggsearch.photos import Skipped
 from vggsearch.places import MANIFEST
 from vggsearch.search import renew_search_side
 from vggsearch.store.lock import only_writer
 from vggsearch.store.manifest import Manifest, Part, write_manifest
-from vggsearch.store.parts import SKIPPED, embeddings_in, read_columns, read_origin
+from vggsearch.store.parts import SKIPPED, Table, embeddings_in, read_columns, read_origin
 from vggsearch.store.recovery import rebuild_manifest
 from vggsearch.store.store import EMBEDDINGS, SEARCH, Store, StoreWriter, size_of
 
@@ -163,12 +163,11 @@ class _Check:
         files = [*self.manifest.parts, *(side.files if side else ()), *([skipped] if skipped else ())]
         total = sum(file.bytes for file in files)
         self.progress(0, total)
+        self.read_skipped()
+        self.read(skipped.bytes if skipped else 0, total)
         for part in self.manifest.parts:
             self.check_part(part)
             self.read(part.bytes, total)
-        if skipped is not None:
-            self.check_skipped()
-            self.read(skipped.bytes, total)
         if side is not None:
             self.check_search()
             self.read(sum(file.bytes for file in side.files), total)
@@ -200,6 +199,7 @@ class _Check:
         paths = table.column("path").to_pylist()
         self.check_lengths(path, part, paths, embeddings_in(table))
         self.check_twice(path, part, paths)
+        self.check_both(part, paths, table)
 
     def salvaged(self, path: Path, part: Part) -> tuple[str, ...]:
         """Return the photos of a damaged part, if the pages with their paths are whole; else none."""
@@ -235,29 +235,30 @@ class _Check:
             keeps = ("vggsearch verify --repair keeps the newest row", "the newest row was kept")
             self.tell(IndexDamaged(path, problem), keeps, tuple(twice))
 
-    def check_skipped(self) -> None:
+    def read_skipped(self) -> None:
         try:
-            skipped = self.skipped = self.store.skipped()
+            self.skipped = self.store.skipped()
         except IndexDamaged as error:
             self.is_skipped_lost = True
             self.tell(error, DROP_SKIPPED)
-            return
-        # A photo may be live and skipped for a while: its folder cannot be read, or it changed and the run that
-        # drops it has not ended. But the very same file is one or the other.
-        live = {} if self.lost_parts else self.store.files()
-        both = [
-            path
-            for path, row in skipped.items()
-            if row.kind != "unreadable" and PhotoFile(path, row.bytes, row.mtime_ns) == live.get(path)
-        ]
-        if both:
-            for photo in both:
-                part, row = self.rows[photo]
+
+    def check_both(self, part: Part, paths: list[str], table: Table) -> None:
+        """Find files that are both live and skipped.
+
+        A photo may be both for a while: its folder cannot be read, or it changed and the run that drops it has
+        not ended. But one and the same file is one or the other.
+        """
+        both = []
+        for row in self.store.live_rows(part):
+            skipped = self.skipped.get(paths[row])
+            if skipped is None or skipped.kind == "unreadable":
+                continue
+            if (table["bytes"][row].as_py(), table["mtime_ns"][row].as_py()) == (skipped.bytes, skipped.mtime_ns):
                 self.dead.setdefault(part.name, set()).add(row)
-            listed = IndexDamaged(
-                self.store.directory / SKIPPED, f"lists {len(both):,} photos that are in the index"
-            )
-            self.tell(listed, DROP_PHOTOS, tuple(both))
+                both.append(paths[row])
+        if both:
+            problem = f"lists {len(both):,} photos that are in {part.name} too"
+            self.tell(IndexDamaged(self.store.directory / SKIPPED, problem), DROP_PHOTOS, tuple(both))
 
     def check_search(self) -> None:
         side = self.manifest.fresh_search

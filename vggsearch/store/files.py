@@ -61,7 +61,7 @@ def writing_to(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error).splitlines()[0]
+        reason = error.strerror or f"is the disk full? {str(error).splitlines()[0]}"  # numpy and FAISS do not say
         raise IndexNotWritable(
             f"{path} cannot be written ({reason}). The index is as it was last committed: make room, or allow "
             "writing, and run the same command again."

@@ -18,6 +18,7 @@ from vggsearch.store.files import write_atomically
 
 SKIPPED = "skipped.parquet"
 METADATA = b"vggsearch"
+Table = pa.Table
 SKIPPED_SCHEMA = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),

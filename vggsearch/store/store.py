@@ -59,6 +59,11 @@ class Store:
     def create(cls, directory: Path, spec: EmbeddingSpec, weights_file: Path | None = None) -> "Store":
         """Make an empty store. Raises IndexExists where there is one, or other files, already."""
         if directory.exists() and any(directory.iterdir()):
+            if not (directory / MANIFEST).exists() and any((directory / EMBEDDINGS).glob("part-*")):
+                raise IndexExists(
+                    f"{directory} has embeddings, but no {MANIFEST}. Rebuild it: vggsearch verify --repair --index "
+                    f"{directory}"
+                )
             what = "an index already" if (directory / MANIFEST).exists() else "not empty and not an index"
             raise IndexExists(f"{directory} is {what}. Name another place with --index.")
         with writing_to(directory):
@@ -190,7 +195,7 @@ class Store:
     @property
     def bytes(self) -> int:
         """Size on disk, in bytes."""
-        return sum(size_of(path) for path in self.directory.rglob("*"))
+        return sum(size_of(Path(folder) / name) for folder, _, names in os.walk(self.directory) for name in names)
 
     @contextmanager
     def writing(self) -> Iterator["StoreWriter"]:
@@ -339,11 +344,12 @@ class StoreWriter:
         if not following.exists():
             return
         known = self._store.manifest.skipped
-        if known is not None and FileHash.of(following).sha256 == known.sha256:
-            os.replace(following, following.with_name(SKIPPED))
-            flush_directory(self._store.directory)
-        else:
-            following.unlink()
+        with writing_to(following):
+            if known is not None and FileHash.of(following).sha256 == known.sha256:
+                os.replace(following, following.with_name(SKIPPED))
+                flush_directory(self._store.directory)
+            else:
+                following.unlink()
 
     def _clean(self) -> None:
         """Remove what no manifest names. What cannot be removed now, Windows' mapped files, is the next one's."""

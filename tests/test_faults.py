@@ -1,0 +1,242 @@
+"""What the world does to an index: full disks, read-only ones, no permission. One line, and it is as it was."""
+
+import errno
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from tests.fakes import FakeEngine, picture, save_photo
+from tests.make_golden_index import SMALL_SPEC
+from vggsearch.cli import cli
+from vggsearch.errors import IndexNotWritable, PhotosError
+from vggsearch.image_index import ImageIndex
+from vggsearch.index.library import faiss
+from vggsearch.store.store import Store
+from vggsearch.verify import verify
+
+IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
+
+
+def mount(*words: str) -> None:
+    done = subprocess.run(["mount", *words], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"cannot mount here: {done.stderr.strip()}")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real disk of one megabyte."""
+    if not IS_ROOT:
+        pytest.skip("only root may mount a disk")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount("-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder))
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)  # a reader may have files mapped
+
+
+def make_index(directory: Path, photos: Path) -> None:
+    for seed in range(6):
+        save_photo(photos / f"{seed}.jpg", seed, size=(64, 48))
+    Store.create(directory, SMALL_SPEC)
+    update(directory, photos)
+
+
+def update(directory: Path, photos: Path) -> None:
+    with ImageIndex.open(directory, engine=FakeEngine(SMALL_SPEC.dim)) as index:
+        index.update(photos, compact=True)
+
+
+def change(photos: Path) -> None:
+    """Give an update all there is to do: new photos, gone ones, skipped ones."""
+    for seed in range(10, 30):
+        save_photo(photos / f"{seed}.jpg", seed, size=(64, 48))
+    (photos / "0.jpg").unlink()
+    (photos / "bad.jpg").write_bytes(b"")
+
+
+def content(directory: Path) -> tuple[list[str], bytes, list[str], object]:
+    with ImageIndex.open(directory, engine=FakeEngine(SMALL_SPEC.dim)) as index:
+        numbers = np.concatenate(list(index._store.embeddings()))
+        skipped = [row.path for row in index.skipped()]
+        return index.paths(), numbers.tobytes(), skipped, index.query(picture(2), count=5).matches
+
+
+def refused(directory: Path, photos: Path) -> str | None:
+    """Update, and return what was said if it could not be written."""
+    try:
+        update(directory, photos)
+    except IndexNotWritable as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("free", range(0, 120, 12))
+def test_a_disk_that_fills_up_leaves_the_index_as_it_was_or_done(
+    small_disk: Path, tmp_path: Path, free: int
+) -> None:
+    directory, photos = small_disk / "index", tmp_path / "photos"
+    make_index(directory, photos)
+    before = content(directory)
+    change(photos)
+    with (small_disk / "filler").open("wb") as filler:
+        room = os.statvfs(small_disk)
+        filler.write(bytes(max(0, room.f_bavail * room.f_frsize - free * 1024)))
+    told = refused(directory, photos)
+    if told is None:
+        assert free > 30
+    else:
+        assert told.startswith(str(directory))
+        assert "No space left on device" in told or "is the disk full?" in told
+        assert "\n" not in told
+    after = content(directory)
+    assert after == before or len(after[0]) == 25  # nothing, or all that was committed: both are whole
+    assert verify(directory).findings == ()
+    (small_disk / "filler").unlink()
+    update(directory, photos)
+    assert len(content(directory)[0]) == 25
+    assert verify(directory).findings == ()
+    assert not [path for path in directory.rglob("*") if path.name.endswith(".tmp")]
+
+
+@dataclass
+class Failing:
+    """Makes the n-th of the calls it wraps fail, all of them together counted."""
+
+    fails_at: int
+    number: int
+    calls: int = 0
+
+    def wrap(self, real: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object, **named: object) -> object:
+            self.calls += 1
+            if self.calls == self.fails_at:
+                raise OSError(self.number, os.strerror(self.number))
+            return real(*arguments, **named)
+
+        return call
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
+def test_any_step_of_writing_may_fail(tmp_path: Path, number: int) -> None:
+    """Each call that writes fails in turn, until an update makes fewer calls than that."""
+    original, photos = tmp_path / "original", tmp_path / "photos"
+    make_index(original, photos)
+    before = content(original)
+    change(photos)
+    for fails_at in range(1, 100):
+        directory = tmp_path / f"index{fails_at}"
+        shutil.copytree(original, directory)
+        failing = Failing(fails_at, number)
+        with pytest.MonkeyPatch.context() as patched:
+            for owner, name in (
+                (os, "fsync"),
+                (os, "replace"),
+                (pq, "write_table"),
+                (np, "save"),
+                (Path, "write_text"),
+                (faiss(), "write_index"),
+            ):
+                patched.setattr(owner, name, failing.wrap(getattr(owner, name)))
+            told = refused(directory, photos)
+        if told is None:
+            break
+        assert "\n" not in told
+        after = content(directory)
+        assert after == before or len(after[0]) == 25
+        assert verify(directory).findings == ()
+        update(directory, photos)
+        assert len(content(directory)[0]) == 25
+        assert verify(directory).findings == ()
+    assert 15 < fails_at < 60
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """An index that may be read, not written: on a read-only mount for root, whom permissions do not stop."""
+    directory = tmp_path / "index"
+    make_index(directory, tmp_path / "photos")
+    if IS_ROOT:
+        mount("--bind", str(directory), str(directory))
+        mount("-o", "remount,ro,bind", str(directory))
+        yield directory
+        subprocess.run(["umount", "--lazy", directory], check=True)
+        return
+    folders = [directory, *(path for path in directory.rglob("*") if path.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    yield directory
+    for folder in folders:
+        folder.chmod(0o755)
+
+
+def test_a_read_only_index_can_be_asked_but_not_changed(read_only: Path, tmp_path: Path) -> None:
+    before = content(read_only)
+    assert len(before[0]) == 6
+    assert verify(read_only).is_whole
+    told = CliRunner().invoke(cli, ["info", "--index", str(read_only)])
+    assert told.exit_code == 0
+    change(tmp_path / "photos")
+    for write in (lambda: update(read_only, tmp_path / "photos"), lambda: verify(read_only, repair=True)):
+        with pytest.raises(IndexNotWritable, match=r"index cannot be written \((Read-only|Permission)") as raised:
+            write()
+        assert "\n" not in str(raised.value)
+    assert content(read_only) == before
+
+
+def test_the_command_says_in_one_line_that_an_index_is_read_only(read_only: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, ["index", str(tmp_path / "photos"), "--index", str(read_only)])
+    assert done.exit_code == 1
+    assert done.stderr.count("\n") == 1
+    assert "cannot be written" in done.stderr
+
+
+def test_a_path_that_is_too_long_is_told_in_one_line(tmp_path: Path) -> None:
+    save_photo(tmp_path / "photos" / "a.jpg", 0)
+    for name in ("n" * 300, "/".join(["n" * 200] * 30)):
+        done = CliRunner().invoke(cli, ["index", str(tmp_path / "photos"), "--index", str(tmp_path / name)])
+        assert done.exit_code == 1
+        assert done.stderr.count("\n") == 1
+        assert "File name too long" in done.stderr
+
+
+def test_an_index_below_a_file_is_told_in_one_line(tmp_path: Path) -> None:
+    save_photo(tmp_path / "photos" / "a.jpg", 0)
+    (tmp_path / "taken").write_text("a file")
+    done = CliRunner().invoke(cli, ["index", str(tmp_path / "photos"), "--index", str(tmp_path / "taken" / "x")])
+    assert done.exit_code == 1
+    assert done.stderr.count("\n") == 1
+    assert "Not a directory" in done.stderr
+
+
+def test_a_photo_folder_whose_name_is_not_utf_8_or_has_a_newline(tmp_path: Path) -> None:
+    photos = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9\nphotos"))
+    make_index(tmp_path / "index", photos)
+    assert verify(tmp_path / "index").findings == ()
+    with ImageIndex.open(tmp_path / "index", engine=FakeEngine(SMALL_SPEC.dim)) as index:
+        assert index.root == photos
+        assert index.update().unchanged == 6
+
+
+def test_a_folder_under_another_name_is_the_same_folder(tmp_path: Path) -> None:
+    """As where upper and lower case are one: Photos and photos. Here a bind mount gives the second name."""
+    make_index(tmp_path / "index", tmp_path / "photos")
+    (tmp_path / "PHOTOS").mkdir()
+    with ImageIndex.open(tmp_path / "index", engine=FakeEngine(SMALL_SPEC.dim)) as index:
+        with pytest.raises(PhotosError, match="not of"):
+            index.update(tmp_path / "PHOTOS")
+        if not IS_ROOT:
+            pytest.skip("only root may mount a folder")
+        mount("--bind", str(tmp_path / "photos"), str(tmp_path / "PHOTOS"))
+        try:
+            assert index.update(tmp_path / "PHOTOS").unchanged == 6
+        finally:
+            subprocess.run(["umount", "--lazy", tmp_path / "PHOTOS"], check=True)

@@ -1,0 +1,254 @@
+"""Readers and writers in processes of their own, at the same time, on one index."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+from filelock import FileLock
+
+from tests.fakes import FAKE_SPEC, FakeEngine, picture, save_photo
+from tests.make_golden_index import SMALL_SPEC
+from tests.test_store import ENGINE, made, photo
+from vggsearch.defaults import COMPACT
+from vggsearch.errors import IndexDamaged, IndexLocked, SpecMismatch
+from vggsearch.image_index import ImageIndex
+from vggsearch.store import compaction
+from vggsearch.store.lock import HOLDER, LOCK
+from vggsearch.store.store import Store
+from vggsearch.verify import verify
+
+CONTEXT = multiprocessing.get_context("spawn")
+HELD = 5  # photos in every state that is committed
+ROUNDS = 40
+KILLS = 15
+
+
+def keep_moving(directory: Path, photos: Path, start: int, ready: "multiprocessing.synchronize.Event") -> None:
+    """Replace the oldest of five photos by a new one, again and again; merge parts often."""
+    setattr(compaction, "COMPACT", replace(COMPACT, spare_parts=3))  # noqa: B010
+    with ImageIndex.open(directory, engine=FakeEngine(SMALL_SPEC.dim)) as index:
+        ready.set()
+        for number in range(start, start + ROUNDS):
+            save_photo(photos / f"{number}.jpg", number, size=(64, 48))
+            (photos / f"{number - HELD}.jpg").unlink(missing_ok=True)
+            (photos / f"{number}.txt").write_text("skipped")
+            index.update(photos)
+
+
+def start_moving(folder: Path, start: int) -> "multiprocessing.process.BaseProcess":
+    ready = CONTEXT.Event()
+    process = CONTEXT.Process(target=keep_moving, args=(folder / "index", folder / "photos", start, ready))
+    process.start()
+    assert ready.wait(60)
+    return process
+
+
+@pytest.fixture
+def five(tmp_path: Path) -> Path:
+    """A folder with five photos and their index."""
+    for number in range(HELD):
+        save_photo(tmp_path / "photos" / f"{number}.jpg", number, size=(64, 48))
+    Store.create(tmp_path / "index", SMALL_SPEC)
+    with ImageIndex.open(tmp_path / "index", engine=FakeEngine(SMALL_SPEC.dim)) as index:
+        index.update(tmp_path / "photos")
+    return tmp_path
+
+
+def check_one_state(paths: list[str]) -> int:
+    """Five photos in a row are one state; anything else is a mix of two. Return the newest."""
+    numbers = sorted(int(path.removesuffix(".jpg")) for path in paths)
+    assert numbers == list(range(numbers[0], numbers[0] + HELD)), numbers
+    return numbers[-1]
+
+
+def test_readers_see_one_consistent_state_while_a_writer_commits(
+    five: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory, writer = five / "index", start_moving(five, HELD)
+    engine = FakeEngine(SMALL_SPEC.dim)
+    newest_seen = set()
+    with ImageIndex.open(directory, engine=engine) as long_open:
+        while writer.is_alive():
+            with ImageIndex.open(directory, engine=engine) as fresh:
+                for index in (fresh, long_open):
+                    newest = check_one_state(index.paths())
+                    index.skipped()
+                    assert index.info().photos == HELD
+                    matches = index.query(picture(newest), count=100).matches
+                    newest_seen.add(check_one_state([match.path for match in matches]))
+                    if f"{newest}.jpg" in {match.path for match in matches}:
+                        assert matches[0].path == f"{newest}.jpg"
+                        assert matches[0].similarity > 0.99
+            assert verify(directory).findings == ()
+        writer.join()
+        assert writer.exitcode == 0
+        last = long_open.query(picture(0), count=100).matches
+        assert check_one_state([match.path for match in last]) == HELD + ROUNDS - 1
+    assert len(newest_seen) > ROUNDS / 4  # it did run at the same time
+    assert caplog.text == ""
+
+
+def test_a_writer_that_is_killed_at_any_moment_leaves_a_whole_index(five: Path) -> None:
+    random = Random(4)
+    directory, photos = five / "index", five / "photos"
+    for attempt in range(1, KILLS + 1):
+        writer = start_moving(five, attempt * ROUNDS)
+        time.sleep(random.uniform(0, 0.3))
+        writer.kill()
+        writer.join()
+        assert writer.exitcode == -signal.SIGKILL
+        report = verify(directory)
+        assert report.findings == ()
+        assert len(set(Store.open(directory).paths())) == report.photos
+    Store.create(five / "undisturbed", SMALL_SPEC)
+    for where in ("index", "undisturbed"):
+        with ImageIndex.open(five / where, engine=FakeEngine(SMALL_SPEC.dim)) as index:
+            index.update(photos, compact=True)
+    assert by_path(directory) == by_path(five / "undisturbed")
+    assert Store.open(directory).skipped() == Store.open(five / "undisturbed").skipped()
+    assert Store.open(directory).leftovers() == []
+    assert verify(directory).notes == ()
+
+
+def by_path(directory: Path) -> dict[str, dict[str, object]]:
+    store = Store.open(directory)
+    rows = [row for part in store.manifest.parts for row in store.read_part(part).to_pylist()]
+    return {str(row["path"]): row for row in rows}
+
+
+def test_a_long_open_reader_answers_from_the_last_commit(index: ImageIndex, photos: Path) -> None:
+    with ImageIndex.open(index.directory, engine=FakeEngine()) as reader:
+        assert len(reader.query(photos / "summer" / "0.jpg", count=100).matches) == 6
+        save_photo(photos / "new.jpg", 20)
+        index.update(compact=True)
+        assert reader.query(photos / "new.jpg").matches[0].path == "new.jpg"
+
+
+def test_a_reader_of_a_state_whose_files_are_gone_moves_on(index: ImageIndex, photos: Path) -> None:
+    with ImageIndex.open(index.directory, engine=FakeEngine()) as reader:
+        save_photo(photos / "new.jpg", 20)
+        index.update()
+        index.update(compact=True)
+        assert len(reader) == 6
+        assert len(reader.paths()) == 7
+
+
+def test_what_is_damaged_stays_an_error_for_a_reader(index: ImageIndex) -> None:
+    next((index.directory / "embeddings").iterdir()).unlink()
+    with pytest.raises(IndexDamaged, match="is missing"):
+        index.paths()
+
+
+def test_an_index_made_anew_of_another_kind_is_not_mixed_with_the_old(tmp_path: Path) -> None:
+    store = made(tmp_path / "x", [photo("a.jpg")])
+    (tmp_path / "x").rename(tmp_path / "old")
+    Store.create(tmp_path / "x", SMALL_SPEC)
+    with pytest.raises(
+        SpecMismatch, match=r"made anew: it held embeddings of vgg16 pool4\+pool5 .* now of vgg16 pool3"
+    ):
+        store.refresh()
+    assert store.spec == FAKE_SPEC
+
+
+def add_photos(directory: Path, start: int, refused: "multiprocessing.sharedctypes.Synchronized[int]") -> None:
+    """Commit twenty photos one by one, trying again while another process writes."""
+    store = Store.open(directory)
+    for number in range(start, start + 20):
+        while True:
+            try:
+                with store.writing() as writer:
+                    writer.commit([photo(f"{number}.jpg", number)], engine=ENGINE)
+                    writer.compact(only_if_due=number % 5 > 0)
+                break
+            except IndexLocked as error:
+                if f" on {socket.gethostname()}. Wait" not in str(error) and "another process" not in str(error):
+                    raise
+                with refused.get_lock():
+                    refused.value += 1
+                time.sleep(0.002)
+
+
+def test_two_writers_at_once_lose_and_double_nothing(tmp_path: Path) -> None:
+    store = made(tmp_path / "x")
+    refused = CONTEXT.Value("i", 0)
+    writers = [CONTEXT.Process(target=add_photos, args=(tmp_path / "x", start, refused)) for start in (100, 200)]
+    for process in writers:
+        process.start()
+    for process in writers:
+        process.join(120)
+    assert [process.exitcode for process in writers] == [0, 0]
+    assert refused.value > 0
+    store.refresh()
+    assert sorted(store.paths()) == sorted(f"{start + at}.jpg" for start in (100, 200) for at in range(20))
+    assert verify(tmp_path / "x").findings == ()
+
+
+def dead_process() -> int:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+        process.kill()
+    return process.pid
+
+
+@pytest.mark.parametrize("text", ["process {dead} on {host}", "", "nonsense", "process 1\0 on"])
+def test_a_name_that_a_killed_writer_left_is_not_told_as_the_holder(tmp_path: Path, text: str) -> None:
+    store = made(tmp_path / "x")
+    lock = FileLock(tmp_path / "x" / LOCK)
+    with lock:  # another has just got it, and has not said so yet
+        (tmp_path / "x" / HOLDER).write_text(text.format(dead=dead_process(), host=socket.gethostname()))
+        with pytest.raises(IndexLocked, match=r"being written by another process. Wait"), store.writing():
+            pass
+
+
+def test_a_writer_on_another_machine_is_told_by_its_name(tmp_path: Path) -> None:
+    store = made(tmp_path / "x")
+    with FileLock(tmp_path / "x" / LOCK):
+        (tmp_path / "x" / HOLDER).write_text("process 1 on nas-at-home")
+        with pytest.raises(IndexLocked, match=r"being written by process 1 on nas-at-home\."), store.writing():
+            pass
+
+
+HOLD_WITHOUT_FLOCK = """
+import sys, time, warnings
+from pathlib import Path
+import filelock._unix
+
+def missing(*_):
+    raise OSError(38, "Function not implemented")
+
+warnings.simplefilter("ignore")
+filelock._unix.fcntl.flock = missing
+from vggsearch.store.store import Store
+with Store.open(Path(sys.argv[1])).writing():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.filterwarnings("ignore:flock not supported")
+def test_where_the_file_system_has_no_locks_there_is_still_one_writer_and_a_killed_one_is_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object) -> None:
+        raise OSError(38, "Function not implemented")
+
+    Store.create(tmp_path / "x", FAKE_SPEC)
+    store = Store.open(tmp_path / "x")
+    monkeypatch.setattr("filelock._unix.fcntl.flock", missing)
+    command = [sys.executable, "-c", HOLD_WITHOUT_FLOCK, str(tmp_path / "x")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(IndexLocked, match=f"process {holder.pid} on "), store.writing():
+            pass
+        os.kill(holder.pid, signal.SIGKILL)
+    with store.writing() as writer:
+        writer.commit([photo("a.jpg")], engine=ENGINE)
+    assert Store.open(tmp_path / "x").paths() == ["a.jpg"]
