@@ -8,6 +8,7 @@ import pytest
 from tests.fakes import FAKE_SPEC, FakeEngine, save_photo
 from tests.test_store import ENGINE, all_embeddings, made, photo
 from vggsearch.defaults import COMPACT, EXTRACT
+from vggsearch.errors import IndexDamaged
 from vggsearch.image_index import ImageIndex
 from vggsearch.store.compaction import is_due, is_kept, plan_groups
 from vggsearch.store.manifest import Manifest, Part
@@ -140,6 +141,18 @@ def test_a_merge_that_fails_leaves_the_index_as_it_was(
     with store.writing():
         pass
     assert len(list((tmp_path / "x" / "embeddings").iterdir())) == 5
+
+
+def test_what_is_damaged_is_not_merged_into_something_that_looks_whole(tmp_path: Path) -> None:
+    store = made(tmp_path / "x", [photo("a.jpg")], [photo("b.jpg", 1)])
+    part = tmp_path / "x" / "embeddings" / "part-000001.parquet"
+    data = part.read_bytes()
+    at = data.rindex(b"parquet-cpp-arrow")  # who wrote it: no reader minds
+    part.write_bytes(data[:at] + b"X" + data[at + 1 :])
+    assert store.paths() == ["a.jpg", "b.jpg"]
+    with store.writing() as writer, pytest.raises(IndexDamaged, match="the manifest says"):
+        writer.compact()
+    assert [part.name for part in store.manifest.parts] == ["part-000001.parquet", "part-000002.parquet"]
 
 
 def test_a_merged_part_is_no_larger_than_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

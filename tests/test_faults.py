@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,7 +17,7 @@ from click.testing import CliRunner
 from tests.fakes import FakeEngine, picture, save_photo
 from tests.make_golden_index import SMALL_SPEC
 from vggsearch.cli import cli
-from vggsearch.errors import IndexNotWritable, PhotosError
+from vggsearch.errors import IndexNotReadable, IndexNotWritable, PhotosError
 from vggsearch.image_index import ImageIndex
 from vggsearch.index.library import faiss
 from vggsearch.store.store import Store
@@ -240,3 +241,42 @@ def test_a_folder_under_another_name_is_the_same_folder(tmp_path: Path) -> None:
             assert index.update(tmp_path / "PHOTOS").unchanged == 6
         finally:
             subprocess.run(["umount", "--lazy", tmp_path / "PHOTOS"], check=True)
+
+
+def failing_reads(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
+    """Let the files of this name be there, but reading them fail."""
+    real = Path.open
+
+    def open_(path: Path, *arguments: Any, **named: Any) -> Any:
+        if path.name == name:
+            raise OSError(number, os.strerror(number), str(path))
+        return real(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "open", open_)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "part-000001.parquet", "skipped.parquet", "index.faiss"])
+def test_a_disk_that_is_away_is_no_damage_and_repair_drops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    make_index(tmp_path / "index", tmp_path / "photos")
+    change(tmp_path / "photos")
+    update(tmp_path / "index", tmp_path / "photos")
+    name = "part-000003.parquet" if name.startswith("part") else name
+    before = content(tmp_path / "index")
+    for number in (errno.EACCES, errno.ESTALE, errno.ETIMEDOUT):
+        with monkeypatch.context() as patched:
+            failing_reads(patched, name, number)
+            for repair in (False, True):
+                with pytest.raises(IndexNotReadable, match=rf"{name} cannot be read \({os.strerror(number)}\)"):
+                    verify(tmp_path / "index", repair=repair)
+    assert content(tmp_path / "index") == before
+    assert verify(tmp_path / "index").findings == ()
+
+
+def test_a_bad_sector_is_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_index(tmp_path / "index", tmp_path / "photos")
+    failing_reads(monkeypatch, "part-000001.parquet", errno.EIO)
+    (finding,) = verify(tmp_path / "index").findings
+    assert "is damaged ([Errno 5] Input/output error" in finding.problem
+    assert len(finding.photos) == 6

@@ -54,6 +54,10 @@ class IndexDamaged(VggsearchError):
         self.problem = problem
 
 
+class IndexNotReadable(VggsearchError):
+    """A file of the index cannot be read now: no permission, or its disk is away. It may be whole."""
+
+
 class IndexNotWritable(VggsearchError):
     """The disk is full or read-only, or permission is lacking. The index is as it was last committed."""
 

@@ -258,9 +258,10 @@ class ImageIndex:
                 progress=progress,
                 stop=stop,
             )
-            before, after = writer.compact(only_if_due=not compact)
-            if after < before:
-                log.info("%d parts were merged into %d.", before, after)
+            if not report.stopped:
+                before, after = writer.compact(only_if_due=not compact)
+                if after < before:
+                    log.info("%d parts were merged into %d.", before, after)
             if self._open_search() is None:
                 renew_search_side(self._store, writer)
         return replace(report, seconds=time.monotonic() - started)

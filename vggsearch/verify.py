@@ -31,11 +31,12 @@ DROP_SKIPPED = (
     "vggsearch verify --repair drops the list, and vggsearch index tries those files again",
     "the list was dropped; vggsearch index tries those files again",
 )
+LIVE_AGAIN = (
+    "photos deleted since live again until vggsearch index, which has to name photo folder and --weights again"
+)
 REBUILD = (
-    "vggsearch verify --repair rebuilds it from the parts; photos deleted since live again until vggsearch index "
-    "PHOTOS, which has to name the photo folder",
-    "it was rebuilt from the parts; photos deleted since live again until vggsearch index PHOTOS, which has to "
-    "name the photo folder",
+    f"vggsearch verify --repair rebuilds it from the parts; {LIVE_AGAIN}",
+    f"it was rebuilt from the parts; {LIVE_AGAIN}",
 )
 
 Remedy = tuple[str, str]  # what --repair would do, and what it did
@@ -211,7 +212,7 @@ class _Check:
         return tuple(photo for row, photo in enumerate(paths) if row not in dead)
 
     def check_lengths(self, path: Path, part: Part, paths: list[str], numbers: NDArray[np.float16]) -> None:
-        norms = np.linalg.norm(numbers.astype(np.float32), axis=1)
+        norms = np.sqrt(np.einsum("ij,ij->i", numbers, numbers, dtype=np.float32))  # no float32 copy of all
         wrong = np.flatnonzero(~(np.abs(norms - 1.0) <= NORM_ERROR))  # NaN and inf too
         dead = set(part.dead)
         rows = [int(row) for row in wrong if row not in dead]

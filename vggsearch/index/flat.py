@@ -14,6 +14,7 @@ RECIPE = "flat"
 INDEX_FILE = "index.faiss"
 VECTORS_FILE = "vectors.npy"
 SMALLEST_NORM = 1e-12
+STEP = 4096  # rows that are compared at once, to bound memory
 
 
 class FlatIndex:
@@ -67,11 +68,12 @@ class FlatIndex:
         """Return the first row that is not that of the blocks, float16 (rows, dim) together in row order."""
         row = 0
         for block in blocks:
-            found = self._index.reconstruct_n(row, len(block))
-            same = (self._vectors[row : row + len(block)] == block) & (found == unit_rows(block))
-            if not same.all():
-                return row + int(np.argmin(same.all(axis=1)))
-            row += len(block)
+            for some in np.split(block, range(STEP, len(block), STEP)):
+                found = self._index.reconstruct_n(row, len(some))
+                same = (self._vectors[row : row + len(some)] == some) & (found == unit_rows(some))
+                if not same.all():
+                    return row + int(np.argmin(same.all(axis=1)))
+                row += len(some)
         return None
 
     def nearest(self, query: NDArray[np.float32], count: int) -> NDArray[np.int64]:

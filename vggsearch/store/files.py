@@ -1,5 +1,6 @@
 """Write files so that a crash leaves the old one or the new one, never half of either, and know them again."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -8,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from vggsearch.errors import IndexDamaged, IndexNotWritable
+from vggsearch.errors import IndexDamaged, IndexNotReadable, IndexNotWritable
 
 TEMPORARY = ".tmp"
 
@@ -35,10 +36,8 @@ class FileHash:
     def check_size(self, folder: Path) -> Path:
         """Return the file's path in `folder`. Raises IndexDamaged where it is missing or of another size."""
         path = folder / self.name
-        try:
+        with reading_from(path):
             size = path.stat().st_size
-        except FileNotFoundError as error:
-            raise IndexDamaged(path, "is missing, though the manifest lists it") from error
         if size != self.bytes:
             raise IndexDamaged(path, f"has {size:,} bytes, the manifest says {self.bytes:,}")
         return path
@@ -46,13 +45,26 @@ class FileHash:
     def check(self, folder: Path) -> Path:
         """Read the file through and return its path. Raises IndexDamaged where it is not what was written."""
         path = self.check_size(folder)
-        try:
+        with reading_from(path):
             found = FileHash.of(path).sha256
-        except OSError as error:
-            raise IndexDamaged(path, f"cannot be read ({error.strerror})") from error
         if found != self.sha256:
             raise IndexDamaged(path, f"has sha256 {found[:12]}..., the manifest says {self.sha256[:12]}...")
         return path
+
+
+@contextmanager
+def reading_from(path: Path) -> Iterator[None]:
+    """Raise IndexDamaged where a file is missing or its disk lost it, IndexNotReadable where it may be whole."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise IndexDamaged(path, "is missing, though the manifest lists it") from error
+    except OSError as error:
+        if error.errno not in (None, errno.EIO):  # None is how a Parquet reader says that it understands nothing
+            raise IndexNotReadable(
+                f"{path} cannot be read ({error.strerror}). Is its disk there, and are you allowed to?"
+            ) from error
+        raise IndexDamaged(path, f"is damaged ({str(error).splitlines()[0]})") from error
 
 
 @contextmanager

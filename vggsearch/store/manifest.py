@@ -10,7 +10,7 @@ from typing import Any
 from vggsearch.errors import IndexDamaged, IndexFormatError, IndexMissing, OptionError
 from vggsearch.model.spec import EmbeddingSpec, spec_from_json
 from vggsearch.places import MANIFEST
-from vggsearch.store.files import FileHash, write_atomically
+from vggsearch.store.files import FileHash, reading_from, write_atomically
 from vggsearch.store.migrations import migrate
 
 FORMAT = 2
@@ -114,11 +114,8 @@ def read_manifest(directory: Path) -> Manifest:
     """
     path = directory / MANIFEST
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise IndexMissing(
-            f"{directory} is no index, it has no {MANIFEST}. Make one: vggsearch index PHOTOS --index {directory}"
-        ) from error
+        with reading_from(path):
+            values = json.loads(_read(path))
     except (ValueError, RecursionError) as error:
         raise IndexDamaged(path, f"is damaged ({error})") from error
     found = values.get("format") if isinstance(values, dict) else None
@@ -135,6 +132,16 @@ def read_manifest(directory: Path) -> Manifest:
         return _from_json(migrate(values, directory, FORMAT))
     except (AttributeError, KeyError, TypeError, ValueError, OptionError) as error:
         raise IndexDamaged(path, f"is damaged ({type(error).__name__}: {error})") from error
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        where = path.parent
+        raise IndexMissing(
+            f"{where} is no index, it has no {MANIFEST}. Make one: vggsearch index PHOTOS --index {where}"
+        ) from error
 
 
 def _from_json(values: dict[str, Any]) -> Manifest:

@@ -14,7 +14,7 @@ from vggsearch.errors import IndexDamaged, OptionError
 from vggsearch.extract import Embedded
 from vggsearch.model.spec import EmbeddingSpec, spec_from_json
 from vggsearch.photos import Skipped
-from vggsearch.store.files import write_atomically
+from vggsearch.store.files import reading_from, write_atomically
 
 SKIPPED = "skipped.parquet"
 METADATA = b"vggsearch"
@@ -95,13 +95,11 @@ def read_part(path: Path, dim: int) -> pa.Table:
 def read_columns(path: Path, columns: Sequence[str], data: bytes | None = None) -> pa.Table:
     """Return some columns of a Parquet file, or of its `data`. Raises IndexDamaged where it cannot be read."""
     source = path if data is None else pa.BufferReader(data)
-    try:
-        table = pq.read_table(source, columns=list(columns), page_checksum_verification=True, memory_map=True)
-    except FileNotFoundError as error:
-        raise IndexDamaged(path, "is missing, though the manifest lists it") from error
-    except (OSError, pa.ArrowException) as error:
-        first_line = str(error).splitlines()[0]
-        raise IndexDamaged(path, f"is damaged ({first_line})") from error
+    with reading_from(path):  # not memory-mapped: a disk that fails then is an error, not the end of the process
+        try:
+            table = pq.read_table(source, columns=list(columns), page_checksum_verification=True)
+        except pa.ArrowException as error:
+            raise IndexDamaged(path, f"is damaged ({str(error).splitlines()[0]})") from error
     if table.column_names != list(columns):
         raise IndexDamaged(path, f"has the columns {table.column_names}, not {list(columns)}")
     return table
@@ -110,12 +108,13 @@ def read_columns(path: Path, columns: Sequence[str], data: bytes | None = None) 
 def read_origin(path: Path) -> Origin | None:
     """Return what made a part; None for a part of format 1, which did not say. Raises IndexDamaged."""
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        with reading_from(path):
+            metadata = pq.read_schema(path).metadata or {}
         if METADATA not in metadata:
             return None
         values = json.loads(metadata[METADATA])
         return Origin(spec_from_json(values["embedding"]), str(values["engine"]), str(values["precision"]))
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, OptionError) as error:
+    except (pa.ArrowException, KeyError, TypeError, ValueError, OptionError) as error:
         raise IndexDamaged(path, f"is damaged ({str(error).splitlines()[0]})") from error
 
 

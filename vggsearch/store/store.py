@@ -20,7 +20,14 @@ from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.photos import PhotoFile, Skipped
 from vggsearch.places import MANIFEST
 from vggsearch.store.compaction import Group, is_due, is_kept, plan_groups
-from vggsearch.store.files import TEMPORARY, FileHash, flush_directory, write_folder_atomically, writing_to
+from vggsearch.store.files import (
+    TEMPORARY,
+    FileHash,
+    flush_directory,
+    reading_from,
+    write_folder_atomically,
+    writing_to,
+)
 from vggsearch.store.lock import only_writer
 from vggsearch.store.manifest import Manifest, Part, SearchSide, part_name, read_manifest, write_manifest
 from vggsearch.store.parts import (
@@ -161,7 +168,7 @@ class Store:
         """Read the list where it is, or, if its commit is not over or was cut short, where it was written."""
         while True:
             for path in (self.directory / SKIPPED_NEXT, self.directory / SKIPPED):
-                with suppress(FileNotFoundError):
+                with suppress(IndexDamaged), reading_from(path):
                     data = path.read_bytes()
                     if hashlib.sha256(data).hexdigest() == known.sha256:
                         return data
@@ -328,7 +335,9 @@ class StoreWriter:
     def _merge(self, name: str, group: Group) -> Part:
         path, first = self._store.directory / EMBEDDINGS / name, group[0]
         rows = [self._store.live_rows(part) for part in group]
-        sources = [(self._store.part_path(part), live) for part, live in zip(group, rows, strict=True)]
+        # Read through first: what is damaged must not get a new hash that says it is whole.
+        folder = path.parent
+        sources = [(part.check(folder), live) for part, live in zip(group, rows, strict=True)]
         merge_parts(path, sources, Origin(self._store.spec, first.engine, first.precision))
         file = FileHash.of(path)
         return Part(name, file.bytes, file.sha256, sum(map(len, rows)), first.engine, first.precision)

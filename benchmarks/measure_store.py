@@ -1,0 +1,95 @@
+"""Time the store on a synthetic index: python benchmarks/measure_store.py 100000
+
+Merging parts, reading every byte (verify), opening for a query: each in a process of its own, with the memory it
+took on top of its imports.
+"""
+
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+
+from vggsearch.extract import Embedded
+from vggsearch.image_index import ImageIndex
+from vggsearch.index.library import faiss
+from vggsearch.model.spec import EmbeddingOptions
+from vggsearch.photos import PhotoFile
+from vggsearch.report import bytes_text
+from vggsearch.search import renew_search_side
+from vggsearch.store.store import Store
+from vggsearch.verify import verify
+
+PART = 1000  # photos: about what half a minute gives on a CPU
+
+
+def photos(start: int, count: int, dim: int) -> list[Embedded]:
+    vectors = np.random.default_rng(start).random((count, dim), np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return [
+        Embedded(
+            PhotoFile(f"{row // 500:04}/{row:07}.jpg", row, row), f"{row:064x}", 4000, 3000, "JPEG", None, vector
+        )
+        for row, vector in enumerate(vectors, start)
+    ]
+
+
+def fill(folder: Path, count: int) -> None:
+    spec, _ = EmbeddingOptions().resolve()
+    store = Store.create(folder, spec)
+    engine = cast(Any, SimpleNamespace(name="none", precision="fp32"))
+    with store.writing() as writer:
+        for start in range(0, count, PART):
+            writer.commit(photos(start, PART, spec.dim), engine=engine)
+
+
+def merge(folder: Path) -> str:
+    with Store.open(folder).writing() as writer:
+        before, after = writer.compact()
+    return f"{before} parts into {after}"
+
+
+def build(folder: Path) -> str:
+    store = Store.open(folder)
+    with store.writing() as writer:
+        renew_search_side(store, writer)
+    return bytes_text(store.bytes)
+
+
+def check(folder: Path) -> str:
+    report = verify(folder)
+    return f"{len(report.findings)} problems, {bytes_text(report.bytes)} read"
+
+
+def open_for_a_query(folder: Path) -> str:
+    with ImageIndex.open(folder) as index:
+        return f"{len(index._fresh_searcher().paths):,} photos"
+
+
+def measured(step: Callable[[Path], str], folder: Path) -> None:
+    faiss()
+    before = peak()
+    started = time.perf_counter()
+    told = step(folder)
+    seconds = time.perf_counter() - started
+    print(f"{step.__name__:20} {seconds:8.2f} s  {bytes_text(peak() - before):>10}  {told}", flush=True)
+
+
+def peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = Path(temporary) / "index"
+        fill(directory, int(sys.argv[1]))
+        for step in (merge, build, check, open_for_a_query):
+            child = multiprocessing.get_context("spawn").Process(target=measured, args=(step, directory))
+            child.start()
+            child.join()
