@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from vggsearch.search import Match as Match
     from vggsearch.update import Progress as Progress
     from vggsearch.update import UpdateReport as UpdateReport
+    from vggsearch.verify import Finding as Finding
+    from vggsearch.verify import VerifyReport as VerifyReport
 
 __version__ = "0.1.0"
 
@@ -27,6 +29,7 @@ _HOMES = {
     "EmbeddingOptions": "vggsearch.model.spec",
     "EmbeddingSpec": "vggsearch.model.spec",
     "EngineOptions": "vggsearch.model.engine",
+    "Finding": "vggsearch.verify",
     "ImageError": "vggsearch.errors",
     "ImageIndex": "vggsearch.image_index",
     "Info": "vggsearch.image_index",
@@ -35,6 +38,7 @@ _HOMES = {
     "QueryResult": "vggsearch.image_index",
     "Skipped": "vggsearch.photos",
     "UpdateReport": "vggsearch.update",
+    "VerifyReport": "vggsearch.verify",
     "VggsearchError": "vggsearch.errors",
 }
 
