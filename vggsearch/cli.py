@@ -113,7 +113,7 @@ def cli() -> None:
 @embedding_options(of_the_index=False)
 @engine_options
 @click.option("--batch-size", type=click.IntRange(min=1), help="Photos at once in the network.")
-@click.option("--workers", type=click.IntRange(min=1), help="Decoding threads.  [default: one a processor]")
+@click.option("--workers", type=click.IntRange(min=1), help="Decoder processes.  [default: one a processor]")
 @click.option("--moved", is_flag=True, help="PHOTOS is where the photos of this index are now.")
 @click.option("--allow-empty", is_flag=True, help="Go on even if every photo is gone.")
 @click.option("--retry-skipped", is_flag=True, help="Try files again that could not be used before.")
@@ -152,7 +152,6 @@ def index(
     runs_on = EngineOptions(engine, device, precision)
     with (
         ImageIndex.for_photos(photos, directory, options, engine_options=runs_on) as opened,
-        quiet_decoders(),
         stopping_on_ctrl_c() as stop,
         progress_bar(str(opened.spec)) as progress,
     ):

@@ -36,7 +36,7 @@ class ExtractDefaults:
 
     batch_size: int = 8  # photos; larger batches are no faster on a CPU and cost memory
     gpu_batch_size: int = 64  # photos
-    max_workers: int = 8  # decoding threads, at most; fewer where there are fewer processors
+    max_workers: int = 8  # decoder processes, at most; fewer where there are fewer processors
     part_bytes: int = 64 << 20  # embeddings a Parquet part holds at most
     part_seconds: float = 60.0  # at most this much work is lost to a crash
 
@@ -50,6 +50,14 @@ class ImageDefaults:
 
 
 @dataclass(frozen=True)
+class DecoderDefaults:
+    """What one file may take; beyond it, only that file is skipped."""
+
+    seconds: float = 60.0  # the largest picture that is allowed takes a few
+    bytes: int = 6 << 30  # of address space: the largest picture, its copies while it is converted, and libraries
+
+
+@dataclass(frozen=True)
 class SearchDefaults:
     """How many photos a query shows."""
 
@@ -59,4 +67,5 @@ class SearchDefaults:
 EMBEDDING = EmbeddingDefaults()
 EXTRACT = ExtractDefaults()
 IMAGE = ImageDefaults()
+DECODERS = DecoderDefaults()
 SEARCH = SearchDefaults()

@@ -167,15 +167,22 @@ def run_update(
     """
     started = time.monotonic()
     run = _Run(writer, store.spec.dim, dict(plan.skipped))
-    engine = load_engine() if plan.todo else None
+    engine: Engine | None = None
     stopped = False
 
+    def loaded() -> Engine:
+        nonlocal engine
+        engine = load_engine()
+        tell(0)
+        return engine
+
     def tell(done: int) -> None:
-        if progress is not None and engine is not None:
+        if progress is not None:
             progress(Progress(done, len(plan.todo), len(run.newly_skipped), str(engine)))
 
-    tell(0)
-    items = extract(plan.todo, root, store.spec, engine, batch_size=batch_size, workers=workers) if engine else ()
+    items = (
+        extract(plan.todo, root, store.spec, loaded, batch_size=batch_size, workers=workers) if plan.todo else ()
+    )
     for done, item in enumerate(items, start=1):
         run.take(item)
         tell(done)
