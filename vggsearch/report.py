@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vggsearch.bench import BenchReport, EngineReport
 from vggsearch.defaults import Format
 from vggsearch.image_index import Info, QueryResult
 from vggsearch.model.layers import parts
@@ -20,6 +22,7 @@ from vggsearch.photos import Skipped
 from vggsearch.update import UpdateReport
 
 WIDE = 10_000  # columns; a table is never folded, so that a path stays whole
+EXAMPLE_PHOTOS = 100_000
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -133,6 +136,43 @@ def model(name: str, layer: str, size: int) -> str:
         rows.append((title, "", parameters, f"{sum(report.multiply_adds for report in part) / 1e6:,.1f}", "", ""))
     head = ("module", f"output at {size}", "parameters", "M multiply-adds", "sees, pixels", layer)
     return _table(head, rows, right=range(1, 5), rule_before=len(reports))
+
+
+def bench(measured: BenchReport, format: Format) -> str:
+    """Render how fast each stage is, next to what bounds it, as a table or as JSON."""
+    if format == "json":
+        return json.dumps(asdict(measured), ensure_ascii=False, indent=2)
+    each = measured
+    rows = [
+        ("decoding alone", each.decode_per_s, ""),
+        ("the network alone", each.forward_per_s, f"{each.forward_per_s / each.limit_per_s:.0%} of the limit"),
+        (
+            "both together",
+            each.end_to_end_per_s,
+            f"{each.end_to_end_per_s / each.forward_per_s:.0%} of the network",
+        ),
+        ("this machine's limit", each.limit_per_s, "large convolutions in the same precision"),
+    ]
+    table = _table(
+        ("stage", "photos/s", ""), [(name, f"{rate:,.1f}", note) for name, rate, note in rows], right=[1]
+    )
+    example = timedelta(seconds=round(EXAMPLE_PHOTOS / each.end_to_end_per_s))
+    return (
+        f"{each.engine}, {each.device}, {each.precision}\n\n{table}\n\n"
+        f"{EXAMPLE_PHOTOS:,} photos take about {example} (hours:minutes:seconds)."
+    )
+
+
+def engines(measured: Sequence[EngineReport], format: Format) -> str:
+    """Render how fast each engine and precision is, and how near to fp32, as a table or as JSON."""
+    if format == "json":
+        return json.dumps([asdict(each) for each in measured], ensure_ascii=False, indent=2)
+    rows = [
+        (each.engine, each.device, each.precision, f"{each.forward_per_s:,.1f}",
+         f"{each.cosine:.5f}", f"{each.worst_cosine:.5f}")
+        for each in measured
+    ]  # fmt: skip
+    return _table(("engine", "device", "precision", "photos/s", "cosine", "worst"), rows, right=range(3, 6))
 
 
 def update_line(report: UpdateReport, directory: Path) -> str:
