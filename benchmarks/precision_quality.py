@@ -62,7 +62,8 @@ def n_s(folder: Path, precision: str) -> float:
     with tempfile.TemporaryDirectory() as made, new_index(Path(made), precision) as index:
         index.update(folder)
         found = {path: index.query(folder / path, 4).matches for path in label}
-        return sum(label[match.path] == label[path] for path in label for match in found[path]) / len(label)
+        right: int = sum(label[match.path] == label[path] for path in label for match in found[path])
+        return right / len(label)
 
 
 def recall_of_copies(folder: Path, precision: str) -> dict[str, float]:
