@@ -38,6 +38,7 @@ class ExtractDefaults:
     gpu_batch_size: int = 64  # photos
     max_workers: int = 8  # decoder processes, at most; fewer where there are fewer processors
     part_bytes: int = 64 << 20  # embeddings a Parquet part holds at most
+    copies_remembered: int = 4096  # photos of a run whose embedding serves exact copies that come later
     part_seconds: float = 60.0  # at most this much work is lost to a crash
 
 

@@ -6,10 +6,12 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +25,20 @@ from vggsearch.photos import PhotoFile, Skipped
 
 
 @dataclass(frozen=True, slots=True)
+class MadeBy:
+    """The engine, and the precision, that made an embedding: "openvino", "int8"."""
+
+    name: str
+    precision: str
+
+
+@dataclass(frozen=True, slots=True)
 class Embedded:
     """A photo and its embedding.
 
     `width` and `height` are the file's own, upright, in pixels; `sha256` is of its bytes; `taken` is the
-    camera's local time; `embedding` is float32 of shape (dim,) and unit length.
+    camera's local time; `embedding` is float32 of shape (dim,) and unit length. `is_reused` says that it was
+    made for another file, or another time, with the same bytes.
     """
 
     file: PhotoFile
@@ -37,6 +48,26 @@ class Embedded:
     format: str
     taken: datetime | None
     embedding: NDArray[np.float32]
+    made_by: MadeBy
+    is_reused: bool = False
+
+    def of(self, file: PhotoFile) -> "Embedded":
+        """Return it as that of another file with the same bytes."""
+        return replace(self, file=file, is_reused=True)
+
+
+class Known(Protocol):
+    """Photos by the bytes in their files, so that no embedding is made twice."""
+
+    @property
+    def may_suffice(self) -> bool:
+        """Whether every file to come may be known, so that the network need not be loaded before one is not."""
+
+    def may_hold(self, file: PhotoFile) -> bool:
+        """Whether bytes of this file's size are known, so that hashing it first may save decoding it."""
+
+    def find(self, sha256: str) -> Embedded | None:
+        """Return the photo with these bytes. Called in several threads at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +78,11 @@ class Decoded:
     sha256: str
     square: Square
 
-    def with_embedding(self, embedding: NDArray[np.float32]) -> Embedded:
+    def embedded(self, embedding: NDArray[np.float32], made_by: MadeBy) -> Embedded:
         """Return it as the network's answer makes it."""
         seen = self.square
-        return Embedded(self.file, self.sha256, seen.width, seen.height, seen.format, seen.taken, embedding)
+        facts = (seen.width, seen.height, seen.format, seen.taken)
+        return Embedded(self.file, self.sha256, *facts, embedding, made_by)
 
 
 def default_workers() -> int:
@@ -64,62 +96,115 @@ def extract(
     spec: EmbeddingSpec,
     load_engine: Callable[[], Engine],
     *,
+    known: Known | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
 ) -> Generator[Embedded | Skipped, None, None]:
     """Yield an Embedded or a Skipped for each file, in the order of `files`.
 
-    The first photos are decoded while the network loads, and each batch is embedded while the next is decoded.
-    At most two batches and one file a worker are ahead of what was yielded, and what the engine takes in advance
+    What is `known` does not go through the network, and neither does what comes a second time. The first photos
+    are decoded while the network loads, and each batch is embedded while the next is decoded. At most two batches
+    and one file a worker are ahead of what was yielded, and what the engine takes in advance
     (Engine.embed_stream), so memory does not grow with the folder.
     """
-    with closing(_LookAhead(files, root, spec, workers or default_workers())) as source:
+    with closing(_LookAhead(files, root, spec, known, workers or default_workers())) as source:
+        first: list[Decoded] = []
+        if known is not None and known.may_suffice:
+            for item in source:
+                if isinstance(item, Decoded):
+                    first = [item]
+                    break
+                yield item
+            else:
+                return
         engine = load_engine()
         at_once = batch_size or engine.batch_size
         source.deepen(at_once)
-        yield from _embedded(source, spec, engine, at_once)
+        yield from _Network(engine, spec, known, at_once).run(chain(first, source))
 
 
 def decoded(
     files: Iterable[PhotoFile], root: Path, spec: EmbeddingSpec, *, ahead: int, workers: int | None = None
-) -> Generator[Decoded | Skipped, None, None]:
+) -> Generator[Decoded | Embedded | Skipped, None, None]:
     """Yield a Decoded or a Skipped for each file, in order: all that `extract` does but the network."""
-    with closing(_LookAhead(files, root, spec, workers or default_workers())) as source:
+    with closing(_LookAhead(files, root, spec, None, workers or default_workers())) as source:
         source.deepen(ahead)
         yield from source
 
 
-def _embedded(
-    source: Iterator[Decoded | Skipped], spec: EmbeddingSpec, engine: Engine, at_once: int
-) -> Iterator[Embedded | Skipped]:
-    taken: deque[list[Decoded | Skipped]] = deque()  # given to the engine, their embeddings not yet back
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """A photo whose bytes are in the network already, for another file."""
 
-    def pixels() -> Iterator[NDArray[np.uint8]]:
-        while held := list(islice(source, at_once)):
-            taken.append(held)
-            squares = [item.square.pixels for item in held if isinstance(item, Decoded)]
-            yield np.stack(squares) if squares else np.empty((0, spec.size, spec.size, 3), np.uint8)
+    file: PhotoFile
+    sha256: str
 
-    for embeddings in engine.embed_stream(pixels()):
-        rows = iter(embeddings)
-        for item in taken.popleft():
-            yield item if isinstance(item, Skipped) else item.with_embedding(next(rows))
+
+class _Network:
+    """Takes decoded photos through an engine, in order; where something is `known`, each content only once."""
+
+    def __init__(self, engine: Engine, spec: EmbeddingSpec, known: Known | None, at_once: int) -> None:
+        self._engine, self._spec, self._known, self._at_once = engine, spec, known, at_once
+        self._made_by = MadeBy(engine.name, engine.precision)
+        self._taken: deque[list[Decoded | _Copy | Embedded | Skipped]] = deque()  # the engine still has these
+        self._under_way: dict[str, Embedded | None] = {}  # contents in `_taken`, None until they are embedded
+
+    def run(self, source: Iterator[Decoded | Embedded | Skipped]) -> Iterator[Embedded | Skipped]:
+        for embeddings in self._engine.embed_stream(self._batches(source)):
+            rows = iter(embeddings)
+            for item in self._taken.popleft():
+                if isinstance(item, Decoded):
+                    item = item.embedded(next(rows), self._made_by)
+                    self._under_way[item.sha256] = item
+                elif isinstance(item, _Copy):
+                    first = self._under_way[item.sha256]
+                    assert first is not None, "a copy came before its original"  # noqa: S101
+                    item = first.of(item.file)
+                yield item
+            self._forget()
+
+    def _batches(self, source: Iterator[Decoded | Embedded | Skipped]) -> Iterator[NDArray[np.uint8]]:
+        size = self._spec.size
+        while items := list(islice(source, self._at_once)):
+            self._taken.append([self._unless_known(item) for item in items])
+            squares = [item.square.pixels for item in self._taken[-1] if isinstance(item, Decoded)]
+            yield np.stack(squares) if squares else np.empty((0, size, size, 3), np.uint8)
+
+    def _unless_known(self, item: Decoded | Embedded | Skipped) -> Decoded | _Copy | Embedded | Skipped:
+        """Look again, as a photo with the same bytes may have come since this one was decoded."""
+        if self._known is None or not isinstance(item, Decoded):
+            return item
+        if item.sha256 in self._under_way:
+            return _Copy(item.file, item.sha256)
+        if self._known.may_hold(item.file) and (same := self._known.find(item.sha256)) is not None:
+            return same.of(item.file)
+        self._under_way[item.sha256] = None
+        return item
+
+    def _forget(self) -> None:
+        still = {item.sha256 for items in self._taken for item in items if isinstance(item, Decoded | _Copy)}
+        self._under_way = {sha256: first for sha256, first in self._under_way.items() if sha256 in still}
 
 
 class _LookAhead:
     """Decodes files in advance, at first one a worker, and yields them in their order."""
 
-    def __init__(self, files: Iterable[PhotoFile], root: Path, spec: EmbeddingSpec, workers: int) -> None:
-        self._files, self._root, self._spec = iter(files), root, spec
-        self._pending: deque[Future[Decoded | Skipped]] = deque()
-        self._decoders = Decoders(workers)
+    def __init__(
+        self, files: Iterable[PhotoFile], root: Path, spec: EmbeddingSpec, known: Known | None, workers: int
+    ) -> None:
+        source = iter(files)
+        first = list(islice(source, workers))
+        self._files = chain(first, source)
+        self._pending: deque[Future[Decoded | Embedded | Skipped]] = deque()
+        self._decoders = Decoders(len(first))
+        self._decode = partial(_decode, root=root, spec=spec, known=known, decoders=self._decoders)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self.deepen(workers)
 
-    def __iter__(self) -> Iterator[Decoded | Skipped]:
+    def __iter__(self) -> Iterator[Decoded | Embedded | Skipped]:
         return self
 
-    def __next__(self) -> Decoded | Skipped:
+    def __next__(self) -> Decoded | Embedded | Skipped:
         if not self._pending:
             raise StopIteration
         done = self._pending.popleft().result()
@@ -128,10 +213,7 @@ class _LookAhead:
 
     def deepen(self, count: int) -> None:
         """Have so many more files decoded in advance."""
-        files = islice(self._files, count)
-        self._pending.extend(
-            self._pool.submit(_decode, file, self._root, self._spec, self._decoders) for file in files
-        )
+        self._pending.extend(self._pool.submit(self._decode, file) for file in islice(self._files, count))
 
     def close(self) -> None:
         """Break off what is being decoded."""
@@ -140,11 +222,18 @@ class _LookAhead:
         self._pool.shutdown()
 
 
-def _decode(file: PhotoFile, root: Path, spec: EmbeddingSpec, decoders: Decoders) -> Decoded | Skipped:
+def _decode(
+    file: PhotoFile, *, root: Path, spec: EmbeddingSpec, known: Known | None, decoders: Decoders
+) -> Decoded | Embedded | Skipped:
+    sha256 = ""
     try:
+        if known is not None and known.may_hold(file):
+            sha256 = _hash_unchanged(file, root)
+            if (same := known.find(sha256)) is not None:
+                return same.of(file)
         square = decoders.decode(root, file.path, spec.size, spec.resize)
         # After decoding, so that of a film only the start is read; a photo is in the system's memory by now.
-        sha256 = _hash_unchanged(file, root)
+        sha256 = sha256 or _hash_unchanged(file, root)
     except ImageError as error:
         return Skipped(file.path, error.reason, error.kind, file.bytes, file.mtime_ns)
     return Decoded(file, sha256, square)

@@ -180,6 +180,7 @@ def update_line(report: UpdateReport, directory: Path) -> str:
     others = sum(skipped.kind == "not a picture" for skipped in report.skipped)
     counts = [
         f"{report.indexed:,} indexed",
+        f"{report.reused:,} renamed or copied" if report.reused else "",
         f"{report.unchanged:,} unchanged",
         f"{report.gone:,} gone" if report.gone else "",
         f"{len(report.skipped) - others:,} skipped",

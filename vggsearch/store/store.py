@@ -14,8 +14,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from vggsearch.errors import IndexDamaged, IndexExists, IndexLocked
-from vggsearch.extract import Embedded
-from vggsearch.model.engine import Engine
+from vggsearch.extract import Embedded, MadeBy
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.photos import PhotoFile, Skipped
 from vggsearch.places import MANIFEST
@@ -86,10 +85,13 @@ class Store:
 
     def embeddings(self) -> Iterator[NDArray[np.float16]]:
         """Yield the live embeddings part by part: float16 (rows, dim), together in row order."""
-        for part in self.manifest.parts:
-            numbers = read_embeddings(self._part_path(part), self.spec.dim)
-            self._check_rows(part, len(numbers))
-            yield numbers[self.live_rows(part)] if part.dead else numbers
+        return map(self.part_embeddings, self.manifest.parts)
+
+    def part_embeddings(self, part: Part) -> NDArray[np.float16]:
+        """Return the live embeddings of a part, float16 (rows, dim)."""
+        numbers = read_embeddings(self._part_path(part), self.spec.dim)
+        self._check_rows(part, len(numbers))
+        return numbers[self.live_rows(part)] if part.dead else numbers
 
     def skipped(self) -> dict[str, Skipped]:
         """Return the files that could not be used, by path."""
@@ -156,30 +158,25 @@ class StoreWriter:
             for path, row in zip(store.column(part, "path"), store.live_rows(part), strict=True)
         }
 
-    def commit(self, added: Sequence[Embedded], gone: Collection[str] = (), engine: Engine | None = None) -> None:
-        """Add photos, replacing those of the same path, and drop the `gone` paths, in one step.
-
-        `engine` made the embeddings; without it, nothing can be added.
-        """
+    def commit(self, added: Sequence[Embedded], gone: Collection[str] = ()) -> None:
+        """Add photos, replacing those of the same path, and drop the `gone` paths, in one step."""
         manifest = self._store.manifest
-        new_paths = [photo.file.path for photo in added]
         dead: dict[str, set[int]] = {}
-        for path in {*gone, *new_paths} & self._rows.keys():
+        for path in {*gone, *(photo.file.path for photo in added)} & self._rows.keys():
             part_name, row = self._rows[path]
             dead.setdefault(part_name, set()).add(row)
         if not added and not dead:
             return
         changed = manifest.without_rows(dead)
-        part_name = f"part-{manifest.next_part:06}.parquet"
-        if added:
-            if engine is None:
-                raise ValueError("photos to add, but no engine named that embedded them")
-            part = self._write_part(part_name, added, engine)
-            changed = replace(changed, parts=(*changed.parts, part), next_part=manifest.next_part + 1)
+        rows: dict[str, tuple[str, int]] = {}
+        for made_by, photos in by_maker(added).items():
+            part = self._write_part(f"part-{changed.next_part:06}.parquet", photos, made_by)
+            changed = replace(changed, parts=(*changed.parts, part), next_part=changed.next_part + 1)
+            rows |= {photo.file.path: (part.name, row) for row, photo in enumerate(photos)}
         self._replace(changed)
         for path in gone:
             self._rows.pop(path, None)
-        self._rows.update((path, (part_name, row)) for row, path in enumerate(new_paths))
+        self._rows |= rows
 
     def set_root(self, root: Path) -> None:
         """Remember the photo folder, relative to the index so that the two can move together."""
@@ -202,10 +199,10 @@ class StoreWriter:
         write_manifest(self._store.directory, manifest)
         self._store.manifest = manifest
 
-    def _write_part(self, name: str, added: Sequence[Embedded], engine: Engine) -> Part:
+    def _write_part(self, name: str, added: Sequence[Embedded], made_by: MadeBy) -> Part:
         path = self._store.directory / EMBEDDINGS / name
         sha256 = write_part(path, added, self._store.spec.dim)
-        return Part(name, len(added), path.stat().st_size, sha256, engine.name, engine.precision)
+        return Part(name, len(added), path.stat().st_size, sha256, made_by.name, made_by.precision)
 
     def _clean(self) -> None:
         """Remove what no manifest names: parts of a run that crashed, temporary files, old search sides."""
@@ -220,6 +217,14 @@ class StoreWriter:
         for path in (directory / SEARCH).glob("*"):
             if path != current:
                 shutil.rmtree(path)
+
+
+def by_maker(photos: Sequence[Embedded]) -> dict[MadeBy, list[Embedded]]:
+    """Return the photos apart by what made their embeddings, which a part records once."""
+    apart: dict[MadeBy, list[Embedded]] = {}
+    for photo in photos:
+        apart.setdefault(photo.made_by, []).append(photo)
+    return apart
 
 
 def _relative(root: Path, directory: Path) -> str:
