@@ -11,12 +11,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import numpy as np
 
-from vggsearch.extract import Embedded
+from vggsearch.extract import Embedded, MadeBy
 from vggsearch.image_index import ImageIndex
 from vggsearch.index.library import faiss
 from vggsearch.model.spec import EmbeddingOptions
@@ -26,6 +24,7 @@ from vggsearch.search import renew_search_side
 from vggsearch.store.store import Store
 from vggsearch.verify import verify
 
+MADE_BY = MadeBy("none", "fp32")
 PART = 1000  # photos: about what half a minute gives on a CPU
 
 
@@ -34,7 +33,14 @@ def photos(start: int, count: int, dim: int) -> list[Embedded]:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return [
         Embedded(
-            PhotoFile(f"{row // 500:04}/{row:07}.jpg", row, row), f"{row:064x}", 4000, 3000, "JPEG", None, vector
+            PhotoFile(f"{row // 500:04}/{row:07}.jpg", row, row),
+            f"{row:064x}",
+            4000,
+            3000,
+            "JPEG",
+            None,
+            vector,
+            MADE_BY,
         )
         for row, vector in enumerate(vectors, start)
     ]
@@ -43,10 +49,9 @@ def photos(start: int, count: int, dim: int) -> list[Embedded]:
 def fill(folder: Path, count: int) -> None:
     spec, _ = EmbeddingOptions().resolve()
     store = Store.create(folder, spec)
-    engine = cast(Any, SimpleNamespace(name="none", precision="fp32"))
     with store.writing() as writer:
         for start in range(0, count, PART):
-            writer.commit(photos(start, PART, spec.dim), engine=engine)
+            writer.commit(photos(start, PART, spec.dim))
 
 
 def merge(folder: Path) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.fakes import FAKE_SPEC, FakeEngine, save_photo
-from tests.test_store import ENGINE, all_embeddings, made, photo
+from tests.test_store import all_embeddings, made, photo
 from vggsearch.defaults import COMPACT, EXTRACT
 from vggsearch.errors import IndexDamaged
 from vggsearch.image_index import ImageIndex
@@ -68,14 +68,14 @@ def test_it_is_due_for_many_small_parts_or_many_dead_rows_only() -> None:
 def test_rows_order_facts_and_embeddings_stay_and_dead_rows_leave(tmp_path: Path) -> None:
     store = made(tmp_path / "x", *([photo(f"{seed}.jpg", seed)] for seed in range(5)))
     with store.writing() as writer:
-        writer.commit([photo("1.jpg", 11)], gone=["3.jpg"], engine=ENGINE)
-        writer.commit([photo("6.jpg", 6), photo("7.jpg", 7)], engine=ENGINE)
+        writer.commit([photo("1.jpg", 11)], gone=["3.jpg"])
+        writer.commit([photo("6.jpg", 6), photo("7.jpg", 7)])
         writer.commit([], gone=["6.jpg"])
     before = [store.read_part(part).take(store.live_rows(part)).to_pylist() for part in store.manifest.parts]
     numbers = all_embeddings(store)
     with store.writing() as writer:
         assert writer.compact() == (6 - 1, 1)
-        writer.commit([photo("0.jpg", 99)], engine=ENGINE)  # the writer knows where the rows are now
+        writer.commit([photo("0.jpg", 99)])  # the writer knows where the rows are now
     after = Store.open(tmp_path / "x")
     assert after.paths() == ["2.jpg", "4.jpg", "1.jpg", "7.jpg", "0.jpg"]
     np.testing.assert_array_equal(all_embeddings(after)[:-1], numbers[1:])

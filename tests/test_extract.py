@@ -1,7 +1,7 @@
 import hashlib
 import io
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +77,7 @@ class StrictEngine(FakeEngine):
 
 def furthest_ahead(files: list[PhotoFile], root: Path, batch_size: int, workers: int) -> int:
     counted = Counted(files)
-    items = extract(counted, root, FAKE_SPEC, FakeEngine(), batch_size=batch_size, workers=workers)
+    items = extract(counted, root, FAKE_SPEC, lambda: FakeEngine(), batch_size=batch_size, workers=workers)
     ahead = [counted.pulled - number for number, _ in enumerate(items, start=1)]
     assert len(ahead) == len(files)
     return max(ahead)
@@ -96,7 +96,7 @@ def test_a_half_size_copy_is_nearer_than_another_photo(tmp_path: Path) -> None:
     picture(1, (640, 480)).resize((320, 240)).save(tmp_path / "b.jpg", quality=60)
     save_photo(tmp_path / "c.jpg", 2, (640, 480))
     first, copy, other = (
-        item.embedding for item in embedded(extract(files_in(tmp_path), tmp_path, FAKE_SPEC, FakeEngine()))
+        item.embedding for item in embedded(extract(files_in(tmp_path), tmp_path, FAKE_SPEC, lambda: FakeEngine()))
     )
     assert first @ copy > 0.999
     assert first @ other < 0.98
@@ -108,7 +108,7 @@ def test_photos_come_out_in_the_order_they_went_in(tmp_path: Path, workers: int)
         size = (1600, 1200) if number % 5 == 0 else (40, 30)
         save_photo(tmp_path / f"{number:03}.png", number, size, compress_level=1)
     files = files_in(tmp_path)[::-1]
-    items = embedded(extract(files, tmp_path, FAKE_SPEC, FakeEngine(), batch_size=3, workers=workers))
+    items = embedded(extract(files, tmp_path, FAKE_SPEC, lambda: FakeEngine(), batch_size=3, workers=workers))
     assert [item.file for item in items] == files
     for item in items[::5]:
         assert item.embedding == pytest.approx(embed_slowly(tmp_path / item.file.path))
@@ -120,7 +120,7 @@ def test_a_bad_file_costs_only_itself_and_keeps_its_place(tmp_path: Path) -> Non
     (tmp_path / "005.jpg").write_bytes(b"")
     files = files_in(tmp_path)
     engine = StrictEngine(batch_size=4)
-    items = list(extract(files, tmp_path, FAKE_SPEC, engine))
+    items = list(extract(files, tmp_path, FAKE_SPEC, lambda: engine))
     assert [path_of(item) for item in items] == [file.path for file in files]
     skipped = [item for item in items if isinstance(item, Skipped)]
     assert [(item.path, item.kind) for item in skipped] == [("003.jpg", "broken"), ("005.jpg", "broken")]
@@ -134,7 +134,9 @@ def test_each_photo_gets_its_own_embedding_where_others_are_bad(tmp_path: Path) 
     save_small(tmp_path, 12)
     for number in (0, 4, 5, 11):
         save_bad(tmp_path / f"{number:03}.jpg")
-    items = embedded(extract(files_in(tmp_path), tmp_path, FAKE_SPEC, FakeEngine(), batch_size=3, workers=4))
+    items = embedded(
+        extract(files_in(tmp_path), tmp_path, FAKE_SPEC, lambda: FakeEngine(), batch_size=3, workers=4)
+    )
     assert len(items) == 8
     for item in items:
         assert item.embedding == pytest.approx(embed_slowly(tmp_path / item.file.path))
@@ -158,7 +160,7 @@ def test_bad_files_do_not_stretch_the_look_ahead(tmp_path: Path, first_is_good: 
 
 def test_nothing_is_read_before_the_first_photo_is_asked_for(tmp_path: Path) -> None:
     counted = Counted(save_small(tmp_path, 3))
-    extract(counted, tmp_path, FAKE_SPEC, FakeEngine())
+    extract(counted, tmp_path, FAKE_SPEC, lambda: FakeEngine())
     assert counted.pulled == 0
 
 
@@ -166,21 +168,21 @@ def test_a_folder_of_bad_files_never_troubles_the_engine(tmp_path: Path) -> None
     for number in range(20):
         save_bad(tmp_path / f"{number:03}.txt")
     engine = FakeEngine(batch_size=4)
-    items = list(extract(files_in(tmp_path), tmp_path, FAKE_SPEC, engine))
+    items = list(extract(files_in(tmp_path), tmp_path, FAKE_SPEC, lambda: engine))
     assert [item.kind for item in items if isinstance(item, Skipped)] == ["not a picture"] * 20
     assert engine.calls == 0
 
 
 def test_no_files_are_no_embeddings(tmp_path: Path) -> None:
     engine = FakeEngine()
-    assert list(extract([], tmp_path, FAKE_SPEC, engine)) == []
+    assert list(extract([], tmp_path, FAKE_SPEC, lambda: engine)) == []
     assert engine.calls == 0
 
 
 @pytest.mark.parametrize(("count", "calls"), [(8, 2), (9, 3), (3, 1)])
 def test_the_last_batch_may_be_smaller(tmp_path: Path, count: int, calls: int) -> None:
     engine = StrictEngine(batch_size=4)
-    items = embedded(extract(save_small(tmp_path, count), tmp_path, FAKE_SPEC, engine))
+    items = embedded(extract(save_small(tmp_path, count), tmp_path, FAKE_SPEC, lambda: engine))
     assert len(items) == count
     assert (engine.calls, engine.pictures) == (calls, count)
 
@@ -190,7 +192,7 @@ def test_embeddings_do_not_depend_on_batches_or_threads(
     tmp_path: Path, batch_size: int | None, workers: int | None
 ) -> None:
     files = save_small(tmp_path, 11)
-    items = extract(files, tmp_path, FAKE_SPEC, FakeEngine(), batch_size=batch_size, workers=workers)
+    items = extract(files, tmp_path, FAKE_SPEC, lambda: FakeEngine(), batch_size=batch_size, workers=workers)
     rows = np.stack([item.embedding for item in embedded(items)])
     assert (rows == np.stack([embed_slowly(tmp_path / file.path) for file in files])).all()
 
@@ -199,7 +201,7 @@ def test_what_is_known_of_a_photo_comes_with_its_embedding(tmp_path: Path) -> No
     exif = Image.Exif()
     exif[274] = 6
     path = save_photo(tmp_path / "sub" / "a.jpg", 0, (1600, 1200), exif=exif)
-    (item,) = embedded(extract(files_in(tmp_path), tmp_path, FAKE_SPEC, FakeEngine()))
+    (item,) = embedded(extract(files_in(tmp_path), tmp_path, FAKE_SPEC, lambda: FakeEngine()))
     assert item.file == PhotoFile("sub/a.jpg", path.stat().st_size, path.stat().st_mtime_ns)
     assert (item.width, item.height, item.format, item.taken) == (1200, 1600, "JPEG", None)
     assert item.embedding.shape == (FAKE_SPEC.dim,)
@@ -211,7 +213,7 @@ def test_the_hash_is_of_the_bytes_in_the_file(tmp_path: Path) -> None:
     (tmp_path / "b.jpg").write_bytes(data)
     with Image.open(io.BytesIO(data)) as same_pixels:
         same_pixels.save(tmp_path / "c.png")
-    items = embedded(extract(files_in(tmp_path), tmp_path, FAKE_SPEC, FakeEngine()))
+    items = embedded(extract(files_in(tmp_path), tmp_path, FAKE_SPEC, lambda: FakeEngine()))
     one, copy, other = (item.sha256 for item in items)
     assert one == copy == hashlib.sha256(data).hexdigest()
     assert other == hashlib.sha256((tmp_path / "c.png").read_bytes()).hexdigest() != one
@@ -220,7 +222,7 @@ def test_the_hash_is_of_the_bytes_in_the_file(tmp_path: Path) -> None:
 def test_a_file_that_is_gone_since_the_walk_is_unreadable(tmp_path: Path) -> None:
     files = save_small(tmp_path, 3)
     (tmp_path / files[1].path).unlink()
-    first, gone, last = extract(files, tmp_path, FAKE_SPEC, FakeEngine())
+    first, gone, last = extract(files, tmp_path, FAKE_SPEC, lambda: FakeEngine())
     assert isinstance(gone, Skipped)
     assert (gone.path, gone.kind) == (files[1].path, "unreadable")
     assert isinstance(first, Embedded)
@@ -228,8 +230,7 @@ def test_a_file_that_is_gone_since_the_walk_is_unreadable(tmp_path: Path) -> Non
 
 
 def test_closing_early_ends_the_threads(tmp_path: Path) -> None:
-    items = extract(save_small(tmp_path, 40), tmp_path, FAKE_SPEC, FakeEngine(), batch_size=2, workers=4)
-    assert isinstance(items, Generator)
+    items = extract(save_small(tmp_path, 40), tmp_path, FAKE_SPEC, lambda: FakeEngine(), batch_size=2, workers=4)
     next(items)
     assert decoding_threads()
     items.close()
@@ -237,11 +238,13 @@ def test_closing_early_ends_the_threads(tmp_path: Path) -> None:
 
 
 def test_a_finished_extraction_leaves_no_threads(tmp_path: Path) -> None:
-    list(extract(save_small(tmp_path, 10), tmp_path, FAKE_SPEC, FakeEngine(), workers=4))
+    list(extract(save_small(tmp_path, 10), tmp_path, FAKE_SPEC, lambda: FakeEngine(), workers=4))
     assert decoding_threads() == []
 
 
 def test_an_engine_that_fails_is_heard_and_leaves_no_threads(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="no memory for 2"):
-        list(extract(save_small(tmp_path, 40), tmp_path, FAKE_SPEC, FailingEngine(), batch_size=2, workers=4))
+        list(
+            extract(save_small(tmp_path, 40), tmp_path, FAKE_SPEC, lambda: FailingEngine(), batch_size=2, workers=4)
+        )
     assert decoding_threads() == []

@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from tests.fakes import FAKE_SPEC, FakeEngine, picture, save_photo
 from tests.make_golden_index import SMALL_SPEC
-from tests.test_store import ENGINE, made, photo
+from tests.test_store import made, photo
 from vggsearch.defaults import COMPACT
 from vggsearch.errors import IndexDamaged, IndexLocked, SpecMismatch
 from vggsearch.image_index import ImageIndex
@@ -165,7 +165,7 @@ def add_photos(directory: Path, start: int, refused: "multiprocessing.sharedctyp
         while True:
             try:
                 with store.writing() as writer:
-                    writer.commit([photo(f"{number}.jpg", number)], engine=ENGINE)
+                    writer.commit([photo(f"{number}.jpg", number)])
                     writer.compact(only_if_due=number % 5 > 0)
                 break
             except IndexLocked as error:
@@ -250,5 +250,5 @@ def test_where_the_file_system_has_no_locks_there_is_still_one_writer_and_a_kill
             pass
         os.kill(holder.pid, signal.SIGKILL)
     with store.writing() as writer:
-        writer.commit([photo("a.jpg")], engine=ENGINE)
+        writer.commit([photo("a.jpg")])
     assert Store.open(tmp_path / "x").paths() == ["a.jpg"]

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fakes import FAKE_SPEC, FakeEngine
+from tests.fakes import FAKE_SPEC
 from vggsearch.errors import (
     IndexDamaged,
     IndexExists,
@@ -24,12 +24,12 @@ from vggsearch.errors import (
     IndexMissing,
     IndexNotWritable,
 )
-from vggsearch.extract import Embedded
+from vggsearch.extract import Embedded, MadeBy
 from vggsearch.photos import PhotoFile, Skipped
 from vggsearch.store.manifest import checksum
 from vggsearch.store.store import Store
 
-ENGINE = FakeEngine()
+MADE_BY = MadeBy("fake", "fp32")
 
 
 def photo(path: str, seed: int = 0) -> Embedded:
@@ -43,6 +43,7 @@ def photo(path: str, seed: int = 0) -> Embedded:
         format="JPEG",
         taken=datetime(2020, 1, 2, 3, 4, 5) if seed % 2 else None,
         embedding=vector / np.linalg.norm(vector),
+        made_by=MADE_BY,
     )
 
 
@@ -50,7 +51,7 @@ def made(directory: Path, *parts: list[Embedded]) -> Store:
     store = Store.create(directory, FAKE_SPEC)
     with store.writing() as writer:
         for part in parts:
-            writer.commit(part, engine=ENGINE)
+            writer.commit(part)
     return store
 
 
@@ -95,7 +96,7 @@ def test_a_replaced_photo_and_a_gone_one_are_no_longer_rows(tmp_path: Path) -> N
     store = made(tmp_path / "x", [photo("a.jpg"), photo("b.jpg", 1), photo("c.jpg", 2)])
     before = store.manifest.fingerprint
     with store.writing() as writer:
-        writer.commit([photo("b.jpg", 9)], gone=["a.jpg"], engine=ENGINE)
+        writer.commit([photo("b.jpg", 9)], gone=["a.jpg"])
     reopened = Store.open(tmp_path / "x")
     assert reopened.paths() == ["c.jpg", "b.jpg"]
     assert len(reopened) == 2
@@ -119,7 +120,7 @@ def test_what_a_crashed_run_left_behind_is_cleared_and_its_name_is_free(tmp_path
     (tmp_path / "x" / "embeddings" / "part-000002.parquet.77.tmp").write_bytes(b"half")
     (tmp_path / "x" / "manifest.json.77.tmp").write_bytes(b"{")
     with store.writing() as writer:
-        writer.commit([photo("b.jpg", 1)], engine=ENGINE)
+        writer.commit([photo("b.jpg", 1)])
     assert Store.open(tmp_path / "x").paths() == ["a.jpg", "b.jpg"]
     assert not list((tmp_path / "x").rglob("*.tmp"))
 
@@ -133,7 +134,7 @@ def test_a_failed_write_leaves_the_last_state(tmp_path: Path, monkeypatch: pytes
     with store.writing() as writer:
         monkeypatch.setattr("vggsearch.store.parts.pq.write_table", full)
         with pytest.raises(IndexNotWritable, match=r"part-000002.parquet cannot be written \(No space left"):
-            writer.commit([photo("b.jpg", 1)], engine=ENGINE)
+            writer.commit([photo("b.jpg", 1)])
         monkeypatch.undo()
     assert Store.open(tmp_path / "x").paths() == ["a.jpg"]
     assert not list((tmp_path / "x").rglob("*.tmp"))
@@ -179,7 +180,7 @@ def test_a_second_writer_is_refused_and_told_who_the_first_is(tmp_path: Path) ->
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         with store.writing() as writer:
-            writer.commit([photo("b.jpg", 1)], engine=ENGINE)
+            writer.commit([photo("b.jpg", 1)])
     finally:
         process.kill()
         process.join()
@@ -266,7 +267,7 @@ def test_any_sequence_of_commits_leaves_what_a_dictionary_would(
         for number, (added, gone) in enumerate(steps):
             new = [replace(photo(name, number * 10 + at), sha256=f"{number}") for at, name in enumerate(added)]
             with store.writing() as writer:
-                writer.commit(new, gone=gone - set(added), engine=ENGINE)
+                writer.commit(new, gone=gone - set(added))
             for name in gone - set(added):
                 model.pop(name, None)
             for one in new:

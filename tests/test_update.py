@@ -1,12 +1,18 @@
+import os
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from tests.fakes import FakeEngine, save_photo
+from vggsearch.errors import PhotosError
 from vggsearch.image_index import ImageIndex
 from vggsearch.photos import PhotoFile, Skipped
+from vggsearch.search import Match
 from vggsearch.update import Progress, plan_update
 
 files = st.builds(PhotoFile, st.sampled_from(["a", "b", "c/d", "c/e", "f"]), st.integers(1, 2), st.integers(1, 2))
@@ -133,3 +139,125 @@ def test_parts_are_committed_while_the_update_runs(
         index.update(photos, progress=look)
         assert index.info().parts == 3
     assert seen == [0, 0, 0, 2, 2, 4, 4]
+
+
+def embedding_of(index: ImageIndex, path: str) -> NDArray[np.float16]:
+    rows = np.concatenate(list(index._store.embeddings()))
+    found: NDArray[np.float16] = rows[index.paths().index(path)]
+    return found
+
+
+def test_a_renamed_or_moved_photo_keeps_its_embedding_without_the_network(
+    index: ImageIndex, photos: Path, engine: FakeEngine
+) -> None:
+    before = {path: embedding_of(index, path) for path in ("summer/0.jpg", "summer/1.jpg")}
+    (photos / "summer" / "0.jpg").rename(photos / "summer" / "beach.jpg")
+    (photos / "autumn").mkdir()
+    (photos / "summer" / "1.jpg").rename(photos / "autumn" / "1.jpg")
+    report = index.update()
+    assert (report.indexed, report.reused, report.gone, report.photos) == (0, 2, 2, 6)
+    assert engine.pictures == 6
+    assert (embedding_of(index, "summer/beach.jpg") == before["summer/0.jpg"]).all()
+    assert (embedding_of(index, "autumn/1.jpg") == before["summer/1.jpg"]).all()
+    assert index.query(photos / "autumn" / "1.jpg", 1).matches == (Match("autumn/1.jpg", 1.0),)
+
+
+def test_two_photos_that_swapped_names_are_not_mixed_up(
+    index: ImageIndex, photos: Path, engine: FakeEngine
+) -> None:
+    first, second = photos / "summer" / "0.jpg", photos / "summer" / "1.jpg"
+    before = embedding_of(index, "summer/0.jpg"), embedding_of(index, "summer/1.jpg")
+    first.rename(photos / "x.jpg")
+    second.rename(first)
+    (photos / "x.jpg").rename(second)
+    report = index.update()
+    assert report.reused == report.photos - report.unchanged
+    assert engine.pictures == 6
+    assert (embedding_of(index, "summer/0.jpg") == before[1]).all()
+    assert (embedding_of(index, "summer/1.jpg") == before[0]).all()
+
+
+def test_a_copy_gets_a_row_of_its_own_with_the_same_embedding(
+    index: ImageIndex, photos: Path, engine: FakeEngine
+) -> None:
+    shutil.copy(photos / "winter" / "4.jpg", photos / "copy.jpg")
+    report = index.update()
+    assert (report.indexed, report.reused, report.photos, engine.pictures) == (0, 1, 7, 6)
+    assert (embedding_of(index, "copy.jpg") == embedding_of(index, "winter/4.jpg")).all()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8, 64])
+def test_copies_in_a_new_folder_go_through_the_network_once(tmp_path: Path, batch_size: int) -> None:
+    for number in range(40):
+        save_photo(tmp_path / "photos" / f"{number:02}.jpg", seed=number % 5)
+    engine = FakeEngine()
+    with ImageIndex.create(tmp_path / "x", engine=engine) as index:
+        report = index.update(tmp_path / "photos", batch_size=batch_size)
+        assert (report.indexed, report.reused, engine.pictures) == (5, 35, 5)
+        for number in range(40):
+            same = embedding_of(index, f"{number:02}.jpg") == embedding_of(index, f"{number % 5:02}.jpg")
+            assert same.all()
+
+
+def test_a_photo_that_was_only_touched_is_hashed_and_not_embedded(
+    index: ImageIndex, photos: Path, engine: FakeEngine
+) -> None:
+    os.utime(photos / "summer" / "0.jpg", ns=(1, 1))
+    report = index.update()
+    assert (report.indexed, report.reused, report.gone, engine.pictures) == (0, 1, 0, 6)
+    assert index.update().unchanged == 6
+
+
+def test_a_file_of_the_same_size_is_not_taken_for_the_same_photo(
+    index: ImageIndex, photos: Path, engine: FakeEngine
+) -> None:
+    old = photos / "summer" / "0.jpg"
+    size = old.stat().st_size
+    save_photo(old, seed=99, quality=20)
+    old.write_bytes(old.read_bytes().ljust(size, b"\0"))
+    assert old.stat().st_size == size
+    report = index.update()
+    assert (report.indexed, report.reused, engine.pictures) == (1, 0, 7)
+
+
+def test_renaming_every_folder_is_not_taken_for_an_unmounted_disk(
+    index: ImageIndex, photos: Path, engine: FakeEngine
+) -> None:
+    for name in ("summer", "winter"):
+        (photos / name).rename(photos / f"{name} 2004")
+    report = index.update()
+    assert (report.indexed, report.reused, report.gone, report.photos, engine.pictures) == (0, 6, 6, 6, 6)
+
+
+def test_a_stranger_of_the_same_size_does_not_empty_the_index(index: ImageIndex, photos: Path) -> None:
+    size = (photos / "summer" / "0.jpg").stat().st_size
+    shutil.rmtree(photos / "summer")
+    shutil.rmtree(photos / "winter")
+    (photos / "stray.bin").write_bytes(bytes(size))
+    with pytest.raises(PhotosError, match="holds none of the 6 photos"):
+        index.update()
+    assert len(index) == 6
+    assert index.update(allow_empty=True).photos == 0
+
+
+def test_the_engine_that_made_an_embedding_is_remembered_when_it_is_reused(index: ImageIndex, photos: Path) -> None:
+    class OtherEngine(FakeEngine):
+        precision = "int8"
+
+    (photos / "winter" / "4.jpg").rename(photos / "four.jpg")
+    save_photo(photos / "new.jpg", seed=50)
+    with ImageIndex.open(index.directory, engine=OtherEngine()) as again:
+        assert (again.update().indexed, again.info().made_by) == (1, ("fake fp32", "fake int8"))
+        rows = {
+            path: part.precision
+            for part in again._store.manifest.parts
+            for path in again._store.column(part, "path")
+        }
+    assert (rows["four.jpg"], rows["new.jpg"]) == ("fp32", "int8")
+
+
+def test_reused_embeddings_do_not_load_the_network(index: ImageIndex, photos: Path) -> None:
+    (photos / "winter" / "4.jpg").rename(photos / "four.jpg")
+    with ImageIndex.open(index.directory) as again:
+        assert again.update().reused == 1
+        assert again._engine is None

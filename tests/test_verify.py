@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.fakes import FakeEngine, save_photo
-from tests.test_store import ENGINE, made, photo
+from tests.test_store import made, photo
 from vggsearch.errors import IndexDamaged, IndexExists, IndexLocked, IndexMissing
 from vggsearch.extract import Embedded
 from vggsearch.image_index import ImageIndex
@@ -174,7 +174,7 @@ def rewritten(directory: Path, change: Callable[[Manifest], Manifest]) -> None:
 def test_a_photo_that_lives_twice_is_kept_once_the_newer(tmp_path: Path) -> None:
     store = made(tmp_path / "x", [photo("a.jpg"), photo("b.jpg", 1)], [photo("c.jpg", 2)])
     with store.writing() as writer:
-        writer.commit([photo("a.jpg", 7)], engine=ENGINE)
+        writer.commit([photo("a.jpg", 7)])
     rewritten(tmp_path / "x", lambda old: replace(old, parts=tuple(replace(part, dead=()) for part in old.parts)))
     (finding,) = verify(tmp_path / "x").findings
     assert (finding.file, finding.photos) == ("embeddings/part-000003.parquet", ("a.jpg",))

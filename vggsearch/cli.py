@@ -113,7 +113,7 @@ def cli() -> None:
 @embedding_options(of_the_index=False)
 @engine_options
 @click.option("--batch-size", type=click.IntRange(min=1), help="Photos at once in the network.")
-@click.option("--workers", type=click.IntRange(min=1), help="Decoding threads.  [default: one a processor]")
+@click.option("--workers", type=click.IntRange(min=1), help="Decoder processes.  [default: one a processor]")
 @click.option("--moved", is_flag=True, help="PHOTOS is where the photos of this index are now.")
 @click.option("--allow-empty", is_flag=True, help="Go on even if every photo is gone.")
 @click.option("--retry-skipped", is_flag=True, help="Try files again that could not be used before.")
@@ -154,7 +154,6 @@ def index(
     runs_on = EngineOptions(engine, device, precision)
     with (
         ImageIndex.for_photos(photos, directory, options, engine_options=runs_on) as opened,
-        quiet_decoders(),
         stopping_on_ctrl_c() as stop,
         progress_bar(str(opened.spec)) as progress,
     ):
@@ -268,6 +267,57 @@ def verify(directory: Path | None, repair: bool, format: Format) -> None:
     click.echo(report.verified(result, format))
     if not result.is_whole:
         sys.exit(1)
+
+
+@cli.command()
+@click.argument("photos", type=FOLDER, required=False)
+@embedding_options(of_the_index=False)
+@engine_options
+@click.option("--batch-size", type=click.IntRange(min=1), help="Photos at once in the network.")
+@click.option("--workers", type=click.IntRange(min=1), help="Decoder processes.  [default: one a processor]")
+@click.option("--compare", is_flag=True, help="Run every engine and precision there is, and compare with fp32.")
+@click.option("--format", type=click.Choice(("table", "json")), default="table", show_default=True,
+              help="How results are printed.")  # fmt: skip
+def bench(
+    photos: Path | None,
+    model: str | None,
+    layer: str | None,
+    pooling: str | None,
+    size: int | None,
+    resize: str | None,
+    weights: Path | None,
+    engine: str,
+    device: str,
+    precision: str,
+    batch_size: int | None,
+    workers: int | None,
+    compare: bool,
+    format: Format,
+) -> None:
+    """Measure how many photos a second this machine indexes, next to its own limit, in under a minute.
+
+    The photos are those of the folder PHOTOS, or pictures made for the purpose.
+
+    \b
+    Example:
+      vggsearch bench ./photos
+      vggsearch bench --compare
+    """
+    from vggsearch import bench as measure
+    from vggsearch import report
+    from vggsearch.model.engine import EngineOptions, load_engine
+
+    spec, found = EmbeddingOptions(model, layer, pooling, size, resize, weights).resolve()
+
+    def tell(stage: str) -> None:
+        click.echo(f"measuring {stage} ...", err=True)
+
+    if compare:
+        click.echo(report.engines(measure.compare(spec, found, photos, tell=tell), format))
+        return
+    runs = load_engine(spec, found, EngineOptions(engine, device, precision))
+    measured = measure.bench(spec, runs, photos, batch_size=batch_size, workers=workers, tell=tell)
+    click.echo(report.bench(measured, format))
 
 
 @cli.command()

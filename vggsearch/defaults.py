@@ -36,8 +36,9 @@ class ExtractDefaults:
 
     batch_size: int = 8  # photos; larger batches are no faster on a CPU and cost memory
     gpu_batch_size: int = 64  # photos
-    max_workers: int = 8  # decoding threads, at most; fewer where there are fewer processors
+    max_workers: int = 8  # decoder processes, at most; fewer where there are fewer processors
     part_bytes: int = 64 << 20  # embeddings a Parquet part holds at most
+    copies_remembered: int = 4096  # photos of a run whose embedding serves exact copies that come later
     part_seconds: float = 60.0  # at most this much work is lost to a crash
 
 
@@ -58,6 +59,14 @@ class CompactDefaults:
 
 
 @dataclass(frozen=True)
+class DecoderDefaults:
+    """What one file may take; beyond it, only that file is skipped."""
+
+    seconds: float = 60.0  # the largest picture that is allowed takes a few
+    bytes: int = 6 << 30  # of address space: the largest picture, its copies while it is converted, and libraries
+
+
+@dataclass(frozen=True)
 class SearchDefaults:
     """How many photos a query shows."""
 
@@ -68,4 +77,5 @@ COMPACT = CompactDefaults()
 EMBEDDING = EmbeddingDefaults()
 EXTRACT = ExtractDefaults()
 IMAGE = ImageDefaults()
+DECODERS = DecoderDefaults()
 SEARCH = SearchDefaults()

@@ -24,6 +24,7 @@ from vggsearch.photos import Skipped, check_folder, walk
 from vggsearch.places import MANIFEST, directory_for
 from vggsearch.preprocess import square
 from vggsearch.search import Match, Searcher, renew_search_side
+from vggsearch.store.known import KnownContent
 from vggsearch.store.store import Store
 from vggsearch.update import Progress, UpdateReport, plan_update, refuse_to_empty, run_update
 from vggsearch.verify import VerifyReport, verify
@@ -244,17 +245,20 @@ class ImageIndex:
                 self._store.skipped(),
                 retry_skipped=retry_skipped,
             )
+            known = KnownContent(self._store, plan.todo)
             if not allow_empty:
-                refuse_to_empty(plan, self._store, root)
+                refuse_to_empty(plan, known, self._store, root)
             writer.set_root(root)
             report = run_update(
                 self._store,
                 writer,
                 plan,
+                known,
                 root,
                 lambda: self.engine,
                 batch_size=batch_size,
                 workers=workers,
+                allow_empty=allow_empty,
                 progress=progress,
                 stop=stop,
             )

@@ -152,8 +152,8 @@ def _lab_to_rgb(image: Image.Image) -> Image.Image:
 
 
 @cache
-def _formats() -> tuple[str, ...]:
-    """Register what Pillow and libheif read, once, on first use; formats without a signature are left out."""
+def readable_formats() -> tuple[str, ...]:
+    """Register what Pillow and libheif read, once; return those formats but for the ones without a signature."""
     import pillow_heif
 
     Image.init()
@@ -170,7 +170,7 @@ class _Jpeg(JpegImagePlugin.JpegImageFile):
 
 def _open(file: BinaryIO, name: str) -> Image.Image:
     """Open by content. JPEG goes straight to its reader: Image.open counts pixels before a reduced decode."""
-    formats = _formats()
+    formats = readable_formats()
     start = file.read(3)
     file.seek(0)
     if start == b"":

@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vggsearch.bench import BenchReport, EngineReport
 from vggsearch.defaults import Format
 from vggsearch.image_index import Info, QueryResult
 from vggsearch.model.layers import parts
@@ -21,6 +23,7 @@ from vggsearch.update import UpdateReport
 from vggsearch.verify import Finding, VerifyReport
 
 WIDE = 10_000  # columns; a table is never folded, so that a path stays whole
+EXAMPLE_PHOTOS = 100_000
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -169,11 +172,49 @@ def model(name: str, layer: str, size: int) -> str:
     return _table(head, rows, right=range(1, 5), rule_before=len(reports))
 
 
+def bench(measured: BenchReport, format: Format) -> str:
+    """Render how fast each stage is, next to what bounds it, as a table or as JSON."""
+    if format == "json":
+        return json.dumps(asdict(measured), ensure_ascii=False, indent=2)
+    each = measured
+    rows = [
+        ("decoding alone", each.decode_per_s, ""),
+        ("the network alone", each.forward_per_s, f"{each.forward_per_s / each.limit_per_s:.0%} of the limit"),
+        (
+            "both together",
+            each.end_to_end_per_s,
+            f"{each.end_to_end_per_s / each.forward_per_s:.0%} of the network",
+        ),
+        ("this machine's limit", each.limit_per_s, "large convolutions in the same precision"),
+    ]
+    table = _table(
+        ("stage", "photos/s", ""), [(name, f"{rate:,.1f}", note) for name, rate, note in rows], right=[1]
+    )
+    example = timedelta(seconds=round(EXAMPLE_PHOTOS / each.end_to_end_per_s))
+    return (
+        f"{each.engine}, {each.device}, {each.precision}\n\n{table}\n\n"
+        f"{EXAMPLE_PHOTOS:,} photos take about {example} (hours:minutes:seconds)."
+    )
+
+
+def engines(measured: Sequence[EngineReport], format: Format) -> str:
+    """Render how fast each engine and precision is, and how near to fp32, as a table or as JSON."""
+    if format == "json":
+        return json.dumps([asdict(each) for each in measured], ensure_ascii=False, indent=2)
+    rows = [
+        (each.engine, each.device, each.precision, f"{each.forward_per_s:,.1f}",
+         f"{each.cosine:.5f}", f"{each.worst_cosine:.5f}")
+        for each in measured
+    ]  # fmt: skip
+    return _table(("engine", "device", "precision", "photos/s", "cosine", "worst"), rows, right=range(3, 6))
+
+
 def update_line(report: UpdateReport, directory: Path) -> str:
     """Return the closing line of an update: what was done, how fast, where it is."""
     others = sum(skipped.kind == "not a picture" for skipped in report.skipped)
     counts = [
         f"{report.indexed:,} indexed",
+        f"{report.reused:,} renamed or copied" if report.reused else "",
         f"{report.unchanged:,} unchanged",
         f"{report.gone:,} gone" if report.gone else "",
         f"{len(report.skipped) - others:,} skipped",

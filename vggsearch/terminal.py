@@ -120,9 +120,11 @@ def progress_bar(title: str) -> Iterator[Callable[["Progress"], None]]:
     )
     with Bars(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
         row = bars.add_task("", total=None, note="walking the folder")
+        told: list[str] = []
 
         def tell(progress: "Progress") -> None:
-            if progress.done == 0:
+            if progress.engine is not None and not told:
+                told.append(progress.engine)
                 console.print(f"{title}\non {progress.engine}", highlight=False, markup=False, soft_wrap=True)
             note = f"{progress.skipped:,} skipped" if progress.skipped else ""
             bars.update(row, completed=progress.done, total=progress.total, note=note)

@@ -10,6 +10,7 @@ from vggsearch.errors import PhotosError
 from vggsearch.extract import Embedded, extract
 from vggsearch.model.engine import Engine
 from vggsearch.photos import PhotoFile, Skipped
+from vggsearch.store.known import KnownContent
 from vggsearch.store.store import Store, StoreWriter
 
 BYTES_PER_NUMBER = 2  # float16, as the store keeps them
@@ -28,27 +29,36 @@ class Plan:
     skipped: Mapping[str, Skipped]
     unchanged: int
 
+    def empties(self, photos: int) -> bool:
+        """Whether none of the `photos` there are would be left of a store."""
+        return 0 < photos == len(self.gone)
+
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an update is: files `done` of `total`, how many of those were skipped, and what runs the network."""
+    """How far an update is: files `done` of `total`, how many of those were skipped, and what runs the network.
+
+    `engine` is None until the network is needed.
+    """
 
     done: int
     total: int
     skipped: int
-    engine: str
+    engine: str | None
 
 
 @dataclass(frozen=True)
 class UpdateReport:
     """What an update did.
 
-    `indexed` photos were embedded, `unchanged` kept, `gone` dropped; `skipped` lists every file that could not
+    `indexed` photos were embedded; `reused` took the embedding of a photo with the same bytes, as renamed, moved
+    and copied ones do; `unchanged` were kept, `gone` dropped; `skipped` lists every file that could not
     be used, those of earlier runs too, by path, and `newly_skipped` the ones found in this run. `photos` is how
     many the index now holds. `stopped` says that it was asked to end early and kept what was done.
     """
 
     indexed: int
+    reused: int
     unchanged: int
     gone: int
     skipped: tuple[Skipped, ...]
@@ -124,9 +134,11 @@ class _Run:
 
     writer: StoreWriter
     dim: int
+    known: KnownContent
     skipped: dict[str, Skipped]
     newly_skipped: list[Skipped] = field(default_factory=list)
     indexed: int = 0
+    reused: int = 0
     part: _Part = field(init=False)
 
     def __post_init__(self) -> None:
@@ -134,7 +146,9 @@ class _Run:
 
     def take(self, item: Embedded | Skipped) -> None:
         if isinstance(item, Embedded):
-            self.indexed += 1
+            self.indexed += not item.is_reused
+            self.reused += item.is_reused
+            self.known.remember(item)
             self.part.photos.append(item)
             return
         self.newly_skipped.append(item)
@@ -142,8 +156,8 @@ class _Run:
         if item.kind != "unreadable":
             self.part.lost.append(item.path)
 
-    def commit(self, engine: Engine | None, gone: Sequence[str] = ()) -> None:
-        self.writer.commit(self.part.photos, [*self.part.lost, *gone], engine, self.skipped)
+    def commit(self, gone: Sequence[str] = ()) -> None:
+        self.writer.commit(self.part.photos, [*self.part.lost, *gone], self.skipped)
         self.part = _Part(self.dim)
 
 
@@ -151,43 +165,57 @@ def run_update(
     store: Store,
     writer: StoreWriter,
     plan: Plan,
+    known: KnownContent,
     root: Path,
     load_engine: Callable[[], Engine],
     *,
     batch_size: int | None = None,
     workers: int | None = None,
+    allow_empty: bool = False,
     progress: Callable[[Progress], None] | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> UpdateReport:
     """Embed what `plan` lists and commit it part by part; drop what is gone with the last part.
 
-    The network is loaded only if there is something to embed. `progress` is called at the start and after each
-    file; when `stop` returns True the part in hand is committed and the update ends.
+    The network is loaded only if there is something to embed. `progress` is called when it is loaded and after
+    each file; when `stop` returns True the part in hand is committed and the update ends.
+
+    Unless `allow_empty`, PhotosError is raised where not one of the photos is left, under its name or another.
     """
     started = time.monotonic()
-    run = _Run(writer, store.spec.dim, dict(plan.skipped))
-    engine = load_engine() if plan.todo else None
+    before = len(store)
+    run = _Run(writer, store.spec.dim, known, dict(plan.skipped))
+    engine: Engine | None = None
     stopped = False
 
-    def tell(done: int) -> None:
-        if progress is not None and engine is not None:
-            progress(Progress(done, len(plan.todo), len(run.newly_skipped), str(engine)))
+    def loaded() -> Engine:
+        nonlocal engine
+        engine = load_engine()
+        tell(0)
+        return engine
 
-    tell(0)
-    items = extract(plan.todo, root, store.spec, engine, batch_size=batch_size, workers=workers) if engine else ()
+    def tell(done: int) -> None:
+        if progress is not None:
+            progress(Progress(done, len(plan.todo), len(run.newly_skipped), str(engine) if engine else None))
+
+    items = extract(plan.todo, root, store.spec, loaded, known=known, batch_size=batch_size, workers=workers)
     for done, item in enumerate(items, start=1):
         run.take(item)
         tell(done)
         if run.part.is_full:
-            run.commit(engine)
+            run.commit()
         if stop is not None and stop():
             stopped = True
             break
-    # The gone go last and only when all else is done: until then they may turn out to have been renamed.
+    # The gone go last and only when all else is done: until then their embeddings may be wanted for a new name.
     gone = () if stopped else plan.gone
-    run.commit(engine, gone)
+    if not allow_empty and plan.empties(before) and not stopped and not run.reused:
+        run.commit()
+        raise nothing_left(before, store, root)
+    run.commit(gone)
     return UpdateReport(
         indexed=run.indexed,
+        reused=run.reused,
         unchanged=plan.unchanged,
         gone=len(gone),
         skipped=tuple(run.skipped[path] for path in sorted(run.skipped)),
@@ -198,13 +226,19 @@ def run_update(
     )
 
 
-def refuse_to_empty(plan: Plan, store: Store, root: Path) -> None:
+def refuse_to_empty(plan: Plan, known: KnownContent, store: Store, root: Path) -> None:
     """Raise PhotosError where an update would drop every photo: an unmounted disk looks just like that.
 
-    Other files may lie there all the same, in the folder the disk is mounted on.
+    Other files may lie there all the same, in the folder the disk is mounted on; only if one has the size of a
+    photo may the photos have been renamed, which then shows.
     """
-    if 0 < len(store) == len(plan.gone):
-        raise PhotosError(
-            f"{root} holds none of the {len(store):,} photos in {store.directory}. "
-            "Is its disk mounted? If they were really deleted, say so with --allow-empty."
-        )
+    if plan.empties(len(store)) and not any(map(known.may_hold, plan.todo)):
+        raise nothing_left(len(store), store, root)
+
+
+def nothing_left(before: int, store: Store, root: Path) -> PhotosError:
+    """Return the error for a folder in which none of the `before` photos of a store was found."""
+    return PhotosError(
+        f"{root} holds none of the {before:,} photos in {store.directory}. "
+        "Is its disk mounted? If they were really deleted, say so with --allow-empty."
+    )

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,7 @@ from vggsearch.store.files import reading_from, write_atomically
 
 SKIPPED = "skipped.parquet"
 METADATA = b"vggsearch"
-Table = pa.Table
+Table: TypeAlias = pa.Table
 SKIPPED_SCHEMA = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),

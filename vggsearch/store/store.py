@@ -14,8 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from vggsearch.errors import IndexDamaged, IndexExists, SpecMismatch
-from vggsearch.extract import Embedded
-from vggsearch.model.engine import Engine
+from vggsearch.extract import Embedded, MadeBy
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.photos import PhotoFile, Skipped
 from vggsearch.places import MANIFEST
@@ -146,9 +145,12 @@ class Store:
 
     def embeddings(self) -> Iterator[NDArray[np.float16]]:
         """Yield the live embeddings part by part: float16 (rows, dim), together in row order."""
-        for part in self.manifest.parts:
-            numbers = embeddings_in(self.read_part(part))
-            yield numbers[self.live_rows(part)] if part.dead else numbers
+        return map(self.part_embeddings, self.manifest.parts)
+
+    def part_embeddings(self, part: Part) -> NDArray[np.float16]:
+        """Return the live embeddings of a part, float16 (rows, dim)."""
+        numbers = embeddings_in(self.read_part(part))
+        return numbers[self.live_rows(part)] if part.dead else numbers
 
     def read_part(self, part: Part) -> pa.Table:
         """Return a part whole, dead rows too. Raises IndexDamaged."""
@@ -251,34 +253,30 @@ class StoreWriter:
         self,
         added: Sequence[Embedded],
         gone: Collection[str] = (),
-        engine: Engine | None = None,
         skipped: Mapping[str, Skipped] | None = None,
     ) -> None:
         """Add photos, replacing those of the same path, and drop the `gone` paths, in one step.
 
-        `engine` made the embeddings; without it, nothing can be added. `skipped` replaces the list of files that
-        could not be used.
+        `skipped` replaces the list of files that could not be used.
         """
         manifest = self._store.manifest
-        new_paths = [photo.file.path for photo in added]
         dead: dict[str, set[int]] = {}
-        for path in {*gone, *new_paths} & self._rows.keys():
+        for path in {*gone, *(photo.file.path for photo in added)} & self._rows.keys():
             name, row = self._rows[path]
             dead.setdefault(name, set()).add(row)
         changed = manifest.without_rows(dead)
-        name = part_name(manifest.next_part)
-        if added:
-            if engine is None:
-                raise ValueError("photos to add, but no engine named that embedded them")
-            part = self._write_part(name, added, engine)
-            changed = replace(changed, parts=(*changed.parts, part), next_part=manifest.next_part + 1)
+        rows: dict[str, tuple[str, int]] = {}
+        for made_by, photos in by_maker(added).items():
+            part = self._write_part(part_name(changed.next_part), photos, made_by)
+            changed = replace(changed, parts=(*changed.parts, part), next_part=changed.next_part + 1)
+            rows |= {photo.file.path: (part.name, row) for row, photo in enumerate(photos)}
         if skipped is not None and skipped != self._store.skipped():
             changed = replace(changed, skipped=self._write_skipped(skipped))
         if changed != manifest:
             self._replace(changed)
         for path in gone:
             self._rows.pop(path, None)
-        self._rows.update((path, (name, row)) for row, path in enumerate(new_paths))
+        self._rows |= rows
 
     def set_root(self, root: Path) -> None:
         """Remember the photo folder, relative to the index so that the two can move together."""
@@ -326,11 +324,11 @@ class StoreWriter:
         self._store.replace_manifest(manifest)
         self._settle_skipped()
 
-    def _write_part(self, name: str, added: Sequence[Embedded], engine: Engine) -> Part:
+    def _write_part(self, name: str, added: Sequence[Embedded], made_by: MadeBy) -> Part:
         path = self._store.directory / EMBEDDINGS / name
-        write_part(path, added, Origin(self._store.spec, engine.name, engine.precision))
+        write_part(path, added, Origin(self._store.spec, made_by.name, made_by.precision))
         file = FileHash.of(path)
-        return Part(name, file.bytes, file.sha256, len(added), engine.name, engine.precision)
+        return Part(name, file.bytes, file.sha256, len(added), made_by.name, made_by.precision)
 
     def _merge(self, name: str, group: Group) -> Part:
         path, first = self._store.directory / EMBEDDINGS / name, group[0]
@@ -386,6 +384,14 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def by_maker(photos: Sequence[Embedded]) -> dict[MadeBy, list[Embedded]]:
+    """Return the photos apart by what made their embeddings, which a part records once."""
+    apart: dict[MadeBy, list[Embedded]] = {}
+    for photo in photos:
+        apart.setdefault(photo.made_by, []).append(photo)
+    return apart
 
 
 def _relative(root: Path, directory: Path) -> str:

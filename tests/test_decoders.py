@@ -1,0 +1,200 @@
+"""Decoder processes: real ones, really crashed, hung, flooded and killed."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import hostile
+from tests.fakes import FAKE_SPEC, FakeEngine, save_photo
+from vggsearch import defaults
+from vggsearch.decoders import pool
+from vggsearch.decoders.pool import Decoders
+from vggsearch.errors import ImageError, InstallationError
+from vggsearch.extract import Embedded, extract
+from vggsearch.images import decode
+from vggsearch.photos import PhotoFile, Skipped, walk
+from vggsearch.preprocess import square
+
+SIZE, RESIZE = 64, "squash"
+ODD_NAMES = ["line\nbreak.jpg", "\u00fcml\u00e4ut.jpg", 'quo"te.jpg', "{}.jpg", " .jpg"]
+
+
+@pytest.fixture
+def decoders() -> Iterator[Decoders]:
+    with Decoders(1) as opened:
+        yield opened
+
+
+@pytest.fixture
+def hostile_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "SERVE", "from tests.hostile import serve; serve()")
+    monkeypatch.setattr(defaults, "DECODERS", hostile.LIMITS)
+
+
+def save_hostile(path: Path, deed: str) -> str:
+    path.write_bytes(f"HOSTILE {deed}".encode())
+    return path.name
+
+
+def children() -> set[int]:
+    mine = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == os.getpid() and fields[0] != "Z":
+            mine.add(int(path.parent.name))
+    return mine
+
+
+def the_process(decoders: Decoders) -> int:
+    (decoder,) = decoders._all
+    return decoder._process.pid
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", *ODD_NAMES])
+def test_a_process_decodes_as_this_one_would(tmp_path: Path, decoders: Decoders, name: str) -> None:
+    path = save_photo(tmp_path / name, 0, (300, 200))
+    got = decoders.decode(tmp_path, name, SIZE, RESIZE)
+    with path.open("rb") as file:
+        photo = decode(file, name, at_least=SIZE)
+    assert (got.pixels == square(photo.image, SIZE, RESIZE)).all()
+    assert (got.width, got.height, got.format, got.taken) == (300, 200, photo.format, None)
+    assert got.pixels.dtype == np.uint8
+    assert got.pixels.flags.writeable
+
+
+def test_when_a_photo_was_taken_comes_through(tmp_path: Path, decoders: Decoders) -> None:
+    save_photo(tmp_path / "a.jpg", 0, exif=_taken("2004:02:29 23:59:58"))
+    taken = decoders.decode(tmp_path, "a.jpg", SIZE, RESIZE).taken
+    assert str(taken) == "2004-02-29 23:59:58"
+
+
+def _taken(text: str) -> bytes:
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[306] = text
+    return exif.tobytes()
+
+
+def test_a_file_that_cannot_be_used_leaves_the_process_alive(tmp_path: Path, decoders: Decoders) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    save_photo(tmp_path / "good.jpg", 0)
+    process = the_process(decoders)
+    for _ in range(3):
+        with pytest.raises(ImageError):
+            decoders.decode(tmp_path, "bad.jpg", SIZE, RESIZE)
+        with pytest.raises(ImageError) as gone:
+            decoders.decode(tmp_path, "gone.jpg", SIZE, RESIZE)
+        assert gone.value.kind == "unreadable"
+        assert decoders.decode(tmp_path, "good.jpg", SIZE, RESIZE).width == 320
+    assert the_process(decoders) == process
+
+
+@pytest.mark.usefixtures("hostile_decoders")
+@pytest.mark.parametrize(
+    ("deed", "kind", "reason"),
+    [
+        ("crash", "broken", "its decoder crashed (Segmentation fault)"),
+        ("hang", "broken", "decoding it took more than 1 s"),
+        ("flood", "unreadable", "not enough memory to decode it"),
+        ("end", "broken", "its decoder ended with exit status 3"),
+        ("be_killed", "unreadable", "its decoder was killed, perhaps for want of memory"),
+        ("chatter", "broken", "damaged (ValueError: chatter only)"),
+    ],
+)
+def test_a_hostile_file_costs_only_itself(tmp_path: Path, deed: str, kind: str, reason: str) -> None:
+    save_photo(tmp_path / "good.jpg", 0)
+    name = save_hostile(tmp_path / "bad.jpg", deed)
+    with Decoders(1) as decoders:
+        before = decoders.decode(tmp_path, "good.jpg", SIZE, RESIZE)
+        with pytest.raises(ImageError) as raised:
+            decoders.decode(tmp_path, name, SIZE, RESIZE)
+        assert (raised.value.kind, raised.value.reason) == (kind, reason)
+        after = decoders.decode(tmp_path, "good.jpg", SIZE, RESIZE)
+    assert (before.pixels == after.pixels).all()
+
+
+@pytest.mark.usefixtures("hostile_decoders")
+def test_a_folder_of_hostile_files_is_worked_through_in_order(tmp_path: Path) -> None:
+    deeds = sorted(name.decode() for name in hostile.DEEDS)
+    for number in range(24):
+        if number % 3 == 1:
+            save_hostile(tmp_path / f"{number:02}.jpg", deeds[number // 3 % len(deeds)])
+        else:
+            save_photo(tmp_path / f"{number:02}.jpg", number, (40, 30))
+    files = [item for item in walk(tmp_path) if isinstance(item, PhotoFile)]
+    items = list(extract(files, tmp_path, FAKE_SPEC, FakeEngine, batch_size=4, workers=3))
+    assert [item.file.path if isinstance(item, Embedded) else item.path for item in items] == [
+        file.path for file in files
+    ]
+    assert [number for number, item in enumerate(items) if isinstance(item, Skipped)] == list(range(1, 24, 3))
+
+
+def test_a_process_that_died_between_two_files_is_replaced(tmp_path: Path, decoders: Decoders) -> None:
+    save_photo(tmp_path / "a.jpg", 0)
+    decoders.decode(tmp_path, "a.jpg", SIZE, RESIZE)
+    os.kill(the_process(decoders), signal.SIGKILL)
+    assert decoders.decode(tmp_path, "a.jpg", SIZE, RESIZE).width == 320
+
+
+def test_ctrl_c_in_the_terminal_does_not_reach_a_process(tmp_path: Path, decoders: Decoders) -> None:
+    assert os.getpgid(the_process(decoders)) != os.getpgid(0)
+
+
+def test_a_process_ends_with_its_parent(tmp_path: Path, decoders: Decoders) -> None:
+    save_photo(tmp_path / "a.jpg", 0)
+    decoders.decode(tmp_path, "a.jpg", SIZE, RESIZE)
+    (decoder,) = decoders._all
+    decoder._questions.close()  # as the system does for a parent that is gone
+    assert decoder._process.wait(timeout=10) == 0
+
+
+def test_closing_breaks_off_a_file_that_hangs(
+    tmp_path: Path, hostile_decoders: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "SERVE", "from tests import hostile; hostile.LIMITS = hostile.DecoderDefaults(); "
+                        "hostile.serve()")  # fmt: skip
+    save_photo(tmp_path / "a.jpg", 0)
+    for number in range(8):
+        save_hostile(tmp_path / f"b{number}.jpg", "hang")
+    before = children()
+    files = [item for item in walk(tmp_path) if isinstance(item, PhotoFile)]
+    items = extract(files, tmp_path, FAKE_SPEC, FakeEngine, batch_size=1, workers=2)
+    assert isinstance(next(items), Embedded)
+    started = time.monotonic()
+    items.close()
+    assert time.monotonic() - started < 10
+    assert children() == before
+
+
+def test_nothing_is_left_running(tmp_path: Path) -> None:
+    before = children()
+    for number in range(4):
+        save_photo(tmp_path / f"{number}.jpg", number)
+    files = [item for item in walk(tmp_path) if isinstance(item, PhotoFile)]
+    list(extract(files, tmp_path, FAKE_SPEC, FakeEngine, workers=2))
+    assert children() == before
+
+
+def test_a_decoder_that_does_not_start_says_how_to_find_out_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "SERVE", "import no_such_module")
+    save_photo(tmp_path / "a.jpg", 0)
+    with Decoders(1) as decoders, pytest.raises(InstallationError, match=r"does not start \(exit status 1\)"):
+        decoders.decode(tmp_path, "a.jpg", SIZE, RESIZE)
+
+
+def test_a_mistake_in_vggsearch_is_no_fault_of_the_file(tmp_path: Path, decoders: Decoders) -> None:
+    save_photo(tmp_path / "a.jpg", 0)
+    with pytest.raises(RuntimeError, match=r"(?s)a mistake in vggsearch, at a\.jpg:.*KeyError: 'no such resize'"):
+        decoders.decode(tmp_path, "a.jpg", SIZE, "no such resize")
+    assert decoders.decode(tmp_path, "a.jpg", SIZE, RESIZE).width == 320
