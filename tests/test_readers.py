@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import pytest
 from filelock import FileLock
 
@@ -19,7 +20,11 @@ from tests.make_golden_index import SMALL_SPEC
 from tests.test_store import made, photo
 from vggsearch.defaults import COMPACT
 from vggsearch.errors import IndexDamaged, IndexLocked, SpecMismatch
+from vggsearch.extract import Embedded
 from vggsearch.image_index import ImageIndex
+from vggsearch.photos import Skipped
+from vggsearch.preprocess import square
+from vggsearch.search import renew_search_side
 from vggsearch.store import compaction
 from vggsearch.store.lock import HOLDER, LOCK
 from vggsearch.store.store import Store
@@ -28,38 +33,46 @@ from vggsearch.verify import verify
 CONTEXT = multiprocessing.get_context("spawn")
 HELD = 5  # photos in every state that is committed
 ROUNDS = 40
-KILLS = 15
+KILLS = 20
 
 
-def keep_moving(directory: Path, photos: Path, start: int, ready: "multiprocessing.synchronize.Event") -> None:
+def embedded(number: int) -> Embedded:
+    """Return the picture of this number with its real (fake) embedding, so that a query finds it."""
+    pixels = square(picture(number), SMALL_SPEC.size, SMALL_SPEC.resize)
+    return replace(photo(f"{number}.jpg", number), embedding=FakeEngine(SMALL_SPEC.dim).embed(pixels[None])[0])
+
+
+def skipped_until(number: int) -> dict[str, Skipped]:
+    return {f"{at}.txt": Skipped(f"{at}.txt", "text", "not a picture") for at in range(number + 1)}
+
+
+def make_five(directory: Path) -> Store:
+    store = Store.create(directory, SMALL_SPEC)
+    with store.writing() as writer:
+        writer.commit([embedded(number) for number in range(HELD)], skipped=skipped_until(HELD - 1))
+        renew_search_side(store, writer)
+    return store
+
+
+def keep_moving(directory: Path, ready: "multiprocessing.synchronize.Event") -> None:
     """Replace the oldest of five photos by a new one, again and again; merge parts often."""
     setattr(compaction, "COMPACT", replace(COMPACT, spare_parts=3))  # noqa: B010
-    with ImageIndex.open(directory, engine=FakeEngine(SMALL_SPEC.dim)) as index:
-        ready.set()
-        for number in range(start, start + ROUNDS):
-            save_photo(photos / f"{number}.jpg", number, size=(64, 48))
-            (photos / f"{number - HELD}.jpg").unlink(missing_ok=True)
-            (photos / f"{number}.txt").write_text("skipped")
-            index.update(photos)
+    store = Store.open(directory)
+    start = check_one_state(store.paths()) + 1
+    ready.set()
+    for number in range(start, start + ROUNDS):
+        with store.writing() as writer:
+            writer.commit([embedded(number)], gone=[f"{number - HELD}.jpg"], skipped=skipped_until(number))
+            writer.compact(only_if_due=True)
+            renew_search_side(store, writer)
 
 
-def start_moving(folder: Path, start: int) -> "multiprocessing.process.BaseProcess":
+def start_moving(directory: Path) -> "multiprocessing.process.BaseProcess":
     ready = CONTEXT.Event()
-    process = CONTEXT.Process(target=keep_moving, args=(folder / "index", folder / "photos", start, ready))
+    process = CONTEXT.Process(target=keep_moving, args=(directory, ready))
     process.start()
     assert ready.wait(60)
     return process
-
-
-@pytest.fixture
-def five(tmp_path: Path) -> Path:
-    """A folder with five photos and their index."""
-    for number in range(HELD):
-        save_photo(tmp_path / "photos" / f"{number}.jpg", number, size=(64, 48))
-    Store.create(tmp_path / "index", SMALL_SPEC)
-    with ImageIndex.open(tmp_path / "index", engine=FakeEngine(SMALL_SPEC.dim)) as index:
-        index.update(tmp_path / "photos")
-    return tmp_path
 
 
 def check_one_state(paths: list[str]) -> int:
@@ -70,9 +83,11 @@ def check_one_state(paths: list[str]) -> int:
 
 
 def test_readers_see_one_consistent_state_while_a_writer_commits(
-    five: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    directory, writer = five / "index", start_moving(five, HELD)
+    directory = tmp_path / "index"
+    make_five(directory)
+    writer = start_moving(directory)
     engine = FakeEngine(SMALL_SPEC.dim)
     newest_seen = set()
     with ImageIndex.open(directory, engine=engine) as long_open:
@@ -96,32 +111,31 @@ def test_readers_see_one_consistent_state_while_a_writer_commits(
     assert caplog.text == ""
 
 
-def test_a_writer_that_is_killed_at_any_moment_leaves_a_whole_index(five: Path) -> None:
+def test_a_writer_that_is_killed_at_any_moment_leaves_a_whole_index_that_goes_on(tmp_path: Path) -> None:
     random = Random(4)
-    directory, photos = five / "index", five / "photos"
-    for attempt in range(1, KILLS + 1):
-        writer = start_moving(five, attempt * ROUNDS)
-        time.sleep(random.uniform(0, 0.3))
+    directory = tmp_path / "index"
+    store = make_five(directory)
+    stopped_at = []
+    for _ in range(KILLS):
+        writer = start_moving(directory)
+        time.sleep(random.uniform(0, 0.4))
         writer.kill()
         writer.join()
         assert writer.exitcode == -signal.SIGKILL
-        report = verify(directory)
-        assert report.findings == ()
-        assert len(set(Store.open(directory).paths())) == report.photos
-    Store.create(five / "undisturbed", SMALL_SPEC)
-    for where in ("index", "undisturbed"):
-        with ImageIndex.open(five / where, engine=FakeEngine(SMALL_SPEC.dim)) as index:
-            index.update(photos, compact=True)
-    assert by_path(directory) == by_path(five / "undisturbed")
-    assert Store.open(directory).skipped() == Store.open(five / "undisturbed").skipped()
-    assert Store.open(directory).leftovers() == []
+        assert verify(directory).findings == ()
+        store.refresh()
+        newest = check_one_state(store.paths())
+        assert store.skipped() == skipped_until(newest)
+        wanted = [embedded(number).embedding.astype(np.float16) for number in range(newest - HELD + 1, newest + 1)]
+        np.testing.assert_array_equal(np.concatenate(list(store.embeddings())), wanted)
+        stopped_at.append(newest)
+    assert stopped_at == sorted(stopped_at)
+    assert stopped_at[-1] >= 2 * HELD  # they were at work when they were killed
+    with store.writing() as last:
+        last.compact()
+        renew_search_side(store, last)
+    assert store.leftovers() == []
     assert verify(directory).notes == ()
-
-
-def by_path(directory: Path) -> dict[str, dict[str, object]]:
-    store = Store.open(directory)
-    rows = [row for part in store.manifest.parts for row in store.read_part(part).to_pylist()]
-    return {str(row["path"]): row for row in rows}
 
 
 def test_a_long_open_reader_answers_from_the_last_commit(index: ImageIndex, photos: Path) -> None:
