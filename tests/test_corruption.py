@@ -1,4 +1,4 @@
-"""Every byte of an index: whatever is flipped or cut off is told by verify, or changes nothing."""
+"""Every byte of an index: whatever is flipped or cut off is told by verify."""
 
 import os
 import shutil
@@ -75,29 +75,23 @@ def flips(size: int, count: int) -> Iterator[tuple[int, int]]:
         yield int(position), (1 << number % 8) if number % 3 else 0xFF
 
 
-def test_a_flipped_byte_anywhere_is_told_or_changes_nothing(whole: Path, tmp_path: Path) -> None:
+def test_a_flipped_byte_anywhere_is_told(whole: Path, tmp_path: Path) -> None:
     directory = tmp_path / "index"
     shutil.copytree(whole, directory)
     assert verify(directory).findings == ()
-    expected = content(whole)
-    assert len(expected.rows) == 10
     files = files_of(directory)
     assert {path.suffix for path in files} == {".json", ".parquet", ".faiss", ".npy"}
-    tried, harmless = 0, []
+    tried = 0
     for path in files:
         data = path.read_bytes()
         for position, mask in flips(len(data), POSITIONS // len(files) + 1):
             changed = bytearray(data)
             changed[position] ^= mask
             path.write_bytes(changed)
+            assert is_told(directory), (path.name, position, mask)
             tried += 1
-            if not is_told(directory):
-                harmless.append((path.name, position))
-                assert content(directory) == expected, (path.name, position, mask)
         path.write_bytes(data)
     assert tried >= 500
-    assert {name for name, _ in harmless} <= {"manifest.json"}  # white space between its fields
-    assert len(harmless) < tried / 100
 
 
 def test_a_file_cut_short_or_missing_is_told(whole: Path, tmp_path: Path) -> None:
@@ -120,6 +114,7 @@ def test_whatever_byte_is_flipped_repair_leaves_a_whole_index_that_an_update_com
     whole: Path, tmp_path: Path
 ) -> None:
     expected = content(whole)
+    assert len(expected.rows) == 10
     shutil.copytree(whole.parent / "photos", tmp_path / "photos")
     for number, name in enumerate(str(path.relative_to(whole)) for path in files_of(whole)):
         directory = tmp_path / f"index{number}"
