@@ -58,6 +58,20 @@ def test_index_makes_an_index_named_after_the_folder_and_says_so(photos: Path, f
     assert run("index", "photos").stdout.startswith("0 indexed, 6 unchanged, 1 skipped, 1 other file in ")
 
 
+def test_strict_turns_a_skipped_picture_into_an_error_and_other_files_not(
+    photos: Path, fake_network: FakeEngine
+) -> None:
+    (photos / "notes.txt").write_text("hello")
+    assert run("index", "photos", "--strict").exit_code == 0
+    (photos / "bad.jpg").write_bytes(b"")
+    for _ in range(2):
+        done = run("index", "photos", "--strict")
+        assert (done.exit_code, done.stderr.splitlines()[-1]) == (
+            1, "Error: 1 skipped, and --strict was given: vggsearch info --skipped"
+        )  # fmt: skip
+    assert run("index", "photos").exit_code == 0
+
+
 def test_query_prints_an_aligned_table(indexed: Path) -> None:
     done = run("query", "photos/summer/0.jpg", "-k", "3")
     lines = done.stdout.splitlines()

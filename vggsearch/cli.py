@@ -118,6 +118,7 @@ def cli() -> None:
 @click.option("--allow-empty", is_flag=True, help="Go on even if every photo is gone.")
 @click.option("--retry-skipped", is_flag=True, help="Try files again that could not be used before.")
 @click.option("--compact", is_flag=True, help="Merge small parts now.  [default: when there are many]")
+@click.option("--strict", is_flag=True, help="Exit with status 1 if a picture was skipped, in this run or before.")
 def index(
     photos: Path,
     directory: Path | None,
@@ -136,6 +137,7 @@ def index(
     allow_empty: bool,
     retry_skipped: bool,
     compact: bool,
+    strict: bool,
 ) -> None:
     """Index the folder PHOTOS, or bring its index up to date: only what is new or changed is worked on.
 
@@ -164,6 +166,8 @@ def index(
     for line in skipped_lines(report.newly_skipped):
         click.echo(line, err=True)
     click.echo(update_line(report, opened.directory))
+    if strict and (pictures := [skipped for skipped in report.skipped if skipped.kind != "not a picture"]):
+        raise click.ClickException(f"{len(pictures):,} skipped, and --strict was given: vggsearch info --skipped")
     if report.stopped:
         raise click.ClickException("stopped early; what was done is kept. Run the same command to go on.")
 

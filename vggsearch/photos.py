@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISLNK, S_ISREG
+from typing import NamedTuple
 
 from vggsearch.errors import PhotosError, SkipKind
 
@@ -31,9 +32,8 @@ CLUTTER_NAMES = frozenset(
 CLUTTER_SUFFIXES = (".lrdata",)  # Lightroom's previews: thousands of small copies of the photos
 
 
-@dataclass(frozen=True, slots=True)
-class PhotoFile:
-    """A file that may be a photo, as the walk saw it.
+class PhotoFile(NamedTuple):
+    """A file that may be a photo, as the walk saw it. A tuple, since there may be millions.
 
     `path` is POSIX and relative to the photo folder, `bytes` its size, `mtime_ns` its age in nanoseconds.
     """

@@ -1,0 +1,93 @@
+"""How long an update of a catalogued folder takes in which nothing has changed, next to a bare look at the folder.
+
+python benchmarks/unchanged.py 20000 100000 ...
+
+For each count a tree of tiny files is made, 1,000 to a folder, and an index that knows them all, with embeddings that
+no network made. The update, without its FAISS side, is timed against a recursive os.scandir with a stat of each file.
+"""
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from vggsearch.extract import Embedded, MadeBy
+from vggsearch.model.spec import EmbeddingOptions
+from vggsearch.photos import PhotoFile, walk
+from vggsearch.store.known import KnownContent
+from vggsearch.store.store import Store
+from vggsearch.update import plan_update
+
+FOLDER_HOLDS = 1000
+TIMES = 5
+
+
+def make_tree(root: Path, count: int) -> None:
+    for number in range(count):
+        folder = root / f"{number // FOLDER_HOLDS:05}"
+        if number % FOLDER_HOLDS == 0:
+            folder.mkdir()
+        (folder / f"IMG_{number:07}.jpg").write_bytes(b"x")
+
+
+def catalogue(root: Path, directory: Path) -> Store:
+    spec, _ = EmbeddingOptions(layer="pool1").resolve()
+    store = Store.create(directory, spec)
+    embedding = np.full(spec.dim, spec.dim**-0.5, np.float32)
+    made_by = MadeBy("none", "fp32")
+    files = [file for file in walk(root) if isinstance(file, PhotoFile)]
+    with store.writing() as writer:
+        for start in range(0, len(files), 20_000):
+            part = files[start : start + 20_000]
+            writer.commit([Embedded(file, file.path, 1, 1, "JPEG", None, embedding, made_by) for file in part])
+    return store
+
+
+def bare(root: str) -> int:
+    count = 0
+    with os.scandir(root) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                count += bare(entry.path)
+            else:
+                entry.stat(follow_symlinks=False)
+                count += 1
+    return count
+
+
+def unchanged(root: Path, directory: Path) -> int:
+    store = Store.open(directory)
+    plan = plan_update(walk(root), store.files(), store.skipped())
+    KnownContent(store, plan.todo)
+    return plan.unchanged
+
+
+def fastest(run: Callable[[], int], count: int) -> float:
+    times = []
+    for _ in range(TIMES):
+        started = time.perf_counter()
+        found = run()
+        times.append(time.perf_counter() - started)
+        if found != count:
+            raise SystemExit(f"{found} of {count} files were found")
+    return min(times)
+
+
+if __name__ == "__main__":
+    for count in map(int, sys.argv[1:]):
+        with tempfile.TemporaryDirectory() as made:
+            root, directory = Path(made, "photos"), Path(made, "index")
+            root.mkdir()
+            make_tree(root, count)
+            catalogue(root, directory)
+            look, update = (
+                fastest(lambda: bare(str(root)), count),  # noqa: B023 - called at once
+                fastest(lambda: unchanged(root, directory), count),  # noqa: B023
+            )
+            print(
+                f"{count:,} files: a bare look {look:.3f} s, the update {update:.3f} s, {update / look:.2f} times"
+            )
