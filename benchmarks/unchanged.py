@@ -2,8 +2,9 @@
 
 python benchmarks/unchanged.py 20000 100000 ...
 
-For each count a tree of tiny files is made, 1,000 to a folder, and an index that knows them all, with embeddings that
-no network made. The update, without its FAISS side, is timed against a recursive os.scandir with a stat of each file.
+For each count a tree of tiny files is made, 1,000 to a folder, and an index that knows them all, with embeddings
+that no network made. The update, without its FAISS side, is timed against a recursive os.scandir with a stat of
+each file.
 """
 
 import os
