@@ -45,6 +45,9 @@ class FakeEngine(Engine):
         unit: NDArray[np.float32] = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
         return unit
 
+    def multiply_adds_per_s(self, seconds: float) -> float:
+        return 1e9
+
 
 def _grid_means(squares: NDArray[np.uint8]) -> NDArray[np.float64]:
     edges = np.linspace(0, squares.shape[1], GRID + 1).astype(int)

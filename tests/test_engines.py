@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ from tests.test_poolings import zero_kernels
 from vggsearch.errors import OptionError
 from vggsearch.images import decode
 from vggsearch.model import engine as engines
-from vggsearch.model.engine import EngineOptions, choose_engine, load_engine
+from vggsearch.model.engine import EngineOptions, choose_engine, load_engine, rate
 from vggsearch.model.on_openvino.engine import OpenVinoEngine
+from vggsearch.model.on_openvino.graph import convolution_graph
 from vggsearch.model.on_openvino.ranges import ACTIVATION_RANGES
 from vggsearch.model.on_torch.engine import TorchEngine
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
@@ -158,3 +160,34 @@ def test_an_index_made_by_one_engine_answers_queries_of_another(sample_photos: P
         best = asked.query(sample_photos / "originals" / "coffee.jpg", count=1).matches[0]
     assert best.path == "originals/coffee.jpg"
     assert best.similarity > 0.995
+
+
+def test_a_rate_counts_all_runs_but_the_first() -> None:
+    ended: list[float] = []
+
+    def run() -> None:
+        time.sleep(0.01 if ended else 0.5)
+        ended.append(time.perf_counter())
+
+    found = rate(run, 0.2)
+    assert found == pytest.approx((len(ended) - 1) / (ended[-1] - ended[0]), rel=0.02)
+    assert ended[-1] - ended[0] >= 0.2
+
+
+@pytest.mark.parametrize("is_int8", [False, True])
+def test_the_work_of_the_measuring_graph_is_that_of_its_convolutions(is_int8: bool) -> None:
+    graph, work = convolution_graph(is_int8=is_int8)
+    convolutions = [node for node in graph.get_ops() if node.get_type_name() == "Convolution"]
+    kernel = [node.input(1).get_shape() for node in convolutions]
+    outputs = [node.output(0).get_shape() for node in convolutions]
+    assert len(convolutions) > 1
+    assert work == sum(np.prod(out) * np.prod(shape[1:]) for out, shape in zip(outputs, kernel, strict=True))
+    quantisers = [node for node in graph.get_ops() if node.get_type_name() == "FakeQuantize"]
+    assert len(quantisers) == (len(convolutions) + 1 if is_int8 else 0)
+
+
+@pytest.mark.parametrize(("engine", "precision"), [("openvino", "int8"), ("openvino", "fp32"), ("torch", "fp32")])
+def test_an_engine_measures_what_the_device_can_do(engine: str, precision: str) -> None:
+    spec, weights = EmbeddingOptions(layer="pool1", size=32).resolve()
+    found = load_engine(spec, weights, EngineOptions(engine, "cpu", precision)).multiply_adds_per_s(0.1)
+    assert 1e9 < found < 1e14  # one slow core, a thousand fast ones

@@ -3,6 +3,7 @@
 import ctypes
 import logging
 import sys
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,7 +15,7 @@ from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.weights import WeightsFile, load_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -50,6 +51,13 @@ class Engine(ABC):
         """
         for batch in batches:
             yield self.embed(batch) if len(batch) else no_embeddings()
+
+    @abstractmethod
+    def multiply_adds_per_s(self, seconds: float) -> float:
+        """Measure, for about so many seconds, what the device can do: a large convolution in the same precision.
+
+        A card is measured by a matrix product, which is what its makers mean by its rate.
+        """
 
 
 @dataclass(frozen=True)
@@ -119,3 +127,16 @@ def no_embeddings() -> "NDArray[np.float32]":
     import numpy as np
 
     return np.empty((0, 0), np.float32)
+
+
+def rate(run: "Callable[[], object]", seconds: float) -> float:
+    """Return how often a second `run` runs, measured for about so many seconds; a first run is not counted.
+
+    `run` is to wait for its result: a device that works on its own would only be seen to take orders.
+    """
+    run()
+    started, count = time.perf_counter(), 0
+    while (passed := time.perf_counter() - started) < seconds:
+        run()
+        count += 1
+    return count / passed

@@ -1,6 +1,7 @@
 """OpenVINO on the CPU: int8 for the packaged weights, bf16 or fp32 for any other."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import openvino
@@ -8,8 +9,8 @@ from numpy.typing import NDArray
 
 from vggsearch.defaults import EXTRACT
 from vggsearch.errors import OptionError
-from vggsearch.model.engine import Engine, EngineOptions
-from vggsearch.model.on_openvino.graph import build_graph
+from vggsearch.model.engine import Engine, EngineOptions, rate
+from vggsearch.model.on_openvino.graph import build_graph, convolution_graph
 from vggsearch.model.on_openvino.ranges import ACTIVATION_RANGES
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.weights import Kernel
@@ -32,7 +33,8 @@ class OpenVinoEngine(Engine):
         # One batch at a time on all cores: more streams, larger batches and a compiled-model cache were measured,
         # and none was faster (docs/performance.md).
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": ARITHMETIC[self.precision]}
-        self._network = core.compile_model(build_graph(spec, kernels, ranges), DEVICE, settings)
+        self._compile = partial(core.compile_model, device_name=DEVICE, config=settings)
+        self._network = self._compile(build_graph(spec, kernels, ranges))
         threads = self._network.get_property("INFERENCE_NUM_THREADS")
         self.device = f"cpu ({threads} threads)"
         self.batch_size = EXTRACT.batch_size
@@ -41,6 +43,13 @@ class OpenVinoEngine(Engine):
         """Take RGB pixels (n, size, size, 3); return rows of unit length, float32 (n, dim), in their order."""
         embeddings: NDArray[np.float32] = self._network(squares, share_inputs=True)[0]
         return embeddings.copy()  # OpenVINO writes the next batch over them
+
+    def multiply_adds_per_s(self, seconds: float) -> float:
+        """See Engine.multiply_adds_per_s."""
+        graph, work = convolution_graph(is_int8=self.precision == "int8")
+        maps = np.full(graph.input(0).shape, 100, np.uint8)
+        network = self._compile(graph)
+        return work * rate(lambda: network(maps, share_inputs=True), seconds)
 
 
 def choose_precision(wanted: str, spec: EmbeddingSpec, core: openvino.Core) -> str:

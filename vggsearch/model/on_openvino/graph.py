@@ -63,6 +63,25 @@ def step(module: Module, x: Node, kernel: Kernel, ranges: Mapping[str, float] | 
     return activated if ranges is None else quantised(activated, 0.0, ranges[module.name])
 
 
+def convolution_graph(*, is_int8: bool) -> tuple[Model, int]:
+    """Return large convolutions to measure a processor with, and how many multiply-adds a run of them takes.
+
+    From uint8 (8, 512, 28, 28); one after the other, as int8 is only passed on between convolutions.
+    """
+    batch, channels, side, depth = 8, 512, 28, 4
+    module = Module("conv", "conv", channels, channels, 3)
+    random = np.random.default_rng(0)
+    weight = random.standard_normal((channels, channels, 3, 3), np.float32) * np.float32(0.01)
+    kernel = Kernel(weight, np.zeros(channels, np.float32))
+    ranges = {module.name: 255.0} if is_int8 else None
+    maps = ops.parameter([batch, channels, side, side], np.uint8)
+    x = ops.convert(maps, "f32")
+    x = quantised(x, 0.0, 255.0) if is_int8 else x
+    for _ in range(depth):
+        x = step(module, x, kernel, ranges)
+    return Model([x], [maps], "convolutions"), depth * batch * channels**2 * 9 * side**2
+
+
 def quantised(x: Node, low: float, high: float) -> Node:
     """Round activations to 256 levels; OpenVINO then passes them on as uint8."""
     ends = [numbers(low), numbers(high)]

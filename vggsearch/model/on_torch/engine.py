@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vggsearch.defaults import EXTRACT
 from vggsearch.errors import OptionError
-from vggsearch.model.engine import Engine, EngineOptions
+from vggsearch.model.engine import Engine, EngineOptions, rate
 from vggsearch.model.on_torch.network import TruncatedVGG
 from vggsearch.model.on_torch.operations import TorchOperations
 from vggsearch.model.pixels import MEAN, STD
@@ -66,6 +66,16 @@ class TorchEngine(Engine):
         embeddings = self.embedder(torch.from_numpy(squares).to(self.torch_device))
         result: NDArray[np.float32] = embeddings.cpu().numpy()
         return result
+
+    @torch.inference_mode()
+    def multiply_adds_per_s(self, seconds: float) -> float:
+        """See Engine.multiply_adds_per_s."""
+        batch, channels, side = 8, 512, 28
+        convolution = torch.nn.Conv2d(channels, channels, 3, padding=1, device=self.torch_device, dtype=self._dtype)
+        convolution = convolution.to(memory_format=torch.channels_last)
+        maps = torch.ones(batch, channels, side, side, device=self.torch_device, dtype=self._dtype)
+        maps = maps.contiguous(memory_format=torch.channels_last)
+        return batch * channels**2 * 9 * side**2 * rate(lambda: convolution(maps)[0, 0, 0, 0].item(), seconds)
 
     def normalised(self, squares: NDArray[np.uint8]) -> Tensor:
         """Take RGB pixels to the device as uint8; return what the network takes, (n, 3, size, size)."""
