@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    # A JPEG file's bytes, size, resize and EXIF orientation to preprocess.square's pixels; None: not for it.
+    SquareJpeg = Callable[[bytes, int, str, int], NDArray[np.uint8] | None]
+
 log = logging.getLogger(__name__)
 
 
@@ -47,10 +50,15 @@ class Engine(ABC):
     def embed_stream(self, batches: "Iterable[NDArray[np.uint8]]") -> "Iterator[NDArray[np.float32]]":
         """Yield the embeddings of each batch, in order; an empty batch gives an empty array without any work.
 
-        An engine that works while its input crosses to it may take up to two batches ahead of what it yields.
+        An engine that works while its input crosses to it takes batches ahead of what it yields: two on one card,
+        four a card on several.
         """
         for batch in batches:
             yield self.embed(batch) if len(batch) else no_embeddings()
+
+    def square_jpeg(self) -> "SquareJpeg | None":
+        """Return what decodes JPEG on the engine's card, in any thread, None where the CPU is to decode."""
+        return None
 
     @abstractmethod
     def multiply_adds_per_s(self, seconds: float) -> float:
