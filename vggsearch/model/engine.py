@@ -90,15 +90,13 @@ def load_engine(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOption
     Raises WeightsError, or OptionError where engine, device and precision do not go together.
     """
     options = options or EngineOptions()
-    name = choose_engine(options)
-    kernels = load_weights(weights, spec.model, spec.layer)
-    if name == "openvino":
+    if choose_engine(options) == "openvino":
         from vggsearch.model.on_openvino.engine import OpenVinoEngine
 
-        return OpenVinoEngine(spec, kernels, options)
-    from vggsearch.model.on_torch.engine import TorchEngine
+        return OpenVinoEngine(spec, load_weights(weights, spec.model, spec.layer), options)
+    from vggsearch.model.on_torch.load import load_torch_engine
 
-    return TorchEngine(spec, kernels, options)
+    return load_torch_engine(spec, weights, options)
 
 
 def choose_engine(options: EngineOptions) -> str:

@@ -47,12 +47,18 @@ class Embedder:
 
 
 class TorchEngine(Engine):
-    """An Embedder and its device."""
+    """An Embedder and its device: the one that `options` name, or `device` where the caller chose."""
 
     name = "torch"
 
-    def __init__(self, spec: EmbeddingSpec, kernels: dict[str, Kernel], options: EngineOptions) -> None:
-        self.torch_device = torch.device(choose_device(options.device))
+    def __init__(
+        self,
+        spec: EmbeddingSpec,
+        kernels: dict[str, Kernel],
+        options: EngineOptions,
+        device: torch.device | None = None,
+    ) -> None:
+        self.torch_device = device or torch.device(choose_device(options.device))
         self.device = device_description(self.torch_device)
         self.precision = choose_precision(options.precision, self.torch_device.type)
         self._dtype = DTYPES[self.precision]
