@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from tests.fakes import random_kernels, squares
 from vggsearch.errors import OptionError
 from vggsearch.model.engine import Engine, EngineOptions, load_engine
-from vggsearch.model.on_torch import load
+from vggsearch.model.on_torch import cuda, load
 from vggsearch.model.on_torch.cuda import CudaEngine, captured, memory_errors
 from vggsearch.model.on_torch.engine import Embedder, TorchEngine
 from vggsearch.model.on_torch.pipeline import SLOTS, padded
@@ -428,3 +429,40 @@ def test_all_cards_that_torch_sees_are_used(cards: int, shown: str, monkeypatch:
     assert engine.embed(squares(2, 32)).shape == (2, spec.dim)
     assert asked == [torch.device("cuda", 0)], "the other cards are loaded by their own processes"
     assert isinstance(load_engine(spec, weights, EngineOptions("torch", "cpu")), TorchEngine)
+
+
+@dataclass
+class FakeDecoder:
+    """Stands in for DeviceJpeg: remembers the cards, and works or not."""
+
+    devices: list[torch.device]
+    works: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not self.works:
+            raise OptionError("no nvJPEG. Use --decode cpu.")
+
+    def square(self, *_: object) -> None:
+        """See DeviceJpeg.square."""
+
+
+def test_jpeg_is_decoded_on_all_cards_unless_the_cpu_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def asked(decode: str) -> object:
+        options = replace(ON_CPU, decode=decode)
+        return CudaEngine(SHALLOW, KERNELS[SHALLOW], options, CPU).square_jpeg()
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(cuda, "DeviceJpeg", FakeDecoder)
+    cards = [torch.device("cuda", 0), torch.device("cuda", 1)]
+    for decode in ("auto", "gpu"):
+        assert getattr(asked(decode), "__self__", None) == FakeDecoder(cards)
+    assert asked("cpu") is None
+    monkeypatch.setattr(FakeDecoder, "works", False)
+    assert asked("cpu") is None
+    assert not caplog.records
+    assert asked("auto") is None
+    assert [record.message for record in caplog.records] == ["The CPU decodes. no nvJPEG. Use --decode cpu."]
+    with pytest.raises(OptionError, match="no nvJPEG"):
+        asked("gpu")

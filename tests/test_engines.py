@@ -104,6 +104,7 @@ def test_without_openvino_torch_runs_and_says_what_is_lost(
         (EngineOptions("torch", "cpu", "int8"), "torch does not run int8"),
         (EngineOptions("openvino", "cpu", "fp16"), "no fp16 on a CPU"),
         (EngineOptions("openvino", "cuda"), "not on cuda"),
+        (EngineOptions("torch", "cpu", decode="gpu"), r"Only a CUDA card decodes JPEG; .* cpu \(\d+ threads\)"),
     ],
 )
 def test_what_does_not_go_together_is_refused(options: EngineOptions, message: str) -> None:

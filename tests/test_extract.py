@@ -2,7 +2,9 @@ import hashlib
 import io
 import threading
 from collections.abc import Generator, Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,6 +16,9 @@ from vggsearch.extract import Embedded, extract
 from vggsearch.images import decode
 from vggsearch.photos import PhotoFile, Skipped, walk
 from vggsearch.preprocess import square
+
+if TYPE_CHECKING:
+    from vggsearch.model.engine import SquareJpeg
 
 
 def files_in(root: Path) -> list[PhotoFile]:
@@ -65,6 +70,18 @@ class Counted:
 class FailingEngine(FakeEngine):
     def embed(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
         raise RuntimeError(f"no memory for {len(squares)}")
+
+
+class DecodingEngine(FakeEngine):
+    """Has a decoder of its own, which takes what is wide; it makes all pixels of one value, the orientation."""
+
+    def square_jpeg(self) -> "SquareJpeg":
+        def square_jpeg(data: bytes, size: int, resize: str, orientation: int) -> NDArray[np.uint8] | None:
+            with Image.open(io.BytesIO(data)) as image:
+                is_mine = image.width > image.height
+            return np.full((size, size, 3), orientation, np.uint8) if is_mine else None
+
+        return square_jpeg
 
 
 class StrictEngine(FakeEngine):
@@ -245,3 +262,27 @@ def test_an_engine_that_fails_is_heard_and_leaves_no_threads(tmp_path: Path) -> 
     with pytest.raises(RuntimeError, match="no memory for 2"):
         list(extract(save_small(tmp_path, 40), tmp_path, FAKE_SPEC, FailingEngine(), batch_size=2, workers=4))
     assert decoding_threads() == []
+
+
+def test_what_the_engine_decodes_itself_is_otherwise_as_the_cpus(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[274], exif[306] = 6, "2021:02:03 04:05:06"
+    save_photo(tmp_path / "a.jpg", 0, (40, 30), exif=exif)
+    save_photo(tmp_path / "b.jpg", 1, (30, 40), exif=exif)  # not for the engine's decoder
+    save_photo(tmp_path / "c.png", 2, (40, 30))
+    (tmp_path / "d.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:100])
+    files = files_in(tmp_path)
+    *mine, bad = extract(files, tmp_path, FAKE_SPEC, DecodingEngine())
+    *theirs, same = extract(files, tmp_path, FAKE_SPEC, FakeEngine())
+    assert bad == same
+    assert isinstance(bad, Skipped)
+    one, *others = embedded(mine)
+    two, *expected = embedded(theirs)
+    assert (one.sha256, one.width, one.height, one.format, one.taken) == (
+        two.sha256, 30, 40, "JPEG", datetime(2021, 2, 3, 4, 5, 6),
+    )  # fmt: skip
+    (six,) = FakeEngine().embed(np.full((1, FAKE_SPEC.size, FAKE_SPEC.size, 3), 6, np.uint8))
+    assert (one.embedding == six).all()
+    assert [item.file.path for item in others] == ["b.jpg", "c.png"]
+    for item, other in zip(others, expected, strict=True):
+        assert (item.embedding == other.embedding).all()

@@ -9,7 +9,18 @@ from typing import Any, TypeVar
 import click
 
 from vggsearch import __version__
-from vggsearch.defaults import DEVICES, EMBEDDING, ENGINES, FORMATS, POOLINGS, PRECISIONS, RESIZES, SEARCH, Format
+from vggsearch.defaults import (
+    DECODERS,
+    DEVICES,
+    EMBEDDING,
+    ENGINES,
+    FORMATS,
+    POOLINGS,
+    PRECISIONS,
+    RESIZES,
+    SEARCH,
+    Format,
+)
 from vggsearch.errors import OptionError, VggsearchError
 from vggsearch.model.layers import LAYERS
 from vggsearch.model.spec import EmbeddingOptions
@@ -112,6 +123,8 @@ def cli() -> None:
 @index_option
 @embedding_options(of_the_index=False)
 @engine_options
+@click.option("--decode", type=click.Choice(DECODERS), default="auto", show_default=True,
+              help="Where JPEG is decoded: auto is a CUDA card where there is one.")  # fmt: skip
 @click.option("--batch-size", type=click.IntRange(min=1), help="Photos at once in the network.")
 @click.option("--workers", type=click.IntRange(min=1), help="Decoding threads.  [default: one a processor]")
 @click.option("--moved", is_flag=True, help="PHOTOS is where the photos of this index are now.")
@@ -129,6 +142,7 @@ def index(
     engine: str,
     device: str,
     precision: str,
+    decode: str,
     batch_size: int | None,
     workers: int | None,
     moved: bool,
@@ -149,7 +163,7 @@ def index(
     from vggsearch.report import skipped_lines, update_line
 
     options = EmbeddingOptions(model, layer, pooling, size, resize, weights)
-    runs_on = EngineOptions(engine, device, precision)
+    runs_on = EngineOptions(engine, device, precision, decode)
     with (
         ImageIndex.for_photos(photos, directory, options, engine_options=runs_on) as opened,
         quiet_decoders(),

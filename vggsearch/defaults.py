@@ -12,6 +12,7 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 POOLINGS = ("spoc", "gem", "mac", "rmac", "crow", "flat")
 RESIZES = ("squash", "crop", "pad")
 DEVICES = ("auto", "cpu", "cuda", "mps")
+DECODERS = ("auto", "cpu", "gpu")
 ENGINES = ("auto", "torch", "openvino")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 

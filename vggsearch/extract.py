@@ -3,24 +3,29 @@
 import hashlib
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.defaults import EXTRACT
 from vggsearch.errors import ImageError
-from vggsearch.images import decode, decoder_errors
+from vggsearch.images import JPEG_START, JpegHeader, decode, decoder_errors, jpeg_header
 from vggsearch.model.engine import Engine
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.photos import PhotoFile, Skipped
 from vggsearch.preprocess import square
+
+if TYPE_CHECKING:
+    from vggsearch.model.engine import SquareJpeg
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,8 @@ def extract(
     A batch is embedded while the next is decoded. At most two batches and one file a worker are ahead of what was
     yielded, and what the engine takes in advance (Engine.embed_stream), so memory does not grow with the folder.
     """
-    source = _prepared(files, root, spec, workers or default_workers(), ahead=batch_size or engine.batch_size)
+    prepare = partial(_prepare, root=root, spec=spec, square_jpeg=engine.square_jpeg())
+    source = _prepared(files, prepare, workers or default_workers(), ahead=batch_size or engine.batch_size)
     taken: deque[list[_Prepared | Skipped]] = deque()  # given to the engine, their embeddings not yet back
 
     def pixels() -> Iterator[NDArray[np.uint8]]:
@@ -90,29 +96,49 @@ def extract(
 
 
 def _prepared(
-    files: Iterable[PhotoFile], root: Path, spec: EmbeddingSpec, workers: int, ahead: int
+    files: Iterable[PhotoFile], prepare: Callable[[PhotoFile], _Prepared | Skipped], workers: int, ahead: int
 ) -> Generator[_Prepared | Skipped, None, None]:
     """Decode in threads, at most `ahead` + `workers` files in advance, and keep the order."""
     source = iter(files)
     pending: deque[Future[_Prepared | Skipped]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
-        pending.extend(pool.submit(_prepare, file, root, spec) for file in islice(source, ahead + workers))
+        pending.extend(pool.submit(prepare, file) for file in islice(source, ahead + workers))
         while pending:
             done = pending.popleft().result()
-            pending.extend(pool.submit(_prepare, file, root, spec) for file in islice(source, 1))
+            pending.extend(pool.submit(prepare, file) for file in islice(source, 1))
             yield done
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _prepare(file: PhotoFile, root: Path, spec: EmbeddingSpec) -> _Prepared | Skipped:
+def _prepare(
+    file: PhotoFile, root: Path, spec: EmbeddingSpec, square_jpeg: "SquareJpeg | None"
+) -> _Prepared | Skipped:
     try:
         with decoder_errors(), (root / file.path).open("rb") as opened:
             sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
             opened.seek(0)
+            if square_jpeg and (found := _on_card(opened, spec, square_jpeg)):
+                header, pixels = found
+                return _Prepared(file, sha256, header.width, header.height, header.format, header.taken, pixels)
             photo = decode(opened, file.path, at_least=spec.size)
     except ImageError as error:
         return Skipped(file.path, error.reason, error.kind, file.bytes, file.mtime_ns)
     pixels = square(photo.image, spec.size, spec.resize)  # outside: a mistake in it is no fault of the file
     return _Prepared(file, sha256, photo.width, photo.height, photo.format, photo.taken, pixels)
+
+
+def _on_card(
+    opened: BinaryIO, spec: EmbeddingSpec, square_jpeg: "SquareJpeg"
+) -> tuple[JpegHeader, NDArray[np.uint8]] | None:
+    """Return what the card makes of a JPEG, or None, with the file at its start, where it is for the CPU."""
+    start = opened.read(len(JPEG_START))  # of a film, the whole would be read in vain
+    opened.seek(0)
+    if start != JPEG_START:
+        return None
+    data = opened.read()
+    opened.seek(0)
+    header = jpeg_header(data)
+    pixels = square_jpeg(data, spec.size, spec.resize, header.orientation)
+    return None if pixels is None else (header, pixels)

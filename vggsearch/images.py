@@ -1,6 +1,7 @@
 """Decode a file into an upright RGB picture, whatever its format, or say why it cannot be done."""
 
 import errno
+import io
 import struct
 import zlib
 from collections.abc import Iterator
@@ -48,6 +49,8 @@ DECODER_ERRORS = (  # what Pillow's and libheif's decoders raise on damaged file
 
 # A damaged file sends its decoder to impossible places; any other errno is the disk's fault.
 FILES_OWN_FAULT = (errno.EINVAL, errno.EOVERFLOW, errno.EFBIG)
+
+JPEG_START = b"\xff\xd8\xff"
 
 UPRIGHT = {  # EXIF orientation: how to turn the stored pixels
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -98,6 +101,26 @@ def decode(file: BinaryIO, name: str = "", at_least: int | None = None) -> Photo
     if turned >= 5:
         full = (full[1], full[0])
     return Photo(image, full[0], full[1], opened.format or "", taken)
+
+
+@dataclass(frozen=True)
+class JpegHeader:
+    """What `decode` says of a JPEG, without its pixels, and the EXIF orientation that they are stored in."""
+
+    width: int
+    height: int
+    format: str
+    taken: datetime | None
+    orientation: int
+
+
+def jpeg_header(data: bytes) -> JpegHeader:
+    """Return the header of what begins with JPEG_START. Raises ImageError where it is damaged."""
+    with decoder_errors():
+        opened = _Jpeg(io.BytesIO(data))
+        turned = _orientation(opened)
+        width, height = opened.size[::-1] if turned >= 5 else opened.size
+        return JpegHeader(width, height, opened.format or "", _taken(opened), turned)
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
@@ -175,7 +198,7 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
     file.seek(0)
     if start == b"":
         raise ImageError("the file is empty", "broken")
-    if start == b"\xff\xd8\xff":
+    if start == JPEG_START:
         return _Jpeg(file)
     suffix = PurePath(name).suffix.lower()
     named = [format for format, suffixes in BY_NAME.items() if suffix in suffixes]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from vggsearch.defaults import DEVICES, ENGINES, PRECISIONS
+from vggsearch.defaults import DECODERS, DEVICES, ENGINES, PRECISIONS
 from vggsearch.errors import OptionError
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.weights import WeightsFile, load_weights
@@ -70,15 +70,21 @@ class Engine(ABC):
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What a person asked for: values of defaults.ENGINES, defaults.DEVICES and defaults.PRECISIONS."""
+    """What a person asked for: values of ENGINES, DEVICES, PRECISIONS and DECODERS in defaults.
+
+    `decode` says where an update decodes JPEG: "auto" is the card where torchvision can, with the CPU for each file
+    that it does not take.
+    """
 
     engine: str = "auto"
     device: str = "auto"
     precision: str = "auto"
+    decode: str = "auto"
 
     def __post_init__(self) -> None:
         """Raise OptionError for a value that is not in the tables."""
-        for option, table in (("engine", ENGINES), ("device", DEVICES), ("precision", PRECISIONS)):
+        tables = {"engine": ENGINES, "device": DEVICES, "precision": PRECISIONS, "decode": DECODERS}
+        for option, table in tables.items():
             value = getattr(self, option)
             if value not in table:
                 raise OptionError(f"There is no {option} {value!r}. Choose one of {', '.join(table)}.")
@@ -87,9 +93,16 @@ class EngineOptions:
 def load_engine(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOptions | None = None) -> Engine:
     """Load the network that makes embeddings of `spec`.
 
-    Raises WeightsError, or OptionError where engine, device and precision do not go together.
+    Raises WeightsError, or OptionError where engine, device, precision and decode do not go together.
     """
     options = options or EngineOptions()
+    engine = _load_engine(spec, weights, options)
+    if options.decode == "gpu" and engine.square_jpeg() is None:
+        raise OptionError(f"Only a CUDA card decodes JPEG; the network runs on {engine.device}. Use --decode cpu.")
+    return engine
+
+
+def _load_engine(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOptions) -> Engine:
     if choose_engine(options) == "openvino":
         from vggsearch.model.on_openvino.engine import OpenVinoEngine
 

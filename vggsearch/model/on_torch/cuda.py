@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,9 +14,13 @@ from vggsearch.defaults import EXTRACT
 from vggsearch.errors import OptionError
 from vggsearch.model.engine import EngineOptions, rate
 from vggsearch.model.on_torch.engine import Embedder, TorchEngine
+from vggsearch.model.on_torch.jpeg import DeviceJpeg
 from vggsearch.model.on_torch.pipeline import SLOTS, Pipeline, Slots
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.weights import Kernel
+
+if TYPE_CHECKING:
+    from vggsearch.model.engine import SquareJpeg
 
 WARM_UPS = 3  # runs before a capture, as in torch's documentation of CUDA graphs
 NO_MEMORY = ("out of memory", "unable to find an engine", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -153,6 +158,7 @@ class CudaEngine(TorchEngine):
     ) -> None:
         super().__init__(spec, kernels, options, card)
         self.batch_size = batch_size
+        self._decode = options.decode
         self._idle: Slots | None = None
 
     def embed(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -163,6 +169,22 @@ class CudaEngine(TorchEngine):
     def embed_stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
         """Yield the embeddings of each batch, in order; at most two batches are taken ahead of what is yielded."""
         return Pipeline(self).stream(batches)
+
+    def square_jpeg(self) -> "SquareJpeg | None":
+        """See Engine.square_jpeg: the decoders of all cards, unless the options say that the CPU is to decode.
+
+        Raises OptionError where they say "gpu" and this torchvision cannot.
+        """
+        if self._decode == "cpu":
+            return None
+        cards = [torch.device("cuda", card) for card in range(torch.cuda.device_count())]
+        try:
+            return DeviceJpeg(cards).square
+        except OptionError as error:
+            if self._decode == "gpu":
+                raise
+            log.warning("The CPU decodes. %s", error)
+            return None
 
     @torch.inference_mode()
     def multiply_adds_per_s(self, seconds: float) -> float:
