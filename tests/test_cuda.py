@@ -4,7 +4,7 @@ import gc
 import logging
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -406,6 +406,54 @@ def test_all_ways_in_which_torch_says_that_memory_is_used_up(message: str, is_me
         raise RuntimeError(message)
     assert isinstance(caught.value, torch.OutOfMemoryError) == is_memory
     assert message.startswith(str(caught.value))
+
+
+class Ordered:
+    """A stream or an event of a card that does everything at once."""
+
+    def __init__(self, *_: object, **__: object) -> None: ...
+
+    def record(self, stream: object) -> None: ...
+
+    def synchronize(self) -> None: ...
+
+    def wait_event(self, event: object) -> None: ...
+
+    def wait_stream(self, stream: object) -> None: ...
+
+
+@pytest.mark.parametrize("has_graph", [True, False])
+def test_the_real_slots_give_the_rows_of_the_torch_engine_on_a_card_made_of_cpu(
+    has_graph: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replays = 0
+
+    class Graph:
+        def __init__(self, work: Callable[[], None]) -> None:
+            self.work = work
+
+        def replay(self) -> None:
+            nonlocal replays
+            replays += 1
+            self.work()
+
+    def captured(work: Callable[[], None], _: object) -> Graph | None:
+        return Graph(work) if has_graph else None
+
+    def empty(shape: tuple[int, ...], dtype: torch.dtype = torch.float32, **_: object) -> torch.Tensor:
+        return torch.zeros(shape, dtype=dtype)
+
+    monkeypatch.setattr(torch, "empty", empty)
+    for name in ("Stream", "Event"):
+        monkeypatch.setattr(torch.cuda, name, Ordered)
+    for name in ("synchronize", "empty_cache"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda *_: None)
+    monkeypatch.setattr(cuda, "captured", captured)
+    engine, counts = CudaEngine(SHALLOW, KERNELS[SHALLOW], ON_CPU, CPU, 4), (5, 0, 1, 8, 3, 16, 0, 7)
+    assert_expected(list(engine.embed_stream(cut(MANY, counts))), counts)
+    assert replays == (sum(-(-count // 4) for count in counts) if has_graph else 0)
 
 
 @pytest.mark.parametrize(("cards", "shown"), [(1, "torch, card 0, fp32"), (3, "torch, 3 x card 0, fp32")])

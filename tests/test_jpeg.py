@@ -1,94 +1,49 @@
 """JPEG on a device, against the CPU's way; the CPU stands in for the card. test_gpu.py has the real thing."""
 
-import io
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
 from pathlib import Path
 from threading import Barrier, get_ident
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import Image
 from torch import Tensor
 from torchvision import io as codecs
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from tests.fakes import picture
+from tests.jpegs import (
+    BASELINE,
+    FOR_IT,
+    LARGE,
+    LARGEST,
+    MAKE,
+    NOT_FOR_IT,
+    SIZE,
+    SMALL,
+    TALL,
+    TOLERANCE,
+    assert_near,
+    cpu,
+    encoded,
+    on_cpu,
+    photo,
+    squared,
+    turned,
+)
 from vggsearch import preprocess
-from vggsearch.defaults import EMBEDDING
 from vggsearch.errors import OptionError
-from vggsearch.images import UPRIGHT, decode
+from vggsearch.images import UPRIGHT
 from vggsearch.model.engine import EngineOptions, load_engine
 from vggsearch.model.on_torch import jpeg
 from vggsearch.model.on_torch.jpeg import FITS, PAD_COLOUR, DeviceJpeg
 from vggsearch.model.spec import EmbeddingOptions
 
-Pixels = NDArray[np.uint8]
-
-SIZE = EMBEDDING.map_size
-SMALL, TALL, LARGE = (500, 375), (375, 500), (4000, 3000)
-GRAIN = 25.0  # levels, standard deviation
-TOLERANCE = {"smooth": 0.25, "grain": 0.6}  # levels, mean absolute difference; DeviceJpeg tells what was measured
-LARGEST = 8  # levels, of any pixel
-REPEATED_CHROMA = 1.5  # levels more, in the mean, where the decoder does not smooth 4:2:0 as libjpeg does
-PREFIX = 2  # bytes before the first segment
-
 every_resize = pytest.mark.parametrize("resize", FITS)
-
-
-def grainy(image: Image.Image) -> Image.Image:
-    grain = np.random.default_rng(0).normal(0, GRAIN, (image.height, image.width, 3)).astype(np.float32)
-    return Image.fromarray((np.asarray(image, np.float32) + grain).clip(0, 255).astype(np.uint8))
-
-
-MAKE: dict[str, Callable[[Image.Image], Image.Image]] = {"smooth": Image.Image.copy, "grain": grainy}
-
-
-def encoded(image: Image.Image, **options: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "JPEG", **{"quality": 90, **options})
-    return file.getvalue()
-
-
-@cache
-def photo(kind: str, size: tuple[int, int], subsampling: int = 2) -> bytes:
-    return encoded(MAKE[kind](picture(1, size)), subsampling=subsampling)
-
-
-def turned(data: bytes, orientation: int) -> bytes:
-    """The same picture, whose EXIF block says how to turn it."""
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = orientation
-    block = b"Exif\0\0" + exif.tobytes().removeprefix(b"Exif\0\0")
-    return data[:PREFIX] + b"\xff\xe1" + (len(block) + 2).to_bytes(2) + block + data[PREFIX:]
-
-
-def on_cpu(data: bytes, resize: str, size: int = SIZE) -> Pixels:
-    return preprocess.square(decode(io.BytesIO(data), "photo.jpg", at_least=size).image, size, resize)
-
-
-@cache
-def cpu() -> DeviceJpeg:
-    return DeviceJpeg([torch.device("cpu")])
-
-
-def squared(data: bytes, resize: str = "squash", orientation: int = 1, device: DeviceJpeg | None = None) -> Pixels:
-    pixels = (device or cpu()).square(data, SIZE, resize, orientation)
-    assert pixels is not None
-    return pixels
-
-
-def assert_near(ours: Pixels, theirs: Pixels, mean: float, largest: float = LARGEST) -> None:
-    difference = np.abs(ours.astype(int) - theirs)
-    assert difference.mean() <= mean
-    assert difference.max() <= largest
 
 
 @every_resize
@@ -153,49 +108,6 @@ def test_the_orientation_is_applied_once(size: tuple[int, int], orientation: int
     assert (around[0].all(axis=1) == around[1].all(axis=1)).all()
 
 
-def frame_at(data: bytes) -> int:
-    """Where the frame's marker stands in a baseline file."""
-    return data.index(b"\xff\xc0\x00\x11")
-
-
-def replaced(data: bytes, at: int, byte: int) -> bytes:
-    return data[:at] + bytes([byte]) + data[at + 1 :]
-
-
-def without(data: bytes, marker: bytes) -> bytes:
-    begin = data.index(marker)
-    return data[:begin] + data[begin + 2 + int.from_bytes(data[begin + 2 : begin + 4]) :]
-
-
-def png() -> bytes:
-    file = io.BytesIO()
-    picture(1).save(file, "PNG")
-    return file.getvalue()
-
-
-BASELINE = photo("smooth", SMALL)
-NOT_FOR_IT = {
-    "nothing": b"",
-    "a start and no more": b"\xff\xd8\xff",
-    "a start and noise": b"\xff\xd8\xff" + bytes(range(256)) * 4,
-    "a PNG": png(),
-    "CMYK": encoded(picture(1).convert("CMYK")),
-    "RGB stored as such": encoded(picture(1), keep_rgb=True),
-    "RGB by the names of its components": without(encoded(picture(1), keep_rgb=True), b"\xff\xee"),
-    "RGB by Adobe's marker": BASELINE[:PREFIX] + b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0" + BASELINE[PREFIX:],
-    "arithmetic codes": replaced(BASELINE, frame_at(BASELINE) + 1, 0xC9),
-    "lossless": replaced(BASELINE, frame_at(BASELINE) + 1, 0xC3),
-    "12 bits": replaced(BASELINE, frame_at(BASELINE) + 4, 12),
-    "two components": replaced(BASELINE, frame_at(BASELINE) + 9, 2),
-    "no frame": without(BASELINE, b"\xff\xc0"),
-    "no end": BASELINE[:-2],
-    "half of it": BASELINE[: len(BASELINE) // 2],
-    "half of it, with a whole thumbnail": turned(BASELINE[: len(BASELINE) // 2], 1).replace(b"Exif", b"\xff\xd9if"),
-    "no quantisation": without(without(BASELINE, b"\xff\xdb"), b"\xff\xdb"),
-    "smaller than the square": photo("smooth", (SIZE - 1, 400)),
-}
-
-
 REFUSED_BY_THE_DECODER = "no quantisation"
 
 
@@ -220,18 +132,6 @@ def test_a_strip_that_padding_leaves_nothing_of_is_left_to_the_cpu() -> None:
     assert cpu().square(strip, 32, "pad", 1) is None
     assert (on_cpu(strip, "pad", 32) == PAD_COLOUR).all()
     assert cpu().square(strip, 32, "squash", 1) is not None
-
-
-FOR_IT = {
-    "progressive": encoded(picture(1, SMALL), progressive=True),
-    "grey": encoded(picture(1, SMALL).convert("L")),
-    "4:2:2": photo("smooth", SMALL, 1),
-    "restart markers": encoded(picture(1, SMALL), restart_marker_blocks=4),
-    "a profile and a comment": encoded(picture(1, SMALL), icc_profile=b"profile" * 20_000, comment=b"a comment"),
-    "something after its end": BASELINE + b"trailer" * 100,
-    "fill bytes before a marker": BASELINE[:PREFIX] + b"\xff\xff\xff" + BASELINE[PREFIX:],
-    "Adobe's YCbCr": BASELINE[:PREFIX] + b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\1" + BASELINE[PREFIX:],
-}
 
 
 @every_resize

@@ -5,7 +5,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -51,6 +51,8 @@ DECODER_ERRORS = (  # what Pillow's and libheif's decoders raise on damaged file
 FILES_OWN_FAULT = (errno.EINVAL, errno.EOVERFLOW, errno.EFBIG)
 
 JPEG_START = b"\xff\xd8\xff"
+
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # ISO/IEC 23008-12
 
 UPRIGHT = {  # EXIF orientation: how to turn the stored pixels
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -177,10 +179,11 @@ def _lab_to_rgb(image: Image.Image) -> Image.Image:
 @cache
 def _formats() -> tuple[str, ...]:
     """Register what Pillow and libheif read, once, on first use; formats without a signature are left out."""
-    import pillow_heif
-
     Image.init()
-    pillow_heif.register_heif_opener()
+    with suppress(ImportError):  # _open says what is lost
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
     return tuple(sorted(set(Image.OPEN) - NOT_OPENED - set(BY_NAME)))
 
 
@@ -194,17 +197,19 @@ class _Jpeg(JpegImagePlugin.JpegImageFile):
 def _open(file: BinaryIO, name: str) -> Image.Image:
     """Open by content. JPEG goes straight to its reader: Image.open counts pixels before a reduced decode."""
     formats = _formats()
-    start = file.read(3)
+    start = file.read(12)
     file.seek(0)
     if start == b"":
         raise ImageError("the file is empty", "broken")
-    if start == JPEG_START:
+    if start.startswith(JPEG_START):
         return _Jpeg(file)
     suffix = PurePath(name).suffix.lower()
     named = [format for format, suffixes in BY_NAME.items() if suffix in suffixes]
     try:
         return Image.open(file, formats=[*formats, *named])
     except UnidentifiedImageError as error:
+        if "HEIF" not in formats and start[4:8] == b"ftyp" and start[8:] in HEIC_BRANDS:
+            raise ImageError("HEIC is read by pillow-heif: pip install pillow-heif", "unreadable") from error
         raise _unidentified(suffix) from error
 
 
