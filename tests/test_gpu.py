@@ -42,7 +42,7 @@ from vggsearch.model.on_torch.engine import Embedder, TorchEngine
 from vggsearch.model.on_torch.jpeg import FITS, DeviceJpeg
 from vggsearch.model.on_torch.load import load_card
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
-from vggsearch.model.weights import Kernel, load_weights
+from vggsearch.model.weights import load_weights
 from vggsearch.photos import PhotoFile, walk
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not has_cuda(), reason="needs a CUDA card")]
@@ -161,13 +161,9 @@ def test_in_half_precision_the_card_gives_nearly_the_rows_of_the_cpu(precision: 
 
 
 def test_fully_connected_layers_run_on_the_card() -> None:
-    spec, random = spec_of("fc6", 224, "flat"), np.random.default_rng(1)
-    kernels = random_kernels(spec.model, spec.layer)
-    weight = random.standard_normal((4096, 512 * 49), np.float32) * np.float32((2 / 512 / 49) ** 0.5)
-    kernels["fc6"] = Kernel(weight, np.zeros(4096, np.float32))
-    pictures = squares(3, 224)
-    expected = TorchEngine(spec, kernels, ON_CPU).embed(pictures)
-    found = CudaEngine(spec, kernels, EngineOptions("torch", "cuda", "fp32"), CARD, 2).embed(pictures)
+    spec, pictures = spec_of("fc6", 224, "flat"), squares(3, 224)
+    expected = TorchEngine(spec, random_kernels(spec.model, spec.layer), ON_CPU).embed(pictures)
+    found = card_engine(spec, "fp32", 2).embed(pictures)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 
 
