@@ -75,8 +75,12 @@ class FailingEngine(FakeEngine):
 class DecodingEngine(FakeEngine):
     """Has a decoder of its own, which takes what is wide; it makes all pixels of one value, the orientation."""
 
+    is_mistaken = False
+
     def square_jpeg(self) -> "SquareJpeg":
         def square_jpeg(data: bytes, size: int, resize: str, orientation: int) -> NDArray[np.uint8] | None:
+            if self.is_mistaken:
+                raise KeyError(resize)
             with Image.open(io.BytesIO(data)) as image:
                 is_mine = image.width > image.height
             return np.full((size, size, 3), orientation, np.uint8) if is_mine else None
@@ -286,3 +290,11 @@ def test_what_the_engine_decodes_itself_is_otherwise_as_the_cpus(tmp_path: Path)
     assert [item.file.path for item in others] == ["b.jpg", "c.png"]
     for item, other in zip(others, expected, strict=True):
         assert (item.embedding == other.embedding).all()
+
+
+def test_a_mistake_of_the_engines_decoder_is_no_fault_of_the_file(tmp_path: Path) -> None:
+    save_small(tmp_path, 2)
+    engine = DecodingEngine()
+    engine.is_mistaken = True
+    with pytest.raises(KeyError):
+        list(extract(files_in(tmp_path), tmp_path, FAKE_SPEC, engine))

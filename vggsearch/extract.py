@@ -11,14 +11,14 @@ from datetime import datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.defaults import EXTRACT
 from vggsearch.errors import ImageError
-from vggsearch.images import JPEG_START, JpegHeader, decode, decoder_errors, jpeg_header
+from vggsearch.images import JPEG_START, decode, decoder_errors, jpeg_header
 from vggsearch.model.engine import Engine
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.photos import PhotoFile, Skipped
@@ -115,13 +115,12 @@ def _prepared(
 def _prepare(
     file: PhotoFile, root: Path, spec: EmbeddingSpec, square_jpeg: "SquareJpeg | None"
 ) -> _Prepared | Skipped:
+    if square_jpeg is not None and (prepared := _prepare_on_card(file, root, spec, square_jpeg)) is not None:
+        return prepared
     try:
         with decoder_errors(), (root / file.path).open("rb") as opened:
             sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
             opened.seek(0)
-            if square_jpeg and (found := _on_card(opened, spec, square_jpeg)):
-                header, pixels = found
-                return _Prepared(file, sha256, header.width, header.height, header.format, header.taken, pixels)
             photo = decode(opened, file.path, at_least=spec.size)
     except ImageError as error:
         return Skipped(file.path, error.reason, error.kind, file.bytes, file.mtime_ns)
@@ -129,16 +128,21 @@ def _prepare(
     return _Prepared(file, sha256, photo.width, photo.height, photo.format, photo.taken, pixels)
 
 
-def _on_card(
-    opened: BinaryIO, spec: EmbeddingSpec, square_jpeg: "SquareJpeg"
-) -> tuple[JpegHeader, NDArray[np.uint8]] | None:
-    """Return what the card makes of a JPEG, or None, with the file at its start, where it is for the CPU."""
-    start = opened.read(len(JPEG_START))  # of a film, the whole would be read in vain
-    opened.seek(0)
-    if start != JPEG_START:
+def _prepare_on_card(
+    file: PhotoFile, root: Path, spec: EmbeddingSpec, square_jpeg: "SquareJpeg"
+) -> _Prepared | None:
+    """Return None for what is no JPEG, or not for the card: the CPU decodes it, or says what is wrong with it."""
+    try:
+        with decoder_errors(), (root / file.path).open("rb") as opened:
+            start = opened.read(len(JPEG_START))
+            if start != JPEG_START:  # of a film, the rest would be read in vain
+                return None
+            data = start + opened.read()
+            photo = jpeg_header(data)
+    except ImageError:
         return None
-    data = opened.read()
-    opened.seek(0)
-    header = jpeg_header(data)
-    pixels = square_jpeg(data, spec.size, spec.resize, header.orientation)
-    return None if pixels is None else (header, pixels)
+    pixels = square_jpeg(data, spec.size, spec.resize, photo.orientation)
+    if pixels is None:
+        return None
+    sha256 = hashlib.sha256(data).hexdigest()
+    return _Prepared(file, sha256, photo.width, photo.height, photo.format, photo.taken, pixels)
