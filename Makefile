@@ -1,5 +1,6 @@
 # make demo   a sample folder of photos, indexed and searched; nothing but Python 3.11 and make is needed
 # make test   everything CI checks
+# make gpu    on a machine with a CUDA card, with PYTHON's own torch, torchvision, numpy, Pillow, pyarrow, click, pytest
 #
 # make demo PHOTOS=~/Pictures QUERY=img.jpg    the same on your own photos
 
@@ -13,7 +14,7 @@ PHOTOS ?= demo/photos
 QUERY ?= demo/photos/originals/chelsea.jpg
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fmt docs lint types unit clean
+.PHONY: help demo test gpu fmt docs lint types unit clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -46,6 +47,11 @@ types: $(VENV)/.dev
 
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+gpu:
+	@$(PYTHON) -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "torch sees no CUDA card here.")'
+	$(PYTHON) -m pytest -m gpu tests/test_gpu.py
+	$(PYTHON) -m vggsearch bench --format json
 
 fmt: $(VENV)/.dev
 	$(BIN)/ruff format .

@@ -1,10 +1,13 @@
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.fakes import FakeEngine, save_photo
-from vggsearch.image_index import ImageIndex
+
+if TYPE_CHECKING:
+    from vggsearch.image_index import ImageIndex
 
 SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 
@@ -24,8 +27,10 @@ def engine() -> FakeEngine:
 
 
 @pytest.fixture
-def index(tmp_path: Path, photos: Path, engine: FakeEngine) -> Iterator[ImageIndex]:
+def index(tmp_path: Path, photos: Path, engine: FakeEngine) -> Iterator["ImageIndex"]:
     """An index of those photos, made with the fake engine."""
+    from vggsearch.image_index import ImageIndex  # not above: the tests for a card need none of what it imports
+
     with ImageIndex.create(tmp_path / "indexes" / "photos", engine=engine) as made:
         made.update(photos)
         yield made

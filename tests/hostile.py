@@ -57,5 +57,5 @@ class HostileFile(ImageFile.ImageFile):
 def serve() -> None:
     """Be a decoder process that also knows hostile files, with limits a test can wait for."""
     Image.register_open(HostileFile.format, HostileFile, lambda start: start.startswith(b"HOSTILE"))
-    defaults.DECODERS = LIMITS
+    defaults.DECODER = LIMITS
     worker.serve()

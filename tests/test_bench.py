@@ -62,7 +62,7 @@ class SlowEngine(FakeEngine):
 @pytest.mark.usefixtures("in_a_moment")
 def test_each_stage_is_measured_and_told(photos: Path) -> None:
     stages: list[str] = []
-    report = bench(FAKE_SPEC, SlowEngine(), photos, batch_size=4, workers=1, tell=stages.append)
+    report = bench(FAKE_SPEC, SlowEngine(batch_size=4), photos, workers=1, tell=stages.append)
     assert (report.device, report.engine, report.precision) == ("nothing", "fake", "fp32")
     at_most = 4 / 0.05
     assert at_most / 3 < report.forward_per_s <= at_most

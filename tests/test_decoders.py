@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def decoders() -> Iterator[Decoders]:
 @pytest.fixture
 def hostile_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "SERVE", "from tests.hostile import serve; serve()")
-    monkeypatch.setattr(defaults, "DECODERS", hostile.LIMITS)
+    monkeypatch.setattr(defaults, "DECODER", hostile.LIMITS)
 
 
 def save_hostile(path: Path, deed: str) -> str:
@@ -131,7 +132,7 @@ def test_a_folder_of_hostile_files_is_worked_through_in_order(tmp_path: Path) ->
         else:
             save_photo(tmp_path / f"{number:02}.jpg", number, (40, 30))
     files = [item for item in walk(tmp_path) if isinstance(item, PhotoFile)]
-    items = list(extract(files, tmp_path, FAKE_SPEC, FakeEngine, batch_size=4, workers=3))
+    items = list(extract(files, tmp_path, FAKE_SPEC, partial(FakeEngine, batch_size=4), workers=3))
     assert [item.file.path if isinstance(item, Embedded) else item.path for item in items] == [
         file.path for file in files
     ]
@@ -167,7 +168,7 @@ def test_closing_breaks_off_a_file_that_hangs(
         save_hostile(tmp_path / f"b{number}.jpg", "hang")
     before = children()
     files = [item for item in walk(tmp_path) if isinstance(item, PhotoFile)]
-    items = extract(files, tmp_path, FAKE_SPEC, FakeEngine, batch_size=1, workers=2)
+    items = extract(files, tmp_path, FAKE_SPEC, partial(FakeEngine, batch_size=1), workers=2)
     assert isinstance(next(items), Embedded)
     started = time.monotonic()
     items.close()

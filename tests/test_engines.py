@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.test_poolings import zero_kernels
+from tests.fakes import random_kernels
 from vggsearch.errors import OptionError
 from vggsearch.images import decode
 from vggsearch.model import engine as engines
@@ -17,7 +17,6 @@ from vggsearch.model.on_openvino.graph import convolution_graph
 from vggsearch.model.on_openvino.ranges import ACTIVATION_RANGES
 from vggsearch.model.on_torch.engine import TorchEngine
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
-from vggsearch.model.weights import Kernel
 from vggsearch.preprocess import square
 
 
@@ -34,16 +33,6 @@ def squares_of(folder: Path, size: int = 192) -> NDArray[np.uint8]:
         with path.open("rb") as file:
             pictures.append(square(decode(file, at_least=size).image, size, "squash"))
     return np.stack(pictures)
-
-
-def random_kernels(model: str, layer: str) -> dict[str, Kernel]:
-    random = np.random.default_rng(0)
-    filled = {}
-    for name, kernel in zero_kernels(model, layer).items():
-        fan_in = kernel.weight[0].size
-        weight = random.standard_normal(kernel.weight.shape, np.float32) * np.float32(np.sqrt(2 / fan_in))
-        filled[name] = Kernel(weight, random.standard_normal(kernel.bias.shape, np.float32) * np.float32(0.1))
-    return filled
 
 
 @pytest.mark.network
@@ -115,6 +104,7 @@ def test_without_openvino_torch_runs_and_says_what_is_lost(
         (EngineOptions("torch", "cpu", "int8"), "torch does not run int8"),
         (EngineOptions("openvino", "cpu", "fp16"), "no fp16 on a CPU"),
         (EngineOptions("openvino", "cuda"), "not on cuda"),
+        (EngineOptions("torch", "cpu", decode="gpu"), r"Only a CUDA card decodes JPEG; .* cpu \(\d+ threads\)"),
     ],
 )
 def test_what_does_not_go_together_is_refused(options: EngineOptions, message: str) -> None:

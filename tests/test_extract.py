@@ -2,7 +2,10 @@ import hashlib
 import io
 import threading
 from collections.abc import Iterable, Iterator
+from datetime import datetime
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,6 +17,9 @@ from vggsearch.extract import Embedded, extract
 from vggsearch.images import decode
 from vggsearch.photos import PhotoFile, Skipped, walk
 from vggsearch.preprocess import square
+
+if TYPE_CHECKING:
+    from vggsearch.model.engine import SquareJpeg
 
 
 def files_in(root: Path) -> list[PhotoFile]:
@@ -67,6 +73,22 @@ class FailingEngine(FakeEngine):
         raise RuntimeError(f"no memory for {len(squares)}")
 
 
+class DecodingEngine(FakeEngine):
+    """Has a decoder of its own, which takes what is wide; it makes all pixels of one value, the orientation."""
+
+    is_mistaken = False
+
+    def square_jpeg(self) -> "SquareJpeg":
+        def square_jpeg(data: bytes, size: int, resize: str, orientation: int) -> NDArray[np.uint8] | None:
+            if self.is_mistaken:
+                raise KeyError(resize)
+            with Image.open(io.BytesIO(data)) as image:
+                is_mine = image.width > image.height
+            return np.full((size, size, 3), orientation, np.uint8) if is_mine else None
+
+        return square_jpeg
+
+
 class StrictEngine(FakeEngine):
     def embed(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
         assert squares.dtype == np.uint8
@@ -77,7 +99,7 @@ class StrictEngine(FakeEngine):
 
 def furthest_ahead(files: list[PhotoFile], root: Path, batch_size: int, workers: int) -> int:
     counted = Counted(files)
-    items = extract(counted, root, FAKE_SPEC, lambda: FakeEngine(), batch_size=batch_size, workers=workers)
+    items = extract(counted, root, FAKE_SPEC, partial(FakeEngine, batch_size=batch_size), workers=workers)
     ahead = [counted.pulled - number for number, _ in enumerate(items, start=1)]
     assert len(ahead) == len(files)
     return max(ahead)
@@ -96,7 +118,7 @@ def test_a_half_size_copy_is_nearer_than_another_photo(tmp_path: Path) -> None:
     picture(1, (640, 480)).resize((320, 240)).save(tmp_path / "b.jpg", quality=60)
     save_photo(tmp_path / "c.jpg", 2, (640, 480))
     first, copy, other = (
-        item.embedding for item in embedded(extract(files_in(tmp_path), tmp_path, FAKE_SPEC, lambda: FakeEngine()))
+        item.embedding for item in embedded(extract(files_in(tmp_path), tmp_path, FAKE_SPEC, FakeEngine))
     )
     assert first @ copy > 0.999
     assert first @ other < 0.98
@@ -108,7 +130,7 @@ def test_photos_come_out_in_the_order_they_went_in(tmp_path: Path, workers: int)
         size = (1600, 1200) if number % 5 == 0 else (40, 30)
         save_photo(tmp_path / f"{number:03}.png", number, size, compress_level=1)
     files = files_in(tmp_path)[::-1]
-    items = embedded(extract(files, tmp_path, FAKE_SPEC, lambda: FakeEngine(), batch_size=3, workers=workers))
+    items = embedded(extract(files, tmp_path, FAKE_SPEC, partial(FakeEngine, batch_size=3), workers=workers))
     assert [item.file for item in items] == files
     for item in items[::5]:
         assert item.embedding == pytest.approx(embed_slowly(tmp_path / item.file.path))
@@ -134,9 +156,7 @@ def test_each_photo_gets_its_own_embedding_where_others_are_bad(tmp_path: Path) 
     save_small(tmp_path, 12)
     for number in (0, 4, 5, 11):
         save_bad(tmp_path / f"{number:03}.jpg")
-    items = embedded(
-        extract(files_in(tmp_path), tmp_path, FAKE_SPEC, lambda: FakeEngine(), batch_size=3, workers=4)
-    )
+    items = embedded(extract(files_in(tmp_path), tmp_path, FAKE_SPEC, partial(FakeEngine, batch_size=3), workers=4))
     assert len(items) == 8
     for item in items:
         assert item.embedding == pytest.approx(embed_slowly(tmp_path / item.file.path))
@@ -160,7 +180,7 @@ def test_bad_files_do_not_stretch_the_look_ahead(tmp_path: Path, first_is_good: 
 
 def test_nothing_is_read_before_the_first_photo_is_asked_for(tmp_path: Path) -> None:
     counted = Counted(save_small(tmp_path, 3))
-    extract(counted, tmp_path, FAKE_SPEC, lambda: FakeEngine())
+    extract(counted, tmp_path, FAKE_SPEC, FakeEngine)
     assert counted.pulled == 0
 
 
@@ -187,12 +207,10 @@ def test_the_last_batch_may_be_smaller(tmp_path: Path, count: int, calls: int) -
     assert (engine.calls, engine.pictures) == (calls, count)
 
 
-@pytest.mark.parametrize(("batch_size", "workers"), [(1, 1), (2, 3), (5, 2), (64, 8), (None, None)])
-def test_embeddings_do_not_depend_on_batches_or_threads(
-    tmp_path: Path, batch_size: int | None, workers: int | None
-) -> None:
+@pytest.mark.parametrize(("batch_size", "workers"), [(1, 1), (2, 3), (5, 2), (64, 8)])
+def test_embeddings_do_not_depend_on_batches_or_threads(tmp_path: Path, batch_size: int, workers: int) -> None:
     files = save_small(tmp_path, 11)
-    items = extract(files, tmp_path, FAKE_SPEC, lambda: FakeEngine(), batch_size=batch_size, workers=workers)
+    items = extract(files, tmp_path, FAKE_SPEC, partial(FakeEngine, batch_size=batch_size), workers=workers)
     rows = np.stack([item.embedding for item in embedded(items)])
     assert (rows == np.stack([embed_slowly(tmp_path / file.path) for file in files])).all()
 
@@ -201,7 +219,7 @@ def test_what_is_known_of_a_photo_comes_with_its_embedding(tmp_path: Path) -> No
     exif = Image.Exif()
     exif[274] = 6
     path = save_photo(tmp_path / "sub" / "a.jpg", 0, (1600, 1200), exif=exif)
-    (item,) = embedded(extract(files_in(tmp_path), tmp_path, FAKE_SPEC, lambda: FakeEngine()))
+    (item,) = embedded(extract(files_in(tmp_path), tmp_path, FAKE_SPEC, FakeEngine))
     assert item.file == PhotoFile("sub/a.jpg", path.stat().st_size, path.stat().st_mtime_ns)
     assert (item.width, item.height, item.format, item.taken) == (1200, 1600, "JPEG", None)
     assert item.embedding.shape == (FAKE_SPEC.dim,)
@@ -213,7 +231,7 @@ def test_the_hash_is_of_the_bytes_in_the_file(tmp_path: Path) -> None:
     (tmp_path / "b.jpg").write_bytes(data)
     with Image.open(io.BytesIO(data)) as same_pixels:
         same_pixels.save(tmp_path / "c.png")
-    items = embedded(extract(files_in(tmp_path), tmp_path, FAKE_SPEC, lambda: FakeEngine()))
+    items = embedded(extract(files_in(tmp_path), tmp_path, FAKE_SPEC, FakeEngine))
     one, copy, other = (item.sha256 for item in items)
     assert one == copy == hashlib.sha256(data).hexdigest()
     assert other == hashlib.sha256((tmp_path / "c.png").read_bytes()).hexdigest() != one
@@ -222,7 +240,7 @@ def test_the_hash_is_of_the_bytes_in_the_file(tmp_path: Path) -> None:
 def test_a_file_that_is_gone_since_the_walk_is_unreadable(tmp_path: Path) -> None:
     files = save_small(tmp_path, 3)
     (tmp_path / files[1].path).unlink()
-    first, gone, last = extract(files, tmp_path, FAKE_SPEC, lambda: FakeEngine())
+    first, gone, last = extract(files, tmp_path, FAKE_SPEC, FakeEngine)
     assert isinstance(gone, Skipped)
     assert (gone.path, gone.kind) == (files[1].path, "unreadable")
     assert isinstance(first, Embedded)
@@ -230,7 +248,7 @@ def test_a_file_that_is_gone_since_the_walk_is_unreadable(tmp_path: Path) -> Non
 
 
 def test_closing_early_ends_the_threads(tmp_path: Path) -> None:
-    items = extract(save_small(tmp_path, 40), tmp_path, FAKE_SPEC, lambda: FakeEngine(), batch_size=2, workers=4)
+    items = extract(save_small(tmp_path, 40), tmp_path, FAKE_SPEC, partial(FakeEngine, batch_size=2), workers=4)
     next(items)
     assert decoding_threads()
     items.close()
@@ -238,13 +256,46 @@ def test_closing_early_ends_the_threads(tmp_path: Path) -> None:
 
 
 def test_a_finished_extraction_leaves_no_threads(tmp_path: Path) -> None:
-    list(extract(save_small(tmp_path, 10), tmp_path, FAKE_SPEC, lambda: FakeEngine(), workers=4))
+    list(extract(save_small(tmp_path, 10), tmp_path, FAKE_SPEC, FakeEngine, workers=4))
     assert decoding_threads() == []
 
 
 def test_an_engine_that_fails_is_heard_and_leaves_no_threads(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="no memory for 2"):
         list(
-            extract(save_small(tmp_path, 40), tmp_path, FAKE_SPEC, lambda: FailingEngine(), batch_size=2, workers=4)
+            extract(save_small(tmp_path, 40), tmp_path, FAKE_SPEC, partial(FailingEngine, batch_size=2), workers=4)
         )
     assert decoding_threads() == []
+
+
+def test_what_the_engine_decodes_itself_is_otherwise_as_the_cpus(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[274], exif[306] = 6, "2021:02:03 04:05:06"
+    save_photo(tmp_path / "0.jpg", 9, (30, 40))  # decoded before there is an engine
+    save_photo(tmp_path / "a.jpg", 0, (40, 30), exif=exif)
+    save_photo(tmp_path / "b.jpg", 1, (30, 40), exif=exif)  # not for the engine's decoder
+    save_photo(tmp_path / "c.png", 2, (40, 30))
+    (tmp_path / "d.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:100])
+    files = files_in(tmp_path)
+    _, *mine, bad = extract(files, tmp_path, FAKE_SPEC, DecodingEngine, workers=1)
+    _, *theirs, same = extract(files, tmp_path, FAKE_SPEC, FakeEngine, workers=1)
+    assert bad == same
+    assert isinstance(bad, Skipped)
+    one, *others = embedded(mine)
+    two, *expected = embedded(theirs)
+    assert (one.sha256, one.width, one.height, one.format, one.taken) == (
+        two.sha256, 30, 40, "JPEG", datetime(2021, 2, 3, 4, 5, 6),
+    )  # fmt: skip
+    (six,) = FakeEngine().embed(np.full((1, FAKE_SPEC.size, FAKE_SPEC.size, 3), 6, np.uint8))
+    assert (one.embedding == six).all()
+    assert [item.file.path for item in others] == ["b.jpg", "c.png"]
+    for item, other in zip(others, expected, strict=True):
+        assert (item.embedding == other.embedding).all()
+
+
+def test_a_mistake_of_the_engines_decoder_is_no_fault_of_the_file(tmp_path: Path) -> None:
+    save_small(tmp_path, 4)
+    engine = DecodingEngine()
+    engine.is_mistaken = True
+    with pytest.raises(KeyError):
+        list(extract(files_in(tmp_path), tmp_path, FAKE_SPEC, lambda: engine, workers=1))

@@ -1,11 +1,29 @@
+import json
+import os
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import pillow_heif
+
 import vggsearch
+from tests.fakes import save_photo
 
 ROOT = Path(__file__).parent.parent
+OTHERS = ["faiss", "openvino", "pillow_heif", "rich", "safetensors"]  # that vggsearch needs
+OTHERS += ["cogapp", "duckdb", "hypothesis", "pandas", "skimage", "sklearn"]  # that its other tests need
+WITHOUT_THEM = f"import sys; sys.modules.update(dict.fromkeys({OTHERS}))\n"  # importing None is an ImportError
+
+
+def run_without(code: str, *words: str) -> str:
+    """Run code as where only torch, torchvision, numpy, Pillow, pyarrow, click and pytest were installed."""
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    decoders_too = f"from vggsearch.decoders import pool; pool.SERVE = {WITHOUT_THEM!r} + pool.SERVE\n"
+    command = [sys.executable, "-c", WITHOUT_THEM + decoders_too + code, *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def test_the_wheel_holds_the_package_its_weights_and_its_notices_and_nothing_else(tmp_path: Path) -> None:
@@ -27,3 +45,41 @@ def test_every_public_name_can_be_imported_and_is_documented() -> None:
     for name in vggsearch.__all__:
         public = getattr(vggsearch, name)
         assert name == "__version__" or public.__doc__, name
+
+
+def test_what_make_gpu_runs_needs_none_of_the_other_dependencies() -> None:
+    code = "import pytest; sys.exit(pytest.main(['tests/test_gpu.py', '-p', 'no:cacheprovider', '--collect-only']))"
+    assert "test_gpu.py" in run_without(code)
+
+
+def test_the_bench_of_make_gpu_needs_none_of_them_either(photos: Path) -> None:
+    code = """
+from vggsearch import bench, cli
+for name in ("DECODE_S", "FORWARD_S", "END_TO_END_S", "LIMIT_S"):
+    setattr(bench, name, 0.1)
+cli.cli(["bench", sys.argv[1], "--engine", "torch", "--device", "cpu", "--size", "32", "--format", "json"])
+"""
+    assert json.loads(run_without(code, str(photos)))["engine"] == "torch"
+
+
+def test_without_them_torch_embeds_all_photos_but_heic_and_says_what_that_needs(tmp_path: Path) -> None:
+    pillow_heif.register_heif_opener()
+    save_photo(tmp_path / "a.jpg", 1)
+    save_photo(tmp_path / "b.heic", 2)
+    save_photo(tmp_path / "c.avif", 3)
+    code = """
+from pathlib import Path
+from vggsearch.extract import extract
+from vggsearch.model.engine import EngineOptions, load_engine
+from vggsearch.model.spec import EmbeddingOptions
+from vggsearch.photos import walk
+root = Path(sys.argv[1])
+spec, weights = EmbeddingOptions(layer="pool1", size=32).resolve()
+for item in extract(walk(root), root, spec, lambda: load_engine(spec, weights, EngineOptions("torch", "cpu"))):
+    print(item.embedding.shape if hasattr(item, "embedding") else (item.path, item.kind, item.reason))
+"""
+    assert run_without(code, str(tmp_path)).splitlines() == [
+        "(64,)",
+        "('b.heic', 'unreadable', 'HEIC is read by pillow-heif: pip install pillow-heif')",
+        "(64,)",
+    ]

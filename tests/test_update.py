@@ -190,9 +190,9 @@ def test_a_copy_gets_a_row_of_its_own_with_the_same_embedding(
 def test_copies_in_a_new_folder_go_through_the_network_once(tmp_path: Path, batch_size: int) -> None:
     for number in range(40):
         save_photo(tmp_path / "photos" / f"{number:02}.jpg", seed=number % 5)
-    engine = FakeEngine()
+    engine = FakeEngine(batch_size=batch_size)
     with ImageIndex.create(tmp_path / "x", engine=engine) as index:
-        report = index.update(tmp_path / "photos", batch_size=batch_size)
+        report = index.update(tmp_path / "photos")
         assert (report.indexed, report.reused, engine.pictures) == (5, 35, 5)
         for number in range(40):
             same = embedding_of(index, f"{number:02}.jpg") == embedding_of(index, f"{number % 5:02}.jpg")

@@ -134,7 +134,7 @@ def test_bfloat16_loads_from_pth_and_is_explained_for_safetensors(tmp_path: Path
     tensors = {key: tensor.bfloat16() for key, tensor in random_tensors().items()}
     assert_equal(load(save(tensors, tmp_path / "short.pth")), tensors)
     message = refusal(save(tensors, tmp_path / "short.safetensors"))
-    assert "bfloat16" in message
+    assert "BF16" in message
     assert "float16 or float32" in message
 
 
@@ -226,6 +226,27 @@ def test_a_pth_of_hardly_a_byte_is_refused(length: int, tmp_path: Path) -> None:
 def test_a_safetensors_that_is_none_is_refused(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "weights.safetensors").write_bytes(data)
     refusal(tmp_path / "weights.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("header", "numbers"),
+    [
+        ("[]", 0),
+        ("{" * 100_000, 0),
+        ('{"features.0.weight": 3}', 0),
+        ('{"features.0.weight": {}}', 0),
+        ('{"features.0.weight": {"data_offsets": [0, 8], "shape": [2]}}', 8),
+        ('{"features.0.weight": {"data_offsets": [0, 8], "dtype": "F32", "shape": [3]}}', 8),
+        ('{"features.0.weight": {"data_offsets": [0, 7], "dtype": "F32", "shape": [2]}}', 7),
+        ('{"features.0.weight": {"data_offsets": ["0", "8"], "dtype": "F32", "shape": [2]}}', 8),
+        ('{"features.0.weight": {"data_offsets": [0, 8], "dtype": "F32", "shape": [2]}}', 9),
+        ('{"other": {"data_offsets": [0, 8], "dtype": "F32", "shape": [2]}}', 4),
+    ],
+)
+def test_a_safetensors_with_a_nonsensical_header_is_refused(header: str, numbers: int, tmp_path: Path) -> None:
+    length = len(header).to_bytes(8, "little")
+    (tmp_path / "odd.safetensors").write_bytes(length + header.encode() + bytes(numbers))
+    assert "odd.safetensors is damaged or cut short" in refusal(tmp_path / "odd.safetensors")
 
 
 def test_an_old_file_cut_short_anywhere_is_refused(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import cycle, islice
+from itertools import cycle, islice, repeat
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +79,6 @@ def bench(
     engine: Engine,
     folder: Path | None = None,
     *,
-    batch_size: int | None = None,
     workers: int | None = None,
     tell: Stage = lambda _: None,
 ) -> BenchReport:
@@ -88,14 +87,14 @@ def bench(
     `tell` is given the name of each stage as it begins. Raises PhotosError where the folder has no photo.
     """
     with sample(folder) as (root, files):
-        at_once = batch_size or engine.batch_size
+        at_once = engine.batch_size
         batch = squares(files, root, spec, at_once)
         tell("decoding")
         decode = counted(decoded(cycle(files), root, spec, ahead=at_once, workers=workers), DECODE_S, 1)
         tell("the network")
-        forward = len(batch) * rate(lambda: engine.embed(batch), FORWARD_S)
+        forward = len(batch) * counted(stream(engine, batch), FORWARD_S, 1)
         tell("decoding and the network together")
-        both = extract(cycle(files), root, spec, lambda: engine, batch_size=at_once, workers=workers)
+        both = extract(cycle(files), root, spec, lambda: engine, workers=workers)
         end_to_end = counted(both, END_TO_END_S, at_once)
     tell("the machine's limit")
     limit = engine.multiply_adds_per_s(LIMIT_S) / multiply_adds(spec)
@@ -174,6 +173,11 @@ def parts(batch: NDArray[np.uint8], size: int) -> Iterator[NDArray[np.uint8]]:
     """Yield a batch in batches of at most `size`."""
     for start in range(0, len(batch), size):
         yield batch[start : start + size]
+
+
+def stream(engine: Engine, batch: NDArray[np.uint8]) -> Generator[NDArray[np.float32], None, None]:
+    """Yield the embeddings of one batch again and again, as an update would ask for them."""
+    yield from engine.embed_stream(repeat(batch))
 
 
 def counted(items: Generator[object, None, None], seconds: float, at_once: int) -> float:

@@ -9,7 +9,18 @@ from typing import Any, TypeVar
 import click
 
 from vggsearch import __version__
-from vggsearch.defaults import DEVICES, EMBEDDING, ENGINES, FORMATS, POOLINGS, PRECISIONS, RESIZES, SEARCH, Format
+from vggsearch.defaults import (
+    DECODE_ON,
+    DEVICES,
+    EMBEDDING,
+    ENGINES,
+    FORMATS,
+    POOLINGS,
+    PRECISIONS,
+    RESIZES,
+    SEARCH,
+    Format,
+)
 from vggsearch.errors import OptionError, VggsearchError
 from vggsearch.model.layers import LAYERS
 from vggsearch.model.spec import EmbeddingOptions
@@ -112,6 +123,8 @@ def cli() -> None:
 @index_option
 @embedding_options(of_the_index=False)
 @engine_options
+@click.option("--decode", type=click.Choice(DECODE_ON), default="auto", show_default=True,
+              help="Where JPEG is decoded: auto is a CUDA card where there is one.")  # fmt: skip
 @click.option("--batch-size", type=click.IntRange(min=1), help="Photos at once in the network.")
 @click.option("--workers", type=click.IntRange(min=1), help="Decoder processes.  [default: one a processor]")
 @click.option("--moved", is_flag=True, help="PHOTOS is where the photos of this index are now.")
@@ -131,6 +144,7 @@ def index(
     engine: str,
     device: str,
     precision: str,
+    decode: str,
     batch_size: int | None,
     workers: int | None,
     moved: bool,
@@ -153,14 +167,14 @@ def index(
     from vggsearch.report import skipped_lines, update_line
 
     options = EmbeddingOptions(model, layer, pooling, size, resize, weights)
-    runs_on = EngineOptions(engine, device, precision)
+    runs_on = EngineOptions(engine, device, precision, decode, batch_size)
     with (
         ImageIndex.for_photos(photos, directory, options, engine_options=runs_on) as opened,
         stopping_on_ctrl_c() as stop,
         progress_bar(str(opened.spec)) as progress,
     ):
         report = opened.update(
-            photos, batch_size=batch_size, workers=workers, moved=moved, allow_empty=allow_empty,
+            photos, workers=workers, moved=moved, allow_empty=allow_empty,
             retry_skipped=retry_skipped, compact=compact, progress=progress, stop=stop,
         )  # fmt: skip
     for line in skipped_lines(report.newly_skipped):
@@ -319,8 +333,8 @@ def bench(
     if compare:
         click.echo(report.engines(measure.compare(spec, found, photos, tell=tell), format))
         return
-    runs = load_engine(spec, found, EngineOptions(engine, device, precision))
-    measured = measure.bench(spec, runs, photos, batch_size=batch_size, workers=workers, tell=tell)
+    runs = load_engine(spec, found, EngineOptions(engine, device, precision, batch_size=batch_size))
+    measured = measure.bench(spec, runs, photos, workers=workers, tell=tell)
     click.echo(report.bench(measured, format))
 
 

@@ -72,3 +72,7 @@ class IndexLocked(VggsearchError):
 
 class InstallationError(VggsearchError):
     """The Python environment itself is wrong, for example two FAISS packages in one."""
+
+
+class EngineError(VggsearchError):
+    """What runs the network broke down; the message names every card and its reason."""

@@ -8,10 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +18,13 @@ from numpy.typing import NDArray
 from vggsearch.decoders.pool import Decoders, Square
 from vggsearch.defaults import EXTRACT
 from vggsearch.errors import ImageError
+from vggsearch.images import JPEG_START, decoder_errors, jpeg_header
 from vggsearch.model.engine import Engine
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.photos import PhotoFile, Skipped
+
+if TYPE_CHECKING:
+    from vggsearch.model.engine import SquareJpeg
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,6 @@ def extract(
     load_engine: Callable[[], Engine],
     *,
     known: Known | None = None,
-    batch_size: int | None = None,
     workers: int | None = None,
 ) -> Generator[Embedded | Skipped, None, None]:
     """Yield an Embedded or a Skipped for each file, in the order of `files`.
@@ -118,9 +120,9 @@ def extract(
             else:
                 return
         engine = load_engine()
-        at_once = batch_size or engine.batch_size
-        source.deepen(at_once)
-        yield from _Network(engine, spec, known, at_once).run(chain(first, source))
+        source.square_jpeg = engine.square_jpeg()
+        source.deepen(engine.batch_size)
+        yield from _Network(engine, spec, known).run(chain(first, source))
 
 
 def decoded(
@@ -143,8 +145,8 @@ class _Copy:
 class _Network:
     """Takes decoded photos through an engine, in order; where something is `known`, each content only once."""
 
-    def __init__(self, engine: Engine, spec: EmbeddingSpec, known: Known | None, at_once: int) -> None:
-        self._engine, self._spec, self._known, self._at_once = engine, spec, known, at_once
+    def __init__(self, engine: Engine, spec: EmbeddingSpec, known: Known | None) -> None:
+        self._engine, self._spec, self._known = engine, spec, known
         self._made_by = MadeBy(engine.name, engine.precision)
         self._taken: deque[list[Decoded | _Copy | Embedded | Skipped]] = deque()  # the engine still has these
         self._under_way: dict[str, Embedded | None] = {}  # contents in `_taken`, None until they are embedded
@@ -164,8 +166,8 @@ class _Network:
             self._forget()
 
     def _batches(self, source: Iterator[Decoded | Embedded | Skipped]) -> Iterator[NDArray[np.uint8]]:
-        size = self._spec.size
-        while items := list(islice(source, self._at_once)):
+        size, at_once = self._spec.size, self._engine.batch_size
+        while items := list(islice(source, at_once)):
             self._taken.append([self._unless_known(item) for item in items])
             squares = [item.square.pixels for item in self._taken[-1] if isinstance(item, Decoded)]
             yield np.stack(squares) if squares else np.empty((0, size, size, 3), np.uint8)
@@ -187,17 +189,20 @@ class _Network:
 
 
 class _LookAhead:
-    """Decodes files in advance, at first one a worker, and yields them in their order."""
+    """Decodes files in advance, at first one a worker, and yields them in their order.
+
+    `square_jpeg`, where an engine has it, decodes JPEG from then on.
+    """
 
     def __init__(
         self, files: Iterable[PhotoFile], root: Path, spec: EmbeddingSpec, known: Known | None, workers: int
     ) -> None:
         source = iter(files)
         first = list(islice(source, workers))
-        self._files = chain(first, source)
+        self._files, self._root, self._spec, self._known = chain(first, source), root, spec, known
+        self.square_jpeg: SquareJpeg | None = None
         self._pending: deque[Future[Decoded | Embedded | Skipped]] = deque()
         self._decoders = Decoders(len(first))
-        self._decode = partial(_decode, root=root, spec=spec, known=known, decoders=self._decoders)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self.deepen(workers)
 
@@ -221,22 +226,38 @@ class _LookAhead:
         self._decoders.close()
         self._pool.shutdown()
 
+    def _decode(self, file: PhotoFile) -> Decoded | Embedded | Skipped:
+        sha256 = ""
+        try:
+            if self._known is not None and self._known.may_hold(file):
+                sha256 = _hash_unchanged(file, self._root)
+                if (same := self._known.find(sha256)) is not None:
+                    return same.of(file)
+            square = self._square(file)
+            # After decoding, so that of a film only the start is read; a photo is in the system's memory by now.
+            sha256 = sha256 or _hash_unchanged(file, self._root)
+        except ImageError as error:
+            return Skipped(file.path, error.reason, error.kind, file.bytes, file.mtime_ns)
+        return Decoded(file, sha256, square)
 
-def _decode(
-    file: PhotoFile, *, root: Path, spec: EmbeddingSpec, known: Known | None, decoders: Decoders
-) -> Decoded | Embedded | Skipped:
-    sha256 = ""
-    try:
-        if known is not None and known.may_hold(file):
-            sha256 = _hash_unchanged(file, root)
-            if (same := known.find(sha256)) is not None:
-                return same.of(file)
-        square = decoders.decode(root, file.path, spec.size, spec.resize)
-        # After decoding, so that of a film only the start is read; a photo is in the system's memory by now.
-        sha256 = sha256 or _hash_unchanged(file, root)
-    except ImageError as error:
-        return Skipped(file.path, error.reason, error.kind, file.bytes, file.mtime_ns)
-    return Decoded(file, sha256, square)
+    def _square(self, file: PhotoFile) -> Square:
+        if self.square_jpeg is not None and (square := self._square_on_card(file, self.square_jpeg)) is not None:
+            return square
+        return self._decoders.decode(self._root, file.path, self._spec.size, self._spec.resize)
+
+    def _square_on_card(self, file: PhotoFile, square_jpeg: "SquareJpeg") -> Square | None:
+        """Return None for what is no JPEG, or not for the card: a decoder takes it, or says what is wrong."""
+        try:
+            with decoder_errors(), (self._root / file.path).open("rb") as opened:
+                start = opened.read(len(JPEG_START))
+                if start != JPEG_START:  # of a film, the rest would be read in vain
+                    return None
+                data = start + opened.read()
+                photo = jpeg_header(data)
+        except ImageError:
+            return None
+        pixels = square_jpeg(data, self._spec.size, self._spec.resize, photo.orientation)
+        return None if pixels is None else Square(photo.width, photo.height, photo.format, photo.taken, pixels)
 
 
 def _hash_unchanged(file: PhotoFile, root: Path) -> str:

@@ -1,10 +1,11 @@
 """Decode a file into an upright RGB picture, whatever its format, or say why it cannot be done."""
 
 import errno
+import io
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -48,6 +49,10 @@ DECODER_ERRORS = (  # what Pillow's and libheif's decoders raise on damaged file
 
 # A damaged file sends its decoder to impossible places; any other errno is the disk's fault.
 FILES_OWN_FAULT = (errno.EINVAL, errno.EOVERFLOW, errno.EFBIG)
+
+JPEG_START = b"\xff\xd8\xff"
+
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # ISO/IEC 23008-12
 
 UPRIGHT = {  # EXIF orientation: how to turn the stored pixels
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -98,6 +103,26 @@ def decode(file: BinaryIO, name: str = "", at_least: int | None = None) -> Photo
     if turned >= 5:
         full = (full[1], full[0])
     return Photo(image, full[0], full[1], opened.format or "", taken)
+
+
+@dataclass(frozen=True)
+class JpegHeader:
+    """What `decode` says of a JPEG, without its pixels, and the EXIF orientation that they are stored in."""
+
+    width: int
+    height: int
+    format: str
+    taken: datetime | None
+    orientation: int
+
+
+def jpeg_header(data: bytes) -> JpegHeader:
+    """Return the header of what begins with JPEG_START. Raises ImageError where it is damaged."""
+    with decoder_errors():
+        opened = _Jpeg(io.BytesIO(data))
+        turned = _orientation(opened)
+        width, height = opened.size[::-1] if turned >= 5 else opened.size
+        return JpegHeader(width, height, opened.format or "", _taken(opened), turned)
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
@@ -154,10 +179,11 @@ def _lab_to_rgb(image: Image.Image) -> Image.Image:
 @cache
 def readable_formats() -> tuple[str, ...]:
     """Register what Pillow and libheif read, once; return those formats but for the ones without a signature."""
-    import pillow_heif
-
     Image.init()
-    pillow_heif.register_heif_opener()
+    with suppress(ImportError):  # _open says what is lost
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
     return tuple(sorted(set(Image.OPEN) - NOT_OPENED - set(BY_NAME)))
 
 
@@ -171,17 +197,19 @@ class _Jpeg(JpegImagePlugin.JpegImageFile):
 def _open(file: BinaryIO, name: str) -> Image.Image:
     """Open by content. JPEG goes straight to its reader: Image.open counts pixels before a reduced decode."""
     formats = readable_formats()
-    start = file.read(3)
+    start = file.read(12)
     file.seek(0)
     if start == b"":
         raise ImageError("the file is empty", "broken")
-    if start == b"\xff\xd8\xff":
+    if start.startswith(JPEG_START):
         return _Jpeg(file)
     suffix = PurePath(name).suffix.lower()
     named = [format for format, suffixes in BY_NAME.items() if suffix in suffixes]
     try:
         return Image.open(file, formats=[*formats, *named])
     except UnidentifiedImageError as error:
+        if "HEIF" not in formats and start[4:8] == b"ftyp" and start[8:] in HEIC_BRANDS:
+            raise ImageError("HEIC is read by pillow-heif: pip install pillow-heif", "unreadable") from error
         raise _unidentified(suffix) from error
 
 

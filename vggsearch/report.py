@@ -8,11 +8,6 @@ from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from vggsearch.bench import BenchReport, EngineReport
 from vggsearch.defaults import Format
 from vggsearch.image_index import Info, QueryResult
@@ -258,6 +253,11 @@ def _table(
     rule_before: int | None = None,
 ) -> str:
     """Return aligned columns; those in `right` are numbers. A rule goes before row `rule_before`."""
+    from rich.box import SIMPLE_HEAD  # here, since JSON needs none of it
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for number, title in enumerate(head):
         table.add_column(title, justify="right" if number in right else "left", no_wrap=True)

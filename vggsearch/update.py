@@ -169,7 +169,6 @@ def run_update(
     root: Path,
     load_engine: Callable[[], Engine],
     *,
-    batch_size: int | None = None,
     workers: int | None = None,
     allow_empty: bool = False,
     progress: Callable[[Progress], None] | None = None,
@@ -198,7 +197,7 @@ def run_update(
         if progress is not None:
             progress(Progress(done, len(plan.todo), len(run.newly_skipped), str(engine) if engine else None))
 
-    items = extract(plan.todo, root, store.spec, loaded, known=known, batch_size=batch_size, workers=workers)
+    items = extract(plan.todo, root, store.spec, loaded, known=known, workers=workers)
     for done, item in enumerate(items, start=1):
         run.take(item)
         tell(done)

@@ -117,8 +117,8 @@ class _Decoder:
 
     def _how_it_died(self, seconds: float) -> _Died:
         status = self._process.wait()
-        if status >= 0 and seconds >= defaults.DECODERS.seconds:
-            return _Died(f"decoding it took more than {defaults.DECODERS.seconds:g} s", "broken", is_certain=True)
+        if status >= 0 and seconds >= defaults.DECODER.seconds:
+            return _Died(f"decoding it took more than {defaults.DECODER.seconds:g} s", "broken", is_certain=True)
         if status >= 0:
             return _Died(f"its decoder ended with exit status {status}", "broken")
         if -status in SENT_FROM_OUTSIDE:

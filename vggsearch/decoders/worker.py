@@ -31,7 +31,7 @@ def serve() -> None:
     with os.fdopen(STDIN, "rb") as questions, Path(os.devnull).open("wb") as nowhere:
         for line in questions:
             # It needs no interpreter to end a decoder that never comes back, and works on every system.
-            faulthandler.dump_traceback_later(defaults.DECODERS.seconds, exit=True, file=nowhere)
+            faulthandler.dump_traceback_later(defaults.DECODER.seconds, exit=True, file=nowhere)
             answer, pixels = _answer(json.loads(line))
             faulthandler.cancel_dump_traceback_later()
             _say(answers, answer, pixels)
@@ -75,6 +75,6 @@ def _limit_memory() -> None:
         import resource
 
         _, most = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (defaults.DECODERS.bytes, most))
+        resource.setrlimit(resource.RLIMIT_AS, (defaults.DECODER.bytes, most))
     with contextlib.suppress(OSError):  # only Linux has it
         Path("/proc/self/oom_score_adj").write_bytes(LIKELY_VICTIM)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from vggsearch.defaults import DEVICES, ENGINES, PRECISIONS
+from vggsearch.defaults import DECODE_ON, DEVICES, ENGINES, PRECISIONS
 from vggsearch.errors import OptionError
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.weights import WeightsFile, load_weights
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+
+    # A JPEG file's bytes, size, resize and EXIF orientation to preprocess.square's pixels; None: not for it.
+    SquareJpeg = Callable[[bytes, int, str, int], NDArray[np.uint8] | None]
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +50,15 @@ class Engine(ABC):
     def embed_stream(self, batches: "Iterable[NDArray[np.uint8]]") -> "Iterator[NDArray[np.float32]]":
         """Yield the embeddings of each batch, in order; an empty batch gives an empty array without any work.
 
-        An engine that works while its input crosses to it may take up to two batches ahead of what it yields.
+        An engine that works while its input crosses to it takes batches ahead of what it yields: two on one card,
+        four a card on several.
         """
         for batch in batches:
             yield self.embed(batch) if len(batch) else no_embeddings()
+
+    def square_jpeg(self) -> "SquareJpeg | None":
+        """Return what decodes JPEG on the engine's card, in any thread, None where the CPU is to decode."""
+        return None
 
     @abstractmethod
     def multiply_adds_per_s(self, seconds: float) -> float:
@@ -62,35 +70,50 @@ class Engine(ABC):
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What a person asked for: values of defaults.ENGINES, defaults.DEVICES and defaults.PRECISIONS."""
+    """What a person asked for: values of ENGINES, DEVICES, PRECISIONS and DECODE_ON in defaults.
+
+    `batch_size` is how many photos go through the network at once; None leaves it to the engine.
+    `decode` says where an update decodes JPEG: "auto" is the card where torchvision can, with the CPU for each file
+    that it does not take.
+    """
 
     engine: str = "auto"
     device: str = "auto"
     precision: str = "auto"
+    decode: str = "auto"
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        """Raise OptionError for a value that is not in the tables."""
-        for option, table in (("engine", ENGINES), ("device", DEVICES), ("precision", PRECISIONS)):
+        """Raise OptionError for a value that is not in the tables, or a batch size below 1."""
+        tables = {"engine": ENGINES, "device": DEVICES, "precision": PRECISIONS, "decode": DECODE_ON}
+        for option, table in tables.items():
             value = getattr(self, option)
             if value not in table:
                 raise OptionError(f"There is no {option} {value!r}. Choose one of {', '.join(table)}.")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise OptionError(f"The batch size must be at least 1, not {self.batch_size}.")
 
 
 def load_engine(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOptions | None = None) -> Engine:
     """Load the network that makes embeddings of `spec`.
 
-    Raises WeightsError, or OptionError where engine, device and precision do not go together.
+    Raises WeightsError, or OptionError where engine, device, precision and decode do not go together.
     """
     options = options or EngineOptions()
-    name = choose_engine(options)
-    kernels = load_weights(weights, spec.model, spec.layer)
-    if name == "openvino":
+    engine = _load_engine(spec, weights, options)
+    if options.decode == "gpu" and engine.square_jpeg() is None:
+        raise OptionError(f"Only a CUDA card decodes JPEG; the network runs on {engine.device}. Use --decode cpu.")
+    return engine
+
+
+def _load_engine(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOptions) -> Engine:
+    if choose_engine(options) == "openvino":
         from vggsearch.model.on_openvino.engine import OpenVinoEngine
 
-        return OpenVinoEngine(spec, kernels, options)
-    from vggsearch.model.on_torch.engine import TorchEngine
+        return OpenVinoEngine(spec, load_weights(weights, spec.model, spec.layer), options)
+    from vggsearch.model.on_torch.load import load_torch_engine
 
-    return TorchEngine(spec, kernels, options)
+    return load_torch_engine(spec, weights, options)
 
 
 def choose_engine(options: EngineOptions) -> str:

@@ -37,7 +37,7 @@ class OpenVinoEngine(Engine):
         self._network = self._compile(build_graph(spec, kernels, ranges))
         threads = self._network.get_property("INFERENCE_NUM_THREADS")
         self.device = f"cpu ({threads} threads)"
-        self.batch_size = EXTRACT.batch_size
+        self.batch_size = options.batch_size or EXTRACT.batch_size
 
     def embed(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Take RGB pixels (n, size, size, 3); return rows of unit length, float32 (n, dim), in their order."""

@@ -47,18 +47,25 @@ class Embedder:
 
 
 class TorchEngine(Engine):
-    """An Embedder and its device."""
+    """An Embedder and its device: the one that `options` name, or `device` where the caller chose."""
 
     name = "torch"
 
-    def __init__(self, spec: EmbeddingSpec, kernels: dict[str, Kernel], options: EngineOptions) -> None:
-        self.torch_device = torch.device(choose_device(options.device))
+    def __init__(
+        self,
+        spec: EmbeddingSpec,
+        kernels: dict[str, Kernel],
+        options: EngineOptions,
+        device: torch.device | None = None,
+    ) -> None:
+        self.torch_device = device or torch.device(choose_device(options.device))
         self.device = device_description(self.torch_device)
         self.precision = choose_precision(options.precision, self.torch_device.type)
         self._dtype = DTYPES[self.precision]
         self.embedder = Embedder(spec, kernels, self.torch_device, self._dtype)
         self.network = self.embedder.network
-        self.batch_size = EXTRACT.batch_size if self.torch_device.type == "cpu" else EXTRACT.gpu_batch_size
+        usual = EXTRACT.batch_size if self.torch_device.type == "cpu" else EXTRACT.gpu_batch_size
+        self.batch_size = options.batch_size or usual
 
     @torch.inference_mode()
     def embed(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:

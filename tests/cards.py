@@ -1,0 +1,71 @@
+"""Cards that need no card: what runs in the processes of test_many_cards.py, which start faster without pytest."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.fakes import FakeEngine
+from vggsearch.errors import OptionError
+
+POISON = 255  # the value of a batch no card survives
+
+Ill = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Load:
+    """Loads a fake engine in a card's process; each table is by the card's number.
+
+    `falls_ill` says what a card does instead of its n-th batch, counted from 1.
+    """
+
+    seconds_a_batch: dict[int, float] = field(default_factory=dict)
+    seconds_to_load: dict[int, float] = field(default_factory=dict)
+    falls_ill: dict[int, tuple[int, Ill]] = field(default_factory=dict)
+    does_not_load: tuple[int, ...] = ()
+
+    def __call__(self, card: int) -> "CardEngine":
+        time.sleep(self.seconds_to_load.get(card, 0))
+        if card in self.does_not_load:
+            raise OptionError(f"there is no card {card}")
+        return CardEngine(card, self.seconds_a_batch.get(card, 0), self.falls_ill.get(card))
+
+
+class CardEngine(FakeEngine):
+    """Writes its number last into each embedding, so that a test can see who made it."""
+
+    device = "a pretended card"
+
+    def __init__(self, card: int, seconds: float = 0.0, falls_ill: tuple[int, Ill] | None = None) -> None:
+        super().__init__(batch_size=5)
+        self.card = card
+        self.seconds = seconds
+        self.falls_ill = falls_ill
+
+    def embed(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
+        rows = super().embed(squares)
+        if self.falls_ill is not None and self.calls == self.falls_ill[0]:
+            self.falls_ill[1]()
+        if (squares == POISON).all():
+            raise ValueError("poison")
+        time.sleep(self.seconds)
+        rows[:, -1] = self.card
+        return rows
+
+
+def raise_an_error() -> None:
+    raise RuntimeError("out of memory\nand advice about debugging")
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def chatter() -> None:
+    print("what a library prints", flush=True)  # noqa: T201
+    os.write(1, b"and a driver\n")

@@ -1,0 +1,517 @@
+"""The engine for a card, its logic: the card is made of CPU. test_gpu.py has the real thing."""
+
+import gc
+import logging
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from tests.fakes import random_kernels, squares
+from vggsearch.errors import OptionError
+from vggsearch.model.engine import Engine, EngineOptions, load_engine
+from vggsearch.model.on_torch import cuda, load
+from vggsearch.model.on_torch.cuda import CudaEngine, captured, memory_errors
+from vggsearch.model.on_torch.engine import Embedder, TorchEngine
+from vggsearch.model.on_torch.pipeline import SLOTS, padded
+from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
+from vggsearch.model.weights import Kernel
+
+Pixels = NDArray[np.uint8]
+Rows = NDArray[np.float32]
+
+ON_CPU = EngineOptions("torch", "cpu", "fp32")
+CPU = torch.device("cpu")
+MB = 1 << 20
+
+
+DEEP = EmbeddingSpec("vgg11", "pool4+pool5", "spoc", 32, "squash", "0" * 64)
+SHALLOW = replace(DEEP, layer="pool1")  # one convolution, for the tests that run it hundreds of times
+
+
+def cut(pictures: Pixels, counts: Iterable[int]) -> list[Pixels]:
+    """Cut into batches of these sizes."""
+    return np.split(pictures, np.cumsum(list(counts)))[:-1]
+
+
+def one_by_one(engine: TorchEngine, pictures: Pixels) -> Rows:
+    return np.vstack([engine.embed(pictures[row : row + 1]) for row in range(len(pictures))])
+
+
+@dataclass
+class FakeCard:
+    """What a card remembers and refuses: batches larger than `fits`, and the calls numbered in `failures`."""
+
+    fits: int = 1000
+    failures: frozenset[int] = frozenset()
+    fails_in: str = "open"
+    calls: list[tuple[str, int]] = field(default_factory=list)  # what was done, to which chunk or batch size
+    opened: "weakref.WeakSet[FakeSlots]" = field(default_factory=weakref.WeakSet)
+    chunks: int = 0
+
+    def call(self, what: str, which: int, batch_size: int) -> None:
+        self.calls.append((what, which))
+        is_full = what == self.fails_in and batch_size > self.fits
+        if is_full or (batch_size > 1 and len(self.calls) in self.failures):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...\nMore.")
+
+    def counted(self, what: str) -> list[int]:
+        return [which for called, which in self.calls if called == what]
+
+
+class FakeSlots:
+    """Slots on the CPU, which hold callers to the rules: one shape, and upload, run, download in turn."""
+
+    def __init__(self, embedder: Embedder, card: FakeCard, batch_size: int) -> None:
+        card.call("open", batch_size, batch_size)
+        self.batch_size = batch_size
+        self._embedder, self._card = embedder, card
+        size, dim = embedder.spec.size, embedder.spec.dim
+        self._pixels = np.zeros((SLOTS, batch_size, size, size, 3), np.uint8)
+        self._embeddings = np.zeros((SLOTS, batch_size, dim), np.float32)
+        self._chunks = [-1] * SLOTS
+        self._next_is = ["upload"] * SLOTS
+        card.opened.add(self)
+
+    def upload(self, slot: int, squares: Pixels) -> None:
+        assert self._next_is[slot] == "upload"
+        assert squares.shape == self._pixels[slot].shape
+        assert squares.dtype == np.uint8
+        self._chunks[slot] = self._card.chunks
+        self._card.chunks += 1
+        self._card.call("upload", self._chunks[slot], self.batch_size)
+        self._pixels[slot] = squares
+        self._next_is[slot] = "run"
+
+    @torch.inference_mode()
+    def run(self, slot: int) -> None:
+        assert self._next_is[slot] == "run"
+        self._card.call("run", self._chunks[slot], self.batch_size)
+        self._embeddings[slot] = self._embedder(torch.from_numpy(self._pixels[slot])).numpy()
+        self._next_is[slot] = "download"
+
+    def download(self, slot: int) -> Rows:
+        assert self._next_is[slot] == "download"
+        self._card.call("download", self._chunks[slot], self.batch_size)
+        self._next_is[slot] = "upload"
+        embeddings: Rows = self._embeddings[slot]
+        return embeddings
+
+
+class AbandonableSlots(FakeSlots):
+    """Take new pictures whatever they hold, as slots must that an abandoned stream gave back."""
+
+    def upload(self, slot: int, squares: Pixels) -> None:
+        self._next_is[slot] = "upload"
+        super().upload(slot, squares)
+
+
+class FakedEngine(CudaEngine):
+    """The engine for a card, whose card is a fake one."""
+
+    slots = FakeSlots
+
+    def __init__(self, card: FakeCard, batch_size: int, spec: EmbeddingSpec = SHALLOW) -> None:
+        super().__init__(spec, KERNELS[spec], replace(ON_CPU, batch_size=batch_size), CPU)
+        self.card = card
+
+    def open_slots(self, batch_size: int) -> FakeSlots:
+        return self.slots(self.embedder, self.card, batch_size)
+
+    def memory(self) -> tuple[int, int]:
+        return 123 * MB, 8192 * MB
+
+
+KERNELS = {spec: random_kernels(spec.model, spec.layer) for spec in (SHALLOW, DEEP)}
+MANY = squares(40, 32)
+EXPECTED = one_by_one(TorchEngine(SHALLOW, KERNELS[SHALLOW], ON_CPU), MANY)
+
+
+def assert_expected(found: Sequence[Rows], counts: Sequence[int], expected: Rows = EXPECTED) -> None:
+    """The embeddings of each batch, in order; no two pictures are near enough to be taken for each other."""
+    assert [len(rows) for rows in found] == list(counts)
+    assert all(rows.dtype == np.float32 for rows in found)
+    rows = np.vstack([rows for rows in found if len(rows)])
+    np.testing.assert_allclose(rows, expected[: len(rows)], rtol=0, atol=1e-5)
+
+
+def test_the_pictures_are_different_enough_for_these_tests_to_tell() -> None:
+    distances = np.abs(EXPECTED[:, None] - EXPECTED[None]).max(axis=2) + np.eye(len(EXPECTED))
+    assert distances.min() > 1e-3
+
+
+def test_a_deep_network_gives_the_rows_of_the_torch_engine() -> None:
+    pictures, counts = squares(11, 32), (3, 0, 5, 1, 2)
+    engine = FakedEngine(FakeCard(), 3, DEEP)
+    found = list(engine.embed_stream(cut(pictures, counts)))
+    assert_expected(found, counts, one_by_one(TorchEngine(DEEP, KERNELS[DEEP], ON_CPU), pictures))
+    np.testing.assert_allclose(np.linalg.norm(np.vstack(found[:1]), axis=1), 1, atol=1e-5)
+
+
+def test_a_batch_is_cut_into_chunks_of_one_size() -> None:
+    card = FakeCard()
+    engine = FakedEngine(card, 3)
+    assert_expected([engine.embed(MANY[:8])], [8])
+    assert len(card.counted("upload")) == 3
+    assert_expected([engine.embed(MANY[:3])], [3])
+    assert len(card.counted("upload")) == 4
+
+
+def test_a_short_chunk_is_padded_with_black_and_a_full_one_is_not_copied() -> None:
+    short = padded(MANY[:2], 5)
+    assert short.shape == (5, 32, 32, 3)
+    assert short.dtype == np.uint8
+    np.testing.assert_array_equal(short[:2], MANY[:2])
+    assert not short[2:].any()
+    assert np.shares_memory(padded(MANY[:5], 5), MANY)
+
+
+def test_the_next_chunk_is_uploaded_before_the_last_is_downloaded() -> None:
+    card = FakeCard()
+    list(FakedEngine(card, 4).embed_stream(cut(MANY, [4] * 10)))
+    at = {call: position for position, call in enumerate(card.calls)}
+    assert all(at["run", chunk + 1] < at["download", chunk] for chunk in range(9))
+    assert all(at["download", chunk] < at["upload", chunk + SLOTS] for chunk in range(10 - SLOTS))
+
+
+def test_chunks_of_one_large_batch_overlap_in_the_same_way() -> None:
+    card = FakeCard()
+    FakedEngine(card, 4).embed(MANY)
+    at = {call: position for position, call in enumerate(card.calls)}
+    assert all(at["run", chunk + 1] < at["download", chunk] for chunk in range(9))
+
+
+def test_an_empty_batch_gives_no_embeddings_and_no_work() -> None:
+    card = FakeCard()
+    engine = FakedEngine(card, 4)
+    empty = MANY[:0]
+    assert [rows.shape for rows in engine.embed_stream([empty, empty])] == [(0, 0), (0, 0)]
+    assert engine.embed(empty).shape == (0, 0)
+    assert card.calls == []
+
+
+def test_an_empty_batch_between_others_does_not_make_the_card_wait() -> None:
+    card = FakeCard()
+    counts = (4, 0, 4)
+    assert_expected(list(FakedEngine(card, 4).embed_stream(cut(MANY, counts))), counts)
+    assert card.calls.index(("upload", 1)) < card.calls.index(("download", 0))
+
+
+def test_no_batches_give_nothing() -> None:
+    assert list(FakedEngine(FakeCard(), 4).embed_stream([])) == []
+
+
+@pytest.mark.parametrize("counts", [[4] * 10, [1, 0, 9, 0, 0, 0, 4, 4, 12], [0] * 6, [9] * 4])
+def test_at_most_two_batches_are_taken_ahead_of_what_is_yielded(counts: list[int]) -> None:
+    pulled = 0
+
+    def batches() -> Iterator[Pixels]:
+        nonlocal pulled
+        for batch in cut(MANY, counts):
+            pulled += 1
+            yield batch
+
+    for yielded, _ in enumerate(FakedEngine(FakeCard(), 4).embed_stream(batches()), start=1):
+        assert pulled <= yielded + 2
+    assert pulled == len(counts)
+
+
+def test_what_was_yielded_does_not_change_afterwards() -> None:
+    found = list(FakedEngine(FakeCard(), 4).embed_stream(cut(MANY, [4] * 10)))
+    assert_expected(found, [4] * 10)
+
+
+def test_slots_are_kept_for_the_next_stream() -> None:
+    card = FakeCard()
+    engine = FakedEngine(card, 4)
+    for _ in range(3):
+        assert_expected([engine.embed(MANY[:5])], [5])
+    assert card.counted("open") == [4]
+
+
+def test_a_stream_and_a_query_at_once_do_not_mix() -> None:
+    card = FakeCard()
+    engine = FakedEngine(card, 4)
+    stream = engine.embed_stream(cut(MANY, [4] * 10))
+    found = [next(stream)]
+    assert_expected([engine.embed(MANY[:7])], [7])
+    assert_expected([*found, *stream], [4] * 10)
+    assert card.counted("open") == [4, 4]
+
+
+def test_an_abandoned_stream_leaves_slots_that_work() -> None:
+    card = FakeCard()
+    engine = FakedEngine(card, 4)
+    engine.slots = AbandonableSlots
+    stream = iter(engine.embed_stream(cut(MANY, [4] * 10)))
+    next(stream)
+    del stream
+    assert_expected([engine.embed(MANY[:7])], [7])
+    assert card.counted("open") == [4]
+
+
+def test_an_error_of_the_photos_is_raised_as_it_is() -> None:
+    def batches() -> Iterator[Pixels]:
+        yield MANY[:4]
+        raise FileNotFoundError("photos/1.jpg")
+
+    with pytest.raises(FileNotFoundError, match=r"photos/1\.jpg"):
+        list(FakedEngine(FakeCard(), 4).embed_stream(batches()))
+
+
+@pytest.mark.parametrize("fails_in", ["open", "upload", "run"])
+def test_the_batch_size_is_halved_until_it_fits(fails_in: str, caplog: pytest.LogCaptureFixture) -> None:
+    card = FakeCard(fits=3, fails_in=fails_in)
+    engine = FakedEngine(card, 16)
+    counts = (16, 0, 7, 17)
+    with caplog.at_level(logging.WARNING):
+        assert_expected(list(engine.embed_stream(cut(MANY, counts))), counts)
+    assert engine.batch_size == 2
+    assert card.counted("open") == [16, 8, 4, 2]
+    assert [record.message.partition("has ")[2] for record in caplog.records] == [
+        "no memory for 16 photos at once; going on with 8.",
+        "no memory for 8 photos at once; going on with 4.",
+        "no memory for 4 photos at once; going on with 2.",
+    ]
+    assert_expected([engine.embed(MANY[:5])], [5])
+    assert card.counted("open") == [16, 8, 4, 2], "what fits is remembered"
+
+
+def test_a_batch_size_that_is_no_power_of_two_ends_at_one() -> None:
+    engine = FakedEngine(FakeCard(fits=1), 7)
+    assert_expected([engine.embed(MANY[:9])], [9])
+    assert engine.batch_size == 1
+
+
+@pytest.mark.parametrize("fails_in", ["open", "run"])
+def test_where_one_photo_does_not_fit_the_error_says_the_numbers_and_the_way_out(fails_in: str) -> None:
+    engine = FakedEngine(FakeCard(fits=0, fails_in=fails_in), 4)
+    with pytest.raises(OptionError) as caught:
+        engine.embed(MANY[:4])
+    message = str(caught.value)
+    assert "has 123 of 8,192 MB free, too little for even one photo of 32 x 32 pixels" in message
+    assert (
+        "vgg11 pool1 in fp32 (CUDA out of memory). Close what else uses the card, or use --device cpu." in message
+    )
+    assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
+
+
+@pytest.mark.parametrize("fails_in", ["upload", "run"])
+def test_slots_that_were_too_large_are_freed_before_others_are_opened(fails_in: str) -> None:
+    card = FakeCard(fits=3, fails_in=fails_in)
+    alive: list[int] = []
+
+    class Watching(FakedEngine):
+        def open_slots(self, batch_size: int) -> FakeSlots:
+            alive.append(len(card.opened))
+            return super().open_slots(batch_size)
+
+    gc.disable()  # they are to go at once, not when the garbage is collected
+    try:
+        Watching(card, 16).embed(MANY)
+    finally:
+        gc.enable()
+    assert alive == [0, 0, 0, 0]
+
+
+def test_slots_that_are_too_large_by_now_are_not_kept() -> None:
+    card = FakeCard()
+    engine = FakedEngine(card, 4)
+    stream = engine.embed_stream(cut(MANY, [4] * 3))
+    next(stream)
+    engine.shrink(4)
+    assert len(list(stream)) == 2
+    assert_expected([engine.embed(MANY[:3])], [3])
+    assert card.counted("open") == [4, 2]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    counts=st.lists(st.integers(0, 9), max_size=8).filter(lambda counts: sum(counts) <= len(MANY)),
+    batch_size=st.integers(1, 12),
+    failures=st.frozensets(st.integers(1, 60), max_size=6),
+)
+def test_running_out_of_memory_anywhere_loses_nothing_and_doubles_nothing(
+    counts: list[int], batch_size: int, failures: frozenset[int]
+) -> None:
+    card = FakeCard(failures=failures)
+    engine = FakedEngine(card, batch_size)
+    found = list(engine.embed_stream(cut(MANY, counts)))
+    if sum(counts):
+        assert_expected(found, counts)
+    assert all(repeats == 1 for repeats in Counter(card.counted("download")).values())
+    sizes = card.counted("open")
+    assert all(smaller == larger // 2 for larger, smaller in pairwise(sizes))
+
+
+def test_what_cannot_be_captured_runs_without_a_graph_and_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert capture_with(monkeypatch, None) is not None
+    assert not caplog.records
+    error = RuntimeError("CUDA error: operation not permitted when stream is capturing\nMore advice.\n")
+    assert capture_with(monkeypatch, error) is None
+    assert [record.message for record in caplog.records] == [
+        "The network runs without a CUDA graph, a little slower: "
+        "CUDA error: operation not permitted when stream is capturing"
+    ]
+
+
+def test_running_out_of_memory_in_a_capture_is_no_reason_to_go_without_a_graph(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        capture_with(monkeypatch, torch.OutOfMemoryError("CUDA out of memory."))
+
+
+def capture_with(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> torch.cuda.CUDAGraph | None:
+    """Capture with torch's part faked, work that raises an error."""
+
+    def graph(*arguments: object, **options: object) -> AbstractContextManager[None]:
+        assert options["capture_error_mode"] == "thread_local"
+        return nullcontext()
+
+    def work() -> None:
+        if error:
+            raise error
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+    return captured(work, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("message", "is_memory"),
+    [
+        ("CUDA out of memory. Tried to allocate 2.00 GiB.", True),
+        ("CUDA error: out of memory\nCompile with ...", True),
+        ("GET was unable to find an engine to execute this computation", True),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("CUDA error: an illegal memory access was encountered", False),
+    ],
+)
+def test_all_ways_in_which_torch_says_that_memory_is_used_up(message: str, is_memory: bool) -> None:
+    with pytest.raises(RuntimeError) as caught, memory_errors():
+        raise RuntimeError(message)
+    assert isinstance(caught.value, torch.OutOfMemoryError) == is_memory
+    assert message.startswith(str(caught.value))
+
+
+class Ordered:
+    """A stream or an event of a card that does everything at once."""
+
+    def __init__(self, *_: object, **__: object) -> None: ...
+
+    def record(self, stream: object) -> None: ...
+
+    def synchronize(self) -> None: ...
+
+    def wait_event(self, event: object) -> None: ...
+
+    def wait_stream(self, stream: object) -> None: ...
+
+
+@pytest.mark.parametrize("has_graph", [True, False])
+def test_the_real_slots_give_the_rows_of_the_torch_engine_on_a_card_made_of_cpu(
+    has_graph: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replays = 0
+
+    class Graph:
+        def __init__(self, work: Callable[[], None]) -> None:
+            self.work = work
+
+        def replay(self) -> None:
+            nonlocal replays
+            replays += 1
+            self.work()
+
+    def captured(work: Callable[[], None], _: object) -> Graph | None:
+        return Graph(work) if has_graph else None
+
+    def empty(shape: tuple[int, ...], dtype: torch.dtype = torch.float32, **_: object) -> torch.Tensor:
+        return torch.zeros(shape, dtype=dtype)
+
+    monkeypatch.setattr(torch, "empty", empty)
+    for name in ("Stream", "Event"):
+        monkeypatch.setattr(torch.cuda, name, Ordered)
+    for name in ("synchronize", "empty_cache"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda *_: None)
+    monkeypatch.setattr(cuda, "captured", captured)
+    engine = CudaEngine(SHALLOW, KERNELS[SHALLOW], replace(ON_CPU, batch_size=4), CPU)
+    counts = (5, 0, 1, 8, 3, 16, 0, 7)
+    assert_expected(list(engine.embed_stream(cut(MANY, counts))), counts)
+    assert replays == (sum(-(-count // 4) for count in counts) if has_graph else 0)
+
+
+@pytest.mark.parametrize(("cards", "shown"), [(1, "torch, card 0, fp32"), (3, "torch, 3 x card 0, fp32")])
+def test_all_cards_that_torch_sees_are_used(cards: int, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, weights = EmbeddingOptions(layer="pool1", size=32).resolve()
+    asked = []
+
+    def on_cpu(
+        spec: EmbeddingSpec, kernels: dict[str, Kernel], options: EngineOptions, card: torch.device
+    ) -> Engine:
+        asked.append(card)
+        engine = TorchEngine(spec, kernels, ON_CPU)
+        engine.device = f"card {card.index}"
+        return engine
+
+    monkeypatch.setattr(load, "CudaEngine", on_cpu)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    engine = load_engine(spec, weights, EngineOptions("torch", "cuda"))
+    assert str(engine) == shown
+    assert engine.embed(squares(2, 32)).shape == (2, spec.dim)
+    assert asked == [torch.device("cuda", 0)], "the other cards are loaded by their own processes"
+    assert isinstance(load_engine(spec, weights, EngineOptions("torch", "cpu")), TorchEngine)
+
+
+@dataclass
+class FakeDecoder:
+    """Stands in for DeviceJpeg: remembers the cards, and works or not."""
+
+    devices: list[torch.device]
+    works: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not self.works:
+            raise OptionError("no nvJPEG. Use --decode cpu.")
+
+    def square(self, *_: object) -> None:
+        """See DeviceJpeg.square."""
+
+
+def test_jpeg_is_decoded_on_all_cards_unless_the_cpu_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def asked(decode: str) -> object:
+        options = replace(ON_CPU, decode=decode)
+        return CudaEngine(SHALLOW, KERNELS[SHALLOW], options, CPU).square_jpeg()
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(cuda, "DeviceJpeg", FakeDecoder)
+    cards = [torch.device("cuda", 0), torch.device("cuda", 1)]
+    for decode in ("auto", "gpu"):
+        assert getattr(asked(decode), "__self__", None) == FakeDecoder(cards)
+    assert asked("cpu") is None
+    monkeypatch.setattr(FakeDecoder, "works", False)
+    assert asked("cpu") is None
+    assert not caplog.records
+    assert asked("auto") is None
+    assert [record.message for record in caplog.records] == ["The CPU decodes. no nvJPEG. Use --decode cpu."]
+    with pytest.raises(OptionError, match="no nvJPEG"):
+        asked("gpu")

@@ -1,0 +1,396 @@
+"""On a real card: what test_cuda.py, test_jpeg.py and test_many_cards.py can only pretend.
+
+`make gpu` runs this where only torch, torchvision, numpy, Pillow, pyarrow, click and pytest are installed.
+"""
+
+import gc
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from tests.fakes import picture, random_kernels, save_photo, squares
+from tests.jpegs import (
+    BASELINE,
+    FOR_IT,
+    LARGE,
+    LARGEST,
+    MAKE,
+    NOT_FOR_IT,
+    SIZE,
+    SMALL,
+    TALL,
+    TOLERANCE,
+    assert_near,
+    encoded,
+    on_cpu,
+    photo,
+    squared,
+)
+from vggsearch.errors import OptionError
+from vggsearch.extract import Embedded, extract
+from vggsearch.model.engine import Engine, EngineOptions, has_cuda, load_engine
+from vggsearch.model.many_cards import ManyCardsEngine
+from vggsearch.model.on_torch.cuda import CudaEngine, CudaSlots
+from vggsearch.model.on_torch.engine import Embedder, TorchEngine
+from vggsearch.model.on_torch.jpeg import FITS, DeviceJpeg
+from vggsearch.model.on_torch.load import load_card
+from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
+from vggsearch.model.weights import load_weights
+from vggsearch.photos import PhotoFile, walk
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not has_cuda(), reason="needs a CUDA card")]
+
+Pixels = NDArray[np.uint8]
+Rows = NDArray[np.float32]
+
+ON_CPU = EngineOptions("torch", "cpu", "fp32")
+CARD = torch.device("cuda", 0)
+MB = 1 << 20
+REPEATED_CHROMA = 1.5  # levels more, in the mean, where the decoder does not smooth 4:2:0 as libjpeg does
+
+
+def spec_of(layer: str, size: int = 32, pooling: str = "spoc") -> EmbeddingSpec:
+    return EmbeddingSpec("vgg11", layer, pooling, size, "squash", "0" * 64)
+
+
+SHALLOW = spec_of("pool1")  # one convolution, for the tests that run it hundreds of times
+MANY = squares(40, 32)
+
+
+@cache
+def expected_of_many() -> Rows:
+    return TorchEngine(SHALLOW, random_kernels("vgg11", "pool1"), ON_CPU).embed(MANY)
+
+
+def cut(pictures: Pixels, counts: Iterable[int]) -> list[Pixels]:
+    """Cut into batches of these sizes."""
+    return np.split(pictures, np.cumsum(list(counts)))[:-1]
+
+
+def assert_expected(found: Sequence[Rows], counts: Sequence[int], expected: Rows | None = None) -> None:
+    """The embeddings of each batch, in order; those of MANY unless others are expected."""
+    assert [len(rows) for rows in found] == list(counts)
+    rows = np.vstack([rows for rows in found if len(rows)])
+    expected = expected_of_many() if expected is None else expected
+    np.testing.assert_allclose(rows, expected[: len(rows)], rtol=0, atol=1e-5)
+
+
+@cache
+def card() -> DeviceJpeg:
+    return DeviceJpeg([CARD])
+
+
+def card_engine(spec: EmbeddingSpec, precision: str, batch_size: int) -> CudaEngine:
+    return CudaEngine(
+        spec,
+        random_kernels(spec.model, spec.layer),
+        EngineOptions("torch", "cuda", precision, batch_size=batch_size),
+        CARD,
+    )
+
+
+def cosines(a: Rows, b: Rows) -> NDArray[np.float64]:
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    found: NDArray[np.float64] = (a.astype(np.float64) * b).sum(axis=1) / lengths
+    return found
+
+
+@pytest.fixture(autouse=True)
+def on_card() -> Iterator[None]:
+    """Give back what earlier tests held on the card, and let all of it be used again afterwards."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    yield
+    torch.cuda.set_per_process_memory_fraction(1.0, CARD)
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+@contextmanager
+def uncapturable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Make every capture fail the way real ones do: by waiting for the card inside."""
+    real = Embedder.__call__
+
+    def waiting(self: Embedder, pixels: torch.Tensor) -> torch.Tensor:
+        embeddings = real(self, pixels)
+        embeddings.sum().item()
+        return embeddings
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Embedder, "__call__", waiting)
+        yield
+
+
+@pytest.mark.parametrize("size", [32, 100, 192])
+@pytest.mark.parametrize("pooling", ["spoc", "gem", "mac", "rmac", "crow", "flat"])
+def test_in_float32_the_card_gives_the_rows_of_the_cpu(
+    pooling: str, size: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = spec_of("pool4+pool5", size, pooling)
+    pictures = squares(7, size)
+    expected = TorchEngine(spec, random_kernels(spec.model, spec.layer), ON_CPU).embed(pictures)
+    found = card_engine(spec, "fp32", 4).embed(pictures)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+    assert not caplog.records, "a graph was captured"
+
+
+def test_float32_on_the_card_is_not_rounded_to_tf32() -> None:
+    spec = spec_of("pool5", 96, "flat")  # no mean over the map in which roundings would cancel
+    pictures = squares(4, 96)
+    expected = TorchEngine(spec, random_kernels(spec.model, spec.layer), ON_CPU).embed(pictures)
+    errors = np.abs(card_engine(spec, "fp32", 4).embed(pictures) - expected)
+    assert errors.max() < 1e-4 * expected.max()
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_in_half_precision_the_card_gives_nearly_the_rows_of_the_cpu(precision: str) -> None:
+    spec, weights = EmbeddingOptions().resolve()
+    kernels = load_weights(weights, spec.model, spec.layer)
+    pictures = squares(9, spec.size)
+    expected = TorchEngine(spec, kernels, ON_CPU).embed(pictures)
+    found = CudaEngine(spec, kernels, EngineOptions("torch", "cuda", precision), CARD).embed(pictures)
+    assert found.dtype == np.float32
+    assert cosines(found, expected).min() > 0.999
+    assert cosines(found, np.roll(expected, 1, axis=0)).max() < 0.999, "the pictures must differ for this to tell"
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+
+
+def test_fully_connected_layers_run_on_the_card() -> None:
+    spec, pictures = spec_of("fc6", 224, "flat"), squares(3, 224)
+    expected = TorchEngine(spec, random_kernels(spec.model, spec.layer), ON_CPU).embed(pictures)
+    found = card_engine(spec, "fp32", 2).embed(pictures)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+
+
+def test_odd_batches_on_the_card_keep_every_row_in_its_place() -> None:
+    counts = (5, 0, 1, 8, 3, 16, 0, 7)
+    engine = card_engine(SHALLOW, "fp32", 4)
+    for _ in range(20):  # a race between streams would not show each time
+        assert_expected(list(engine.embed_stream(cut(MANY, counts))), counts)
+
+
+def test_on_the_card_an_abandoned_stream_and_a_query_amid_another_spoil_nothing() -> None:
+    engine = card_engine(SHALLOW, "fp32", 4)
+    for _ in range(20):
+        abandoned = iter(engine.embed_stream(cut(MANY, [4] * 10)))
+        next(abandoned)
+        del abandoned
+        stream = engine.embed_stream(cut(MANY, [4] * 10))
+        found = [next(stream)]
+        assert_expected([engine.embed(MANY[:7])], [7])
+        assert_expected([*found, *stream], [4] * 10)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_a_replayed_graph_equals_the_network_run_without_one(
+    precision: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pictures = squares(10, 96)
+    spec = spec_of("pool4+pool5", 96)
+    replayed = card_engine(spec, precision, 4)
+    found = replayed.embed(pictures)
+    assert not caplog.records
+    with uncapturable(monkeypatch):
+        eager = card_engine(spec, precision, 4)
+        expected = eager.embed(pictures)
+        assert_expected([eager.embed(pictures)], [10], expected)
+    assert [record.message.partition(",")[0] for record in caplog.records] == [
+        "The network runs without a CUDA graph"
+    ]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(replayed.embed(pictures), found, rtol=0, atol=1e-6)
+
+
+def test_after_a_failed_capture_the_next_engine_has_a_graph(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stream = torch.cuda.current_stream(CARD)
+    with uncapturable(monkeypatch):
+        card_engine(SHALLOW, "fp32", 4).embed(MANY[:4])
+    assert torch.cuda.current_stream(CARD) == stream
+    caplog.clear()
+    assert_expected([card_engine(SHALLOW, "fp32", 4).embed(MANY[:7])], [7])
+    assert not caplog.records
+
+
+def test_memory_on_the_card_does_not_grow() -> None:
+    spec = spec_of("pool4+pool5", 96)
+    engine, pictures = card_engine(spec, "fp16", 8), squares(12, 96)
+    list(engine.embed_stream([pictures] * 5))
+    before = torch.cuda.memory_allocated(CARD), torch.cuda.memory_reserved(CARD)
+    for _ in engine.embed_stream([pictures] * 50):
+        assert (torch.cuda.memory_allocated(CARD), torch.cuda.memory_reserved(CARD)) == before
+
+
+def test_an_engine_that_is_dropped_gives_its_memory_back() -> None:
+    before = torch.cuda.memory_reserved(CARD)
+    engine = card_engine(spec_of("pool4+pool5", 96), "fp16", 8)
+    engine.embed(squares(12, 96))
+    assert torch.cuda.memory_reserved(CARD) > before + 16 * MB
+    gc.disable()  # it is to go with the last name, not some time later
+    try:
+        del engine
+        torch.cuda.empty_cache()
+        assert torch.cuda.memory_reserved(CARD) <= before + 4 * MB
+    finally:
+        gc.enable()
+
+
+def test_on_a_card_with_little_memory_the_batch_size_is_halved(caplog: pytest.LogCaptureFixture) -> None:
+    spec, counts = spec_of("pool4+pool5", 192), (20, 0, 31, 5)
+    pictures = squares(sum(counts), 192)
+    expected = card_engine(spec, "fp32", 8).embed(pictures)
+    engine = card_engine(spec, "fp32", 64)  # its first map alone takes 600 MB
+    gc.collect()
+    torch.cuda.empty_cache()
+    limit_memory(torch.cuda.memory_reserved(CARD) + 300 * MB)
+    found = list(engine.embed_stream(cut(pictures, counts)))
+    assert 1 <= engine.batch_size <= 32
+    assert "no memory for 64 photos at once; going on with 32." in caplog.text
+    assert_expected(found, counts, expected)
+
+
+def test_on_a_card_without_memory_for_one_photo_the_error_says_so() -> None:
+    engine = card_engine(spec_of("pool4+pool5", 1024), "fp32", 4)
+    gc.collect()
+    torch.cuda.empty_cache()
+    limit_memory(torch.cuda.memory_reserved(CARD) + 20 * MB)
+    with pytest.raises(OptionError, match="too little for even one photo of 1024 x 1024 pixels"):
+        engine.embed(squares(1, 1024))
+
+
+def limit_memory(allowed: int) -> None:
+    """Let torch have so many bytes of the card."""
+    total = torch.cuda.get_device_properties(CARD).total_memory
+    torch.cuda.set_per_process_memory_fraction(allowed / total, CARD)
+
+
+def test_every_card_can_have_its_engine() -> None:
+    cards = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+    options = EngineOptions("torch", "cuda", "fp32")
+    engines = [
+        CudaEngine(SHALLOW, random_kernels("vgg11", "pool1"), replace(options, batch_size=4), card)
+        for card in cards
+    ]
+    streams = [engine.embed_stream(cut(MANY, [4] * 10)) for engine in engines]
+    for rows in zip(*streams, strict=True):
+        for other in rows[1:]:
+            np.testing.assert_allclose(other, rows[0], rtol=0, atol=1e-5)
+    for engine in engines:
+        assert_expected([engine.embed(MANY[:7])], [7])
+    assert torch.cuda.current_device() == 0
+
+
+def test_slots_on_the_card_hold_pinned_memory() -> None:
+    slots = card_engine(SHALLOW, "fp32", 4).open_slots(4)
+    assert isinstance(slots, CudaSlots)
+    slots.upload(0, MANY[:4])
+    slots.run(0)
+    slots.upload(1, MANY[4:8])
+    slots.run(1)
+    assert torch.from_numpy(slots.download(0)).is_pinned()
+    assert_expected([slots.download(0), slots.download(1)], [4, 4])
+
+
+@pytest.mark.parametrize("resize", FITS)
+@pytest.mark.parametrize("subsampling", [0, 2])
+@pytest.mark.parametrize("size", [SMALL, TALL, LARGE])
+@pytest.mark.parametrize("kind", MAKE)
+def test_a_square_made_on_a_card_is_the_cpus_within_tolerance(
+    kind: str, size: tuple[int, int], subsampling: int, resize: str
+) -> None:
+    data = photo(kind, size, subsampling)
+    mean = TOLERANCE[kind] + (REPEATED_CHROMA if subsampling else 0)
+    assert_near(squared(data, resize, device=card()), on_cpu(data, resize), mean, 3 * LARGEST)
+
+
+@pytest.mark.parametrize("data", FOR_IT.values(), ids=FOR_IT)
+def test_a_card_decodes_other_kinds_of_jpeg_or_leaves_them_to_the_cpu(data: bytes) -> None:
+    pixels = card().square(data, SIZE, "squash", 1)
+    if pixels is not None:
+        assert_near(pixels, on_cpu(data, "squash"), TOLERANCE["smooth"] + REPEATED_CHROMA, 3 * LARGEST)
+
+
+def test_a_file_that_a_card_refuses_costs_only_itself() -> None:
+    for data in NOT_FOR_IT.values():
+        assert card().square(data, SIZE, "squash", 1) is None
+        assert_near(squared(BASELINE, device=card()), squared(BASELINE), REPEATED_CHROMA, 3 * LARGEST)
+
+
+def test_threads_on_a_card_get_what_one_thread_gets() -> None:
+    files = [encoded(picture(seed, (400 + seed, 300))) for seed in range(40)]
+    expected = [squared(data, device=card()) for data in files]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda data: squared(data, device=card()), files * 5))
+    for ours, theirs in zip(found, expected * 5, strict=True):
+        assert (ours == theirs).all()
+
+
+def test_decoding_leaves_alone_what_the_network_has_still_to_read() -> None:
+    busy = torch.randn(8192, 8192, device="cuda")
+    for _ in range(10):
+        given_back = torch.full((3, SMALL[1], SMALL[0]), 7, dtype=torch.uint8, device="cuda")
+        torch.cuda.synchronize()
+        for _ in range(8):
+            busy @ busy  # keeps the card occupied, so that the sum is still to come
+        total = given_back.sum()
+        del given_back
+        squared(BASELINE, device=card())
+        assert int(total) == 7 * 3 * SMALL[0] * SMALL[1]
+
+
+def default_engine(options: EngineOptions) -> Engine:
+    return load_engine(*EmbeddingOptions().resolve(), options)
+
+
+def test_two_processes_on_one_card_give_the_rows_of_one() -> None:
+    spec, weights = EmbeddingOptions().resolve()
+    load = partial(load_card, spec, weights, EngineOptions("torch", "cuda", "fp32"))
+    first = load(0)
+    batches = cut(squares(60, spec.size), [7, 0, 13, 20, 1, 19])
+    expected = list(first.embed_stream(batches))
+    found = list(ManyCardsEngine(first, load, [0, 0]).embed_stream(batches))
+    assert_expected(found, [len(batch) for batch in batches], np.vstack([rows for rows in expected if len(rows)]))
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA cards")
+def test_all_cards_together_give_the_rows_of_one() -> None:
+    options = EngineOptions("torch", "cuda", "fp32")
+    batches = cut(squares(400, 192), [20] * 20)
+    engine = default_engine(options)
+    assert engine.device.startswith(f"{torch.cuda.device_count()} x ")
+    found = list(engine.embed_stream(batches))
+    expected = [engine.embed(batch) for batch in batches]
+    assert_expected(found, [20] * 20, np.vstack(expected))
+
+
+def test_photos_are_decoded_and_embedded_on_the_card_nearly_as_on_the_cpu(tmp_path: Path) -> None:
+    for seed in range(20):
+        save_photo(tmp_path / f"{seed:02}.{'png' if seed % 7 == 3 else 'jpg'}", seed, (500, 375))
+    files = [item for item in walk(tmp_path) if isinstance(item, PhotoFile)]
+    spec, _ = EmbeddingOptions().resolve()
+
+    def embedded(options: EngineOptions) -> Rows:
+        items = extract(files, tmp_path, spec, lambda: default_engine(options))
+        return np.stack([item.embedding for item in items if isinstance(item, Embedded)])
+
+    expected = embedded(ON_CPU)
+    found = embedded(EngineOptions("torch", "cuda"))
+    assert found.shape == expected.shape == (20, spec.dim)
+    assert cosines(found, expected).min() > 0.995
+    assert (found @ expected.T).argmax(axis=1).tolist() == list(range(20))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_card_measures_what_it_can_do(precision: str) -> None:
+    found = card_engine(SHALLOW, precision, 4).multiply_adds_per_s(0.5)
+    assert 1e11 < found < 1e16

@@ -1,0 +1,243 @@
+"""Several cards as one engine: real processes, each with a pretended card."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.cards import POISON, CardEngine, Ill, Load, chatter, die, raise_an_error
+from tests.fakes import FAKE_SPEC, FakeEngine, save_photo
+from vggsearch.errors import EngineError
+from vggsearch.extract import Embedded, extract
+from vggsearch.model.many_cards import BATCHES_A_CARD, ManyCardsEngine
+from vggsearch.photos import PhotoFile, walk
+
+ROOT = Path(__file__).parent.parent
+SIDE = 16
+LOCAL = 9  # the number of the engine in this process
+
+
+def engine_of(load: Load, cards: int) -> ManyCardsEngine:
+    return ManyCardsEngine(CardEngine(LOCAL), load, range(cards))
+
+
+def batch(seed: int, count: int = 3) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 250, (count, SIDE, SIDE, 3), np.uint8)
+
+
+def batches(count: int) -> list[NDArray[np.uint8]]:
+    """Batches of 0 to 4 pictures."""
+    return [batch(seed, count=seed * 2 % 5) for seed in range(1, count + 1)]
+
+
+def assert_right(results: list[NDArray[np.float32]], asked: list[NDArray[np.uint8]]) -> None:
+    """Each batch has its own embeddings, in its place, and nothing else is there."""
+    single = FakeEngine()
+    assert len(results) == len(asked)
+    for rows, squares in zip(results, asked, strict=True):
+        assert rows.dtype == np.float32
+        assert len(rows) == len(squares)
+        if len(squares):
+            assert (rows[:, :-1] == single.embed(squares)[:, :-1]).all()
+
+
+def cards_of(results: list[NDArray[np.float32]]) -> list[int]:
+    return [int(rows[0, -1]) for rows in results if len(rows)]
+
+
+def children() -> set[int]:
+    """The processes this one has started and that are still there."""
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,comm="], capture_output=True, text=True, check=True)
+    rows = [line.split(maxsplit=2) for line in listed.stdout.splitlines()]
+    return {int(pid) for pid, parent, command in rows if int(parent) == os.getpid() and command != "ps"}
+
+
+class Counted:
+    """Batches, and how many were asked for so far."""
+
+    def __init__(self, items: list[NDArray[np.uint8]]) -> None:
+        self.items = items
+        self.pulled = 0
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        for item in self.items:
+            self.pulled += 1
+            yield item
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    before = children()
+    yield
+    assert children() <= before
+
+
+def test_batches_come_out_in_the_order_they_went_in_whatever_the_speed_of_a_card() -> None:
+    asked = batches(45)
+    load = Load(seconds_a_batch={0: 0.2, 1: 0.05}, falls_ill={1: (2, chatter)})
+    results = list(engine_of(load, 2).embed_stream(asked))
+    assert_right(results, asked)
+    assert set(cards_of(results)) == {0, 1}
+    assert cards_of(results).count(1) > cards_of(results).count(0)
+
+
+def test_a_query_starts_no_process_nor_does_a_stream_that_is_short() -> None:
+    before, engine, asked = children(), engine_of(Load(), 3), [batch(1), batch(2)]
+    assert cards_of([engine.embed(batch(1))]) == [LOCAL]
+    results = []
+    for rows in engine.embed_stream(asked):
+        results.append(rows)
+        assert children() <= before
+    assert_right(results, asked)
+    assert cards_of(results) == [LOCAL, LOCAL]
+
+
+def test_it_is_an_engine_like_its_cards() -> None:
+    engine = engine_of(Load(), 2)
+    assert (engine.name, engine.precision, engine.batch_size) == ("fake", "fp32", 5)
+    assert str(engine) == "fake, 2 x a pretended card, fp32"
+    assert engine.multiply_adds_per_s(1.0) == 2 * CardEngine(LOCAL).multiply_adds_per_s(1.0)
+
+
+def test_photos_go_through_it_as_through_one_card(tmp_path: Path) -> None:
+    for number in range(20):
+        save_photo(tmp_path / f"{number:02}.jpg", number, (40, 30))
+    (tmp_path / "07.jpg").write_bytes(b"no picture")
+    files = [item for item in walk(tmp_path) if isinstance(item, PhotoFile)]
+    single = [item for item in extract(files, tmp_path, FAKE_SPEC, FakeEngine) if isinstance(item, Embedded)]
+    many = [
+        item
+        for item in extract(files, tmp_path, FAKE_SPEC, lambda: engine_of(Load(), 2))
+        if isinstance(item, Embedded)
+    ]
+    assert [item.file for item in many] == [item.file for item in single]
+    for one, other in zip(many, single, strict=True):
+        assert (one.embedding[:-1] == other.embedding[:-1]).all()
+
+
+def test_batches_larger_than_any_pipe_holds_pass_in_both_directions() -> None:
+    asked = [batch(seed, count=2000) for seed in range(8)]  # 1.5 MB there, 8 MB back
+    assert_right(list(engine_of(Load(), 2).embed_stream(asked)), asked)
+
+
+@pytest.mark.parametrize(
+    ("illness", "reason"),
+    [(raise_an_error, "RuntimeError: out of memory"), (die, "its process was ended by signal 9, Killed")],
+)
+def test_the_others_do_the_work_of_a_card_that_fails(
+    illness: Ill, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = batches(40)
+    load = Load(falls_ill={1: (3, illness)}, seconds_to_load={0: 1.0}, seconds_a_batch={0: 0.05})
+    results = list(engine_of(load, 2).embed_stream(asked))
+    assert_right(results, asked)
+    assert set(cards_of(results)) == {0, 1}
+    assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == [
+        f"card 1 failed ({reason}); its work goes to the others"
+    ]
+
+
+def test_a_card_that_does_not_load_is_done_without(caplog: pytest.LogCaptureFixture) -> None:
+    asked = batches(10)
+    load = Load(does_not_load=(0,), seconds_to_load={1: 2.0})
+    assert_right(list(engine_of(load, 2).embed_stream(asked)), asked)
+    assert "card 0 failed (OptionError: there is no card 0); its work goes to the others" in caplog.text
+
+
+def test_work_starts_on_the_first_card_that_is_up() -> None:
+    asked = batches(10)
+    started = time.monotonic()
+    assert_right(list(engine_of(Load(seconds_to_load={0: 60.0}), 2).embed_stream(asked)), asked)
+    assert time.monotonic() - started < 30
+
+
+def test_when_the_last_card_fails_each_is_named_with_its_reason() -> None:
+    load = Load(falls_ill={0: (2, raise_an_error), 1: (4, die)})
+    engine = engine_of(load, 2)
+    with pytest.raises(EngineError) as raised:
+        list(engine.embed_stream(batches(40)))
+    assert "card 0 (RuntimeError: out of memory)" in str(raised.value)
+    assert "card 1 (its process was ended by signal 9, Killed)" in str(raised.value)
+
+
+def test_a_batch_that_no_card_survives_is_tried_once_on_each() -> None:
+    asked = [*batches(6), np.full((2, SIDE, SIDE, 3), POISON, np.uint8), *batches(6)]
+    with pytest.raises(EngineError) as raised:
+        list(engine_of(Load(), 2).embed_stream(asked))
+    assert str(raised.value).count("ValueError: poison") == 2
+
+
+def test_the_look_ahead_stays_bounded_behind_a_slow_card_and_among_empty_batches() -> None:
+    counted = Counted([batch(seed, count=seed % 3) for seed in range(45)])
+    engine = engine_of(Load(seconds_a_batch={0: 0.1}), 2)
+    stream = engine.embed_stream(counted)
+    assert counted.pulled == 0
+    ahead = [counted.pulled - number for number, _ in enumerate(stream)]
+    assert len(ahead) == 45
+    assert max(ahead) <= 2 * BATCHES_A_CARD
+
+
+def test_a_stream_that_is_left_early_ends_its_processes() -> None:
+    before, asked = children(), batches(40)
+    left = engine_of(Load(), 2).embed_stream(asked)
+    assert isinstance(left, Generator)
+    with closing(left):
+        assert_right([next(left)], asked[:1])
+        assert len(children() - before) == 2
+    assert children() <= before
+
+
+def test_an_error_in_the_source_is_heard_and_ends_processes_that_load_or_work() -> None:
+    def broken() -> Iterator[NDArray[np.uint8]]:
+        yield from (batch(seed) for seed in range(4))
+        time.sleep(1.5)  # by now one works
+        raise OSError("disk gone")
+
+    started = time.monotonic()
+    with pytest.raises(OSError, match="disk gone"):
+        list(engine_of(Load(seconds_to_load={0: 60.0}, seconds_a_batch={1: 60.0}), 2).embed_stream(broken()))
+    assert time.monotonic() - started < 20
+
+
+SCRIPT = """
+import sys, time
+from itertools import count
+from tests.test_many_cards import batch, engine_of
+from tests.cards import Load
+try:
+    for _ in engine_of(Load(seconds_a_batch={0: 0.01, 1: 0.01}), 2).embed_stream(map(batch, count())):
+        print("embedded", flush=True)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_script_without_a_guard_may_be_interrupted_or_killed(number: signal.Signals, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    with subprocess.Popen(
+        [sys.executable, tmp_path / "script.py"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "embedded\n"
+        os.killpg(process.pid, number)  # as a terminal does: every process of the session
+        # Its output ends only when all who inherited it are gone.
+        said, complained = process.communicate(timeout=20)
+    if number == signal.SIGINT:
+        assert said.endswith("interrupted\n")
+        assert process.returncode == 0
+    assert complained == ""

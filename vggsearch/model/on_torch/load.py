@@ -1,0 +1,30 @@
+"""Choose among the torch engines: one for a CPU or MPS, one for a card, one for several."""
+
+from functools import partial
+
+import torch
+
+from vggsearch.model.engine import Engine, EngineOptions
+from vggsearch.model.many_cards import ManyCardsEngine
+from vggsearch.model.on_torch.cuda import CudaEngine
+from vggsearch.model.on_torch.engine import TorchEngine, choose_device
+from vggsearch.model.spec import EmbeddingSpec
+from vggsearch.model.weights import WeightsFile, load_weights
+
+
+def load_torch_engine(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOptions) -> Engine:
+    """Load the network onto the device that `options` name: on CUDA, onto all cards that torch sees.
+
+    Raises WeightsError, or OptionError where there is no such device or it has no such precision.
+    """
+    if choose_device(options.device) != "cuda":
+        return TorchEngine(spec, load_weights(weights, spec.model, spec.layer), options)
+    load = partial(load_card, spec, weights, options)
+    cards = torch.cuda.device_count()
+    return load(0) if cards == 1 else ManyCardsEngine(load(0), load, range(cards))
+
+
+def load_card(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOptions, card: int) -> CudaEngine:
+    """Load the network onto the card of this number."""
+    kernels = load_weights(weights, spec.model, spec.layer)
+    return CudaEngine(spec, kernels, options, torch.device("cuda", card))
