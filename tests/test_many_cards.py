@@ -209,8 +209,9 @@ def test_an_error_in_the_source_is_heard_and_ends_processes_that_load_or_work() 
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
 from itertools import count
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from what it runs in the background
 from tests.test_many_cards import batch, engine_of
 from tests.cards import Load
 try:
