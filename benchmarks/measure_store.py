@@ -39,6 +39,7 @@ def photos(start: int, count: int, dim: int) -> list[Embedded]:
             3000,
             "JPEG",
             None,
+            False,
             vector,
             MADE_BY,
         )

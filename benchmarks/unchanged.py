@@ -44,7 +44,8 @@ def catalogue(root: Path, directory: Path) -> Store:
     with store.writing() as writer:
         for start in range(0, len(files), 20_000):
             part = files[start : start + 20_000]
-            writer.commit([Embedded(file, file.path, 1, 1, "JPEG", None, embedding, made_by) for file in part])
+            facts = (1, 1, "JPEG", None, False, embedding, made_by)
+            writer.commit([Embedded(file, file.path, *facts) for file in part])
     return store
 
 

@@ -68,6 +68,7 @@ def test_a_process_decodes_as_this_one_would(tmp_path: Path, decoders: Decoders,
     assert (got.pixels == square(photo.image, SIZE, RESIZE)).all()
     assert (got.width, got.height, got.format, got.taken) == (300, 200, photo.format, None)
     assert got.pixels.dtype == np.uint8
+    assert not got.is_blank
     assert got.pixels.flags.writeable
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 from tests.fakes import FakeEngine, save_photo
 from vggsearch import EmbeddingOptions, ImageIndex, QueryResult, Skipped
 from vggsearch.errors import ImageError, IndexExists, OptionError, PhotosError, SpecMismatch
+from vggsearch.search import Match
 
 
 def test_a_photo_finds_itself_then_its_half_size_copy_then_others(index: ImageIndex, photos: Path) -> None:
@@ -222,3 +223,26 @@ def test_the_real_network_finds_edited_copies_of_real_photos(sample_photos: Path
             assert matches[0].path == f"originals/{stem}.jpg"
             assert matches[0].similarity == 1.0
             assert {Path(match.path).stem.split("_")[0] for match in matches} == {stem}
+
+
+def test_black_frames_do_not_match_one_another_nor_anything_else(
+    index: ImageIndex, photos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(3):
+        Image.new("RGB", (64, 48), (number, 0, 0)).save(photos / f"black{number}.png")
+    index.update()
+    assert (index.info().photos, index.info().blank) == (9, 3)
+    assert index.query(photos / "black1.png").matches == (Match("black1.png", 1.0),)
+    assert "black1.png is blank: there is nothing in it to compare." in caplog.text
+    assert index.query(Image.new("RGB", (64, 48))).matches == ()
+    found = index.query(photos / "summer" / "0.jpg", count=100).matches
+    assert len(found) == 6
+    assert not any(match.path.startswith("black") for match in found)
+
+
+def test_a_blank_photo_is_known_again_after_a_rename_and_a_merge(index: ImageIndex, photos: Path) -> None:
+    Image.new("RGB", (64, 48)).save(photos / "black.png")
+    index.update()
+    (photos / "black.png").rename(photos / "dark.png")
+    index.update(compact=True)
+    assert (index.info().parts, index.info().blank) == (1, 1)

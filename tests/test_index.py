@@ -11,6 +11,7 @@ from vggsearch.index.flat import FlatIndex, unit_rows
 from vggsearch.search import Match, Searcher
 
 DIM = 32
+NOTHING = np.empty(0, np.int64)
 
 
 def vectors(rows: int, seed: int = 0) -> NDArray[np.float16]:
@@ -27,7 +28,7 @@ def test_the_nearest_rows_are_those_that_numpy_finds() -> None:
     index = FlatIndex.build([stored[:200], stored[200:]], DIM)
     for query in unit_rows(vectors(20, seed=1)):
         truth = unit_rows(stored) @ query
-        found = index.nearest(query, 10)
+        found = index.nearest(query, 10, NOTHING)
         np.testing.assert_allclose(truth[found], np.sort(truth)[::-1][:10], atol=1e-6)
         np.testing.assert_allclose(index.similarities(query, found), truth[found], atol=1e-6)
 
@@ -37,14 +38,14 @@ def test_a_saved_index_opens_with_the_same_answers(tmp_path: Path) -> None:
     built.save(folder(tmp_path / "abc"))
     opened = FlatIndex.open(tmp_path / "abc", 50, DIM)
     query = unit_rows(vectors(1, seed=2))[0]
-    np.testing.assert_array_equal(opened.nearest(query, 5), built.nearest(query, 5))
+    np.testing.assert_array_equal(opened.nearest(query, 5, NOTHING), built.nearest(query, 5, NOTHING))
 
 
 def test_an_empty_index_finds_nothing(tmp_path: Path) -> None:
     FlatIndex.build([], DIM).save(folder(tmp_path / "abc"))
     opened = FlatIndex.open(tmp_path / "abc", 0, DIM)
     assert len(opened) == 0
-    assert opened.nearest(np.ones(DIM, np.float32), 5).size == 0
+    assert opened.nearest(np.ones(DIM, np.float32), 5, NOTHING).size == 0
 
 
 def test_an_index_of_other_rows_is_refused_with_the_numbers(tmp_path: Path) -> None:
@@ -78,8 +79,8 @@ def test_two_faiss_packages_are_an_error_that_names_both(monkeypatch: pytest.Mon
     assert library.faiss().IndexFlatIP(2).d == 2
 
 
-def searcher(stored: NDArray[np.float16], paths: list[str]) -> Searcher:
-    return Searcher(paths, FlatIndex.build([stored], DIM))
+def searcher(stored: NDArray[np.float16], paths: list[str], blank: NDArray[np.int64] = NOTHING) -> Searcher:
+    return Searcher(paths, FlatIndex.build([stored], DIM), blank)
 
 
 def test_matches_come_most_similar_first_with_exact_similarities() -> None:
@@ -104,3 +105,18 @@ def test_nothing_below_the_least_similarity_is_shown() -> None:
     found = searcher(stored, [f"{row}.jpg" for row in range(100)]).nearest(unit_rows(stored)[0], 50, 0.3)
     assert 1 <= len(found) < 50
     assert all(match.similarity >= 0.3 for match in found)
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_rows_that_are_passed_over_leave_their_places_to_others(tmp_path: Path, saved: bool) -> None:
+    stored = vectors(200)
+    index = FlatIndex.build([stored], DIM)
+    if saved:
+        index.save(folder(tmp_path / "abc"))
+        index = FlatIndex.open(tmp_path / "abc", 200, DIM)
+    without = np.arange(0, 200, 2)
+    truth = unit_rows(stored) @ unit_rows(stored)[0]
+    truth[without] = -2
+    np.testing.assert_array_equal(index.nearest(unit_rows(stored)[0], 10, without), np.argsort(-truth)[:10])
+    assert len(index.nearest(unit_rows(stored)[0], 150, without)) == 100
+    assert index.nearest(unit_rows(stored)[0], 5, np.arange(200)).size == 0

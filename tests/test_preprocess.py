@@ -5,7 +5,7 @@ from PIL import Image
 
 from tests.fakes import picture
 from vggsearch import defaults
-from vggsearch.preprocess import PAD_COLOUR, RESIZES, square
+from vggsearch.preprocess import PAD_COLOUR, RESIZES, is_blank, square
 
 SIZE = 192
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -135,3 +135,34 @@ def test_a_very_large_picture_is_averaged_and_not_sampled(resize: str) -> None:
     stripes[:, ::2] = 200
     pixels = square(Image.fromarray(stripes), SIZE, resize)
     assert np.abs(pixels.astype(int) - 100).max() <= 12
+
+
+def noise(deviation: float, mean: float = 60.0) -> NDArray[np.uint8]:
+    values = np.random.default_rng(0).normal(mean, deviation, (192, 192, 3))
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (12, 200, 90), PAD_COLOUR])
+@pytest.mark.parametrize("resize", RESIZES)
+@pytest.mark.parametrize("size", [(640, 480), (480, 640), (50, 50)])
+def test_one_colour_is_blank_however_it_became_square(
+    colour: tuple[int, int, int], resize: str, size: tuple[int, int]
+) -> None:
+    assert is_blank(square(Image.new("RGB", size, colour), 192, resize))
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+def test_a_picture_is_not_blank(resize: str) -> None:
+    assert not is_blank(square(picture(0), 192, resize))
+
+
+def test_the_noise_under_a_lens_cap_is_blank_and_fog_is_not() -> None:
+    assert is_blank(noise(2))
+    across = np.linspace(200, 220, 192)[None, :, None]  # a slope of twenty levels of 255
+    assert not is_blank(np.broadcast_to(across, (192, 192, 3)).astype(np.uint8))
+
+
+def test_a_word_on_a_white_page_is_not_blank() -> None:
+    page = np.full((192, 192, 3), 255, np.uint8)
+    page[90:94, 60:80] = 0
+    assert not is_blank(page)

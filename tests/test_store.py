@@ -42,6 +42,7 @@ def photo(path: str, seed: int = 0) -> Embedded:
         height=480,
         format="JPEG",
         taken=datetime(2020, 1, 2, 3, 4, 5) if seed % 2 else None,
+        is_blank=seed == 4,
         embedding=vector / np.linalg.norm(vector),
         made_by=MADE_BY,
     )

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from tests.fakes import FakeEngine, save_photo
@@ -22,6 +23,17 @@ def flip(path: Path, share: float = 0.5) -> None:
     data = bytearray(path.read_bytes())
     data[int(len(data) * share)] ^= 0xFF
     path.write_bytes(data)
+
+
+def flip_an_embedding(part: Path) -> None:
+    with pq.ParquetFile(part) as file:
+        group = file.metadata.row_group(0)
+        pages = group.column(group.num_columns - 1)
+        assert pages.path_in_schema.startswith("embedding")
+        middle = pages.data_page_offset + pages.total_compressed_size // 2
+    data = bytearray(part.read_bytes())
+    data[middle] ^= 0xFF
+    part.write_bytes(data)
 
 
 def parts_of(index: ImageIndex) -> list[Path]:
@@ -53,7 +65,7 @@ def test_a_damaged_part_is_named_with_its_photos_and_only_they_are_dropped(
     grown: ImageIndex, photos: Path, engine: FakeEngine
 ) -> None:
     expected = grown.query(photos / "summer" / "0.jpg", count=20)
-    flip(parts_of(grown)[1], 0.4)
+    flip_an_embedding(parts_of(grown)[1])
     report = grown.verify()
     (finding,) = report.findings
     assert not report.is_whole

@@ -45,9 +45,10 @@ class ExtractDefaults:
 
 @dataclass(frozen=True)
 class ImageDefaults:
-    """What is refused before it is decoded."""
+    """What is refused before it is decoded, how it is made small, and what shows nothing."""
 
     pixel_limit: int = 178_956_970  # pixels after a reduced decode; where Pillow, too, assumes a bomb
+    blank_deviation: float = 3.0  # of 255, in the liveliest channel; a lens cap's noise has less, fog has more
     reducing_gap: float = 2.0  # decode to at least this many times the wanted size, then resize well
 
 

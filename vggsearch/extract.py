@@ -22,6 +22,7 @@ from vggsearch.images import JPEG_START, decoder_errors, jpeg_header
 from vggsearch.model.engine import Engine
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.photos import PhotoFile, Skipped
+from vggsearch.preprocess import is_blank
 
 if TYPE_CHECKING:
     from vggsearch.model.engine import SquareJpeg
@@ -40,8 +41,9 @@ class Embedded:
     """A photo and its embedding.
 
     `width` and `height` are the file's own, upright, in pixels; `sha256` is of its bytes; `taken` is the
-    camera's local time; `embedding` is float32 of shape (dim,) and unit length. `is_reused` says that it was
-    made for another file, or another time, with the same bytes.
+    camera's local time; `is_blank` says that there is nothing in it to compare; `embedding` is float32 of shape
+    (dim,) and unit length. `is_reused` says that it was made for another file, or another time, with the same
+    bytes.
     """
 
     file: PhotoFile
@@ -50,6 +52,7 @@ class Embedded:
     height: int
     format: str
     taken: datetime | None
+    is_blank: bool
     embedding: NDArray[np.float32]
     made_by: MadeBy
     is_reused: bool = False
@@ -84,7 +87,7 @@ class Decoded:
     def embedded(self, embedding: NDArray[np.float32], made_by: MadeBy) -> Embedded:
         """Return it as the network's answer makes it."""
         seen = self.square
-        facts = (seen.width, seen.height, seen.format, seen.taken)
+        facts = (seen.width, seen.height, seen.format, seen.taken, seen.is_blank)
         return Embedded(self.file, self.sha256, *facts, embedding, made_by)
 
 
@@ -257,7 +260,10 @@ class _LookAhead:
         except ImageError:
             return None
         pixels = square_jpeg(data, self._spec.size, self._spec.resize, photo.orientation)
-        return None if pixels is None else Square(photo.width, photo.height, photo.format, photo.taken, pixels)
+        if pixels is None:
+            return None
+        facts = (photo.width, photo.height, photo.format, photo.taken, is_blank(pixels))
+        return Square(*facts, pixels)
 
 
 def _hash_unchanged(file: PhotoFile, root: Path) -> str:

@@ -22,7 +22,7 @@ from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.weights import WeightsFile, find_again
 from vggsearch.photos import Skipped, check_folder, walk
 from vggsearch.places import MANIFEST, directory_for
-from vggsearch.preprocess import square
+from vggsearch.preprocess import is_blank, square
 from vggsearch.search import Match, Searcher, renew_search_side
 from vggsearch.store.known import KnownContent
 from vggsearch.store.store import Store
@@ -44,7 +44,10 @@ class QueryResult:
 
 @dataclass(frozen=True)
 class Info:
-    """What an index holds and how it was made. `bytes` is its size on disk; `skipped` counts by kind."""
+    """What an index holds and how it was made. `bytes` is its size on disk; `skipped` counts by kind.
+
+    `blank` counts the photos in which there is nothing to compare.
+    """
 
     directory: Path
     root: Path | None
@@ -56,6 +59,7 @@ class Info:
     parts: int
     bytes: int
     skipped: dict[str, int]
+    blank: int
 
 
 class ImageIndex:
@@ -212,6 +216,7 @@ class ImageIndex:
             parts=len(manifest.parts),
             bytes=self._store.bytes,
             skipped=counts,
+            blank=len(self._store.blank_rows()),
         )
 
     def update(
@@ -283,12 +288,17 @@ class ImageIndex:
         """Return the photos most like `image`: a path, the bytes of a file, a PIL image, or uint8 (h, w, 3) RGB.
 
         At most `count`, none below `min_similarity` (a cosine); a photo that is in the index finds itself at
-        1.0. What another process has committed since is seen. Raises ImageError where the picture cannot be used.
+        1.0. Blank pictures are all alike: one finds only itself, and no other picture finds it. What another
+        process has committed since is seen. Raises ImageError where the picture cannot be used.
         """
         if count < 1:
             raise OptionError(f"The count of photos to show must be at least 1, not {count}.")
-        vector = self.embed(image)
-        matches = self._fresh_searcher().nearest(vector, count, min_similarity, self._own_path(image))
+        pixels, own_path = self._pixels(image), self._own_path(image)
+        searcher = self._fresh_searcher()
+        if is_blank(pixels):
+            log.warning("%s is blank: there is nothing in it to compare.", _name(image))
+            return QueryResult(_name(image), searcher.itself(own_path))
+        matches = searcher.nearest(self._embed(pixels), count, min_similarity, own_path)
         return QueryResult(_name(image), matches)
 
     def query_many(
@@ -303,9 +313,14 @@ class ImageIndex:
 
     def embed(self, image: ImageLike) -> NDArray[np.float32]:
         """Return the embedding of one picture, float32 (dim,), unit length. Raises ImageError."""
+        return self._embed(self._pixels(image))
+
+    def _pixels(self, image: ImageLike) -> NDArray[np.uint8]:
         with decoder_errors():
             picture = _picture(image, self.spec.size)
-        pixels = square(picture, self.spec.size, self.spec.resize)
+        return square(picture, self.spec.size, self.spec.resize)
+
+    def _embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         vector: NDArray[np.float32] = unit_rows(self.engine.embed(pixels[None]))[0]
         return vector
 
@@ -338,7 +353,7 @@ class ImageIndex:
     def _read_searcher(self) -> Searcher:
         """Return the search over one state; without a search side that belongs to it, from the parts."""
         index = self._open_search() or FlatIndex.build(self._store.embeddings(), self.spec.dim)
-        return Searcher(self._store.paths(), index)
+        return Searcher(self._store.paths(), index, self._store.blank_rows())
 
     def _checked_root(self, folder: str | os.PathLike[str] | None, moved: bool) -> Path:
         known = self.root

@@ -97,6 +97,7 @@ def info(facts: Info, format: Format) -> str:
         ("index", str(facts.directory)),
         ("photo folder", str(facts.root) if facts.root else "none yet"),
         ("photos", f"{facts.photos:,}"),
+        ("blank photos", f"{facts.blank:,}, which match no other" if facts.blank else "none"),
         ("skipped files", skipped or "none"),
         ("network", f"{spec.model}, cut at {spec.layer}, {spec.pooling} pooling"),
         ("input", f"{spec.size} x {spec.size} pixels, {spec.resize}"),

@@ -22,10 +22,14 @@ class Match:
 
 @dataclass(frozen=True)
 class Searcher:
-    """The photos of one committed state: `paths` by row, and the index over the same rows."""
+    """The photos of one committed state: `paths` by row, and the index over the same rows.
+
+    The `blank` rows, int64, are found only by the photo that they are: all black frames are alike.
+    """
 
     paths: list[str]
     index: FlatIndex
+    blank: NDArray[np.int64]
 
     def nearest(
         self,
@@ -39,7 +43,7 @@ class Searcher:
         At most `count`, and none below `min_similarity`. `own_path` is the photo the query was made from, if it
         is one of these: it is always looked at, and comes before its exact copies.
         """
-        rows = self.index.nearest(query, count + SPARE)
+        rows = self.index.nearest(query, count + SPARE, without=self.blank)
         if own_path in self.paths:
             rows = np.union1d(rows, [self.paths.index(own_path)])
         exact = np.minimum(self.index.similarities(query, rows), 1.0)
@@ -49,6 +53,10 @@ class Searcher:
         matches.sort(key=lambda match: (-match.similarity, match.path != own_path, match.path))
         floor = -1.0 if min_similarity is None else min_similarity
         return tuple(match for match in matches[:count] if match.similarity >= floor)
+
+    def itself(self, own_path: str | None) -> tuple[Match, ...]:
+        """Return the photo that a blank query was made from, if it is one of these."""
+        return (Match(own_path, 1.0),) if own_path is not None and own_path in self.paths else ()
 
 
 def renew_search_side(store: Store, writer: StoreWriter) -> None:

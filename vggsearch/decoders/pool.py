@@ -29,12 +29,16 @@ SENT_FROM_OUTSIDE = {getattr(signal, name, None) for name in ("SIGKILL", "SIGTER
 
 @dataclass(frozen=True, slots=True)
 class Square:
-    """A decoded photo as the network sees it: `pixels` is uint8 (size, size, 3), RGB; the rest as images.Photo."""
+    """A decoded photo as the network sees it: `pixels` is uint8 (size, size, 3), RGB; see images.Photo.
+
+    `is_blank` says that there is nothing in it to compare: see preprocess.is_blank.
+    """
 
     width: int
     height: int
     format: str
     taken: datetime | None
+    is_blank: bool
     pixels: NDArray[np.uint8]
 
 
@@ -94,7 +98,7 @@ class _Decoder:
         if "reason" in answer:
             raise ImageError(answer["reason"], answer["kind"])
         taken = datetime.fromisoformat(answer["taken"]) if answer["taken"] else None
-        return Square(answer["width"], answer["height"], answer["format"], taken, pixels)
+        return Square(answer["width"], answer["height"], answer["format"], taken, answer["is_blank"], pixels)
 
     def _hear(self) -> dict[str, Any]:
         line = self._answers.readline()

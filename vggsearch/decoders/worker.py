@@ -11,7 +11,7 @@ from typing import BinaryIO
 from vggsearch import defaults
 from vggsearch.errors import ImageError
 from vggsearch.images import decode, decoder_errors, readable_formats
-from vggsearch.preprocess import square
+from vggsearch.preprocess import is_blank, square
 
 STDIN, STDOUT = 0, 1
 LIKELY_VICTIM = b"500"  # of 1000: where the system runs out of memory, it ends this process and not its parent
@@ -51,7 +51,7 @@ def _answer(question: dict[str, str | int]) -> tuple[dict[str, object], bytes]:
         return {"traceback": traceback.format_exc()}, b""
     taken = photo.taken.isoformat() if photo.taken else None
     facts = {"width": photo.width, "height": photo.height, "format": photo.format, "taken": taken}
-    return facts, pixels.tobytes()
+    return {**facts, "is_blank": is_blank(pixels)}, pixels.tobytes()
 
 
 def _say(answers: BinaryIO, answer: dict[str, object], pixels: bytes = b"") -> None:

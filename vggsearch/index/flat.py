@@ -76,11 +76,19 @@ class FlatIndex:
                 row += len(some)
         return None
 
-    def nearest(self, query: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-        """Return the rows most like one unit query, float32 (dim,), nearest first: `count`, or all if fewer."""
-        if len(self) == 0:
+    def nearest(self, query: NDArray[np.float32], count: int, without: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the rows most like one unit query, float32 (dim,), nearest first: `count`, or all if fewer.
+
+        The rows in `without`, int64, are passed over.
+        """
+        count = min(count, len(self) - len(without))
+        if count == 0:
             return np.empty(0, np.int64)
-        _, rows = self._index.search(np.ascontiguousarray(query[None]), min(count, len(self)))
+        parameters = None
+        if len(without):
+            selected = faiss().IDSelectorNot(faiss().IDSelectorBatch(without))
+            parameters = faiss().SearchParameters(sel=selected)
+        _, rows = self._index.search(np.ascontiguousarray(query[None]), count, params=parameters)
         nearest: NDArray[np.int64] = rows[0]
         return nearest
 

@@ -13,7 +13,7 @@ from vggsearch.photos import PhotoFile
 from vggsearch.store.manifest import Part
 from vggsearch.store.store import Store
 
-FACTS = ("path", "bytes", "mtime_ns", "sha256", "width", "height", "format", "taken")
+FACTS = ("path", "bytes", "mtime_ns", "sha256", "width", "height", "format", "taken", "is_blank")
 PARTS_HELD = 2  # in memory at once; files that moved together mostly lie in one part
 
 

@@ -19,6 +19,7 @@ from vggsearch.store.files import reading_from, write_atomically
 
 SKIPPED = "skipped.parquet"
 METADATA = b"vggsearch"
+BLANK = "is_blank"
 Table: TypeAlias = pa.Table
 SKIPPED_SCHEMA = pa.schema(
     [
@@ -43,6 +44,7 @@ def part_schema(dim: int) -> pa.Schema:
             pa.field("height", pa.int32(), nullable=False),
             pa.field("format", pa.string(), nullable=False),
             pa.field("taken", pa.timestamp("ms")),  # of whole seconds; Parquet has no coarser unit
+            pa.field(BLANK, pa.bool_(), nullable=False),
             pa.field("embedding", pa.list_(pa.field("item", pa.float16(), nullable=False), dim), nullable=False),
         ]
     )
@@ -71,6 +73,7 @@ def write_part(path: Path, photos: Sequence[Embedded], origin: Origin) -> None:
         [photo.height for photo in photos],
         [photo.format for photo in photos],
         [photo.taken for photo in photos],
+        [photo.is_blank for photo in photos],
         pa.FixedSizeListArray.from_arrays(
             pa.array(numbers.reshape(-1), item.type), type=schema.field("embedding").type
         ),
@@ -95,15 +98,20 @@ def read_part(path: Path, dim: int) -> pa.Table:
 
 def read_columns(path: Path, columns: Sequence[str], data: bytes | None = None) -> pa.Table:
     """Return some columns of a Parquet file, or of its `data`. Raises IndexDamaged where it cannot be read."""
-    source = path if data is None else pa.BufferReader(data)
     with reading_from(path):  # not memory-mapped: a disk that fails then is an error, not the end of the process
         try:
-            table = pq.read_table(source, columns=list(columns), page_checksum_verification=True)
+            with pq.ParquetFile(
+                path if data is None else pa.BufferReader(data), page_checksum_verification=True
+            ) as file:
+                table = file.read([name for name in columns if name in file.schema_arrow.names])
         except pa.ArrowException as error:
             raise IndexDamaged(path, f"is damaged ({str(error).splitlines()[0]})") from error
-    if table.column_names != list(columns):
+    if BLANK in columns and BLANK not in table.column_names:  # a part of format 1, which did not ask
+        flags = pa.repeat(False, len(table))
+        table = table.append_column(pa.field(BLANK, pa.bool_(), nullable=False), flags)
+    if set(table.column_names) != set(columns):
         raise IndexDamaged(path, f"has the columns {table.column_names}, not {list(columns)}")
-    return table
+    return table.select(columns)
 
 
 def read_origin(path: Path) -> Origin | None:

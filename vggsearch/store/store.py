@@ -30,6 +30,7 @@ from vggsearch.store.files import (
 from vggsearch.store.lock import only_writer
 from vggsearch.store.manifest import Manifest, Part, SearchSide, part_name, read_manifest, write_manifest
 from vggsearch.store.parts import (
+    BLANK,
     SKIPPED,
     Origin,
     embeddings_in,
@@ -132,6 +133,11 @@ class Store:
     def paths(self) -> list[str]:
         """Return the paths of the live photos, in row order."""
         return [path for part in self.manifest.parts for path in self.column(part, "path")]
+
+    def blank_rows(self) -> NDArray[np.int64]:
+        """Return the rows of the photos in which there is nothing to compare, ascending."""
+        flags = [flag for part in self.manifest.parts for flag in self.column(part, BLANK)]
+        return np.flatnonzero(np.array(flags, bool))
 
     def files(self) -> dict[str, PhotoFile]:
         """Return the live photos as the walk saw them, by path, in row order."""
