@@ -39,7 +39,8 @@ KILLS = 20
 def embedded(number: int) -> Embedded:
     """Return the picture of this number with its real (fake) embedding, so that a query finds it."""
     pixels = square(picture(number), SMALL_SPEC.size, SMALL_SPEC.resize)
-    return replace(photo(f"{number}.jpg", number), embedding=FakeEngine(SMALL_SPEC.dim).embed(pixels[None])[0])
+    embedding = FakeEngine(SMALL_SPEC.dim).embed(pixels[None])[0]
+    return replace(photo(f"{number}.jpg", number), is_blank=False, embedding=embedding)
 
 
 def skipped_until(number: int) -> dict[str, Skipped]:
