@@ -200,9 +200,12 @@ class ImageIndex:
         return list(self._store.read_whole(self._store.skipped).values())
 
     def info(self) -> Info:
-        """Return what the index holds and how it was made."""
+        """Return what the index holds and how it was made. Raises IndexDamaged."""
+        return self._store.read_whole(self._read_info)
+
+    def _read_info(self) -> Info:
         counts: dict[str, int] = {}
-        for skipped in self.skipped():
+        for skipped in self._store.skipped().values():
             counts[skipped.kind] = counts.get(skipped.kind, 0) + 1
         manifest = self._store.manifest
         return Info(
