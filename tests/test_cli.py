@@ -344,3 +344,20 @@ def test_a_run_that_is_killed_leaves_an_index_that_goes_on() -> None:
     assert subprocess.run(vggsearch("info"), capture_output=True, check=True).stdout
     done = subprocess.run(vggsearch("index", "many"), capture_output=True, text=True, check=True)
     assert done.stdout.rstrip().endswith("40 photos in indexes/many")
+
+
+@pytest.mark.network
+def test_runs_that_are_killed_again_and_again_make_the_index_of_one_undisturbed_run() -> None:
+    for seed in range(60):
+        save_photo(Path("many") / f"{seed:03}.jpg", seed, size=(64, 48))
+    (Path("many") / "bad.jpg").write_bytes(b"")
+    script = Path(__file__).parent.parent / "benchmarks" / "kill_runs.py"
+    done = subprocess.run([sys.executable, script, "many", "10"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    kills, result = done.stdout.splitlines()
+    assert kills.startswith("10 kills (SIGKILL): ")
+    equal, complete, files = re.fullmatch(
+        r"(\d+) of (\d+) indexes equal to the undisturbed one of (\d+) files, bit for bit", result
+    ).groups()  # type: ignore[union-attr]
+    assert int(equal) == int(complete) >= 1
+    assert files == "61"

@@ -247,6 +247,16 @@ def test_a_file_that_is_gone_since_the_walk_is_unreadable(tmp_path: Path) -> Non
     assert isinstance(last, Embedded)
 
 
+def test_a_file_that_changed_since_the_walk_waits_for_the_next_update(tmp_path: Path) -> None:
+    files = save_small(tmp_path, 3)
+    save_photo(tmp_path / files[1].path, 77, (50, 40))
+    first, changed, last = extract(files, tmp_path, FAKE_SPEC, FakeEngine)
+    assert isinstance(changed, Skipped)
+    assert (changed.kind, changed.reason) == ("unreadable", "changed while it was read; the next update takes it")
+    assert isinstance(first, Embedded)
+    assert isinstance(last, Embedded)
+
+
 def test_closing_early_ends_the_threads(tmp_path: Path) -> None:
     items = extract(save_small(tmp_path, 40), tmp_path, FAKE_SPEC, partial(FakeEngine, batch_size=2), workers=4)
     next(items)
