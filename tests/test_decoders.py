@@ -1,17 +1,22 @@
 """Decoder processes: real ones, really crashed, hung, flooded and killed."""
 
+import io
 import os
+import re
 import signal
+import struct
 import time
+import zlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests import hostile
-from tests.fakes import FAKE_SPEC, FakeEngine, save_photo
+from tests.fakes import FAKE_SPEC, FakeEngine, picture, save_photo
 from vggsearch import defaults
 from vggsearch.decoders import pool
 from vggsearch.decoders.pool import Decoders
@@ -79,8 +84,6 @@ def test_when_a_photo_was_taken_comes_through(tmp_path: Path, decoders: Decoders
 
 
 def _taken(text: str) -> bytes:
-    from PIL import Image
-
     exif = Image.Exif()
     exif[306] = text
     return exif.tobytes()
@@ -200,3 +203,33 @@ def test_a_mistake_in_vggsearch_is_no_fault_of_the_file(tmp_path: Path, decoders
     with pytest.raises(RuntimeError, match=r"(?s)a mistake in vggsearch, at a\.jpg:.*KeyError: 'no such resize'"):
         decoders.decode(tmp_path, "a.jpg", SIZE, "no such resize")
     assert decoders.decode(tmp_path, "a.jpg", SIZE, RESIZE).width == 320
+
+
+def png_with_text_bomb() -> bytes:
+    """A small picture whose zTXt chunk unpacks to 256 MB."""
+    packed = zlib.compress(bytes(256 << 20), 9)
+    chunk = b"zTXt" + b"Comment\0\0" + packed
+    whole = io.BytesIO()
+    picture(0, (40, 30)).save(whole, "PNG")
+    start, rest = whole.getvalue()[:33], whole.getvalue()[33:]  # behind the signature and IHDR
+    return start + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + rest
+
+
+@pytest.mark.parametrize(("name", "reason"), [("text bomb.png", "too large"), ("pixel bomb.png", "exceeds limit")])
+def test_a_bomb_is_refused_before_it_goes_off(tmp_path: Path, decoders: Decoders, name: str, reason: str) -> None:
+    if name.startswith("text"):
+        (tmp_path / name).write_bytes(png_with_text_bomb())
+    else:
+        Image.new("1", (20_000, 20_000)).save(tmp_path / name)
+    with pytest.raises(ImageError, match=reason):
+        decoders.decode(tmp_path, name, SIZE, RESIZE)
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{the_process(decoders)}/status").read_text())
+    assert peak is not None
+    assert int(peak[1]) < 200_000
+
+
+def test_a_panorama_of_60_000_pixels_is_decoded(tmp_path: Path, decoders: Decoders) -> None:
+    picture(3, (600, 20)).resize((60_000, 2000), Image.Resampling.NEAREST).save(tmp_path / "wide.jpg", quality=50)
+    found = decoders.decode(tmp_path, "wide.jpg", SIZE, RESIZE)
+    assert (found.width, found.height) == (60_000, 2000)
+    assert not found.is_blank
