@@ -65,7 +65,7 @@ class DecoderDefaults:
     """What one file may take; beyond it, only that file is skipped."""
 
     seconds: float = 60.0  # the largest picture that is allowed takes a few
-    bytes: int = 6 << 30  # of address space: the largest picture, its copies while it is converted, and libraries
+    bytes: int = 6 << 30  # of memory: the largest picture, and its copies while it is converted
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import contextlib
 import faulthandler
 import json
 import os
+import sys
 import traceback
 from pathlib import Path
 from typing import BinaryIO
@@ -25,8 +26,8 @@ def serve() -> None:
     "kind", a mistake in vggsearch itself with "traceback". What kills the process is left to the parent to see.
     """
     answers = _own_stdout()
-    _limit_memory()
     readable_formats()  # which imports the decoders
+    _limit_memory()
     _say(answers, {"ready": os.getpid()})
     with os.fdopen(STDIN, "rb") as questions, Path(os.devnull).open("wb") as nowhere:
         for line in questions:
@@ -71,10 +72,14 @@ def _own_stdout() -> BinaryIO:
 
 def _limit_memory() -> None:
     """Make a decoder that asks for too much memory fail alone. Only Linux keeps such a limit."""
-    with contextlib.suppress(ImportError, ValueError, OSError):  # Windows has no limits; macOS refuses this one
-        import resource
+    if not sys.platform.startswith("linux"):
+        return
+    import resource
 
-        _, most = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (defaults.DECODER.bytes, most))
-    with contextlib.suppress(OSError):  # only Linux has it
+    # What the libraries have by now is not the file's: on many processors it is gigabytes of address space.
+    libraries = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    with contextlib.suppress(ValueError, OSError):  # a lower limit is set already
+        resource.setrlimit(resource.RLIMIT_AS, (libraries + defaults.DECODER.bytes, most))
+    with contextlib.suppress(OSError):  # a container may forbid it
         Path("/proc/self/oom_score_adj").write_bytes(LIKELY_VICTIM)
