@@ -283,7 +283,7 @@ class _Check:
             yield "the search side is out of date: queries read the parts, vggsearch index renews it"
         leftovers = self.store.leftovers()
         if leftovers:
-            size = sum(size_of(file) for path in leftovers for file in (path, *path.rglob("*")))
+            size = sum(map(_size_below, leftovers))
             yield f"{len(leftovers):,} leftover files, {size:,} bytes: the next vggsearch index removes them"
         root = self.store.directory / (self.manifest.root or "no folder yet")
         if root.is_dir():
@@ -308,3 +308,9 @@ class _Check:
 
 def _relative(path: Path, directory: Path) -> str:
     return path.relative_to(directory).as_posix() or "."
+
+
+def _size_below(path: Path) -> int:
+    """Return the bytes of a file, or of all below a folder, which a writer may be removing meanwhile."""
+    below = sum(size_of(Path(folder) / name) for folder, _, names in os.walk(path) for name in names)
+    return below + size_of(path)
