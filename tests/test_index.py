@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from vggsearch.errors import IndexDamaged, InstallationError
 from vggsearch.index import library
-from vggsearch.index.flat import FlatIndex, unit_rows
+from vggsearch.index.flat import FlatIndex
+from vggsearch.index.vectors import unit_rows
 from vggsearch.search import Match, Searcher
 
 DIM = 32

@@ -122,7 +122,7 @@ def test_a_search_side_of_other_rows_is_found_by_its_content(grown: ImageIndex) 
         from vggsearch.index.flat import FlatIndex
 
         blocks = [block[::-1] for block in grown._store.embeddings()]
-        writer.set_search("flat", FlatIndex.build(blocks, grown.spec.dim).save)
+        writer.set_search("flat", FlatIndex.build(blocks, grown.spec.dim).save, None)
     (finding,) = grown.verify().findings
     assert finding.problem == "differs from the embeddings of the parts from row 0 on"
     assert grown.verify(repair=True).is_repaired

@@ -131,6 +131,11 @@ def cli() -> None:
 @click.option("--allow-empty", is_flag=True, help="Go on even if every photo is gone.")
 @click.option("--retry-skipped", is_flag=True, help="Try files again that could not be used before.")
 @click.option("--compact", is_flag=True, help="Merge small parts now.  [default: when there are many]")
+@click.option(
+    "--whiten/--no-whiten",
+    default=None,
+    help="Search embeddings whitened on this collection.  [default: what the index has; whitened]",
+)
 @click.option("--strict", is_flag=True, help="Exit with status 1 if a picture was skipped, in this run or before.")
 def index(
     photos: Path,
@@ -151,6 +156,7 @@ def index(
     allow_empty: bool,
     retry_skipped: bool,
     compact: bool,
+    whiten: bool | None,
     strict: bool,
 ) -> None:
     """Index the folder PHOTOS, or bring its index up to date: only what is new or changed is worked on.
@@ -175,7 +181,7 @@ def index(
     ):
         report = opened.update(
             photos, workers=workers, moved=moved, allow_empty=allow_empty,
-            retry_skipped=retry_skipped, compact=compact, progress=progress, stop=stop,
+            retry_skipped=retry_skipped, compact=compact, whiten=whiten, progress=progress, stop=stop,
         )  # fmt: skip
     for line in skipped_lines(report.newly_skipped):
         click.echo(line, err=True)

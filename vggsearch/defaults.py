@@ -69,6 +69,19 @@ class DecoderDefaults:
 
 
 @dataclass(frozen=True)
+class WhiteningDefaults:
+    """How embeddings are whitened before they are searched (docs/quality.md)."""
+
+    dim: int = 384  # numbers a whitened vector keeps; fewer lose copies, more keep noise
+    least_shrinkage: float = 0.5  # 0..1; less finds more edited copies, but tells views of one object apart
+    fewest_rows: int = 64  # photos; fewer say little about what photos share
+    most_rows: int = 200_000  # photos it is learned from; more change nothing
+    longest_vector: int = 4096  # numbers; a covariance of fc7 takes 134 MB and a minute
+    growth: float = 1.5  # it is learned anew when the photos have become so many times as many, or as few
+    block_rows: int = 4096  # rows at once, to bound memory
+
+
+@dataclass(frozen=True)
 class SearchDefaults:
     """How many photos a query shows."""
 
@@ -81,3 +94,4 @@ EXTRACT = ExtractDefaults()
 IMAGE = ImageDefaults()
 DECODER = DecoderDefaults()
 SEARCH = SearchDefaults()
+WHITENING = WhiteningDefaults()

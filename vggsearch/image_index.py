@@ -16,15 +16,17 @@ from PIL import Image
 from vggsearch.defaults import SEARCH
 from vggsearch.errors import ImageError, IndexDamaged, OptionError, PhotosError
 from vggsearch.images import decode, decoder_errors, upright_rgb
-from vggsearch.index.flat import FlatIndex, unit_rows
+from vggsearch.index.flat import FlatIndex
+from vggsearch.index.vectors import unit_rows
 from vggsearch.model.engine import Engine, EngineOptions, load_engine
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.weights import WeightsFile, find_again
 from vggsearch.photos import Skipped, check_folder, walk
 from vggsearch.places import MANIFEST, directory_for
 from vggsearch.preprocess import is_blank, square
-from vggsearch.search import Match, Searcher, renew_search_side
+from vggsearch.search import Match, Searcher, build_index, open_index, renew_search_side
 from vggsearch.store.known import KnownContent
+from vggsearch.store.manifest import WhiteningFacts
 from vggsearch.store.store import Store
 from vggsearch.update import Progress, UpdateReport, plan_update, refuse_to_empty, run_update
 from vggsearch.verify import VerifyReport, verify
@@ -55,6 +57,7 @@ class Info:
     spec: EmbeddingSpec
     made_by: tuple[str, ...]
     recipe: str | None
+    whitening: WhiteningFacts | None
     is_search_fresh: bool
     parts: int
     bytes: int
@@ -215,6 +218,7 @@ class ImageIndex:
             spec=self.spec,
             made_by=manifest.made_by,
             recipe=manifest.search.recipe if manifest.search else None,
+            whitening=manifest.search.whitening if manifest.search else None,
             is_search_fresh=manifest.fresh_search is not None,
             parts=len(manifest.parts),
             bytes=self._store.bytes,
@@ -231,6 +235,7 @@ class ImageIndex:
         moved: bool = False,
         retry_skipped: bool = False,
         compact: bool = False,
+        whiten: bool | None = None,
         progress: Callable[[Progress], None] | None = None,
         stop: Callable[[], bool] | None = None,
     ) -> UpdateReport:
@@ -238,7 +243,8 @@ class ImageIndex:
 
         `folder` may be left out once an index has one; `moved` says that `folder` is where the same photos are
         now. `allow_empty` lets an update drop every photo. `compact` merges small parts and clears dead rows even
-        where that is not due yet. For `progress` and `stop` see update.run_update.
+        where that is not due yet. `whiten` decides whether whitened embeddings are searched; None: as it is,
+        at first True. For `progress` and `stop` see update.run_update.
 
         Raises PhotosError for a folder that is missing, another one, or empty all of a sudden; IndexLocked
         where another process writes; IndexNotWritable for a full or read-only disk.
@@ -256,6 +262,8 @@ class ImageIndex:
             if not allow_empty:
                 refuse_to_empty(plan, known, self._store, root)
             writer.set_root(root)
+            if whiten is not None:
+                writer.set_whitened(whiten)
             report = run_update(
                 self._store,
                 writer,
@@ -337,8 +345,7 @@ class ImageIndex:
     def _open_search(self) -> FlatIndex | None:
         """Return the search side if it belongs to the present state and can be opened, else None."""
         try:
-            directory = self._store.search_directory()
-            return FlatIndex.open(directory, len(self), self.spec.dim) if directory is not None else None
+            return open_index(self._store)
         except IndexDamaged as error:
             if not self._store.is_current:
                 raise  # a writer has removed it: there is a newer state to read
@@ -355,7 +362,7 @@ class ImageIndex:
 
     def _read_searcher(self) -> Searcher:
         """Return the search over one state; without a search side that belongs to it, from the parts."""
-        index = self._open_search() or FlatIndex.build(self._store.embeddings(), self.spec.dim)
+        index = self._open_search() or build_index(self._store)[0]
         return Searcher(self._store.paths(), index, self._store.blank_rows())
 
     def _checked_root(self, folder: str | os.PathLike[str] | None, moved: bool) -> Path:

@@ -93,6 +93,8 @@ def info(facts: Info, format: Format) -> str:
     spec = facts.spec
     skipped = ", ".join(f"{count:,} {kind}" for kind, count in sorted(facts.skipped.items()))
     search = facts.recipe or "none"
+    if (whitening := facts.whitening) is not None:
+        search += f", whitened to {whitening.dim} numbers, as learned on {whitening.rows:,} photos"
     rows = [
         ("index", str(facts.directory)),
         ("photo folder", str(facts.root) if facts.root else "none yet"),

@@ -1,12 +1,19 @@
 """Join the rows that the index finds with the paths that the store knows."""
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vggsearch.defaults import WHITENING
+from vggsearch.errors import IndexDamaged
 from vggsearch.index.flat import RECIPE, FlatIndex
+from vggsearch.index.whitening import Whitening, learn
+from vggsearch.store.manifest import WhiteningFacts
 from vggsearch.store.store import Store, StoreWriter
+
+log = logging.getLogger(__name__)
 
 SPARE = 16  # candidates beyond those asked for, so that ties at the end are settled by exact similarity
 DECIMALS = 4  # of a similarity; float16 embeddings and bfloat16 networks do not hold a fifth
@@ -59,6 +66,41 @@ class Searcher:
         return (Match(own_path, 1.0),) if own_path is not None and own_path in self.paths else ()
 
 
+def open_index(store: Store) -> FlatIndex | None:
+    """Return the search side, memory-mapped, if it belongs to the store's present state. Raises IndexDamaged."""
+    directory = store.search_directory()
+    return FlatIndex.open(directory, len(store), store.spec.dim) if directory is not None else None
+
+
+def build_index(store: Store) -> tuple[FlatIndex, WhiteningFacts | None]:
+    """Build the index of the store's present rows, with the whitening they have or, where it is time, a new one."""
+    whitening, facts = _whitening(store)
+    return FlatIndex.build(store.embeddings(), store.spec.dim, whitening), facts
+
+
 def renew_search_side(store: Store, writer: StoreWriter) -> None:
     """Build the FAISS files of the store's present rows, and commit them."""
-    writer.set_search(RECIPE, FlatIndex.build(store.embeddings(), store.spec.dim).save)
+    index, facts = build_index(store)
+    writer.set_search(RECIPE, index.save, facts)
+
+
+def _whitening(store: Store) -> tuple[Whitening | None, WhiteningFacts | None]:
+    """Return the last whitening while there are about as many photos, so that similarities stay as they were.
+
+    Otherwise it is learned anew. A last one that cannot be read is learned anew, too: it is derived.
+    """
+    if not store.manifest.is_whitened:
+        return None, None
+    side, directory = store.manifest.search, store.stale_search_directory()
+    if side is not None and directory is not None and (facts := side.whitening) is not None:
+        grown = len(store) / facts.rows
+        if 1 / WHITENING.growth <= grown <= WHITENING.growth:
+            try:
+                return FlatIndex.whitening_in(directory), facts
+            except IndexDamaged as error:
+                log.warning("%s The whitening is learned anew.", error)
+    learned = learn(store.embeddings(), store.spec.dim, len(store), store.blank_rows())
+    if learned is None:
+        return None, None
+    whitening, shrinkage = learned
+    return whitening, WhiteningFacts(len(store), whitening.dim, shrinkage)

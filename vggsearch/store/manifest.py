@@ -28,24 +28,39 @@ class Part(FileHash):
 
 
 @dataclass(frozen=True)
+class WhiteningFacts:
+    """How the whitening of a search side was learned: with how many photos, to how many numbers, how shrunk."""
+
+    rows: int
+    dim: int
+    shrinkage: float
+
+
+@dataclass(frozen=True)
 class SearchSide:
-    """The FAISS files derived from the parts: how they were made, the fingerprint of what from, where they are."""
+    """The FAISS files derived from the parts: how they were made, the fingerprint of what from, where they are.
+
+    `whitening` is None where the embeddings themselves are searched.
+    """
 
     recipe: str
     fingerprint: str
     name: str
     files: tuple[FileHash, ...]
+    whitening: WhiteningFacts | None = None
 
 
 @dataclass(frozen=True)
 class Manifest:
     """The whole state of an index.
 
-    `root` is the photo folder, relative to the index where it can be. `weights_file` is the file a person
+    `is_whitened` says whether its search side is to be whitened, where that helps. `root` is the photo folder,
+    relative to the index where it can be. `weights_file` is the file a person
     named, None where vggsearch finds the weights itself. `next_part` numbers the next part: no name is reused.
     """
 
     embedding: EmbeddingSpec
+    is_whitened: bool = True
     weights_file: str | None = None
     root: str | None = None
     parts: tuple[Part, ...] = ()
@@ -147,6 +162,7 @@ def _read(path: Path) -> str:
 def _from_json(values: dict[str, Any]) -> Manifest:
     return Manifest(
         embedding=spec_from_json(values["embedding"]),
+        is_whitened=bool(values["is_whitened"]),
         weights_file=values["weights_file"],
         root=values["root"],
         parts=tuple(_part(part) for part in values["parts"]),
@@ -163,4 +179,6 @@ def _part(values: dict[str, Any]) -> Part:
 def _search(values: dict[str, Any]) -> SearchSide:
     if Path(values["name"]).name != values["name"]:
         raise ValueError(f"the folder name {values['name']!r} leaves the index")
-    return SearchSide(**{**values, "files": tuple(FileHash(**file) for file in values["files"])})
+    whitening = WhiteningFacts(**values["whitening"]) if values["whitening"] is not None else None
+    files = tuple(FileHash(**file) for file in values["files"])
+    return SearchSide(**{**values, "files": files, "whitening": whitening})

@@ -28,7 +28,15 @@ from vggsearch.store.files import (
     writing_to,
 )
 from vggsearch.store.lock import only_writer
-from vggsearch.store.manifest import Manifest, Part, SearchSide, part_name, read_manifest, write_manifest
+from vggsearch.store.manifest import (
+    Manifest,
+    Part,
+    SearchSide,
+    WhiteningFacts,
+    part_name,
+    read_manifest,
+    write_manifest,
+)
 from vggsearch.store.parts import (
     BLANK,
     SKIPPED,
@@ -77,7 +85,7 @@ class Store:
             for folder in (EMBEDDINGS, SEARCH):
                 (directory / folder).mkdir(parents=True, exist_ok=True)
             flush_directory(directory.parent)
-        manifest = Manifest(spec, str(weights_file.resolve()) if weights_file is not None else None)
+        manifest = Manifest(spec, weights_file=str(weights_file.resolve()) if weights_file is not None else None)
         write_manifest(directory, manifest)
         return cls(directory, manifest)
 
@@ -195,6 +203,11 @@ class Store:
             file.check_size(directory)
         return directory
 
+    def stale_search_directory(self) -> Path | None:
+        """Return where the last search side is, of this state or an earlier one; None where there is none."""
+        side = self.manifest.search
+        return self.directory / SEARCH / side.name if side is not None else None
+
     def leftovers(self) -> list[Path]:
         """Return the files and folders that no state needs: of runs that crashed, and of states that are over."""
         directory, manifest = self.directory, self.manifest
@@ -290,14 +303,19 @@ class StoreWriter:
         if text != self._store.manifest.root:
             self._replace(replace(self._store.manifest, root=text))
 
-    def set_search(self, recipe: str, save: Callable[[Path], None]) -> None:
+    def set_whitened(self, is_whitened: bool) -> None:
+        """Decide whether the search side is to be whitened; another decision leaves it to be made anew."""
+        if is_whitened != self._store.manifest.is_whitened:
+            self._replace(replace(self._store.manifest, is_whitened=is_whitened, search=None))
+
+    def set_search(self, recipe: str, save: Callable[[Path], None], whitening: WhiteningFacts | None) -> None:
         """Let `save` fill a folder with the search side of the present state; remove those of earlier ones."""
         folder = self._store.directory / SEARCH
         numbers = [int(path.name) for path in folder.glob("*") if path.name.isdecimal()]
         name = f"{max(numbers, default=0) + 1:06}"  # never one in use: a reader may have it mapped
         files = write_folder_atomically(folder / name, save)
         manifest = self._store.manifest
-        self._replace(replace(manifest, search=SearchSide(recipe, manifest.fingerprint, name, files)))
+        self._replace(replace(manifest, search=SearchSide(recipe, manifest.fingerprint, name, files, whitening)))
         self._clean()
 
     def compact(self, *, only_if_due: bool = False) -> tuple[int, int]:

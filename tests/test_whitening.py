@@ -1,0 +1,160 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from vggsearch.defaults import WHITENING
+from vggsearch.image_index import ImageIndex
+from vggsearch.index.flat import FlatIndex
+from vggsearch.index.library import faiss
+from vggsearch.index.vectors import unit_rows
+from vggsearch.index.whitening import Whitening, learn
+
+DIM = 48
+NOTHING = np.empty(0, np.int64)
+
+
+def embeddings(rows: int, seed: int = 0) -> NDArray[np.float16]:
+    """Positive and correlated, as features behind a ReLU are."""
+    random = np.random.default_rng(seed)
+    mixed = random.random((rows, DIM)) @ np.random.default_rng(7).random((DIM, DIM)) ** 4
+    return unit_rows(mixed).astype(np.float16)
+
+
+def learned(rows: NDArray[np.float16], without: NDArray[np.int64] = NOTHING) -> tuple[Whitening, float]:
+    found = learn([rows[:30], rows[30:]], rows.shape[1], len(rows), without)
+    assert found is not None
+    return found
+
+
+def test_it_is_the_textbook_whitening_with_its_eigenvalues_shrunk() -> None:
+    stored = embeddings(400)
+    whitening, shrinkage = learned(stored)
+    rows = unit_rows(stored).astype(np.float64)
+    covariance = np.cov(rows.T, bias=True)
+    shrunk = (1 - shrinkage) * covariance + shrinkage * np.trace(covariance) / DIM * np.eye(DIM)
+    truth = (rows - rows.mean(0)) @ np.linalg.inv(shrunk) @ (rows - rows.mean(0)).T
+    norms = np.sqrt(np.diag(truth))
+    found = whitening.apply(stored)
+    np.testing.assert_allclose(found @ found.T, truth / norms / norms[:, None], atol=1e-3)
+    assert shrinkage == WHITENING.least_shrinkage
+
+
+def test_few_photos_are_shrunk_as_their_sampling_error_asks_for() -> None:
+    random = np.random.default_rng(0)
+    noise = unit_rows(random.standard_normal((70, 400))).astype(np.float16)
+    found = learn([noise], 400, 70, NOTHING)
+    assert found is not None
+    whitening, shrinkage = found
+    assert shrinkage > 0.9
+    assert whitening.dim == 69
+
+
+def test_rows_that_are_left_out_teach_nothing() -> None:
+    stored, odd = embeddings(200), np.zeros((20, DIM), np.float16)
+    odd[:, 0] = 1
+    together = np.concatenate([stored[:100], odd, stored[100:]])
+    whitening, _ = learned(together, np.arange(100, 120))
+    np.testing.assert_allclose(whitening.apply(stored), learned(stored)[0].apply(stored), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [embeddings(WHITENING.fewest_rows - 1), np.repeat(embeddings(1), 100, axis=0)],
+    ids=["too few", "all the same"],
+)
+def test_where_it_cannot_help_there_is_none(rows: NDArray[np.float16]) -> None:
+    assert learn([rows], DIM, len(rows), NOTHING) is None
+
+
+def test_vectors_too_long_for_a_covariance_stay_as_they_are() -> None:
+    dim = WHITENING.longest_vector + 1
+    assert learn([np.ones((100, dim), np.float16)], dim, 100, NOTHING) is None
+
+
+def test_a_large_collection_is_sampled_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = embeddings(600)
+    every_third, _ = learned(stored[::3])
+    monkeypatch.setattr("vggsearch.index.whitening.WHITENING", type(WHITENING)(most_rows=200))
+    np.testing.assert_allclose(learned(stored)[0].apply(stored), every_third.apply(stored), atol=1e-4)
+
+
+def test_a_whitened_index_answers_as_numpy_does_and_the_same_when_reopened(tmp_path: Path) -> None:
+    stored = embeddings(300)
+    whitening, _ = learned(stored)
+    built = FlatIndex.build([stored[:100], stored[100:]], DIM, whitening)
+    (tmp_path / "abc").mkdir()
+    built.save(tmp_path / "abc")
+    opened = FlatIndex.open(tmp_path / "abc", 300, DIM)
+    assert opened.whitening is not None
+    for query in unit_rows(embeddings(10, seed=1)):
+        truth = whitening.apply(stored) @ whitening.apply(query[None])[0]
+        found = opened.nearest(query, 10, NOTHING)
+        np.testing.assert_allclose(truth[found], np.sort(truth)[::-1][:10], atol=1e-3)
+        np.testing.assert_allclose(opened.similarities(query, found), truth[found], atol=1e-3)
+        np.testing.assert_array_equal(built.nearest(query, 10, NOTHING), found)
+    assert opened.first_difference([stored]) is None
+    assert opened.first_difference([stored[:200], stored[200:][::-1]]) == 200
+
+
+def test_the_faiss_file_takes_plain_embeddings(tmp_path: Path) -> None:
+    stored = embeddings(300)
+    (tmp_path / "abc").mkdir()
+    FlatIndex.build([stored], DIM, learned(stored)[0]).save(tmp_path / "abc")
+    alone = faiss().read_index(str(tmp_path / "abc" / "index.faiss"))
+    similarities, rows = alone.search(unit_rows(stored[:5]), 1)
+    np.testing.assert_array_equal(rows[:, 0], np.arange(5))
+    np.testing.assert_allclose(similarities[:, 0], 1, atol=1e-3)
+
+
+def many_photos(index: ImageIndex, count: int) -> None:
+    from tests.fakes import save_photo
+
+    assert index.root is not None
+    for seed in range(count):
+        save_photo(index.root / "more" / f"{seed}.jpg", 1000 + seed)
+    index.update()
+
+
+def test_a_small_update_keeps_the_whitening_and_growth_renews_it(index: ImageIndex) -> None:
+    assert index.info().whitening is None  # six photos are too few
+    many_photos(index, 94)
+    first = index.info().whitening
+    assert first is not None
+    assert first.rows == 100
+    assert index.root is not None
+    before = index.query(index.root / "more" / "0.jpg", 3)
+    many_photos(index, 120)
+    assert index.info().whitening == first
+    after = index.query(index.root / "more" / "0.jpg", 3)
+    assert {match for match in before.matches if match in after.matches}
+    many_photos(index, 194)
+    assert index.info().whitening != first
+    assert index.verify().findings == ()
+
+
+def test_it_can_be_left_out_and_taken_in_again(index: ImageIndex) -> None:
+    many_photos(index, 94)
+    assert index.root is not None
+    photo = index.root / "more" / "0.jpg"
+    whitened = index.query(photo, 5)
+    index.update(whiten=False)
+    assert index.info().whitening is None
+    assert index.query(photo, 5) != whitened
+    assert index.query(photo, 1).matches[0].similarity == 1.0
+    index.update()
+    assert index.info().whitening is None
+    index.update(whiten=True)
+    assert index.query(photo, 5) == whitened
+
+
+def test_without_its_search_side_an_index_still_answers_the_same(index: ImageIndex) -> None:
+    many_photos(index, 94)
+    assert index.root is not None
+    photo = index.root / "more" / "0.jpg"
+    expected = index.query(photo, 5)
+    for file in (index.directory / "search").rglob("*.npy"):
+        file.unlink()
+    with ImageIndex.open(index.directory, engine=index.engine) as reopened:
+        assert reopened.query(photo, 5) == expected
