@@ -75,9 +75,17 @@ class SearchDefaults:
     count: int = 10
 
 
+@dataclass(frozen=True)
+class MeasureDefaults:
+    """How quality is measured."""
+
+    resamples: int = 200  # of the queries; the ends of a 95 % interval then rest on five of them each
+
+
 COMPACT = CompactDefaults()
 EMBEDDING = EmbeddingDefaults()
 EXTRACT = ExtractDefaults()
 IMAGE = ImageDefaults()
 DECODER = DecoderDefaults()
+MEASURE = MeasureDefaults()
 SEARCH = SearchDefaults()
