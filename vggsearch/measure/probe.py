@@ -36,7 +36,7 @@ def linear_probe(embeddings: NDArray[np.float32], labels: Sequence[str]) -> Prob
 
     `embeddings` are unit vectors, float32 (n, dim); `labels` are n. Each of three random splits, always the same,
     trains on 30 photos of a class and tests on up to 50 others; the recall of each class counts the same
-    (Simonyan & Zisserman, ICLR 2015, section B). A class of 30 or fewer, which Caltech-101 has not, trains on
+    (Simonyan & Zisserman, ICLR 2015, appendix B). A class of 30 or fewer, which Caltech-101 has not, trains on
     two thirds. Raises TruthError where fewer than two classes have two photos, and InstallationError without
     scikit-learn.
     """
