@@ -101,6 +101,5 @@ def _classifier() -> "LinearSVC":
         raise InstallationError(
             f"The linear probe needs scikit-learn ({error}). Install it: pip install 'vggsearch[eval]'"
         ) from error
-    # balanced: where classes are of several sizes, each is to count the same in training as it does in testing;
-    # the primal problem, since liblinear's Newton steps on it end, and do not draw random numbers
-    return LinearSVC(C=MEASURE.svm_c, class_weight="balanced", dual=False)
+    # the primal problem: liblinear's Newton steps on it always end, and draw no random numbers
+    return LinearSVC(C=MEASURE.svm_c, dual=False)
