@@ -70,6 +70,10 @@ class IndexLocked(VggsearchError):
     """Another process is writing to the index."""
 
 
+class TruthError(VggsearchError):
+    """The file that says which photos belong together cannot be read, or has nothing to find."""
+
+
 class InstallationError(VggsearchError):
     """The Python environment itself is wrong, for example two FAISS packages in one."""
 

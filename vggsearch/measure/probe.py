@@ -1,0 +1,105 @@
+"""How well a linear classifier tells classes apart by their embeddings: the Caltech-101 protocol."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggsearch.defaults import MEASURE
+from vggsearch.errors import InstallationError, TruthError
+
+if TYPE_CHECKING:
+    from sklearn.svm import LinearSVC
+
+
+@dataclass(frozen=True)
+class ProbeReport:
+    """Mean class recall of a linear SVM, 1.0 at best, over some splits, and in each.
+
+    `train` and `test` are photos in each split; `std` is the standard deviation between splits.
+    `single` are the classes of one photo, which cannot be trained and tested: they are left out.
+    """
+
+    classes: int
+    train: int
+    test: int
+    mean_class_recall: float
+    std: float
+    by_split: tuple[float, ...]
+    single: tuple[str, ...]
+
+
+def linear_probe(embeddings: NDArray[np.float32], labels: Sequence[str]) -> ProbeReport:
+    """Train a linear SVM on some photos of each class, and test it on others, by the protocol for Caltech-101.
+
+    `embeddings` are unit vectors, float32 (n, dim); `labels` are n. Each of three random splits, always the same,
+    trains on 30 photos of a class and tests on up to 50 others; the recall of each class counts the same
+    (Simonyan & Zisserman, ICLR 2015, appendix B). A class of 30 or fewer, which Caltech-101 has not, trains on
+    two thirds. Raises TruthError where fewer than two classes have two photos, and InstallationError without
+    scikit-learn.
+    """
+    rows_of = _rows_by_class(labels)
+    usable = {label: rows for label, rows in rows_of.items() if len(rows) > 1}
+    if len(usable) < 2:
+        raise TruthError(
+            f"The linear probe tells classes apart, and {len(usable)} of {len(rows_of):,} labels have two photos "
+            f"or more. Label at least two photos each of two classes."
+        )
+    recalls = []
+    for seed in range(MEASURE.splits):
+        train, test = _split(usable, np.random.default_rng(seed))
+        recalls.append(_class_recall(embeddings, np.asarray(labels), train, test))
+    return ProbeReport(
+        classes=len(usable),
+        train=len(train),
+        test=len(test),
+        mean_class_recall=float(np.mean(recalls)),
+        std=float(np.std(recalls)),
+        by_split=tuple(recalls),
+        single=tuple(label for label in rows_of if label not in usable),
+    )
+
+
+def _rows_by_class(labels: Sequence[str]) -> dict[str, NDArray[np.int64]]:
+    rows: dict[str, list[int]] = {}
+    for row, label in enumerate(labels):
+        rows.setdefault(label, []).append(row)
+    return {label: np.array(rows[label], np.int64) for label in sorted(rows)}
+
+
+def _split(
+    rows_of: dict[str, NDArray[np.int64]], random: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows to train on and those to test on, none of them both."""
+    train, test = [], []
+    for rows in rows_of.values():
+        mixed = random.permutation(rows)
+        count = MEASURE.train_photos if len(rows) > MEASURE.train_photos else max(1, len(rows) * 2 // 3)
+        train.append(mixed[:count])
+        test.append(mixed[count : count + MEASURE.test_photos])
+    return np.concatenate(train), np.concatenate(test)
+
+
+def _class_recall(
+    embeddings: NDArray[np.float32],
+    labels: NDArray[np.str_],
+    train: NDArray[np.int64],
+    test: NDArray[np.int64],
+) -> float:
+    """Return the mean over classes of the share of their photos in `test` that are told right."""
+    told = _classifier().fit(embeddings[train], labels[train]).predict(embeddings[test])
+    truth = labels[test]
+    return float(np.mean([(told[truth == label] == label).mean() for label in np.unique(truth)]))
+
+
+def _classifier() -> "LinearSVC":
+    try:
+        from sklearn.svm import LinearSVC
+    except ImportError as error:
+        raise InstallationError(
+            f"The linear probe needs scikit-learn ({error}). Install it: pip install 'vggsearch[eval]'"
+        ) from error
+    # the primal problem: liblinear's Newton steps on it always end, and draw no random numbers
+    return LinearSVC(C=MEASURE.svm_c, dual=False)
