@@ -88,7 +88,7 @@ class ImageIndex:
         self._engine_options = engine_options or EngineOptions()
         self._root = root
         self._searcher: Searcher | None = None
-        self._searched = ""
+        self._searched: tuple[str, bool] | None = None  # of which state the searcher is
 
     @classmethod
     def create(
@@ -355,10 +355,14 @@ class ImageIndex:
     def _fresh_searcher(self) -> Searcher:
         """Return the search over the last committed state."""
         self._store.refresh()
-        if self._searcher is None or self._searched != self._store.manifest.fingerprint:
+        if self._searcher is None or self._searched != self._state:
             self._searcher = self._store.read_whole(self._read_searcher)
-            self._searched = self._store.manifest.fingerprint
+            self._searched = self._state
         return self._searcher
+
+    @property
+    def _state(self) -> tuple[str, bool]:
+        return self._store.manifest.fingerprint, self._store.manifest.is_whitened
 
     def _read_searcher(self) -> Searcher:
         """Return the search over one state; without a search side that belongs to it, from the parts."""

@@ -146,11 +146,10 @@ def _is_near(some: NDArray[np.floating[Any]], others: NDArray[np.floating[Any]])
 
 
 def _with_whitening(flat: Any, whitening: Whitening | None) -> Any:
+    """Return the FAISS index that whitens first; it keeps what it is made of alive."""
     if whitening is None:
         return flat
     index = faiss().IndexPreTransform(flat)
-    index.own_fields = True
-    flat.this.disown()
     for transform in reversed(whitening.chain()):
         index.prepend_transform(transform)
     return index
