@@ -75,7 +75,7 @@ def check(folder: Path) -> str:
 
 def open_for_a_query(folder: Path) -> str:
     with ImageIndex.open(folder) as index:
-        return f"{len(index._fresh_searcher().paths):,} photos"
+        return f"{len(index.searcher().paths):,} photos"
 
 
 def measured(step: Callable[[Path], str], folder: Path) -> None:

@@ -92,6 +92,11 @@ class SearchDefaults:
 class MeasureDefaults:
     """How quality is measured."""
 
+    sample: int = 100  # photos that copies are made of
+    copy_pixels: int = 1024  # a side, at least, of the picture that copies are made of
+    most_answers: int = 1000  # to a copy that are counted; what comes later counts as not found
+    same: float = 1e-4  # under 1: the similarity of a photo and its exact copies
+    block_queries: int = 64  # that are compared with all photos at once
     resamples: int = 200  # of the queries; the ends of a 95 % interval then rest on five of them each
     train_photos: int = 30  # of a class for the linear probe, as is usual for Caltech-101
     test_photos: int = 50  # of a class, at most; so too

@@ -4,7 +4,7 @@ import io
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -18,13 +18,14 @@ from vggsearch.errors import ImageError, IndexDamaged, OptionError, PhotosError
 from vggsearch.images import decode, decoder_errors, upright_rgb
 from vggsearch.index.flat import FlatIndex
 from vggsearch.index.vectors import unit_rows
+from vggsearch.index.whitening import WhiteningOptions
 from vggsearch.model.engine import Engine, EngineOptions, load_engine
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.weights import WeightsFile, find_again
 from vggsearch.photos import Skipped, check_folder, walk
 from vggsearch.places import MANIFEST, directory_for
 from vggsearch.preprocess import is_blank, square
-from vggsearch.search import Match, Searcher, build_index, open_index, renew_search_side
+from vggsearch.search import Match, Searcher, build_index, open_index, renew_search_side, searcher_with
 from vggsearch.store.known import KnownContent
 from vggsearch.store.manifest import WhiteningFacts
 from vggsearch.store.store import Store
@@ -305,7 +306,7 @@ class ImageIndex:
         if count < 1:
             raise OptionError(f"The count of photos to show must be at least 1, not {count}.")
         pixels, own_path = self._pixels(image), self._own_path(image)
-        searcher = self._fresh_searcher()
+        searcher = self.searcher()
         if is_blank(pixels):
             log.warning("%s is blank: there is nothing in it to compare.", _name(image))
             return QueryResult(_name(image), searcher.itself(own_path))
@@ -321,6 +322,20 @@ class ImageIndex:
                 yield self.query(image, count, min_similarity)
             except ImageError as error:
                 yield Skipped(_name(image), error.reason, error.kind)
+
+    def embeddings(self) -> NDArray[np.float32]:
+        """Return the embeddings of all photos as they are stored, not whitened: float32 (n, dim), unit rows."""
+        blocks = self._store.read_whole(lambda: list(self._store.embeddings()))
+        return unit_rows(np.concatenate([np.empty((0, self.spec.dim), np.float16), *blocks]))
+
+    def embed_many(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
+        """Return the embeddings of some pictures, float32 (n, dim), unit length. Raises ImageError."""
+        if not images:
+            return np.empty((0, self.spec.dim), np.float32)
+        squares = np.stack([self._pixels(image) for image in images])
+        at_once = self.engine.batch_size
+        batches = np.split(squares, range(at_once, len(squares), at_once))
+        return unit_rows(np.concatenate(list(self.engine.embed_stream(batches))))
 
     def embed(self, image: ImageLike) -> NDArray[np.float32]:
         """Return the embedding of one picture, float32 (dim,), unit length. Raises ImageError."""
@@ -352,8 +367,14 @@ class ImageIndex:
             log.warning("%s The embeddings themselves are searched; vggsearch index renews it.", error)
             return None
 
-    def _fresh_searcher(self) -> Searcher:
-        """Return the search over the last committed state."""
+    def searcher(self, whitening: WhiteningOptions | None = None) -> Searcher:
+        """Return the search over the last committed state: rows, paths, and all similarities at once.
+
+        With `whitening` it is one made in memory, with a whitening learned anew as those options say.
+        """
+        if whitening is not None:
+            self._store.refresh()
+            return self._store.read_whole(lambda: searcher_with(self._store, whitening))
         self._store.refresh()
         if self._searcher is None or self._searched != self._state:
             self._searcher = self._store.read_whole(self._read_searcher)

@@ -13,6 +13,14 @@ def directory_for(photos: Path) -> Path:
     return INDEXES / (photos.resolve().name or "root")
 
 
+def index_of(photos: Path) -> Path:
+    """Return where the index of a photo folder is by default. Raises IndexMissing where there is none yet."""
+    directory = directory_for(photos)
+    if not (directory / MANIFEST).exists():
+        raise IndexMissing(f"{photos} has no index yet, {directory} is none. Make it: vggsearch index {photos}")
+    return directory
+
+
 def only_index() -> Path:
     """Return the one index under indexes/. Raises IndexMissing where there is none, or more than one."""
     found = sorted(path.parent for path in INDEXES.glob(f"*/{MANIFEST}"))

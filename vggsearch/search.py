@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from vggsearch.defaults import WHITENING
 from vggsearch.errors import IndexDamaged
-from vggsearch.index.flat import RECIPE, FlatIndex
-from vggsearch.index.whitening import Whitening, learn
+from vggsearch.index.flat import RECIPE, STEP, FlatIndex
+from vggsearch.index.whitening import Whitening, WhiteningOptions, learn
 from vggsearch.store.manifest import WhiteningFacts
 from vggsearch.store.store import Store, StoreWriter
 
@@ -61,9 +61,33 @@ class Searcher:
         floor = -1.0 if min_similarity is None else min_similarity
         return tuple(match for match in matches[:count] if match.similarity >= floor)
 
+    def similarities(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the similarity of some embeddings (m, dim) with every photo: float32 (m, n), by row."""
+        found = np.empty((len(queries), len(self.paths)), np.float32)
+        vectors = self.index.searched(queries)
+        for start in range(0, len(self.paths), STEP):
+            rows = slice(start, start + STEP)
+            found[:, rows] = vectors @ self.index.unit_vectors(rows).T
+        return np.minimum(found, 1.0)
+
+    def similarities_of_row(self, row: int) -> NDArray[np.float32]:
+        """Return the similarity of one photo with every photo: float32 (n,), by row."""
+        vector = self.index.unit_vectors(np.array([row]))[0]
+        blocks = (self.index.unit_vectors(slice(at, at + STEP)) @ vector for at in range(0, len(self.paths), STEP))
+        similarities: NDArray[np.float32] = np.minimum(np.concatenate(list(blocks)), 1.0)
+        return similarities
+
     def itself(self, own_path: str | None) -> tuple[Match, ...]:
         """Return the photo that a blank query was made from, if it is one of these."""
         return (Match(own_path, 1.0),) if own_path is not None and own_path in self.paths else ()
+
+
+def searcher_with(store: Store, options: WhiteningOptions) -> Searcher:
+    """Return the search over the store's present state, in memory, with a whitening learned as the options say."""
+    blank = store.blank_rows()
+    learned = learn(store.embeddings(), store.spec.dim, len(store), blank, options)
+    index = FlatIndex.build(store.embeddings(), store.spec.dim, learned[0] if learned is not None else None)
+    return Searcher(store.paths(), index, blank)
 
 
 def open_index(store: Store) -> FlatIndex | None:

@@ -98,6 +98,20 @@ def bytes_bar(title: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
+def counting_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how many photos of how many are done, and the time left, where stderr is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
+        row = bars.add_task(title, total=None)
+        yield lambda done, total: bars.update(row, completed=done, total=total)
+
+
+@contextmanager
 def progress_bar(title: str) -> Iterator[Callable[["Progress"], None]]:
     """Show what runs and on which device, then progress with rate and time left where stderr is a terminal."""
     from rich.console import Console

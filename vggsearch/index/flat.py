@@ -109,21 +109,22 @@ class FlatIndex:
         if len(without):
             selected = faiss().IDSelectorNot(faiss().IDSelectorBatch(without))
             parameters = faiss().SearchParameters(sel=selected)
-        _, rows = self._flat.search(self._searched(query)[None], count, params=parameters)
+        _, rows = self._flat.search(self.searched(query[None]), count, params=parameters)
         nearest: NDArray[np.int64] = rows[0]
         return nearest
 
     def similarities(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the exact cosine of one unit embedding, float32 (dim,), with each of the rows."""
-        exact: NDArray[np.float32] = self.unit_vectors(rows) @ self._searched(query)
+        exact: NDArray[np.float32] = self.unit_vectors(rows) @ self.searched(query[None])[0]
         return exact
 
     def unit_vectors(self, rows: NDArray[np.int64] | slice) -> NDArray[np.float32]:
         """Return the vectors of some rows, float32, of unit length: their products are similarities."""
         return unit_rows(self._vectors[rows])
 
-    def _searched(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
-        return query if self._whitening is None else self._whitening.apply(query[None])[0]
+    def searched(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return embeddings (n, dim) as the vectors of this index: float32, rows of unit length."""
+        return embeddings if self._whitening is None else self._whitening.apply(embeddings)
 
     @property
     def _flat(self) -> Any:

@@ -40,26 +40,39 @@ class Whitening:
         return [linear, faiss().NormalizationTransform(self.dim, 2.0)]
 
 
+@dataclass(frozen=True)
+class WhiteningOptions:
+    """How to whiten: to `dim` numbers, 0 for not at all, with eigenvalues shrunk by at least `shrinkage`, 0..1."""
+
+    dim: int = WHITENING.dim
+    shrinkage: float = WHITENING.least_shrinkage
+
+
 def learn(
-    blocks: Iterable[NDArray[np.float16]], dim: int, rows: int, without: NDArray[np.int64]
+    blocks: Iterable[NDArray[np.float16]],
+    dim: int,
+    rows: int,
+    without: NDArray[np.int64],
+    options: WhiteningOptions | None = None,
 ) -> tuple[Whitening, float] | None:
     """Learn from blocks of embeddings, float16 (some, dim), together `rows`, leaving out the rows in `without`.
 
     PCA-whitening: Jegou & Chum, "Negative evidences and co-occurences in image retrieval", ECCV 2012, section 3.
     The covariance is shrunk towards a multiple of the identity, by what its sampling error asks for (Chen, Wiesel,
     Eldar & Hero, "Shrinkage algorithms for MMSE covariance estimation", 2010, equation 23) and at least by
-    WHITENING.least_shrinkage. Memory is one covariance and one block; of a large collection, photos spread evenly
+    options.shrinkage. Memory is one covariance and one block; of a large collection, photos spread evenly
     over it are used.
 
     Returns the whitening and the shrinkage, 0..1; None where whitening cannot help: for too few photos, for vectors
     too long for a covariance, or where all photos are one.
     """
-    if rows - len(without) < WHITENING.fewest_rows or dim > WHITENING.longest_vector:
+    options = options or WhiteningOptions()
+    if options.dim == 0 or rows - len(without) < WHITENING.fewest_rows or dim > WHITENING.longest_vector:
         return None
     count, mean, covariance = _moments(blocks, dim, max(1, rows // WHITENING.most_rows), without)
-    shrinkage = max(_sampling_shrinkage(covariance, count), WHITENING.least_shrinkage)
+    shrinkage = max(_sampling_shrinkage(covariance, count), options.shrinkage)
     values, vectors = np.linalg.eigh(covariance)
-    kept = min(WHITENING.dim, dim, count - 1)
+    kept = min(options.dim, dim, count - 1)
     values, vectors = values[::-1][:kept], vectors[:, ::-1][:, :kept]
     average = np.trace(covariance) / dim
     if average <= 0:
