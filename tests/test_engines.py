@@ -46,7 +46,7 @@ def test_int8_gives_nearly_the_embeddings_of_fp32_on_real_photos(sample_photos: 
 
 
 @pytest.mark.network
-@pytest.mark.parametrize("layer", ["pool1", "pool3", "pool5", "pool4+pool5"])
+@pytest.mark.parametrize("layer", ["pool1", "pool3", "pool5", "pool4+pool5", "0.5*pool3+pool4+2*pool5"])
 def test_openvino_gives_the_embeddings_of_torch(sample_photos: Path, layer: str) -> None:
     squares = squares_of(sample_photos)[:4]
     reference = embedded(squares, "torch", "fp32", layer)

@@ -14,7 +14,7 @@ from openvino import opset13 as ops
 
 from vggsearch import defaults
 from vggsearch.model.engine import EngineOptions
-from vggsearch.model.layers import CONNECTED_LAYERS, MAP_LAYERS, needed_modules, parts
+from vggsearch.model.layers import CONNECTED_LAYERS, MAP_LAYERS, needed_modules
 from vggsearch.model.on_openvino.operations import OpenVinoOperations
 from vggsearch.model.on_torch.engine import TorchEngine
 from vggsearch.model.on_torch.operations import TorchOperations
@@ -250,6 +250,15 @@ def test_parts_of_a_sum_weigh_the_same_whatever_their_size_and_strength(pooling:
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_part_counts_as_much_as_its_factor_says(pooling: str) -> None:
+    maps = [relu_maps(seed, 3, channels, 6, 6) for seed, channels in ((7, 3), (8, 5), (9, 8))]
+    found = embed_maps(maps, "0.5*pool3+pool4+2*pool5", pooling).numpy()
+    pooled = [np.array([SLOW[pooling](one) for one in each.numpy().astype(np.float64)]) for each in maps]
+    joined = np.hstack([unit(part) * factor for part, factor in zip(pooled, (0.5, 1, 2), strict=True)])
+    np.testing.assert_allclose(found, joined / math.sqrt(0.25 + 1 + 4), atol=2e-6)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
 def test_a_connected_layer_is_taken_as_it_is(pooling: str) -> None:
     vectors = torch.relu(torch.from_numpy(np.random.default_rng(6).normal(size=(3, 50)).astype(np.float32)))
     expected = unit(vectors.numpy().astype(np.float64))
@@ -289,4 +298,4 @@ def assert_dim_is_true(spec: EmbeddingSpec) -> None:
     ],
 )
 def test_dims_of_vgg16_at_224_are_known(layer: str, pooling: str, dim: int) -> None:
-    assert EmbeddingSpec("vgg16", "+".join(parts(layer)), pooling, 224, "squash", "").dim == dim
+    assert EmbeddingSpec("vgg16", layer, pooling, 224, "squash", "").dim == dim

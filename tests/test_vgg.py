@@ -1,10 +1,21 @@
+import re
+
 import pytest
 import torch
 from torch import nn
 from torchvision.models import get_model
 
 from vggsearch.errors import OptionError
-from vggsearch.model.layers import LAYERS, check_size, has_connected, has_maps, needed_modules, parts
+from vggsearch.model.layers import (
+    LAYERS,
+    canonical,
+    check_size,
+    factors,
+    has_connected,
+    has_maps,
+    needed_modules,
+    parts,
+)
 from vggsearch.model.vgg import MODELS, ModuleReport, describe, modules
 
 PUBLISHED_PARAMETERS = {  # num_params in torchvision's documentation of each model
@@ -157,17 +168,44 @@ def test_a_sum_of_layers_is_split_in_its_order() -> None:
     assert parts("fc7 + pool1") == ("fc7", "pool1")
 
 
-@pytest.mark.parametrize("layer", ["conv1_1", "fc8", "", "pool4+", "pool4 pool5", "POOL5"])
+@pytest.mark.parametrize(
+    ("layer", "names", "expected", "text"),
+    [
+        ("0.5*pool3+pool4", ("pool3", "pool4"), (0.5, 1), "0.5*pool3+pool4"),
+        (" 2.50 * pool5 +  1*fc7 ", ("pool5", "fc7"), (2.5, 1), "2.5*pool5+fc7"),
+        ("1e-3*pool5+1e3*pool4", ("pool5", "pool4"), (0.001, 1000), "0.001*pool5+1000*pool4"),
+        ("0.12345678*pool5+pool4", ("pool5", "pool4"), (0.123457, 1), "0.123457*pool5+pool4"),
+        ("3*pool5", ("pool5",), (3,), "pool5"),
+    ],
+)
+def test_a_sum_has_factors_and_one_way_to_be_written(
+    layer: str, names: tuple[str, ...], expected: tuple[float, ...], text: str
+) -> None:
+    assert (parts(layer), factors(layer), canonical(layer)) == (names, expected, text)
+    assert canonical(text) == text
+    assert len(names) == 1 or factors(text) == expected
+
+
+@pytest.mark.parametrize("factor", ["0", "-1", "nan", "inf", "1001", "0.0009", "", "half", "1e400"])
+def test_what_is_no_factor_is_refused_with_the_range(factor: str) -> None:
+    with pytest.raises(OptionError, match=r"from 0\.001 to 1000, not") as refused:
+        parts(f"pool4+{factor}*pool5")
+    assert repr(factor) in str(refused.value)
+    assert f"as in {factor}*pool5" in str(refused.value)
+
+
+@pytest.mark.parametrize("layer", ["conv1_1", "fc8", "", "pool4+", "pool4 pool5", "POOL5", "2*", "2*3*pool4"])
 def test_an_unknown_layer_is_refused_with_the_choices(layer: str) -> None:
     with pytest.raises(OptionError) as refused:
         parts(layer)
-    assert repr(layer.split("+")[-1]) in str(refused.value)
+    assert repr(layer.split("+")[-1].removeprefix("2*")) in str(refused.value)
     assert all(known in str(refused.value) for known in LAYERS)
 
 
 def test_a_layer_named_twice_is_refused_with_the_sum() -> None:
-    with pytest.raises(OptionError, match=r"pool4\+pool5\+pool4 names a layer twice"):
-        parts("pool4+pool5+pool4")
+    for layer in ("pool4+pool5+pool4", "pool4+0.5*pool4"):
+        with pytest.raises(OptionError, match=rf"The sum {re.escape(layer)} names a layer twice"):
+            parts(layer)
 
 
 def test_a_sum_knows_whether_it_has_maps_and_connected_layers() -> None:

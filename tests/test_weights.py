@@ -431,8 +431,8 @@ def test_options_left_out_resolve_to_the_measured_defaults() -> None:
 
 
 def test_options_that_are_asked_for_are_kept() -> None:
-    spec, _ = EmbeddingOptions(layer="pool3 + pool5", pooling="rmac", size=160, resize="pad").resolve()
-    assert spec == EmbeddingSpec("vgg16", "pool3+pool5", "rmac", 160, "pad", PACKAGED_SHA256)
+    spec, _ = EmbeddingOptions(layer="0.50*pool3 + 1*pool5", pooling="rmac", size=160, resize="pad").resolve()
+    assert spec == EmbeddingSpec("vgg16", "0.5*pool3+pool5", "rmac", 160, "pad", PACKAGED_SHA256)
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,8 @@ def embedding_options(*, of_the_index: bool) -> Callable[[Command], Command]:
     at = EMBEDDING
     return combined(
         click.option("--model", type=click.Choice(MODELS), help=told("Which VGG.", at.model)),
-        click.option("--layer", help=told(f"Where it is cut: {', '.join(LAYERS)}, or a sum.", at.layer)),
+        click.option("--layer", help=told(f"Where it is cut: {', '.join(LAYERS)}, or a sum: 0.5*pool4+pool5.",
+                     at.layer)),
         click.option("--pooling", type=click.Choice(POOLINGS), help=told("How a map is pooled.", at.map_pooling)),
         click.option("--size", type=int, help=told("Side of the input in pixels.",
                      f"{at.map_size}; {at.connected_size} for fc6 and fc7")),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from vggsearch.defaults import EMBEDDING, POOLINGS, RESIZES
 from vggsearch.errors import OptionError, SpecMismatch
-from vggsearch.model.layers import CONNECTED_LAYERS, check_size, has_connected, has_maps, parts
+from vggsearch.model.layers import CONNECTED_LAYERS, canonical, check_size, has_connected, has_maps, parts
 from vggsearch.model.vgg import describe, modules
 from vggsearch.model.weights import WeightsFile, find_weights
 
@@ -76,7 +76,7 @@ class EmbeddingOptions:
         size = EMBEDDING.connected_size if has_connected(layer) else EMBEDDING.map_size
         spec = EmbeddingSpec(
             model=model,
-            layer="+".join(parts(layer)),
+            layer=canonical(layer),
             pooling=self.pooling or (EMBEDDING.map_pooling if has_maps(layer) else "flat"),
             size=self.size if self.size is not None else size,
             resize=self.resize or EMBEDDING.resize,
@@ -87,7 +87,7 @@ class EmbeddingOptions:
 
     def check(self, spec: EmbeddingSpec, where: str) -> None:
         """Raise SpecMismatch where anything asked for is not what the index at `where` holds."""
-        layer = "+".join(parts(self.layer)) if self.layer is not None else None
+        layer = canonical(self.layer) if self.layer is not None else None
         wanted = asdict(replace(self, layer=layer, weights=None))
         differing = {
             name: value for name, value in wanted.items() if value not in (None, getattr(spec, name, None))

@@ -47,6 +47,9 @@ class OpenVinoOperations:
     def plus(self, maps: Node, number: float) -> Node:
         return ops.add(maps, numbers(number))
 
+    def times(self, maps: Node, number: float) -> Node:
+        return ops.multiply(maps, numbers(number))
+
     def log(self, maps: Node) -> Node:
         return ops.log(maps)
 

@@ -34,6 +34,9 @@ class TorchOperations:
     def plus(self, maps: Tensor, number: float) -> Tensor:
         return maps + number
 
+    def times(self, maps: Tensor, number: float) -> Tensor:
+        return maps * number
+
     def log(self, maps: Tensor) -> Tensor:
         return maps.log()
 
