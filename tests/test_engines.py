@@ -58,7 +58,7 @@ def test_openvino_gives_the_embeddings_of_torch(sample_photos: Path, layer: str)
 )
 def test_both_engines_agree_on_other_networks_and_on_the_classifier(model: str, layer: str) -> None:
     pooling = "flat" if layer.startswith("fc") else "gem"
-    spec = EmbeddingSpec(model, layer, pooling, 224, "squash", "0" * 64)
+    spec = EmbeddingSpec(model, layer, pooling, (224,), "squash", "0" * 64)
     kernels = random_kernels(model, layer)
     squares = np.random.default_rng(1).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
     found = OpenVinoEngine(spec, kernels, EngineOptions("openvino", "cpu", "fp32")).embed(squares)
@@ -114,7 +114,7 @@ def test_what_does_not_go_together_is_refused(options: EngineOptions, message: s
 
 
 def test_int8_is_refused_for_weights_without_ranges() -> None:
-    spec = EmbeddingSpec("vgg11", "pool1", "spoc", 32, "squash", "0" * 64)
+    spec = EmbeddingSpec("vgg11", "pool1", "spoc", (32,), "squash", "0" * 64)
     kernels = random_kernels("vgg11", "pool1")
     with pytest.raises(OptionError, match="packaged VGG16 weights only"):
         OpenVinoEngine(spec, kernels, EngineOptions("openvino", "cpu", "int8"))

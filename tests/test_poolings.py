@@ -269,7 +269,7 @@ def test_a_connected_layer_is_taken_as_it_is(pooling: str) -> None:
 @pytest.mark.parametrize("size", [32, 64, 100])
 @pytest.mark.parametrize("layer", [*MAP_LAYERS, "pool4+pool5", "pool5+pool1"])
 def test_dim_is_what_comes_out_of_the_network(layer: str, size: int, pooling: str) -> None:
-    assert_dim_is_true(EmbeddingSpec("vgg11", layer, pooling, size, "squash", ""))
+    assert_dim_is_true(EmbeddingSpec("vgg11", layer, pooling, (size,), "squash", ""))
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_dim_is_what_comes_out_of_the_network(layer: str, size: int, pooling: st
     [*((layer, "flat") for layer in CONNECTED_LAYERS), ("pool5+fc7", "spoc"), ("fc6+pool4", "flat")],
 )
 def test_dim_is_what_comes_out_of_the_connected_layers(layer: str, pooling: str) -> None:
-    assert_dim_is_true(EmbeddingSpec("vgg11", layer, pooling, defaults.EMBEDDING.connected_size, "squash", ""))
+    assert_dim_is_true(EmbeddingSpec("vgg11", layer, pooling, (defaults.EMBEDDING.connected_size,), "squash", ""))
 
 
 def assert_dim_is_true(spec: EmbeddingSpec) -> None:
@@ -298,4 +298,4 @@ def assert_dim_is_true(spec: EmbeddingSpec) -> None:
     ],
 )
 def test_dims_of_vgg16_at_224_are_known(layer: str, pooling: str, dim: int) -> None:
-    assert EmbeddingSpec("vgg16", layer, pooling, 224, "squash", "").dim == dim
+    assert EmbeddingSpec("vgg16", layer, pooling, (224,), "squash", "").dim == dim

@@ -1,4 +1,4 @@
-"""The operations of poolings, on torch tensors."""
+"""The operations of poolings and views, on torch tensors."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ SPACE = (2, 3)
 
 
 class TorchOperations:
-    """See poolings.Operations."""
+    """See poolings.Operations and views.ViewOperations."""
 
     def shape(self, maps: Tensor) -> tuple[int, int, int]:
         _, channels, height, width = maps.shape
@@ -51,6 +51,12 @@ class TorchOperations:
 
     def flatten(self, maps: Tensor) -> Tensor:
         return maps.flatten(1)
+
+    def shrink(self, pictures: Tensor, matrix: Tensor) -> Tensor:
+        return (matrix @ pictures @ matrix.T).clamp(0, 255)
+
+    def mirror(self, pictures: Tensor) -> Tensor:
+        return pictures.flip(3)
 
     def join(self, vectors: Sequence[Tensor]) -> Tensor:
         return torch.cat(list(vectors), dim=1)
