@@ -242,7 +242,7 @@ def test_embeddings_are_pooled_parts_each_of_unit_length_joined(pooling: str) ->
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_parts_of_a_sum_weigh_the_same_whatever_their_size_and_strength(pooling: str) -> None:
-    strong, weak, vector = relu_maps(4, 2, 4, 9, 9) * 1000, relu_maps(5, 2, 32, 3, 3), torch.rand(2, 64) / 1000
+    strong, weak, vector = relu_maps(4, 2, 4, 9, 9) * 1000, relu_maps(5, 2, 32, 3, 3), torch.rand(2, 1, 64) / 1000
     found = embed_maps([strong, weak, vector], "pool3+pool5+fc7", pooling).numpy()
     first, second = pool(pooling, strong).shape[1], pool(pooling, weak).shape[1]
     for part in np.split(found, [first, first + second], axis=1):
@@ -259,9 +259,10 @@ def test_a_part_counts_as_much_as_its_factor_says(pooling: str) -> None:
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_a_connected_layer_is_taken_as_it_is(pooling: str) -> None:
-    vectors = torch.relu(torch.from_numpy(np.random.default_rng(6).normal(size=(3, 50)).astype(np.float32)))
-    expected = unit(vectors.numpy().astype(np.float64))
+@pytest.mark.parametrize("windows", [1, 4])
+def test_a_connected_layer_is_the_mean_over_its_windows_as_it_is(pooling: str, windows: int) -> None:
+    vectors = torch.from_numpy(np.random.default_rng(6).normal(size=(3, windows, 50)).astype(np.float32)).relu()
+    expected = unit(vectors.numpy().astype(np.float64).sum(axis=1))
     np.testing.assert_allclose(embed_maps([vectors], "fc7", pooling).numpy(), expected, atol=1e-6)
 
 
@@ -277,7 +278,8 @@ def test_dim_is_what_comes_out_of_the_network(layer: str, size: int, pooling: st
     [*((layer, "flat") for layer in CONNECTED_LAYERS), ("pool5+fc7", "spoc"), ("fc6+pool4", "flat")],
 )
 def test_dim_is_what_comes_out_of_the_connected_layers(layer: str, pooling: str) -> None:
-    assert_dim_is_true(EmbeddingSpec("vgg11", layer, pooling, (defaults.EMBEDDING.connected_size,), "squash", ""))
+    for size in (defaults.EMBEDDING.connected_size, 256):
+        assert_dim_is_true(EmbeddingSpec("vgg11", layer, pooling, (size,), "squash", ""))
 
 
 def assert_dim_is_true(spec: EmbeddingSpec) -> None:

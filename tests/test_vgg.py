@@ -162,6 +162,14 @@ def test_multiply_adds_of_one_convolution_are_known_by_hand() -> None:
     assert found["fc7"].multiply_adds == 4096 * 4096
 
 
+@pytest.mark.parametrize(("size", "windows"), [(224, 1), (255, 1), (256, 2), (288, 3), (1024, 26)])
+def test_connected_layers_see_every_window_of_a_larger_map(size: int, windows: int) -> None:
+    found = reports("vgg16", size)
+    for name, inputs in (("fc6", 512 * 49), ("fc7", 4096)):
+        assert found[name].shape == ((4096,) if windows == 1 else (4096, windows, windows))
+        assert found[name].multiply_adds == inputs * 4096 * windows**2
+
+
 def test_a_sum_of_layers_is_split_in_its_order() -> None:
     assert parts("pool5") == ("pool5",)
     assert parts("pool4+pool5") == ("pool4", "pool5")
@@ -230,18 +238,18 @@ def test_nothing_beyond_the_deepest_layer_of_a_sum_is_needed(layer: str, last: s
     assert (needed[-1].name, len(needed)) == (last, count)
 
 
-@pytest.mark.parametrize(("layer", "size"), [("fc7", 224), ("pool5+fc6", 224), ("pool5", 32), ("pool1", 1024)])
+@pytest.mark.parametrize(("layer", "size"), [("fc7", 224), ("pool5+fc6", 225), ("fc6", 1024), ("pool5", 32)])
 def test_a_size_the_network_takes_passes(layer: str, size: int) -> None:
     check_size(layer, size)
 
 
 @pytest.mark.parametrize("layer", ["fc6", "fc7", "pool5+fc6"])
-@pytest.mark.parametrize("size", [192, 225])
-def test_a_connected_layer_refuses_another_size_with_both_numbers(layer: str, size: int) -> None:
+@pytest.mark.parametrize("size", [32, 192, 223])
+def test_a_connected_layer_refuses_a_smaller_size_with_both_numbers(layer: str, size: int) -> None:
     with pytest.raises(OptionError) as refused:
         check_size(layer, size)
     assert layer in str(refused.value)
-    assert "224 x 224" in str(refused.value)
+    assert "at least 224 x 224" in str(refused.value)
     assert f"not {size}" in str(refused.value)
 
 

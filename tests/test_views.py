@@ -154,6 +154,7 @@ def test_sizes_are_named_in_any_order(size: int | str, sizes: tuple[int, ...]) -
         (EmbeddingOptions(size=""), "There is no size ''"),
         (EmbeddingOptions(size="160+160"), r"named once each, the smallest first, not as '160\+160'"),
         (EmbeddingOptions(size="16+160"), "32 to 1024 pixels, not 16"),
+        (EmbeddingOptions(size="192+224", layer="fc7"), "at least 224 x 224 pixels, not 192"),
         (
             EmbeddingOptions(size="160+224", pooling="flat"),
             r"160\+224 differ in their cells.*Choose another --pooling",

@@ -58,7 +58,7 @@ def _term(text: str) -> tuple[str, float]:
 
 
 def has_connected(layer: str) -> bool:
-    """Say whether fc6 or fc7 is in the sum, which fixes the input size and needs the classifier's weights."""
+    """Say whether fc6 or fc7 is in the sum, which bounds the input size and needs the classifier's weights."""
     return any(part in CONNECTED_LAYERS for part in parts(layer))
 
 
@@ -77,11 +77,11 @@ def needed_modules(model: str, layer: str) -> tuple[Module, ...]:
 
 def check_size(layer: str, size: int) -> None:
     """Raise OptionError where the network cannot take a square of `size` pixels for this layer."""
-    if has_connected(layer) and size != EMBEDDING.connected_size:
-        fixed = EMBEDDING.connected_size
+    least = EMBEDDING.connected_size
+    if has_connected(layer) and size < least:
         raise OptionError(
-            f"{layer} takes pictures of {fixed} x {fixed} pixels, not {size}: its weights were trained on the "
-            f"7 x 7 map that {fixed} gives. Leave --size out, or choose a pool layer."
+            f"{layer} takes pictures of at least {least} x {least} pixels, not {size}: its weights were trained on "
+            f"the 7 x 7 map that {least} gives. Leave --size out, or choose a pool layer."
         )
     if not EMBEDDING.smallest_size <= size <= EMBEDDING.largest_size:
         low, high = EMBEDDING.smallest_size, EMBEDDING.largest_size

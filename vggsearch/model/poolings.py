@@ -56,6 +56,9 @@ class Operations(Protocol):
     def unit(self, maps: Maps) -> Maps:
         """Scale along the channels to unit length; zero stays zero."""
 
+    def mean_windows(self, vectors: Maps) -> Maps:
+        """Mean over windows: (n, windows, numbers) to (n, numbers)."""
+
     def flatten(self, maps: Maps) -> Maps:
         """Return (n, numbers), in (channel, row, column) order."""
 
@@ -160,12 +163,12 @@ POOLINGS: dict[str, Callable[[Maps, Operations], Maps]] = {
 def embedding(outputs: Sequence[Maps], layer: str, pooling: str, on: Operations) -> Maps:
     """Pool the output of each layer of the sum, L2-normalise it, times its factor, join them, normalise again.
 
-    `outputs` are maps, or the (n, 4096) of fc6 and fc7, which are taken as they are. Returns (n, dim), rows of
-    unit length.
+    `outputs` are maps, or the (n, windows, 4096) of fc6 and fc7, whose mean over the windows is taken as it is.
+    Returns (n, dim), rows of unit length.
     """
     pool = POOLINGS[pooling]
     vectors = [
-        output if part in CONNECTED_LAYERS else on.flatten(pool(output, on))
+        on.mean_windows(output) if part in CONNECTED_LAYERS else on.flatten(pool(output, on))
         for part, output in zip(parts(layer), outputs, strict=True)
     ]
     weighed = [

@@ -63,6 +63,9 @@ class OpenVinoOperations:
     def unit(self, maps: Node) -> Node:
         return ops.normalize_l2(maps, integers(CHANNELS), TINY, "max")
 
+    def mean_windows(self, vectors: Node) -> Node:
+        return ops.reduce_mean(vectors, integers([1]))
+
     def flatten(self, maps: Node) -> Node:
         return ops.reshape(maps, integers([0, -1]), special_zero=True)
 

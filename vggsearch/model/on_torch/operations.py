@@ -49,6 +49,9 @@ class TorchOperations:
     def unit(self, maps: Tensor) -> Tensor:
         return normalize(maps, dim=1)
 
+    def mean_windows(self, vectors: Tensor) -> Tensor:
+        return vectors.mean(1)
+
     def flatten(self, maps: Tensor) -> Tensor:
         return maps.flatten(1)
 
