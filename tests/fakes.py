@@ -19,7 +19,7 @@ FAKE_SPEC = EmbeddingSpec(
     model=EMBEDDING.model,
     layer=EMBEDDING.layer,
     pooling=EMBEDDING.map_pooling,
-    size=EMBEDDING.map_size,
+    sizes=(EMBEDDING.map_size,),
     resize=EMBEDDING.resize,
     weights_sha256="0" * 64,
 )

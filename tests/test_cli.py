@@ -133,6 +133,25 @@ def test_info_shows_what_the_index_is(indexed: Path) -> None:
     assert (facts["photos"], facts["spec"]["layer"], facts["directory"]) == (6, "pool4+pool5", "indexes/photos")
 
 
+def test_an_index_of_several_sizes_and_mirror_images_says_so_and_is_asked_in_its_own_way(photos: Path) -> None:
+    options = ("--layer", "0.5*pool1 + pool2", "--size", "48+32", "--mirror")
+    assert run("index", "photos", *options).exit_code == 0
+    shown = run("info").stdout
+    assert "vgg16, cut at 0.5*pool1+pool2, spoc pooling\n" in shown
+    assert "input          32 x 32 and 48 x 48 pixels, squash, and mirrored\n" in shown
+    spec = json.loads(run("info", "--format", "json").stdout)["spec"]
+    assert (spec["sizes"], spec["mirror"]) == ([32, 48], True)
+    assert run("index", "photos").stdout.startswith("0 indexed, 6 unchanged")
+    for same in ([], ["--size", "32+48"], options):
+        assert "  1.000  summer/0.jpg\n" in run("query", "photos/summer/0.jpg", *same).stdout
+    for other, told in (
+        (("--size", "48"), "holds embeddings of size 32+48; you asked for size 48"),
+        (("--no-mirror",), "holds embeddings of mirror on; you asked for mirror off"),
+    ):
+        refused = run("query", "photos/summer/0.jpg", *other)
+        assert (refused.exit_code, told in refused.stderr) == (1, True)
+
+
 def test_info_lists_what_was_skipped_in_every_format(photos: Path, fake_network: FakeEngine) -> None:
     (photos / "bad, really.jpg").write_bytes(b"")
     run("index", "photos")

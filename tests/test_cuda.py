@@ -35,7 +35,7 @@ CPU = torch.device("cpu")
 MB = 1 << 20
 
 
-DEEP = EmbeddingSpec("vgg11", "pool4+pool5", "spoc", 32, "squash", "0" * 64)
+DEEP = EmbeddingSpec("vgg11", "pool4+pool5", "spoc", (32,), "squash", "0" * 64)
 SHALLOW = replace(DEEP, layer="pool1")  # one convolution, for the tests that run it hundreds of times
 
 

@@ -5,18 +5,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tests.fakes import random_kernels
 from vggsearch.errors import OptionError
 from vggsearch.images import decode
 from vggsearch.model import engine as engines
-from vggsearch.model.engine import EngineOptions, choose_engine, load_engine, rate
+from vggsearch.model.engine import Engine, EngineOptions, choose_engine, load_engine, rate
 from vggsearch.model.on_openvino.engine import OpenVinoEngine
 from vggsearch.model.on_openvino.graph import convolution_graph
 from vggsearch.model.on_openvino.ranges import ACTIVATION_RANGES
 from vggsearch.model.on_torch.engine import TorchEngine
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
+from vggsearch.model.weights import Kernel
 from vggsearch.preprocess import square
 
 
@@ -46,7 +49,7 @@ def test_int8_gives_nearly_the_embeddings_of_fp32_on_real_photos(sample_photos: 
 
 
 @pytest.mark.network
-@pytest.mark.parametrize("layer", ["pool1", "pool3", "pool5", "pool4+pool5"])
+@pytest.mark.parametrize("layer", ["pool1", "pool3", "pool5", "pool4+pool5", "0.5*pool3+pool4+2*pool5"])
 def test_openvino_gives_the_embeddings_of_torch(sample_photos: Path, layer: str) -> None:
     squares = squares_of(sample_photos)[:4]
     reference = embedded(squares, "torch", "fp32", layer)
@@ -58,12 +61,86 @@ def test_openvino_gives_the_embeddings_of_torch(sample_photos: Path, layer: str)
 )
 def test_both_engines_agree_on_other_networks_and_on_the_classifier(model: str, layer: str) -> None:
     pooling = "flat" if layer.startswith("fc") else "gem"
-    spec = EmbeddingSpec(model, layer, pooling, 224, "squash", "0" * 64)
+    spec = EmbeddingSpec(model, layer, pooling, (224,), "squash", "0" * 64)
     kernels = random_kernels(model, layer)
     squares = np.random.default_rng(1).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
     found = OpenVinoEngine(spec, kernels, EngineOptions("openvino", "cpu", "fp32")).embed(squares)
     reference = TorchEngine(spec, kernels, EngineOptions("torch", "cpu", "fp32")).embed(squares)
     assert found.shape == (2, spec.dim)
+    np.testing.assert_allclose(found, reference, atol=1e-5 * float(reference.max()))
+
+
+@pytest.fixture(scope="module")
+def classifier() -> dict[str, Kernel]:
+    return random_kernels("vgg11", "pool5+fc7")
+
+
+def at_fp32(
+    layer: str, size: int, kernels: dict[str, Kernel], engine: type[TorchEngine | OpenVinoEngine]
+) -> Engine:
+    pooling = "flat" if layer.startswith("fc") else "spoc"
+    spec = EmbeddingSpec("vgg11", layer, pooling, (size,), "squash", "0" * 64)
+    return engine(spec, kernels, EngineOptions(engine.name, "cpu", "fp32"))
+
+
+def pool5(size: int, kernels: dict[str, Kernel], pixels: NDArray[np.uint8]) -> Tensor:
+    engine = at_fp32("pool5", size, kernels, TorchEngine)
+    assert isinstance(engine, TorchEngine)
+    (maps,) = engine.network(engine.normalised(pixels))
+    found: Tensor = maps
+    return found
+
+
+def connected(name: str, kernels: dict[str, Kernel]) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(kernels[name].weight), torch.from_numpy(kernels[name].bias)
+
+
+def noise(count: int, size: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(size).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("engine", [TorchEngine, OpenVinoEngine])
+@pytest.mark.parametrize(("layer", "size", "count"), [("fc7", 224, 1), ("fc6", 256, 4), ("fc7", 290, 9)])
+def test_connected_layers_are_the_mean_over_sliding_windows(
+    layer: str, size: int, count: int, engine: type[TorchEngine | OpenVinoEngine], classifier: dict[str, Kernel]
+) -> None:
+    pixels = noise(2, size)
+    maps = pool5(size, classifier, pixels)
+    windows = []
+    for top in range(maps.shape[2] - 6):
+        for left in range(maps.shape[3] - 6):
+            x = maps[:, :, top : top + 7, left : left + 7].flatten(1)
+            for name in ("fc6", "fc7")[: 1 + (layer == "fc7")]:
+                weight, bias = connected(name, classifier)
+                x = (x @ weight.T + bias).relu()
+            windows.append(x)
+    assert len(windows) == count
+    assert count == 1 or float((windows[0] - windows[-1]).abs().mean()) > 0.01, "the same window again and again"
+    expected = torch.nn.functional.normalize(torch.stack(windows).mean(0)).numpy()
+    found = at_fp32(layer, size, classifier, engine).embed(pixels)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * float(expected.max()))
+
+
+@torch.inference_mode()
+def test_connected_layers_are_the_convolutions_of_the_vgg_paper(classifier: dict[str, Kernel]) -> None:
+    """Section 3.2: fc6 as a 7 x 7 convolution, fc7 as a 1 x 1 one, and the mean over the map that they give."""
+    pixels = noise(1, 288)
+    x = pool5(288, classifier, pixels)
+    for name, side in (("fc6", 7), ("fc7", 1)):
+        weight, bias = connected(name, classifier)
+        x = torch.nn.functional.conv2d(x, weight.view(4096, -1, side, side), bias).relu()
+    assert x.shape == (1, 4096, 3, 3)
+    expected = torch.nn.functional.normalize(x.mean((2, 3))).numpy()
+    found = at_fp32("fc7", 288, classifier, TorchEngine).embed(pixels)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * float(expected.max()))
+
+
+def test_both_engines_agree_on_a_classifier_at_several_sizes_and_mirrored(classifier: dict[str, Kernel]) -> None:
+    spec = EmbeddingSpec("vgg11", "pool5+0.5*fc7", "gem", (224, 256), "squash", "0" * 64, mirror=True)
+    found = OpenVinoEngine(spec, classifier, EngineOptions("openvino", "cpu", "fp32")).embed(noise(1, 256))
+    reference = TorchEngine(spec, classifier, EngineOptions("torch", "cpu", "fp32")).embed(noise(1, 256))
+    assert found.shape == (1, 512 + 4096)
     np.testing.assert_allclose(found, reference, atol=1e-5 * float(reference.max()))
 
 
@@ -114,7 +191,7 @@ def test_what_does_not_go_together_is_refused(options: EngineOptions, message: s
 
 
 def test_int8_is_refused_for_weights_without_ranges() -> None:
-    spec = EmbeddingSpec("vgg11", "pool1", "spoc", 32, "squash", "0" * 64)
+    spec = EmbeddingSpec("vgg11", "pool1", "spoc", (32,), "squash", "0" * 64)
     kernels = random_kernels("vgg11", "pool1")
     with pytest.raises(OptionError, match="packaged VGG16 weights only"):
         OpenVinoEngine(spec, kernels, EngineOptions("openvino", "cpu", "int8"))

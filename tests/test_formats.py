@@ -91,6 +91,22 @@ def test_a_newer_format_is_refused_with_advice_and_not_touched(golden: Path) -> 
     assert {**snapshot(golden), "writer.lock": b""} == {**before, "writer.lock": b""}
 
 
+def test_old_embeddings_are_of_one_size_and_not_mirrored(golden: Path) -> None:
+    assert read_manifest(golden).embedding == SMALL_SPEC
+    assert (SMALL_SPEC.sizes, SMALL_SPEC.mirror) == ((32,), False)
+
+
+@pytest.mark.parametrize("format", FORMATS[1:])  # a part of format 1 does not say what made it
+def test_a_lost_manifest_is_rebuilt_from_the_parts_of_any_format(format: int, tmp_path: Path) -> None:
+    shutil.copytree(DATA / f"format-{format}", tmp_path / "x")
+    (tmp_path / "x" / "manifest.json").unlink()
+    assert verify(tmp_path / "x", repair=True).is_repaired
+    assert verify(tmp_path / "x").findings == ()
+    manifest = read_manifest(tmp_path / "x")
+    assert (manifest.embedding, manifest.format) == (SMALL_SPEC, FORMAT)
+    assert len(manifest.parts) == 2
+
+
 @pytest.mark.parametrize("format", [0, -1, None, "2", 1.5])
 def test_no_format_at_all_is_damage(golden: Path, format: object) -> None:
     manifest = golden / "manifest.json"

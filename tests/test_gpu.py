@@ -58,7 +58,7 @@ REPEATED_CHROMA = 1.5  # levels more, in the mean, where the decoder does not sm
 
 
 def spec_of(layer: str, size: int = 32, pooling: str = "spoc") -> EmbeddingSpec:
-    return EmbeddingSpec("vgg11", layer, pooling, size, "squash", "0" * 64)
+    return EmbeddingSpec("vgg11", layer, pooling, (size,), "squash", "0" * 64)
 
 
 SHALLOW = spec_of("pool1")  # one convolution, for the tests that run it hundreds of times

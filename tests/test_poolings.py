@@ -14,7 +14,7 @@ from openvino import opset13 as ops
 
 from vggsearch import defaults
 from vggsearch.model.engine import EngineOptions
-from vggsearch.model.layers import CONNECTED_LAYERS, MAP_LAYERS, needed_modules, parts
+from vggsearch.model.layers import CONNECTED_LAYERS, MAP_LAYERS, needed_modules
 from vggsearch.model.on_openvino.operations import OpenVinoOperations
 from vggsearch.model.on_torch.engine import TorchEngine
 from vggsearch.model.on_torch.operations import TorchOperations
@@ -242,7 +242,7 @@ def test_embeddings_are_pooled_parts_each_of_unit_length_joined(pooling: str) ->
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_parts_of_a_sum_weigh_the_same_whatever_their_size_and_strength(pooling: str) -> None:
-    strong, weak, vector = relu_maps(4, 2, 4, 9, 9) * 1000, relu_maps(5, 2, 32, 3, 3), torch.rand(2, 64) / 1000
+    strong, weak, vector = relu_maps(4, 2, 4, 9, 9) * 1000, relu_maps(5, 2, 32, 3, 3), torch.rand(2, 1, 64) / 1000
     found = embed_maps([strong, weak, vector], "pool3+pool5+fc7", pooling).numpy()
     first, second = pool(pooling, strong).shape[1], pool(pooling, weak).shape[1]
     for part in np.split(found, [first, first + second], axis=1):
@@ -250,9 +250,19 @@ def test_parts_of_a_sum_weigh_the_same_whatever_their_size_and_strength(pooling:
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_a_connected_layer_is_taken_as_it_is(pooling: str) -> None:
-    vectors = torch.relu(torch.from_numpy(np.random.default_rng(6).normal(size=(3, 50)).astype(np.float32)))
-    expected = unit(vectors.numpy().astype(np.float64))
+def test_a_part_counts_as_much_as_its_factor_says(pooling: str) -> None:
+    maps = [relu_maps(seed, 3, channels, 6, 6) for seed, channels in ((7, 3), (8, 5), (9, 8))]
+    found = embed_maps(maps, "0.5*pool3+pool4+2*pool5", pooling).numpy()
+    pooled = [np.array([SLOW[pooling](one) for one in each.numpy().astype(np.float64)]) for each in maps]
+    joined = np.hstack([unit(part) * factor for part, factor in zip(pooled, (0.5, 1, 2), strict=True)])
+    np.testing.assert_allclose(found, joined / math.sqrt(0.25 + 1 + 4), atol=2e-6)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("windows", [1, 4])
+def test_a_connected_layer_is_the_mean_over_its_windows_as_it_is(pooling: str, windows: int) -> None:
+    vectors = torch.from_numpy(np.random.default_rng(6).normal(size=(3, windows, 50)).astype(np.float32)).relu()
+    expected = unit(vectors.numpy().astype(np.float64).sum(axis=1))
     np.testing.assert_allclose(embed_maps([vectors], "fc7", pooling).numpy(), expected, atol=1e-6)
 
 
@@ -260,7 +270,7 @@ def test_a_connected_layer_is_taken_as_it_is(pooling: str) -> None:
 @pytest.mark.parametrize("size", [32, 64, 100])
 @pytest.mark.parametrize("layer", [*MAP_LAYERS, "pool4+pool5", "pool5+pool1"])
 def test_dim_is_what_comes_out_of_the_network(layer: str, size: int, pooling: str) -> None:
-    assert_dim_is_true(EmbeddingSpec("vgg11", layer, pooling, size, "squash", ""))
+    assert_dim_is_true(EmbeddingSpec("vgg11", layer, pooling, (size,), "squash", ""))
 
 
 @pytest.mark.parametrize(
@@ -268,7 +278,8 @@ def test_dim_is_what_comes_out_of_the_network(layer: str, size: int, pooling: st
     [*((layer, "flat") for layer in CONNECTED_LAYERS), ("pool5+fc7", "spoc"), ("fc6+pool4", "flat")],
 )
 def test_dim_is_what_comes_out_of_the_connected_layers(layer: str, pooling: str) -> None:
-    assert_dim_is_true(EmbeddingSpec("vgg11", layer, pooling, defaults.EMBEDDING.connected_size, "squash", ""))
+    for size in (defaults.EMBEDDING.connected_size, 256):
+        assert_dim_is_true(EmbeddingSpec("vgg11", layer, pooling, (size,), "squash", ""))
 
 
 def assert_dim_is_true(spec: EmbeddingSpec) -> None:
@@ -289,4 +300,4 @@ def assert_dim_is_true(spec: EmbeddingSpec) -> None:
     ],
 )
 def test_dims_of_vgg16_at_224_are_known(layer: str, pooling: str, dim: int) -> None:
-    assert EmbeddingSpec("vgg16", "+".join(parts(layer)), pooling, 224, "squash", "").dim == dim
+    assert EmbeddingSpec("vgg16", layer, pooling, (224,), "squash", "").dim == dim

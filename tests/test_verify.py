@@ -212,7 +212,7 @@ def test_a_part_is_held_to_the_manifest(tmp_path: Path, change: Callable[[Part],
 
 def test_a_part_of_another_kind_of_embedding_is_found(tmp_path: Path) -> None:
     made(tmp_path / "x", [photo("a.jpg")])
-    rewritten(tmp_path / "x", lambda old: replace(old, embedding=replace(old.embedding, size=160)))
+    rewritten(tmp_path / "x", lambda old: replace(old, embedding=replace(old.embedding, sizes=(160,))))
     (finding,) = verify(tmp_path / "x").findings
     assert "holds embeddings of vgg16 pool4+pool5 spoc, 192" in finding.problem
     assert "not of vgg16 pool4+pool5 spoc, 160" in finding.problem

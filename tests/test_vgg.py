@@ -1,10 +1,21 @@
+import re
+
 import pytest
 import torch
 from torch import nn
 from torchvision.models import get_model
 
 from vggsearch.errors import OptionError
-from vggsearch.model.layers import LAYERS, check_size, has_connected, has_maps, needed_modules, parts
+from vggsearch.model.layers import (
+    LAYERS,
+    canonical,
+    check_size,
+    factors,
+    has_connected,
+    has_maps,
+    needed_modules,
+    parts,
+)
 from vggsearch.model.vgg import MODELS, ModuleReport, describe, modules
 
 PUBLISHED_PARAMETERS = {  # num_params in torchvision's documentation of each model
@@ -151,23 +162,58 @@ def test_multiply_adds_of_one_convolution_are_known_by_hand() -> None:
     assert found["fc7"].multiply_adds == 4096 * 4096
 
 
+@pytest.mark.parametrize(("size", "windows"), [(224, 1), (255, 1), (256, 2), (288, 3), (1024, 26)])
+def test_connected_layers_see_every_window_of_a_larger_map(size: int, windows: int) -> None:
+    found = reports("vgg16", size)
+    for name, inputs in (("fc6", 512 * 49), ("fc7", 4096)):
+        assert found[name].shape == ((4096,) if windows == 1 else (4096, windows, windows))
+        assert found[name].multiply_adds == inputs * 4096 * windows**2
+
+
 def test_a_sum_of_layers_is_split_in_its_order() -> None:
     assert parts("pool5") == ("pool5",)
     assert parts("pool4+pool5") == ("pool4", "pool5")
     assert parts("fc7 + pool1") == ("fc7", "pool1")
 
 
-@pytest.mark.parametrize("layer", ["conv1_1", "fc8", "", "pool4+", "pool4 pool5", "POOL5"])
+@pytest.mark.parametrize(
+    ("layer", "names", "expected", "text"),
+    [
+        ("0.5*pool3+pool4", ("pool3", "pool4"), (0.5, 1), "0.5*pool3+pool4"),
+        (" 2.50 * pool5 +  1*fc7 ", ("pool5", "fc7"), (2.5, 1), "2.5*pool5+fc7"),
+        ("1e-3*pool5+1e3*pool4", ("pool5", "pool4"), (0.001, 1000), "0.001*pool5+1000*pool4"),
+        ("0.12345678*pool5+pool4", ("pool5", "pool4"), (0.123457, 1), "0.123457*pool5+pool4"),
+        ("3*pool5", ("pool5",), (3,), "pool5"),
+    ],
+)
+def test_a_sum_has_factors_and_one_way_to_be_written(
+    layer: str, names: tuple[str, ...], expected: tuple[float, ...], text: str
+) -> None:
+    assert (parts(layer), factors(layer), canonical(layer)) == (names, expected, text)
+    assert canonical(text) == text
+    assert len(names) == 1 or factors(text) == expected
+
+
+@pytest.mark.parametrize("factor", ["0", "-1", "nan", "inf", "1001", "0.0009", "", "half", "1e400"])
+def test_what_is_no_factor_is_refused_with_the_range(factor: str) -> None:
+    with pytest.raises(OptionError, match=r"from 0\.001 to 1000, not") as refused:
+        parts(f"pool4+{factor}*pool5")
+    assert repr(factor) in str(refused.value)
+    assert f"as in {factor}*pool5" in str(refused.value)
+
+
+@pytest.mark.parametrize("layer", ["conv1_1", "fc8", "", "pool4+", "pool4 pool5", "POOL5", "2*", "2*3*pool4"])
 def test_an_unknown_layer_is_refused_with_the_choices(layer: str) -> None:
     with pytest.raises(OptionError) as refused:
         parts(layer)
-    assert repr(layer.split("+")[-1]) in str(refused.value)
+    assert repr(layer.split("+")[-1].removeprefix("2*")) in str(refused.value)
     assert all(known in str(refused.value) for known in LAYERS)
 
 
 def test_a_layer_named_twice_is_refused_with_the_sum() -> None:
-    with pytest.raises(OptionError, match=r"pool4\+pool5\+pool4 names a layer twice"):
-        parts("pool4+pool5+pool4")
+    for layer in ("pool4+pool5+pool4", "pool4+0.5*pool4"):
+        with pytest.raises(OptionError, match=rf"The sum {re.escape(layer)} names a layer twice"):
+            parts(layer)
 
 
 def test_a_sum_knows_whether_it_has_maps_and_connected_layers() -> None:
@@ -192,18 +238,18 @@ def test_nothing_beyond_the_deepest_layer_of_a_sum_is_needed(layer: str, last: s
     assert (needed[-1].name, len(needed)) == (last, count)
 
 
-@pytest.mark.parametrize(("layer", "size"), [("fc7", 224), ("pool5+fc6", 224), ("pool5", 32), ("pool1", 1024)])
+@pytest.mark.parametrize(("layer", "size"), [("fc7", 224), ("pool5+fc6", 225), ("fc6", 1024), ("pool5", 32)])
 def test_a_size_the_network_takes_passes(layer: str, size: int) -> None:
     check_size(layer, size)
 
 
 @pytest.mark.parametrize("layer", ["fc6", "fc7", "pool5+fc6"])
-@pytest.mark.parametrize("size", [192, 225])
-def test_a_connected_layer_refuses_another_size_with_both_numbers(layer: str, size: int) -> None:
+@pytest.mark.parametrize("size", [32, 192, 223])
+def test_a_connected_layer_refuses_a_smaller_size_with_both_numbers(layer: str, size: int) -> None:
     with pytest.raises(OptionError) as refused:
         check_size(layer, size)
     assert layer in str(refused.value)
-    assert "224 x 224" in str(refused.value)
+    assert "at least 224 x 224" in str(refused.value)
     assert f"not {size}" in str(refused.value)
 
 

@@ -21,7 +21,7 @@ from vggsearch.model.weights import PACKAGED, Kernel, WeightsFile, find_again, f
 
 PACKAGED_SHA256 = "44a1e7d7bd5ed81479c75aa4a772e74ef8f062b1cc6a15dd59a67860c52a11ec"
 FORMATS = [".pth", ".safetensors"]
-SPEC = EmbeddingSpec("vgg16", "pool4+pool5", "spoc", 192, "squash", PACKAGED_SHA256)
+SPEC = EmbeddingSpec("vgg16", "pool4+pool5", "spoc", (192,), "squash", PACKAGED_SHA256)
 
 
 class Bait:
@@ -431,8 +431,8 @@ def test_options_left_out_resolve_to_the_measured_defaults() -> None:
 
 
 def test_options_that_are_asked_for_are_kept() -> None:
-    spec, _ = EmbeddingOptions(layer="pool3 + pool5", pooling="rmac", size=160, resize="pad").resolve()
-    assert spec == EmbeddingSpec("vgg16", "pool3+pool5", "rmac", 160, "pad", PACKAGED_SHA256)
+    spec, _ = EmbeddingOptions(layer="0.50*pool3 + 1*pool5", pooling="rmac", size=160, resize="pad").resolve()
+    assert spec == EmbeddingSpec("vgg16", "0.5*pool3+pool5", "rmac", (160,), "pad", PACKAGED_SHA256)
 
 
 @pytest.mark.parametrize(
@@ -488,6 +488,7 @@ def test_an_unknown_value_is_refused_with_the_choices(options: EmbeddingOptions,
     [
         EmbeddingOptions(),
         EmbeddingOptions("vgg16", "pool4+pool5", "spoc", 192, "squash"),
+        EmbeddingOptions(layer="1*pool4 + pool5", size="192", mirror=False),
         EmbeddingOptions(weights=Path("elsewhere.pth")),
     ],
 )
@@ -502,6 +503,9 @@ def test_an_index_serves_what_it_holds(options: EmbeddingOptions) -> None:
         (EmbeddingOptions(model="vgg19"), "model vgg19", "model vgg16"),
         (EmbeddingOptions(pooling="gem", size=224), "pooling gem, size 224", "pooling spoc, size 192"),
         (EmbeddingOptions(resize="crop"), "resize crop", "resize squash"),
+        (EmbeddingOptions(size="224+160"), "size 160+224", "size 192"),
+        (EmbeddingOptions(size="192", mirror=True), "mirror on", "mirror off"),
+        (EmbeddingOptions(layer="0.5*pool4+pool5"), "layer 0.5*pool4+pool5", "layer pool4+pool5"),
     ],
 )
 def test_an_index_of_another_kind_is_refused_with_both_sides(
@@ -524,7 +528,12 @@ def test_a_spec_reads_as_messages_name_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", [SPEC, EmbeddingSpec("vgg11_bn", "pool1+fc7", "gem", 224, "pad", "ab" * 32), replace(SPEC, size=32)]
+    "spec",
+    [
+        SPEC,
+        EmbeddingSpec("vgg11_bn", "pool1+fc7", "gem", (224,), "pad", "ab" * 32),
+        replace(SPEC, sizes=(32, 64), mirror=True),
+    ],
 )
 def test_a_spec_survives_json(spec: EmbeddingSpec) -> None:
     assert spec_from_json(asdict(spec)) == spec
@@ -541,10 +550,16 @@ def test_a_spec_that_lacks_a_field_is_refused(name: str) -> None:
     ("change", "error"),
     [
         ({"engine": "torch"}, KeyError),
-        ({"size": "192"}, TypeError),
-        ({"size": 192.0}, TypeError),
-        ({"size": None}, TypeError),
-        ({"size": 5000}, OptionError),
+        ({"size": 192}, KeyError),
+        ({"sizes": 192}, TypeError),
+        ({"sizes": "192"}, TypeError),
+        ({"sizes": [192.0]}, TypeError),
+        ({"sizes": None}, TypeError),
+        ({"sizes": []}, OptionError),
+        ({"sizes": [5000]}, OptionError),
+        ({"sizes": [224, 160]}, OptionError),
+        ({"mirror": 1}, TypeError),
+        ({"mirror": None}, TypeError),
         ({"layer": "conv9"}, OptionError),
         ({"pooling": "median"}, OptionError),
         ({"model": ["vgg16"]}, OptionError),

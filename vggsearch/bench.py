@@ -130,9 +130,10 @@ def compare(
 
 
 def multiply_adds(spec: EmbeddingSpec) -> int:
-    """Return how many multiplications with an addition the network takes for one photo."""
-    needed = needed_modules(spec.model, spec.layer)
-    return sum(report.multiply_adds for report in describe(spec.model, spec.size)[: len(needed)])
+    """Return how many multiplications with an addition the network takes for one photo, all its views together."""
+    needed = len(needed_modules(spec.model, spec.layer))
+    reports = [report for size in spec.sizes for report in describe(spec.model, size)[:needed]]
+    return (2 if spec.mirror else 1) * sum(report.multiply_adds for report in reports)
 
 
 @contextmanager

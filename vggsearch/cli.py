@@ -93,10 +93,13 @@ def embedding_options(*, of_the_index: bool) -> Callable[[Command], Command]:
     at = EMBEDDING
     return combined(
         click.option("--model", type=click.Choice(MODELS), help=told("Which VGG.", at.model)),
-        click.option("--layer", help=told(f"Where it is cut: {', '.join(LAYERS)}, or a sum.", at.layer)),
+        click.option("--layer", help=told(f"Where it is cut: {', '.join(LAYERS)}, or a sum: 0.5*pool4+pool5.",
+                     at.layer)),
         click.option("--pooling", type=click.Choice(POOLINGS), help=told("How a map is pooled.", at.map_pooling)),
-        click.option("--size", type=int, help=told("Side of the input in pixels.",
+        click.option("--size", metavar="PIXELS", help=told("Side of the input, or several to average: 160+224.",
                      f"{at.map_size}; {at.connected_size} for fc6 and fc7")),
+        click.option("--mirror/--no-mirror", default=None, help=told("Average each photo with its mirror image.",
+                     "mirror" if at.mirror else "no-mirror")),
         click.option("--resize", type=click.Choice(RESIZES), help=told("How a photo becomes square.", at.resize)),
         click.option("--weights", type=FILE, help="Weights: .safetensors, or .pth as torchvision has them."),
     )  # fmt: skip
@@ -151,7 +154,8 @@ def index(
     model: str | None,
     layer: str | None,
     pooling: str | None,
-    size: int | None,
+    size: str | None,
+    mirror: bool | None,
     resize: str | None,
     weights: Path | None,
     engine: str,
@@ -180,7 +184,7 @@ def index(
     from vggsearch.model.engine import EngineOptions
     from vggsearch.report import skipped_lines, update_line
 
-    options = EmbeddingOptions(model, layer, pooling, size, resize, weights)
+    options = EmbeddingOptions(model, layer, pooling, size, resize, weights, mirror)
     runs_on = EngineOptions(engine, device, precision, decode, batch_size)
     with (
         ImageIndex.for_photos(photos, directory, options, engine_options=runs_on) as opened,
@@ -226,7 +230,8 @@ def query(
     model: str | None,
     layer: str | None,
     pooling: str | None,
-    size: int | None,
+    size: str | None,
+    mirror: bool | None,
     resize: str | None,
     weights: Path | None,
     engine: str,
@@ -244,7 +249,7 @@ def query(
     from vggsearch.model.engine import EngineOptions
     from vggsearch.report import one_line, query_results
 
-    options = EmbeddingOptions(model, layer, pooling, size, resize, weights)
+    options = EmbeddingOptions(model, layer, pooling, size, resize, weights, mirror)
     runs_on = EngineOptions(engine, device, precision)
     where = directory or only_index()
     with ImageIndex.open(where, options, engine_options=runs_on, root=root) as opened, quiet_decoders():
@@ -315,7 +320,8 @@ def bench(
     model: str | None,
     layer: str | None,
     pooling: str | None,
-    size: int | None,
+    size: str | None,
+    mirror: bool | None,
     resize: str | None,
     weights: Path | None,
     engine: str,
@@ -339,7 +345,7 @@ def bench(
     from vggsearch import report
     from vggsearch.model.engine import EngineOptions, load_engine
 
-    spec, found = EmbeddingOptions(model, layer, pooling, size, resize, weights).resolve()
+    spec, found = EmbeddingOptions(model, layer, pooling, size, resize, weights, mirror).resolve()
 
     def tell(stage: str) -> None:
         click.echo(f"measuring {stage} ...", err=True)

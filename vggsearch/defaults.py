@@ -26,6 +26,7 @@ class EmbeddingDefaults:
     map_pooling: str = "spoc"  # mean, square root, L2: the best of the 512-number poolings
     map_size: int = 192  # pixels; as good as 224 on copies at three quarters of the work
     connected_size: int = 224  # pixels; fc6 and fc7 were trained on a 7 x 7 map, which 224 gives
+    mirror: bool = False  # the mirror image costs as much again
     resize: str = "squash"  # the whole picture: a crop loses what near-duplicates differ by
     smallest_size: int = 32  # pixels; pool5 halves the picture five times
     largest_size: int = 1024  # pixels; beyond this one photo takes a gigabyte of activations

@@ -16,6 +16,7 @@ from vggsearch.measure.edits import EDITS
 from vggsearch.measure.probe import ProbeReport
 from vggsearch.measure.retrieval import Figures, Interval
 from vggsearch.model.layers import parts
+from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.vgg import describe
 from vggsearch.photos import Skipped
 from vggsearch.update import UpdateReport
@@ -106,7 +107,7 @@ def info(facts: Info, format: Format) -> str:
         ("blank photos", f"{facts.blank:,}, which match no other" if facts.blank else "none"),
         ("skipped files", skipped or "none"),
         ("network", f"{spec.model}, cut at {spec.layer}, {spec.pooling} pooling"),
-        ("input", f"{spec.size} x {spec.size} pixels, {spec.resize}"),
+        ("input", _input(spec)),
         ("weights", f"sha256 {spec.weights_sha256}"),
         ("embedding", f"{spec.dim:,} numbers, float16, unit length"),
         ("made by", ", ".join(facts.made_by) or "nothing yet"),
@@ -117,6 +118,12 @@ def info(facts: Info, format: Format) -> str:
         return _csv(("what", "value"), rows)
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {one_line(value)}" for name, value in rows)
+
+
+def _input(spec: EmbeddingSpec) -> str:
+    """Return what the network sees of a photo: 160 x 160 and 224 x 224 pixels, squash, and mirrored."""
+    squares = " and ".join(f"{size} x {size}" for size in spec.sizes)
+    return f"{squares} pixels, {spec.resize}{', and mirrored' if spec.mirror else ''}"
 
 
 def verified(result: VerifyReport, format: Format) -> str:

@@ -1,4 +1,4 @@
-"""Where the network is cut: pool1 ... pool5, fc6, fc7 (both after ReLU), and sums such as pool4+pool5."""
+"""Where the network is cut: pool1 ... pool5, fc6, fc7 (both after ReLU), and sums such as 0.5*pool4+pool5."""
 
 from vggsearch.defaults import EMBEDDING
 from vggsearch.errors import OptionError
@@ -7,25 +7,58 @@ from vggsearch.model.vgg import Module, modules
 MAP_LAYERS = ("pool1", "pool2", "pool3", "pool4", "pool5")
 CONNECTED_LAYERS = ("fc6", "fc7")
 LAYERS = MAP_LAYERS + CONNECTED_LAYERS
+SMALLEST_FACTOR, LARGEST_FACTOR = 0.001, 1000.0  # beyond these, float16 keeps nothing of the lesser part
 
 
 def parts(layer: str) -> tuple[str, ...]:
-    """Split a sum into its layers: "pool4+pool5" -> ("pool4", "pool5").
+    """Split a sum into its layers: "0.5*pool4+pool5" -> ("pool4", "pool5").
 
-    Raises OptionError for an unknown layer, or one named twice.
+    Raises OptionError for an unknown layer, one named twice, or a factor that is none.
     """
-    named = tuple(part.strip() for part in layer.split("+"))
-    for part in named:
-        if part not in LAYERS:
-            known = ", ".join(LAYERS)
-            raise OptionError(f"There is no layer {part!r}. Choose one of {known}, or a sum: pool4+pool5.")
-    if len(set(named)) < len(named):
+    return tuple(part for part, _ in _terms(layer))
+
+
+def factors(layer: str) -> tuple[float, ...]:
+    """Return by what each part of a sum is multiplied: "0.5*pool4+pool5" -> (0.5, 1.0). Raises as `parts` does."""
+    return tuple(factor for _, factor in _terms(layer))
+
+
+def canonical(layer: str) -> str:
+    """Write a sum in the one way it is stored: " 2.0 * pool4 + 1*pool5" -> "2*pool4+pool5". Raises as `parts` does.
+
+    A single layer has no factor, as it would change nothing.
+    """
+    terms = _terms(layer)
+    alone = len(terms) == 1
+    return "+".join(part if alone or factor == 1 else f"{factor:g}*{part}" for part, factor in terms)
+
+
+def _terms(layer: str) -> list[tuple[str, float]]:
+    terms = [_term(text.strip()) for text in layer.split("+")]
+    if len({part for part, _ in terms}) < len(terms):
         raise OptionError(f"The sum {layer} names a layer twice.")
-    return named
+    return terms
+
+
+def _term(text: str) -> tuple[str, float]:
+    """Split "0.5*pool4" into the layer and its factor, rounded to the six digits that are stored."""
+    before, times, after = text.partition("*")
+    part = (after if times else before).strip()
+    if part not in LAYERS:
+        known = ", ".join(LAYERS)
+        raise OptionError(f"There is no layer {part!r}. Choose one of {known}, or a sum: 0.5*pool4+pool5.")
+    try:
+        factor = float(f"{float(before):g}") if times else 1.0
+    except ValueError:
+        factor = 0.0
+    if not SMALLEST_FACTOR <= factor <= LARGEST_FACTOR:
+        low, high = f"{SMALLEST_FACTOR:g}", f"{LARGEST_FACTOR:g}"
+        raise OptionError(f"A factor is a number from {low} to {high}, not {before.strip()!r} as in {text}.")
+    return part, factor
 
 
 def has_connected(layer: str) -> bool:
-    """Say whether fc6 or fc7 is in the sum, which fixes the input size and needs the classifier's weights."""
+    """Say whether fc6 or fc7 is in the sum, which bounds the input size and needs the classifier's weights."""
     return any(part in CONNECTED_LAYERS for part in parts(layer))
 
 
@@ -44,11 +77,11 @@ def needed_modules(model: str, layer: str) -> tuple[Module, ...]:
 
 def check_size(layer: str, size: int) -> None:
     """Raise OptionError where the network cannot take a square of `size` pixels for this layer."""
-    if has_connected(layer) and size != EMBEDDING.connected_size:
-        fixed = EMBEDDING.connected_size
+    least = EMBEDDING.connected_size
+    if has_connected(layer) and size < least:
         raise OptionError(
-            f"{layer} takes pictures of {fixed} x {fixed} pixels, not {size}: its weights were trained on the "
-            f"7 x 7 map that {fixed} gives. Leave --size out, or choose a pool layer."
+            f"{layer} takes pictures of at least {least} x {least} pixels, not {size}: its weights were trained on "
+            f"the 7 x 7 map that {least} gives. Leave --size out, or choose a pool layer."
         )
     if not EMBEDDING.smallest_size <= size <= EMBEDDING.largest_size:
         low, high = EMBEDDING.smallest_size, EMBEDDING.largest_size

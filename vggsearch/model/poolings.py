@@ -7,7 +7,7 @@ Maps are (n, channels, height, width), float32, and >= 0, since they come after 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias
 
-from vggsearch.model.layers import CONNECTED_LAYERS, parts
+from vggsearch.model.layers import CONNECTED_LAYERS, factors, parts
 
 RMAC_LEVELS = 3
 RMAC_OVERLAP = 0.4
@@ -41,6 +41,9 @@ class Operations(Protocol):
     def plus(self, maps: Maps, number: float) -> Maps:
         """Add a number to every number."""
 
+    def times(self, maps: Maps, number: float) -> Maps:
+        """Multiply every number by a number."""
+
     def log(self, maps: Maps) -> Maps:
         """Take the natural logarithm of every number."""
 
@@ -52,6 +55,9 @@ class Operations(Protocol):
 
     def unit(self, maps: Maps) -> Maps:
         """Scale along the channels to unit length; zero stays zero."""
+
+    def mean_windows(self, vectors: Maps) -> Maps:
+        """Mean over windows: (n, windows, numbers) to (n, numbers)."""
 
     def flatten(self, maps: Maps) -> Maps:
         """Return (n, numbers), in (channel, row, column) order."""
@@ -155,14 +161,18 @@ POOLINGS: dict[str, Callable[[Maps, Operations], Maps]] = {
 
 
 def embedding(outputs: Sequence[Maps], layer: str, pooling: str, on: Operations) -> Maps:
-    """Pool the output of each layer of the sum, L2-normalise it, join them and normalise again.
+    """Pool the output of each layer of the sum, L2-normalise it, times its factor, join them, normalise again.
 
-    `outputs` are maps, or the (n, 4096) of fc6 and fc7, which are taken as they are. Returns (n, dim), rows of
-    unit length.
+    `outputs` are maps, or the (n, windows, 4096) of fc6 and fc7, whose mean over the windows is taken as it is.
+    Returns (n, dim), rows of unit length.
     """
     pool = POOLINGS[pooling]
     vectors = [
-        output if part in CONNECTED_LAYERS else on.flatten(pool(output, on))
+        on.mean_windows(output) if part in CONNECTED_LAYERS else on.flatten(pool(output, on))
         for part, output in zip(parts(layer), outputs, strict=True)
     ]
-    return on.unit(on.join([on.unit(vector) for vector in vectors]))
+    weighed = [
+        on.unit(vector) if factor == 1 else on.times(on.unit(vector), factor)
+        for vector, factor in zip(vectors, factors(layer), strict=True)
+    ]
+    return on.unit(on.join(weighed))

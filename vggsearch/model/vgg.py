@@ -9,6 +9,7 @@ from typing import Literal
 from vggsearch.errors import OptionError
 
 WIDTHS = (64, 128, 256, 512, 512)  # channels of the five blocks
+CONNECTED_SIDE = 7  # cells of pool5 that fc6 sees; torchvision averages pool5 to it, which is the identity at 224
 CLASSES = 1000
 DEPTHS = {  # convolutions in each of the five blocks, each followed by a max pooling
     "vgg11": (1, 1, 2, 2, 2),  # A
@@ -77,7 +78,7 @@ def modules(model: str) -> tuple[Module, ...]:
             position += 3 if with_norm else 2  # conv, (norm,) ReLU
         steps.append(Module(f"pool{block}", "pool", channels, channels, 2))
         position += 1
-    steps.append(Module("fc6", "linear", channels * 7 * 7, 4096, 7, "classifier.0"))
+    steps.append(Module("fc6", "linear", channels * CONNECTED_SIDE**2, 4096, CONNECTED_SIDE, "classifier.0"))
     steps.append(Module("fc7", "linear", 4096, 4096, 1, "classifier.3"))
     steps.append(Module("fc8", "linear", 4096, CLASSES, 1, "classifier.6"))
     return tuple(steps)
@@ -87,7 +88,8 @@ def modules(model: str) -> tuple[Module, ...]:
 class ModuleReport:
     """What one step costs and sees, for an input of a given size.
 
-    `shape` is its output, (channels, height, width) or (numbers,). `multiply_adds` counts one photo.
+    `shape` is its output, (channels, height, width), or (numbers,) of a linear step that sees one window.
+    `multiply_adds` counts one photo.
     `receptive_field` is the side, in input pixels, of what one output sees.
     """
 
@@ -105,12 +107,13 @@ def describe(model: str, size: int = 224) -> tuple[ModuleReport, ...]:
         field += (module.kernel - 1) * jump
         if module.kind == "pool":
             side, jump = side // 2, jump * 2
+        shape: tuple[int, ...] = (module.outputs, side, side)
+        work = 0
         if module.kind == "linear":
-            shape: tuple[int, ...] = (module.outputs,)
-            work = module.inputs * module.outputs
-        else:
-            shape = (module.outputs, side, side)
-            convolved = module.kind == "conv"
-            work = module.inputs * module.outputs * module.kernel**2 * side**2 if convolved else 0
+            side = max(1, side - module.kernel + 1)
+            shape = (module.outputs, side, side) if side > 1 else (module.outputs,)
+            work = module.inputs * module.outputs * side**2
+        elif module.kind == "conv":
+            work = module.inputs * module.outputs * module.kernel**2 * side**2
         reports.append(ModuleReport(module, shape, work, field))
     return tuple(reports)

@@ -13,7 +13,7 @@ from vggsearch.places import MANIFEST
 from vggsearch.store.files import FileHash, reading_from, write_atomically
 from vggsearch.store.migrations import migrate
 
-FORMAT = 2
+FORMAT = 3
 CHECKSUM = "sha256"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vggsearch.store.files import FileHash
-from vggsearch.store.parts import SKIPPED
+from vggsearch.store.parts import SKIPPED, present_embedding
 
 Values = dict[str, Any]
 
@@ -27,4 +27,11 @@ def _from_1(values: Values, directory: Path) -> Values:
     return {**values, "format": 2, "search": None, "skipped": known}
 
 
-STEPS: dict[int, Callable[[Values, Path], Values]] = {1: _from_1}
+def _from_2(values: Values, directory: Path) -> Values:  # noqa: ARG001
+    """Format 3 averages several sizes, and the mirror image. With that, rows have other fingerprints, so that the
+    search side is made anew.
+    """
+    return {**values, "format": 3, "search": None, "embedding": present_embedding(values["embedding"])}
+
+
+STEPS: dict[int, Callable[[Values, Path], Values]] = {1: _from_1, 2: _from_2}

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -122,9 +122,18 @@ def read_origin(path: Path) -> Origin | None:
         if METADATA not in metadata:
             return None
         values = json.loads(metadata[METADATA])
-        return Origin(spec_from_json(values["embedding"]), str(values["engine"]), str(values["precision"]))
-    except (pa.ArrowException, KeyError, TypeError, ValueError, OptionError) as error:
+        spec = spec_from_json(present_embedding(values["embedding"]))
+        return Origin(spec, str(values["engine"]), str(values["precision"]))
+    except (pa.ArrowException, AttributeError, KeyError, TypeError, ValueError, OptionError) as error:
         raise IndexDamaged(path, f"is damaged ({str(error).splitlines()[0]})") from error
+
+
+def present_embedding(values: dict[str, Any]) -> dict[str, Any]:
+    """Return what a part or a manifest says of its embeddings in the present fields: format 2 had one size each."""
+    if "size" not in values:
+        return values
+    others = {name: value for name, value in values.items() if name != "size"}
+    return {**others, "sizes": [values["size"]], "mirror": False}
 
 
 def embeddings_in(table: pa.Table) -> NDArray[np.float16]:

@@ -1,4 +1,4 @@
-"""The operations of poolings, as nodes of an OpenVINO graph; and the few helpers that build one."""
+"""The operations of poolings and views, as nodes of an OpenVINO graph; and the few helpers that build one."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ def integers(values: Sequence[int]) -> Node:
 
 
 class OpenVinoOperations:
-    """See poolings.Operations."""
+    """See poolings.Operations and views.ViewOperations."""
 
     def shape(self, maps: Node) -> tuple[int, int, int]:
         _, channels, height, width = (side.get_max_length() for side in maps.output(0).partial_shape)
@@ -47,6 +47,9 @@ class OpenVinoOperations:
     def plus(self, maps: Node, number: float) -> Node:
         return ops.add(maps, numbers(number))
 
+    def times(self, maps: Node, number: float) -> Node:
+        return ops.multiply(maps, numbers(number))
+
     def log(self, maps: Node) -> Node:
         return ops.log(maps)
 
@@ -60,8 +63,24 @@ class OpenVinoOperations:
     def unit(self, maps: Node) -> Node:
         return ops.normalize_l2(maps, integers(CHANNELS), TINY, "max")
 
+    def mean_windows(self, vectors: Node) -> Node:
+        return ops.reduce_mean(vectors, integers([1]))
+
     def flatten(self, maps: Node) -> Node:
         return ops.reshape(maps, integers([0, -1]), special_zero=True)
+
+    def shrink(self, pictures: Node, matrix: Node) -> Node:
+        # The reshapes cost nothing. Without them, OpenVINO 2026.4 fuses the normalisation by colour, which comes
+        # next, into the product, takes its three numbers for one a column, and refuses to compile.
+        colours, size, _ = self.shape(pictures)
+        smaller = matrix.output(0).shape[0]
+        planes = ops.reshape(pictures, integers([-1, size, size]), special_zero=False)
+        product = ops.matmul(ops.matmul(matrix, planes, False, False), matrix, False, True)
+        return ops.reshape(ops.clamp(product, 0.0, 255.0), integers([-1, colours, smaller, smaller]), False)
+
+    def mirror(self, pictures: Node) -> Node:
+        _, _, width = self.shape(pictures)
+        return ops.gather(pictures, integers(range(width - 1, -1, -1)), integers([3]))
 
     def join(self, vectors: Sequence[Node]) -> Node:
         return ops.concat(list(vectors), 1)

@@ -13,6 +13,7 @@ from vggsearch.model.on_torch.operations import TorchOperations
 from vggsearch.model.pixels import MEAN, STD
 from vggsearch.model.poolings import embedding
 from vggsearch.model.spec import EmbeddingSpec
+from vggsearch.model.views import embedding_of_views, shrinking
 from vggsearch.model.weights import Kernel
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -33,17 +34,29 @@ class Embedder:
         self._dtype = dtype
         self._mean = torch.tensor(MEAN, device=device).view(1, 3, 1, 1) * 255
         self._scale = 1 / (torch.tensor(STD, device=device).view(1, 3, 1, 1) * 255)
+        self._matrices = {size: torch.from_numpy(shrinking(spec.size, size)).to(device) for size in spec.sizes[:-1]}
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Take RGB pixels, uint8 (n, size, size, 3); return rows of unit length, float32 (n, dim), in order."""
-        outputs = [output.float() for output in self.network(self.normalised(pixels))]
+        embeddings: Tensor = embedding_of_views(
+            pictures(pixels), self.spec, self._matrices, self._embed_view, TorchOperations()
+        )
+        return embeddings
+
+    def normalised(self, view: Tensor) -> Tensor:
+        """Take pictures of one size, (n, 3, size, size) in 0..255; return what the network takes of them."""
+        scaled = (view - self._mean) * self._scale
+        return scaled.to(self._dtype, memory_format=torch.channels_last)
+
+    def _embed_view(self, view: Tensor) -> Tensor:
+        outputs = [output.float() for output in self.network(self.normalised(view))]
         embeddings: Tensor = embedding(outputs, self.spec.layer, self.spec.pooling, TorchOperations())
         return embeddings
 
-    def normalised(self, pixels: Tensor) -> Tensor:
-        """Take RGB pixels, uint8 (n, size, size, 3); return what the network takes, (n, 3, size, size)."""
-        # (n, h, w, 3) seen as (n, 3, h, w) is channels-last as it lies in memory.
-        return ((pixels.permute(0, 3, 1, 2).float() - self._mean) * self._scale).to(self._dtype)
+
+def pictures(pixels: Tensor) -> Tensor:
+    """Return uint8 (n, size, size, 3) as float32 (n, 3, size, size), channels-last as it lies in memory."""
+    return pixels.permute(0, 3, 1, 2).float()
 
 
 class TorchEngine(Engine):
@@ -86,7 +99,7 @@ class TorchEngine(Engine):
 
     def normalised(self, squares: NDArray[np.uint8]) -> Tensor:
         """Take RGB pixels to the device as uint8; return what the network takes, (n, 3, size, size)."""
-        return self.embedder.normalised(torch.from_numpy(squares).to(self.torch_device))
+        return self.embedder.normalised(pictures(torch.from_numpy(squares).to(self.torch_device)))
 
 
 def device_description(device: torch.device) -> str:

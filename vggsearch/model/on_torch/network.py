@@ -4,17 +4,15 @@ import torch
 from torch import Tensor, nn
 
 from vggsearch.model.layers import needed_modules, parts
-from vggsearch.model.vgg import Module
+from vggsearch.model.vgg import CONNECTED_SIDE, Module
 from vggsearch.model.weights import Kernel
-
-CONNECTED_MAP = 7  # fc6 takes a 7 x 7 map, to which torchvision averages pool5 (the identity at 224)
 
 
 class TruncatedVGG(nn.Module):
     """A VGG that ends at the deepest layer of a sum and returns the output of each.
 
-    Takes normalised pixels (n, 3, size, size); returns maps (n, c, h, w) or, for fc6 and fc7, (n, 4096), in
-    the order of the sum. All outputs come after a ReLU, so they are >= 0.
+    Takes normalised pixels (n, 3, size, size); returns maps (n, c, h, w) or, for fc6 and fc7, (n, windows, 4096),
+    in the order of the sum. All outputs come after a ReLU, so they are >= 0.
     """
 
     def __init__(self, model: str, layer: str, kernels: dict[str, Kernel]) -> None:
@@ -31,11 +29,17 @@ class TruncatedVGG(nn.Module):
         x = pixels
         for name, step in self.steps.items():
             if name == "fc6":
-                x = nn.functional.adaptive_avg_pool2d(x, CONNECTED_MAP).flatten(1)
+                x = windows(x)
             x = step(x)
             if name in self.wanted:
                 kept[name] = x
         return [kept[name] for name in self.wanted]
+
+
+def windows(maps: Tensor) -> Tensor:
+    """Return every window that fc6 sees of pool5, (n, windows, numbers), each in (channel, row, column) order."""
+    cut = maps.unfold(2, CONNECTED_SIDE, 1).unfold(3, CONNECTED_SIDE, 1)
+    return cut.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
 
 
 def _step(module: Module, kernel: Kernel | None) -> nn.Module:

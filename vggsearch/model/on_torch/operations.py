@@ -1,4 +1,4 @@
-"""The operations of poolings, on torch tensors."""
+"""The operations of poolings and views, on torch tensors."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ SPACE = (2, 3)
 
 
 class TorchOperations:
-    """See poolings.Operations."""
+    """See poolings.Operations and views.ViewOperations."""
 
     def shape(self, maps: Tensor) -> tuple[int, int, int]:
         _, channels, height, width = maps.shape
@@ -34,6 +34,9 @@ class TorchOperations:
     def plus(self, maps: Tensor, number: float) -> Tensor:
         return maps + number
 
+    def times(self, maps: Tensor, number: float) -> Tensor:
+        return maps * number
+
     def log(self, maps: Tensor) -> Tensor:
         return maps.log()
 
@@ -46,8 +49,17 @@ class TorchOperations:
     def unit(self, maps: Tensor) -> Tensor:
         return normalize(maps, dim=1)
 
+    def mean_windows(self, vectors: Tensor) -> Tensor:
+        return vectors.mean(1)
+
     def flatten(self, maps: Tensor) -> Tensor:
         return maps.flatten(1)
+
+    def shrink(self, pictures: Tensor, matrix: Tensor) -> Tensor:
+        return (matrix @ pictures @ matrix.T).clamp(0, 255)
+
+    def mirror(self, pictures: Tensor) -> Tensor:
+        return pictures.flip(3)
 
     def join(self, vectors: Sequence[Tensor]) -> Tensor:
         return torch.cat(list(vectors), dim=1)
