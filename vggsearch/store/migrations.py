@@ -28,10 +28,11 @@ def _from_1(values: Values, directory: Path) -> Values:
 
 
 def _from_2(values: Values, directory: Path) -> Values:  # noqa: ARG001
-    """Format 3 averages several sizes, and the mirror image. With that, rows have other fingerprints, so that the
-    search side is made anew.
+    """Format 3 averages several sizes, and the mirror image, and whitens. With that, rows have other fingerprints,
+    so that the search side is made anew.
     """
-    return {**values, "format": 3, "search": None, "embedding": present_embedding(values["embedding"])}
+    embedding = present_embedding(values["embedding"])
+    return {**values, "format": 3, "search": None, "embedding": embedding, "is_whitened": True}
 
 
 STEPS: dict[int, Callable[[Values, Path], Values]] = {1: _from_1, 2: _from_2}
