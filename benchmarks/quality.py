@@ -1,0 +1,168 @@
+"""The table of docs/quality.md: descriptors and whitenings on UKBench and on edited copies.
+
+python benchmarks/quality.py PHOTOS UKBENCH [--rows default|descriptors|sizes|hashes]
+
+PHOTOS are unrelated photos; copies are made of 100 of them, by the eighteen basic edits, and searched among all.
+UKBENCH is a folder with its truth.tsv. Each row prints what `vggsearch eval` prints for it, and what it costs: the
+bytes a photo takes in the search side, and how many photos a second are embedded.
+"""
+
+import argparse
+import hashlib
+import io
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import imagehash
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vggsearch.defaults import MEASURE
+from vggsearch.evaluate import evaluate_copies, evaluate_truth, whitening_named
+from vggsearch.image_index import ImageIndex
+from vggsearch.measure.edits import EDITS, edited
+from vggsearch.measure.retrieval import Tally
+from vggsearch.measure.truth import read_truth
+from vggsearch.model.engine import Engine, load_engine
+from vggsearch.model.spec import EmbeddingOptions
+
+BASIC = {name: edit for name, edit in EDITS.items() if edit.is_basic}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One descriptor, and the whitenings to measure it with."""
+
+    options: EmbeddingOptions
+    whitenings: tuple[str, ...] = ("none", "auto")
+
+
+def row(layer: str = "pool4+pool5", *whitenings: str, **options: str | bool) -> Row:
+    pooling, size = options.get("pooling"), options.get("size")
+    made = EmbeddingOptions(
+        layer=layer,
+        pooling=str(pooling) if pooling else None,
+        size=str(size) if size else None,
+        mirror=bool(options.get("mirror")) or None,
+    )
+    return Row(made, whitenings or ("none", "auto"))
+
+
+ROWS = {
+    "default": [row("pool4+pool5", "none", "256", "auto", "512", "384:0.1", "384:0.3", "384:0.7")],
+    "descriptors": [
+        row("pool5", pooling="flat"),
+        *(row("pool5", pooling=pooling) for pooling in ("mac", "gem", "rmac", "crow", "spoc")),
+        row("pool4"),
+        row("pool3+pool4+pool5"),
+        row("0.5*pool3+pool4+pool5"),
+        row("pool4+0.7*pool5"),
+    ],
+    "sizes": [row(size="160"), row(size="224"), row(size="288"), row(size="160+224"), row(mirror=True)],
+}
+
+
+class Remembering(Engine):
+    """Embeds each picture once, since every whitening is measured on the same."""
+
+    name, device, precision = "remembering", "", ""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.batch_size = engine, engine.batch_size
+        self.known: dict[bytes, NDArray[np.float32]] = {}
+        self.seconds, self.pictures = 0.0, 0
+
+    def embed(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
+        keys = [hashlib.sha256(square.tobytes()).digest() for square in squares]
+        new = [place for place, key in enumerate(keys) if key not in self.known]
+        if new:
+            started = time.perf_counter()
+            made = self.engine.embed(squares[new])
+            self.seconds, self.pictures = self.seconds + time.perf_counter() - started, self.pictures + len(new)
+            self.known.update(zip((keys[place] for place in new), made, strict=True))
+        return np.stack([self.known[key] for key in keys])
+
+    def multiply_adds_per_s(self, seconds: float) -> float:
+        return self.engine.multiply_adds_per_s(seconds)
+
+
+def measure(wanted: Row, photos: Path, ukbench: Path, folder: Path) -> None:
+    spec, weights = wanted.options.resolve()
+    engine = Remembering(load_engine(spec, weights))
+    indexes = []
+    for name, source in (("photos", photos), ("ukbench", ukbench)):
+        index = ImageIndex.create(folder / name, wanted.options, engine=engine)
+        index.update(source)
+        indexes.append(index)
+    of_photos, of_ukbench = indexes
+    labels = read_truth(ukbench / "truth.tsv")
+    for text in wanted.whitenings:
+        whitening = whitening_named(text)
+        copies = evaluate_copies(of_photos, BASIC, whitening=whitening)
+        views = evaluate_truth(of_ukbench, labels, whitening=whitening).figures
+        numbers = of_photos.searcher(whitening).index.unit_vectors(slice(1)).shape[1]
+        mirrored = " mirror" if spec.mirror else ""
+        print(
+            f"| {spec.layer} {spec.pooling} {'+'.join(map(str, spec.sizes))}{mirrored} | {text} "
+            f"| {copies.figures.recall_at[1]:.3f} | {copies.figures.pair_ap:.3f} "
+            f"| {copies.figures.recall_at_p99:.3f} | {copies.by_edit['strong'].recall_at[1]:.2f} "
+            f"| {views.ns:.3f} | {views.pair_ap:.3f} | {numbers * 6:,} | {engine.pictures / engine.seconds:.0f} |",
+            flush=True,
+        )
+
+
+def measure_hashes(photos: Path) -> None:
+    """Perceptual hashes of 64 bits, on the same copies; similarity is 1 - 2 * the share of bits that differ."""
+    paths = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.*"))
+    chosen = random.Random(0).sample(paths, MEASURE.sample)  # noqa: S311 - as evaluate_copies chooses them
+
+    def opened(path: str) -> Image.Image:
+        return Image.open(photos / path).convert("RGB")
+
+    hashes: dict[str, Callable[[Image.Image], imagehash.ImageHash]] = {
+        "pHash": imagehash.phash,
+        "dHash": imagehash.dhash,
+    }
+    for name, of in hashes.items():
+        bits = np.stack([of(opened(path)).hash.ravel() for path in paths])
+        tally = Tally()
+        found = 0
+        for path in chosen:
+            for edit in BASIC:
+                copy = Image.open(io.BytesIO(edited(opened(path), BASIC[edit], f"0 {path} {edit}")))
+                off = (bits != of(copy).hash.ravel()).mean(axis=1)
+                order = np.argsort(off, kind="stable")
+                relevant = np.array([paths[place] == path for place in order])
+                tally.add((1 - 2 * off[order]).astype(np.float32), relevant, 1)
+                found += 1
+        figures = tally.figures(len(paths))
+        print(
+            f"| {name} | | {figures.recall_at[1]:.3f} | {figures.pair_ap:.3f} | {figures.recall_at_p99:.3f} "
+            f"| | | | 8 | |",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("ukbench", type=Path)
+    parser.add_argument("--rows", choices=(*ROWS, "hashes"), default="default")
+    given = parser.parse_args()
+    print("| descriptor | whitening | R@1 | micro-AP | r@P99 | strong | N-S | pair AP | bytes | photos/s |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    if given.rows == "hashes":
+        measure_hashes(given.photos)
+        return
+    for wanted in ROWS[given.rows]:
+        with tempfile.TemporaryDirectory() as folder:
+            measure(wanted, given.photos, given.ukbench, Path(folder))
+
+
+if __name__ == "__main__":
+    main()
