@@ -8,6 +8,7 @@ from openvino import Model, Node, opset1
 from openvino import opset13 as ops
 
 from vggsearch.model.layers import needed_modules, parts
+from vggsearch.model.local import find_whitening, local_cells, modules_before_pool5
 from vggsearch.model.on_openvino.operations import OpenVinoOperations, integers, numbers
 from vggsearch.model.pixels import MEAN, STD
 from vggsearch.model.poolings import embedding
@@ -33,13 +34,22 @@ def build_graph(
     x = normalised(pixels)
     kept: dict[str, Node] = {}
     for module in needed_modules(spec.model, spec.layer):
-        if module.kind == "pool":
-            x = opset1.max_pool(x, strides=[2, 2], pads_begin=[0, 0], pads_end=[0, 0], kernel_shape=[2, 2])
-        else:
-            x = step(module, x, kernels[module.name], ranges)
+        x = step(module, x, kernels.get(module.name), ranges)
         kept[module.name] = x
     outputs = [kept[part] for part in parts(spec.layer)]
     return Model([embedding(outputs, spec.layer, spec.pooling, OpenVinoOperations())], [pixels], "vgg")
+
+
+def build_local_graph(
+    spec: EmbeddingSpec, kernels: Mapping[str, Kernel], ranges: Mapping[str, float] | None = None
+) -> Model:
+    """Return a graph from uint8 (n, side, side, 3) of any side to its cells, as Engine.local returns them."""
+    pixels = ops.parameter([-1, -1, -1, 3], np.uint8, name="pixels")
+    x = normalised(pixels)
+    for module in modules_before_pool5(spec.model):
+        x = step(module, x, kernels.get(module.name), ranges)
+    cells = local_cells(x, find_whitening(spec.weights_sha256), OpenVinoOperations())
+    return Model([cells], [pixels], "local")
 
 
 def normalised(pixels: Node) -> Node:
@@ -49,8 +59,10 @@ def normalised(pixels: Node) -> Node:
     return ops.multiply(ops.subtract(channels_first, numbers(mean)), numbers(1 / scale))
 
 
-def step(module: Module, x: Node, kernel: Kernel, ranges: Mapping[str, float] | None) -> Node:
-    """Return a convolution or a linear layer with its bias and ReLU, in int8 where there are ranges."""
+def step(module: Module, x: Node, kernel: Kernel | None, ranges: Mapping[str, float] | None) -> Node:
+    """Return a pooling, or a layer with its bias and ReLU; convolutions are in int8 where there are ranges."""
+    if kernel is None:
+        return opset1.max_pool(x, strides=[2, 2], pads_begin=[0, 0], pads_end=[0, 0], kernel_shape=[2, 2])
     if module.kind == "linear":
         flat = ops.reshape(x, integers([0, -1]), special_zero=True)
         product = ops.matmul(flat, numbers(kernel.weight), False, True)
