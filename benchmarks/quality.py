@@ -87,6 +87,9 @@ class Remembering(Engine):
             self.known.update(zip((keys[place] for place in new), made, strict=True))
         return np.stack([self.known[key] for key in keys])
 
+    def local(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self.engine.local(squares)
+
     def multiply_adds_per_s(self, seconds: float) -> float:
         return self.engine.multiply_adds_per_s(seconds)
 

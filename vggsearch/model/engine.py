@@ -6,11 +6,13 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from vggsearch.defaults import DECODE_ON, DEVICES, ENGINES, PRECISIONS
 from vggsearch.errors import OptionError
+from vggsearch.model.layers import DEEPEST
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.weights import WeightsFile, load_weights
 
@@ -46,6 +48,19 @@ class Engine(ABC):
     @abstractmethod
     def embed(self, squares: "NDArray[np.uint8]") -> "NDArray[np.float32]":
         """Take RGB pixels (n, size, size, 3); return rows of unit length, float32 (n, dim), in their order."""
+
+    @abstractmethod
+    def local(self, squares: "NDArray[np.uint8]") -> "NDArray[np.float32]":
+        """Take RGB pixels (n, side, side, 3), of any side from 32; return the cells of the map before pool5.
+
+        They are float32 (n, side / 16, side / 16, numbers), each of unit length: 64 numbers with the packaged
+        weights, else all 512. The first call loads what the embedding does not need. Raises WeightsError where the
+        weights file ends before pool5.
+        """
+
+    def embed_with_local(self, squares: "NDArray[np.uint8]") -> "tuple[NDArray[np.float32], NDArray[np.float32]]":
+        """Return what `embed` and `local` return for squares of the spec's size, in one pass where that is less."""
+        return self.embed(squares), self.local(squares)
 
     def embed_stream(self, batches: "Iterable[NDArray[np.uint8]]") -> "Iterator[NDArray[np.float32]]":
         """Yield the embeddings of each batch, in order; an empty batch gives an empty array without any work.
@@ -110,7 +125,8 @@ def _load_engine(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOptio
     if choose_engine(options) == "openvino":
         from vggsearch.model.on_openvino.engine import OpenVinoEngine
 
-        return OpenVinoEngine(spec, load_weights(weights, spec.model, spec.layer), options)
+        load = partial(load_weights, weights, spec.model)
+        return OpenVinoEngine(spec, load(spec.layer), options, partial(load, DEEPEST))
     from vggsearch.model.on_torch.load import load_torch_engine
 
     return load_torch_engine(spec, weights, options)

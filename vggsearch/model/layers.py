@@ -6,6 +6,7 @@ from vggsearch.model.vgg import Module, modules
 
 MAP_LAYERS = ("pool1", "pool2", "pool3", "pool4", "pool5")
 CONNECTED_LAYERS = ("fc6", "fc7")
+DEEPEST = "pool5"  # of the convolutions; local features are the map before it
 LAYERS = MAP_LAYERS + CONNECTED_LAYERS
 SMALLEST_FACTOR, LARGEST_FACTOR = 0.001, 1000.0  # beyond these, float16 keeps nothing of the lesser part
 

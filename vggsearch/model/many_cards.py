@@ -53,6 +53,10 @@ class ManyCardsEngine(Engine):
         """Take RGB pixels (n, size, size, 3); return rows of unit length, float32 (n, dim), in their order."""
         return self._first.embed(squares)
 
+    def local(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See Engine.local."""
+        return self._first.local(squares)
+
     def embed_stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
         """Yield the embeddings of each batch, in order; at most four batches a card are ahead of what is yielded.
 

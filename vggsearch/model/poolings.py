@@ -5,9 +5,13 @@ Maps are (n, channels, height, width), float32, and >= 0, since they come after 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from vggsearch.model.layers import CONNECTED_LAYERS, factors, parts
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 RMAC_LEVELS = 3
 RMAC_OVERLAP = 0.4
@@ -58,6 +62,12 @@ class Operations(Protocol):
 
     def mean_windows(self, vectors: Maps) -> Maps:
         """Mean over windows: (n, windows, numbers) to (n, numbers)."""
+
+    def project(self, maps: Maps, weight: "NDArray[np.float32]", bias: "NDArray[np.float32]") -> Maps:
+        """Multiply every cell's channels by `weight` (numbers, channels) and add `bias` (numbers,)."""
+
+    def channels_last(self, maps: Maps) -> Maps:
+        """Return (n, height, width, channels)."""
 
     def flatten(self, maps: Maps) -> Maps:
         """Return (n, numbers), in (channel, row, column) order."""

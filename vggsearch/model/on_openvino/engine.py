@@ -1,7 +1,7 @@
 """OpenVINO on the CPU: int8 for the packaged weights, bf16 or fp32 for any other."""
 
 from collections.abc import Mapping
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import openvino
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from vggsearch.defaults import EXTRACT
 from vggsearch.errors import OptionError
 from vggsearch.model.engine import Engine, EngineOptions, rate
-from vggsearch.model.on_openvino.graph import build_graph, convolution_graph
+from vggsearch.model.local import LoadKernels
+from vggsearch.model.on_openvino.graph import build_graph, build_local_graph, convolution_graph
 from vggsearch.model.on_openvino.ranges import ACTIVATION_RANGES
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.weights import Kernel
@@ -20,11 +21,21 @@ ARITHMETIC = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # of what is not in
 
 
 class OpenVinoEngine(Engine):
-    """The truncated VGG as one compiled graph, from bytes to embeddings."""
+    """The truncated VGG as one compiled graph, from bytes to embeddings; local features have one of their own.
+
+    `load_kernels` gives those of local features, which are not kept from the start: a query needs its memory rarely
+    and its time to start always.
+    """
 
     name = "openvino"
 
-    def __init__(self, spec: EmbeddingSpec, kernels: Mapping[str, Kernel], options: EngineOptions) -> None:
+    def __init__(
+        self,
+        spec: EmbeddingSpec,
+        kernels: Mapping[str, Kernel],
+        options: EngineOptions,
+        load_kernels: LoadKernels | None = None,
+    ) -> None:
         core = openvino.Core()
         if options.device not in ("auto", "cpu"):
             raise OptionError(f"OpenVINO runs on the CPU here, not on {options.device}. Use --engine torch.")
@@ -35,6 +46,8 @@ class OpenVinoEngine(Engine):
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": ARITHMETIC[self.precision]}
         self._compile = partial(core.compile_model, device_name=DEVICE, config=settings)
         self._network = self._compile(build_graph(spec, kernels, ranges))
+        self._spec, self._ranges = spec, ranges
+        self._load_kernels: LoadKernels = load_kernels or (lambda: kernels)
         threads = self._network.get_property("INFERENCE_NUM_THREADS")
         self.device = f"cpu ({threads} threads)"
         self.batch_size = options.batch_size or EXTRACT.batch_size
@@ -43,6 +56,15 @@ class OpenVinoEngine(Engine):
         """Take RGB pixels (n, size, size, 3); return rows of unit length, float32 (n, dim), in their order."""
         embeddings: NDArray[np.float32] = self._network(squares, share_inputs=True)[0]
         return embeddings.copy()  # OpenVINO writes the next batch over them
+
+    def local(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See Engine.local."""
+        cells: NDArray[np.float32] = self._local_network(squares, share_inputs=True)[0]
+        return cells.copy()
+
+    @cached_property
+    def _local_network(self) -> openvino.CompiledModel:
+        return self._compile(build_local_graph(self._spec, self._load_kernels(), self._ranges))
 
     def multiply_adds_per_s(self, seconds: float) -> float:
         """See Engine.multiply_adds_per_s."""

@@ -8,6 +8,7 @@ from openvino import Model, Node, opset1
 from openvino import opset13 as ops
 
 from vggsearch.model.layers import needed_modules, parts
+from vggsearch.model.local import find_whitening, local_cells, modules_before_pool5
 from vggsearch.model.on_openvino.operations import OpenVinoOperations, integers, numbers
 from vggsearch.model.pixels import MEAN, STD
 from vggsearch.model.poolings import embedding
@@ -46,7 +47,7 @@ def build_graph(
         kept: dict[str, Node] = {}
         for module in modules:
             if module.kind == "pool":
-                x = opset1.max_pool(x, strides=[2, 2], pads_begin=[0, 0], pads_end=[0, 0], kernel_shape=[2, 2])
+                x = pooled(x)
             else:
                 x = step(module, x, weights[module.name], kernels[module.name].bias, ranges)
             kept[module.name] = x
@@ -55,10 +56,31 @@ def build_graph(
     return Model([embedding_of_views(pictures, spec, matrices, embed_view, on)], [pixels], "vgg")
 
 
+def build_local_graph(
+    spec: EmbeddingSpec, kernels: Mapping[str, Kernel], ranges: Mapping[str, float] | None = None
+) -> Model:
+    """Return a graph from uint8 (n, side, side, 3) of any side to its cells, as Engine.local returns them."""
+    pixels = ops.parameter([-1, -1, -1, 3], np.uint8, name="pixels")
+    x = normalised(ops.transpose(ops.convert(pixels, "f32"), integers([0, 3, 1, 2])))
+    for module in modules_before_pool5(spec.model):
+        if module.kind == "pool":
+            x = pooled(x)
+        else:
+            kernel = kernels[module.name]
+            x = step(module, x, weight_of(module, kernel, ranges), kernel.bias, ranges)
+    cells = local_cells(x, find_whitening(spec.weights_sha256), OpenVinoOperations())
+    return Model([cells], [pixels], "local")
+
+
 def normalised(pictures: Node) -> Node:
     """Return pictures, float32 (n, 3, size, size) in 0..255, with ImageNet's mean 0 and deviation 1."""
     mean, scale = (np.array(values, np.float32).reshape(1, 3, 1, 1) * 255 for values in (MEAN, STD))
     return ops.multiply(ops.subtract(pictures, numbers(mean)), numbers(1 / scale))
+
+
+def pooled(x: Node) -> Node:
+    """Return the largest of every two by two."""
+    return opset1.max_pool(x, strides=[2, 2], pads_begin=[0, 0], pads_end=[0, 0], kernel_shape=[2, 2])
 
 
 def weight_of(module: Module, kernel: Kernel, ranges: Mapping[str, float] | None) -> Node:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from openvino import Node
 from openvino import opset13 as ops
 
@@ -65,6 +65,14 @@ class OpenVinoOperations:
 
     def mean_windows(self, vectors: Node) -> Node:
         return ops.reduce_mean(vectors, integers([1]))
+
+    def project(self, maps: Node, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> Node:
+        kernel = numbers(weight[:, :, None, None])
+        projected = ops.convolution(maps, kernel, [1, 1], [0, 0], [0, 0], [1, 1])
+        return ops.add(projected, numbers(bias.reshape(1, -1, 1, 1)))
+
+    def channels_last(self, maps: Node) -> Node:
+        return ops.transpose(maps, integers([0, 2, 3, 1]))
 
     def flatten(self, maps: Node) -> Node:
         return ops.reshape(maps, integers([0, -1]), special_zero=True)

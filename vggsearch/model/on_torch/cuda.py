@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vggsearch.errors import OptionError
 from vggsearch.model.engine import EngineOptions, rate
+from vggsearch.model.local import LoadKernels
 from vggsearch.model.on_torch.engine import Embedder, TorchEngine
 from vggsearch.model.on_torch.jpeg import DeviceJpeg
 from vggsearch.model.on_torch.pipeline import SLOTS, Pipeline, Slots
@@ -153,8 +154,9 @@ class CudaEngine(TorchEngine):
         kernels: dict[str, Kernel],
         options: EngineOptions,
         card: torch.device,
+        load_kernels: LoadKernels | None = None,
     ) -> None:
-        super().__init__(spec, kernels, options, card)
+        super().__init__(spec, kernels, options, card, load_kernels)
         self._decode = options.decode
         self._idle: Slots | None = None
 

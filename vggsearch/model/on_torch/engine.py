@@ -1,5 +1,7 @@
 """The reference engine: torch on a CPU, a CUDA card or Apple's MPS."""
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -8,6 +10,8 @@ from torch import Tensor
 from vggsearch.defaults import EXTRACT
 from vggsearch.errors import OptionError
 from vggsearch.model.engine import Engine, EngineOptions, rate
+from vggsearch.model.layers import DEEPEST
+from vggsearch.model.local import LoadKernels, find_whitening, local_cells, modules_before_pool5
 from vggsearch.model.on_torch.network import TruncatedVGG
 from vggsearch.model.on_torch.operations import TorchOperations
 from vggsearch.model.pixels import MEAN, STD
@@ -60,7 +64,10 @@ def pictures(pixels: Tensor) -> Tensor:
 
 
 class TorchEngine(Engine):
-    """An Embedder and its device: the one that `options` name, or `device` where the caller chose."""
+    """An Embedder and its device: the one that `options` name, or `device` where the caller chose.
+
+    `load_kernels` gives those of local features, where `kernels` end before them.
+    """
 
     name = "torch"
 
@@ -70,7 +77,9 @@ class TorchEngine(Engine):
         kernels: dict[str, Kernel],
         options: EngineOptions,
         device: torch.device | None = None,
+        load_kernels: LoadKernels | None = None,
     ) -> None:
+        self._load_kernels = load_kernels
         self.torch_device = device or torch.device(choose_device(options.device))
         self.device = device_description(self.torch_device)
         self.precision = choose_precision(options.precision, self.torch_device.type)
@@ -86,6 +95,25 @@ class TorchEngine(Engine):
         embeddings = self.embedder(torch.from_numpy(squares).to(self.torch_device))
         result: NDArray[np.float32] = embeddings.cpu().numpy()
         return result
+
+    @torch.inference_mode()
+    def local(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See Engine.local."""
+        spec = self.embedder.spec
+        maps = self._convolutions(self.normalised(squares)).float()
+        cells: Tensor = local_cells(maps, find_whitening(spec.weights_sha256), TorchOperations())
+        result: NDArray[np.float32] = cells.contiguous().cpu().numpy()
+        return result
+
+    @cached_property
+    def _convolutions(self) -> torch.nn.Sequential:
+        """All steps before pool5: those of the network where it is as deep."""
+        names = [module.name for module in modules_before_pool5(self.embedder.spec.model)]
+        steps = self.network.steps
+        if names[-1] not in steps and self._load_kernels is not None:
+            deeper = TruncatedVGG(self.embedder.spec.model, DEEPEST, dict(self._load_kernels()))
+            steps = deeper.to(self.torch_device, self._dtype).to(memory_format=torch.channels_last).steps
+        return torch.nn.Sequential(*(steps[name] for name in names))
 
     @torch.inference_mode()
     def multiply_adds_per_s(self, seconds: float) -> float:

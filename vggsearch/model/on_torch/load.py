@@ -5,6 +5,7 @@ from functools import partial
 import torch
 
 from vggsearch.model.engine import Engine, EngineOptions
+from vggsearch.model.layers import DEEPEST
 from vggsearch.model.many_cards import ManyCardsEngine
 from vggsearch.model.on_torch.cuda import CudaEngine
 from vggsearch.model.on_torch.engine import TorchEngine, choose_device
@@ -18,7 +19,8 @@ def load_torch_engine(spec: EmbeddingSpec, weights: WeightsFile, options: Engine
     Raises WeightsError, or OptionError where there is no such device or it has no such precision.
     """
     if choose_device(options.device) != "cuda":
-        return TorchEngine(spec, load_weights(weights, spec.model, spec.layer), options)
+        deeper = partial(load_weights, weights, spec.model, DEEPEST)
+        return TorchEngine(spec, load_weights(weights, spec.model, spec.layer), options, load_kernels=deeper)
     load = partial(load_card, spec, weights, options)
     cards = torch.cuda.device_count()
     return load(0) if cards == 1 else ManyCardsEngine(load(0), load, range(cards))
@@ -27,4 +29,5 @@ def load_torch_engine(spec: EmbeddingSpec, weights: WeightsFile, options: Engine
 def load_card(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOptions, card: int) -> CudaEngine:
     """Load the network onto the card of this number."""
     kernels = load_weights(weights, spec.model, spec.layer)
-    return CudaEngine(spec, kernels, options, torch.device("cuda", card))
+    deeper = partial(load_weights, weights, spec.model, DEEPEST)
+    return CudaEngine(spec, kernels, options, torch.device("cuda", card), load_kernels=deeper)

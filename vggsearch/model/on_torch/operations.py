@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import conv2d, normalize
 
 SPACE = (2, 3)
 
@@ -51,6 +53,13 @@ class TorchOperations:
 
     def mean_windows(self, vectors: Tensor) -> Tensor:
         return vectors.mean(1)
+
+    def project(self, maps: Tensor, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> Tensor:
+        kernel, shift = (torch.from_numpy(numbers).to(maps.device) for numbers in (weight, bias))
+        return conv2d(maps, kernel[:, :, None, None], shift)
+
+    def channels_last(self, maps: Tensor) -> Tensor:
+        return maps.permute(0, 2, 3, 1)
 
     def flatten(self, maps: Tensor) -> Tensor:
         return maps.flatten(1)

@@ -1,0 +1,56 @@
+"""Local features: one unit vector for each cell of the map before pool5, written once for every engine."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggsearch.model.layers import DEEPEST, needed_modules
+from vggsearch.model.poolings import Maps, Operations
+from vggsearch.model.vgg import Module
+from vggsearch.model.weights import Kernel
+
+LoadKernels: TypeAlias = Callable[[], Mapping[str, Kernel]]  # of all layers up to DEEPEST
+
+# sha256 of the weights -> what benchmarks/learn_local_whitening.py learned for them.
+WHITENINGS = {
+    "44a1e7d7bd5ed81479c75aa4a772e74ef8f062b1cc6a15dd59a67860c52a11ec": (
+        Path(__file__).parent / "weights" / "vgg16_local_whitening.npz"
+    )
+}
+
+
+@dataclass(frozen=True, eq=False)
+class LocalWhitening:
+    """`mean` (channels,) is taken from a cell, `projection` (numbers, channels) makes its numbers; float32."""
+
+    mean: NDArray[np.float32]
+    projection: NDArray[np.float32]
+
+
+def find_whitening(weights_sha256: str) -> LocalWhitening | None:
+    """Return the whitening learned for the packaged weights; None for any other, whose cells keep all channels."""
+    if weights_sha256 not in WHITENINGS:
+        return None
+    with np.load(WHITENINGS[weights_sha256], allow_pickle=False) as stored:
+        return LocalWhitening(stored["mean"].astype(np.float32), stored["projection"].astype(np.float32))
+
+
+def modules_before_pool5(model: str) -> tuple[Module, ...]:
+    """Return the steps up to the last convolution: conv5_2, conv5_3 or conv5_4."""
+    return needed_modules(model, DEEPEST)[:-1]
+
+
+def local_cells(maps: Maps, whitening: LocalWhitening | None, on: Operations) -> Maps:
+    """Take maps (n, channels, rows, columns) >= 0; return cells (n, rows, columns, numbers) of unit length.
+
+    Square root and L2 as in `spoc`; PCA-whitening after Jegou & Chum, "Negative evidences and co-occurences in
+    image retrieval: the benefit of PCA and whitening", ECCV 2012, section 3.
+    """
+    cells = on.unit(on.power(maps, 0.5))
+    if whitening is not None:
+        cells = on.unit(on.project(cells, whitening.projection, -whitening.projection @ whitening.mean))
+    return on.channels_last(cells)
