@@ -75,6 +75,10 @@ index_option = click.option(
     "--index", "directory", type=FOLDER, envvar="VGGSEARCH_INDEX", show_envvar=True,
     help="Where the index is. Default: indexes/NAME of the photo folder.",
 )  # fmt: skip
+verify_option = click.option(
+    "--verify/--no-verify", default=True, show_default=True,
+    help="Check the best answers by geometry: finds crops, mirrored and turned copies.",
+)  # fmt: skip
 format_option = click.option(
     "--format",
     type=click.Choice(FORMATS),
@@ -114,6 +118,19 @@ engine_options = combined(
         help="Number format of the network; auto is the fastest that changes no answer.",
     ),
 )  # fmt: skip
+
+
+def box(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[int, int, int, int] | None:
+    """Read X,Y,W,H."""
+    if text is None:
+        return None
+    numbers = text.split(",")
+    if len(numbers) != 4 or not all(number.strip().isdecimal() for number in numbers):
+        raise click.BadParameter(
+            f"{text!r} is not four whole numbers X,Y,W,H: left, top, width and height in pixels."
+        )
+    left, top, width, height = map(int, numbers)
+    return left, top, width, height
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -216,6 +233,13 @@ def index(
     type=click.FloatRange(-1, 1),
     help="Show only photos at least this similar (1 is the same).",
 )
+@click.option(
+    "--crop",
+    metavar="X,Y,W,H",
+    callback=box,
+    help="Ask for a part of each IMAGE: left, top, width, height in pixels.",
+)
+@verify_option
 @format_option
 @click.option("--root", type=FOLDER, help="Where the photos are now, if they moved apart from the index.")
 @embedding_options(of_the_index=True)
@@ -225,6 +249,8 @@ def query(
     directory: Path | None,
     count: int,
     min_similarity: float | None,
+    crop: tuple[int, int, int, int] | None,
+    verify: bool,
     format: Format,
     root: Path | None,
     model: str | None,
@@ -243,6 +269,7 @@ def query(
     \b
     Example:
       vggsearch query img.jpg
+      vggsearch query img.jpg --crop 100,50,400,300
       vggsearch query img.jpg -k 3 --format paths | xargs -d '\\n' xdg-open
     """
     from vggsearch.image_index import ImageIndex, QueryResult
@@ -253,7 +280,7 @@ def query(
     runs_on = EngineOptions(engine, device, precision)
     where = directory or only_index()
     with ImageIndex.open(where, options, engine_options=runs_on, root=root) as opened, quiet_decoders():
-        answers = list(opened.query_many(read_images(images), count, min_similarity))
+        answers = list(opened.query_many(read_images(images), count, min_similarity, verify=verify, crop=crop))
         results = [answer for answer in answers if isinstance(answer, QueryResult)]
         failed = [answer for answer in answers if not isinstance(answer, QueryResult)]
         if results:
@@ -392,11 +419,18 @@ def eval_() -> None:
 @click.argument("truth", type=FILE)
 @index_option
 @whiten_option
+@verify_option
 @click.option("--linear-probe", is_flag=True, help="Fit a linear classifier to the labelled embeddings instead.")
 @curve_option
 @numbers_option
 def truth(
-    truth: Path, directory: Path | None, whiten: str, linear_probe: bool, curve: Path | None, format: Format
+    truth: Path,
+    directory: Path | None,
+    whiten: str,
+    verify: bool,
+    linear_probe: bool,
+    curve: Path | None,
+    format: Format,
 ) -> None:
     """Ask for each labelled photo of an index, and measure which photos come.
 
@@ -421,7 +455,8 @@ def truth(
             click.echo(report.probe(evaluate.evaluate_probe(opened, labels), format))
             return
         with counting_bar("asking for photos") as tell:
-            found = evaluate.evaluate_truth(opened, labels, whitening=evaluate.whitening_named(whiten), tell=tell)
+            whitening = evaluate.whitening_named(whiten)
+            found = evaluate.evaluate_truth(opened, labels, whitening=whitening, verify=verify, tell=tell)
     if found.missing:
         click.echo(f"{len(found.missing):,} of {len(labels):,} labelled photos are not in the index.", err=True)
     click.echo(report.figures(found.figures, format))
@@ -439,6 +474,7 @@ def truth(
 @click.option("--seed", type=int, default=0, show_default=True, help="Which photos, and which crops.")
 @click.option("--save", type=FOLDER, help="Keep the copies in this folder.")
 @whiten_option
+@verify_option
 @curve_option
 @numbers_option
 @engine_options
@@ -450,6 +486,7 @@ def copies(
     seed: int,
     save: Path | None,
     whiten: str,
+    verify: bool,
     curve: Path | None,
     format: Format,
     engine: str,
@@ -479,14 +516,9 @@ def copies(
         counting_bar("making copies and asking for them") as tell,
     ):
         found = evaluate.evaluate_copies(
-            opened,
-            wanted,
-            sample=sample,
-            seed=seed,
-            whitening=evaluate.whitening_named(whiten),
-            save=save,
-            tell=tell,
-        )
+            opened, wanted, sample=sample, seed=seed, whitening=evaluate.whitening_named(whiten),
+            verify=verify, save=save, tell=tell,
+        )  # fmt: skip
     for path in found.skipped:
         click.echo(f"skipped {report.one_line(path)}: it cannot be read any more", err=True)
     click.echo(report.copies(found, format))

@@ -83,6 +83,17 @@ class WhiteningDefaults:
 
 
 @dataclass(frozen=True)
+class AlignDefaults:
+    """How the best answers of a search are checked by geometry (docs/quality.md)."""
+
+    candidates: int = 10  # photos that are checked; of copies, hardly any comes later
+    orientations: int = 4  # of the query: upright, mirrored, turned left and right
+    weight: float = 0.5  # 0..1, of the way to a similarity of 1.0 that geometry can raise
+    threads: int = 4  # that read photos
+    remembered: int = 20_000  # photos whose local features are kept while many queries are measured
+
+
+@dataclass(frozen=True)
 class SearchDefaults:
     """How many photos a query shows."""
 
@@ -105,6 +116,7 @@ class MeasureDefaults:
     svm_c: float = 10.0  # for unit vectors; cross-validated on training photos alone: 1 is worse, 100 no better
 
 
+ALIGN = AlignDefaults()
 COMPACT = CompactDefaults()
 EMBEDDING = EmbeddingDefaults()
 EXTRACT = ExtractDefaults()

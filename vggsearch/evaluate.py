@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vggsearch.defaults import MEASURE, WHITENING
+from vggsearch.alignment import joined
+from vggsearch.defaults import ALIGN, MEASURE, WHITENING
 from vggsearch.errors import ImageError, OptionError, PhotosError, TruthError
+from vggsearch.geometry import LocalFeatures
 from vggsearch.image_index import ImageIndex
 from vggsearch.images import decode
 from vggsearch.index.whitening import WhiteningOptions
@@ -64,9 +66,12 @@ def evaluate_truth(
     labels: Mapping[str, str],
     *,
     whitening: WhiteningOptions | None = None,
+    verify: bool = True,
     tell: Tell = lambda _done, _total: None,
 ) -> Evaluation:
     """Ask for every labelled photo with its own embedding, itself left out; all other photos are searched.
+
+    With `verify`, the best answers are checked by geometry, as queries do it.
 
     `labels` are by path, as measure.truth.read_truth returns them. Photos without a label are never relevant.
     Raises TruthError where the index holds none of them, or no two of a label.
@@ -82,12 +87,15 @@ def evaluate_truth(
         )
     label_of = np.array([labels.get(path, "") for path in searcher.paths])
     is_labelled = np.array([path in labels for path in searcher.paths])
+    checks = _Checks(index, searcher) if verify else None
     tally = Tally()
     for start in range(0, len(asked), MEASURE.block_queries):
         block = [rows[path] for path in asked[start : start + MEASURE.block_queries]]
         for row, similarities in zip(block, searcher.similarities(embeddings[block]), strict=True):
             relevant = is_labelled & (label_of == label_of[row])
             others = np.arange(len(similarities)) != row
+            if checks is not None and (photo := _readable(index, searcher.paths[row])) is not None:
+                similarities = checks.raised(photo, similarities, others)
             answers = _ranked(similarities[others], relevant[others], len(similarities))
             tally.add(answers.similarities, answers.relevant, answers.total)
         tell(start + len(block), len(asked))
@@ -102,18 +110,21 @@ def evaluate_copies(
     sample: int = MEASURE.sample,
     seed: int = 0,
     whitening: WhiteningOptions | None = None,
+    verify: bool = True,
     save: Path | None = None,
     tell: Tell = lambda _done, _total: None,
 ) -> CopiesReport:
     """Search for edited copies of `sample` of the index's own photos, chosen by `seed`, among all of them.
 
     The photo that a copy was made from is the one right answer, and so are photos with the same embedding, as exact
-    copies have. Copies live in memory only, unless `save` names a folder. Raises PhotosError where the photos
-    cannot be read, OptionError for a sample of less than one.
+    copies have. With `verify`, the best answers are checked by geometry, as queries do it. Copies live in memory
+    only, unless `save` names a folder. Raises PhotosError where the photos cannot be read, OptionError for a sample
+    of less than one.
     """
     if sample < 1:
         raise OptionError(f"The sample must be at least 1 photo, not {sample}.")
     searcher = index.searcher(whitening)
+    checks = _Checks(index, searcher) if verify else None
     chosen = _sample(searcher, sample, seed)
     answers: dict[str, list[_Answers]] = {edit: [] for edit in edits}
     skipped: list[str] = []
@@ -129,6 +140,8 @@ def evaluate_copies(
         similarities = searcher.similarities(index.embed_many(list(copies.values())))
         relevant = searcher.similarities_of_row(row) >= 1 - MEASURE.same
         for edit, each in zip(copies, similarities, strict=True):
+            if checks is not None:
+                each = checks.raised(_decoded(copies[edit], index.spec.size), each)
             answers[edit].append(_ranked(each, relevant, MEASURE.most_answers))
         tell(done, len(chosen))
     if len(skipped) == len(chosen):
@@ -176,6 +189,52 @@ def whitening_named(text: str) -> WhiteningOptions | None:
     return options
 
 
+class _Checks:
+    """Checks the best answers to many queries by geometry; the local features of photos are kept meanwhile."""
+
+    def __init__(self, index: ImageIndex, searcher: Searcher) -> None:
+        aligner = index.aligner()
+        if aligner is None:
+            raise PhotosError(
+                f"Geometry needs the photos, and {index.root} is no folder. Leave it out: --no-verify"
+            )
+        self._aligner, self._paths = aligner, searcher.paths
+        self._known: dict[int, LocalFeatures | None] = {}
+
+    def raised(
+        self, picture: Image.Image, similarities: NDArray[np.float32], among: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.float32]:
+        """Return the similarities, float32 (n,) by row, with those of the best answers raised by their alignment.
+
+        Only rows that are `among`, bool (n,), are answers.
+        """
+        order = np.argsort(-similarities, kind="stable")[: ALIGN.candidates + 1]
+        best = [row for row in order.tolist() if among is None or among[row]][: ALIGN.candidates]
+        alignments = self._aligner.align(self._aligner.of_query(picture), self._features(best))
+        raised = similarities.copy()
+        for row, alignment in zip(best, alignments, strict=True):
+            raised[row] = joined(float(similarities[row]), alignment)
+        return raised
+
+    def _features(self, rows: list[int]) -> list[LocalFeatures | None]:
+        new = [row for row in rows if row not in self._known]
+        if len(self._known) + len(new) > ALIGN.remembered:
+            self._known, new = {}, rows
+        self._known.update(zip(new, self._aligner.of_photos([self._paths[row] for row in new]), strict=True))
+        return [self._known[row] for row in rows]
+
+
+def _decoded(data: bytes, size: int) -> Image.Image:
+    return decode(io.BytesIO(data), at_least=size).image
+
+
+def _readable(index: ImageIndex, path: str) -> Image.Image | None:
+    try:
+        return _photo(index, path, index.spec.size)
+    except ImageError:
+        return None
+
+
 def _sample(searcher: Searcher, count: int, seed: int) -> list[int]:
     """Return rows of photos that show something, in an order that only paths and seed decide."""
     blank = set(searcher.blank.tolist())
@@ -200,12 +259,12 @@ def _copies(
         yield name, edited(photo, edit, key, others)
 
 
-def _photo(index: ImageIndex, path: str) -> Image.Image:
+def _photo(index: ImageIndex, path: str, at_least: int = MEASURE.copy_pixels) -> Image.Image:
     try:
         data = ((index.root or Path()) / path).read_bytes()
     except OSError as error:
         raise ImageError(error.strerror or str(error), "unreadable") from error
-    return decode(io.BytesIO(data), path, at_least=MEASURE.copy_pixels).image
+    return decode(io.BytesIO(data), path, at_least=at_least).image
 
 
 def _save(copies: Mapping[str, bytes], folder: Path, path: str) -> None:

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vggsearch.defaults import SEARCH
+from vggsearch.alignment import Aligner, joined
+from vggsearch.defaults import ALIGN, SEARCH
 from vggsearch.errors import ImageError, IndexDamaged, OptionError, PhotosError
 from vggsearch.images import decode, decoder_errors, upright_rgb
 from vggsearch.index.flat import FlatIndex
@@ -25,7 +26,7 @@ from vggsearch.model.weights import WeightsFile, find_again
 from vggsearch.photos import Skipped, check_folder, walk
 from vggsearch.places import MANIFEST, directory_for
 from vggsearch.preprocess import is_blank, square
-from vggsearch.search import Match, Searcher, build_index, open_index, renew_search_side, searcher_with
+from vggsearch.search import Match, Searcher, build_index, open_index, ranked, renew_search_side, searcher_with
 from vggsearch.store.known import KnownContent
 from vggsearch.store.manifest import WhiteningFacts
 from vggsearch.store.store import Store
@@ -34,6 +35,7 @@ from vggsearch.verify import VerifyReport, verify
 
 log = logging.getLogger(__name__)
 
+Box = tuple[int, int, int, int]  # left, top, width, height, in pixels
 ImageLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 
 
@@ -295,31 +297,51 @@ class ImageIndex:
         return report
 
     def query(
-        self, image: ImageLike, count: int = SEARCH.count, min_similarity: float | None = None
+        self,
+        image: ImageLike,
+        count: int = SEARCH.count,
+        min_similarity: float | None = None,
+        *,
+        verify: bool = True,
+        crop: Box | None = None,
     ) -> QueryResult:
         """Return the photos most like `image`: a path, the bytes of a file, a PIL image, or uint8 (h, w, 3) RGB.
 
-        At most `count`, none below `min_similarity` (a cosine); a photo that is in the index finds itself at
-        1.0. Blank pictures are all alike: one finds only itself, and no other picture finds it. What another
-        process has committed since is seen. Raises ImageError where the picture cannot be used.
+        At most `count`, none below `min_similarity`; a photo that is in the index finds itself at 1.0. With
+        `verify`, geometry checks the best ALIGN.candidates of them. `crop` is the part of the image to ask for:
+        left, top, width and height in pixels of the upright picture. Blank pictures are all alike: one finds only
+        itself, and no other picture finds it. What another process has committed since is seen. Raises ImageError
+        where the picture cannot be used, OptionError for a part that is not in it.
         """
         if count < 1:
             raise OptionError(f"The count of photos to show must be at least 1, not {count}.")
-        pixels, own_path = self._pixels(image), self._own_path(image)
+        picture = self._picture(image, crop)
+        pixels = square(picture, self.spec.size, self.spec.resize)
+        own_path = self._own_path(image) if crop is None else None
         searcher = self.searcher()
         if is_blank(pixels):
             log.warning("%s is blank: there is nothing in it to compare.", _name(image))
             return QueryResult(_name(image), searcher.itself(own_path))
-        matches = searcher.nearest(self._embed(pixels), count, min_similarity, own_path)
-        return QueryResult(_name(image), matches)
+        if not verify:
+            matches = searcher.nearest(self._embed(pixels), count, min_similarity, own_path)
+            return QueryResult(_name(image), matches)
+        matches = searcher.nearest(self._embed(pixels), max(count, ALIGN.candidates), own_path=own_path)
+        aligned = self._aligned(picture, matches, own_path)
+        return QueryResult(_name(image), ranked(aligned, count, min_similarity, own_path))
 
     def query_many(
-        self, images: Iterable[ImageLike], count: int = SEARCH.count, min_similarity: float | None = None
+        self,
+        images: Iterable[ImageLike],
+        count: int = SEARCH.count,
+        min_similarity: float | None = None,
+        *,
+        verify: bool = True,
+        crop: Box | None = None,
     ) -> Iterator[QueryResult | Skipped]:
-        """Yield a QueryResult for each image, or a Skipped for one that cannot be used, in their order."""
+        """Yield a QueryResult for each image, or a Skipped for one that cannot be used, in order; see query."""
         for image in images:
             try:
-                yield self.query(image, count, min_similarity)
+                yield self.query(image, count, min_similarity, verify=verify, crop=crop)
             except ImageError as error:
                 yield Skipped(_name(image), error.reason, error.kind)
 
@@ -341,10 +363,50 @@ class ImageIndex:
         """Return the embedding of one picture, float32 (dim,), unit length. Raises ImageError."""
         return self._embed(self._pixels(image))
 
-    def _pixels(self, image: ImageLike) -> NDArray[np.uint8]:
+    def aligner(self) -> Aligner | None:
+        """Return what checks answers by geometry, None where the photo folder is not there."""
+        if self.root is None or not self.root.is_dir():
+            return None
+        return Aligner(self.root, self.spec, self.engine)
+
+    def _aligned(self, picture: Image.Image, matches: Sequence[Match], own_path: str | None) -> list[Match]:
+        """Check the best matches by geometry; the photo that was asked for needs none."""
+        aligner = self.aligner()
+        if aligner is None:
+            log.warning("The photos are not in %s, so that no answer is checked by geometry.", self.root)
+            return list(matches)
+        best = [match for match in matches[: ALIGN.candidates] if match.path != own_path]
+        if not best:
+            return list(matches)
+        photos = aligner.of_photos([match.path for match in best])
+        alignments = aligner.align(aligner.of_query(picture), photos)
+        checked = {
+            match.path: replace(match, similarity=joined(match.similarity, alignment), alignment=alignment)
+            for match, alignment in zip(best, alignments, strict=True)
+        }
+        return [checked.get(match.path, match) for match in matches]
+
+    def _picture(self, image: ImageLike, crop: Box | None) -> Image.Image:
+        """Return the upright picture, or a part of it. Raises ImageError, OptionError for a part not in it."""
         with decoder_errors():
-            picture = _picture(image, self.spec.size)
-        return square(picture, self.spec.size, self.spec.resize)
+            picture = _picture(image, self.spec.size if crop is None else None)
+        if crop is None:
+            return picture
+        left, top, width, height = crop
+        if (
+            min(left, top) < 0
+            or min(width, height) < 1
+            or left + width > picture.width
+            or top + height > picture.height
+        ):
+            raise OptionError(
+                f"The part {left},{top},{width},{height} is not in {_name(image)}, which has {picture.width} x "
+                f"{picture.height} pixels. Give left, top, width and height in pixels."
+            )
+        return picture.crop((left, top, left + width, top + height))
+
+    def _pixels(self, image: ImageLike) -> NDArray[np.uint8]:
+        return square(self._picture(image, None), self.spec.size, self.spec.resize)
 
     def _embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         vector: NDArray[np.float32] = unit_rows(self.engine.embed(pixels[None]))[0]
@@ -426,7 +488,7 @@ def _find_weights(store: Store, named: Path | None) -> WeightsFile:
     )
 
 
-def _picture(image: ImageLike, size: int) -> Image.Image:
+def _picture(image: ImageLike, size: int | None) -> Image.Image:
     if isinstance(image, Image.Image):
         return upright_rgb(image)
     if isinstance(image, np.ndarray):

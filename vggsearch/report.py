@@ -11,6 +11,7 @@ from pathlib import Path
 from vggsearch.bench import BenchReport, EngineReport
 from vggsearch.defaults import Format
 from vggsearch.evaluate import CopiesReport
+from vggsearch.geometry import Alignment
 from vggsearch.image_index import Info, QueryResult
 from vggsearch.measure.edits import EDITS
 from vggsearch.measure.probe import ProbeReport
@@ -24,6 +25,7 @@ from vggsearch.verify import Finding, VerifyReport
 
 WIDE = 10_000  # columns; a table is never folded, so that a path stays whole
 EXAMPLE_PHOTOS = 100_000
+PART_BELOW = 0.85  # scale from which a query is told to be a part
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -41,9 +43,26 @@ def _query_table(results: Sequence[QueryResult], _root: Path | None) -> str:
     blocks = []
     for result in results:
         lines = [one_line(result.query)]
-        lines += [f"  {match.similarity:.3f}  {one_line(match.path)}" for match in result.matches]
+        lines += [
+            f"  {match.similarity:.3f}  {one_line(match.path)}{_how(match.alignment)}" for match in result.matches
+        ]
         blocks.append("\n".join(lines if result.matches else [*lines, "  nothing found"]))
     return "\n\n".join(blocks)
+
+
+def _how(alignment: Alignment | None) -> str:
+    """Say in words how the query lies in a photo, where that is not simply as a whole."""
+    if alignment is None:
+        return ""
+    quarter = round(alignment.turned / 90) * 90 % 360
+    words = [
+        "mirrored" if alignment.mirrored else "",
+        f"turned {quarter}°" if quarter else "",
+        f"a part, {alignment.scale**2:.0%} of it" if alignment.scale < PART_BELOW else "",
+        "holds more" if alignment.scale > 1 / PART_BELOW else "",
+    ]
+    told = ", ".join(filter(None, words))
+    return f"  ({told})" if told else ""
 
 
 def _query_json(results: Sequence[QueryResult], _root: Path | None) -> str:

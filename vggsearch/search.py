@@ -1,13 +1,15 @@
 """Join the rows that the index finds with the paths that the store knows."""
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.defaults import WHITENING
 from vggsearch.errors import IndexDamaged
+from vggsearch.geometry import Alignment
 from vggsearch.index.flat import RECIPE, STEP, FlatIndex
 from vggsearch.index.whitening import Whitening, WhiteningOptions, learn
 from vggsearch.store.manifest import WhiteningFacts
@@ -21,10 +23,15 @@ DECIMALS = 4  # of a similarity; float16 embeddings and bfloat16 networks do not
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A photo that was found. `path` is relative to the photo folder; `similarity` is a cosine, at most 1.0."""
+    """A photo that was found. `path` is relative to the photo folder.
+
+    `similarity` is a cosine, at most 1.0; where geometry was asked and says where in the photo the query lies,
+    that is `alignment`, and the similarity is raised by it.
+    """
 
     path: str
     similarity: float
+    alignment: Alignment | None = None
 
 
 @dataclass(frozen=True)
@@ -54,12 +61,8 @@ class Searcher:
         if own_path in self.paths:
             rows = np.union1d(rows, [self.paths.index(own_path)])
         exact = np.minimum(self.index.similarities(query, rows), 1.0)
-        matches = [
-            Match(self.paths[row], round(float(value), DECIMALS)) for row, value in zip(rows, exact, strict=True)
-        ]
-        matches.sort(key=lambda match: (-match.similarity, match.path != own_path, match.path))
-        floor = -1.0 if min_similarity is None else min_similarity
-        return tuple(match for match in matches[:count] if match.similarity >= floor)
+        matches = [Match(self.paths[row], float(value)) for row, value in zip(rows, exact, strict=True)]
+        return ranked(matches, count, min_similarity, own_path)
 
     def similarities(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the similarity of some embeddings (m, dim) with every photo: float32 (m, n), by row."""
@@ -80,6 +83,19 @@ class Searcher:
     def itself(self, own_path: str | None) -> tuple[Match, ...]:
         """Return the photo that a blank query was made from, if it is one of these."""
         return (Match(own_path, 1.0),) if own_path is not None and own_path in self.paths else ()
+
+
+def ranked(
+    matches: Iterable[Match], count: int, min_similarity: float | None = None, own_path: str | None = None
+) -> tuple[Match, ...]:
+    """Return at most `count` matches, none below `min_similarity`, with similarities rounded to DECIMALS.
+
+    The most similar come first; of equals, `own_path`, then by path.
+    """
+    rounded = [replace(match, similarity=round(match.similarity, DECIMALS)) for match in matches]
+    rounded.sort(key=lambda match: (-match.similarity, match.path != own_path, match.path))
+    floor = -1.0 if min_similarity is None else min_similarity
+    return tuple(match for match in rounded[:count] if match.similarity >= floor)
 
 
 def searcher_with(store: Store, options: WhiteningOptions) -> Searcher:
