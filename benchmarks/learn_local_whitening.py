@@ -2,10 +2,10 @@
 
 python benchmarks/learn_local_whitening.py [FILE]
 
-Writes `mean` (512,) and `projection` (64, 512), float16, to FILE, by default the one inside the package. The
-photos are those in the scikit-image and scikit-learn wheels (examples/make_photos.py --credits): each whole and in
-windows of 70, 50 and 35 % of its sides, and all of that mirrored. Eigenvalues are shrunk towards their mean, since
-a dozen photos do not show all there is.
+Writes `mean` (512,) and `projection` (64, 512), float16, to FILE, by default the one inside the package. The photos
+are those in the scikit-image and scikit-learn wheels (examples/make_photos.py --credits): each whole, in windows of
+70, 50 and 35 % of its sides, and all of that mirrored. Eigenvalues are shrunk towards their mean, since a dozen
+photos do not show all there is.
 """
 
 import sys

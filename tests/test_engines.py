@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.fakes import random_kernels
-from vggsearch.errors import OptionError
+from vggsearch.errors import OptionError, WeightsError
 from vggsearch.images import decode
 from vggsearch.model import engine as engines
 from vggsearch.model.engine import Engine, EngineOptions, choose_engine, load_engine, rate
@@ -142,6 +142,75 @@ def test_both_engines_agree_on_a_classifier_at_several_sizes_and_mirrored(classi
     reference = TorchEngine(spec, classifier, EngineOptions("torch", "cpu", "fp32")).embed(noise(1, 256))
     assert found.shape == (1, 512 + 4096)
     np.testing.assert_allclose(found, reference, atol=1e-5 * float(reference.max()))
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("layer", ["pool1", "pool4+pool5"])
+@pytest.mark.parametrize("size", [96, 192, 224])
+def test_openvino_gives_the_cells_of_torch_whatever_the_index_is_cut_at(
+    sample_photos: Path, layer: str, size: int
+) -> None:
+    squares = squares_of(sample_photos, size)[:4]
+    spec, weights = EmbeddingOptions(layer=layer, size=192).resolve()
+    found, reference = (
+        load_engine(spec, weights, EngineOptions(engine, "cpu", "fp32")).local(squares)
+        for engine in ("openvino", "torch")
+    )
+    assert found.shape == (4, size // 16, size // 16, 64)
+    np.testing.assert_allclose(found, reference, atol=2e-4)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=-1), 1, atol=1e-5)
+
+
+@pytest.mark.network
+def test_int8_gives_nearly_the_cells_of_fp32(sample_photos: Path) -> None:
+    squares = squares_of(sample_photos)[:16]
+    spec, weights = EmbeddingOptions().resolve()
+    int8, fp32 = (
+        load_engine(spec, weights, EngineOptions("openvino", "cpu", precision)).local(squares)
+        for precision in ("int8", "fp32")
+    )
+    cosines = (int8 * fp32).sum(axis=-1)
+    assert np.median(cosines) > 0.97
+
+
+@pytest.mark.parametrize("model", ["vgg11", "vgg19_bn"])
+def test_cells_of_other_weights_keep_all_channels(model: str) -> None:
+    spec = EmbeddingSpec(model, "pool5", "spoc", (64,), "squash", "0" * 64)
+    kernels = random_kernels(model, "pool5")
+    squares = np.random.default_rng(1).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    found = OpenVinoEngine(spec, kernels, EngineOptions("openvino", "cpu", "fp32")).local(squares)
+    reference = TorchEngine(spec, kernels, EngineOptions("torch", "cpu", "fp32")).local(squares)
+    assert found.shape == (2, 4, 4, 512)
+    np.testing.assert_allclose(found, reference, atol=1e-4)
+
+
+def test_cells_are_square_roots_of_the_map_before_pool5() -> None:
+    spec = EmbeddingSpec("vgg11", "pool5", "spoc", (64,), "squash", "0" * 64)
+    engine = TorchEngine(spec, random_kernels("vgg11", "pool5"), EngineOptions("torch", "cpu", "fp32"))
+    squares = np.random.default_rng(1).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        x = engine.normalised(squares)
+        for name, step in engine.network.steps.items():
+            if name == "pool5":
+                break
+            x = step(x)
+    cell = np.sqrt(x[0, :, 2, 3].numpy())
+    np.testing.assert_allclose(engine.local(squares)[0, 2, 3], cell / np.linalg.norm(cell), atol=1e-6)
+
+
+def test_cells_need_weights_up_to_pool5(tmp_path: Path) -> None:
+    kernels = random_kernels("vgg11", "pool1")
+    file = tmp_path / "short.pth"
+    torch.save(
+        {"features.0.weight": torch.from_numpy(kernels["conv1_1"].weight), "features.0.bias": torch.zeros(64)}, file
+    )
+    spec, weights = EmbeddingOptions(model="vgg11", layer="pool1", size=64, weights=file).resolve()
+    squares = np.zeros((1, 64, 64, 3), np.uint8)
+    for name in ("openvino", "torch"):
+        engine = load_engine(spec, weights, EngineOptions(name, "cpu", "fp32"))
+        assert engine.embed(squares).shape == (1, 64)
+        with pytest.raises(WeightsError, match=r"no tensor features\.3\.weight, which vgg11 needs for conv2_1"):
+            engine.local(squares)
 
 
 @pytest.mark.network

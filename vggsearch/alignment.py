@@ -77,6 +77,11 @@ def joined(similarity: float, alignment: Alignment | None) -> float:
     return similarity + (1 - similarity) * ALIGN.weight * alignment.score
 
 
+def believed(alignment: Alignment | None) -> Alignment | None:
+    """Return an alignment that is strong enough to be told, else None."""
+    return alignment if alignment is not None and alignment.score >= ALIGN.believed else None
+
+
 def _cropped(aspect: float) -> Window:
     width, height = min(1.0, 1 / aspect), min(1.0, aspect)
     return (1 - width) / 2, (1 - height) / 2, (1 + width) / 2, (1 + height) / 2

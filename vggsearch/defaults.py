@@ -75,7 +75,7 @@ class WhiteningDefaults:
 
     dim: int = 384  # numbers a whitened vector keeps; fewer lose copies, more keep noise
     least_shrinkage: float = 0.5  # 0..1; less finds more edited copies, but tells views of one object apart
-    fewest_rows: int = 64  # photos; fewer say little about what photos share
+    fewest_rows: int = 100  # photos; fewer say little about what photos share
     most_rows: int = 200_000  # photos it is learned from; more change nothing
     longest_vector: int = 4096  # numbers; a covariance of fc7 takes 134 MB and a minute
     growth: float = 1.5  # it is learned anew when the photos have become so many times as many, or as few
@@ -88,7 +88,8 @@ class AlignDefaults:
 
     candidates: int = 10  # photos that are checked; of copies, hardly any comes later
     orientations: int = 4  # of the query: upright, mirrored, turned left and right
-    weight: float = 0.5  # 0..1, of the way to a similarity of 1.0 that geometry can raise
+    weight: float = 0.3  # 0..1, of the way to a similarity of 1.0 that geometry can raise; more hurts look-alikes
+    believed: float = 0.6  # score; of unrelated photos, one in a hundred reaches it, of copies nine in ten
     threads: int = 4  # that read photos
     remembered: int = 20_000  # photos whose local features are kept while many queries are measured
 

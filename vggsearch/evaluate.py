@@ -66,7 +66,7 @@ def evaluate_truth(
     labels: Mapping[str, str],
     *,
     whitening: WhiteningOptions | None = None,
-    verify: bool = True,
+    verify: bool = False,
     tell: Tell = lambda _done, _total: None,
 ) -> Evaluation:
     """Ask for every labelled photo with its own embedding, itself left out; all other photos are searched.
@@ -110,7 +110,7 @@ def evaluate_copies(
     sample: int = MEASURE.sample,
     seed: int = 0,
     whitening: WhiteningOptions | None = None,
-    verify: bool = True,
+    verify: bool = False,
     save: Path | None = None,
     tell: Tell = lambda _done, _total: None,
 ) -> CopiesReport:

@@ -44,14 +44,15 @@ SCALES = 2.0 ** (np.arange(-5, 6) / 3)  # 0.3 to 3.2: steps that a cell at the r
 TURNS = np.deg2rad([-10.0, 0.0, 10.0])  # left over after a right-angle turn; a network knows no more than that
 GRID = (SCALES[:, None] * np.exp(1j * TURNS)).ravel()
 BIN = 4 / 3  # cells; a match votes for the four nearest, by how near they are
-TOLERANCE = 1.0  # cells from where the transform puts it that an inlier may lie
+REACH = 1.5  # cells from where the transform puts it that an inlier may lie; the further, the less it counts
 VIEWS_TRIED = 2  # orientations with the strongest matches that get to vote
 PEAKS_TRIED = 3  # scales and turns with the most votes that are fitted
 FITS = 2  # rounds of least squares, each on the inliers of the last
 FEWEST = 4  # inliers; two fix a transform, so fewer would be no evidence
+WEAKEST = 2.0  # strength; less is chance
 SMALLEST, LARGEST = 0.2, 5.0  # scale of a transform that is believed
 LEVELS = 127  # of a stored number, which is -1..1
-HALF = 4.0  # strength that scores 0.5: twice what unrelated photos have
+HALF = 8.0  # strength that scores 0.5; one in a hundred unrelated photos that look alike has it
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +149,7 @@ def _verify(aspect: float, views: Sequence[_View], cells: Cells, features: Local
     tried = sorted(range(len(views)), key=lambda number: -matches[number].weights.sum())[:VIEWS_TRIED]
     fits = [(_fit(matches[number], views[number].side, candidate.side), number) for number in tried]
     fit, number = max(fits, key=lambda found: found[0].strength)
-    if fit.inliers < FEWEST:
+    if fit.inliers < FEWEST or fit.strength < WEAKEST:
         return None
     return _alignment(fit, ORIENTATIONS[number], aspect, features.aspect)
 
@@ -208,10 +209,10 @@ def _fit(matches: _Matches, query_side: float, candidate_side: float) -> _Fit:
     """Return the transform that the heaviest matches agree on: voted for, then fitted."""
 
     def agreeing(turn_scale: complex, shift: complex) -> tuple[_Fit, NDArray[np.float64]]:
-        reach = TOLERANCE * max(candidate_side, abs(turn_scale) * query_side)
-        is_inlier = np.abs(turn_scale * matches.query + shift - matches.candidate) < reach
-        weights = matches.weights * is_inlier
-        return _Fit(turn_scale, shift, int(is_inlier.sum()), float(weights.sum())), weights
+        reach = REACH * max(candidate_side, abs(turn_scale) * query_side)
+        missed = np.abs(turn_scale * matches.query + shift - matches.candidate) / reach
+        weights = matches.weights * np.maximum(1 - missed**2, 0)
+        return _Fit(turn_scale, shift, int((missed < 1).sum()), float(weights.sum())), weights
 
     best = _Fit(1.0, 0.0, 0, 0.0)
     for peak in _peaks(matches, candidate_side):

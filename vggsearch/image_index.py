@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vggsearch.alignment import Aligner, joined
+from vggsearch.alignment import Aligner, believed, joined
 from vggsearch.defaults import ALIGN, SEARCH
 from vggsearch.errors import ImageError, IndexDamaged, OptionError, PhotosError
 from vggsearch.images import decode, decoder_errors, upright_rgb
@@ -302,7 +302,7 @@ class ImageIndex:
         count: int = SEARCH.count,
         min_similarity: float | None = None,
         *,
-        verify: bool = True,
+        verify: bool = False,
         crop: Box | None = None,
     ) -> QueryResult:
         """Return the photos most like `image`: a path, the bytes of a file, a PIL image, or uint8 (h, w, 3) RGB.
@@ -335,7 +335,7 @@ class ImageIndex:
         count: int = SEARCH.count,
         min_similarity: float | None = None,
         *,
-        verify: bool = True,
+        verify: bool = False,
         crop: Box | None = None,
     ) -> Iterator[QueryResult | Skipped]:
         """Yield a QueryResult for each image, or a Skipped for one that cannot be used, in order; see query."""
@@ -381,7 +381,9 @@ class ImageIndex:
         photos = aligner.of_photos([match.path for match in best])
         alignments = aligner.align(aligner.of_query(picture), photos)
         checked = {
-            match.path: replace(match, similarity=joined(match.similarity, alignment), alignment=alignment)
+            match.path: replace(
+                match, similarity=joined(match.similarity, alignment), alignment=believed(alignment)
+            )
             for match, alignment in zip(best, alignments, strict=True)
         }
         return [checked.get(match.path, match) for match in matches]
