@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from tests.fakes import random_kernels, squares
 from vggsearch.errors import OptionError
 from vggsearch.model.engine import Engine, EngineOptions, load_engine
+from vggsearch.model.local import LoadKernels
 from vggsearch.model.on_torch import cuda, load
 from vggsearch.model.on_torch.cuda import CudaEngine, captured, memory_errors
 from vggsearch.model.on_torch.engine import Embedder, TorchEngine
@@ -463,10 +464,14 @@ def test_all_cards_that_torch_sees_are_used(cards: int, shown: str, monkeypatch:
     asked = []
 
     def on_cpu(
-        spec: EmbeddingSpec, kernels: dict[str, Kernel], options: EngineOptions, card: torch.device
+        spec: EmbeddingSpec,
+        kernels: dict[str, Kernel],
+        options: EngineOptions,
+        card: torch.device,
+        load_kernels: LoadKernels,
     ) -> Engine:
         asked.append(card)
-        engine = TorchEngine(spec, kernels, ON_CPU)
+        engine = TorchEngine(spec, kernels, ON_CPU, load_kernels=load_kernels)
         engine.device = f"card {card.index}"
         return engine
 
