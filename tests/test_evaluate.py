@@ -69,7 +69,7 @@ def test_labelled_photos_that_are_not_indexed_are_named(families: ImageIndex) ->
 
 
 def test_another_whitening_gives_other_answers_and_leaves_the_index_alone(families: ImageIndex) -> None:
-    for seed in range(100, 140):
+    for seed in range(100, 170):
         assert families.root is not None
         save_photo(families.root / f"x{seed}.png", seed)
     families.update()
@@ -220,3 +220,15 @@ def test_eval_copies_without_an_index_says_how_to_make_one(tmp_path: Path, monke
     done = run("eval", "copies", "pictures")
     assert done.exit_code == 1
     assert "Make it: vggsearch index pictures" in done.stderr
+
+
+def test_geometry_raises_what_it_finds_and_nothing_else(families: ImageIndex) -> None:
+    plain = evaluate_copies(families, chosen_edits("half,jpeg30"), sample=5)
+    checked = evaluate_copies(families, chosen_edits("half,jpeg30"), sample=5, verify=True)
+    assert checked.figures.pair_ap >= plain.figures.pair_ap
+    own = evaluate_truth(families, labels(families), verify=True).figures
+    assert own.queries == 40
+    assert families.root is not None
+    families.root.rename(families.root.with_name("elsewhere"))
+    with pytest.raises(PhotosError, match="--no-verify"):
+        evaluate_truth(families, labels(families), verify=True)

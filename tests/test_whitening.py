@@ -49,12 +49,12 @@ def test_it_is_the_textbook_whitening_with_its_eigenvalues_shrunk() -> None:
 
 def test_few_photos_are_shrunk_as_their_sampling_error_asks_for() -> None:
     random = np.random.default_rng(0)
-    noise = unit_rows(random.standard_normal((70, 400))).astype(np.float16)
-    found = learn([noise], 400, 70, NOTHING)
+    noise = unit_rows(random.standard_normal((110, 400))).astype(np.float16)
+    found = learn([noise], 400, 110, NOTHING)
     assert found is not None
     whitening, shrinkage = found
     assert shrinkage > 0.9
-    assert whitening.dim == 69
+    assert whitening.dim == 109
 
 
 def test_rows_that_are_left_out_teach_nothing() -> None:

@@ -89,7 +89,7 @@ class AlignDefaults:
     candidates: int = 10  # photos that are checked; of copies, hardly any comes later
     orientations: int = 4  # of the query: upright, mirrored, turned left and right
     weight: float = 0.3  # 0..1, of the way to a similarity of 1.0 that geometry can raise; more hurts look-alikes
-    believed: float = 0.6  # score; of unrelated photos, one in a hundred reaches it, of copies nine in ten
+    believed: float = 0.5  # score; fewer than one in a hundred unrelated photos reaches it
     threads: int = 4  # that read photos
     remembered: int = 20_000  # photos whose local features are kept while many queries are measured
 

@@ -1,0 +1,103 @@
+"""Queries whose answers geometry checks, with the real network and the demo's photos."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageOps
+
+from vggsearch.alignment import WINDOWS, believed, joined
+from vggsearch.defaults import ALIGN
+from vggsearch.errors import OptionError
+from vggsearch.geometry import Alignment
+from vggsearch.image_index import ImageIndex
+
+
+@pytest.fixture(scope="module")
+def real(sample_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ImageIndex]:
+    with ImageIndex.create(tmp_path_factory.mktemp("indexes") / "sample") as index:
+        index.update(sample_photos)
+        yield index
+
+
+@pytest.fixture(scope="module")
+def cat(sample_photos: Path) -> Image.Image:
+    return Image.open(sample_photos / "originals" / "chelsea.jpg").convert("RGB")
+
+
+def alignment(score: float) -> Alignment:
+    return Alignment(score, 20, False, 0.0, 1.0, ((0, 0), (1, 0), (1, 1), (0, 1)))
+
+
+def test_a_similarity_is_raised_but_never_to_that_of_the_photo_itself() -> None:
+    assert joined(0.4, None) == 0.4
+    assert joined(1.0, alignment(0.9)) == 1.0
+    assert 0.4 < joined(0.4, alignment(0.3)) < joined(0.4, alignment(0.9)) < 1
+    assert joined(0.4, alignment(1.0)) == pytest.approx(0.4 + 0.6 * ALIGN.weight)
+    assert believed(alignment(ALIGN.believed - 0.01)) is None
+    assert believed(alignment(ALIGN.believed)) is not None
+
+
+@pytest.mark.parametrize("aspect", [0.5, 1.0, 2.0])
+def test_a_window_says_what_the_square_shows_of_the_photo(aspect: float) -> None:
+    assert WINDOWS["squash"](aspect) == (0, 0, 1, 1)
+    left, top, right, bottom = WINDOWS["crop"](aspect)
+    assert ((right - left) * aspect, bottom - top) == pytest.approx((min(1, aspect),) * 2)
+    left, top, right, bottom = WINDOWS["pad"](aspect)
+    assert ((right - left) * aspect, bottom - top) == pytest.approx((max(1, aspect),) * 2)
+
+
+def test_a_crop_is_found_with_the_place_it_has_in_the_photo(real: ImageIndex, sample_photos: Path) -> None:
+    photo = Image.open(sample_photos / "originals" / "astronaut.jpg").convert("RGB")
+    box = (photo.width // 4, photo.height // 4, photo.width // 2, photo.height // 2)
+    found = real.query(photo, 5, verify=True, crop=box).matches
+    original = next(match for match in found if match.path == "originals/astronaut.jpg")
+    assert original.alignment is not None
+    assert not original.alignment.mirrored
+    assert original.alignment.scale == pytest.approx(0.5, abs=0.1)
+    for (x, y), (wanted_x, wanted_y) in zip(
+        original.alignment.corners, ((0.25, 0.25), (0.75, 0.25), (0.75, 0.75), (0.25, 0.75)), strict=True
+    ):
+        assert (x, y) == pytest.approx((wanted_x, wanted_y), abs=0.1)
+
+
+def test_a_mirrored_copy_is_told_and_raised(real: ImageIndex, cat: Image.Image) -> None:
+    mirrored = ImageOps.mirror(cat)
+    plain = {match.path: match for match in real.query(mirrored, 10).matches}
+    checked = {match.path: match for match in real.query(mirrored, 10, verify=True).matches}
+    original = checked["originals/chelsea.jpg"]
+    assert original.alignment is not None
+    assert original.alignment.mirrored
+    assert original.similarity > plain["originals/chelsea.jpg"].similarity
+    other = next(path for path in checked if "chelsea" not in path)
+    assert checked[other].alignment is None
+
+
+def test_the_photo_itself_stays_at_one_and_first(real: ImageIndex, sample_photos: Path) -> None:
+    first = real.query(sample_photos / "originals" / "chelsea.jpg", 3, verify=True).matches[0]
+    assert (first.path, first.similarity) == ("originals/chelsea.jpg", 1.0)
+
+
+@pytest.mark.parametrize("box", [(-1, 0, 10, 10), (0, 0, 0, 10), (0, 0, 10_000, 10), (5, 290, 10, 50)])
+def test_a_part_that_is_not_in_the_picture_is_refused_with_the_numbers(
+    real: ImageIndex, cat: Image.Image, box: tuple[int, int, int, int]
+) -> None:
+    with pytest.raises(OptionError, match=rf"The part .* is not in -, which has {cat.width} x {cat.height} pixels"):
+        real.query(cat, crop=box)
+
+
+def test_without_its_photos_an_index_still_answers(
+    sample_photos: Path, tmp_path: Path, cat: Image.Image, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("chelsea", "astronaut"):
+        (folder / f"{name}.jpg").write_bytes((sample_photos / "originals" / f"{name}.jpg").read_bytes())
+    with ImageIndex.create(tmp_path / "index") as index:
+        index.update(folder)
+        (folder / "astronaut.jpg").unlink()
+        assert index.query(cat, 2, verify=True).matches[0].path == "chelsea.jpg"
+        (folder / "chelsea.jpg").unlink()
+        folder.rmdir()
+        assert index.query(cat, 2, verify=True).matches[0].path == "chelsea.jpg"
+    assert "no answer is checked by geometry" in caplog.text
