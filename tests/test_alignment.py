@@ -1,12 +1,15 @@
 """Queries whose answers geometry checks, with the real network and the demo's photos."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from PIL import Image, ImageOps
 
 from vggsearch.alignment import WINDOWS, believed, joined
+from vggsearch.cli import cli
 from vggsearch.defaults import ALIGN
 from vggsearch.errors import OptionError
 from vggsearch.geometry import Alignment
@@ -71,6 +74,20 @@ def test_a_mirrored_copy_is_told_and_raised(real: ImageIndex, cat: Image.Image) 
     assert original.similarity > plain["originals/chelsea.jpg"].similarity
     other = next(path for path in checked if "chelsea" not in path)
     assert checked[other].alignment is None
+
+
+def test_the_command_says_how_a_query_lies_in_a_photo(real: ImageIndex, cat: Image.Image, tmp_path: Path) -> None:
+    ImageOps.mirror(cat).save(tmp_path / "mirrored.png")
+    words = ["query", str(tmp_path / "mirrored.png"), "--verify", "--index", str(real.directory), "-k", "4"]
+    shown = CliRunner().invoke(cli, words).stdout
+    assert "originals/chelsea.jpg  (mirrored)" in shown
+    matches = json.loads(CliRunner().invoke(cli, [*words, "--format", "jsonl"]).stdout)["matches"]
+    original = next(match for match in matches if match["path"] == "originals/chelsea.jpg")
+    assert original["alignment"]["mirrored"]
+    assert len(original["alignment"]["corners"]) == 4
+    refused = CliRunner().invoke(cli, ["query", "x.jpg", "--crop", "1,2,3"])
+    assert refused.exit_code == 2
+    assert "is not four whole numbers X,Y,W,H" in refused.stderr
 
 
 def test_the_photo_itself_stays_at_one_and_first(real: ImageIndex, sample_photos: Path) -> None:

@@ -24,10 +24,13 @@ COMMANDS = [
 
 @pytest.fixture
 def a_persons_folder(sample_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Photos in ./photos, a picture img.jpg beside them, and a.jpg, b.jpg."""
+    """Photos in ./photos, a picture img.jpg beside them, a.jpg, b.jpg, and which photos belong together."""
     shutil.copytree(sample_photos, tmp_path / "photos")
     for name in ("img.jpg", "a.jpg", "b.jpg"):
         shutil.copy(sample_photos / "originals" / "coffee.jpg", tmp_path / name)
+    photos = sorted(path.relative_to(tmp_path / "photos") for path in (tmp_path / "photos").rglob("*.jpg"))
+    lines = [f"{path.as_posix()}\t{path.stem.split('_')[0]}" for path in photos]
+    (tmp_path / "truth.tsv").write_text("\n".join(["path\tlabel", *lines]) + "\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("VGGSEARCH_INDEX", raising=False)
     return tmp_path
@@ -44,7 +47,7 @@ def test_the_python_in_the_readme_runs_in_order(a_persons_folder: Path) -> None:
 
 @pytest.mark.network
 def test_the_commands_in_the_readme_run_in_order(a_persons_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert len(COMMANDS) == 13
+    assert len(COMMANDS) == 17
     monkeypatch.setenv("TORCH_HOME", str(a_persons_folder / "torch"))
     monkeypatch.setenv("PATH", f"{BIN}:/usr/bin:/bin")
     cache_random_classifier(a_persons_folder / "torch" / "hub" / "checkpoints" / "vgg16-397923af.pth")

@@ -66,11 +66,19 @@ def _how(alignment: Alignment | None) -> str:
 
 
 def _query_json(results: Sequence[QueryResult], _root: Path | None) -> str:
-    return json.dumps([asdict(result) for result in results], ensure_ascii=False, indent=2)
+    return json.dumps([_query_values(result) for result in results], ensure_ascii=False, indent=2)
+
+
+def _query_values(result: QueryResult) -> dict[str, object]:
+    """Return a result as JSON has it: an alignment only where there is one."""
+    matches = [
+        {name: value for name, value in asdict(match).items() if value is not None} for match in result.matches
+    ]
+    return {"query": result.query, "matches": matches}
 
 
 def _query_jsonl(results: Sequence[QueryResult], _root: Path | None) -> str:
-    return "\n".join(json.dumps(asdict(result), ensure_ascii=False) for result in results)
+    return "\n".join(json.dumps(_query_values(result), ensure_ascii=False) for result in results)
 
 
 def _query_csv(results: Sequence[QueryResult], _root: Path | None) -> str:
