@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vggsearch.errors import ImageError as ImageError
     from vggsearch.errors import VggsearchError as VggsearchError
+    from vggsearch.geometry import Alignment as Alignment
     from vggsearch.image_index import ImageIndex as ImageIndex
     from vggsearch.image_index import Info as Info
     from vggsearch.image_index import QueryResult as QueryResult
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Alignment": "vggsearch.geometry",
     "EmbeddingOptions": "vggsearch.model.spec",
     "EmbeddingSpec": "vggsearch.model.spec",
     "EngineOptions": "vggsearch.model.engine",

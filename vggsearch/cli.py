@@ -415,7 +415,7 @@ def eval_() -> None:
     """
 
 
-@eval_.command()
+@eval_.command(short_help="Measure the answers to labelled photos.")
 @click.argument("truth", type=FILE)
 @index_option
 @whiten_option
@@ -464,7 +464,7 @@ def truth(
         save_curve(found.curve, curve)
 
 
-@eval_.command()
+@eval_.command(short_help="Measure whether edited copies are found again.")
 @click.argument("photos", type=FOLDER)
 @index_option
 @click.option("--edits", default="all", show_default=True, metavar="all|basic|NAME,...",
