@@ -24,7 +24,6 @@ from vggsearch.search import Searcher
 
 Tell = Callable[[int, int], None]  # how many photos are done, of how many
 
-EDIT_SETS = ("all", "basic")
 COLLAGE = "collage"
 COLLAGE_OTHERS = 3
 

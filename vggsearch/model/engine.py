@@ -58,10 +58,6 @@ class Engine(ABC):
         weights file ends before pool5.
         """
 
-    def embed_with_local(self, squares: "NDArray[np.uint8]") -> "tuple[NDArray[np.float32], NDArray[np.float32]]":
-        """Return what `embed` and `local` return for squares of the spec's size, in one pass where that is less."""
-        return self.embed(squares), self.local(squares)
-
     def embed_stream(self, batches: "Iterable[NDArray[np.uint8]]") -> "Iterator[NDArray[np.float32]]":
         """Yield the embeddings of each batch, in order; an empty batch gives an empty array without any work.
 
