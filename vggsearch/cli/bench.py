@@ -1,0 +1,60 @@
+"""vggsearch bench"""
+
+from pathlib import Path
+
+import click
+
+from vggsearch.cli.options import FOLDER, embedding_options, engine_options, numbers_option
+from vggsearch.defaults import Format
+from vggsearch.model.spec import EmbeddingOptions
+
+
+@click.command()
+@click.argument("photos", type=FOLDER, required=False)
+@embedding_options(of_the_index=False)
+@engine_options
+@click.option("--batch-size", type=click.IntRange(min=1), help="Photos at once in the network.")
+@click.option("--workers", type=click.IntRange(min=1), help="Decoder processes.  [default: one a processor]")
+@click.option("--compare", is_flag=True, help="Run every engine and precision there is, and compare with fp32.")
+@numbers_option
+def bench(
+    photos: Path | None,
+    model: str | None,
+    layer: str | None,
+    pooling: str | None,
+    size: str | None,
+    mirror: bool | None,
+    resize: str | None,
+    weights: Path | None,
+    engine: str,
+    device: str,
+    precision: str,
+    batch_size: int | None,
+    workers: int | None,
+    compare: bool,
+    format: Format,
+) -> None:
+    """Measure how many photos a second this machine indexes, next to its own limit, in under a minute.
+
+    The photos are those of the folder PHOTOS, or pictures made for the purpose.
+
+    \b
+    Example:
+      vggsearch bench ./photos
+      vggsearch bench --compare
+    """
+    from vggsearch import bench as measure
+    from vggsearch import report
+    from vggsearch.model.engine import EngineOptions, load_engine
+
+    spec, found = EmbeddingOptions(model, layer, pooling, size, resize, weights, mirror).resolve()
+
+    def tell(stage: str) -> None:
+        click.echo(f"measuring {stage} ...", err=True)
+
+    if compare:
+        click.echo(report.engines(measure.compare(spec, found, photos, tell=tell), format))
+        return
+    runs = load_engine(spec, found, EngineOptions(engine, device, precision, batch_size=batch_size))
+    measured = measure.bench(spec, runs, photos, workers=workers, tell=tell)
+    click.echo(report.bench(measured, format))

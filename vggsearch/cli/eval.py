@@ -1,0 +1,149 @@
+"""vggsearch eval"""
+
+from pathlib import Path
+
+import click
+
+from vggsearch.cli.options import FILE, FOLDER, engine_options, index_option, numbers_option, verify_option
+from vggsearch.defaults import MEASURE, Format
+from vggsearch.places import index_of, only_index
+from vggsearch.terminal import counting_bar, quiet_decoders
+
+
+class Eval(click.Group):
+    """`eval TRUTH.tsv` is `eval truth TRUTH.tsv`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the command in where none is named."""
+        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+            args = ["truth", *args]
+        return super().parse_args(ctx, args)
+
+
+whiten_option = click.option(
+    "--whiten", metavar="auto|none|DIM[:SHRINKAGE]", default="auto", show_default=True,
+    help="Whitening: the index's own, none, or one to DIM numbers, shrunk by a share of 0..1.",
+)  # fmt: skip
+curve_option = click.option("--curve", type=FILE, help="Draw precision and recall: a .csv, .png or .html file.")
+
+
+@click.group("eval", cls=Eval, invoke_without_command=False)
+def eval_() -> None:
+    """Measure how good the answers are: on labelled photos, or on edited copies of your own.
+
+    \b
+    Example:
+      vggsearch eval truth.tsv          the same as: vggsearch eval truth truth.tsv
+      vggsearch eval copies ./photos
+    """
+
+
+@eval_.command(short_help="Measure the answers to labelled photos.")
+@click.argument("truth", type=FILE)
+@index_option
+@whiten_option
+@verify_option
+@click.option("--linear-probe", is_flag=True, help="Fit a linear classifier to the labelled embeddings instead.")
+@curve_option
+@numbers_option
+def truth(
+    truth: Path,
+    directory: Path | None,
+    whiten: str,
+    verify: bool,
+    linear_probe: bool,
+    curve: Path | None,
+    format: Format,
+) -> None:
+    """Ask for each labelled photo of an index, and measure which photos come.
+
+    TRUTH is a text file with the header `path<TAB>label` and a line for each photo, its path relative to the photo
+    folder; photos with the same label belong together.
+
+    \b
+    Example:
+      vggsearch eval truth.tsv --index indexes/photos --curve curve.png
+      vggsearch eval truth.tsv --linear-probe
+    """
+    from vggsearch import evaluate, report
+    from vggsearch.image_index import ImageIndex
+    from vggsearch.measure.curve import check_curve_file, save_curve
+    from vggsearch.measure.truth import read_truth
+
+    if curve is not None:
+        check_curve_file(curve)
+    labels = read_truth(truth)
+    with ImageIndex.open(directory or only_index()) as opened:
+        if linear_probe:
+            click.echo(report.probe(evaluate.evaluate_probe(opened, labels), format))
+            return
+        with counting_bar("asking for photos") as tell:
+            whitening = evaluate.whitening_named(whiten)
+            found = evaluate.evaluate_truth(opened, labels, whitening=whitening, verify=verify, tell=tell)
+    if found.missing:
+        click.echo(f"{len(found.missing):,} of {len(labels):,} labelled photos are not in the index.", err=True)
+    click.echo(report.figures(found.figures, format))
+    if curve is not None:
+        save_curve(found.curve, curve)
+
+
+@eval_.command(short_help="Measure whether edited copies are found again.")
+@click.argument("photos", type=FOLDER)
+@index_option
+@click.option("--edits", default="all", show_default=True, metavar="all|basic|NAME,...",
+              help="Which edits: basic are eighteen common ones.")  # fmt: skip
+@click.option("--sample", type=click.IntRange(min=1), default=MEASURE.sample, show_default=True,
+              help="Photos to make copies of.")  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True, help="Which photos, and which crops.")
+@click.option("--save", type=FOLDER, help="Keep the copies in this folder.")
+@whiten_option
+@verify_option
+@curve_option
+@numbers_option
+@engine_options
+def copies(
+    photos: Path,
+    directory: Path | None,
+    edits: str,
+    sample: int,
+    seed: int,
+    save: Path | None,
+    whiten: str,
+    verify: bool,
+    curve: Path | None,
+    format: Format,
+    engine: str,
+    device: str,
+    precision: str,
+) -> None:
+    """Make edited copies of some of the indexed PHOTOS, in memory, and measure whether they are found again.
+
+    \b
+    Example:
+      vggsearch eval copies ./photos
+      vggsearch eval copies ./photos --edits crop50,mirror --sample 20 --save ./copies
+    """
+    from vggsearch import evaluate, report
+    from vggsearch.image_index import ImageIndex
+    from vggsearch.measure.curve import check_curve_file, save_curve
+    from vggsearch.model.engine import EngineOptions
+
+    if curve is not None:
+        check_curve_file(curve)
+    wanted = evaluate.chosen_edits(edits)
+    where = directory or index_of(photos)
+    runs_on = EngineOptions(engine, device, precision)
+    with (
+        ImageIndex.open(where, engine_options=runs_on, root=photos) as opened,
+        quiet_decoders(),
+        counting_bar("making copies and asking for them") as tell,
+    ):
+        found = evaluate.evaluate_copies(
+            opened, wanted, sample=sample, seed=seed, whitening=evaluate.whitening_named(whiten),
+            verify=verify, save=save, tell=tell,
+        )  # fmt: skip
+    for path in found.skipped:
+        click.echo(f"skipped {report.one_line(path)}: it cannot be read any more", err=True)
+    click.echo(report.copies(found, format))
+    if curve is not None:
+        save_curve(found.curve, curve)

@@ -1,0 +1,29 @@
+"""vggsearch info"""
+
+from pathlib import Path
+
+import click
+
+from vggsearch.cli.options import format_option, index_option
+from vggsearch.defaults import Format
+from vggsearch.places import only_index
+
+
+@click.command()
+@index_option
+@click.option("--skipped", is_flag=True, help="List the files that could not be used, with the reason.")
+@format_option
+def info(directory: Path | None, skipped: bool, format: Format) -> None:
+    """Show what an index holds and how it was made.
+
+    \b
+    Example:
+      vggsearch info
+      vggsearch info --skipped --format csv
+    """
+    from vggsearch import report
+    from vggsearch.image_index import ImageIndex
+
+    with ImageIndex.open(directory or only_index()) as opened:
+        text = report.skipped_files(opened.skipped(), format) if skipped else report.info(opened.info(), format)
+    click.echo(text)

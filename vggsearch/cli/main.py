@@ -1,0 +1,52 @@
+"""The group of commands, and how errors become one line."""
+
+from typing import Any
+
+import click
+
+from vggsearch import __version__
+from vggsearch.cli.bench import bench
+from vggsearch.cli.eval import eval_
+from vggsearch.cli.index import index
+from vggsearch.cli.info import info
+from vggsearch.cli.model import model
+from vggsearch.cli.query import query
+from vggsearch.cli.verify import verify
+from vggsearch.errors import OptionError, VggsearchError
+from vggsearch.terminal import log_to_stderr
+
+
+class Commands(click.Group):
+    """Turns what the library raises into one line on stderr; a bug keeps its traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. Exit status 1 for an error explained in one line, 2 for wrong usage."""
+        try:
+            return super().invoke(ctx)
+        except OptionError as error:
+            raise click.UsageError(str(error)) from error
+        except VggsearchError as error:
+            raise click.ClickException(str(error)) from error
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if error.filename is None:
+                raise
+            raise click.ClickException(f"{error.filename}: {error.strerror}") from error
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="vggsearch")
+def cli() -> None:
+    """Find photos by photo, on your own machine: index a folder once, then ask.
+
+    \b
+    Example:
+      vggsearch index ./photos
+      vggsearch query img.jpg
+    """
+    log_to_stderr()
+
+
+for command in (index, query, info, verify, bench, eval_, model):
+    cli.add_command(command)

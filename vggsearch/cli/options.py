@@ -1,0 +1,90 @@
+"""What several commands take: each option written once."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+from vggsearch.defaults import DEVICES, EMBEDDING, ENGINES, FORMATS, POOLINGS, PRECISIONS, RESIZES
+from vggsearch.model.layers import LAYERS
+from vggsearch.model.vgg import MODELS
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def combined(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Return several options as one decorator; they show in help in this order."""
+
+    def decorate(command: Command) -> Command:
+        return functools.reduce(lambda decorated, option: option(decorated), reversed(options), command)
+
+    return decorate
+
+
+index_option = click.option(
+    "--index", "directory", type=FOLDER, envvar="VGGSEARCH_INDEX", show_envvar=True,
+    help="Where the index is. Default: indexes/NAME of the photo folder.",
+)  # fmt: skip
+verify_option = click.option(
+    "--verify/--no-verify", default=False, show_default=True,
+    help="Check the best answers by geometry: finds crops, mirrored and turned copies.",
+)  # fmt: skip
+format_option = click.option(
+    "--format",
+    type=click.Choice(FORMATS),
+    default="table",
+    show_default=True,
+    help="How results are printed.",
+)
+numbers_option = click.option("--format", type=click.Choice(("table", "json")), default="table", show_default=True,
+                              help="How results are printed.")  # fmt: skip
+
+
+def embedding_options(*, of_the_index: bool) -> Callable[[Command], Command]:
+    """Return the options that make a spec; help names the defaults, or the index's own."""
+
+    def told(text: str, value: object) -> str:
+        return f"{text}  [default: {'what the index holds' if of_the_index else value}]"
+
+    at = EMBEDDING
+    return combined(
+        click.option("--model", type=click.Choice(MODELS), help=told("Which VGG.", at.model)),
+        click.option("--layer", help=told(f"Where it is cut: {', '.join(LAYERS)}, or a sum: 0.5*pool4+pool5.",
+                     at.layer)),
+        click.option("--pooling", type=click.Choice(POOLINGS), help=told("How a map is pooled.", at.map_pooling)),
+        click.option("--size", metavar="PIXELS", help=told("Side of the input, or several to average: 160+224.",
+                     f"{at.map_size}; {at.connected_size} for fc6 and fc7")),
+        click.option("--mirror/--no-mirror", default=None, help=told("Average each photo with its mirror image.",
+                     "mirror" if at.mirror else "no-mirror")),
+        click.option("--resize", type=click.Choice(RESIZES), help=told("How a photo becomes square.", at.resize)),
+        click.option("--weights", type=FILE, help="Weights: .safetensors, or .pth as torchvision has them."),
+    )  # fmt: skip
+
+
+engine_options = combined(
+    click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True,
+                 help="What runs the network: torch on a card, OpenVINO on a CPU."),
+    click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Where it runs."),
+    click.option(
+        "--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True,
+        help="Number format of the network; auto is the fastest that changes no answer.",
+    ),
+)  # fmt: skip
+
+
+def box(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[int, int, int, int] | None:
+    """Read X,Y,W,H."""
+    if text is None:
+        return None
+    numbers = text.split(",")
+    if len(numbers) != 4 or not all(number.strip().isdecimal() for number in numbers):
+        raise click.BadParameter(
+            f"{text!r} is not four whole numbers X,Y,W,H: left, top, width and height in pixels."
+        )
+    left, top, width, height = map(int, numbers)
+    return left, top, width, height

@@ -1,0 +1,33 @@
+"""vggsearch verify"""
+
+import sys
+from pathlib import Path
+
+import click
+
+from vggsearch.cli.options import format_option, index_option
+from vggsearch.defaults import Format
+from vggsearch.places import only_index
+from vggsearch.terminal import bytes_bar
+
+
+@click.command()
+@index_option
+@click.option("--repair", is_flag=True, help="Drop what is damaged; vggsearch index makes it again.")
+@format_option
+def verify(directory: Path | None, repair: bool, format: Format) -> None:
+    """Check every byte of an index. Exit status 1 if anything is damaged and not repaired.
+
+    \b
+    Example:
+      vggsearch verify
+      vggsearch verify --repair && vggsearch index ./photos
+    """
+    from vggsearch import report
+    from vggsearch.verify import verify as check
+
+    with bytes_bar("checking") as progress:
+        result = check(directory or only_index(), repair=repair, progress=progress)
+    click.echo(report.verified(result, format))
+    if not result.is_whole:
+        sys.exit(1)
