@@ -59,7 +59,7 @@ def main(file: Path) -> None:
         with Image.open(path) as opened:
             squares = list(windows(opened.convert("RGB"), spec.size))
         batches = [np.stack(squares[start : start + 8]) for start in range(0, len(squares), 8)]
-        found += [engine.local(batch) for batch in batches]
+        found += [engine.describe(batch).levels[0] for batch in batches]
         print(f"{photo.name}: {len(squares)} windows")
     cells = np.concatenate(found)
     mean, projection = learn(cells.reshape(-1, cells.shape[-1]))

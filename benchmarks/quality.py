@@ -28,7 +28,7 @@ from vggsearch.image_index import ImageIndex
 from vggsearch.measure.edits import EDITS, edited
 from vggsearch.measure.retrieval import Tally
 from vggsearch.measure.truth import read_truth
-from vggsearch.model.engine import Engine, load_engine
+from vggsearch.model.engine import Description, Engine, load_engine
 from vggsearch.model.spec import EmbeddingOptions
 
 BASIC = {name: edit for name, edit in EDITS.items() if edit.is_basic}
@@ -87,8 +87,8 @@ class Remembering(Engine):
             self.known.update(zip((keys[place] for place in new), made, strict=True))
         return np.stack([self.known[key] for key in keys])
 
-    def local(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self.engine.local(squares)
+    def describe(self, squares: NDArray[np.uint8]) -> Description:
+        return self.engine.describe(squares)
 
     def multiply_adds_per_s(self, seconds: float) -> float:
         return self.engine.multiply_adds_per_s(seconds)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vggsearch.defaults import EMBEDDING
-from vggsearch.model.engine import Engine
+from vggsearch.model.engine import Description, Engine
 from vggsearch.model.layers import needed_modules
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.weights import Kernel
@@ -47,16 +47,20 @@ class FakeEngine(Engine):
         unit: NDArray[np.float32] = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
         return unit
 
-    def local(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Colours of the four quarters of each cell of 16 x 16 pixels, from mid-grey: 12 numbers."""
-        count, side = len(squares), squares.shape[1] // 16
-        quarters = squares[:, : side * 16, : side * 16].reshape(count, side, 2, 8, side, 2, 8, 3).mean(axis=(3, 6))
-        cells = quarters.transpose(0, 1, 3, 2, 4, 5).reshape(count, side, side, 12) - 127.5
-        unit: NDArray[np.float32] = (cells / np.linalg.norm(cells, axis=-1, keepdims=True)).astype(np.float32)
-        return unit
+    def describe(self, squares: NDArray[np.uint8]) -> Description:
+        return Description(self.embed(squares), (_cells(squares), _cells(squares[:, ::2, ::2])))
 
     def multiply_adds_per_s(self, seconds: float) -> float:
         return 1e9
+
+
+def _cells(squares: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Colours of the four quarters of each cell of 16 x 16 pixels, from mid-grey: 12 numbers."""
+    count, side = len(squares), squares.shape[1] // 16
+    quarters = squares[:, : side * 16, : side * 16].reshape(count, side, 2, 8, side, 2, 8, 3).mean(axis=(3, 6))
+    cells = quarters.transpose(0, 1, 3, 2, 4, 5).reshape(count, side, side, 12) - 127.5
+    unit: NDArray[np.float32] = (cells / np.linalg.norm(cells, axis=-1, keepdims=True)).astype(np.float32)
+    return unit
 
 
 def _grid_means(squares: NDArray[np.uint8]) -> NDArray[np.float64]:

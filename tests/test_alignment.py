@@ -66,7 +66,7 @@ def test_a_crop_is_found_with_the_place_it_has_in_the_photo(real: ImageIndex, sa
 
 def test_a_mirrored_copy_is_told_and_raised(real: ImageIndex, cat: Image.Image) -> None:
     mirrored = ImageOps.mirror(cat)
-    plain = {match.path: match for match in real.query(mirrored, 10).matches}
+    plain = {match.path: match for match in real.query(mirrored, 10, verify=False).matches}
     checked = {match.path: match for match in real.query(mirrored, 10, verify=True).matches}
     original = checked["originals/chelsea.jpg"]
     assert original.alignment is not None

@@ -461,7 +461,12 @@ def test_the_real_slots_give_the_rows_of_the_torch_engine_on_a_card_made_of_cpu(
 @pytest.mark.parametrize(("cards", "shown"), [(1, "torch, card 0, fp32"), (3, "torch, 3 x card 0, fp32")])
 def test_all_cards_that_torch_sees_are_used(cards: int, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spec, weights = EmbeddingOptions(layer="pool1", size=32).resolve()
-    asked = []
+    asked: list[torch.device] = []
+
+    class Pretended(TorchEngine):
+        @property
+        def device(self) -> str:
+            return f"card {asked[0].index}"
 
     def on_cpu(
         spec: EmbeddingSpec,
@@ -471,9 +476,7 @@ def test_all_cards_that_torch_sees_are_used(cards: int, shown: str, monkeypatch:
         load_kernels: LoadKernels,
     ) -> Engine:
         asked.append(card)
-        engine = TorchEngine(spec, kernels, ON_CPU, load_kernels=load_kernels)
-        engine.device = f"card {card.index}"
-        return engine
+        return Pretended(spec, kernels, ON_CPU, load_kernels=load_kernels)
 
     monkeypatch.setattr(load, "CudaEngine", on_cpu)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

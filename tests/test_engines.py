@@ -146,19 +146,22 @@ def test_both_engines_agree_on_a_classifier_at_several_sizes_and_mirrored(classi
 
 @pytest.mark.network
 @pytest.mark.parametrize("layer", ["pool1", "pool4+pool5"])
-@pytest.mark.parametrize("size", [96, 192, 224])
+@pytest.mark.parametrize(
+    ("size", "sides"), [("32", (2, 2)), ("96", (6, 3)), ("192", (12, 6)), ("100+224", (14, 7))]
+)
 def test_openvino_gives_the_cells_of_torch_whatever_the_index_is_cut_at(
-    sample_photos: Path, layer: str, size: int
+    sample_photos: Path, layer: str, size: str, sides: tuple[int, int]
 ) -> None:
-    squares = squares_of(sample_photos, size)[:4]
-    spec, weights = EmbeddingOptions(layer=layer, size=192).resolve()
-    found, reference = (
-        load_engine(spec, weights, EngineOptions(engine, "cpu", "fp32")).local(squares)
-        for engine in ("openvino", "torch")
-    )
-    assert found.shape == (4, size // 16, size // 16, 64)
-    np.testing.assert_allclose(found, reference, atol=2e-4)
-    np.testing.assert_allclose(np.linalg.norm(found, axis=-1), 1, atol=1e-5)
+    spec, weights = EmbeddingOptions(layer=layer, size=size, mirror=True).resolve()
+    squares = squares_of(sample_photos, spec.size)[:4]
+    engines = [load_engine(spec, weights, EngineOptions(name, "cpu", "fp32")) for name in ("openvino", "torch")]
+    for engine in engines:  # one network for both says what the other says
+        np.testing.assert_allclose(engine.describe(squares).embeddings, engine.embed(squares), atol=1e-5)
+    found, reference = (engine.describe(squares).levels for engine in engines)
+    for ours, theirs, side in zip(found, reference, sides, strict=True):
+        assert ours.shape == (4, side, side, 64)
+        np.testing.assert_allclose(ours, theirs, atol=2e-4)
+        np.testing.assert_allclose(np.linalg.norm(ours, axis=-1), 1, atol=1e-5)
 
 
 @pytest.mark.network
@@ -166,11 +169,11 @@ def test_int8_gives_nearly_the_cells_of_fp32(sample_photos: Path) -> None:
     squares = squares_of(sample_photos)[:16]
     spec, weights = EmbeddingOptions().resolve()
     int8, fp32 = (
-        load_engine(spec, weights, EngineOptions("openvino", "cpu", precision)).local(squares)
+        load_engine(spec, weights, EngineOptions("openvino", "cpu", precision)).describe(squares).levels
         for precision in ("int8", "fp32")
     )
-    cosines = (int8 * fp32).sum(axis=-1)
-    assert np.median(cosines) > 0.97
+    for ours, theirs in zip(int8, fp32, strict=True):
+        assert np.median((ours * theirs).sum(axis=-1)) > 0.97
 
 
 @pytest.mark.parametrize("model", ["vgg11", "vgg19_bn"])
@@ -178,8 +181,8 @@ def test_cells_of_other_weights_keep_all_channels(model: str) -> None:
     spec = EmbeddingSpec(model, "pool5", "spoc", (64,), "squash", "0" * 64)
     kernels = random_kernels(model, "pool5")
     squares = np.random.default_rng(1).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
-    found = OpenVinoEngine(spec, kernels, EngineOptions("openvino", "cpu", "fp32")).local(squares)
-    reference = TorchEngine(spec, kernels, EngineOptions("torch", "cpu", "fp32")).local(squares)
+    found = OpenVinoEngine(spec, kernels, EngineOptions("openvino", "cpu", "fp32")).describe(squares).levels[0]
+    reference = TorchEngine(spec, kernels, EngineOptions("torch", "cpu", "fp32")).describe(squares).levels[0]
     assert found.shape == (2, 4, 4, 512)
     np.testing.assert_allclose(found, reference, atol=1e-4)
 
@@ -195,7 +198,7 @@ def test_cells_are_square_roots_of_the_map_before_pool5() -> None:
                 break
             x = step(x)
     cell = np.sqrt(x[0, :, 2, 3].numpy())
-    np.testing.assert_allclose(engine.local(squares)[0, 2, 3], cell / np.linalg.norm(cell), atol=1e-6)
+    np.testing.assert_allclose(engine.describe(squares).levels[0][0, 2, 3], cell / np.linalg.norm(cell), atol=1e-6)
 
 
 def test_cells_need_weights_up_to_pool5(tmp_path: Path) -> None:
@@ -210,7 +213,7 @@ def test_cells_need_weights_up_to_pool5(tmp_path: Path) -> None:
         engine = load_engine(spec, weights, EngineOptions(name, "cpu", "fp32"))
         assert engine.embed(squares).shape == (1, 64)
         with pytest.raises(WeightsError, match=r"no tensor features\.3\.weight, which vgg11 needs for conv2_1"):
-            engine.local(squares)
+            engine.describe(squares)
 
 
 @pytest.mark.network

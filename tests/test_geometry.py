@@ -261,11 +261,9 @@ def network() -> Engine:
 
 def views(engine: Engine, picture: Image.Image, count: int) -> list[LocalFeatures]:
     aspect = picture.width / picture.height
-    sides = []
-    for size in (192, 96):
-        upright = square(picture.convert("RGB"), size, "squash")
-        sides.append(engine.local(np.stack([orient(upright, which) for which in ORIENTATIONS[:count]])))
-    return [LocalFeatures((fine, coarse), aspect) for fine, coarse in zip(*sides, strict=True)]
+    upright = square(picture.convert("RGB"), 192, "squash")
+    levels = engine.describe(np.stack([orient(upright, which) for which in ORIENTATIONS[:count]])).levels
+    return [LocalFeatures((fine, coarse), aspect) for fine, coarse in zip(*levels, strict=True)]
 
 
 @pytest.mark.network

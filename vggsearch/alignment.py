@@ -19,9 +19,6 @@ from vggsearch.preprocess import square
 
 log = logging.getLogger(__name__)
 
-SMALLEST_SIDE = 32  # pixels that a network with five poolings takes
-Squares = tuple[NDArray[np.uint8], NDArray[np.uint8]]  # (size, size, 3) and half of it
-
 
 class Aligner:
     """Aligns pictures with photos of a folder. Local features are made on demand, from the photos themselves."""
@@ -29,22 +26,19 @@ class Aligner:
     def __init__(self, root: Path, spec: EmbeddingSpec, engine: Engine) -> None:
         self._root, self._spec, self._engine = root, spec, engine
 
-    def of_query(self, picture: Image.Image) -> list[LocalFeatures]:
-        """Return the local features of a query, upright RGB, in as many ORIENTATIONS as are tried."""
-        squares = self._squares(picture)
-        oriented = [
-            (np.ascontiguousarray(orient(squares[0], each)), np.ascontiguousarray(orient(squares[1], each)))
-            for each in ORIENTATIONS[: ALIGN.orientations]
-        ]
+    def of_query(self, picture: Image.Image) -> tuple[NDArray[np.float32], list[LocalFeatures]]:
+        """Return the embedding of a query, upright RGB, and its local features in the ORIENTATIONS tried."""
+        upright = self._square(picture)
+        oriented = [orient(upright, each) for each in ORIENTATIONS[: ALIGN.orientations]]
+        embeddings, levels = self._described(oriented)
         aspect = picture.width / picture.height
-        return [self._features(levels, aspect) for levels in self._levels(oriented)]
+        return embeddings[0], [self._features(each, aspect) for each in levels]
 
     def of_photos(self, paths: Sequence[str]) -> list[LocalFeatures | None]:
         """Return the local features of some photos, in order; None for each that cannot be read any more."""
         with ThreadPoolExecutor(ALIGN.threads) as pool:
             read = list(pool.map(self._read, paths))
-        pictures = [each for each in read if each is not None]
-        levels = iter(self._levels([squares for squares, _ in pictures]))
+        levels = iter(self._described([each[0] for each in read if each is not None])[1])
         return [self._features(next(levels), each[1]) if each is not None else None for each in read]
 
     def align(
@@ -54,28 +48,29 @@ class Aligner:
         found = iter(verify(query, [photo for photo in photos if photo is not None]))
         return [next(found) if photo is not None else None for photo in photos]
 
-    def _read(self, path: str) -> tuple[Squares, float] | None:
+    def _read(self, path: str) -> tuple[NDArray[np.uint8], float] | None:
         try:
             with decoder_errors(), (self._root / path).open("rb") as file:
                 picture = decode(file, path, at_least=self._spec.size).image
         except ImageError as error:
             log.debug("%s is not checked by geometry: %s", path, error.reason)
             return None
-        return self._squares(picture), picture.width / picture.height
+        return self._square(picture), picture.width / picture.height
 
-    def _squares(self, picture: Image.Image) -> Squares:
-        """Return a picture as the network sees it, and at half the size, so that a crop finds its own scale."""
-        size, half = self._spec.size, max(SMALLEST_SIDE, self._spec.size // 2)
-        return square(picture, size, self._spec.resize), square(picture, half, self._spec.resize)
+    def _square(self, picture: Image.Image) -> NDArray[np.uint8]:
+        return square(picture, self._spec.size, self._spec.resize)
 
-    def _levels(self, pictures: Sequence[Squares]) -> list[tuple[NDArray[np.float32], ...]]:
-        """Return the cells of each picture at each size."""
-        return list(zip(*(self._cells(level) for level in zip(*pictures, strict=True)), strict=True))
-
-    def _cells(self, squares: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+    def _described(
+        self, squares: Sequence[NDArray[np.uint8]]
+    ) -> tuple[list[NDArray[np.float32]], list[tuple[NDArray[np.float32], NDArray[np.float32]]]]:
+        """Return the embedding of each square, and its cells at both sizes."""
         at_once = self._engine.batch_size
-        batches = [np.stack(squares[start : start + at_once]) for start in range(0, len(squares), at_once)]
-        return [cells for batch in batches for cells in self._engine.local(batch)]
+        embeddings, levels = [], []
+        for start in range(0, len(squares), at_once):
+            described = self._engine.describe(np.stack(squares[start : start + at_once]))
+            embeddings += list(described.embeddings)
+            levels += list(zip(*described.levels, strict=True))
+        return embeddings, levels
 
     def _features(self, levels: tuple[NDArray[np.float32], ...], aspect: float) -> LocalFeatures:
         return LocalFeatures(levels, aspect, WINDOWS[self._spec.resize](aspect))

@@ -209,7 +209,7 @@ class _Checks:
         """
         order = np.argsort(-similarities, kind="stable")[: ALIGN.candidates + 1]
         best = [row for row in order.tolist() if among is None or among[row]][: ALIGN.candidates]
-        alignments = self._aligner.align(self._aligner.of_query(picture), self._features(best))
+        alignments = self._aligner.align(self._aligner.of_query(picture)[1], self._features(best))
         raised = similarities.copy()
         for row, alignment in zip(best, alignments, strict=True):
             raised[row] = joined(float(similarities[row]), alignment)

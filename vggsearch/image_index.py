@@ -1,6 +1,5 @@
 """ImageIndex: the whole of vggsearch as one Python class. The command line is the same thing with printing."""
 
-import io
 import logging
 import os
 import time
@@ -11,12 +10,11 @@ from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from vggsearch.alignment import Aligner, believed, joined
 from vggsearch.defaults import ALIGN, SEARCH
 from vggsearch.errors import ImageError, IndexDamaged, OptionError, PhotosError
-from vggsearch.images import decode, decoder_errors, upright_rgb
+from vggsearch.geometry import LocalFeatures
 from vggsearch.index.flat import FlatIndex
 from vggsearch.index.vectors import unit_rows
 from vggsearch.index.whitening import WhiteningOptions
@@ -24,6 +22,7 @@ from vggsearch.model.engine import Engine, EngineOptions, load_engine
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.weights import WeightsFile, find_again
 from vggsearch.photos import Skipped, check_folder, walk
+from vggsearch.pictures import Box, ImageLike, name_of, read_picture
 from vggsearch.places import MANIFEST, directory_for
 from vggsearch.preprocess import is_blank, square
 from vggsearch.search import Match, Searcher, build_index, open_index, ranked, renew_search_side, searcher_with
@@ -34,9 +33,6 @@ from vggsearch.update import Progress, UpdateReport, plan_update, refuse_to_empt
 from vggsearch.verify import VerifyReport, verify
 
 log = logging.getLogger(__name__)
-
-Box = tuple[int, int, int, int]  # left, top, width, height, in pixels
-ImageLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -302,32 +298,34 @@ class ImageIndex:
         count: int = SEARCH.count,
         min_similarity: float | None = None,
         *,
-        verify: bool = False,
+        verify: bool = True,
         crop: Box | None = None,
     ) -> QueryResult:
         """Return the photos most like `image`: a path, the bytes of a file, a PIL image, or uint8 (h, w, 3) RGB.
 
         At most `count`, none below `min_similarity`; a photo that is in the index finds itself at 1.0. With
-        `verify`, geometry checks the best ALIGN.candidates of them. `crop` is the part of the image to ask for:
-        left, top, width and height in pixels of the upright picture. Blank pictures are all alike: one finds only
-        itself, and no other picture finds it. What another process has committed since is seen. Raises ImageError
-        where the picture cannot be used, OptionError for a part that is not in it.
+        `verify`, geometry checks the best ALIGN.candidates of them, where the photo folder is there. `crop` is the
+        part of the image to ask for: left, top, width and height in pixels of the upright picture. Blank pictures
+        are all alike: one finds only itself, and no other picture finds it. What another process has committed
+        since is seen. Raises ImageError where the picture cannot be used, OptionError for a part that is not in it.
         """
         if count < 1:
             raise OptionError(f"The count of photos to show must be at least 1, not {count}.")
-        picture = self._picture(image, crop)
+        picture = read_picture(image, self.spec.size, crop)
         pixels = square(picture, self.spec.size, self.spec.resize)
         own_path = self._own_path(image) if crop is None else None
         searcher = self.searcher()
         if is_blank(pixels):
-            log.warning("%s is blank: there is nothing in it to compare.", _name(image))
-            return QueryResult(_name(image), searcher.itself(own_path))
-        if not verify:
+            log.warning("%s is blank: there is nothing in it to compare.", name_of(image))
+            return QueryResult(name_of(image), searcher.itself(own_path))
+        aligner = self.aligner() if verify else None
+        if aligner is None:
             matches = searcher.nearest(self._embed(pixels), count, min_similarity, own_path)
-            return QueryResult(_name(image), matches)
-        matches = searcher.nearest(self._embed(pixels), max(count, ALIGN.candidates), own_path=own_path)
-        aligned = self._aligned(picture, matches, own_path)
-        return QueryResult(_name(image), ranked(aligned, count, min_similarity, own_path))
+            return QueryResult(name_of(image), matches)
+        embedding, views = aligner.of_query(picture)
+        matches = searcher.nearest(embedding, max(count, ALIGN.candidates), own_path=own_path)
+        aligned = _aligned(matches, views, aligner)
+        return QueryResult(name_of(image), ranked(aligned, count, min_similarity, own_path))
 
     def query_many(
         self,
@@ -335,7 +333,7 @@ class ImageIndex:
         count: int = SEARCH.count,
         min_similarity: float | None = None,
         *,
-        verify: bool = False,
+        verify: bool = True,
         crop: Box | None = None,
     ) -> Iterator[QueryResult | Skipped]:
         """Yield a QueryResult for each image, or a Skipped for one that cannot be used, in order; see query."""
@@ -343,7 +341,7 @@ class ImageIndex:
             try:
                 yield self.query(image, count, min_similarity, verify=verify, crop=crop)
             except ImageError as error:
-                yield Skipped(_name(image), error.reason, error.kind)
+                yield Skipped(name_of(image), error.reason, error.kind)
 
     def embeddings(self) -> NDArray[np.float32]:
         """Return the embeddings of all photos as they are stored, not whitened: float32 (n, dim), unit rows."""
@@ -364,51 +362,14 @@ class ImageIndex:
         return self._embed(self._pixels(image))
 
     def aligner(self) -> Aligner | None:
-        """Return what checks answers by geometry, None where the photo folder is not there."""
+        """Return what checks answers by geometry, None where the photo folder is not there, which is logged."""
         if self.root is None or not self.root.is_dir():
+            log.warning("The photos are not in %s, so that no answer is checked by geometry.", self.root)
             return None
         return Aligner(self.root, self.spec, self.engine)
 
-    def _aligned(self, picture: Image.Image, matches: Sequence[Match], own_path: str | None) -> list[Match]:
-        """Check the best matches by geometry; the photo that was asked for needs none."""
-        aligner = self.aligner()
-        if aligner is None:
-            log.warning("The photos are not in %s, so that no answer is checked by geometry.", self.root)
-            return list(matches)
-        best = [match for match in matches[: ALIGN.candidates] if match.path != own_path]
-        if not best:
-            return list(matches)
-        photos = aligner.of_photos([match.path for match in best])
-        alignments = aligner.align(aligner.of_query(picture), photos)
-        checked = {
-            match.path: replace(
-                match, similarity=joined(match.similarity, alignment), alignment=believed(alignment)
-            )
-            for match, alignment in zip(best, alignments, strict=True)
-        }
-        return [checked.get(match.path, match) for match in matches]
-
-    def _picture(self, image: ImageLike, crop: Box | None) -> Image.Image:
-        """Return the upright picture, or a part of it. Raises ImageError, OptionError for a part not in it."""
-        with decoder_errors():
-            picture = _picture(image, self.spec.size if crop is None else None)
-        if crop is None:
-            return picture
-        left, top, width, height = crop
-        if (
-            min(left, top) < 0
-            or min(width, height) < 1
-            or left + width > picture.width
-            or top + height > picture.height
-        ):
-            raise OptionError(
-                f"The part {left},{top},{width},{height} is not in {_name(image)}, which has {picture.width} x "
-                f"{picture.height} pixels. Give left, top, width and height in pixels."
-            )
-        return picture.crop((left, top, left + width, top + height))
-
     def _pixels(self, image: ImageLike) -> NDArray[np.uint8]:
-        return square(self._picture(image, None), self.spec.size, self.spec.resize)
+        return square(read_picture(image, self.spec.size), self.spec.size, self.spec.resize)
 
     def _embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         vector: NDArray[np.float32] = unit_rows(self.engine.embed(pixels[None]))[0]
@@ -478,6 +439,17 @@ def _is_same_folder(one: Path, other: Path) -> bool:
         return one.resolve() == other.resolve()
 
 
+def _aligned(matches: Sequence[Match], views: Sequence[LocalFeatures], aligner: Aligner) -> list[Match]:
+    """Check the best matches by geometry; the same picture needs none."""
+    best = [match for match in matches if match.similarity < 1][: ALIGN.candidates]
+    alignments = aligner.align(views, aligner.of_photos([match.path for match in best]))
+    checked = {
+        match.path: replace(match, similarity=joined(match.similarity, alignment), alignment=believed(alignment))
+        for match, alignment in zip(best, alignments, strict=True)
+    }
+    return [checked.get(match.path, match) for match in matches]
+
+
 def _find_weights(store: Store, named: Path | None) -> WeightsFile:
     remembered = store.manifest.weights_file
     spec = store.spec
@@ -488,24 +460,3 @@ def _find_weights(store: Store, named: Path | None) -> WeightsFile:
         named,
         Path(remembered) if remembered is not None else None,
     )
-
-
-def _picture(image: ImageLike, size: int | None) -> Image.Image:
-    if isinstance(image, Image.Image):
-        return upright_rgb(image)
-    if isinstance(image, np.ndarray):
-        return _from_array(image)
-    if isinstance(image, bytes):
-        return decode(io.BytesIO(image), at_least=size).image
-    with Path(image).open("rb") as file:
-        return decode(file, str(image), at_least=size).image
-
-
-def _from_array(array: NDArray[np.uint8]) -> Image.Image:
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-        raise OptionError(f"An array must be uint8 of shape (h, w, 3), RGB; this is {array.dtype} {array.shape}.")
-    return Image.fromarray(array)
-
-
-def _name(image: ImageLike) -> str:
-    return os.fspath(image) if isinstance(image, str | os.PathLike) else "-"

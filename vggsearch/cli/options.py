@@ -31,7 +31,7 @@ index_option = click.option(
     help="Where the index is. Default: indexes/NAME of the photo folder.",
 )  # fmt: skip
 verify_option = click.option(
-    "--verify/--no-verify", default=False, show_default=True,
+    "--verify/--no-verify", default=True, show_default=True,
     help="Check the best answers by geometry: finds crops, mirrored and turned copies.",
 )  # fmt: skip
 format_option = click.option(

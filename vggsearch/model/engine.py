@@ -28,18 +28,34 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, eq=False)
+class Description:
+    """What the network says of some pictures: as a whole, and of each place.
+
+    `embeddings` are those of Engine.embed. `levels` are the cells of the map before pool5, of the picture at the
+    largest size of the spec and at half of it (local.half_size): float32 (n, side / 16, side / 16, numbers), each
+    of unit length; 64 numbers with the packaged weights, else all 512.
+    """
+
+    embeddings: "NDArray[np.float32]"
+    levels: "tuple[NDArray[np.float32], NDArray[np.float32]]"
+
+
 class Engine(ABC):
     """Runs one network on one device. Normalisation, pooling and L2 happen inside.
 
     `name` is the engine's ("torch"), `precision` the number format of the convolutions ("fp32", "bf16", "fp16" or
-    "int8"), `device` what it runs on, for a person ("cpu (2 threads)"), and `batch_size` how many photos at once
-    suit it.
+    "int8"), and `batch_size` how many photos at once suit it.
     """
 
     name: str
     precision: str
-    device: str
     batch_size: int
+
+    @property
+    @abstractmethod
+    def device(self) -> str:
+        """What it runs on, for a person: "cpu (2 threads)"."""
 
     def __str__(self) -> str:
         """Return all of it for a person: "torch, cpu (2 threads), bf16"."""
@@ -50,12 +66,11 @@ class Engine(ABC):
         """Take RGB pixels (n, size, size, 3); return rows of unit length, float32 (n, dim), in their order."""
 
     @abstractmethod
-    def local(self, squares: "NDArray[np.uint8]") -> "NDArray[np.float32]":
-        """Take RGB pixels (n, side, side, 3), of any side from 32; return the cells of the map before pool5.
+    def describe(self, squares: "NDArray[np.uint8]") -> "Description":
+        """Take RGB pixels (n, size, size, 3); return their embeddings and their cells, in their order.
 
-        They are float32 (n, side / 16, side / 16, numbers), each of unit length: 64 numbers with the packaged
-        weights, else all 512. The first call loads what the embedding does not need. Raises WeightsError where the
-        weights file ends before pool5.
+        The first call loads what the embedding does not need. Raises WeightsError where the weights file ends
+        before pool5.
         """
 
     def embed_stream(self, batches: "Iterable[NDArray[np.uint8]]") -> "Iterator[NDArray[np.float32]]":

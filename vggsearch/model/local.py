@@ -1,4 +1,7 @@
-"""Local features: one unit vector for each cell of the map before pool5, written once for every engine."""
+"""Local features: one unit vector for each cell of the map before pool5, written once for every engine.
+
+They are made at two sizes, so that a crop, which shows things larger, finds them in the photo.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,6 +11,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from vggsearch.defaults import EMBEDDING
 from vggsearch.model.layers import DEEPEST, needed_modules
 from vggsearch.model.poolings import Maps, Operations
 from vggsearch.model.vgg import Module
@@ -37,6 +41,11 @@ def find_whitening(weights_sha256: str) -> LocalWhitening | None:
         return None
     with np.load(WHITENINGS[weights_sha256], allow_pickle=False) as stored:
         return LocalWhitening(stored["mean"].astype(np.float32), stored["projection"].astype(np.float32))
+
+
+def half_size(size: int) -> int:
+    """Return the side in pixels of the smaller picture that cells are made of."""
+    return max(EMBEDDING.smallest_size, size // 2)
 
 
 def modules_before_pool5(model: str) -> tuple[Module, ...]:

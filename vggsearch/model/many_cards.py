@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.errors import EngineError
-from vggsearch.model.engine import Engine, no_embeddings
+from vggsearch.model.engine import Description, Engine, no_embeddings
 
 if TYPE_CHECKING:
     from vggsearch.model.engine import SquareJpeg
@@ -46,16 +46,20 @@ class ManyCardsEngine(Engine):
 
     def __init__(self, first: Engine, load: Load, cards: Sequence[int]) -> None:
         self.name, self.precision, self.batch_size = first.name, first.precision, first.batch_size
-        self.device = f"{len(cards)} x {first.device}"
         self._first, self._load, self._cards = first, load, cards
+
+    @property
+    def device(self) -> str:
+        """See Engine.device."""
+        return f"{len(self._cards)} x {self._first.device}"
 
     def embed(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Take RGB pixels (n, size, size, 3); return rows of unit length, float32 (n, dim), in their order."""
         return self._first.embed(squares)
 
-    def local(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """See Engine.local."""
-        return self._first.local(squares)
+    def describe(self, squares: NDArray[np.uint8]) -> Description:
+        """See Engine.describe."""
+        return self._first.describe(squares)
 
     def embed_stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
         """Yield the embeddings of each batch, in order; at most four batches a card are ahead of what is yielded.

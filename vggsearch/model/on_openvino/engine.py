@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from vggsearch.defaults import EXTRACT
 from vggsearch.errors import OptionError
-from vggsearch.model.engine import Engine, EngineOptions, rate
+from vggsearch.model.engine import Description, Engine, EngineOptions, rate
 from vggsearch.model.local import LoadKernels
-from vggsearch.model.on_openvino.graph import build_graph, build_local_graph, convolution_graph
+from vggsearch.model.on_openvino.graph import build_graph, convolution_graph
 from vggsearch.model.on_openvino.ranges import ACTIVATION_RANGES
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.weights import Kernel
@@ -21,10 +21,10 @@ ARITHMETIC = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # of what is not in
 
 
 class OpenVinoEngine(Engine):
-    """The truncated VGG as one compiled graph, from bytes to embeddings; local features have one of their own.
+    """The truncated VGG as one compiled graph, from bytes to embeddings, and to cells once those are asked for.
 
-    `load_kernels` gives those of local features, which are not kept from the start: a query needs its memory rarely
-    and its time to start always.
+    A graph is compiled when it is first run, so that a query compiles only the one it needs. `load_kernels` gives
+    those of cells, where `kernels` end before them.
     """
 
     name = "openvino"
@@ -45,11 +45,9 @@ class OpenVinoEngine(Engine):
         # and none was faster (docs/performance.md).
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": ARITHMETIC[self.precision]}
         self._compile = partial(core.compile_model, device_name=DEVICE, config=settings)
-        self._network = self._compile(build_graph(spec, kernels, ranges))
-        self._spec, self._ranges = spec, ranges
+        self._build = partial(build_graph, spec, ranges=ranges)
+        self._kernels = kernels
         self._load_kernels: LoadKernels = load_kernels or (lambda: kernels)
-        threads = self._network.get_property("INFERENCE_NUM_THREADS")
-        self.device = f"cpu ({threads} threads)"
         self.batch_size = options.batch_size or EXTRACT.batch_size
 
     def embed(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -57,14 +55,23 @@ class OpenVinoEngine(Engine):
         embeddings: NDArray[np.float32] = self._network(squares, share_inputs=True)[0]
         return embeddings.copy()  # OpenVINO writes the next batch over them
 
-    def local(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """See Engine.local."""
-        cells: NDArray[np.float32] = self._local_network(squares, share_inputs=True)[0]
-        return cells.copy()
+    def describe(self, squares: NDArray[np.uint8]) -> Description:
+        """See Engine.describe."""
+        embeddings, fine, coarse = self._network_with_cells(squares, share_inputs=True).values()
+        return Description(embeddings.copy(), (fine.copy(), coarse.copy()))
+
+    @property
+    def device(self) -> str:
+        """See Engine.device."""
+        return f"cpu ({self._network.get_property('INFERENCE_NUM_THREADS')} threads)"
 
     @cached_property
-    def _local_network(self) -> openvino.CompiledModel:
-        return self._compile(build_local_graph(self._spec, self._load_kernels(), self._ranges))
+    def _network(self) -> openvino.CompiledModel:
+        return self._compile(self._build(self._kernels))
+
+    @cached_property
+    def _network_with_cells(self) -> openvino.CompiledModel:
+        return self._compile(self._build(self._load_kernels(), with_cells=True))
 
     def multiply_adds_per_s(self, seconds: float) -> float:
         """See Engine.multiply_adds_per_s."""

@@ -1,6 +1,6 @@
 """The truncated VGG as an OpenVINO graph, from the same table and the same kernels as the torch one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +8,7 @@ from openvino import Model, Node, opset1
 from openvino import opset13 as ops
 
 from vggsearch.model.layers import needed_modules, parts
-from vggsearch.model.local import find_whitening, local_cells, modules_before_pool5
+from vggsearch.model.local import find_whitening, half_size, local_cells, modules_before_pool5
 from vggsearch.model.on_openvino.operations import OpenVinoOperations, integers, numbers
 from vggsearch.model.pixels import MEAN, STD
 from vggsearch.model.poolings import embedding
@@ -23,53 +23,59 @@ LARGEST_PIXEL = max(max(mean, 1 - mean) / std for mean, std in zip(MEAN, STD, st
 
 
 def build_graph(
-    spec: EmbeddingSpec, kernels: Mapping[str, Kernel], ranges: Mapping[str, float] | None = None
+    spec: EmbeddingSpec,
+    kernels: Mapping[str, Kernel],
+    ranges: Mapping[str, float] | None = None,
+    *,
+    with_cells: bool = False,
 ) -> Model:
     """Return a graph from uint8 (n, size, size, 3), RGB, to float32 (n, dim), rows of unit length.
 
-    With `ranges`, the largest activation behind each convolution, the convolutions run in int8: weights scaled
-    by output channel, activations by layer, as in Krishnamoorthi, "Quantizing deep convolutional networks for
-    efficient inference", 2018, sections 3.1 and 3.3.
+    `with_cells`, also to the two levels of Description. With `ranges`, the largest activation behind each
+    convolution, the convolutions run in int8: weights scaled by output channel, activations by layer, as in
+    Krishnamoorthi, "Quantizing deep convolutional networks for efficient inference", 2018, sections 3.1 and 3.3.
     """
     pixels = ops.parameter([-1, spec.size, spec.size, 3], np.uint8, name="pixels")
     pictures = ops.transpose(ops.convert(pixels, "f32"), integers([0, 3, 1, 2]))
     on = OpenVinoOperations()
-    modules = needed_modules(spec.model, spec.layer)
+    needed = needed_modules(spec.model, spec.layer)
+    before_pool5 = modules_before_pool5(spec.model) if with_cells else ()
     # Every view runs through the same weights, which may be many. Each has biases of its own: OpenVINO adds them
     # within a convolution only where nothing else reads them, and else takes a tenth longer.
     weights = {
-        module.name: weight_of(module, kernels[module.name], ranges) for module in modules if module.kind != "pool"
+        module.name: weight_of(module, kernels[module.name], ranges)
+        for module in max(needed, before_pool5, key=len)
+        if module.kind != "pool"
     }
     matrices = {size: numbers(shrinking(spec.size, size)) for size in spec.sizes[:-1]}
 
-    def embed_view(view: Node) -> Node:
+    def outputs(view: Node, modules: Sequence[Module]) -> dict[str, Node]:
         x = normalised(view)
-        kept: dict[str, Node] = {}
+        found: dict[str, Node] = {}
         for module in modules:
             if module.kind == "pool":
                 x = pooled(x)
             else:
                 x = step(module, x, weights[module.name], kernels[module.name].bias, ranges)
-            kept[module.name] = x
-        return embedding([kept[part] for part in parts(spec.layer)], spec.layer, spec.pooling, on)
+            found[module.name] = x
+        return found
 
-    return Model([embedding_of_views(pictures, spec, matrices, embed_view, on)], [pixels], "vgg")
+    kept: dict[str, Node] = {}
 
+    def embed_view(view: Node) -> Node:
+        found = outputs(view, max(needed, before_pool5, key=len) if view is pictures else needed)
+        if view is pictures:
+            kept.update(found)
+        return embedding([found[part] for part in parts(spec.layer)], spec.layer, spec.pooling, on)
 
-def build_local_graph(
-    spec: EmbeddingSpec, kernels: Mapping[str, Kernel], ranges: Mapping[str, float] | None = None
-) -> Model:
-    """Return a graph from uint8 (n, side, side, 3) of any side to its cells, as Engine.local returns them."""
-    pixels = ops.parameter([-1, -1, -1, 3], np.uint8, name="pixels")
-    x = normalised(ops.transpose(ops.convert(pixels, "f32"), integers([0, 3, 1, 2])))
-    for module in modules_before_pool5(spec.model):
-        if module.kind == "pool":
-            x = pooled(x)
-        else:
-            kernel = kernels[module.name]
-            x = step(module, x, weight_of(module, kernel, ranges), kernel.bias, ranges)
-    cells = local_cells(x, find_whitening(spec.weights_sha256), OpenVinoOperations())
-    return Model([cells], [pixels], "local")
+    embeddings = embedding_of_views(pictures, spec, matrices, embed_view, on)
+    if not with_cells:
+        return Model([embeddings], [pixels], "vgg")
+    last = before_pool5[-1].name
+    half = on.shrink(pictures, numbers(shrinking(spec.size, half_size(spec.size))))
+    whitening = find_whitening(spec.weights_sha256)
+    levels = [local_cells(maps, whitening, on) for maps in (kept[last], outputs(half, before_pool5)[last])]
+    return Model([embeddings, *levels], [pixels], "vgg with cells")
 
 
 def normalised(pictures: Node) -> Node:

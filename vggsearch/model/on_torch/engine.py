@@ -1,5 +1,6 @@
 """The reference engine: torch on a CPU, a CUDA card or Apple's MPS."""
 
+from collections.abc import Callable, Mapping
 from functools import cached_property
 
 import numpy as np
@@ -9,9 +10,8 @@ from torch import Tensor
 
 from vggsearch.defaults import EXTRACT
 from vggsearch.errors import OptionError
-from vggsearch.model.engine import Engine, EngineOptions, rate
-from vggsearch.model.layers import DEEPEST
-from vggsearch.model.local import LoadKernels, find_whitening, local_cells, modules_before_pool5
+from vggsearch.model.engine import Description, Engine, EngineOptions, rate
+from vggsearch.model.local import LoadKernels, find_whitening, half_size, local_cells, modules_before_pool5
 from vggsearch.model.on_torch.network import TruncatedVGG
 from vggsearch.model.on_torch.operations import TorchOperations
 from vggsearch.model.pixels import MEAN, STD
@@ -42,9 +42,17 @@ class Embedder:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Take RGB pixels, uint8 (n, size, size, 3); return rows of unit length, float32 (n, dim), in order."""
-        embeddings: Tensor = embedding_of_views(
-            pictures(pixels), self.spec, self._matrices, self._embed_view, TorchOperations()
-        )
+        return self.of_views(pictures(pixels), self._embed_view)
+
+    def of_views(self, shown: Tensor, embed_view: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the mean over all views of pictures (n, 3, size, size) in 0..255 of what `embed_view` makes."""
+        embeddings: Tensor = embedding_of_views(shown, self.spec, self._matrices, embed_view, TorchOperations())
+        return embeddings
+
+    def pooled(self, outputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the embeddings of one view, from the outputs of the layers of the sum, by name."""
+        layers = [outputs[part].float() for part in self.network.wanted]
+        embeddings: Tensor = embedding(layers, self.spec.layer, self.spec.pooling, TorchOperations())
         return embeddings
 
     def normalised(self, view: Tensor) -> Tensor:
@@ -53,9 +61,7 @@ class Embedder:
         return scaled.to(self._dtype, memory_format=torch.channels_last)
 
     def _embed_view(self, view: Tensor) -> Tensor:
-        outputs = [output.float() for output in self.network(self.normalised(view))]
-        embeddings: Tensor = embedding(outputs, self.spec.layer, self.spec.pooling, TorchOperations())
-        return embeddings
+        return self.pooled(self.network.outputs(self.normalised(view), self.network.wanted))
 
 
 def pictures(pixels: Tensor) -> Tensor:
@@ -81,13 +87,17 @@ class TorchEngine(Engine):
     ) -> None:
         self._load_kernels = load_kernels
         self.torch_device = device or torch.device(choose_device(options.device))
-        self.device = device_description(self.torch_device)
         self.precision = choose_precision(options.precision, self.torch_device.type)
         self._dtype = DTYPES[self.precision]
         self.embedder = Embedder(spec, kernels, self.torch_device, self._dtype)
         self.network = self.embedder.network
         usual = EXTRACT.batch_size if self.torch_device.type == "cpu" else EXTRACT.gpu_batch_size
         self.batch_size = options.batch_size or usual
+
+    @property
+    def device(self) -> str:
+        """See Engine.device."""
+        return device_description(self.torch_device)
 
     @torch.inference_mode()
     def embed(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -97,23 +107,36 @@ class TorchEngine(Engine):
         return result
 
     @torch.inference_mode()
-    def local(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """See Engine.local."""
-        spec = self.embedder.spec
-        maps = self._convolutions(self.normalised(squares)).float()
-        cells: Tensor = local_cells(maps, find_whitening(spec.weights_sha256), TorchOperations())
-        result: NDArray[np.float32] = cells.contiguous().cpu().numpy()
-        return result
+    def describe(self, squares: NDArray[np.uint8]) -> Description:
+        """See Engine.describe."""
+        embedder, network, spec = self.embedder, self._network_before_pool5, self.embedder.spec
+        last, on = modules_before_pool5(spec.model)[-1].name, TorchOperations()
+        shown = pictures(torch.from_numpy(squares).to(self.torch_device))
+        matrix = torch.from_numpy(shrinking(spec.size, half_size(spec.size))).to(self.torch_device)
+        half = network.outputs(embedder.normalised(on.shrink(shown, matrix)), [last])
+        maps = {"half": half[last]}
+
+        def embed_view(view: Tensor) -> Tensor:
+            outputs = network.outputs(embedder.normalised(view), {*network.wanted, last})
+            if view is shown:
+                maps["whole"] = outputs[last]
+            return embedder.pooled(outputs)
+
+        embeddings = embedder.of_views(shown, embed_view)
+        whitening = find_whitening(spec.weights_sha256)
+        whole, coarse = (
+            local_cells(maps[size].float(), whitening, on).contiguous().cpu().numpy() for size in ("whole", "half")
+        )
+        return Description(embeddings.cpu().numpy(), (whole, coarse))
 
     @cached_property
-    def _convolutions(self) -> torch.nn.Sequential:
-        """All steps before pool5: those of the network where it is as deep."""
-        names = [module.name for module in modules_before_pool5(self.embedder.spec.model)]
-        steps = self.network.steps
-        if names[-1] not in steps and self._load_kernels is not None:
-            deeper = TruncatedVGG(self.embedder.spec.model, DEEPEST, dict(self._load_kernels()))
-            steps = deeper.to(self.torch_device, self._dtype).to(memory_format=torch.channels_last).steps
-        return torch.nn.Sequential(*(steps[name] for name in names))
+    def _network_before_pool5(self) -> TruncatedVGG:
+        """The network, with all steps before pool5 where it ends earlier."""
+        modules = modules_before_pool5(self.embedder.spec.model)
+        if modules[-1].name not in self.network.steps and self._load_kernels is not None:
+            self.network.extend(modules, self._load_kernels())
+            self.network.to(self.torch_device, self._dtype).to(memory_format=torch.channels_last)
+        return self.network
 
     @torch.inference_mode()
     def multiply_adds_per_s(self, seconds: float) -> float:

@@ -1,5 +1,7 @@
 """The truncated VGG in torch: convolutions, ReLU and pooling up to the deepest layer asked for."""
 
+from collections.abc import Collection, Mapping, Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -9,31 +11,43 @@ from vggsearch.model.weights import Kernel
 
 
 class TruncatedVGG(nn.Module):
-    """A VGG that ends at the deepest layer of a sum and returns the output of each.
+    """A VGG that ends at the deepest layer of a sum, or at a deeper step that is asked for.
 
     Takes normalised pixels (n, 3, size, size); returns maps (n, c, h, w) or, for fc6 and fc7, (n, windows, 4096),
     in the order of the sum. All outputs come after a ReLU, so they are >= 0.
     """
 
-    def __init__(self, model: str, layer: str, kernels: dict[str, Kernel]) -> None:
+    def __init__(self, model: str, layer: str, kernels: Mapping[str, Kernel]) -> None:
         super().__init__()
         self.wanted = parts(layer)
         self.steps = nn.ModuleDict()
-        for module in needed_modules(model, layer):
-            self.steps[module.name] = _step(module, kernels.get(module.name))
+        self.extend(needed_modules(model, layer), kernels)
+
+    def extend(self, modules: Sequence[Module], kernels: Mapping[str, Kernel]) -> None:
+        """Add the steps that are not there yet."""
+        for module in modules:
+            if module.name not in self.steps:
+                self.steps[module.name] = _step(module, kernels.get(module.name))
         self.eval().requires_grad_(False)
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """Return the outputs of the layers in the sum, in its order."""
+        outputs = self.outputs(pixels, self.wanted)
+        return [outputs[name] for name in self.wanted]
+
+    def outputs(self, pixels: Tensor, wanted: Collection[str]) -> dict[str, Tensor]:
+        """Return the outputs of the `wanted` steps, by name, running none after the last of them."""
         kept: dict[str, Tensor] = {}
         x = pixels
         for name, step in self.steps.items():
             if name == "fc6":
                 x = windows(x)
             x = step(x)
-            if name in self.wanted:
+            if name in wanted:
                 kept[name] = x
-        return [kept[name] for name in self.wanted]
+            if len(kept) == len(wanted):
+                break
+        return kept
 
 
 def windows(maps: Tensor) -> Tensor:
