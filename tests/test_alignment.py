@@ -33,10 +33,11 @@ def alignment(score: float) -> Alignment:
 
 
 def test_a_similarity_is_raised_but_never_to_that_of_the_photo_itself() -> None:
-    assert joined(0.4, None) == 0.4
-    assert joined(1.0, alignment(0.9)) == 1.0
-    assert 0.4 < joined(0.4, alignment(0.3)) < joined(0.4, alignment(0.9)) < 1
-    assert joined(0.4, alignment(1.0)) == pytest.approx(0.4 + 0.6 * ALIGN.weight)
+    assert joined(0.4, 0.9, None) == 0.4
+    assert joined(1.0, 0.9, alignment(0.9)) == 1.0
+    assert 0.4 < joined(0.4, 0.3, alignment(0.3)) < joined(0.4, 0.3, alignment(0.9)) < 1
+    assert joined(0.4, 0.3, alignment(1.0)) == pytest.approx(0.4 + 0.6 * ALIGN.weight)
+    assert joined(0.3, 0.4, alignment(1.0)) == joined(0.4, 0.3, alignment(1.0))
     assert believed(alignment(ALIGN.believed - 0.01)) is None
     assert believed(alignment(ALIGN.believed)) is not None
 

@@ -27,12 +27,15 @@ class Aligner:
         self._root, self._spec, self._engine = root, spec, engine
 
     def of_query(self, picture: Image.Image) -> tuple[NDArray[np.float32], list[LocalFeatures]]:
-        """Return the embedding of a query, upright RGB, and its local features in the ORIENTATIONS tried."""
+        """Return what the network says of a query, upright RGB, in each of the ORIENTATIONS that are tried.
+
+        Its embeddings, float32 (orientations, dim), unit rows, and its local features.
+        """
         upright = self._square(picture)
         oriented = [orient(upright, each) for each in ORIENTATIONS[: ALIGN.orientations]]
         embeddings, levels = self._described(oriented)
         aspect = picture.width / picture.height
-        return embeddings[0], [self._features(each, aspect) for each in levels]
+        return np.stack(embeddings), [self._features(each, aspect) for each in levels]
 
     def of_photos(self, paths: Sequence[str]) -> list[LocalFeatures | None]:
         """Return the local features of some photos, in order; None for each that cannot be read any more."""
@@ -76,13 +79,16 @@ class Aligner:
         return LocalFeatures(levels, aspect, WINDOWS[self._spec.resize](aspect))
 
 
-def joined(similarity: float, alignment: Alignment | None) -> float:
-    """Return a similarity, raised by what geometry says: at most ALIGN.weight of the way to 1.0, where 1.0 stays.
+def joined(upright: float, oriented: float, alignment: Alignment | None) -> float:
+    """Return the similarity of a photo to a query, raised by what geometry says.
 
-    Without an alignment it stays as it is: the network knows more ways to be alike than a map shows.
+    `upright` is the cosine with the query as it is, `oriented` the largest with it in any orientation. Without an
+    alignment the first stays: a network knows more ways to be alike than a map shows. With one, the larger counts,
+    as a turned copy is still a copy, and is raised by at most ALIGN.weight of the way to 1.0, where 1.0 stays.
     """
     if alignment is None:
-        return similarity
+        return upright
+    similarity = max(upright, oriented)
     return similarity + (1 - similarity) * ALIGN.weight * alignment.score
 
 

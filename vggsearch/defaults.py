@@ -74,7 +74,7 @@ class WhiteningDefaults:
     """How embeddings are whitened before they are searched (docs/quality.md)."""
 
     dim: int = 384  # numbers a whitened vector keeps; fewer lose copies, more keep noise
-    least_shrinkage: float = 0.5  # 0..1; less finds more edited copies, but tells views of one object apart
+    least_shrinkage: float = 0.55  # 0..1; less finds more edited copies, but tells views of one object apart
     fewest_rows: int = 100  # photos; fewer say little about what photos share
     most_rows: int = 200_000  # photos it is learned from; more change nothing
     longest_vector: int = 4096  # numbers; a covariance of fc7 takes 134 MB and a minute
@@ -83,12 +83,40 @@ class WhiteningDefaults:
 
 
 @dataclass(frozen=True)
+class BuildDefaults:
+    """How the FAISS index is made (docs/scale.md), and when it is made anew rather than changed."""
+
+    recipe: str = "auto"
+    memory: int = 4_000_000_000  # bytes; enough for ten million photos in ivf-sq8
+    recall: float = 0.99  # of the ten nearest, how many are found; the share that rounding alone costs is less
+    most_flat_rows: int = 200_000  # photos; until here looking at all of them takes less than 50 ms
+    training_points: int = 64  # vectors a list is learned from, at most; FAISS's 256 take four times as long
+    fewest_points: int = 39  # vectors a list is learned from, at least; FAISS warns below
+    fewest_lists: int = 4  # fewer are no better than flat
+    rounds: int = 10  # of k-means; FAISS's own number
+    block_rows: int = 65_536  # vectors that are added at once, to bound memory
+    growth: float = 1.5  # lists are learned anew when the photos have become so many times as many: as whitening
+    dead_share: float = 0.25  # of all vectors; until then, making all anew costs more than the space is worth
+    tuning_queries: int = 400  # vectors asked for; the error of a recall of 0.99 is then 0.002
+    timed_queries: int = 100  # of them are timed, one at a time
+    most_candidates: int = 64  # times as many as asked for that are scored exactly; a bit a number needs ten
+    count: int = 10  # the nearest that recall is measured on
+    few_rows: int = 20_000  # rows a filter leaves, of which all are scored exactly: that takes 10 ms
+    scan_bytes: int = 64 << 20  # of vectors scored at once
+    graph_work: float = (
+        1000.0  # products of vectors that HNSW takes for each doubling of the rows, memory's share too
+    )
+    bytes_per_s: float = 3e8  # of embeddings read from Parquet
+    seed: int = 1234
+
+
+@dataclass(frozen=True)
 class AlignDefaults:
     """How the best answers of a search are checked by geometry (docs/quality.md)."""
 
     candidates: int = 10  # photos that are checked; of copies, hardly any comes later
     orientations: int = 4  # of the query: upright, mirrored, turned left and right
-    weight: float = 0.3  # 0..1, of the way to a similarity of 1.0 that geometry can raise; more hurts look-alikes
+    weight: float = 0.5  # 0..1, of the way to a similarity of 1.0 that geometry can raise; more hurts look-alikes
     believed: float = 0.5  # score; fewer than one in a hundred unrelated photos reaches it
     threads: int = 4  # that read photos
     remembered: int = 20_000  # photos whose local features are kept while many queries are measured
@@ -118,6 +146,7 @@ class MeasureDefaults:
 
 
 ALIGN = AlignDefaults()
+BUILD = BuildDefaults()
 COMPACT = CompactDefaults()
 EMBEDDING = EmbeddingDefaults()
 EXTRACT = ExtractDefaults()

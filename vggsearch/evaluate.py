@@ -197,7 +197,7 @@ class _Checks:
             raise PhotosError(
                 f"Geometry needs the photos, and {index.root} is no folder. Leave it out: --no-verify"
             )
-        self._aligner, self._paths = aligner, searcher.paths
+        self._aligner, self._searcher = aligner, searcher
         self._known: dict[int, LocalFeatures | None] = {}
 
     def raised(
@@ -207,19 +207,23 @@ class _Checks:
 
         Only rows that are `among`, bool (n,), are answers.
         """
-        order = np.argsort(-similarities, kind="stable")[: ALIGN.candidates + 1]
+        embeddings, views = self._aligner.of_query(picture)
+        oriented = np.maximum(similarities, self._searcher.similarities(embeddings[1:]).max(axis=0))
+        order = np.argsort(-oriented, kind="stable")[: ALIGN.candidates + 1]
         best = [row for row in order.tolist() if among is None or among[row]][: ALIGN.candidates]
-        alignments = self._aligner.align(self._aligner.of_query(picture)[1], self._features(best))
+        alignments = self._aligner.align(views, self._features(best))
         raised = similarities.copy()
         for row, alignment in zip(best, alignments, strict=True):
-            raised[row] = joined(float(similarities[row]), alignment)
+            raised[row] = joined(float(similarities[row]), float(oriented[row]), alignment)
         return raised
 
     def _features(self, rows: list[int]) -> list[LocalFeatures | None]:
         new = [row for row in rows if row not in self._known]
         if len(self._known) + len(new) > ALIGN.remembered:
             self._known, new = {}, rows
-        self._known.update(zip(new, self._aligner.of_photos([self._paths[row] for row in new]), strict=True))
+        self._known.update(
+            zip(new, self._aligner.of_photos([self._searcher.paths[row] for row in new]), strict=True)
+        )
         return [self._known[row] for row in rows]
 
 
