@@ -148,8 +148,8 @@ def _plan(rows: int, dim: int, recipe: str, recall: float, embedding_dim: int) -
 
 
 def _lists(rows: int) -> int:
-    """Return how many lists balance the cost of choosing lists with that of looking into them: a power of two."""
-    most = min(2 * math.sqrt(max(rows, 1)), rows / BUILD.fewest_points)
+    """Return how many lists so many rows are divided into: a power of two, of no more than they can teach."""
+    most = min(BUILD.lists_of_root * math.sqrt(rows), rows / BUILD.fewest_points)
     return 1 << int(math.log2(max(most, 1)))
 
 
@@ -194,7 +194,7 @@ def _takes(planned: Plan) -> str:
 
 
 def _size(count: float) -> str:
-    return f"{count / 1e9:.2g} GB" if count >= 1e9 else f"{count / 1e6:.2g} MB"
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _flag(count: float) -> str:
@@ -216,6 +216,7 @@ def make_index(dim: int, factory: str) -> Any:
     ivf = lists_of(index)
     if ivf is not None:
         ivf.cp.max_points_per_centroid = BUILD.training_points
+        ivf.cp.niter = BUILD.rounds
         ivf.cp.seed = BUILD.seed
     return index
 
@@ -325,7 +326,7 @@ def _seconds(rows: int, dim: int, lists: int, is_graph: bool, embedding_dim: int
     whitening = rows * embedding_dim * dim if embedding_dim != dim else 0
     learning = sample * lists * dim * BUILD.rounds
     sorting = rows * lists * dim
-    checking = rows * dim * BUILD.tuning_queries
+    checking = rows * dim * BUILD.tuning_queries * 2  # the exact answer, and harder and harder looks
     graph = rows * dim * math.log2(max(rows, 2)) * BUILD.graph_work if is_graph else 0
     reading = rows * embedding_dim * 2 / BUILD.bytes_per_s
     return (whitening + learning + sorting + checking + graph) / speed + reading
