@@ -1,7 +1,7 @@
 """Check the best answers of a search by geometry: where in each does the query lie, and what is that worth?"""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,12 +19,21 @@ from vggsearch.preprocess import square
 
 log = logging.getLogger(__name__)
 
+Levels = tuple[NDArray[np.float32], NDArray[np.float32]]
+Kept = Mapping[str, tuple[Levels, float]]  # the cells of a photo at both sizes, and its width over its height
+
 
 class Aligner:
-    """Aligns pictures with photos of a folder. Local features are made on demand, from the photos themselves."""
+    """Aligns pictures with photos of a folder.
 
-    def __init__(self, root: Path, spec: EmbeddingSpec, engine: Engine) -> None:
-        self._root, self._spec, self._engine = root, spec, engine
+    `kept` returns the local features of some photos, by path, as far as the index keeps them; the others are made
+    on demand, from the photos themselves.
+    """
+
+    def __init__(
+        self, root: Path | None, spec: EmbeddingSpec, engine: Engine, kept: Callable[[Sequence[str]], Kept]
+    ) -> None:
+        self._root, self._spec, self._engine, self._kept = root, spec, engine, kept
 
     def of_query(self, picture: Image.Image) -> tuple[NDArray[np.float32], list[LocalFeatures]]:
         """Return what the network says of a query, upright RGB, in each of the ORIENTATIONS that are tried.
@@ -39,10 +48,17 @@ class Aligner:
 
     def of_photos(self, paths: Sequence[str]) -> list[LocalFeatures | None]:
         """Return the local features of some photos, in order; None for each that cannot be read any more."""
+        kept = self._kept(paths)
+        found = {path: self._features(*features) for path, features in kept.items()}
+        found |= self._made([path for path in paths if path not in found])
+        return [found.get(path) for path in paths]
+
+    def _made(self, paths: Sequence[str]) -> dict[str, LocalFeatures]:
         with ThreadPoolExecutor(ALIGN.threads) as pool:
             read = list(pool.map(self._read, paths))
-        levels = iter(self._described([each[0] for each in read if each is not None])[1])
-        return [self._features(next(levels), each[1]) if each is not None else None for each in read]
+        there = [(path, each) for path, each in zip(paths, read, strict=True) if each is not None]
+        levels = self._described([pixels for _, (pixels, _) in there])[1]
+        return {path: self._features(each, aspect) for (path, (_, aspect)), each in zip(there, levels, strict=True)}
 
     def align(
         self, query: Sequence[LocalFeatures], photos: Sequence[LocalFeatures | None]
@@ -52,6 +68,8 @@ class Aligner:
         return [next(found) if photo is not None else None for photo in photos]
 
     def _read(self, path: str) -> tuple[NDArray[np.uint8], float] | None:
+        if self._root is None:
+            return None
         try:
             with decoder_errors(), (self._root / path).open("rb") as file:
                 picture = decode(file, path, at_least=self._spec.size).image

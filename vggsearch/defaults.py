@@ -118,6 +118,7 @@ class AlignDefaults:
     """How the best answers of a search are checked by geometry (docs/quality.md)."""
 
     candidates: int = 10  # photos that are checked; of copies, hardly any comes later
+    part_candidates: int = 50  # photos that are checked for containing a picture; few come later
     orientations: int = 4  # of the query: upright, mirrored, turned left and right
     weight: float = 0.5  # 0..1, of the way to a similarity of 1.0 that geometry can raise; more hurts look-alikes
     believed: float = 0.5  # score; fewer than one in a hundred unrelated photos reaches it

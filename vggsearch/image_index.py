@@ -10,6 +10,7 @@ from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from vggsearch.alignment import Aligner, believed, joined
 from vggsearch.defaults import ALIGN, SEARCH
@@ -19,6 +20,7 @@ from vggsearch.index.recipes import Plan
 from vggsearch.index.vector_index import VectorIndex
 from vggsearch.index.vectors import unit_rows
 from vggsearch.index.whitening import WhiteningOptions
+from vggsearch.local_features import Levels, from_store, keep_local_features
 from vggsearch.model.engine import Engine, EngineOptions, load_engine
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.weights import WeightsFile, find_again
@@ -26,9 +28,11 @@ from vggsearch.photos import Skipped, check_folder, walk
 from vggsearch.pictures import Box, ImageLike, name_of, read_picture
 from vggsearch.places import MANIFEST, directory_for
 from vggsearch.preprocess import is_blank, square
+from vggsearch.regions import part_vectors
 from vggsearch.search import (
     Match,
     Searcher,
+    containing,
     index_in_memory,
     open_index,
     plan_build,
@@ -261,6 +265,7 @@ class ImageIndex:
         retry_skipped: bool = False,
         compact: bool = False,
         whiten: bool | None = None,
+        local_features: bool | None = None,
         progress: Callable[[Progress], None] | None = None,
         stop: Callable[[], bool] | None = None,
     ) -> UpdateReport:
@@ -269,7 +274,9 @@ class ImageIndex:
         `folder` may be left out once an index has one; `moved` says that `folder` is where the same photos are
         now. `allow_empty` lets an update drop every photo. `compact` merges small parts and clears dead rows even
         where that is not due yet. `whiten` decides whether whitened embeddings are searched; None: as it is,
-        at first True. For `progress` and `stop` see update.run_update.
+        at first True. `local_features` decides whether those are kept too, so that geometry need not read the
+        photos again and `query` finds parts; None: as it is, at first False. For `progress` and `stop` see
+        update.run_update.
 
         Raises PhotosError for a folder that is missing, another one, or empty all of a sudden; IndexLocked
         where another process writes; IndexNotWritable for a full or read-only disk.
@@ -303,6 +310,12 @@ class ImageIndex:
             )
             if self._open_search() is None:
                 renew_search_side(self._store, writer)
+            if local_features is not None:
+                writer.set_local(local_features)
+            if self._store.manifest.has_local and not report.stopped:
+                keep_local_features(
+                    self._store, writer, root, lambda: self.engine, workers=workers, progress=progress, stop=stop
+                )
             if not report.stopped:  # after the search side, which can be made from the last one until then
                 before, after = writer.compact(only_if_due=not compact)
                 if after < before:
@@ -364,12 +377,15 @@ class ImageIndex:
         *,
         verify: bool = True,
         crop: Box | None = None,
+        part: bool = False,
     ) -> QueryResult:
         """Return the photos most like `image`: a path, the bytes of a file, a PIL image, or uint8 (h, w, 3) RGB.
 
         At most `count`, none below `min_similarity`; a photo that is in the index finds itself at 1.0. With
         `verify`, geometry checks the best ALIGN.candidates of them, where the photo folder is there. `crop` is the
-        part of the image to ask for: left, top, width and height in pixels of the upright picture. Blank pictures
+        part of the image to ask for: left, top, width and height in pixels of the upright picture. With `part`,
+        photos that contain the image are looked for, by the most similar region of each, which geometry then
+        checks; that needs local features (`update`) and OptionError is raised where there are none. Blank pictures
         are all alike: one finds only itself, and no other picture finds it. What another process has committed
         since is seen. Raises ImageError where the picture cannot be used, OptionError for a part that is not in it.
         """
@@ -382,6 +398,8 @@ class ImageIndex:
         if is_blank(pixels):
             log.warning("%s is blank: there is nothing in it to compare.", name_of(image))
             return QueryResult(name_of(image), searcher.itself(own_path))
+        if part:
+            return QueryResult(name_of(image), self._containing(picture, count, min_similarity, own_path))
         aligner = self.aligner() if verify else None
         if aligner is None:
             matches = searcher.nearest(self._embed(pixels), count, min_similarity, own_path)
@@ -395,6 +413,22 @@ class ImageIndex:
             found[candidate.path] = Match(candidate.path, similarity, believed(alignment))
         return QueryResult(name_of(image), ranked(found.values(), count, min_similarity, own_path))
 
+    def _containing(
+        self, picture: Image.Image, count: int, min_similarity: float | None, own_path: str | None
+    ) -> tuple[Match, ...]:
+        """Return the photos that contain a picture: those with the most similar regions, checked by geometry."""
+        aligner = Aligner(self.root, self.spec, self.engine, self._kept)
+        _, views = aligner.of_query(picture)
+        parts = part_vectors([view.levels[1] for view in views])
+        wanted = max(count, ALIGN.part_candidates)
+        found = self._store.read_whole(lambda: containing(self._store, parts, wanted))
+        alignments = aligner.align(views, aligner.of_photos([match.path for match in found]))
+        checked = [
+            Match(match.path, joined(match.similarity, match.similarity, alignment), believed(alignment))
+            for match, alignment in zip(found, alignments, strict=True)
+        ]
+        return ranked(checked, count, min_similarity, own_path)
+
     def query_many(
         self,
         images: Iterable[ImageLike],
@@ -403,11 +437,12 @@ class ImageIndex:
         *,
         verify: bool = True,
         crop: Box | None = None,
+        part: bool = False,
     ) -> Iterator[QueryResult | Skipped]:
         """Yield a QueryResult for each image, or a Skipped for one that cannot be used, in order; see query."""
         for image in images:
             try:
-                yield self.query(image, count, min_similarity, verify=verify, crop=crop)
+                yield self.query(image, count, min_similarity, verify=verify, crop=crop, part=part)
             except ImageError as error:
                 yield Skipped(name_of(image), error.reason, error.kind)
 
@@ -430,11 +465,33 @@ class ImageIndex:
         return self._embed(self._pixels(image))
 
     def aligner(self) -> Aligner | None:
-        """Return what checks answers by geometry, None where the photo folder is not there, which is logged."""
-        if self.root is None or not self.root.is_dir():
+        """Return what checks answers by geometry, None where it has nothing to look at, which is logged."""
+        root = self.root if self.root is not None and self.root.is_dir() else None
+        if root is None and not self._store.manifest.local:
             log.warning("The photos are not in %s, so that no answer is checked by geometry.", self.root)
             return None
-        return Aligner(self.root, self.spec, self.engine)
+        return Aligner(root, self.spec, self.engine, self._kept)
+
+    def _kept(self, paths: Sequence[str]) -> dict[str, tuple[Levels, float]]:
+        """Return the local features that are kept of some photos, and the aspects of those, by path."""
+        if not self._store.manifest.local:
+            return {}
+        try:
+            return self._store.read_whole(lambda: self._read_kept(paths))
+        except IndexDamaged as error:
+            log.warning("%s Local features are made from the photos; vggsearch verify --repair drops these.", error)
+            return {}
+
+    def _read_kept(self, paths: Sequence[str]) -> dict[str, tuple[Levels, float]]:
+        all_paths = self.searcher().paths
+        held = [path for path in paths if path in all_paths]
+        facts = self._store.facts_of([all_paths.index(path) for path in held])
+        found = self._store.local().find([sha256 for sha256, _, _ in facts])
+        return {
+            path: (from_store(features, self.spec.size), width / height)
+            for path, (_, width, height), features in zip(held, facts, found, strict=True)
+            if features is not None
+        }
 
     def _pixels(self, image: ImageLike) -> NDArray[np.uint8]:
         return square(read_picture(image, self.spec.size), self.spec.size, self.spec.resize)

@@ -20,6 +20,7 @@ from vggsearch.index.tune import tune
 from vggsearch.index.vector_index import Tuning, VectorIndex
 from vggsearch.index.vectors import STEP
 from vggsearch.index.whitening import Whitening, WhiteningOptions, learn
+from vggsearch.regions import best_regions
 from vggsearch.store.manifest import BuildOptions, Part, SearchFacts, SearchSide, WhiteningFacts
 from vggsearch.store.store import Store, StoreWriter
 
@@ -119,6 +120,25 @@ class Searcher:
     def itself(self, own_path: str | None) -> tuple[Match, ...]:
         """Return the photo that a blank query was made from, if it is one of these."""
         return (Match(own_path, 1.0),) if own_path is not None and own_path in self.paths else ()
+
+
+def containing(store: Store, parts: NDArray[np.float32], count: int) -> list[Match]:
+    """Return the photos with a region most like any of some part vectors (m, d), most similar first.
+
+    At most `count` of different content. Raises OptionError where no local features are kept.
+    """
+    if not store.manifest.local:
+        raise OptionError(
+            f"{store.directory} keeps no local features, by which parts are found. Make them: "
+            "vggsearch index PHOTOS --local-features"
+        )
+    best: dict[str, float] = {}
+    for keys, regions in store.local().regions():
+        similarities = best_regions(parts, regions)
+        best |= {keys[row]: float(similarities[row]) for row in np.argsort(-similarities)[:count].tolist()}
+    chosen = sorted(best, key=lambda key: (-best[key], key))[:count]
+    paths = store.paths_of(set(chosen))
+    return [Match(path, min(best[key], 1.0)) for key in chosen for path in paths.get(key, ())]
 
 
 def ranked(

@@ -14,6 +14,7 @@ from vggsearch.index.vector_index import VectorIndex
 from vggsearch.photos import Skipped
 from vggsearch.places import MANIFEST
 from vggsearch.search import renew_search_side
+from vggsearch.store.local import LOCAL, LocalPart
 from vggsearch.store.lock import only_writer
 from vggsearch.store.manifest import Manifest, Part, write_manifest
 from vggsearch.store.parts import SKIPPED, Table, embeddings_in, read_columns, read_origin
@@ -25,6 +26,10 @@ NORM_ERROR = 2e-3  # float16 keeps eleven bits: rounding moves the length of a u
 DROP_PHOTOS = (
     "vggsearch verify --repair drops these photos, and vggsearch index takes them in again",
     "these photos were dropped; vggsearch index takes them in again",
+)
+DROP_LOCAL = (
+    "vggsearch verify --repair drops them, and vggsearch index makes them again",
+    "they were dropped; vggsearch index makes them again",
 )
 RENEW_SEARCH = ("vggsearch verify --repair makes it anew", "it was made anew")
 DROP_SKIPPED = (
@@ -152,6 +157,7 @@ class _Check:
     dead: dict[str, set[int]] = field(default_factory=dict)
     is_skipped_lost: bool = False
     is_search_lost: bool = False
+    lost_local: set[str] = field(default_factory=set)
     rows: dict[str, tuple[Part, int]] = field(default_factory=dict)
     skipped: dict[str, Skipped] = field(default_factory=dict)
 
@@ -161,7 +167,8 @@ class _Check:
 
     def all(self) -> None:
         side, skipped = self.manifest.fresh_search, self.manifest.skipped
-        files = [*self.manifest.parts, *(side.files if side else ()), *([skipped] if skipped else ())]
+        local = [file for part in self.manifest.local for file in part.files]
+        files = [*self.manifest.parts, *(side.files if side else ()), *([skipped] if skipped else ()), *local]
         total = sum(file.bytes for file in files)
         self.progress(0, total)
         self.read_skipped()
@@ -172,6 +179,9 @@ class _Check:
         if side is not None:
             self.check_search()
             self.read(sum(file.bytes for file in side.files), total)
+        for kept in self.manifest.local:
+            self.check_local(kept)
+            self.read(sum(file.bytes for file in kept.files), total)
 
     def read(self, count: int, total: int) -> None:
         self.done += count
@@ -277,6 +287,18 @@ class _Check:
             self.is_search_lost = True
             self.tell(error, RENEW_SEARCH)
 
+    def check_local(self, part: LocalPart) -> None:
+        directory = self.store.directory / LOCAL / part.name
+        try:
+            for file in part.files:
+                file.check(directory)
+            keys = self.store.local().keys(part)
+            if (keys[1:] <= keys[:-1]).any():
+                raise IndexDamaged(directory, "holds keys that do not ascend")
+        except IndexDamaged as error:
+            self.lost_local.add(part.name)
+            self.tell(error, DROP_LOCAL)
+
     def notes(self) -> Iterator[str]:
         """Yield what is not as it will be, but no damage."""
         if self.manifest.fresh_search is None and self.manifest.rows:
@@ -298,6 +320,7 @@ class _Check:
             parts=tuple(part for part in self.manifest.parts if part.name not in self.lost_parts),
             skipped=None if self.is_skipped_lost else self.manifest.skipped,
             search=None if self.is_search_lost else self.manifest.search,
+            local=tuple(part for part in self.manifest.local if part.name not in self.lost_local),
         ).without_rows(self.dead)
         if manifest != self.manifest:
             self.store.replace_manifest(manifest)

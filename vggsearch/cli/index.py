@@ -28,6 +28,11 @@ from vggsearch.terminal import progress_bar, stopping_on_ctrl_c
     default=None,
     help="Search embeddings whitened on this collection.  [default: what the index has; whitened]",
 )
+@click.option(
+    "--local-features/--no-local-features",
+    default=None,
+    help="Keep local features, 13 kB a photo: quick checks, query --part.  [default: what the index has; none]",
+)
 @click.option("--strict", is_flag=True, help="Exit with status 1 if a picture was skipped, in this run or before.")
 def index(
     photos: Path,
@@ -50,6 +55,7 @@ def index(
     retry_skipped: bool,
     compact: bool,
     whiten: bool | None,
+    local_features: bool | None,
     strict: bool,
 ) -> None:
     """Index the folder PHOTOS, or bring its index up to date: only what is new or changed is worked on.
@@ -74,7 +80,8 @@ def index(
     ):
         report = opened.update(
             photos, workers=workers, moved=moved, allow_empty=allow_empty,
-            retry_skipped=retry_skipped, compact=compact, whiten=whiten, progress=progress, stop=stop,
+            retry_skipped=retry_skipped, compact=compact, whiten=whiten, local_features=local_features,
+            progress=progress, stop=stop,
         )  # fmt: skip
     for line in skipped_lines(report.newly_skipped):
         click.echo(line, err=True)

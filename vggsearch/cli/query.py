@@ -41,6 +41,7 @@ STDIN = "-"
     callback=box,
     help="Ask for a part of each IMAGE: left, top, width, height in pixels.",
 )
+@click.option("--part", is_flag=True, help="Find photos that contain IMAGE; needs index --local-features.")
 @verify_option
 @format_option
 @click.option("--root", type=FOLDER, help="Where the photos are now, if they moved apart from the index.")
@@ -52,6 +53,7 @@ def query(
     count: int,
     min_similarity: float | None,
     crop: tuple[int, int, int, int] | None,
+    part: bool,
     verify: bool,
     format: Format,
     root: Path | None,
@@ -72,6 +74,7 @@ def query(
     Example:
       vggsearch query img.jpg
       vggsearch query img.jpg --crop 100,50,400,300
+      vggsearch query detail.jpg --part
       vggsearch query img.jpg -k 3 --format paths | xargs -d '\\n' xdg-open
     """
     from vggsearch.image_index import ImageIndex, QueryResult
@@ -82,7 +85,9 @@ def query(
     runs_on = EngineOptions(engine, device, precision)
     where = directory or only_index()
     with ImageIndex.open(where, options, engine_options=runs_on, root=root) as opened, quiet_decoders():
-        answers = list(opened.query_many(read_images(images), count, min_similarity, verify=verify, crop=crop))
+        answers = list(
+            opened.query_many(read_images(images), count, min_similarity, verify=verify, crop=crop, part=part)
+        )
         results = [answer for answer in answers if isinstance(answer, QueryResult)]
         failed = [answer for answer in answers if not isinstance(answer, QueryResult)]
         if results:

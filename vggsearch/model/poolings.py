@@ -112,7 +112,7 @@ def rmac(maps: Maps, on: Operations) -> Maps:
     return first
 
 
-def rmac_regions(height: int, width: int) -> list[tuple[int, int, int]]:
+def rmac_regions(height: int, width: int, levels: int = RMAC_LEVELS) -> list[tuple[int, int, int]]:
     """Return the (top, left, side) of R-MAC's square regions, in cells, coarse scales first.
 
     At scale l a region's side is 2 min(height, width) / (l + 1). The longer side of the map gets as many extra
@@ -126,7 +126,7 @@ def rmac_regions(height: int, width: int) -> list[tuple[int, int, int]]:
         overlaps = [abs((shorter**2 - shorter * gap) / shorter**2 - RMAC_OVERLAP) for gap in gaps]
         extra = steps[overlaps.index(min(overlaps))]
     regions = []
-    for level in range(1, RMAC_LEVELS + 1):
+    for level in range(1, levels + 1):
         side = max(1, int(2 * shorter / (level + 1)))
         rows = _starts(height, side, level + (extra if height > width else 0))
         columns = _starts(width, side, level + (extra if width > height else 0))

@@ -16,6 +16,7 @@ from vggsearch.errors import IndexDamaged, IndexFormatError, IndexMissing, Optio
 from vggsearch.model.spec import EmbeddingSpec, spec_from_json
 from vggsearch.places import MANIFEST
 from vggsearch.store.files import FileHash, reading_from, write_atomically
+from vggsearch.store.local import LocalPart
 from vggsearch.store.migrations import migrate
 
 FORMAT = 4
@@ -110,7 +111,8 @@ class Manifest:
     `is_whitened` says whether its search side is to be whitened, where that helps. `root` is the photo folder,
     relative to the index where it can be. `weights_file` is the file a person
     named, None where vggsearch finds the weights itself. `next_part` numbers the next part: no name is reused.
-    `build` is what the next search side is to be like.
+    `build` is what the next search side is to be like. `has_local` says whether local features are to be kept, and
+    `local` are those that are.
     """
 
     embedding: EmbeddingSpec
@@ -122,6 +124,8 @@ class Manifest:
     build: BuildOptions = BuildOptions()
     skipped: FileHash | None = None
     search: SearchSide | None = None
+    has_local: bool = False
+    local: tuple[LocalPart, ...] = ()
     format: int = FORMAT
 
     @cached_property
@@ -253,7 +257,13 @@ def _from_json(values: dict[str, Any]) -> Manifest:
         build=BuildOptions(**values["build"]),
         skipped=FileHash(**values["skipped"]) if values["skipped"] is not None else None,
         search=_search(values["search"]) if values["search"] is not None else None,
+        has_local=bool(values["has_local"]),
+        local=tuple(_local(part) for part in values["local"]),
     )
+
+
+def _local(values: dict[str, Any]) -> LocalPart:
+    return LocalPart(**{**values, "files": tuple(FileHash(**file) for file in values["files"])})
 
 
 def _part(values: dict[str, Any]) -> Part:

@@ -37,15 +37,15 @@ def _from_2(values: Values, directory: Path) -> Values:  # noqa: ARG001
 
 
 def _from_3(values: Values, directory: Path) -> Values:  # noqa: ARG001
-    """Format 4 knows recipes. All search sides before it were flat, and did not say which rows they were made of,
-    so that the next one cannot be made from them.
+    """Format 4 knows recipes and local features. All search sides before it were flat, and did not say which rows
+    they were made of, so that the next one cannot be made from them.
     """
     side = values["search"]
     if side is not None:
         flat = {"factory": "Flat", "lists": 0, "trained_rows": 0, "effort": 0, "candidates": 1}
         side = {**side, **flat, "recall": 1.0, "milliseconds": None, "made_from": []}
     build = {"recipe": BUILD.recipe, "memory": BUILD.memory, "recall": BUILD.recall}
-    return {**values, "format": 4, "search": side, "build": build}
+    return {**values, "format": 4, "search": side, "build": build, "has_local": False, "local": []}
 
 
 STEPS: dict[int, Callable[[Values, Path], Values]] = {1: _from_1, 2: _from_2, 3: _from_3}

@@ -3,9 +3,10 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from vggsearch.defaults import COMPACT
 from vggsearch.errors import IndexDamaged, IndexExists, SpecMismatch
 from vggsearch.extract import Embedded, MadeBy
 from vggsearch.model.spec import EmbeddingSpec
@@ -27,6 +29,7 @@ from vggsearch.store.files import (
     write_folder_atomically,
     writing_to,
 )
+from vggsearch.store.local import LOCAL, ROWS, LocalPart, LocalStore, StoredFeatures, write_local
 from vggsearch.store.lock import only_writer
 from vggsearch.store.manifest import (
     BuildOptions,
@@ -55,6 +58,7 @@ EMBEDDINGS = "embeddings"
 SEARCH = "search"
 SKIPPED_NEXT = "skipped.next.parquet"  # becomes skipped.parquet once the manifest that knows it is there
 
+Item = TypeVar("Item")
 Read = TypeVar("Read")
 
 
@@ -209,14 +213,44 @@ class Store:
         side = self.manifest.search
         return self.directory / SEARCH / side.name if side is not None else None
 
+    def local(self) -> LocalStore:
+        """Return the local features that are kept."""
+        return LocalStore(self.directory / LOCAL, self.manifest.local)
+
+    def facts_of(self, rows: Sequence[int]) -> list[tuple[str, int, int]]:
+        """Return sha256, width and height of the photos in some rows, in order. Only their parts are read."""
+        found: dict[int, tuple[str, int, int]] = {}
+        start = 0
+        for part in self.manifest.parts:
+            live = self.live_rows(part)
+            here = [row for row in rows if start <= row < start + len(live)]
+            if here:
+                table = read_columns(self.part_path(part), ["sha256", "width", "height"])
+                self._check_rows(part, table.num_rows)
+                taken = table.take(pa.array([live[row - start] for row in here])).to_pydict()
+                found |= dict(zip(here, zip(*taken.values(), strict=True), strict=True))
+            start += len(live)
+        return [found[row] for row in rows]
+
+    def paths_of(self, sha256s: Collection[str]) -> dict[str, list[str]]:
+        """Return the paths of the live photos with these bytes, by sha256."""
+        found: dict[str, list[str]] = {}
+        for part in self.manifest.parts:
+            for path, sha256 in zip(self.column(part, "path"), self.column(part, "sha256"), strict=True):
+                if sha256 in sha256s:
+                    found.setdefault(sha256, []).append(path)
+        return found
+
     def leftovers(self) -> list[Path]:
         """Return the files and folders that no state needs: of runs that crashed, and of states that are over."""
         directory, manifest = self.directory, self.manifest
         parts = {part.name for part in manifest.parts}
         side = manifest.search.name if manifest.search else None
+        local = {part.name for part in manifest.local}
         return [
             *(path for path in sorted((directory / EMBEDDINGS).glob("part-*")) if path.name not in parts),
             *(path for path in sorted((directory / SEARCH).glob("*")) if path.name != side),
+            *(path for path in sorted((directory / LOCAL).glob("*")) if path.name not in local),
             *sorted(directory.glob(f"*{TEMPORARY}")),
             *(directory.glob(SKIPPED) if manifest.skipped is None else ()),
         ]
@@ -315,8 +349,7 @@ class StoreWriter:
         `wanted` is what later ones are to be like, if not as before.
         """
         folder = self._store.directory / SEARCH
-        numbers = [int(path.name) for path in folder.glob("*") if path.name.isdecimal()]
-        name = f"{max(numbers, default=0) + 1:06}"  # never one in use: a reader may have it mapped
+        name = next_name(folder)
         facts: list[SearchFacts] = []
         files = write_folder_atomically(folder / name, lambda path: facts.append(make(path)))
         manifest = self._store.manifest
@@ -325,6 +358,38 @@ class StoreWriter:
         self._replace(replace(manifest, search=side, build=wanted or manifest.build))
         self._clean()
         return side
+
+    def set_local(self, has_local: bool) -> None:
+        """Decide whether local features are kept; those that are no longer wanted are removed."""
+        if has_local != self._store.manifest.has_local:
+            kept = self._store.manifest.local if has_local else ()
+            self._replace(replace(self._store.manifest, has_local=has_local, local=kept))
+            self._clean()
+
+    def add_local(self, features: Mapping[str, StoredFeatures]) -> None:
+        """Keep local features, by the sha256 of each photo."""
+        manifest = self._store.manifest
+        self._replace(replace(manifest, local=(*manifest.local, self._write_local(features))))
+
+    def compact_local(self) -> None:
+        """Leave out what is of no live photo, and merge small folders, where that is worth it."""
+        manifest = self._store.manifest
+        live = {sha256 for part in manifest.parts for sha256 in self._store.column(part, "sha256")}
+        held = sum(part.rows for part in manifest.local)
+        spare = len(manifest.local) - (held + ROWS - 1) // ROWS
+        if spare < COMPACT.spare_parts and held - len(live) <= COMPACT.dead_share * held:
+            return
+        kept = [self._write_local(dict(some)) for some in batched(self._store.local().features(live), ROWS)]
+        self._replace(replace(manifest, local=tuple(kept)))
+        self._clean()
+
+    def _write_local(self, features: Mapping[str, StoredFeatures]) -> LocalPart:
+        folder = self._store.directory / LOCAL
+        with writing_to(folder):
+            folder.mkdir(exist_ok=True)
+        name = next_name(folder)
+        files = write_folder_atomically(folder / name, lambda empty: write_local(empty, features))
+        return LocalPart(name, files, len(features))
 
     def compact(self, *, only_if_due: bool = False) -> tuple[int, int]:
         """Merge neighbouring small parts and leave out dead rows; return how many parts there were, and are.
@@ -400,6 +465,19 @@ class StoreWriter:
             else:
                 with suppress(OSError):
                     path.unlink()
+
+
+def next_name(folder: Path) -> str:
+    """Return the next number as a name: never one that was in use, since a reader may have it mapped."""
+    numbers = [int(path.name) for path in folder.glob("*") if path.name.isdecimal()]
+    return f"{max(numbers, default=0) + 1:06}"
+
+
+def batched(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
+    """Yield the items, so many at a time."""
+    source = iter(items)
+    while some := tuple(islice(source, size)):
+        yield some
 
 
 def size_of(path: Path) -> int:

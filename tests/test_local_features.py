@@ -1,0 +1,188 @@
+"""Local features that are kept: as good as made anew, by content, whole or told, and found parts."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from tests.fakes import FAKE_SPEC, FakeEngine, save_photo
+from vggsearch.cli import cli
+from vggsearch.errors import OptionError
+from vggsearch.geometry import encode
+from vggsearch.image_index import ImageIndex
+from vggsearch.local_features import from_store, to_store
+from vggsearch.regions import best_regions, part_vectors, region_vectors
+from vggsearch.store.local import CELLS, LOCAL, REGIONS, ROWS
+from vggsearch.store.store import Store
+from vggsearch.update import Progress
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for seed in range(6):
+        save_photo(tmp_path / "photos" / f"{seed}.png", seed)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> ImageIndex:
+    Store.create(tmp_path / "index", FAKE_SPEC)
+    return ImageIndex.open(tmp_path / "index", engine=FakeEngine())
+
+
+def kept(index: ImageIndex) -> int:
+    return sum(part.rows for part in Store.open(index.directory).manifest.local)
+
+
+def test_stored_cells_are_nearly_those_that_were_made() -> None:
+    random = np.random.default_rng(0)
+    levels = tuple(random.standard_normal((side, side, 8)).astype(np.float32) for side in (12, 6))
+    levels = tuple(level / np.linalg.norm(level, axis=-1, keepdims=True) for level in levels)
+    stored = to_store((levels[0], levels[1]))
+    assert stored.cells.nbytes == (144 + 36) * 8
+    assert stored.regions.shape == (30, 8)
+    for found, made in zip(from_store(stored, 192), levels, strict=True):
+        assert found.shape == made.shape
+        assert (found * made).sum(axis=-1).min() > 0.999
+
+
+def test_region_vectors_are_means_of_their_cells() -> None:
+    cells = np.random.default_rng(1).standard_normal((12, 12, 4)).astype(np.float32)
+    vectors = region_vectors(cells)
+    whole = cells.mean(axis=(0, 1))
+    np.testing.assert_allclose(vectors[0], whole / np.linalg.norm(whole), atol=1e-6)
+    corner = cells[:8, :8].mean(axis=(0, 1))
+    np.testing.assert_allclose(vectors[1], corner / np.linalg.norm(corner), atol=1e-6)
+    parts = part_vectors([cells[8:, 8:], cells[:8, :8]])
+    regions = np.stack([encode(vectors), encode(-vectors)])
+    expected = (vectors @ parts.T).max(), (-vectors @ parts.T).max()
+    np.testing.assert_allclose(best_regions(parts, regions), expected, atol=0.01)
+
+
+def test_queries_are_checked_alike_with_kept_features_and_without(index: ImageIndex, photos: Path) -> None:
+    index.update(photos)
+    query = Image.open(photos / "3.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    made = index.query(query, 6).matches
+    index.update(local_features=True)
+    assert kept(index) == 6
+    found = index.query(query, 6).matches
+    similarities = {match.path: match.similarity for match in made}
+    assert {match.path: match.similarity for match in found} == pytest.approx(similarities, abs=0.01)
+    assert found[0].alignment is not None
+    assert found[0].alignment.mirrored
+
+
+def test_with_kept_features_no_photo_is_needed_to_check_a_query(index: ImageIndex, photos: Path) -> None:
+    index.update(photos, local_features=True)
+    query = Image.open(photos / "3.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    before = index.query(query, 6).matches
+    shutil.move(photos, photos.with_name("elsewhere"))
+    assert index.query(query, 6).matches == before
+
+
+def test_features_follow_a_renamed_photo_and_are_made_once_for_copies(index: ImageIndex, photos: Path) -> None:
+    shutil.copy(photos / "0.png", photos / "copy.png")
+    index.update(photos, local_features=True)
+    assert kept(index) == 6
+    engine = index.engine
+    assert isinstance(engine, FakeEngine)
+    seen = engine.pictures
+    (photos / "1.png").rename(photos / "renamed.png")
+    index.update()
+    assert engine.pictures == seen
+    assert kept(index) == 6
+
+
+def test_features_of_photos_that_are_gone_are_cleared_once_they_are_many(index: ImageIndex, photos: Path) -> None:
+    index.update(photos, local_features=True)
+    (photos / "0.png").unlink()
+    index.update()
+    assert kept(index) == 6, "one of six is not worth it"
+    (photos / "1.png").unlink()
+    index.update()
+    assert kept(index) == 4
+    assert len(list((index.directory / LOCAL).iterdir())) == 1
+    assert index.query(photos / "2.png", 1).matches[0].path == "2.png"
+
+
+def test_features_that_are_no_longer_wanted_are_removed(index: ImageIndex, photos: Path) -> None:
+    index.update(photos, local_features=True)
+    index.update(local_features=False)
+    assert kept(index) == 0
+    assert not list((index.directory / LOCAL).iterdir())
+
+
+def test_a_stopped_run_keeps_what_it_made(index: ImageIndex, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index.update(photos)
+    engine = index.engine
+    engine.batch_size = 2
+    told: list[Progress] = []
+    index.update(local_features=True, progress=told.append, stop=lambda: len(told) >= 2)
+    assert kept(index) == 4
+    monkeypatch.setattr("vggsearch.local_features.ROWS", 1)
+    index.update()
+    assert kept(index) == 6
+    assert ROWS > 1
+
+
+def test_a_photo_that_changed_meanwhile_gets_no_features_of_other_bytes(index: ImageIndex, photos: Path) -> None:
+    index.update(photos)
+    status = (photos / "2.png").stat()
+    data = bytearray((photos / "2.png").read_bytes())
+    data[-20] ^= 1  # same size, same time: only its bytes tell
+    (photos / "2.png").write_bytes(data)
+    os.utime(photos / "2.png", ns=(status.st_atime_ns, status.st_mtime_ns))
+    index.update(local_features=True)
+    assert kept(index) == 5
+
+
+@pytest.mark.parametrize("name", [CELLS, REGIONS, "keys.npy"])
+def test_every_flipped_byte_is_told_and_repaired(index: ImageIndex, photos: Path, name: str) -> None:
+    index.update(photos, local_features=True)
+    [folder] = (index.directory / LOCAL).iterdir()
+    data = bytearray((folder / name).read_bytes())
+    data[-3] ^= 0x40
+    (folder / name).write_bytes(data)
+    [finding] = index.verify().findings
+    assert "local/000001" in finding.file
+    assert index.verify(repair=True).is_whole
+    assert kept(index) == 0
+    index.update()
+    assert kept(index) == 6
+    assert index.verify().is_whole
+
+
+def test_features_that_are_cut_short_are_made_from_the_photos(
+    index: ImageIndex, photos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    index.update(photos, local_features=True)
+    [folder] = (index.directory / LOCAL).iterdir()
+    os.truncate(folder / CELLS, 500)
+    query = Image.open(photos / "3.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    assert index.query(query, 2).matches[0].alignment is not None
+    assert "cells.npy has 500 bytes" in caplog.text
+
+
+def test_parts_need_kept_features(index: ImageIndex, photos: Path) -> None:
+    index.update(photos)
+    with pytest.raises(OptionError, match="--local-features"):
+        index.query(photos / "1.png", part=True)
+
+
+@pytest.mark.network
+def test_a_detail_finds_the_photo_it_is_of(sample_photos: Path, tmp_path: Path) -> None:
+    with ImageIndex.create(tmp_path / "index") as index:
+        index.update(sample_photos / "originals", local_features=True)
+    photo = Image.open(sample_photos / "originals" / "astronaut.jpg").convert("RGB")
+    width, height = photo.size
+    photo.crop((width // 8, height // 8, width // 8 + width // 3, height // 8 + height // 3)).save(
+        tmp_path / "part.png"
+    )
+    arguments = ["query", str(tmp_path / "part.png"), "--part", "-k", "2", "--index", str(tmp_path / "index")]
+    done = CliRunner().invoke(cli, [*arguments, "--format", "paths"])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[0].endswith("astronaut.jpg")
