@@ -47,7 +47,7 @@ def test_the_python_in_the_readme_runs_in_order(a_persons_folder: Path) -> None:
 
 @pytest.mark.network
 def test_the_commands_in_the_readme_run_in_order(a_persons_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert len(COMMANDS) == 17
+    assert len(COMMANDS) == 18
     monkeypatch.setenv("TORCH_HOME", str(a_persons_folder / "torch"))
     monkeypatch.setenv("PATH", f"{BIN}:/usr/bin:/bin")
     cache_random_classifier(a_persons_folder / "torch" / "hub" / "checkpoints" / "vgg16-397923af.pth")
@@ -84,13 +84,14 @@ def test_the_format_page_documents_every_field_that_is_written() -> None:
 
     from vggsearch.model.spec import EmbeddingSpec
     from vggsearch.store.files import FileHash
-    from vggsearch.store.manifest import CHECKSUM, Manifest, Part, SearchSide
+    from vggsearch.store.manifest import CHECKSUM, BuildOptions, MadeFrom, Manifest, Part, SearchSide
     from vggsearch.store.parts import METADATA, SKIPPED_SCHEMA, part_schema
 
     page = (ROOT / "indexes" / "README.md").read_text(encoding="utf-8")
     names = {f"embedding.{field.name}" for field in fields(EmbeddingSpec)}
     names |= {f"parts[].{field.name}" for field in fields(Part)}
     names |= {f"search.{field.name}" for field in fields(SearchSide)}
+    names |= {field.name for field in (*fields(BuildOptions), *fields(MadeFrom))}
     names |= {field.name for field in fields(FileHash)} | {CHECKSUM} | {METADATA.decode()}
     names |= {field.name for field in fields(Manifest)} - {"embedding", "parts", "search"}
     names |= {*part_schema(2).names, *SKIPPED_SCHEMA.names}

@@ -220,7 +220,7 @@ def rewrite_part(manifest: Path) -> None:
         (
             lambda m: change(m, format=99),
             IndexFormatError,
-            "format 99; this vggsearch reads formats 1 to 3. Update",
+            "format 99; this vggsearch reads formats 1 to 4. Update",
         ),
         (lambda m: m.write_text("{"), IndexDamaged, "manifest.json is damaged"),
         (lambda m: m.write_text("[]"), IndexDamaged, "format is None"),

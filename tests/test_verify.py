@@ -13,8 +13,10 @@ from tests.test_store import made, photo
 from vggsearch.errors import IndexDamaged, IndexExists, IndexLocked, IndexMissing
 from vggsearch.extract import Embedded
 from vggsearch.image_index import ImageIndex
+from vggsearch.index.build import build
+from vggsearch.index.recipes import plan
 from vggsearch.photos import Skipped
-from vggsearch.store.manifest import Manifest, Part, write_manifest
+from vggsearch.store.manifest import Manifest, Part, SearchFacts, write_manifest
 from vggsearch.store.store import Store
 from vggsearch.verify import verify
 
@@ -118,11 +120,16 @@ def test_a_damaged_search_side_is_made_anew_from_the_parts(grown: ImageIndex, ph
 
 
 def test_a_search_side_of_other_rows_is_found_by_its_content(grown: ImageIndex) -> None:
-    with grown._store.writing() as writer:
-        from vggsearch.index.flat import FlatIndex
+    side = grown._store.manifest.search
+    assert side is not None
 
-        blocks = [block[::-1] for block in grown._store.embeddings()]
-        writer.set_search("flat", FlatIndex.build(blocks, grown.spec.dim).save, None)
+    def make(directory: Path) -> SearchFacts:
+        planned = plan(8, grown.spec.dim, "flat", 10**9, 1.0)
+        build(directory, [block[::-1] for block in grown._store.embeddings()], planned, None, lambda *_: None)
+        return side.facts
+
+    with grown._store.writing() as writer:
+        writer.set_search(make)
     (finding,) = grown.verify().findings
     assert finding.problem == "differs from the embeddings of the parts from row 0 on"
     assert grown.verify(repair=True).is_repaired

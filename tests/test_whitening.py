@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.vectors import saved
 from vggsearch.defaults import WHITENING
 from vggsearch.image_index import ImageIndex
-from vggsearch.index.flat import FlatIndex
+from vggsearch.index.build import in_memory
 from vggsearch.index.library import faiss
 from vggsearch.index.vectors import unit_rows
 from vggsearch.index.whitening import Whitening, learn
@@ -89,25 +90,22 @@ def test_a_large_collection_is_sampled_evenly(monkeypatch: pytest.MonkeyPatch) -
 def test_a_whitened_index_answers_as_numpy_does_and_the_same_when_reopened(tmp_path: Path) -> None:
     stored = embeddings(300)
     whitening, _ = learned(stored)
-    built = FlatIndex.build([stored[:100], stored[100:]], DIM, whitening)
-    (tmp_path / "abc").mkdir()
-    built.save(tmp_path / "abc")
-    opened = FlatIndex.open(tmp_path / "abc", 300, DIM)
+    built = in_memory([stored[:100], stored[100:]], 300, DIM, whitening)
+    opened = saved(tmp_path / "abc", stored, whitening=whitening)
     assert opened.whitening is not None
     for query in unit_rows(embeddings(10, seed=1)):
         truth = whitening.apply(stored) @ whitening.apply(query[None])[0]
-        found = opened.nearest(query, 10, NOTHING)
+        found, similarities = (lines[0] for lines in opened.nearest(query[None], 10))
         np.testing.assert_allclose(truth[found], np.sort(truth)[::-1][:10], atol=1e-3)
-        np.testing.assert_allclose(opened.similarities(query, found), truth[found], atol=1e-3)
-        np.testing.assert_array_equal(built.nearest(query, 10, NOTHING), found)
+        np.testing.assert_allclose(similarities, truth[found], atol=1e-3)
+        np.testing.assert_array_equal(built.nearest(query[None], 10)[0][0], found)
     assert opened.first_difference([stored]) is None
     assert opened.first_difference([stored[:200], stored[200:][::-1]]) == 200
 
 
 def test_the_faiss_file_takes_plain_embeddings(tmp_path: Path) -> None:
     stored = embeddings(300)
-    (tmp_path / "abc").mkdir()
-    FlatIndex.build([stored], DIM, learned(stored)[0]).save(tmp_path / "abc")
+    saved(tmp_path / "abc", stored, whitening=learned(stored)[0])
     alone = faiss().read_index(str(tmp_path / "abc" / "index.faiss"))
     similarities, rows = alone.search(unit_rows(stored[:5]), 1)
     np.testing.assert_array_equal(rows[:, 0], np.arange(5))

@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from vggsearch.errors import ImageError as ImageError
     from vggsearch.errors import VggsearchError as VggsearchError
     from vggsearch.geometry import Alignment as Alignment
+    from vggsearch.image_index import BuildReport as BuildReport
     from vggsearch.image_index import ImageIndex as ImageIndex
     from vggsearch.image_index import Info as Info
     from vggsearch.image_index import QueryResult as QueryResult
+    from vggsearch.index.recipes import Plan as Plan
     from vggsearch.model.engine import EngineOptions as EngineOptions
     from vggsearch.model.spec import EmbeddingOptions as EmbeddingOptions
     from vggsearch.model.spec import EmbeddingSpec as EmbeddingSpec
@@ -28,6 +30,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Alignment": "vggsearch.geometry",
+    "BuildReport": "vggsearch.image_index",
     "EmbeddingOptions": "vggsearch.model.spec",
     "EmbeddingSpec": "vggsearch.model.spec",
     "EngineOptions": "vggsearch.model.engine",
@@ -36,6 +39,7 @@ _HOMES = {
     "ImageIndex": "vggsearch.image_index",
     "Info": "vggsearch.image_index",
     "Match": "vggsearch.search",
+    "Plan": "vggsearch.index.recipes",
     "Progress": "vggsearch.update",
     "QueryResult": "vggsearch.image_index",
     "Skipped": "vggsearch.photos",

@@ -83,6 +83,34 @@ class WhiteningDefaults:
 
 
 @dataclass(frozen=True)
+class BuildDefaults:
+    """How the FAISS index is made (docs/scale.md), and when it is made anew rather than changed."""
+
+    recipe: str = "auto"
+    memory: int = 4_000_000_000  # bytes; enough for ten million photos in ivf-sq8
+    recall: float = 0.99  # of the ten nearest, how many are found; the share that rounding alone costs is less
+    most_flat_rows: int = 200_000  # photos; until here looking at all of them takes less than 50 ms
+    training_points: int = 64  # vectors a list is learned from, at most; FAISS's 256 take four times as long
+    fewest_points: int = 39  # vectors a list is learned from, at least; FAISS warns below
+    fewest_lists: int = 4  # fewer are no better than flat
+    rounds: int = 10  # of k-means; FAISS's own number
+    block_rows: int = 65_536  # vectors that are added at once, to bound memory
+    growth: float = 1.5  # lists are learned anew when the photos have become so many times as many: as whitening
+    dead_share: float = 0.25  # of all vectors; until then, making all anew costs more than the space is worth
+    tuning_queries: int = 400  # vectors asked for; the error of a recall of 0.99 is then 0.002
+    timed_queries: int = 100  # of them are timed, one at a time
+    most_candidates: int = 64  # times as many as asked for that are scored exactly; a bit a number needs ten
+    count: int = 10  # the nearest that recall is measured on
+    few_rows: int = 20_000  # rows a filter leaves, of which all are scored exactly: that takes 10 ms
+    scan_bytes: int = 64 << 20  # of vectors scored at once
+    graph_work: float = (
+        1000.0  # products of vectors that HNSW takes for each doubling of the rows, memory's share too
+    )
+    bytes_per_s: float = 3e8  # of embeddings read from Parquet
+    seed: int = 1234
+
+
+@dataclass(frozen=True)
 class AlignDefaults:
     """How the best answers of a search are checked by geometry (docs/quality.md)."""
 
@@ -130,6 +158,7 @@ class PairDefaults:
 
 
 ALIGN = AlignDefaults()
+BUILD = BuildDefaults()
 COMPACT = CompactDefaults()
 EMBEDDING = EmbeddingDefaults()
 EXTRACT = ExtractDefaults()

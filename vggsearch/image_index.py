@@ -17,7 +17,9 @@ from vggsearch.alignment import Aligner, believed, joined
 from vggsearch.defaults import ALIGN, SEARCH
 from vggsearch.errors import ImageError, IndexDamaged, OptionError, PhotosError
 from vggsearch.images import decode, decoder_errors, upright_rgb
-from vggsearch.index.flat import FlatIndex
+from vggsearch.index.build import Tell
+from vggsearch.index.recipes import Plan
+from vggsearch.index.vector_index import VectorIndex
 from vggsearch.index.vectors import unit_rows
 from vggsearch.index.whitening import WhiteningOptions
 from vggsearch.model.engine import Engine, EngineOptions, load_engine
@@ -26,9 +28,18 @@ from vggsearch.model.weights import WeightsFile, find_again
 from vggsearch.photos import Skipped, check_folder, walk
 from vggsearch.places import MANIFEST, directory_for
 from vggsearch.preprocess import is_blank, square
-from vggsearch.search import Match, Searcher, build_index, open_index, ranked, renew_search_side, searcher_with
+from vggsearch.search import (
+    Match,
+    Searcher,
+    index_in_memory,
+    open_index,
+    plan_build,
+    ranked,
+    renew_search_side,
+    searcher_with,
+)
 from vggsearch.store.known import KnownContent
-from vggsearch.store.manifest import WhiteningFacts
+from vggsearch.store.manifest import BuildOptions, SearchFacts, WhiteningFacts
 from vggsearch.store.store import Store
 from vggsearch.update import Progress, UpdateReport, plan_update, refuse_to_empty, run_update
 from vggsearch.verify import VerifyReport, verify
@@ -51,7 +62,8 @@ class QueryResult:
 class Info:
     """What an index holds and how it was made. `bytes` is its size on disk; `skipped` counts by kind.
 
-    `blank` counts the photos in which there is nothing to compare.
+    `search` says how it is searched, None where it has to be built first; `wanted` what the next build is to be
+    like. `blank` counts the photos in which there is nothing to compare.
     """
 
     directory: Path
@@ -60,12 +72,25 @@ class Info:
     spec: EmbeddingSpec
     made_by: tuple[str, ...]
     recipe: str | None
+    search: SearchFacts | None
+    wanted: BuildOptions
     whitening: WhiteningFacts | None
     is_search_fresh: bool
     parts: int
     bytes: int
     skipped: dict[str, int]
     blank: int
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What a build made: `facts` with the recall and the time of a query that were measured; `bytes` on disk."""
+
+    directory: Path
+    photos: int
+    facts: SearchFacts
+    bytes: int
+    seconds: float
 
 
 class ImageIndex:
@@ -91,7 +116,7 @@ class ImageIndex:
         self._engine_options = engine_options or EngineOptions()
         self._root = root
         self._searcher: Searcher | None = None
-        self._searched: tuple[str, bool] | None = None  # of which state the searcher is
+        self._searched: tuple[str, str | None] | None = None  # of which state the searcher is
 
     @classmethod
     def create(
@@ -221,6 +246,8 @@ class ImageIndex:
             spec=self.spec,
             made_by=manifest.made_by,
             recipe=manifest.search.recipe if manifest.search else None,
+            search=manifest.search.facts if manifest.search else None,
+            wanted=manifest.build,
             whitening=manifest.search.whitening if manifest.search else None,
             is_search_fresh=manifest.fresh_search is not None,
             parts=len(manifest.parts),
@@ -279,13 +306,51 @@ class ImageIndex:
                 progress=progress,
                 stop=stop,
             )
-            if not report.stopped:
+            if self._open_search() is None:
+                renew_search_side(self._store, writer)
+            if not report.stopped:  # after the search side, which can be made from the last one until then
                 before, after = writer.compact(only_if_due=not compact)
                 if after < before:
                     log.info("%d parts were merged into %d.", before, after)
-            if self._open_search() is None:
-                renew_search_side(self._store, writer)
         return replace(report, seconds=time.monotonic() - started)
+
+    def plan_build(self, recipe: str | None = None, memory: int | None = None, recall: float | None = None) -> Plan:
+        """Return what `build` would do, without doing it. Raises OptionError where it cannot be done."""
+        return self._store.read_whole(lambda: plan_build(self._store, self._wanted(recipe, memory, recall)))
+
+    def build(
+        self,
+        recipe: str | None = None,
+        memory: int | None = None,
+        recall: float | None = None,
+        *,
+        tell: Tell | None = None,
+    ) -> BuildReport:
+        """Make the FAISS index anew from the stored embeddings, and every later one alike.
+
+        `recipe` is auto, a name of index.recipes.RECIPES, or a FAISS factory string; `memory` how many bytes it may
+        take; `recall` the share of the ten nearest photos that it is to find. What is left out is as it was wanted
+        last. `tell` is called with what is being done, and how many of how many vectors are. Until it is done, and
+        where it is broken off, the old index stays in use.
+
+        Raises OptionError, before it works, where that cannot be, with the nearest that can; IndexLocked,
+        IndexNotWritable.
+        """
+        started = time.monotonic()
+        with self._store.writing() as writer:
+            options = self._wanted(recipe, memory, recall)
+            plan_build(self._store, options)
+            side = renew_search_side(self._store, writer, tell, options=options)
+        size = sum(file.bytes for file in side.files)
+        return BuildReport(self.directory, len(self), side.facts, size, time.monotonic() - started)
+
+    def _wanted(self, recipe: str | None, memory: int | None, recall: float | None) -> BuildOptions:
+        last = self._store.manifest.build
+        return BuildOptions(
+            recipe=last.recipe if recipe is None else recipe,
+            memory=last.memory if memory is None else memory,
+            recall=last.recall if recall is None else recall,
+        )
 
     def verify(self, *, repair: bool = False, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
         """Check every byte of the index. With `repair`, what is damaged is dropped, and `update` makes it again.
@@ -421,7 +486,7 @@ class ImageIndex:
         file, root = Path(image).resolve(), self.root.resolve()
         return file.relative_to(root).as_posix() if file.is_relative_to(root) else None
 
-    def _open_search(self) -> FlatIndex | None:
+    def _open_search(self) -> VectorIndex | None:
         """Return the search side if it belongs to the present state and can be opened, else None."""
         try:
             return open_index(self._store)
@@ -446,12 +511,13 @@ class ImageIndex:
         return self._searcher
 
     @property
-    def _state(self) -> tuple[str, bool]:
-        return self._store.manifest.fingerprint, self._store.manifest.is_whitened
+    def _state(self) -> tuple[str, str | None]:
+        side = self._store.manifest.search
+        return self._store.manifest.fingerprint, side.name if side is not None else None
 
     def _read_searcher(self) -> Searcher:
         """Return the search over one state; without a search side that belongs to it, from the parts."""
-        index = self._open_search() or build_index(self._store)[0]
+        index = self._open_search() or index_in_memory(self._store)
         return Searcher(self._store.paths(), index, self._store.blank_rows())
 
     def _checked_root(self, folder: str | os.PathLike[str] | None, moved: bool) -> Path:

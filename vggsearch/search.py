@@ -1,18 +1,26 @@
 """Join the rows that the index finds with the paths that the store knows."""
 
 import logging
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.defaults import WHITENING
-from vggsearch.errors import IndexDamaged
+from vggsearch.defaults import BUILD, WHITENING
+from vggsearch.errors import IndexDamaged, OptionError
 from vggsearch.geometry import Alignment
-from vggsearch.index.flat import RECIPE, STEP, FlatIndex
+from vggsearch.index.build import Tell, build, change, in_memory, of_embeddings
+from vggsearch.index.files import read_index, without_whitening
+from vggsearch.index.recipes import AUTO, RECIPES, Plan, check_factory, plan
+from vggsearch.index.tune import tune
+from vggsearch.index.vector_index import Tuning, VectorIndex
+from vggsearch.index.vectors import STEP
 from vggsearch.index.whitening import Whitening, WhiteningOptions, learn
-from vggsearch.store.manifest import WhiteningFacts
+from vggsearch.store.manifest import BuildOptions, Part, SearchFacts, SearchSide, WhiteningFacts
 from vggsearch.store.store import Store, StoreWriter
 
 log = logging.getLogger(__name__)
@@ -42,22 +50,27 @@ class Searcher:
     """
 
     paths: list[str]
-    index: FlatIndex
+    index: VectorIndex
     blank: NDArray[np.int64]
 
     def nearest(
         self,
         query: NDArray[np.float32],
-        count: int,
+        count: int | None,
         min_similarity: float | None = None,
         own_path: str | None = None,
     ) -> tuple[Match, ...]:
         """Return the matches of one query, a float32 unit vector (dim,): most similar first, then by path.
 
-        At most `count`, and none below `min_similarity`. `own_path` is the photo the query was made from, if it
-        is one of these: it is always looked at, and comes before its exact copies.
+        At most `count`, None for all, and none below `min_similarity`. `own_path` is the photo the query was made
+        from, if it is one of these: it is always looked at, and comes before its exact copies.
         """
-        rows = self.index.nearest(query, count + SPARE, without=self.blank)
+        among = self.index.without(self.blank)
+        if count is None:
+            floor = -1.0 if min_similarity is None else min_similarity - 10**-DECIMALS  # it may be rounded up
+            rows, _ = self.index.above(query, floor, among)
+        else:
+            rows = self.index.nearest(query[None], count + SPARE, among)[0][0]
         if own_path in self.paths:
             rows = np.union1d(rows, [self.paths.index(own_path)])
         exact = np.minimum(self.index.similarities(query, rows), 1.0)
@@ -86,9 +99,9 @@ class Searcher:
 
 
 def ranked(
-    matches: Iterable[Match], count: int, min_similarity: float | None = None, own_path: str | None = None
+    matches: Iterable[Match], count: int | None, min_similarity: float | None = None, own_path: str | None = None
 ) -> tuple[Match, ...]:
-    """Return at most `count` matches, none below `min_similarity`, with similarities rounded to DECIMALS.
+    """Return at most `count` matches, None for all, none below `min_similarity`, similarities rounded to DECIMALS.
 
     The most similar come first; of equals, `own_path`, then by path.
     """
@@ -102,26 +115,143 @@ def searcher_with(store: Store, options: WhiteningOptions) -> Searcher:
     """Return the search over the store's present state, in memory, with a whitening learned as the options say."""
     blank = store.blank_rows()
     learned = learn(store.embeddings(), store.spec.dim, len(store), blank, options)
-    index = FlatIndex.build(store.embeddings(), store.spec.dim, learned[0] if learned is not None else None)
-    return Searcher(store.paths(), index, blank)
+    whitening = learned[0] if learned is not None else None
+    return Searcher(store.paths(), in_memory(store.embeddings(), len(store), store.spec.dim, whitening), blank)
 
 
-def open_index(store: Store) -> FlatIndex | None:
+def open_index(store: Store) -> VectorIndex | None:
     """Return the search side, memory-mapped, if it belongs to the store's present state. Raises IndexDamaged."""
-    directory = store.search_directory()
-    return FlatIndex.open(directory, len(store), store.spec.dim) if directory is not None else None
+    directory, side = store.search_directory(), store.manifest.fresh_search
+    if directory is None or side is None:
+        return None
+    return VectorIndex.open(directory, len(store), store.spec.dim, _tuning(side))
 
 
-def build_index(store: Store) -> tuple[FlatIndex, WhiteningFacts | None]:
-    """Build the index of the store's present rows, with the whitening they have or, where it is time, a new one."""
+def index_in_memory(store: Store) -> VectorIndex:
+    """Return the index of the store's rows, with the whitening they have or, where it is time, a new one."""
+    whitening, _ = _whitening(store)
+    return in_memory(store.embeddings(), len(store), store.spec.dim, whitening)
+
+
+def plan_build(store: Store, options: BuildOptions) -> Plan:
+    """Return how the search side would be made. Raises OptionError where it cannot be, with the way out."""
+    dim, rows = store.spec.dim, len(store)
+    size = _expected_dim(store)
+    if options.recipe not in (AUTO, *RECIPES):
+        check_factory(size, options.recipe)
+    return plan(rows, size, options.recipe, options.memory, options.recall, dim)
+
+
+def renew_search_side(
+    store: Store, writer: StoreWriter, tell: Tell | None = None, *, options: BuildOptions | None = None
+) -> SearchSide:
+    """Make the FAISS files of the store's present rows as its manifest wants them, and commit them.
+
+    They are made from the last ones, if those are of the same recipe and not too old. With `options` they are made
+    anew as those say, which the manifest then wants, too.
+    """
     whitening, facts = _whitening(store)
-    return FlatIndex.build(store.embeddings(), store.spec.dim, whitening), facts
+    size = whitening.dim if whitening is not None else store.spec.dim
+    planned = _possible_plan(store, size, options or store.manifest.build)
+    last = _last(store, facts)
+    told = tell or (lambda _what, _done, _total: None)
+
+    def make(directory: Path) -> SearchFacts:
+        if last is not None and options is None and last.may_become(planned):
+            change(directory, last.directory, last.index, last.kept, last.added(store, whitening),
+                   last.added_rows, told)  # fmt: skip
+            return replace(last.facts, whitening=facts)
+        vectors = of_embeddings(store.embeddings(), whitening)
+        if last is not None:
+            vectors = chain(last.kept_vectors(), last.added(store, whitening))
+        build(directory, vectors, planned, whitening, told)
+        tuning = tune(VectorIndex.open(directory, len(store), store.spec.dim), planned.recall, told)
+        if tuning.recall is not None and tuning.recall < planned.recall:
+            log.warning(
+                "%s finds %.3f of the ten nearest here, less than %g. ivf-sq8 finds more than ivf-rabitq, flat all.",
+                planned.recipe, tuning.recall, planned.recall,
+            )  # fmt: skip
+        return SearchFacts(
+            planned.recipe, planned.factory, planned.lists, len(store), **vars(tuning), whitening=facts
+        )
+
+    return writer.set_search(make, options)
 
 
-def renew_search_side(store: Store, writer: StoreWriter) -> None:
-    """Build the FAISS files of the store's present rows, and commit them."""
-    index, facts = build_index(store)
-    writer.set_search(RECIPE, index.save, facts)
+@dataclass(frozen=True)
+class _Last:
+    """The last search side, of an earlier state: where it is, its rows that live on, and the parts added since."""
+
+    directory: Path
+    index: VectorIndex
+    facts: SearchFacts
+    kept: NDArray[np.int64]
+    parts: tuple[Part, ...]
+
+    @property
+    def added_rows(self) -> int:
+        return sum(part.rows - len(part.dead) for part in self.parts)
+
+    def added(self, store: Store, whitening: Whitening | None) -> Iterator[NDArray[np.float16]]:
+        return of_embeddings(map(store.part_embeddings, self.parts), whitening)
+
+    def kept_vectors(self) -> Iterator[NDArray[np.float16]]:
+        slots = self.index.slots[self.kept]
+        return (self.index.stored[slots[start : start + STEP]] for start in range(0, len(slots), STEP))
+
+    def may_become(self, planned: Plan) -> bool:
+        """Whether it serves once changed: of the same recipe, not grown out of, not full of holes."""
+        grown = planned.rows / max(1, self.facts.trained_rows)
+        slots = len(self.index.stored) + self.added_rows
+        return (
+            not self.index.is_exact
+            and self.facts.recipe == planned.recipe
+            and 1 / BUILD.growth <= grown <= BUILD.growth
+            and slots - planned.rows <= BUILD.dead_share * slots
+        )
+
+
+def _last(store: Store, whitening: WhiteningFacts | None) -> _Last | None:
+    """Return the last search side if it can become the next: of the same whitening, known rows, whole files."""
+    side, directory = store.manifest.search, store.stale_search_directory()
+    if side is None or directory is None or side.whitening != whitening:
+        return None
+    lived = store.manifest.lived_on(side)
+    if lived is None:
+        return None
+    try:
+        for file in side.files:
+            file.check(directory)  # what is damaged must not get a new hash that says it is whole
+        rows = sum(made.rows - len(made.dead) for made in side.made_from)
+        index = VectorIndex.open(directory, rows, store.spec.dim, _tuning(side))
+    except IndexDamaged as error:
+        log.warning("%s The search side is made anew.", error)
+        return None
+    return _Last(directory, index, side.facts, *lived)
+
+
+def _possible_plan(store: Store, dim: int, options: BuildOptions) -> Plan:
+    """Return the plan that is wanted or, where the photos there are do not allow it, the nearest."""
+    rows = len(store)
+    try:
+        return plan(rows, dim, options.recipe, options.memory, options.recall, store.spec.dim)
+    except OptionError as error:
+        nearest = plan(rows, dim, AUTO, sys.maxsize, options.recall, store.spec.dim)
+        log.warning("%s Now it is %s.", error, nearest.recipe)
+        return nearest
+
+
+def _expected_dim(store: Store) -> int:
+    """Return how many numbers a vector of the next search side has."""
+    dim = store.spec.dim
+    is_whitened = store.manifest.is_whitened and dim <= WHITENING.longest_vector
+    if not is_whitened or len(store) - len(store.blank_rows()) < WHITENING.fewest_rows:
+        return dim
+    return min(WHITENING.dim, dim, len(store) - 1)
+
+
+def _tuning(side: SearchFacts) -> Tuning:
+    return Tuning(side.effort, side.candidates, side.recall, side.milliseconds)
 
 
 def _whitening(store: Store) -> tuple[Whitening | None, WhiteningFacts | None]:
@@ -136,7 +266,7 @@ def _whitening(store: Store) -> tuple[Whitening | None, WhiteningFacts | None]:
         grown = len(store) / facts.rows
         if 1 / WHITENING.growth <= grown <= WHITENING.growth:
             try:
-                return FlatIndex.whitening_in(directory), facts
+                return without_whitening(read_index(directory))[1], facts
             except IndexDamaged as error:
                 log.warning("%s The whitening is learned anew.", error)
     learned = learn(store.embeddings(), store.spec.dim, len(store), store.blank_rows())

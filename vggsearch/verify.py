@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.errors import IndexDamaged, IndexMissing
-from vggsearch.index.flat import FlatIndex
+from vggsearch.index.vector_index import VectorIndex
 from vggsearch.photos import Skipped
 from vggsearch.places import MANIFEST
 from vggsearch.search import renew_search_side
@@ -269,7 +269,7 @@ class _Check:
         try:
             for file in side.files:
                 file.check(directory)
-            opened = FlatIndex.open(directory, len(self.store), self.store.spec.dim)
+            opened = VectorIndex.open(directory, len(self.store), self.store.spec.dim)
             wrong = opened.first_difference(self.store.embeddings())
             if wrong is not None:
                 raise IndexDamaged(directory, f"differs from the embeddings of the parts from row {wrong:,} on")

@@ -6,6 +6,7 @@ import click
 
 from vggsearch import __version__
 from vggsearch.cli.bench import bench
+from vggsearch.cli.build import build
 from vggsearch.cli.eval import eval_
 from vggsearch.cli.index import index
 from vggsearch.cli.info import info
@@ -48,5 +49,5 @@ def cli() -> None:
     log_to_stderr()
 
 
-for command in (index, query, info, verify, bench, eval_, model):
+for command in (index, query, info, build, verify, bench, eval_, model):
     cli.add_command(command)

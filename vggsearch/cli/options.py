@@ -1,6 +1,7 @@
 """What several commands take: each option written once."""
 
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -88,3 +89,14 @@ def box(_context: click.Context, _option: click.Parameter, text: str | None) -> 
         )
     left, top, width, height = map(int, numbers)
     return left, top, width, height
+
+
+def byte_count(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
+    """Read a number of bytes: 500M, 4G."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", text.strip(), re.IGNORECASE)
+    if found is None or not float(found[1]):
+        raise click.BadParameter(f"{text!r} is no size. Write 500M or 4G.")
+    thousands: int = " kmgt".index(found[2].lower() or " ")
+    return round(float(found[1]) * float(10 ** (3 * thousands)))

@@ -28,6 +28,19 @@ def faiss() -> ModuleType:
     return module
 
 
+def use_threads() -> None:
+    """Let FAISS use in the calling thread as many threads as in the one that first asked.
+
+    OpenMP keeps that number for each thread apart, and other libraries in this process change it.
+    """
+    faiss().omp_set_num_threads(_threads())
+
+
+@cache
+def _threads() -> int:
+    return int(faiss().omp_get_max_threads())
+
+
 def installed_packages() -> list[str]:
     """Return the names of the FAISS packages in this environment."""
     found = []

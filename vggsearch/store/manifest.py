@@ -2,18 +2,23 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from vggsearch.defaults import BUILD
 from vggsearch.errors import IndexDamaged, IndexFormatError, IndexMissing, OptionError
 from vggsearch.model.spec import EmbeddingSpec, spec_from_json
 from vggsearch.places import MANIFEST
 from vggsearch.store.files import FileHash, reading_from, write_atomically
 from vggsearch.store.migrations import migrate
 
-FORMAT = 3
+FORMAT = 4
 CHECKSUM = "sha256"
 
 
@@ -37,17 +42,65 @@ class WhiteningFacts:
 
 
 @dataclass(frozen=True)
-class SearchSide:
-    """The FAISS files derived from the parts: how they were made, the fingerprint of what from, where they are.
+class BuildOptions:
+    """What a person wants of the FAISS index: `recipe` is auto, a name, or a FAISS factory string.
 
-    `whitening` is None where the embeddings themselves are searched.
+    `memory` is how many bytes it may take, `recall` the share of the ten nearest photos that it is to find.
+    """
+
+    recipe: str = BUILD.recipe
+    memory: int = BUILD.memory
+    recall: float = BUILD.recall
+
+
+@dataclass(frozen=True)
+class SearchFacts:
+    """How a search side was made and how it is searched.
+
+    `factory` is FAISS's string for the recipe. Its `lists` were learned when there were `trained_rows` photos.
+    `effort`, `candidates`, `recall` and `milliseconds` are those of index.vector_index.Tuning. `whitening` is None
+    where the embeddings themselves are searched.
     """
 
     recipe: str
+    factory: str
+    lists: int
+    trained_rows: int
+    effort: int
+    candidates: int
+    recall: float | None
+    milliseconds: float | None
+    whitening: WhiteningFacts | None
+
+
+@dataclass(frozen=True)
+class MadeFrom:
+    """A part as it was when a search side was made from it: its name, its rows, and those that were dead."""
+
+    name: str
+    rows: int
+    dead: tuple[int, ...]
+
+    def mask(self, dead: Sequence[int]) -> NDArray[np.bool_]:
+        """Return which of its rows live, bool (rows,), where some are dead."""
+        lives = np.ones(self.rows, bool)
+        lives[list(dead)] = False
+        return lives
+
+
+@dataclass(frozen=True)
+class SearchSide(SearchFacts):
+    """The FAISS files derived from the parts: how they were made, the fingerprint of what from, where they are."""
+
     fingerprint: str
     name: str
     files: tuple[FileHash, ...]
-    whitening: WhiteningFacts | None = None
+    made_from: tuple[MadeFrom, ...]
+
+    @property
+    def facts(self) -> SearchFacts:
+        """How it was made and is searched, without where it is."""
+        return SearchFacts(**{field.name: getattr(self, field.name) for field in fields(SearchFacts)})
 
 
 @dataclass(frozen=True)
@@ -57,6 +110,7 @@ class Manifest:
     `is_whitened` says whether its search side is to be whitened, where that helps. `root` is the photo folder,
     relative to the index where it can be. `weights_file` is the file a person
     named, None where vggsearch finds the weights itself. `next_part` numbers the next part: no name is reused.
+    `build` is what the next search side is to be like.
     """
 
     embedding: EmbeddingSpec
@@ -65,6 +119,7 @@ class Manifest:
     root: str | None = None
     parts: tuple[Part, ...] = ()
     next_part: int = 1
+    build: BuildOptions = BuildOptions()
     skipped: FileHash | None = None
     search: SearchSide | None = None
     format: int = FORMAT
@@ -81,9 +136,37 @@ class Manifest:
         return self.search if self.search is not None and self.search.fingerprint == self.fingerprint else None
 
     @property
+    def made_from(self) -> tuple[MadeFrom, ...]:
+        """The parts, as a search side remembers them."""
+        return tuple(MadeFrom(part.name, part.rows, part.dead) for part in self.parts)
+
+    @property
     def rows(self) -> int:
         """How many photos are live."""
         return sum(part.rows - len(part.dead) for part in self.parts)
+
+    def lived_on(self, side: SearchSide) -> tuple[NDArray[np.int64], tuple[Part, ...]] | None:
+        """Return which rows of a search side are still live, ascending, and the parts that were added since.
+
+        None where that cannot be told: parts it was made from were merged, or it does not say which they were.
+        """
+        now = {part.name: part for part in self.parts}
+        made = [part.name for part in side.made_from]
+        held = [name for name in made if name in now]
+        if not held or [part.name for part in self.parts[: len(held)]] != held:
+            return None
+        kept = [np.empty(0, np.int64)]
+        rows = 0
+        for part in side.made_from:
+            then, live = (
+                part.mask(part.dead),
+                part.mask(now[part.name].dead if part.name in now else range(part.rows)),
+            )
+            if (live & ~then).any():
+                return None
+            kept.append(rows + np.flatnonzero(live[then]))
+            rows += int(then.sum())
+        return np.concatenate(kept), self.parts[len(held) :]
 
     @property
     def made_by(self) -> tuple[str, ...]:
@@ -167,6 +250,7 @@ def _from_json(values: dict[str, Any]) -> Manifest:
         root=values["root"],
         parts=tuple(_part(part) for part in values["parts"]),
         next_part=int(values["next_part"]),
+        build=BuildOptions(**values["build"]),
         skipped=FileHash(**values["skipped"]) if values["skipped"] is not None else None,
         search=_search(values["search"]) if values["search"] is not None else None,
     )
@@ -181,4 +265,5 @@ def _search(values: dict[str, Any]) -> SearchSide:
         raise ValueError(f"the folder name {values['name']!r} leaves the index")
     whitening = WhiteningFacts(**values["whitening"]) if values["whitening"] is not None else None
     files = tuple(FileHash(**file) for file in values["files"])
-    return SearchSide(**{**values, "files": files, "whitening": whitening})
+    made_from = tuple(MadeFrom(made["name"], made["rows"], tuple(made["dead"])) for made in values["made_from"])
+    return SearchSide(**{**values, "files": files, "whitening": whitening, "made_from": made_from})

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from vggsearch.defaults import BUILD
 from vggsearch.store.files import FileHash
 from vggsearch.store.parts import SKIPPED, present_embedding
 
@@ -35,4 +36,16 @@ def _from_2(values: Values, directory: Path) -> Values:  # noqa: ARG001
     return {**values, "format": 3, "search": None, "embedding": embedding, "is_whitened": True}
 
 
-STEPS: dict[int, Callable[[Values, Path], Values]] = {1: _from_1, 2: _from_2}
+def _from_3(values: Values, directory: Path) -> Values:  # noqa: ARG001
+    """Format 4 knows recipes. All search sides before it were flat, and did not say which rows they were made of,
+    so that the next one cannot be made from them.
+    """
+    side = values["search"]
+    if side is not None:
+        flat = {"factory": "Flat", "lists": 0, "trained_rows": 0, "effort": 0, "candidates": 1}
+        side = {**side, **flat, "recall": 1.0, "milliseconds": None, "made_from": []}
+    build = {"recipe": BUILD.recipe, "memory": BUILD.memory, "recall": BUILD.recall}
+    return {**values, "format": 4, "search": side, "build": build}
+
+
+STEPS: dict[int, Callable[[Values, Path], Values]] = {1: _from_1, 2: _from_2, 3: _from_3}

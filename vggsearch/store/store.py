@@ -29,10 +29,11 @@ from vggsearch.store.files import (
 )
 from vggsearch.store.lock import only_writer
 from vggsearch.store.manifest import (
+    BuildOptions,
     Manifest,
     Part,
+    SearchFacts,
     SearchSide,
-    WhiteningFacts,
     part_name,
     read_manifest,
     write_manifest,
@@ -308,15 +309,22 @@ class StoreWriter:
         if is_whitened != self._store.manifest.is_whitened:
             self._replace(replace(self._store.manifest, is_whitened=is_whitened, search=None))
 
-    def set_search(self, recipe: str, save: Callable[[Path], None], whitening: WhiteningFacts | None) -> None:
-        """Let `save` fill a folder with the search side of the present state; remove those of earlier ones."""
+    def set_search(self, make: Callable[[Path], SearchFacts], wanted: BuildOptions | None = None) -> SearchSide:
+        """Let `make` fill a folder with the search side of the present state; remove those of earlier ones.
+
+        `wanted` is what later ones are to be like, if not as before.
+        """
         folder = self._store.directory / SEARCH
         numbers = [int(path.name) for path in folder.glob("*") if path.name.isdecimal()]
         name = f"{max(numbers, default=0) + 1:06}"  # never one in use: a reader may have it mapped
-        files = write_folder_atomically(folder / name, save)
+        facts: list[SearchFacts] = []
+        files = write_folder_atomically(folder / name, lambda path: facts.append(make(path)))
         manifest = self._store.manifest
-        self._replace(replace(manifest, search=SearchSide(recipe, manifest.fingerprint, name, files, whitening)))
+        side = SearchSide(**vars(facts[0]), fingerprint=manifest.fingerprint, name=name, files=files,
+                          made_from=manifest.made_from)  # fmt: skip
+        self._replace(replace(manifest, search=side, build=wanted or manifest.build))
         self._clean()
+        return side
 
     def compact(self, *, only_if_due: bool = False) -> tuple[int, int]:
         """Merge neighbouring small parts and leave out dead rows; return how many parts there were, and are.
@@ -338,7 +346,8 @@ class StoreWriter:
                 number += 1
         changed = replace(manifest, parts=tuple(parts), next_part=number)
         if manifest.fresh_search is not None:
-            changed = replace(changed, search=replace(manifest.fresh_search, fingerprint=changed.fingerprint))
+            side = replace(manifest.fresh_search, fingerprint=changed.fingerprint, made_from=changed.made_from)
+            changed = replace(changed, search=side)
         self._replace(changed)
         self._rows = self._locate()
         self._clean()

@@ -1,0 +1,292 @@
+"""vggsearch build, from the store to the command line: plans, updates in place, interruptions, and what is told."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from tests.fakes import FakeEngine
+from tests.make_golden_index import SMALL_SPEC
+from tests.vectors import families
+from vggsearch.cli import cli
+from vggsearch.defaults import BUILD
+from vggsearch.errors import OptionError
+from vggsearch.extract import Embedded, MadeBy
+from vggsearch.image_index import ImageIndex
+from vggsearch.index.vectors import unit_rows
+from vggsearch.photos import PhotoFile
+from vggsearch.search import renew_search_side
+from vggsearch.store.manifest import read_manifest
+from vggsearch.store.store import Store
+from vggsearch.verify import verify
+
+ROWS = 1000
+
+
+def some_photos(start: int, count: int) -> list[Embedded]:
+    vectors = unit_rows(families(ROWS * 2, dim=SMALL_SPEC.dim))[start : start + count]
+    return [
+        Embedded(PhotoFile(f"{row:05}.jpg", row, row), f"{row:064x}", 64, 48, "JPEG", None, False, vector,
+                 MadeBy("fake", "fp32"))
+        for row, vector in enumerate(vectors, start)
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """An index of a thousand photos in two parts, without a search side."""
+    store = Store.create(tmp_path / "index", SMALL_SPEC)
+    with store.writing() as writer:
+        writer.commit(some_photos(0, 600))
+        writer.commit(some_photos(600, 400))
+    return tmp_path / "index"
+
+
+def opened(directory: Path) -> ImageIndex:
+    return ImageIndex.open(directory, engine=FakeEngine(SMALL_SPEC.dim))
+
+
+def change(directory: Path, gone: list[int], added: tuple[int, int], *, compact: bool = False) -> None:
+    """Do to an index what an update does."""
+    store = Store.open(directory)
+    with store.writing() as writer:
+        writer.commit(some_photos(*added), [f"{row:05}.jpg" for row in gone])
+        renew_search_side(store, writer)
+        if compact:
+            writer.compact()
+
+
+def assert_finds_all(directory: Path, least: float = 0.97) -> None:
+    """Every photo finds itself at 1.0, and the ten nearest as numpy does."""
+    with opened(directory) as index:
+        searcher = index.searcher()
+        embeddings = index.embeddings()
+        exact = searcher.similarities(embeddings)
+        right = []
+        for row, path in list(enumerate(searcher.paths))[::7]:
+            found = searcher.nearest(embeddings[row], 10, own_path=path)
+            assert (found[0].path, found[0].similarity) == (path, 1.0)
+            assert [match.similarity for match in found] == sorted((m.similarity for m in found), reverse=True)
+            for match in found:
+                assert match.similarity == pytest.approx(exact[row, searcher.paths.index(match.path)], abs=1e-4)
+            right.append(np.mean([match.similarity >= np.sort(exact[row])[-10] - 1e-3 for match in found]))
+        assert np.mean(right) >= least
+
+
+@pytest.mark.parametrize("recipe", ["flat", "ivf-flat", "ivf-sq8", "ivf-rabitq", "hnsw", "IVF8,SQ4"])
+@pytest.mark.parametrize("is_whitened", [True, False])
+def test_every_recipe_is_built_remembered_changed_and_verified(
+    directory: Path, recipe: str, is_whitened: bool
+) -> None:
+    if not is_whitened:
+        with Store.open(directory).writing() as writer:
+            writer.set_whitened(False)
+    with opened(directory) as index:
+        made = index.build(recipe, recall=0.98)
+        assert (made.facts.recipe, made.photos, made.facts.whitening is not None) == (recipe, ROWS, is_whitened)
+        assert made.facts.recall is not None
+        assert made.facts.recall >= (0.98 if recipe != "ivf-rabitq" else 0.95)  # whitened, all are as unlike
+    assert_finds_all(directory)
+    change(directory, gone=list(range(0, 200, 2)), added=(ROWS, 150), compact=True)
+    change(directory, gone=[1, 3, 700, 1100], added=(ROWS + 150, 10))
+    facts = opened(directory).info().search
+    assert facts is not None
+    assert (facts.recipe, facts.trained_rows) == (recipe, ROWS if recipe != "flat" else ROWS + 50 + 10 - 4)
+    assert len(opened(directory)) == ROWS + 56
+    assert_finds_all(directory, least=0.94)
+    assert verify(directory).findings == ()
+
+
+def test_an_index_that_grew_or_lost_much_learns_its_lists_anew(directory: Path) -> None:
+    with opened(directory) as index:
+        index.build("ivf-sq8")
+    change(directory, gone=list(range(300)), added=(ROWS, 1))  # a third of all vectors would be holes
+    facts = opened(directory).info().search
+    assert facts is not None
+    assert facts.trained_rows == 701
+    assert not list(directory.rglob("slots.npy"))
+    change(directory, gone=[], added=(ROWS + 1, 400))
+    facts = opened(directory).info().search
+    assert facts is not None
+    assert facts.trained_rows == 1101
+    assert_finds_all(directory)
+
+
+def test_a_damaged_search_side_is_not_taken_over(directory: Path) -> None:
+    with opened(directory) as index:
+        index.build("ivf-sq8")
+    vectors = next(directory.rglob("vectors.npy"))
+    data = bytearray(vectors.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    vectors.write_bytes(data)
+    change(directory, gone=[], added=(ROWS, 5))
+    assert verify(directory).findings == ()
+    assert_finds_all(directory)
+
+
+def test_photos_too_few_for_what_was_wanted_get_the_nearest(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(directory) as index:
+        index.build("ivf-sq8")
+    change(directory, gone=list(range(900)), added=(0, 0))
+    assert "learns from at least 156 photos, there are 100" in caplog.text
+    with opened(directory) as index:
+        assert (index.info().recipe, index.info().wanted.recipe) == ("flat", "ivf-sq8")
+    change(directory, gone=[], added=(ROWS, 500))
+    assert opened(directory).info().recipe == "ivf-sq8"
+
+
+def test_auto_decides_again_as_the_collection_grows(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vggsearch.index.recipes.BUILD", replace(BUILD, most_flat_rows=1200))
+    with opened(directory) as index:
+        assert index.build().facts.recipe == "flat"
+    change(directory, gone=[], added=(ROWS, 300))
+    assert opened(directory).info().recipe == "ivf-sq8"
+    assert_finds_all(directory)
+
+
+def test_what_cannot_be_changes_nothing(directory: Path) -> None:
+    with opened(directory) as index:
+        index.build("flat")
+        before = read_manifest(directory)
+        for recipe, memory in (("IVF4096,SQ8", None), ("flat", 1000), ("IVF8,PQ16,RFlat", None), ("what", None)):
+            with pytest.raises(OptionError):
+                index.build(recipe, memory)
+    assert read_manifest(directory) == before
+
+
+def test_a_reader_goes_on_with_what_it_has_open_and_then_with_the_new(directory: Path) -> None:
+    with opened(directory) as reader:
+        reader.build("ivf-sq8")
+        searcher = reader.searcher()
+        query = reader.embeddings()[5]
+        before = searcher.nearest(query, 20)
+        change(directory, gone=[7, 8], added=(ROWS, 30))
+        assert searcher.nearest(query, 20) == before
+        assert len(reader.searcher().paths) == ROWS + 28
+        reader.build("ivf-rabitq")
+        assert reader.searcher().index.tuning.candidates > 1
+
+
+BUILD_SLOWLY = """
+import sys, time
+from vggsearch import ImageIndex
+def tell(what, done, total):
+    print(what, done, flush=True)
+    time.sleep(0.05)
+with ImageIndex.open(sys.argv[1]) as index:
+    index.build("ivf-rabitq", tell=tell)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("stage", ["reading", "learning", "adding", "measuring"])
+def test_a_build_that_is_broken_off_leaves_the_old_index_in_use(
+    directory: Path, stage: str, number: signal.Signals
+) -> None:
+    with opened(directory) as index:
+        index.build("ivf-sq8")
+        before = read_manifest(directory)
+        answers = index.searcher().nearest(index.embeddings()[3], 10)
+    command = [sys.executable, "-c", BUILD_SLOWLY, str(directory)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        said = next(line for line in process.stdout if line.startswith(stage))
+        assert said
+        os.kill(process.pid, number)
+    assert process.returncode != 0
+    assert read_manifest(directory) == before
+    with opened(directory) as index:
+        assert index.searcher().nearest(index.embeddings()[3], 10) == answers
+        assert verify(directory).findings == ()
+        assert index.build("ivf-rabitq").facts.recipe == "ivf-rabitq"
+    assert len(list((directory / "search").iterdir())) == 1
+
+
+def test_memory_is_that_of_the_sample_and_the_index_not_of_the_vectors(tmp_path: Path) -> None:
+    """A build in a process that may not have more memory than the vectors alone would take in float32."""
+    code = """
+import resource, sys
+import numpy as np
+from pathlib import Path
+from vggsearch.index.build import build
+from vggsearch.index.library import faiss
+from vggsearch.index.recipes import plan
+faiss()
+blocks = (np.random.default_rng(seed).standard_normal((5000, 256)).astype(np.float16) for seed in range(40))
+planned = plan(200_000, 256, "IVF64,RaBitQ", 10**9, 0.99)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+build(Path(sys.argv[1]), blocks, planned, None, lambda *_: None)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    mapped = 200_000 * 256 * 2  # the file of vectors counts while it is mapped, and can be let go at any time
+    assert int(done.stdout) < mapped + 120e6 < 200_000 * 256 * 4 + 20e6
+
+
+def run(*words: str) -> Callable[[], str]:
+    result = CliRunner().invoke(cli, words)
+    assert result.exit_code == 0, result.output
+    return lambda: result.output
+
+
+def test_the_command_says_its_plan_builds_and_info_shows_it(directory: Path) -> None:
+    result = CliRunner().invoke(cli, ["build", "--index", str(directory), "--recipe", "ivf-sq8", "--memory", "1G"])
+    assert result.exit_code == 0, result.output
+    assert "ivf-sq8 (IVF16,SQ8)" in result.stderr
+    assert "1,000 photos" in result.stdout
+    assert "of 16 lists" in result.stdout
+    assert "recall 0.9" in result.stdout or "recall 1.0" in result.stdout
+    told = run("info", "--index", str(directory))()
+    assert "ivf-sq8" in told
+    assert "of the ten nearest in" in told
+    values = json.loads(run("info", "--index", str(directory), "--format", "json")())
+    assert values["search"]["factory"] == "IVF16,SQ8"
+    assert values["wanted"] == {"recipe": "ivf-sq8", "memory": 10**9, "recall": 0.99}
+
+
+def test_a_dry_run_does_nothing_and_the_list_needs_no_index(directory: Path, tmp_path: Path) -> None:
+    before = read_manifest(directory)
+    told = json.loads(run("build", "--index", str(directory), "--dry-run", "--format", "json")())
+    assert (told["recipe"], told["rows"]) == ("flat", ROWS)
+    assert read_manifest(directory) == before
+    listed = json.loads(run("build", "--list", "--format", "json")())
+    assert [row["recipe"] for row in listed] == ["flat", "ivf-flat", "ivf-sq8", "ivf-rabitq", "hnsw"]
+    assert "ivf-rabitq" in run("build", "--list")()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--recipe", "IVF4096,Flat"], "learns from at least 159,744 photos, there are 1,000"),
+        (["--recipe", "hnsw", "--memory", "1M"], "more than 1 MB. Give it --memory 2M"),
+        (["--recall", "0"], "0"),
+        (["--memory", "many"], "'many' is no size. Write 500M or 4G."),
+        (["--recipe", "ivf-sq8", "--recall", "1"], "only reached by --recipe flat"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_one_line_and_exit_status_2(directory: Path, words: list[str], message: str) -> None:
+    result = CliRunner().invoke(cli, ["build", "--index", str(directory), *words])
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_a_hundred_thousand_rows_open_at_once(tmp_path: Path) -> None:
+    from tests.vectors import saved
+
+    stored = families(100_000)
+    index = saved(tmp_path / "x", stored, "IVF16,SQ8")
+    started = time.perf_counter()
+    index = type(index).open(tmp_path / "x", 100_000, stored.shape[1])
+    assert time.perf_counter() - started < 0.1
+    assert index.nearest(unit_rows(stored[:1]), 1)[0][0, 0] == 0

@@ -1,0 +1,37 @@
+"""Vectors that have neighbours, as photos have, and indexes of them."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggsearch.index.build import build, of_embeddings
+from vggsearch.index.recipes import plan
+from vggsearch.index.vector_index import Tuning, VectorIndex
+from vggsearch.index.vectors import unit_rows
+from vggsearch.index.whitening import Whitening
+
+DIM = 32
+
+
+def families(rows: int, seed: int = 0, dim: int = DIM) -> NDArray[np.float16]:
+    """Return unit vectors in families of about ten, some nearer to one another than others."""
+    random = np.random.default_rng(seed)
+    parents = np.random.default_rng(99).standard_normal((max(1, rows // 10), dim))
+    jitter = random.standard_normal((rows, dim)) * random.uniform(0.1, 0.6, (rows, 1))
+    return unit_rows(parents[random.integers(0, len(parents), rows)] + jitter).astype(np.float16)
+
+
+def saved(
+    directory: Path,
+    stored: NDArray[np.float16],
+    recipe: str = "flat",
+    tuning: Tuning | None = None,
+    whitening: Whitening | None = None,
+) -> VectorIndex:
+    """Return the index of some embeddings, built in `directory` and opened."""
+    directory.mkdir()
+    dim = stored.shape[1]
+    planned = plan(len(stored), whitening.dim if whitening is not None else dim, recipe, 10**12, 0.99, dim)
+    build(directory, of_embeddings([stored], whitening), planned, whitening, lambda *_: None)
+    return VectorIndex.open(directory, len(stored), dim, tuning)

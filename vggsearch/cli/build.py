@@ -1,0 +1,61 @@
+"""vggsearch build"""
+
+from pathlib import Path
+
+import click
+
+from vggsearch.cli.options import byte_count, index_option, numbers_option
+from vggsearch.defaults import BUILD, Format
+from vggsearch.places import only_index
+from vggsearch.terminal import stages_bar
+
+
+@click.command()
+@index_option
+@click.option("--recipe", metavar="auto|NAME|FACTORY",
+              help="How: auto, a name of --list, or a FAISS factory string.  "
+                   f"[default: as last time; {BUILD.recipe}]")  # fmt: skip
+@click.option("--memory", metavar="SIZE", callback=byte_count,
+              help="Memory that the FAISS index may take: 500M, 4G.  [default: as last time; 4G]")  # fmt: skip
+@click.option("--recall", type=click.FloatRange(0, 1, min_open=True),
+              help="Share of the ten nearest photos that are to be found.  "
+                   f"[default: as last time; {BUILD.recall}]")  # fmt: skip
+@click.option("--list", "is_list", is_flag=True, help="Show the recipes there are, and what each takes and can.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@numbers_option
+def build(
+    directory: Path | None,
+    recipe: str | None,
+    memory: int | None,
+    recall: float | None,
+    is_list: bool,
+    dry_run: bool,
+    format: Format,
+) -> None:
+    """Make the FAISS index anew from the stored embeddings, with a chosen or automatic recipe.
+
+    It says what it is going to do, does it, then measures how many of the nearest photos are found. Later runs of
+    vggsearch index go on with the same choice. Until it is done the old index is in use.
+
+    \b
+    Example:
+      vggsearch build
+      vggsearch build --recipe ivf-sq8 --recall 0.995
+      vggsearch build --memory 500M --dry-run
+      vggsearch build --list
+    """
+    from vggsearch import report
+    from vggsearch.image_index import ImageIndex
+
+    if is_list:
+        click.echo(report.recipes(format))
+        return
+    with ImageIndex.open(directory or only_index()) as opened:
+        plan = opened.plan_build(recipe, memory, recall)
+        if dry_run:
+            click.echo(report.plan(plan, format))
+            return
+        click.echo(report.plan(plan, "table"), err=True)
+        with stages_bar() as tell:
+            made = opened.build(recipe, memory, recall, tell=tell)
+    click.echo(report.built(made, format))

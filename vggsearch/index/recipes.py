@@ -1,0 +1,343 @@
+"""The table of recipes: how a FAISS index is made, what it takes and can do; and which one a collection gets."""
+
+import math
+import re
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vggsearch.defaults import BUILD
+from vggsearch.errors import OptionError
+from vggsearch.index.library import faiss
+
+AUTO = "auto"
+ID_BYTES = 8  # of the row that an inverted list keeps beside each code
+PROBE_ROWS = 10_000  # that a factory string is tried on: FAISS learns the 256 centres of a PQ from no fewer
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way to make an index. `factory` is FAISS's string for it, with {lists} where their number belongs.
+
+    `code_bytes` says what a vector of so many numbers takes. `can_remove`: rows leave the index itself, not only
+    its answers; `can_merge`: two of its kind become one; `has_range`: FAISS finds all above a similarity by
+    itself; `can_map`: opened without being read; `on_card`: FAISS runs it on a GPU, too.
+    """
+
+    name: str
+    says: str
+    factory: str
+    code_bytes: Callable[[int], float]
+    is_exact: bool = False
+    can_remove: bool = True
+    can_merge: bool = True
+    has_range: bool = True
+    can_map: bool = True
+    on_card: bool = True
+
+    @property
+    def has_lists(self) -> bool:
+        """Whether it divides the vectors into inverted lists, which have to be learned."""
+        return "{lists}" in self.factory
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe("flat", "every vector is looked at", "Flat", lambda dim: 4 * dim, is_exact=True),
+        Recipe("ivf-flat", "lists of near vectors, in float32", "IVF{lists},Flat", lambda dim: 4 * dim + ID_BYTES),
+        Recipe("ivf-sq8", "lists of near vectors, a byte a number", "IVF{lists},SQ8", lambda dim: dim + ID_BYTES),
+        Recipe(
+            "ivf-rabitq", "lists of near vectors, a bit a number", "IVF{lists},RaBitQ",
+            lambda dim: math.ceil(dim / 8) + 8 + ID_BYTES,
+            has_range=False,  # FAISS returns wrong rows, without an error
+            on_card=False,
+        ),
+        Recipe(
+            "hnsw", "a graph of near vectors, in float32", "HNSW32", lambda dim: 4 * dim + 2 * 32 * 4 + 16,
+            can_remove=False, can_merge=False, on_card=False,
+        ),
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a build is going to do, said before it begins.
+
+    `recipe` is a name of the table, or a FAISS factory string; `factory` is that string. `bytes` is what the FAISS
+    index takes, in memory while it is made and on disk; `vector_bytes` the file of float16 vectors, which is only
+    mapped. `training_rows` teach where the lists are.
+    """
+
+    recipe: str
+    factory: str
+    rows: int
+    dim: int
+    lists: int
+    training_rows: int
+    bytes: int
+    vector_bytes: int
+    seconds: float
+    recall: float
+
+
+def plan(rows: int, dim: int, recipe: str, memory: int, recall: float, embedding_dim: int | None = None) -> Plan:
+    """Return how to index so many rows of `dim` numbers in `memory` bytes, at a recall@10 of `recall`.
+
+    `recipe` is auto, a name of the table, or a FAISS factory string. `embedding_dim` is how many numbers there
+    are before whitening. Raises OptionError where that cannot be, with the nearest that can.
+    """
+    if not 0 < recall <= 1:
+        raise OptionError(f"A recall is a share above 0 and up to 1, not {recall:g}.")
+    before = embedding_dim or dim
+    if recipe == AUTO:
+        return _automatic(rows, dim, memory, recall, before)
+    planned = _plan(rows, dim, recipe, recall, before)
+    _check_recall(planned)
+    _check_training(planned, memory)
+    if planned.bytes > memory:
+        others = [_plan(rows, dim, name, recall, before) for name in ("ivf-sq8", "ivf-rabitq")]
+        fitting = next((other.recipe for other in others if other.bytes <= memory), None)
+        way_out = f", or --recipe {fitting}" if fitting else ""
+        raise OptionError(f"{_takes(planned)}, more than {_size(memory)}. Give it {_flag(planned.bytes)}{way_out}.")
+    return planned
+
+
+def _automatic(rows: int, dim: int, memory: int, recall: float, embedding_dim: int) -> Plan:
+    """Return the first recipe that fits, from the one that is always right to the one that takes least."""
+    names = ["flat"] if rows <= BUILD.most_flat_rows or recall == 1 else ["ivf-sq8", "ivf-rabitq"]
+    plans = [_plan(rows, dim, name, recall, embedding_dim) for name in names]
+    if names == ["flat"] and recall < 1 and _lists(rows) >= BUILD.fewest_lists:
+        plans += [_plan(rows, dim, name, recall, embedding_dim) for name in ("ivf-sq8", "ivf-rabitq")]
+    for planned in plans:
+        if planned.bytes <= memory:
+            return planned
+    least = min(plans, key=lambda planned: planned.bytes)
+    lower = "" if recall < 1 else " A recall below 1 takes less."
+    raise OptionError(f"{_takes(least)}, more than {_size(memory)}. Give it {_flag(least.bytes)}.{lower}")
+
+
+def _plan(rows: int, dim: int, recipe: str, recall: float, embedding_dim: int) -> Plan:
+    if recipe in RECIPES:
+        known = RECIPES[recipe]
+        lists = _lists(rows) if known.has_lists else 0
+        factory, code_bytes, trained = known.factory.format(lists=lists), known.code_bytes(dim), lists
+    else:
+        made = make_index(dim, recipe)
+        lists, code_bytes = list_count(made), _code_bytes(made)
+        factory, trained = recipe, max(lists, 0 if made.is_trained else 256)
+    return Plan(
+        recipe=recipe,
+        factory=factory,
+        rows=rows,
+        dim=dim,
+        lists=lists,
+        training_rows=min(rows, BUILD.training_points * trained),
+        bytes=round(rows * code_bytes + lists * dim * 4),
+        vector_bytes=rows * dim * 2,
+        seconds=_seconds(rows, dim, lists, "HNSW" in factory and not lists, embedding_dim),
+        recall=recall,
+    )
+
+
+def _lists(rows: int) -> int:
+    """Return how many lists balance the cost of choosing lists with that of looking into them: a power of two."""
+    most = min(2 * math.sqrt(max(rows, 1)), rows / BUILD.fewest_points)
+    return 1 << int(math.log2(max(most, 1)))
+
+
+def _check_recall(planned: Plan) -> None:
+    if planned.recall == 1 and planned.recipe != "flat":
+        raise OptionError(
+            f"A recall of 1 is only reached by --recipe flat; {planned.recipe} comes near: --recall 0.999."
+        )
+
+
+def _check_training(planned: Plan, memory: int) -> None:
+    """Raise OptionError where there are too few rows to learn the lists from, or no memory to do it in."""
+    least = BUILD.fewest_points * max(planned.lists, BUILD.fewest_lists)
+    if planned.lists == 0:
+        return
+    if planned.rows < least:
+        nearest = f"--recipe flat, which needs none{_fewer_lists(planned)}"
+        raise OptionError(
+            f"{planned.factory} learns from at least {least:,} photos, there are {planned.rows:,}. Use {nearest}."
+        )
+    sample = planned.training_rows * planned.dim * 4
+    if sample > memory:
+        raise OptionError(
+            f"Learning {planned.factory} takes {planned.training_rows:,} vectors in memory, {_size(sample)}, more "
+            f"than {_size(memory)}. Give it {_flag(sample)}."
+        )
+
+
+def _fewer_lists(planned: Plan) -> str:
+    possible = _lists(planned.rows)
+    if planned.recipe in RECIPES or possible < BUILD.fewest_lists:
+        return ""
+    return f", or {_with_lists(planned.factory, possible)}"
+
+
+def _with_lists(factory: str, lists: int) -> str:
+    return re.sub(r"IVF\d+", f"IVF{lists}", factory)
+
+
+def _takes(planned: Plan) -> str:
+    return f"{planned.recipe} takes {_size(planned.bytes)} of memory for {planned.rows:,} photos"
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.2g} GB" if count >= 1e9 else f"{count / 1e6:.2g} MB"
+
+
+def _flag(count: float) -> str:
+    """Return the option that gives so many bytes, rounded up."""
+    return f"--memory {math.ceil(count / 1e6)}M"
+
+
+def make_index(dim: int, factory: str) -> Any:
+    """Return an empty FAISS index of unit vectors. Raises OptionError for a string that FAISS does not know."""
+    library = faiss()
+    try:
+        index = library.index_factory(dim, factory, library.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        reason = str(error).split("failed: ")[-1].splitlines()[0]
+        raise OptionError(
+            f"{factory!r} is no recipe, nor a FAISS factory string for {dim} numbers ({reason}). "
+            f"Recipes: {AUTO}, {', '.join(RECIPES)}."
+        ) from error
+    ivf = lists_of(index)
+    if ivf is not None:
+        ivf.cp.max_points_per_centroid = BUILD.training_points
+        ivf.cp.seed = BUILD.seed
+    return index
+
+
+def check_factory(dim: int, factory: str) -> None:
+    """Raise OptionError for a factory string that lacks what vggsearch needs, found by trying it on a few vectors.
+
+    It must rank by inner product, keep its rows as they are numbered, pass over rows it is told to, and answer
+    when it is opened memory-mapped. Exact similarities are computed from the vectors, so that re-ordering in
+    FAISS would only do the same work with another file.
+    """
+    library = faiss()
+    small = make_index(dim, _with_lists(factory, BUILD.fewest_lists))
+    inner = library.downcast_index(small.index) if isinstance(small, library.IndexPreTransform) else small
+    if isinstance(inner, library.IndexRefine):
+        raise OptionError(f"{factory}: leave the re-ordering out, vggsearch does it from its own vectors.")
+    if isinstance(inner, library.IndexIDMap | library.IndexIDMap2):
+        raise OptionError(f"{factory}: leave the IDMap out, rows are numbered by vggsearch.")
+    if small.metric_type != library.METRIC_INNER_PRODUCT:
+        raise OptionError(f"{factory} does not rank by inner product, which similarity is.")
+    _learn_quickly(small)
+    vectors = np.random.default_rng(BUILD.seed).standard_normal((PROBE_ROWS, dim), np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    asked = np.arange(0, PROBE_ROWS, 2)
+    try:
+        small.train(vectors)
+        small.add(vectors)
+        with tempfile.TemporaryDirectory() as folder:
+            path = str(Path(folder) / "index")
+            library.write_index(small, path)
+            opened = library.read_index(path, library.IO_FLAG_MMAP_IFC)
+            parameters = search_parameters(opened, 4, library.IDSelectorBatch(asked))
+            _, found = opened.search(vectors[asked[:8]], 1, params=parameters)
+            del opened
+    except RuntimeError as error:
+        reason = str(error).split("failed: ")[-1].splitlines()[0]
+        raise OptionError(
+            f"{factory} cannot be saved, mapped and searched with rows left out ({reason})."
+        ) from error
+    if not np.isin(found, asked).all():
+        raise OptionError(f"{factory} finds rows that it was told to pass over.")
+
+
+def _learn_quickly(index: Any) -> None:
+    """Let what is learned in many rounds be learned in one: well enough to be tried, in seconds, not minutes."""
+    library = faiss()
+    if isinstance(index, library.IndexPreTransform):
+        _learn_quickly(library.downcast_index(index.index))
+        for at in range(index.chain.size()):
+            step = library.downcast_VectorTransform(index.chain.at(at))
+            if isinstance(step, library.OPQMatrix):
+                step.niter = step.niter_pq = step.niter_pq_0 = 1
+    if hasattr(index, "pq"):
+        index.pq.cp.niter = 1
+
+
+def search_parameters(index: Any, effort: int, selector: Any = None) -> Any:
+    """Return FAISS's parameters for one search: how hard to look, and which rows may be found.
+
+    `effort` is the number of lists looked into, or the length of HNSW's queue (efSearch); other kinds have none.
+    """
+    library = faiss()
+    more = {"sel": selector} if selector is not None else {}
+    if isinstance(index, library.IndexPreTransform):
+        inner = search_parameters(library.downcast_index(index.index), effort, selector)
+        return library.SearchParametersPreTransform(index_params=inner)
+    if isinstance(index, library.IndexIVF):
+        return library.SearchParametersIVF(nprobe=max(1, effort), **more)
+    if isinstance(index, library.IndexHNSW):
+        return library.SearchParametersHNSW(efSearch=max(1, effort), **more)
+    return library.SearchParameters(**more)
+
+
+def lists_of(index: Any) -> Any:
+    """Return the part of a FAISS index that has inverted lists, None where it has none."""
+    library = faiss()
+    inner = library.downcast_index(index.index) if isinstance(index, library.IndexPreTransform) else index
+    return inner if isinstance(inner, library.IndexIVF) else None
+
+
+def graph_of(index: Any) -> Any:
+    """Return the part of a FAISS index that is an HNSW graph, None where there is none."""
+    library = faiss()
+    inner = library.downcast_index(index.index) if isinstance(index, library.IndexPreTransform) else index
+    return inner if isinstance(inner, library.IndexHNSW) else None
+
+
+def list_count(index: Any) -> int:
+    """Return how many inverted lists a FAISS index has, 0 where it has none."""
+    ivf = lists_of(index)
+    return 0 if ivf is None else int(ivf.nlist)
+
+
+def _code_bytes(index: Any) -> float:
+    ivf, graph = lists_of(index), graph_of(index)
+    if ivf is not None:
+        return float(ivf.code_size + ID_BYTES)
+    if graph is not None:
+        return float(faiss().downcast_index(graph.storage).sa_code_size() + graph.hnsw.nb_neighbors(0) * 4 + 16)
+    return float(index.sa_code_size())
+
+
+def _seconds(rows: int, dim: int, lists: int, is_graph: bool, embedding_dim: int) -> float:
+    """Return about how long a build takes on this machine, from the multiply-adds it has to do."""
+    speed = _multiply_adds_per_s()
+    sample = min(rows, BUILD.training_points * lists)
+    whitening = rows * embedding_dim * dim if embedding_dim != dim else 0
+    learning = sample * lists * dim * BUILD.rounds
+    sorting = rows * lists * dim
+    checking = rows * dim * BUILD.tuning_queries
+    graph = rows * dim * math.log2(max(rows, 2)) * BUILD.graph_work if is_graph else 0
+    reading = rows * embedding_dim * 2 / BUILD.bytes_per_s
+    return (whitening + learning + sorting + checking + graph) / speed + reading
+
+
+@cache
+def _multiply_adds_per_s() -> float:
+    """Measure this machine: a matrix product that takes some hundredths of a second."""
+    side = np.random.default_rng(0).random((1024, 1024), np.float32)
+    seconds = []
+    for _ in range(4):
+        started = time.perf_counter()
+        side @ side
+        seconds.append(time.perf_counter() - started)
+    return 1024**3 / min(seconds)

@@ -1,0 +1,113 @@
+"""Find out how hard an index has to look: on vectors of its own, next to the exact answer."""
+
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggsearch.defaults import BUILD
+from vggsearch.index import scan
+from vggsearch.index.build import Tell
+from vggsearch.index.recipes import graph_of
+from vggsearch.index.vector_index import Tuning, VectorIndex
+
+SAME = np.float32(1e-4)  # similarities that differ by less are one: copies may stand for each other
+Point = tuple[int, int]  # effort, candidates
+
+
+def tune(index: VectorIndex, recall: float, tell: Tell) -> Tuning:
+    """Return the fastest way to search `index` that finds the share `recall` of the ten nearest, as measured.
+
+    Some of its rows are the queries; each is taken out of its own answer, or a tenth of the recall would be free.
+    Where no way reaches the recall, it is the one that comes nearest.
+    """
+    queries = _queries(index)
+    if len(queries) <= 1:
+        return Tuning(recall=1.0)
+    vectors = index.unit_vectors(queries)
+    tell("measuring recall", 0, len(queries))
+    wanted = min(BUILD.count, len(index) - 1)
+    _, exact = scan.nearest(vectors, wanted + 1, index.unit_vectors, len(index))
+    tell("measuring recall", len(queries), len(queries))
+    recalls = _sweep(index, vectors, queries, exact[:, -1], recall)
+    reaching = [point for point, found in recalls.items() if found >= recall]
+    if not reaching:
+        nearest = max(recalls, key=lambda point: (recalls[point], -point[0], -point[1]))
+        return _measured(index, vectors, nearest, recalls[nearest])
+    timed = [_measured(index, vectors, point, recalls[point]) for point in _least(reaching)]
+    return min(timed, key=lambda tuning: tuning.milliseconds or 0.0)
+
+
+def _queries(index: VectorIndex) -> NDArray[np.int64]:
+    count = min(len(index), BUILD.tuning_queries)
+    return np.sort(np.random.default_rng(BUILD.seed + 1).choice(len(index), count, replace=False))
+
+
+def _sweep(
+    index: VectorIndex,
+    vectors: NDArray[np.float32],
+    queries: NDArray[np.int64],
+    least: NDArray[np.float32],
+    recall: float,
+) -> dict[Point, float]:
+    """Return the recall of each effort with each number of candidates, until more effort is of no more use.
+
+    A row is right if it is as similar as `least`, the last of the exact answer.
+    """
+    shares = _powers(1, 1 if index.is_exact else BUILD.most_candidates)
+    wanted = min(BUILD.count, len(index) - 1)
+    recalls: dict[Point, float] = {}
+    for effort in _efforts(index):
+        rows = index.candidates(vectors, shares[-1] * (BUILD.count + 1), effort)
+        similarities = index.similarities_of(vectors, rows)
+        right = (similarities >= least[:, None] - SAME) & (rows != queries[:, None])
+        for share in shares:
+            found = right[:, : share * (BUILD.count + 1)].sum(axis=1)
+            recalls[effort, share] = float(np.minimum(found, wanted).mean() / wanted)
+        if recalls[effort, shares[0]] >= recall or _is_settled(recalls, effort, shares[-1], recall):
+            break
+    return recalls
+
+
+def _is_settled(recalls: dict[Point, float], effort: int, share: int, recall: float) -> bool:
+    """Whether twice and four times the effort found hardly any more, and enough is found."""
+    before = recalls.get((effort // 4, share))
+    return before is not None and before >= recall and recalls[effort, share] - before < (1 - recall) / 10
+
+
+def _least(points: list[Point]) -> list[Point]:
+    """Return of each number of candidates the point with the least effort."""
+    best: dict[int, int] = {}
+    for effort, share in points:
+        best[share] = min(effort, best.get(share, effort))
+    return [(effort, share) for share, effort in best.items()]
+
+
+def _measured(index: VectorIndex, vectors: NDArray[np.float32], point: Point, recall: float) -> Tuning:
+    """Time the queries one at a time, as a person asks, and take the median; the first few warm up."""
+    effort, candidates = point
+    before, index.tuning = index.tuning, Tuning(effort, candidates)
+    try:
+        seconds = [_seconds(index, vector) for vector in vectors[: BUILD.timed_queries]]
+    finally:
+        index.tuning = before
+    return Tuning(effort, candidates, round(recall, 4), round(1000 * float(np.median(seconds)), 3))
+
+
+def _seconds(index: VectorIndex, vector: NDArray[np.float32]) -> float:
+    started = time.perf_counter()
+    index.nearest_vectors(vector[None], BUILD.count)
+    return time.perf_counter() - started
+
+
+def _efforts(index: VectorIndex) -> list[int]:
+    if index.lists:
+        return _powers(1, index.lists)
+    return _powers(16, 1024) if graph_of(index.core) is not None else [0]
+
+
+def _powers(least: int, most: int) -> list[int]:
+    found = [least]
+    while found[-1] * 2 <= most:
+        found.append(found[-1] * 2)
+    return found
