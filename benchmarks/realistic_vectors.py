@@ -2,10 +2,10 @@
 
 python benchmarks/realistic_vectors.py INDEX...
 
-The embeddings of the photos of some indexes are whitened together. Around each, SCENES scenes are made, on the way to
-one of its NEIGHBOURS nearest and jittered; around scenes, events; around events, photos; of some photos, edited copies. So
-there are near neighbours at every scale, as among photos, and neither one cloud of noise nor as many far ones as there
-are real photos. Jitter varies as real photos do, by their covariance.
+The embeddings of the photos of some indexes are whitened together. Around each, SCENES scenes are made, on the way
+to one of its NEIGHBOURS nearest and jittered; around scenes, events; around events, photos; of some photos, edited
+copies. So there are near neighbours at every scale, as among photos, and neither one cloud of noise nor as many far
+ones as there are real photos. Jitter varies as real photos do, by their covariance.
 
 Run by itself it prints how similar the nearest vectors are, of the real photos and of as many made ones.
 """
@@ -102,7 +102,9 @@ def main(directories: list[Path], dim: int = 256) -> None:
     print("| percentile | " + " | ".join(map(str, PERCENTILES)) + " |")
     for name, vectors in (("real", real), ("made", made)):
         for place, values in zip(("nearest", "tenth"), nearest_similarities(vectors), strict=True):
-            print(f"| {name}, {place} | " + " | ".join(f"{x:.2f}" for x in np.percentile(values, PERCENTILES)) + " |")
+            print(
+                f"| {name}, {place} | " + " | ".join(f"{x:.2f}" for x in np.percentile(values, PERCENTILES)) + " |"
+            )
     print(f"of all pairs: real {np.std(real @ real.T):.3f}, made {np.std(made @ made.T):.3f}")
 
 
