@@ -1,5 +1,6 @@
 """All-pairs k-NN against numpy that compares everything with everything."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -239,3 +240,14 @@ def test_lists_of_neighbours_make_the_same_edges(with_itself: bool) -> None:
     edges = edges_from_neighbours(400, order, values, 0.6)
     assert edges.count == 6
     assert_same(listed(edges), truth(stored, 6, 0.6), apart=1)
+
+
+def test_memory_is_that_of_blocks_and_lists_not_of_every_product() -> None:
+    stored = vectors(4000, seed=15)  # 64 MB of products
+    tracemalloc.start()
+    found = all_pairs(stored, 4, 0.5)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found is not None
+    assert len(found) > 1000
+    assert peak < 4_000_000

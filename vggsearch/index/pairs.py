@@ -105,7 +105,7 @@ def complete(
         chosen &= (one < other) | ~np.isin(other, saturated)
         return one[chosen].astype(np.int32), other[chosen].astype(np.int32), similarity[chosen]
 
-    total = len(edges)
+    total = 0
     for done, columns in enumerate(_in_order(compare, tiles, stop), start=1):
         if columns is None:
             return None
