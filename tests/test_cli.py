@@ -16,7 +16,7 @@ from tests.fakes import FakeEngine, save_photo
 from vggsearch.cli import cli
 from vggsearch.image_index import ImageIndex
 
-COMMANDS = ("index", "query", "info", "verify", "eval", "bench", "model")
+COMMANDS = ("index", "query", "info", "build", "verify", "eval", "bench", "model")
 
 
 @pytest.fixture(autouse=True)

@@ -90,10 +90,13 @@ class BuildDefaults:
     memory: int = 4_000_000_000  # bytes; enough for ten million photos in ivf-sq8
     recall: float = 0.99  # of the ten nearest, how many are found; the share that rounding alone costs is less
     most_flat_rows: int = 200_000  # photos; until here looking at all of them takes less than 50 ms
-    training_points: int = 64  # vectors a list is learned from, at most; FAISS's 256 take four times as long
+    lists_of_root: float = (
+        5.0  # lists for each root of the number of photos; with a quarter, 25 times as slow at 0.99
+    )
+    training_points: int = 40  # vectors a list is learned from, at most; FAISS's 256 take six times as long
     fewest_points: int = 39  # vectors a list is learned from, at least; FAISS warns below
     fewest_lists: int = 4  # fewer are no better than flat
-    rounds: int = 10  # of k-means; FAISS's own number
+    rounds: int = 6  # of k-means; FAISS's ten find no more
     block_rows: int = 65_536  # vectors that are added at once, to bound memory
     growth: float = 1.5  # lists are learned anew when the photos have become so many times as many: as whitening
     dead_share: float = 0.25  # of all vectors; until then, making all anew costs more than the space is worth

@@ -168,7 +168,7 @@ def renew_search_side(
         tuning = tune(VectorIndex.open(directory, len(store), store.spec.dim), planned.recall, told)
         if tuning.recall is not None and tuning.recall < planned.recall:
             log.warning(
-                "%s finds %.3f of the ten nearest here, less than %g. ivf-sq8 finds more than ivf-rabitq, flat all.",
+                "%s finds %.3f of the ten nearest here, not %g. ivf-sq8 finds more than ivf-rabitq; flat, all.",
                 planned.recipe, tuning.recall, planned.recall,
             )  # fmt: skip
         return SearchFacts(

@@ -148,8 +148,8 @@ def _plan(rows: int, dim: int, recipe: str, recall: float, embedding_dim: int) -
 
 
 def _lists(rows: int) -> int:
-    """Return how many lists balance the cost of choosing lists with that of looking into them: a power of two."""
-    most = min(2 * math.sqrt(max(rows, 1)), rows / BUILD.fewest_points)
+    """Return how many lists so many rows are divided into: a power of two, of no more than they can teach."""
+    most = min(BUILD.lists_of_root * math.sqrt(rows), rows / BUILD.fewest_points)
     return 1 << int(math.log2(max(most, 1)))
 
 
@@ -194,7 +194,7 @@ def _takes(planned: Plan) -> str:
 
 
 def _size(count: float) -> str:
-    return f"{count / 1e9:.2g} GB" if count >= 1e9 else f"{count / 1e6:.2g} MB"
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _flag(count: float) -> str:
@@ -216,6 +216,7 @@ def make_index(dim: int, factory: str) -> Any:
     ivf = lists_of(index)
     if ivf is not None:
         ivf.cp.max_points_per_centroid = BUILD.training_points
+        ivf.cp.niter = BUILD.rounds
         ivf.cp.seed = BUILD.seed
     return index
 
