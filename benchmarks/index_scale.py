@@ -38,6 +38,7 @@ QUERIES = 1000
 SPARE = 1000  # of the queries, whose share of each block is rounded up
 EFFORTS = tuple(round(2 ** (step / 2)) for step in range(8, 19))  # 16 to 512
 CANDIDATES = (5, 10, 20)  # times COUNT that are re-scored
+HAND_ROWS = 512  # compared with all at once by hand
 MEMORY = 16_000_000_000
 Line = dict[str, Any]
 
@@ -91,8 +92,10 @@ def measure_pairs(folder: Path) -> Line:
     asked = units[: len(units) // share]
 
     def by_hand(with_lists: bool) -> None:
-        for start in range(0, len(asked), PAIRS.block_rows):
-            products = asked[start : start + PAIRS.block_rows] @ units.T
+        room = np.empty((HAND_ROWS, len(units)), np.float32)  # a new one each time costs as much as the product
+        for start in range(0, len(asked), HAND_ROWS):
+            some = asked[start : start + HAND_ROWS]
+            products = np.matmul(some, units.T, out=room[: len(some)])
             if with_lists:
                 np.argpartition(products, -PAIRS.count - 1, axis=1)[:, -PAIRS.count - 1 :].copy()
 
