@@ -11,6 +11,7 @@ with --peers-python, one of benchmarks/index_peers.py in its own environment. Ea
 import argparse
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -36,7 +37,7 @@ from vggsearch.index.vector_index import Tuning, VectorIndex
 DIM = 256
 QUERIES = 1000
 SPARE = 1000  # of the queries, whose share of each block is rounded up
-EFFORTS = tuple(round(2 ** (step / 2)) for step in range(8, 19))  # 16 to 512
+EFFORTS = tuple(round(2 ** (step / 2)) for step in range(8, 23))  # 16 to 2,048
 CANDIDATES = (5, 10, 20)  # times COUNT that are re-scored
 HAND_ROWS = 512  # compared with all at once by hand
 MEMORY = 16_000_000_000
@@ -199,7 +200,7 @@ def growth(indexes: list[Line]) -> dict[str, dict[str, list[tuple[float, float]]
     """Return curves by what they show and by contender: (rows, value) in order of rows."""
     curves: dict[str, dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
     for line in indexes:
-        name = line["contender"].split(" (")[0]
+        name = re.sub(r"IVF\d+", "IVF", line["contender"].split(" (")[0])
         curves["build, s of CPU"][name].append((line["rows"], max(line["build_cpu_s"], 0.01)))
         if reaching(line)["recall"] >= WANTED:
             curves["query at recall 0.99, us of CPU"][name].append((line["rows"], reaching(line)["cpu_us"]))
