@@ -189,8 +189,15 @@ with ImageIndex.open(sys.argv[1]) as index:
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-@pytest.mark.parametrize("stage", ["reading", "learning", "adding", "measuring"])
+@pytest.mark.parametrize(
+    ("stage", "number"),
+    [
+        ("reading", signal.SIGKILL),
+        ("learning", signal.SIGINT),
+        ("adding", signal.SIGKILL),
+        ("measuring", signal.SIGINT),
+    ],
+)
 def test_a_build_that_is_broken_off_leaves_the_old_index_in_use(
     directory: Path, stage: str, number: signal.Signals
 ) -> None:

@@ -326,7 +326,7 @@ def _seconds(rows: int, dim: int, lists: int, is_graph: bool, embedding_dim: int
     whitening = rows * embedding_dim * dim if embedding_dim != dim else 0
     learning = sample * lists * dim * BUILD.rounds
     sorting = rows * lists * dim
-    checking = rows * dim * BUILD.tuning_queries
+    checking = rows * dim * BUILD.tuning_queries * 2  # the exact answer, and harder and harder looks
     graph = rows * dim * math.log2(max(rows, 2)) * BUILD.graph_work if is_graph else 0
     reading = rows * embedding_dim * 2 / BUILD.bytes_per_s
     return (whitening + learning + sorting + checking + graph) / speed + reading

@@ -76,11 +76,12 @@ def _is_settled(recalls: dict[Point, float], effort: int, share: int, recall: fl
 
 
 def _least(points: list[Point]) -> list[Point]:
-    """Return of each number of candidates the point with the least effort."""
-    best: dict[int, int] = {}
-    for effort, share in points:
-        best[share] = min(effort, best.get(share, effort))
-    return [(effort, share) for share, effort in best.items()]
+    """Return the points that may be the fastest: no other takes as little effort with as few candidates."""
+    kept: list[Point] = []
+    for effort, share in sorted(points, key=lambda point: (point[1], point[0])):
+        if not kept or effort < kept[-1][0]:
+            kept.append((effort, share))
+    return kept
 
 
 def _measured(index: VectorIndex, vectors: NDArray[np.float32], point: Point, recall: float) -> Tuning:
