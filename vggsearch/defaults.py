@@ -149,6 +149,18 @@ class MeasureDefaults:
     svm_c: float = 10.0  # for unit vectors; cross-validated on training photos alone: 1 is worse, 100 no better
 
 
+@dataclass(frozen=True)
+class PairDefaults:
+    """How all pairs of photos that are alike are found (docs/scale.md)."""
+
+    count: int = 32  # nearest photos of each that make pairs
+    floor: float = 0.5  # similarity; what is less alike is no copy of anything, at whatever threshold
+    block_rows: int = 2048  # rows that are compared with as many at once: their products fit a processor's cache
+    sample: int = 1024  # rows that tell what similarity the nearest of a row have at least
+    threads: int = 2  # one multiplies while the other looks at what came out
+    most: int = 100_000_000  # pairs, where all above a floor are asked for; they take 1.2 GB
+
+
 ALIGN = AlignDefaults()
 BUILD = BuildDefaults()
 COMPACT = CompactDefaults()
@@ -157,5 +169,6 @@ EXTRACT = ExtractDefaults()
 IMAGE = ImageDefaults()
 DECODER = DecoderDefaults()
 MEASURE = MeasureDefaults()
+PAIRS = PairDefaults()
 SEARCH = SearchDefaults()
 WHITENING = WhiteningDefaults()

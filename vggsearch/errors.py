@@ -54,6 +54,10 @@ class IndexDamaged(VggsearchError):
         self.problem = problem
 
 
+class VectorsDamaged(VggsearchError):
+    """A vector that is searched holds what is not a number; the message names its row."""
+
+
 class IndexNotReadable(VggsearchError):
     """A file of the index cannot be read now: no permission, or its disk is away. It may be whole."""
 

@@ -1,0 +1,252 @@
+"""Other libraries' indexes on the vectors of benchmarks/index_scale.py, and how every index is measured.
+
+PEERS_PYTHON benchmarks/index_peers.py CONTENDER FOLDER
+
+runs in an environment of its own (pip install autofaiss faiss-cpu hnswlib "pyarrow<20" usearch), needs nothing of
+this project, and prints one line of JSON. FOLDER holds vectors.npy, float16 of unit length, queries.npy and
+tenth.npy, the similarity of each query with the tenth nearest of all vectors.
+"""
+
+import importlib
+import json
+import os
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+COUNT = 10
+WANTED = 0.99
+ENOUGH = 3  # ways to search that reach it: the quickest is among the first
+SAME = 1e-5  # similarities that differ by less are one: float16 vectors, sums in float32
+BLOCK = 1 << 16
+THREADS = len(os.sched_getaffinity(0))
+EFFORTS = tuple(round(2 ** (step / 2)) for step in range(6, 23))  # of a graph's queue: 8 to 2,048
+
+
+@dataclass(frozen=True)
+class Point:
+    """One way to search: recall@10, and what it costs with all queries in one batch.
+
+    `cpu_us` is processor time a query, which other processes on the machine change little; `per_s` and
+    `per_s_alone` are queries a second with all processors and with one.
+    """
+
+    setting: str
+    recall: float
+    cpu_us: float
+    per_s: float
+    per_s_alone: float
+
+
+class Contender(ABC):
+    """One kind of index."""
+
+    name: str
+
+    @abstractmethod
+    def build(self, vectors: NDArray[np.float16]) -> None: ...
+
+    @abstractmethod
+    def save(self, folder: Path) -> None: ...
+
+    @abstractmethod
+    def open(self, folder: Path) -> None: ...
+
+    @abstractmethod
+    def settings(self) -> Iterator[Any]:
+        """Yield ways to search, the quickest and least exact first."""
+
+    @abstractmethod
+    def search(self, queries: NDArray[np.float32], setting: Any, threads: int) -> NDArray[np.int64]:
+        """Return the COUNT nearest rows of each query."""
+
+
+def measure(contender: Contender, folder: Path, scratch: Path) -> dict[str, Any]:
+    """Build, save, open and search; return the figures."""
+    vectors = np.load(folder / "vectors.npy", mmap_mode="r")
+    queries, tenth = np.load(folder / "queries.npy"), np.load(folder / "tenth.npy")
+    build_s, build_cpu_s = timed(lambda: contender.build(vectors))
+    scratch.mkdir()
+    contender.save(scratch)
+    size = sum(path.stat().st_size for path in scratch.iterdir())
+    open_s, _ = timed(lambda: contender.open(scratch))
+    points: list[Point] = []
+    for setting in contender.settings():
+        points.append(_point(contender, setting, vectors, queries, tenth))
+        if sum(point.recall >= WANTED for point in points) == ENOUGH:
+            break
+    return {
+        "contender": contender.name, "rows": len(vectors), "build_s": build_s, "build_cpu_s": build_cpu_s,
+        "bytes": size, "open_s": open_s, "points": [asdict(point) for point in points],
+    }  # fmt: skip
+
+
+def _point(
+    contender: Contender,
+    setting: Any,
+    vectors: NDArray[np.float16],
+    queries: NDArray[np.float32],
+    tenth: NDArray[np.float32],
+) -> Point:
+    rows = contender.search(queries, setting, THREADS)  # warm
+    both, cpu = timed(lambda: contender.search(queries, setting, THREADS))
+    alone, _ = timed(lambda: contender.search(queries, setting, 1))
+    count = len(queries)
+    recall = recall_of(rows, vectors, queries, tenth)
+    return Point(
+        str(setting), round(recall, 4), round(cpu / count * 1e6, 1), round(count / both), round(count / alone)
+    )
+
+
+def recall_of(
+    rows: NDArray[np.int64], vectors: NDArray[np.float16], queries: NDArray[np.float32], tenth: NDArray[np.float32]
+) -> float:
+    """Return the share of the ten nearest that are among the rows: those as similar as the tenth, each once."""
+    right = 0
+    for found, query, least in zip(rows, queries, tenth, strict=True):
+        unique = np.unique(found[found >= 0])
+        right += min(COUNT, int((unit(vectors[unique]) @ query >= least - SAME).sum()))
+    return right / (COUNT * len(queries))
+
+
+def unit(vectors: NDArray[np.float16]) -> NDArray[np.float32]:
+    rows = vectors.astype(np.float32)
+    scaled: NDArray[np.float32] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return scaled
+
+
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Return the seconds that passed, and those that this process's threads used."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return round(time.perf_counter() - wall, 3), round(time.process_time() - cpu, 3)
+
+
+def blocks(vectors: NDArray[np.float16]) -> Iterator[NDArray[np.float32]]:
+    return (unit(vectors[start : start + BLOCK]) for start in range(0, len(vectors), BLOCK))
+
+
+class Hnsw32(Contender):
+    """FAISS's graph, as its factory string HNSW32 makes it."""
+
+    name = "FAISS HNSW32"
+
+    def __init__(self) -> None:
+        self.faiss = importlib.import_module("faiss")
+        self.faiss.omp_set_num_threads(THREADS)
+
+    def build(self, vectors: NDArray[np.float16]) -> None:
+        self.index = self.faiss.index_factory(vectors.shape[1], "HNSW32", self.faiss.METRIC_INNER_PRODUCT)
+        for some in blocks(vectors):
+            self.index.add(some)
+
+    def save(self, folder: Path) -> None:
+        self.faiss.write_index(self.index, str(folder / "index"))
+
+    def open(self, folder: Path) -> None:
+        self.index = self.faiss.read_index(str(folder / "index"))
+
+    def settings(self) -> Iterator[Any]:
+        return (f"efSearch={effort}" for effort in EFFORTS)
+
+    def search(self, queries: NDArray[np.float32], setting: Any, threads: int) -> NDArray[np.int64]:
+        self.faiss.omp_set_num_threads(threads)
+        self.faiss.ParameterSpace().set_index_parameters(self.index, setting)
+        found: NDArray[np.int64] = self.index.search(queries, COUNT)[1]
+        return found
+
+
+class Autofaiss(Hnsw32):
+    """What autofaiss chooses by itself, for the memory that a flat index in float32 would take."""
+
+    name = "autofaiss"
+
+    def build(self, vectors: NDArray[np.float16]) -> None:
+        autofaiss = importlib.import_module("autofaiss")
+        self.index, infos = autofaiss.build_index(
+            np.concatenate(list(blocks(vectors))), save_on_disk=False, metric_type="ip", nb_cores=THREADS,
+            max_index_memory_usage=f"{int(vectors.size * 5 / 1e6) + 100}MB", current_memory_available="8GB",
+        )  # fmt: skip
+        self.name = f"autofaiss ({infos['index_key']})"
+
+    def settings(self) -> Iterator[Any]:
+        inner = self.faiss.extract_index_ivf(self.index) if "IVF" in type(self.index).__name__ else None
+        if inner is None:
+            return super().settings()
+        return (f"nprobe={effort}" for effort in EFFORTS if effort <= inner.nlist)
+
+
+class Hnswlib(Contender):
+    """hnswlib as its documentation makes one: M 16, ef_construction 200."""
+
+    name = "hnswlib"
+
+    def build(self, vectors: NDArray[np.float16]) -> None:
+        self.dim = vectors.shape[1]
+        self.index = importlib.import_module("hnswlib").Index("ip", self.dim)
+        self.index.init_index(len(vectors), M=16, ef_construction=200, random_seed=1)
+        for some in blocks(vectors):
+            self.index.add_items(some, num_threads=THREADS)
+
+    def save(self, folder: Path) -> None:
+        self.index.save_index(str(folder / "index"))
+
+    def open(self, folder: Path) -> None:
+        self.index = importlib.import_module("hnswlib").Index("ip", self.dim)
+        self.index.load_index(str(folder / "index"))
+
+    def settings(self) -> Iterator[Any]:
+        return iter([effort for effort in EFFORTS if effort >= COUNT])
+
+    def search(self, queries: NDArray[np.float32], setting: Any, threads: int) -> NDArray[np.int64]:
+        self.index.set_ef(setting)
+        rows: NDArray[np.int64] = self.index.knn_query(queries, COUNT, num_threads=threads)[0].astype(np.int64)
+        return rows
+
+
+class Usearch(Contender):
+    """usearch as it is made by default, its vectors in float16."""
+
+    name = "usearch f16"
+
+    def build(self, vectors: NDArray[np.float16]) -> None:
+        self.usearch = importlib.import_module("usearch.index")
+        self.index = self.usearch.Index(ndim=vectors.shape[1], metric="ip", dtype="f16")
+        start = 0
+        for some in blocks(vectors):
+            self.index.add(np.arange(start, start + len(some)), some, threads=THREADS)
+            start += len(some)
+
+    def save(self, folder: Path) -> None:
+        self.index.save(str(folder / "index"))
+
+    def open(self, folder: Path) -> None:
+        self.index = self.usearch.Index.restore(str(folder / "index"), view=True)
+
+    def settings(self) -> Iterator[Any]:
+        return iter([effort for effort in EFFORTS if effort >= COUNT])
+
+    def search(self, queries: NDArray[np.float32], setting: Any, threads: int) -> NDArray[np.int64]:
+        self.index.expansion_search = setting
+        rows: NDArray[np.int64] = self.index.search(queries, COUNT, threads=threads).keys.astype(np.int64)
+        return rows
+
+
+CONTENDERS: dict[str, type[Contender]] = {
+    "hnsw32": Hnsw32, "autofaiss": Autofaiss, "hnswlib": Hnswlib, "usearch": Usearch,
+}  # fmt: skip
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as made:
+        figures = measure(CONTENDERS[sys.argv[1]](), Path(sys.argv[2]), Path(made, "index"))
+    print(json.dumps(figures))

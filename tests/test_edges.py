@@ -1,0 +1,104 @@
+"""The file of pairs: what is read is what was written, or nothing, or an error."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pytest
+
+from vggsearch.errors import IndexDamaged
+from vggsearch.index.pairs import all_pairs
+from vggsearch.index.vectors import unit_rows
+from vggsearch.store.edges import EDGES, EdgeFacts, StoredEdges, made_of, read_edges, write_edges
+from vggsearch.store.files import FileHash
+from vggsearch.store.manifest import SearchFacts, SearchSide
+
+
+def stored(rows: int = 300, floor: float = 0.1) -> StoredEdges:
+    vectors = unit_rows(np.random.default_rng(0).standard_normal((rows, 16))).astype(np.float16)
+    edges = all_pairs(vectors, 4, floor)
+    assert edges is not None
+    facts = EdgeFacts("abc", edges.rows, edges.count, edges.floor)
+    return StoredEdges(facts, edges.first, edges.second, edges.similarity)
+
+
+def assert_same(found: StoredEdges | None, written: StoredEdges) -> None:
+    assert found is not None
+    assert found.facts == written.facts
+    for name in ("first", "second", "similarity"):
+        column, wanted = getattr(found, name), getattr(written, name)
+        assert column.dtype == wanted.dtype
+        np.testing.assert_array_equal(column, wanted)
+
+
+@pytest.mark.parametrize("rows", [300, 1])
+def test_the_pairs_come_back_as_they_were(tmp_path: Path, rows: int) -> None:
+    written = stored(rows)
+    write_edges(tmp_path, written)
+    assert_same(read_edges(tmp_path, "abc"), written)
+    assert [path.name for path in tmp_path.iterdir()] == [EDGES]
+
+
+def test_all_pairs_above_a_floor_have_no_count(tmp_path: Path) -> None:
+    written = replace(stored(), facts=EdgeFacts("abc", 300, None, 0.1))
+    write_edges(tmp_path, written)
+    assert_same(read_edges(tmp_path, "abc"), written)
+
+
+def test_pairs_of_other_vectors_are_not_used_and_none_is_no_error(tmp_path: Path) -> None:
+    assert read_edges(tmp_path, "abc") is None
+    write_edges(tmp_path, stored())
+    assert read_edges(tmp_path, "abd") is None
+
+
+def test_newer_pairs_replace_older_ones(tmp_path: Path) -> None:
+    write_edges(tmp_path, stored())
+    newer = replace(stored(floor=0.5), facts=EdgeFacts("xyz", 300, 4, 0.5))
+    write_edges(tmp_path, newer)
+    assert_same(read_edges(tmp_path, "xyz"), newer)
+
+
+def test_the_file_opens_elsewhere(tmp_path: Path) -> None:
+    written = stored()
+    write_edges(tmp_path, written)
+    rows = duckdb.read_parquet(str(tmp_path / EDGES)).fetchall()
+    columns = (written.first.tolist(), written.second.tolist(), written.similarity.tolist())
+    assert rows == list(zip(*columns, strict=True))
+
+
+def test_every_flipped_byte_is_an_error_or_changes_nothing(tmp_path: Path) -> None:
+    written = stored(60)
+    write_edges(tmp_path, written)
+    whole = bytearray((tmp_path / EDGES).read_bytes())
+    refused = 0
+    for place in range(0, len(whole), 3):
+        damaged = whole.copy()
+        damaged[place] ^= 0xFF
+        (tmp_path / EDGES).write_bytes(damaged)
+        try:
+            assert_same(read_edges(tmp_path, "abc"), written)
+        except IndexDamaged:
+            refused += 1
+    assert refused > len(whole) // 12
+
+
+@pytest.mark.parametrize("left", [0, 10, 0.5])
+def test_a_file_cut_short_is_an_error(tmp_path: Path, left: float) -> None:
+    write_edges(tmp_path, stored())
+    data = (tmp_path / EDGES).read_bytes()
+    (tmp_path / EDGES).write_bytes(data[: int(left * len(data)) if left == 0.5 else int(left)])
+    with pytest.raises(IndexDamaged, match=r"edges\.parquet is damaged .* the pairs are searched anew"):
+        read_edges(tmp_path, "abc")
+
+
+def test_vectors_are_named_by_their_own_file_alone() -> None:
+    files = (FileHash("index.faiss", 1, "aa"), FileHash("vectors.npy", 2, "bb"))
+    facts = SearchFacts(
+        recipe="flat", factory="Flat", lists=0, trained_rows=9, effort=0, candidates=1, recall=1.0,
+        milliseconds=1.0, whitening=None,
+    )  # fmt: skip
+    side = SearchSide(**vars(facts), fingerprint="one", name="000001", files=files, made_from=())
+    rebuilt = replace(side, recipe="ivf", fingerprint="two", files=(FileHash("index.faiss", 3, "cc"), files[1]))
+    assert made_of(rebuilt) == made_of(side)
+    assert made_of(replace(side, files=(files[0], FileHash("vectors.npy", 2, "dd")))) != made_of(side)
