@@ -1,19 +1,21 @@
 """The table of docs/quality.md: descriptors and whitenings on UKBench and on edited copies.
 
-python benchmarks/quality.py PHOTOS UKBENCH [--rows default|descriptors|sizes|hashes]
+python benchmarks/quality.py PHOTOS UKBENCH [--rows default|descriptors|sizes|hashes] [--crowd FOLDER]
 
 PHOTOS are unrelated photos; copies are made of 100 of them, by the eighteen basic edits, and searched among all.
 UKBENCH is a folder with its truth.tsv. Each row prints what `vggsearch eval` prints for it, and what it costs: the
-bytes a photo takes in the search side, and how many photos a second are embedded.
+bytes a photo takes in the search side, and how many photos a second are embedded. With --crowd, PHOTOS, UKBENCH and
+FOLDER are one index, and the same queries are asked of it, with geometry and without.
 """
 
 import argparse
 import hashlib
 import io
 import random
+import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,14 +153,44 @@ def measure_hashes(photos: Path) -> None:
         )
 
 
+def measure_crowd(folders: Sequence[Path]) -> None:
+    """Ask the queries of the first two folders of one index over all of them."""
+    photos, ukbench = folders[:2]
+    names = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.*"))
+    chosen = random.Random(0).sample(names, MEASURE.sample)  # noqa: S311 - as evaluate_copies chooses them
+    labels = read_truth(ukbench / "truth.tsv")
+    with tempfile.TemporaryDirectory() as folder:
+        together = Path(folder) / "photos"
+        for source in folders:
+            shutil.copytree(source, together / source.name)
+        with ImageIndex.create(Path(folder) / "index") as index:
+            index.update(together)
+            for verify in (False, True):
+                sample = [f"{photos.name}/{name}" for name in chosen]
+                copies = evaluate_copies(index, BASIC, sample=sample, verify=verify)
+                marked = {f"{ukbench.name}/{path}": label for path, label in labels.items()}
+                views = evaluate_truth(index, marked, verify=verify).figures
+                print(
+                    f"| {len(index):,} photos | {'--verify' if verify else '--no-verify'} "
+                    f"| {copies.figures.recall_at[1]:.3f} | {copies.figures.pair_ap:.3f} "
+                    f"| {copies.figures.recall_at_p99:.3f} | {copies.by_edit['strong'].recall_at[1]:.2f} "
+                    f"| {views.ns:.3f} | {views.pair_ap:.3f} | | |",
+                    flush=True,
+                )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path)
     parser.add_argument("ukbench", type=Path)
     parser.add_argument("--rows", choices=(*ROWS, "hashes"), default="default")
+    parser.add_argument("--crowd", type=Path)
     given = parser.parse_args()
     print("| descriptor | whitening | R@1 | micro-AP | r@P99 | strong | N-S | pair AP | bytes | photos/s |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    if given.crowd is not None:
+        measure_crowd((given.photos, given.ukbench, given.crowd))
+        return
     if given.rows == "hashes":
         measure_hashes(given.photos)
         return

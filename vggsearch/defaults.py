@@ -74,7 +74,7 @@ class WhiteningDefaults:
     """How embeddings are whitened before they are searched (docs/quality.md)."""
 
     dim: int = 384  # numbers a whitened vector keeps; fewer lose copies, more keep noise
-    least_shrinkage: float = 0.55  # 0..1; less finds more edited copies, but tells views of one object apart
+    least_shrinkage: float = 0.5  # 0..1; less finds more edited copies, but tells views of one object apart
     fewest_rows: int = 100  # photos; fewer say little about what photos share
     most_rows: int = 200_000  # photos it is learned from; more change nothing
     longest_vector: int = 4096  # numbers; a covariance of fc7 takes 134 MB and a minute

@@ -106,7 +106,7 @@ def evaluate_copies(
     index: ImageIndex,
     edits: Mapping[str, Edit],
     *,
-    sample: int = MEASURE.sample,
+    sample: int | Sequence[str] = MEASURE.sample,
     seed: int = 0,
     whitening: WhiteningOptions | None = None,
     verify: bool = False,
@@ -115,16 +115,18 @@ def evaluate_copies(
 ) -> CopiesReport:
     """Search for edited copies of `sample` of the index's own photos, chosen by `seed`, among all of them.
 
+    `sample` may name the photos instead.
+
     The photo that a copy was made from is the one right answer, and so are photos with the same embedding, as exact
     copies have. With `verify`, the best answers are checked by geometry, as queries do it. Copies live in memory
     only, unless `save` names a folder. Raises PhotosError where the photos cannot be read, OptionError for a sample
     of less than one.
     """
-    if sample < 1:
+    if isinstance(sample, int) and sample < 1:
         raise OptionError(f"The sample must be at least 1 photo, not {sample}.")
     searcher = index.searcher(whitening)
     checks = _Checks(index, searcher) if verify else None
-    chosen = _sample(searcher, sample, seed)
+    chosen = _sample(searcher, sample, seed) if isinstance(sample, int) else [*map(searcher.paths.index, sample)]
     answers: dict[str, list[_Answers]] = {edit: [] for edit in edits}
     skipped: list[str] = []
     for done, row in enumerate(chosen, start=1):

@@ -418,10 +418,11 @@ class ImageIndex:
     ) -> tuple[Match, ...]:
         """Return the photos that contain a picture: those with the most similar regions, checked by geometry."""
         aligner = Aligner(self.root, self.spec, self.engine, self._kept)
-        _, views = aligner.of_query(picture)
+        embeddings, views = aligner.of_query(picture)
         parts = part_vectors([view.levels[1] for view in views])
         wanted = max(count, ALIGN.part_candidates)
-        found = self._store.read_whole(lambda: containing(self._store, parts, wanted))
+        searcher = self.searcher()
+        found = self._store.read_whole(lambda: containing(self._store, searcher, embeddings, parts, wanted))
         alignments = aligner.align(views, aligner.of_photos([match.path for match in found]))
         checked = [
             Match(match.path, joined(match.similarity, match.similarity, alignment), believed(alignment))

@@ -122,23 +122,36 @@ class Searcher:
         return (Match(own_path, 1.0),) if own_path is not None and own_path in self.paths else ()
 
 
-def containing(store: Store, parts: NDArray[np.float32], count: int) -> list[Match]:
-    """Return the photos with a region most like any of some part vectors (m, d), most similar first.
+def containing(
+    store: Store, searcher: Searcher, embeddings: NDArray[np.float32], parts: NDArray[np.float32], count: int
+) -> list[Match]:
+    """Return the photos most likely to contain a picture, by path: those with the region most like it, and those
+    most like it as a whole.
 
-    At most `count` of different content. Raises OptionError where no local features are kept.
+    `embeddings` (m, dim) and `parts` (m, d) are the picture's, in several orientations. About `count` photos are
+    returned, in no order. Their similarity is two thirds that of the best region, one third that of the whole.
+    Raises OptionError where no local features are kept.
     """
     if not store.manifest.local:
         raise OptionError(
             f"{store.directory} keeps no local features, by which parts are found. Make them: "
             "vggsearch index PHOTOS --local-features"
         )
-    best: dict[str, float] = {}
+    best: list[tuple[float, str]] = []
     for keys, regions in store.local().regions():
         similarities = best_regions(parts, regions)
-        best |= {keys[row]: float(similarities[row]) for row in np.argsort(-similarities)[:count].tolist()}
-    chosen = sorted(best, key=lambda key: (-best[key], key))[:count]
-    paths = store.paths_of(set(chosen))
-    return [Match(path, min(best[key], 1.0)) for key in chosen for path in paths.get(key, ())]
+        rows = np.argsort(-similarities)[:count]
+        best = sorted([*best, *((float(similarities[row]), keys[row]) for row in rows.tolist())])[-count:]
+    paths = {path for paths in store.paths_of({key for _, key in best}).values() for path in paths}
+    paths |= {candidate.path for candidate in searcher.candidates(embeddings, count)}
+    chosen = [row for row, path in enumerate(searcher.paths) if path in paths]
+    kept = store.local().find([sha256 for sha256, _, _ in store.facts_of(chosen)])
+    held = [(row, features.regions) for row, features in zip(chosen, kept, strict=True) if features is not None]
+    of_regions = best_regions(parts, np.stack([regions for _, regions in held]))
+    rows = np.array([row for row, _ in held])
+    of_wholes = np.stack([searcher.index.similarities(embedding, rows) for embedding in embeddings]).max(axis=0)
+    joined = np.minimum((2 * of_regions + of_wholes) / 3, 1.0)
+    return [Match(searcher.paths[row], float(value)) for row, value in zip(rows, joined, strict=True)]
 
 
 def ranked(
