@@ -114,6 +114,7 @@ class ImageIndex:
         self._engine = engine
         self._engine_options = engine_options or EngineOptions()
         self._root = root
+        self._has_told = False  # that photos are missing
         self._searcher: Searcher | None = None
         self._searched: tuple[str, str | None] | None = None  # of which state the searcher is
 
@@ -466,10 +467,12 @@ class ImageIndex:
         return self._embed(self._pixels(image))
 
     def aligner(self) -> Aligner | None:
-        """Return what checks answers by geometry, None where it has nothing to look at, which is logged."""
+        """Return what checks answers by geometry; None where there are no photos, which is logged once."""
         root = self.root if self.root is not None and self.root.is_dir() else None
         if root is None and not self._store.manifest.local:
-            log.warning("The photos are not in %s, so that no answer is checked by geometry.", self.root)
+            if self.root is not None and not self._has_told:
+                log.warning("The photos are not in %s, so that no answer is checked by geometry.", self.root)
+                self._has_told = True
             return None
         return Aligner(root, self.spec, self.engine, self._kept)
 
