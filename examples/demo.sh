@@ -28,7 +28,7 @@ run vggsearch query "$QUERY" --index "$INDEX"
 
 if [ "$PHOTOS" = demo/photos ] && [ "$QUERY" = demo/photos/originals/chelsea.jpg ]; then
     say "What you see: the number is the similarity, 1.000 for the same picture. The cat finds herself, then her
-half-size copy, a JPEG squeezed to quality 30, her mirror image and a crop that lost two thirds of the
+mirror image, her half-size copy, a JPEG squeezed to quality 30 and a crop that lost two thirds of the
 picture, although no file name or byte of them is the same. Then a gap: the rest are other photos."
     say "3. A picture that is not in the folder can be asked for too, here a small grey copy:"
     python -c "from PIL import Image; Image.open('$QUERY').convert('L').resize((120, 80)).save('demo/small_grey.png')"

@@ -46,7 +46,8 @@ def _query_table(results: Sequence[QueryResult], _root: Path | None) -> str:
     for result in results:
         lines = [one_line(result.query)]
         lines += [
-            f"  {match.similarity:.3f}  {one_line(match.path)}{_how(match.alignment)}" for match in result.matches
+            f"  {_shown(match.similarity)}  {one_line(match.path)}{_how(match.alignment)}"
+            for match in result.matches
         ]
         blocks.append("\n".join(lines if result.matches else [*lines, "  nothing found"]))
     return "\n\n".join(blocks)
@@ -65,6 +66,11 @@ def _how(alignment: Alignment | None) -> str:
     ]
     told = ", ".join(filter(None, words))
     return f"  ({told})" if told else ""
+
+
+def _shown(similarity: float) -> str:
+    """Return three decimals, of which 1.000 is kept for the same picture."""
+    return f"{similarity if similarity == 1 else min(similarity, 0.999):.3f}"
 
 
 def _query_json(results: Sequence[QueryResult], _root: Path | None) -> str:
