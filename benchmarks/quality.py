@@ -1,8 +1,9 @@
 """The table of docs/quality.md: descriptors and whitenings on UKBench and on edited copies.
 
-python benchmarks/quality.py PHOTOS UKBENCH [--rows default|descriptors|sizes|hashes] [--crowd FOLDER]
+python benchmarks/quality.py PHOTOS UKBENCH [--rows default|descriptors|sizes|hashes] [--sample 100]
+    [--crowd FOLDER]
 
-PHOTOS are unrelated photos; copies are made of 100 of them, by the eighteen basic edits, and searched among all.
+PHOTOS are unrelated photos; copies are made of SAMPLE of them, by the eighteen basic edits, and searched among all.
 UKBENCH is a folder with its truth.tsv. Each row prints what `vggsearch eval` prints for it, and what it costs: the
 bytes a photo takes in the search side, and how many photos a second are embedded. With --crowd, PHOTOS, UKBENCH and
 FOLDER are one index, and the same queries are asked of it, with geometry and without.
@@ -58,6 +59,7 @@ def row(layer: str = "pool4+pool5", *whitenings: str, **options: str | bool) -> 
 ROWS = {
     "default": [row("pool4+pool5", "none", "256", "auto", "512", "384:0.1", "384:0.3", "384:0.7")],
     "descriptors": [
+        row("pool4+pool5"),
         row("pool5", pooling="flat"),
         *(row("pool5", pooling=pooling) for pooling in ("mac", "gem", "rmac", "crow", "spoc")),
         row("pool4"),
@@ -96,7 +98,7 @@ class Remembering(Engine):
         return self.engine.multiply_adds_per_s(seconds)
 
 
-def measure(wanted: Row, photos: Path, ukbench: Path, folder: Path) -> None:
+def measure(wanted: Row, photos: Path, ukbench: Path, folder: Path, sample: int) -> None:
     spec, weights = wanted.options.resolve()
     engine = Remembering(load_engine(spec, weights))
     indexes = []
@@ -108,7 +110,7 @@ def measure(wanted: Row, photos: Path, ukbench: Path, folder: Path) -> None:
     labels = read_truth(ukbench / "truth.tsv")
     for text in wanted.whitenings:
         whitening = whitening_named(text)
-        copies = evaluate_copies(of_photos, BASIC, whitening=whitening)
+        copies = evaluate_copies(of_photos, BASIC, sample=sample, whitening=whitening)
         views = evaluate_truth(of_ukbench, labels, whitening=whitening).figures
         numbers = of_photos.searcher(whitening).index.unit_vectors(slice(1)).shape[1]
         mirrored = " mirror" if spec.mirror else ""
@@ -184,6 +186,7 @@ def main() -> None:
     parser.add_argument("photos", type=Path)
     parser.add_argument("ukbench", type=Path)
     parser.add_argument("--rows", choices=(*ROWS, "hashes"), default="default")
+    parser.add_argument("--sample", type=int, default=MEASURE.sample)
     parser.add_argument("--crowd", type=Path)
     given = parser.parse_args()
     print("| descriptor | whitening | R@1 | micro-AP | r@P99 | strong | N-S | pair AP | bytes | photos/s |")
@@ -196,7 +199,7 @@ def main() -> None:
         return
     for wanted in ROWS[given.rows]:
         with tempfile.TemporaryDirectory() as folder:
-            measure(wanted, given.photos, given.ukbench, Path(folder))
+            measure(wanted, given.photos, given.ukbench, Path(folder), given.sample)
 
 
 if __name__ == "__main__":
