@@ -1,6 +1,6 @@
 """The table of docs/quality.md: descriptors and whitenings on UKBench and on edited copies.
 
-python benchmarks/quality.py PHOTOS UKBENCH [--rows default|descriptors|sizes|hashes] [--sample 100]
+python benchmarks/quality.py PHOTOS UKBENCH [--rows default|descriptors|sizes|hashes|parts] [--sample 100]
     [--crowd FOLDER]
 
 PHOTOS are unrelated photos; copies are made of SAMPLE of them, by the eighteen basic edits, and searched among all.
@@ -181,14 +181,43 @@ def measure_crowd(folders: Sequence[Path]) -> None:
                 )
 
 
+def measure_parts(photos: Path, sample: int) -> None:
+    """Ask for random parts of photos: as plain queries, checked by geometry, and with --part."""
+    ways = {"--no-verify": (False, False), "--verify": (True, False), "--part": (True, True)}
+    print("| part of the photo | query | R@1 | R@10 | s a query |")
+    with tempfile.TemporaryDirectory() as folder, ImageIndex.create(Path(folder) / "index") as index:
+        index.update(photos, local_features=True)
+        generator = random.Random(5)  # noqa: S311
+        chosen = generator.sample(index.paths(), sample)
+        for share in (0.4, 0.2, 0.1, 0.05):
+            asked = [(path, _part(Image.open(photos / path).convert("RGB"), share, generator)) for path in chosen]
+            for way, (verify, part) in ways.items():
+                started = time.perf_counter()
+                results = [index.query(picture, 10, verify=verify, part=part) for _, picture in asked]
+                found = [[match.path for match in result.matches] for result in results]
+                seconds = (time.perf_counter() - started) / len(asked)
+                first = np.mean([paths[:1] == [path] for (path, _), paths in zip(asked, found, strict=True)])
+                ten = np.mean([path in paths for (path, _), paths in zip(asked, found, strict=True)])
+                print(f"| {share:.0%} | {way} | {first:.3f} | {ten:.3f} | {seconds:.2f} |", flush=True)
+
+
+def _part(photo: Image.Image, share: float, generator: random.Random) -> Image.Image:
+    width, height = (round(side * share**0.5) for side in photo.size)
+    left, top = generator.randint(0, photo.width - width), generator.randint(0, photo.height - height)
+    return photo.crop((left, top, left + width, top + height))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path)
     parser.add_argument("ukbench", type=Path)
-    parser.add_argument("--rows", choices=(*ROWS, "hashes"), default="default")
+    parser.add_argument("--rows", choices=(*ROWS, "hashes", "parts"), default="default")
     parser.add_argument("--sample", type=int, default=MEASURE.sample)
     parser.add_argument("--crowd", type=Path)
     given = parser.parse_args()
+    if given.rows == "parts":
+        measure_parts(given.photos, given.sample)
+        return
     print("| descriptor | whitening | R@1 | micro-AP | r@P99 | strong | N-S | pair AP | bytes | photos/s |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     if given.crowd is not None:
