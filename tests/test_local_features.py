@@ -121,10 +121,10 @@ def test_a_stopped_run_keeps_what_it_made(index: ImageIndex, photos: Path, monke
     engine = index.engine
     engine.batch_size = 2
     told: list[Progress] = []
-    index.update(local_features=True, progress=told.append, stop=lambda: len(told) >= 2)
+    assert index.update(local_features=True, progress=told.append, stop=lambda: len(told) >= 2).stopped
     assert kept(index) == 4
     monkeypatch.setattr("vggsearch.local_features.ROWS", 1)
-    index.update()
+    assert not index.update().stopped
     assert kept(index) == 6
     assert ROWS > 1
 

@@ -314,9 +314,10 @@ class ImageIndex:
             if local_features is not None:
                 writer.set_local(local_features)
             if self._store.manifest.has_local and not report.stopped:
-                keep_local_features(
+                is_done = keep_local_features(
                     self._store, writer, root, lambda: self.engine, workers=workers, progress=progress, stop=stop
                 )
+                report = replace(report, stopped=not is_done)
             if not report.stopped:  # after the search side, which can be made from the last one until then
                 before, after = writer.compact(only_if_due=not compact)
                 if after < before:

@@ -33,32 +33,31 @@ def keep_local_features(
     workers: int | None = None,
     progress: Callable[[Progress], None] | None = None,
     stop: Callable[[], bool] | None = None,
-) -> None:
+) -> bool:
     """Make the local features of all live photos that have none; commit them every minute, and when it is stopped.
 
-    A photo that cannot be read any more, or has changed since, is passed over: the next update sees to it.
+    Return whether it came to its end. A photo that cannot be read any more, or has changed since, is passed over:
+    the next update sees to it.
     """
     files = _missing(store)
-    if files:
-        engine = load_engine()
-        done = 0
-        kept: dict[str, StoredFeatures] = {}
-        committed = time.monotonic()
-        for features, count in _described(files, root, store, engine, workers):
-            kept |= features
-            done += count
-            if progress is not None:
-                progress(Progress(done, len(files), 0, f"local features, {engine}"))
-            is_stopped = stop is not None and stop()
-            if is_stopped or len(kept) >= ROWS or time.monotonic() - committed >= EXTRACT.part_seconds:
-                if kept:
-                    writer.add_local(kept)
-                kept, committed = {}, time.monotonic()
-            if is_stopped:
-                return
-        if kept:
+    kept: dict[str, StoredFeatures] = {}
+    done, committed, is_stopped = 0, time.monotonic(), False
+    engine = load_engine() if files else None
+    for features, count in _described(files, root, store, engine, workers) if engine is not None else ():
+        kept |= features
+        done += count
+        if progress is not None:
+            progress(Progress(done, len(files), 0, f"local features, {engine}"))
+        is_stopped = stop is not None and stop()
+        if is_stopped:
+            break
+        if len(kept) >= ROWS or time.monotonic() - committed >= EXTRACT.part_seconds:
             writer.add_local(kept)
-    writer.compact_local()
+            kept, committed = {}, time.monotonic()
+    writer.add_local(kept)
+    if not is_stopped:
+        writer.compact_local()
+    return not is_stopped
 
 
 def to_store(levels: Levels) -> StoredFeatures:

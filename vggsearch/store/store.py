@@ -369,7 +369,8 @@ class StoreWriter:
     def add_local(self, features: Mapping[str, StoredFeatures]) -> None:
         """Keep local features, by the sha256 of each photo."""
         manifest = self._store.manifest
-        self._replace(replace(manifest, local=(*manifest.local, self._write_local(features))))
+        if features:
+            self._replace(replace(manifest, local=(*manifest.local, self._write_local(features))))
 
     def compact_local(self) -> None:
         """Leave out what is of no live photo, and merge small folders, where that is worth it."""
