@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from vggsearch.defaults import BUILD
 from vggsearch.errors import OptionError
 from vggsearch.extract import Embedded, MadeBy
 from vggsearch.image_index import ImageIndex
+from vggsearch.index.recipes import RECIPES
 from vggsearch.index.vectors import unit_rows
 from vggsearch.photos import PhotoFile
 from vggsearch.search import renew_search_side
@@ -49,6 +51,12 @@ def directory(tmp_path: Path) -> Path:
         writer.commit(some_photos(0, 600))
         writer.commit(some_photos(600, 400))
     return tmp_path / "index"
+
+
+@pytest.fixture(autouse=True)
+def fewer_tuning_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How well tuning measures is tested in test_recipes; here it only has to be done."""
+    monkeypatch.setattr("vggsearch.index.tune.BUILD", replace(BUILD, tuning_queries=100, timed_queries=20))
 
 
 def opened(directory: Path) -> ImageIndex:
@@ -82,8 +90,10 @@ def assert_finds_all(directory: Path, least: float = 0.97) -> None:
         assert np.mean(right) >= least
 
 
-@pytest.mark.parametrize("recipe", ["flat", "ivf-flat", "ivf-sq8", "ivf-rabitq", "hnsw", "IVF8,SQ4"])
-@pytest.mark.parametrize("is_whitened", [True, False])
+@pytest.mark.parametrize(
+    ("recipe", "is_whitened"),
+    [(name, True) for name in (*RECIPES, "IVF8,SQ4")] + [("flat", False), ("ivf-pq", False)],
+)
 def test_every_recipe_is_built_remembered_changed_and_verified(
     directory: Path, recipe: str, is_whitened: bool
 ) -> None:
@@ -151,8 +161,35 @@ def test_auto_decides_again_as_the_collection_grows(directory: Path, monkeypatch
     with opened(directory) as index:
         assert index.build().facts.recipe == "flat"
     change(directory, gone=[], added=(ROWS, 300))
-    assert opened(directory).info().recipe == "ivf-sq8"
+    assert opened(directory).info().recipe == "ivf-pq"
     assert_finds_all(directory)
+
+
+def test_auto_goes_on_to_the_next_recipe_where_the_first_finds_too_little(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("vggsearch.index.recipes.BUILD", replace(BUILD, most_flat_rows=100))
+    # Without more candidates than are asked for, codes of two numbers cannot tell the nearest.
+    monkeypatch.setattr("vggsearch.index.tune.BUILD", replace(BUILD, tuning_queries=100, most_candidates=1))
+    with opened(directory) as index:
+        facts = index.build(recall=0.9).facts
+        assert (facts.recipe, facts.factory) == ("ivf-sq8", "IVF16,SQ8")
+        assert facts.recall is not None
+        assert facts.recall >= 0.9
+        (warning,) = caplog.messages
+        assert re.fullmatch(
+            r"ivf-pq finds 0\.\d+ of the ten nearest here, not 0.9. Now it is made as ivf-sq8.", warning
+        )
+        caplog.clear()
+        assert index.build("ivf-pq", recall=0.9).facts.recipe == "ivf-pq"  # who asks for it by name gets it
+        assert "ivf-sq8 finds more than ivf-pq" in caplog.messages[0]
+        index.build("auto", recall=0.9)
+    caplog.clear()
+    change(directory, gone=list(range(0, 100, 3)), added=(ROWS, 30))
+    side = opened(directory).info().search
+    assert side is not None
+    assert (side.recipe, side.trained_rows, caplog.messages) == ("ivf-sq8", ROWS, [])  # changed in place
+    assert_finds_all(directory, least=0.85)
 
 
 def test_what_cannot_be_changes_nothing(directory: Path) -> None:
@@ -192,8 +229,6 @@ with ImageIndex.open(sys.argv[1]) as index:
 @pytest.mark.parametrize(
     ("stage", "number"),
     [
-        ("reading", signal.SIGKILL),
-        ("learning", signal.SIGINT),
         ("adding", signal.SIGKILL),
         ("measuring", signal.SIGINT),
     ],
@@ -268,7 +303,9 @@ def test_a_dry_run_does_nothing_and_the_list_needs_no_index(directory: Path, tmp
     assert (told["recipe"], told["rows"]) == ("flat", ROWS)
     assert read_manifest(directory) == before
     listed = json.loads(run("build", "--list", "--format", "json")())
-    assert [row["recipe"] for row in listed] == ["flat", "ivf-flat", "ivf-sq8", "ivf-rabitq", "hnsw"]
+    assert [row["recipe"] for row in listed] == list(RECIPES)
+    assert (listed[2]["recipe"], listed[2]["factory"]) == ("ivf-pq", "IVF{lists},PQ{groups}x4fs")
+    assert (listed[2]["bytes_per_photo"], listed[2]["remove"], listed[2]["memory-map"]) == (104, False, False)
     assert "ivf-rabitq" in run("build", "--list")()
 
 

@@ -15,14 +15,14 @@ from vggsearch.defaults import BUILD
 from vggsearch.errors import OptionError
 from vggsearch.index.build import change, of_embeddings
 from vggsearch.index.library import faiss
-from vggsearch.index.recipes import RECIPES, check_factory, plan
+from vggsearch.index.recipes import RECIPES, check_factory, finding_more, plan
 from vggsearch.index.tune import tune
 from vggsearch.index.vector_index import Selection, Tuning, VectorIndex
 from vggsearch.index.vectors import unit_rows
 
 ROWS = 4000
 COPIES = 30
-FACTORIES = ("SQ8", "IVF32,PQ32x4fs", "PCA24,IVF32,SQ8", "IVF32_HNSW32,SQ4", "HNSW32,SQ8")
+FACTORIES = ("SQ8", "PCA24,IVF32,SQ8", "IVF32_HNSW32,SQ4", "HNSW32,SQ8")
 ALL = (*RECIPES, *FACTORIES)
 
 
@@ -212,6 +212,7 @@ def test_tuning_reaches_the_recall_it_says_on_other_rows_too() -> None:
 
 def test_one_bit_a_number_needs_more_candidates(stored: NDArray[np.float16], tmp_path: Path) -> None:
     coarse = tune(saved(tmp_path / "a", stored, "ivf-rabitq"), 0.99, nothing)
+    assert coarse.candidates > tune(saved(tmp_path / "c", stored, "ivf-pq"), 0.99, nothing).candidates
     assert coarse.candidates > 1
     assert Tuning().candidates == 1
     assert tune(saved(tmp_path / "b", stored, "flat"), 0.99, nothing).recall == 1.0
@@ -225,9 +226,10 @@ def test_the_automatic_choice_follows_rows_memory_and_recall() -> None:
         return plan(rows, 384, "auto", memory, recall).recipe
 
     assert [chosen(rows) for rows in (0, 1, 100, 200_000)] == ["flat"] * 4
-    assert chosen(200_001) == chosen(1_000_000) == chosen(9_000_000) == "ivf-sq8"
-    assert chosen(20_000_000) == "ivf-rabitq"
-    assert chosen(200_000, memory=GB // 10) == "ivf-sq8"
+    assert chosen(200_001) == chosen(1_000_000) == chosen(38_000_000) == "ivf-pq"
+    assert chosen(39_000_000) == "ivf-rabitq"
+    assert chosen(200_000, memory=GB // 5) == "ivf-pq"
+    assert chosen(200, memory=300_000) == "ivf-sq8"  # too few to learn the codes of ivf-pq
     assert chosen(1_000_000, recall=1.0) == "flat"
     with pytest.raises(
         OptionError, match=r"flat takes 15.4 GB .*10,000,000 .*than 4.0 GB. Give it --memory 15360M"
@@ -236,6 +238,47 @@ def test_the_automatic_choice_follows_rows_memory_and_recall() -> None:
     with pytest.raises(OptionError, match=r"ivf-rabitq takes 6.5 GB of memory for 100,000,000 .*--memory 6451M"):
         chosen(100_000_000)
     assert chosen(100_000_000, memory=6_451_000_000) == "ivf-rabitq"
+
+
+def test_what_finds_more_than_the_automatic_choice_has_to_fit() -> None:
+    planned = plan(1_000_000, 384, "auto", 4 * GB, 0.99)
+    more = finding_more(planned, 4 * GB, 384)
+    assert more is not None
+    assert (more.recipe, more.factory) == ("ivf-sq8", "IVF4096,SQ8")
+    assert finding_more(planned, GB // 3, 384) is None
+    assert finding_more(more, 4 * GB, 384) is None
+
+
+def test_the_vectors_that_lists_are_learned_from_have_to_fit_too() -> None:
+    planned = plan(1_000_000, 384, "ivf-pq", 4 * GB, 0.99)
+    assert planned.bytes < 120_000_000 < planned.memory == 40 * 4096 * 384 * 4
+    with pytest.raises(OptionError, match=r"more than 120.0 MB. Give it --memory 252M"):
+        plan(1_000_000, 384, "auto", 120_000_000, 0.99)
+
+
+@pytest.mark.parametrize(
+    ("dim", "factory"),
+    [
+        (1, "IVF16,PQ1x4fs"),
+        (2, "IVF16,PQ1x4fs"),
+        (7, "IVF16,PQ7x4fs"),
+        (10, "IVF16,PQ5x4fs"),
+        (33, "IVF16,PQ33x4fs"),
+    ],
+)
+def test_vectors_of_any_length_get_four_bits_for_two_numbers_or_for_one(
+    dim: int, factory: str, tmp_path: Path
+) -> None:
+    stored = families(640, dim=dim)
+    assert plan(640, dim, "ivf-pq", GB, 0.99).factory == factory
+    made = saved(tmp_path / "x", stored, "ivf-pq")
+    made.tuning = tune(made, 0.99, nothing)
+    assert RECIPES["ivf-pq"].code_bytes(dim) == faiss().downcast_index(made.core).code_size + 8
+    queries = unit_rows(stored[:50])
+    truth = queries @ unit_rows(stored).T
+    rows, similarities = made.nearest(queries, 10)
+    np.testing.assert_allclose(similarities, np.take_along_axis(truth, rows, 1), atol=1e-5)
+    assert recall(made, rows, truth, 10) >= 0.98
 
 
 def test_a_plan_says_what_its_index_then_takes(recipe: str, index: VectorIndex) -> None:
@@ -251,7 +294,8 @@ def test_a_plan_says_what_its_index_then_takes(recipe: str, index: VectorIndex) 
     [
         (100, "ivf-sq8", GB, 0.99, r"IVF2,SQ8 learns from at least 156 photos, there are 100. Use --recipe flat"),
         (10_000, "IVF4096,SQ8", GB, 0.99, r"at least 159,744 photos, there are 10,000. .* flat, .*, or IVF256,SQ8"),
-        (1_000_000, "flat", GB, 0.99, r"flat takes 1.5 GB .*than 1.0 GB. .*1536M, or --recipe ivf-sq8"),
+        (1_000_000, "flat", GB, 0.99, r"flat takes 1.5 GB .*than 1.0 GB. .*1536M, or --recipe ivf-pq"),
+        (300, "ivf-pq", GB, 0.99, r"IVF4,PQ192x4fs learns from at least 624 photos, there are 300. Use .* flat"),
         (1_000_000, "IVF16384,RaBitQ", GB // 2, 0.99, r"655,360 vectors in memory, 1.0 GB, more than 500.0 MB"),
         (1_000, "ivf-sq8", GB, 1.0, r"A recall of 1 is only reached by --recipe flat; ivf-sq8 comes near"),
         (1_000, "auto", GB, 1.5, r"share above 0 and up to 1, not 1.5"),

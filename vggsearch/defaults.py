@@ -87,12 +87,10 @@ class BuildDefaults:
     """How the FAISS index is made (docs/scale.md), and when it is made anew rather than changed."""
 
     recipe: str = "auto"
-    memory: int = 4_000_000_000  # bytes; enough for ten million photos in ivf-sq8
+    memory: int = 4_000_000_000  # bytes; enough for 38 million photos in ivf-pq
     recall: float = 0.99  # of the ten nearest, how many are found; the share that rounding alone costs is less
     most_flat_rows: int = 200_000  # photos; until here looking at all of them takes less than 50 ms
-    lists_of_root: float = (
-        5.0  # lists for each root of the number of photos; with a quarter, 25 times as slow at 0.99
-    )
+    lists_of_root: float = 5.0  # lists for each root of the number of photos; a quarter is 9 times as slow at 0.99
     training_points: int = 40  # vectors a list is learned from, at most; FAISS's 256 take six times as long
     fewest_points: int = 39  # vectors a list is learned from, at least; FAISS warns below
     fewest_lists: int = 4  # fewer are no better than flat

@@ -275,9 +275,10 @@ def recipes(format: Format) -> str:
     ]
     return (
         _table(("recipe", "what it is", f"bytes of {dim} numbers", *can), cells, right=[2])
-        + f"\n\nauto is flat up to {BUILD.most_flat_rows:,} photos, then ivf-sq8, or ivf-rabitq where memory is "
-        f"short. Beside it lie {2 * dim:,} bytes a photo, which are only mapped: every similarity is computed from "
-        "them, so that it is exact with every recipe. A FAISS factory string is a recipe, too: IVF1024,PQ48."
+        + f"\n\nauto is flat up to {BUILD.most_flat_rows:,} photos, then ivf-pq; ivf-sq8 where that finds too "
+        "little, ivf-rabitq where memory is short. Beside it lie "
+        f"{2 * dim:,} bytes a photo, which are only mapped: every similarity is computed from them, so that it is "
+        "exact with every recipe. A FAISS factory string is a recipe, too: IVF1024,PQ48."
     )
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from vggsearch.defaults import BUILD, WHITENING
 from vggsearch.errors import IndexDamaged, OptionError
 from vggsearch.geometry import Alignment
-from vggsearch.index.build import Tell, build, change, in_memory, of_embeddings
+from vggsearch.index.build import Tell, build, change, in_memory, index_vectors, of_embeddings
 from vggsearch.index.files import read_index, without_whitening
-from vggsearch.index.recipes import AUTO, RECIPES, Plan, check_factory, plan
+from vggsearch.index.recipes import AUTO, RECIPES, Plan, check_factory, finding_more, plan
 from vggsearch.index.tune import tune
 from vggsearch.index.vector_index import Tuning, VectorIndex
 from vggsearch.index.vectors import STEP
@@ -204,32 +204,41 @@ def renew_search_side(
     """Make the FAISS files of the store's present rows as its manifest wants them, and commit them.
 
     They are made from the last ones, if those are of the same recipe and not too old. With `options` they are made
-    anew as those say, which the manifest then wants, too.
+    anew as those say, which the manifest then wants, too. Where the choice of auto finds too little when it is
+    measured, the next recipe is made of the same vectors.
     """
     whitening, facts = _whitening(store)
     size = whitening.dim if whitening is not None else store.spec.dim
-    planned = _possible_plan(store, size, options or store.manifest.build)
+    plans = _possible_plans(store, size, options or store.manifest.build)
     last = _last(store, facts)
     told = tell or (lambda _what, _done, _total: None)
 
     def make(directory: Path) -> SearchFacts:
-        if last is not None and options is None and last.may_become(planned):
+        if last is not None and options is None and last.may_become(plans):
             change(directory, last.directory, last.index, last.kept, last.added(store, whitening),
                    last.added_rows, told)  # fmt: skip
             return replace(last.facts, whitening=facts)
         vectors = of_embeddings(store.embeddings(), whitening)
         if last is not None:
             vectors = chain(last.kept_vectors(), last.added(store, whitening))
-        build(directory, vectors, planned, whitening, told)
-        tuning = tune(VectorIndex.open(directory, len(store), store.spec.dim), planned.recall, told)
-        if tuning.recall is not None and tuning.recall < planned.recall:
-            log.warning(
-                "%s finds %.3f of the ten nearest here, not %g. ivf-sq8 finds more than ivf-rabitq; flat, all.",
-                planned.recipe, tuning.recall, planned.recall,
-            )  # fmt: skip
-        return SearchFacts(
-            planned.recipe, planned.factory, planned.lists, len(store), **vars(tuning), whitening=facts
+        build(directory, vectors, plans[0], whitening, told)
+        made, tuning = (
+            plans[0],
+            tune(VectorIndex.open(directory, len(store), store.spec.dim), plans[0].recall, told),
         )
+        for planned in plans[1:]:
+            if _finds_enough(made, tuning):
+                break
+            log.warning("%s Now it is made as %s.", _too_little(made, tuning), planned.recipe)
+            index_vectors(directory, planned, whitening, told)
+            made = planned
+            tuning = tune(VectorIndex.open(directory, len(store), store.spec.dim), planned.recall, told)
+        if not _finds_enough(made, tuning):
+            log.warning(
+                "%s flat finds all; ivf-sq8 finds more than ivf-pq, and that more than ivf-rabitq.",
+                _too_little(made, tuning),
+            )
+        return SearchFacts(made.recipe, made.factory, made.lists, len(store), **vars(tuning), whitening=facts)
 
     return writer.set_search(make, options)
 
@@ -255,15 +264,15 @@ class _Last:
         slots = self.index.slots[self.kept]
         return (self.index.stored[slots[start : start + STEP]] for start in range(0, len(slots), STEP))
 
-    def may_become(self, planned: Plan) -> bool:
-        """Whether it serves once changed: of the same recipe, not grown out of, not full of holes."""
-        grown = planned.rows / max(1, self.facts.trained_rows)
+    def may_become(self, plans: Sequence[Plan]) -> bool:
+        """Whether it serves once changed: of a recipe that is planned, not grown out of, not full of holes."""
+        grown = plans[0].rows / max(1, self.facts.trained_rows)
         slots = len(self.index.stored) + self.added_rows
         return (
             not self.index.is_exact
-            and self.facts.recipe == planned.recipe
+            and self.facts.recipe in [planned.recipe for planned in plans]
             and 1 / BUILD.growth <= grown <= BUILD.growth
-            and slots - planned.rows <= BUILD.dead_share * slots
+            and slots - plans[0].rows <= BUILD.dead_share * slots
         )
 
 
@@ -286,15 +295,25 @@ def _last(store: Store, whitening: WhiteningFacts | None) -> _Last | None:
     return _Last(directory, index, side.facts, *lived)
 
 
-def _possible_plan(store: Store, dim: int, options: BuildOptions) -> Plan:
-    """Return the plan that is wanted or, where the photos there are do not allow it, the nearest."""
-    rows = len(store)
+def _possible_plans(store: Store, dim: int, options: BuildOptions) -> list[Plan]:
+    """Return the plan that is wanted, or the nearest that the photos there are allow; then what auto goes on to."""
+    rows, before = len(store), store.spec.dim
     try:
-        return plan(rows, dim, options.recipe, options.memory, options.recall, store.spec.dim)
+        planned = plan(rows, dim, options.recipe, options.memory, options.recall, before)
     except OptionError as error:
-        nearest = plan(rows, dim, AUTO, sys.maxsize, options.recall, store.spec.dim)
+        nearest = plan(rows, dim, AUTO, sys.maxsize, options.recall, before)
         log.warning("%s Now it is %s.", error, nearest.recipe)
-        return nearest
+        return [nearest]
+    more = finding_more(planned, options.memory, before) if options.recipe == AUTO else None
+    return [planned] if more is None else [planned, more]
+
+
+def _finds_enough(planned: Plan, tuning: Tuning) -> bool:
+    return tuning.recall is None or tuning.recall >= planned.recall
+
+
+def _too_little(planned: Plan, tuning: Tuning) -> str:
+    return f"{planned.recipe} finds {tuning.recall:.3f} of the ten nearest here, not {planned.recall:g}."
 
 
 def _expected_dim(store: Store) -> int:

@@ -35,6 +35,11 @@ def build(
     In memory are a sample to learn from, then the FAISS index, and a block. Raises OSError, as for a full disk.
     """
     write_vectors(directory, _told(blocks_of(vectors), "reading embeddings", plan.rows, tell), plan.rows, plan.dim)
+    index_vectors(directory, plan, whitening, tell)
+
+
+def index_vectors(directory: Path, plan: Plan, whitening: Whitening | None, tell: Tell) -> None:
+    """Make the FAISS index of the vectors in `directory` as `plan` says, in place of one that is there."""
     stored = read_vectors(directory)
     core = make_index(plan.dim, plan.factory)
     use_threads()

@@ -17,7 +17,11 @@ SLOTS_FILE = "slots.npy"
 
 
 def write_index(index: Any, directory: Path) -> None:
-    """Write a FAISS index into `directory`. Raises OSError, as for a full disk."""
+    """Write a FAISS index into `directory`. Raises OSError, as for a full disk.
+
+    One that is there is left to those who have it mapped: FAISS would write over it.
+    """
+    (directory / INDEX_FILE).unlink(missing_ok=True)
     try:
         faiss().write_index(index, str(directory / INDEX_FILE))
     except RuntimeError as error:  # FAISS knows no other

@@ -23,17 +23,21 @@ PROBE_ROWS = 10_000  # that a factory string is tried on: FAISS learns the 256 c
 
 @dataclass(frozen=True)
 class Recipe:
-    """One way to make an index. `factory` is FAISS's string for it, with {lists} where their number belongs.
+    """One way to make an index. `factory` is FAISS's string for it.
 
-    `code_bytes` says what a vector of so many numbers takes. `can_remove`: rows leave the index itself, not only
-    its answers; `can_merge`: two of its kind become one; `has_range`: FAISS finds all above a similarity by
-    itself; `can_map`: opened without being read; `on_card`: FAISS runs it on a GPU, too.
+    In it, {lists} stands for how many lists there are, and {groups} for how many groups of numbers get a code.
+
+    `code_bytes` says what a vector of so many numbers takes, `centres` how many are learned for each group.
+    `can_remove`: rows leave the index itself, not only its answers; `can_merge`: two of its kind become one;
+    `has_range`: FAISS finds all above a similarity by itself; `can_map`: opened without being read; `on_card`:
+    FAISS runs it on a GPU, too.
     """
 
     name: str
     says: str
     factory: str
     code_bytes: Callable[[int], float]
+    centres: int = 0
     is_exact: bool = False
     can_remove: bool = True
     can_merge: bool = True
@@ -46,12 +50,31 @@ class Recipe:
         """Whether it divides the vectors into inverted lists, which have to be learned."""
         return "{lists}" in self.factory
 
+    def string(self, lists: int, dim: int) -> str:
+        """Return FAISS's factory string for vectors of `dim` numbers in so many lists."""
+        return self.factory.format(lists=lists, groups=_groups(dim))
 
+
+def _groups(dim: int) -> int:
+    """Return into how many groups ivf-pq divides a vector: two numbers each, or one where `dim` is odd."""
+    return dim if dim % 2 else dim // 2
+
+
+# What auto takes beyond flat, the first that fits; the second finds more than the first, the third takes least.
+BEYOND_FLAT = ("ivf-pq", "ivf-sq8", "ivf-rabitq")
 RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe("flat", "every vector is looked at", "Flat", lambda dim: 4 * dim, is_exact=True),
         Recipe("ivf-flat", "lists of near vectors, in float32", "IVF{lists},Flat", lambda dim: 4 * dim + ID_BYTES),
+        Recipe(
+            "ivf-pq", "lists of near vectors, four bits for two numbers", "IVF{lists},PQ{groups}x4fs",
+            lambda dim: math.ceil(_groups(dim) / 2) + ID_BYTES,
+            centres=16,
+            can_remove=False,  # FAISS does, without an error, but finds the others less well after it
+            can_map=False,  # its blocks of codes are read into memory
+            on_card=False,
+        ),
         Recipe("ivf-sq8", "lists of near vectors, a byte a number", "IVF{lists},SQ8", lambda dim: dim + ID_BYTES),
         Recipe(
             "ivf-rabitq", "lists of near vectors, a bit a number", "IVF{lists},RaBitQ",
@@ -87,6 +110,11 @@ class Plan:
     seconds: float
     recall: float
 
+    @property
+    def memory(self) -> int:
+        """The bytes that making it takes: of the index or, if those are more, of the vectors it learns from."""
+        return max(self.bytes, self.training_rows * self.dim * 4)
+
 
 def plan(rows: int, dim: int, recipe: str, memory: int, recall: float, embedding_dim: int | None = None) -> Plan:
     """Return how to index so many rows of `dim` numbers in `memory` bytes, at a recall@10 of `recall`.
@@ -103,32 +131,47 @@ def plan(rows: int, dim: int, recipe: str, memory: int, recall: float, embedding
     _check_recall(planned)
     _check_training(planned, memory)
     if planned.bytes > memory:
-        others = [_plan(rows, dim, name, recall, before) for name in ("ivf-sq8", "ivf-rabitq")]
-        fitting = next((other.recipe for other in others if other.bytes <= memory), None)
+        others = _beyond_flat(rows, dim, recall, before)
+        fitting = next((other.recipe for other in others if other.memory <= memory), None)
         way_out = f", or --recipe {fitting}" if fitting else ""
-        raise OptionError(f"{_takes(planned)}, more than {_size(memory)}. Give it {_flag(planned.bytes)}{way_out}.")
+        raise OptionError(
+            f"{_takes(planned)}, more than {_size(memory)}. Give it {_flag(planned.memory)}{way_out}."
+        )
     return planned
 
 
+def finding_more(planned: Plan, memory: int, embedding_dim: int) -> Plan | None:
+    """Return what auto goes on to where `planned`, its choice, finds too little; None where nothing else fits."""
+    if planned.recipe != BEYOND_FLAT[0]:
+        return None
+    more = _plan(planned.rows, planned.dim, BEYOND_FLAT[1], planned.recall, embedding_dim)
+    return more if more.memory <= memory else None
+
+
 def _automatic(rows: int, dim: int, memory: int, recall: float, embedding_dim: int) -> Plan:
-    """Return the first recipe that fits, from the one that is always right to the one that takes least."""
-    names = ["flat"] if rows <= BUILD.most_flat_rows or recall == 1 else ["ivf-sq8", "ivf-rabitq"]
-    plans = [_plan(rows, dim, name, recall, embedding_dim) for name in names]
-    if names == ["flat"] and recall < 1 and _lists(rows) >= BUILD.fewest_lists:
-        plans += [_plan(rows, dim, name, recall, embedding_dim) for name in ("ivf-sq8", "ivf-rabitq")]
+    """Return the first recipe that fits: flat while looking at all is quick or nothing else will do, then lists."""
+    plans = [] if rows > BUILD.most_flat_rows and recall < 1 else [_plan(rows, dim, "flat", recall, embedding_dim)]
+    if recall < 1:
+        plans += _beyond_flat(rows, dim, recall, embedding_dim)
     for planned in plans:
-        if planned.bytes <= memory:
+        if planned.memory <= memory:
             return planned
-    least = min(plans, key=lambda planned: planned.bytes)
+    least = min(plans, key=lambda planned: planned.memory)
     lower = "" if recall < 1 else " A recall below 1 takes less."
-    raise OptionError(f"{_takes(least)}, more than {_size(memory)}. Give it {_flag(least.bytes)}.{lower}")
+    raise OptionError(f"{_takes(least)}, more than {_size(memory)}. Give it {_flag(least.memory)}.{lower}")
+
+
+def _beyond_flat(rows: int, dim: int, recall: float, embedding_dim: int) -> list[Plan]:
+    """Return the plans of BEYOND_FLAT that so many rows are enough to learn."""
+    plans = [_plan(rows, dim, name, recall, embedding_dim) for name in BEYOND_FLAT]
+    return [planned for planned in plans if rows >= _fewest_rows(planned)]
 
 
 def _plan(rows: int, dim: int, recipe: str, recall: float, embedding_dim: int) -> Plan:
     if recipe in RECIPES:
         known = RECIPES[recipe]
         lists = _lists(rows) if known.has_lists else 0
-        factory, code_bytes, trained = known.factory.format(lists=lists), known.code_bytes(dim), lists
+        factory, code_bytes, trained = known.string(lists, dim), known.code_bytes(dim), max(lists, known.centres)
     else:
         made = make_index(dim, recipe)
         lists, code_bytes = list_count(made), _code_bytes(made)
@@ -162,9 +205,9 @@ def _check_recall(planned: Plan) -> None:
 
 def _check_training(planned: Plan, memory: int) -> None:
     """Raise OptionError where there are too few rows to learn the lists from, or no memory to do it in."""
-    least = BUILD.fewest_points * max(planned.lists, BUILD.fewest_lists)
     if planned.lists == 0:
         return
+    least = _fewest_rows(planned)
     if planned.rows < least:
         nearest = f"--recipe flat, which needs none{_fewer_lists(planned)}"
         raise OptionError(
@@ -176,6 +219,12 @@ def _check_training(planned: Plan, memory: int) -> None:
             f"Learning {planned.factory} takes {planned.training_rows:,} vectors in memory, {_size(sample)}, more "
             f"than {_size(memory)}. Give it {_flag(sample)}."
         )
+
+
+def _fewest_rows(planned: Plan) -> int:
+    """Return how many rows it takes to learn the lists, and the codes of a recipe of the table."""
+    centres = RECIPES[planned.recipe].centres if planned.recipe in RECIPES else 0
+    return BUILD.fewest_points * max(planned.lists, BUILD.fewest_lists, centres)
 
 
 def _fewer_lists(planned: Plan) -> str:
@@ -190,7 +239,7 @@ def _with_lists(factory: str, lists: int) -> str:
 
 
 def _takes(planned: Plan) -> str:
-    return f"{planned.recipe} takes {_size(planned.bytes)} of memory for {planned.rows:,} photos"
+    return f"{planned.recipe} takes {_size(planned.memory)} of memory for {planned.rows:,} photos"
 
 
 def _size(count: float) -> str:
