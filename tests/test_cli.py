@@ -380,3 +380,29 @@ def test_runs_that_are_killed_again_and_again_make_the_index_of_one_undisturbed_
     ).groups()  # type: ignore[union-attr]
     assert int(equal) == int(complete) >= 1
     assert files == "61"
+
+
+def test_query_asks_some_photos_of_several_indexes_for_several_pictures_at_once(indexed: Path) -> None:
+    save_photo(Path("phone") / "0.jpg", seed=0)
+    assert run("index", "phone").exit_code == 0
+    both = ("--index", "indexes/photos", "--index", "indexes/phone")
+    done = run("query", "photos/summer/0.jpg", *both, "-k", "2", "--no-verify")
+    assert done.stdout.splitlines()[1:] == [
+        "  1.000  indexes/photos  summer/0.jpg", "  1.000  indexes/phone   0.jpg"
+    ]  # fmt: skip
+    answer = json.loads(run("query", "photos/summer/0.jpg", *both, "-k", "1", "--format", "jsonl").stdout)
+    assert answer["matches"] == [{"path": "summer/0.jpg", "similarity": 1.0, "index": "indexes/photos"}]
+    paths = run("query", "photos/summer/0.jpg", *both, "-k", "2", "--format", "paths").stdout.splitlines()
+    assert [Path(path).resolve() for path in paths] == [
+        Path("photos/summer/0.jpg").resolve(),
+        Path("phone/0.jpg").resolve(),
+    ]
+    rows = run("query", "photos/summer/0.jpg", *both, "-k", "1", "--format", "csv").stdout.splitlines()
+    assert rows == ["query,path,similarity,index", "photos/summer/0.jpg,summer/0.jpg,1.0000,indexes/photos"]
+    one = ("--index", "indexes/photos", "--filter", "winter/", "--filter", "orientation:landscape")
+    done = run("query", "photos/summer/0.jpg", "photos/summer/1.jpg", "--together", "--minus", "phone/0.jpg", *one)
+    assert re.findall(r"\S+\.jpg$", done.stdout, re.MULTILINE)[1:] in (
+        ["winter/4.jpg", "winter/5.jpg"], ["winter/5.jpg", "winter/4.jpg"]
+    )  # fmt: skip
+    refused = run("query", "photos/summer/0.jpg", "--index", "indexes/photos", "--filter", "size:big")
+    assert (refused.exit_code, "'big' is no whole number" in refused.stderr) == (2, True)

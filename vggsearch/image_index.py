@@ -10,14 +10,12 @@ from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from vggsearch.alignment import Aligner, believed, joined
-from vggsearch.defaults import ALIGN, SEARCH
-from vggsearch.errors import ImageError, IndexDamaged, OptionError, PhotosError
+from vggsearch.alignment import Aligner
+from vggsearch.errors import ImageError, IndexDamaged, OptionError, PhotosError, SpecMismatch
+from vggsearch.filters import parse_filter
 from vggsearch.index.build import Tell
 from vggsearch.index.recipes import Plan
-from vggsearch.index.vector_index import VectorIndex
 from vggsearch.index.vectors import unit_rows
 from vggsearch.index.whitening import WhiteningOptions
 from vggsearch.local_features import Levels, from_store, keep_local_features
@@ -28,18 +26,18 @@ from vggsearch.photos import Skipped, check_folder, walk
 from vggsearch.pictures import Box, ImageLike, name_of, read_picture
 from vggsearch.places import MANIFEST, directory_for
 from vggsearch.preprocess import is_blank, square
-from vggsearch.regions import part_vectors
-from vggsearch.search import (
-    Match,
-    Searcher,
-    containing,
-    index_in_memory,
-    open_index,
-    plan_build,
-    ranked,
-    renew_search_side,
-    searcher_with,
+from vggsearch.queries import (
+    Asked,
+    PresentSearch,
+    QueryOptions,
+    QueryResult,
+    answer,
+    answer_blank,
+    answer_combined,
+    folder_of,
+    outside,
 )
+from vggsearch.search import Searcher, plan_build, renew_search_side, searcher_with
 from vggsearch.store.known import KnownContent
 from vggsearch.store.manifest import BuildOptions, SearchFacts, WhiteningFacts
 from vggsearch.store.store import Store
@@ -47,14 +45,6 @@ from vggsearch.update import Progress, UpdateReport, plan_update, refuse_to_empt
 from vggsearch.verify import VerifyReport, verify
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class QueryResult:
-    """What was found for one picture. `query` is its path, "-" where it has none; most similar matches first."""
-
-    query: str
-    matches: tuple[Match, ...]
 
 
 @dataclass(frozen=True)
@@ -114,8 +104,7 @@ class ImageIndex:
         self._engine = engine
         self._engine_options = engine_options or EngineOptions()
         self._root = root
-        self._searcher: Searcher | None = None
-        self._searched: tuple[str, str | None] | None = None  # of which state the searcher is
+        self._search = PresentSearch(store)
 
     @classmethod
     def create(
@@ -190,7 +179,7 @@ class ImageIndex:
     def close(self) -> None:
         """Let go of the network and of the memory-mapped files. All that was committed is on disk already."""
         self._engine = None
-        self._searcher = None
+        self._search.close()
 
     def __len__(self) -> int:
         """How many photos can be found."""
@@ -308,7 +297,7 @@ class ImageIndex:
                 progress=progress,
                 stop=stop,
             )
-            if self._open_search() is None:
+            if self._search.open() is None:
                 renew_search_side(self._store, writer)
             if local_features is not None:
                 writer.set_local(local_features)
@@ -371,80 +360,153 @@ class ImageIndex:
 
     def query(
         self,
-        image: ImageLike,
-        count: int = SEARCH.count,
+        image: ImageLike | list[ImageLike] | tuple[ImageLike, ...],
+        count: int | None = None,
         min_similarity: float | None = None,
         *,
         verify: bool = True,
         crop: Box | None = None,
         part: bool = False,
+        filters: Iterable[str] = (),
+        exclude_same_folder: bool = False,
+        minus: Sequence[ImageLike] = (),
+        also_in: Sequence["ImageIndex"] = (),
     ) -> QueryResult:
         """Return the photos most like `image`: a path, the bytes of a file, a PIL image, or uint8 (h, w, 3) RGB.
 
-        At most `count`, none below `min_similarity`; a photo that is in the index finds itself at 1.0. With
-        `verify`, geometry checks the best ALIGN.candidates of them, where the photo folder is there. `crop` is the
-        part of the image to ask for: left, top, width and height in pixels of the upright picture. With `part`,
-        photos that contain the image are looked for, by the most similar region of each, which geometry then
-        checks; that needs local features (`update`) and OptionError is raised where there are none. Blank pictures
-        are all alike: one finds only itself, and no other picture finds it. What another process has committed
-        since is seen. Raises ImageError where the picture cannot be used, OptionError for a part that is not in it.
-        """
-        if count < 1:
-            raise OptionError(f"The count of photos to show must be at least 1, not {count}.")
-        picture = read_picture(image, self.spec.size, crop)
-        pixels = square(picture, self.spec.size, self.spec.resize)
-        own_path = self._own_path(image) if crop is None else None
-        searcher = self.searcher()
-        if is_blank(pixels):
-            log.warning("%s is blank: there is nothing in it to compare.", name_of(image))
-            return QueryResult(name_of(image), searcher.itself(own_path))
-        if part:
-            return QueryResult(name_of(image), self._containing(picture, count, min_similarity, own_path))
-        aligner = self.aligner() if verify else None
-        if aligner is None:
-            matches = searcher.nearest(self._embed(pixels), count, min_similarity, own_path)
-            return QueryResult(name_of(image), matches)
-        embeddings, views = aligner.of_query(picture)
-        found = {match.path: match for match in searcher.nearest(embeddings[0], count, None, own_path)}
-        candidates = searcher.candidates(embeddings, ALIGN.candidates)
-        photos = aligner.of_photos([candidate.path for candidate in candidates])
-        for candidate, alignment in zip(candidates, aligner.align(views, photos), strict=True):
-            similarity = joined(candidate.upright, candidate.oriented, alignment)
-            found[candidate.path] = Match(candidate.path, similarity, believed(alignment))
-        return QueryResult(name_of(image), ranked(found.values(), count, min_similarity, own_path))
+        At most `count`, none below `min_similarity`; with that alone all that reach it, with neither SEARCH.count.
+        A photo that is in the index finds itself at 1.0. Blank pictures are all alike: one finds only itself, and
+        no other picture finds it. What another process has committed since is seen.
 
-    def _containing(
-        self, picture: Image.Image, count: int, min_similarity: float | None, own_path: str | None
-    ) -> tuple[Match, ...]:
-        """Return the photos that contain a picture: those with the most similar regions, checked by geometry."""
-        aligner = Aligner(self.root, self.spec, self.engine, self._kept)
-        _, views = aligner.of_query(picture)
-        parts = part_vectors([view.levels[1] for view in views])
-        wanted = max(count, ALIGN.part_candidates)
-        found = self._store.read_whole(lambda: containing(self._store, parts, wanted))
-        alignments = aligner.align(views, aligner.of_photos([match.path for match in found]))
-        checked = [
-            Match(match.path, joined(match.similarity, match.similarity, alignment), believed(alignment))
-            for match, alignment in zip(found, alignments, strict=True)
-        ]
-        return ranked(checked, count, min_similarity, own_path)
+        With `verify`, geometry checks the best ALIGN.candidates, where the photo folder is there, and raises those
+        in which the query lies; `min_similarity` holds for what comes out. A photo below it is raised over it only
+        as one of those candidates: what geometry does not look at counts with its plain similarity. `crop` is the
+        part of the image to ask for: left, top, width and height in pixels of the upright picture. With `part`,
+        photos that contain the image are looked for, by the most similar region of each; geometry then checks the
+        best ALIGN.part_candidates, or `count` if that is more. That needs local features (`update`).
+
+        Only photos that pass all `filters` are found, as filters.parse_filter reads them, and with
+        `exclude_same_folder` none that lies beside the image. Neither shortens an answer: what is left out is left
+        out before the search.
+
+        A list or tuple of images is one query, their mean; each of `minus` is subtracted from it. Whitened vectors
+        are combined, where the index is whitened, and geometry does not apply.
+
+        The photos of `also_in`, indexes of the same spec, are searched as if all were in one index, and each match
+        says which it is in. Similarities are on one scale: all are searched with the whitening of the index with
+        the most photos. The embeddings of another are whitened anew for that, in memory, once while it is open.
+
+        Raises ImageError where a picture cannot be used; OptionError for a part that is not in it, a filter that is
+        none, options that do not go together, or `part` without local features; SpecMismatch for `also_in`.
+        """
+        rules = tuple(map(parse_filter, filters))
+        options = QueryOptions(count, min_similarity, verify, crop, part, rules, exclude_same_folder)
+        return self._query(image, options, minus, also_in)
 
     def query_many(
         self,
-        images: Iterable[ImageLike],
-        count: int = SEARCH.count,
+        images: Iterable[ImageLike | list[ImageLike] | tuple[ImageLike, ...]],
+        count: int | None = None,
         min_similarity: float | None = None,
         *,
         verify: bool = True,
         crop: Box | None = None,
         part: bool = False,
+        filters: Iterable[str] = (),
+        exclude_same_folder: bool = False,
+        minus: Sequence[ImageLike] = (),
+        also_in: Sequence["ImageIndex"] = (),
     ) -> Iterator[QueryResult | Skipped]:
         """Yield a QueryResult for each image, or a Skipped for one that cannot be used, in order; see query."""
+        rules = tuple(map(parse_filter, filters))
+        options = QueryOptions(count, min_similarity, verify, crop, part, rules, exclude_same_folder)
         for image in images:
             try:
-                yield self.query(image, count, min_similarity, verify=verify, crop=crop, part=part)
+                yield self._query(image, options, minus, also_in)
             except ImageError as error:
-                yield Skipped(name_of(image), error.reason, error.kind)
+                yield Skipped(_query_name(image, minus), error.reason, error.kind)
+
+    def _query(
+        self,
+        image: ImageLike | list[ImageLike] | tuple[ImageLike, ...],
+        options: QueryOptions,
+        minus: Sequence[ImageLike],
+        also_in: Sequence["ImageIndex"],
+    ) -> QueryResult:
+        if isinstance(image, list | tuple) or minus:
+            return self._query_combined(
+                image if isinstance(image, list | tuple) else [image], options, minus, also_in
+            )
+        picture = read_picture(image, self.spec.size, options.crop)
+        pixels = square(picture, self.spec.size, self.spec.resize)
+        asked = self._asked([image], options, also_in)
+        if is_blank(pixels):
+            log.warning("%s is blank: there is nothing in it to compare.", name_of(image))
+            return QueryResult(name_of(image), answer_blank(asked))
+        matches = answer(picture, lambda: self._embed(pixels), asked, self.engine, options)
+        return QueryResult(name_of(image), matches)
+
+    def _query_combined(
+        self,
+        images: Sequence[ImageLike],
+        options: QueryOptions,
+        minus: Sequence[ImageLike],
+        also_in: Sequence["ImageIndex"],
+    ) -> QueryResult:
+        if options.part:
+            raise OptionError("Parts are looked for of one picture at a time: no other can be added or subtracted.")
+        asked = self._asked(images, options, also_in)
+        added, subtracted = self._embed_all(images, options.crop), self._embed_all(minus)
+        matches = answer_combined(added, subtracted, asked, options) if len(added) else ()
+        return QueryResult(_query_name(tuple(images), minus), matches)
+
+    def _embed_all(self, images: Sequence[ImageLike], crop: Box | None = None) -> NDArray[np.float32]:
+        """Return the embeddings of pictures that are one query, (n, dim), without blank ones, which say nothing."""
+        found = []
+        for image in images:
+            try:
+                pixels = square(read_picture(image, self.spec.size, crop), self.spec.size, self.spec.resize)
+            except ImageError as error:
+                raise ImageError(f"{name_of(image)}: {error.reason}", error.kind) from error
+            if is_blank(pixels):
+                log.warning("%s is blank and left out: there is nothing in it to compare.", name_of(image))
+            else:
+                found.append(self._embed(pixels))
+        return np.stack(found) if found else np.empty((0, self.spec.dim), np.float32)
+
+    def _asked(
+        self, images: Sequence[ImageLike], options: QueryOptions, also_in: Sequence["ImageIndex"]
+    ) -> list[Asked]:
+        """Return all indexes as a query sees them, this one first."""
+        for other in also_in:
+            if other.spec != self.spec:
+                raise SpecMismatch(
+                    f"{self.directory} holds embeddings of {self.spec}, {other.directory} of {other.spec}: they "
+                    "cannot be compared. Ask them one by one."
+                )
+        largest = max((self, *also_in), key=len)  # of equals the first
+        ruler = largest.searcher() if also_in else None
+        if options.exclude_same_folder:
+            self._tell_outside(images, (self, *also_in))
+        return [index._seen_by(images, options, ruler) for index in (self, *also_in)]
+
+    def _seen_by(self, images: Sequence[ImageLike], options: QueryOptions, ruler: Searcher | None) -> Asked:
+        """Return this index as a query sees it; `ruler` is the search whose whitening counts, if not its own."""
+        searcher, wanted = self._search.searcher_and_rows(options.filters, ruler)
+        paths = [path for path in map(self._own_path, images) if path is not None]
+        if options.exclude_same_folder and paths:
+            wanted = outside(searcher.paths, {folder_of(path) for path in paths}, wanted)
+        own_path = paths[0] if len(images) == 1 and paths and options.crop is None else None
+        name = str(self.directory) if ruler is not None else None
+        return Asked(name, self._store, searcher, own_path, wanted, self.aligner)
+
+    @staticmethod
+    def _tell_outside(images: Sequence[ImageLike], indexes: Sequence["ImageIndex"]) -> None:
+        """Log which pictures lie in no photo folder, so that there is none to leave out."""
+        for image in images:
+            if all(index._own_path(image) is None for index in indexes):
+                folders = ", ".join(str(index.root) for index in indexes)
+                log.warning("%s is not in %s: no folder is left out for it.", name_of(image), folders)
 
     def embeddings(self) -> NDArray[np.float32]:
         """Return the embeddings of all photos as they are stored, not whitened: float32 (n, dim), unit rows."""
@@ -464,13 +526,16 @@ class ImageIndex:
         """Return the embedding of one picture, float32 (dim,), unit length. Raises ImageError."""
         return self._embed(self._pixels(image))
 
-    def aligner(self) -> Aligner | None:
-        """Return what checks answers by geometry, None where it has nothing to look at, which is logged."""
+    def aligner(self, engine: Engine | None = None) -> Aligner | None:
+        """Return what checks answers by geometry, None where it has nothing to look at, which is logged.
+
+        `engine` runs the network, if not the index's own.
+        """
         root = self.root if self.root is not None and self.root.is_dir() else None
         if root is None and not self._store.manifest.local:
             log.warning("The photos are not in %s, so that no answer is checked by geometry.", self.root)
             return None
-        return Aligner(root, self.spec, self.engine, self._kept)
+        return Aligner(root, self.spec, engine or self.engine, self._kept)
 
     def _kept(self, paths: Sequence[str]) -> dict[str, tuple[Levels, float]]:
         """Return the local features that are kept of some photos, and the aspects of those, by path."""
@@ -507,39 +572,15 @@ class ImageIndex:
         file, root = Path(image).resolve(), self.root.resolve()
         return file.relative_to(root).as_posix() if file.is_relative_to(root) else None
 
-    def _open_search(self) -> VectorIndex | None:
-        """Return the search side if it belongs to the present state and can be opened, else None."""
-        try:
-            return open_index(self._store)
-        except IndexDamaged as error:
-            if not self._store.is_current:
-                raise  # a writer has removed it: there is a newer state to read
-            log.warning("%s The embeddings themselves are searched; vggsearch index renews it.", error)
-            return None
-
     def searcher(self, whitening: WhiteningOptions | None = None) -> Searcher:
         """Return the search over the last committed state: rows, paths, and all similarities at once.
 
         With `whitening` it is one made in memory, with a whitening learned anew as those options say.
         """
-        if whitening is not None:
-            self._store.refresh()
-            return self._store.read_whole(lambda: searcher_with(self._store, whitening))
+        if whitening is None:
+            return self._search.searcher()
         self._store.refresh()
-        if self._searcher is None or self._searched != self._state:
-            self._searcher = self._store.read_whole(self._read_searcher)
-            self._searched = self._state
-        return self._searcher
-
-    @property
-    def _state(self) -> tuple[str, str | None]:
-        side = self._store.manifest.search
-        return self._store.manifest.fingerprint, side.name if side is not None else None
-
-    def _read_searcher(self) -> Searcher:
-        """Return the search over one state; without a search side that belongs to it, from the parts."""
-        index = self._open_search() or index_in_memory(self._store)
-        return Searcher(self._store.paths(), index, self._store.blank_rows())
+        return self._store.read_whole(lambda: searcher_with(self._store, whitening))
 
     def _checked_root(self, folder: str | os.PathLike[str] | None, moved: bool) -> Path:
         known = self.root
@@ -555,6 +596,12 @@ class ImageIndex:
                 "new place, say so with --moved."
             )
         return root
+
+
+def _query_name(image: ImageLike | list[ImageLike] | tuple[ImageLike, ...], minus: Sequence[ImageLike]) -> str:
+    """Return a query as results name it: a.jpg + b.jpg - c.jpg."""
+    images = image if isinstance(image, list | tuple) else [image]
+    return " - ".join([" + ".join(map(name_of, images)), *map(name_of, minus)])
 
 
 def _is_same_folder(one: Path, other: Path) -> bool:

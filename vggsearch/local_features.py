@@ -80,11 +80,9 @@ def from_store(features: StoredFeatures, size: int) -> Levels:
 
 def _missing(store: Store) -> dict[str, PhotoFile]:
     """Return one file for each content that has no local features, by sha256."""
-    columns = ("sha256", "path", "bytes", "mtime_ns")
     files: dict[str, PhotoFile] = {}
-    for part in store.manifest.parts:
-        for sha256, *facts in zip(*(store.column(part, name) for name in columns), strict=True):
-            files.setdefault(sha256, PhotoFile(*facts))
+    for sha256, *facts in store.rows_of("sha256", "path", "bytes", "mtime_ns"):
+        files.setdefault(sha256, PhotoFile(*facts))
     missing = store.local().missing(files)
     return {sha256: file for sha256, file in files.items() if sha256 in missing}
 

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +12,7 @@ from vggsearch.bench import BenchReport, EngineReport
 from vggsearch.defaults import BUILD, WHITENING, Format
 from vggsearch.evaluate import CopiesReport
 from vggsearch.geometry import Alignment
-from vggsearch.image_index import BuildReport, Info, QueryResult
+from vggsearch.image_index import BuildReport, Info
 from vggsearch.index.recipes import RECIPES, Plan
 from vggsearch.measure.edits import EDITS
 from vggsearch.measure.probe import ProbeReport
@@ -21,6 +21,7 @@ from vggsearch.model.layers import parts
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.vgg import describe
 from vggsearch.photos import Skipped
+from vggsearch.queries import QueryResult
 from vggsearch.store.manifest import SearchFacts
 from vggsearch.update import UpdateReport
 from vggsearch.verify import Finding, VerifyReport
@@ -28,6 +29,8 @@ from vggsearch.verify import Finding, VerifyReport
 WIDE = 10_000  # columns; a table is never folded, so that a path stays whole
 EXAMPLE_PHOTOS = 100_000
 PART_BELOW = 0.85  # scale from which a query is told to be a part
+
+Roots = Mapping[str, Path | None]  # the photo folder of each index, by directory
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -36,20 +39,29 @@ def one_line(text: str) -> str:
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
-def query_results(results: Sequence[QueryResult], format: Format, root: Path | None) -> str:
-    """Render the results of some queries. `paths` joins each path to the photo folder, so that it can be opened."""
-    return QUERY_FORMATS[format](results, root)
+def query_results(results: Sequence[QueryResult], format: Format, roots: Roots) -> str:
+    """Render the results of some queries. `paths` joins each path to its photo folder, so that it can be opened.
+
+    `roots` has the photo folder of each index, by directory, the first one's first.
+    """
+    return QUERY_FORMATS[format](results, roots)
 
 
-def _query_table(results: Sequence[QueryResult], _root: Path | None) -> str:
+def _query_table(results: Sequence[QueryResult], _roots: Roots) -> str:
     blocks = []
     for result in results:
         lines = [one_line(result.query)]
+        width = max((len(match.index) for match in result.matches if match.index is not None), default=0)
         lines += [
-            f"  {match.similarity:.3f}  {one_line(match.path)}{_how(match.alignment)}" for match in result.matches
+            f"  {match.similarity:.3f}  {_padded(match.index, width)}{one_line(match.path)}{_how(match.alignment)}"
+            for match in result.matches
         ]
         blocks.append("\n".join(lines if result.matches else [*lines, "  nothing found"]))
     return "\n\n".join(blocks)
+
+
+def _padded(index: str | None, width: int) -> str:
+    return f"{one_line(index):<{width}}  " if index is not None else ""
 
 
 def _how(alignment: Alignment | None) -> str:
@@ -67,7 +79,7 @@ def _how(alignment: Alignment | None) -> str:
     return f"  ({told})" if told else ""
 
 
-def _query_json(results: Sequence[QueryResult], _root: Path | None) -> str:
+def _query_json(results: Sequence[QueryResult], _roots: Roots) -> str:
     return json.dumps([_query_values(result) for result in results], ensure_ascii=False, indent=2)
 
 
@@ -79,21 +91,28 @@ def _query_values(result: QueryResult) -> dict[str, object]:
     return {"query": result.query, "matches": matches}
 
 
-def _query_jsonl(results: Sequence[QueryResult], _root: Path | None) -> str:
+def _query_jsonl(results: Sequence[QueryResult], _roots: Roots) -> str:
     return "\n".join(json.dumps(_query_values(result), ensure_ascii=False) for result in results)
 
 
-def _query_csv(results: Sequence[QueryResult], _root: Path | None) -> str:
-    rows = [(result.query, match.path, f"{match.similarity:.4f}") for result in results for match in result.matches]
-    return _csv(("query", "path", "similarity"), rows)
+def _query_csv(results: Sequence[QueryResult], roots: Roots) -> str:
+    found = [(result.query, match) for result in results for match in result.matches]
+    rows = [(query, match.path, f"{match.similarity:.4f}") for query, match in found]
+    if len(roots) == 1:
+        return _csv(("query", "path", "similarity"), rows)
+    return _csv(
+        ("query", "path", "similarity", "index"),
+        [(*row, match.index or "") for row, (_, match) in zip(rows, found, strict=True)],
+    )
 
 
-def _query_paths(results: Sequence[QueryResult], root: Path | None) -> str:
-    folder = root or Path()
-    return "\n".join(str(folder / match.path) for result in results for match in result.matches)
+def _query_paths(results: Sequence[QueryResult], roots: Roots) -> str:
+    first = next(iter(roots))
+    matches = [match for result in results for match in result.matches]
+    return "\n".join(str((roots[match.index or first] or Path()) / match.path) for match in matches)
 
 
-QUERY_FORMATS: dict[Format, Callable[[Sequence[QueryResult], Path | None], str]] = {
+QUERY_FORMATS: dict[Format, Callable[[Sequence[QueryResult], Roots], str]] = {
     "table": _query_table,
     "json": _query_json,
     "jsonl": _query_jsonl,

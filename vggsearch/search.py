@@ -2,9 +2,9 @@
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from vggsearch.index.build import Tell, build, change, in_memory, of_embeddings
 from vggsearch.index.files import read_index, without_whitening
 from vggsearch.index.recipes import AUTO, RECIPES, Plan, check_factory, plan
 from vggsearch.index.tune import tune
-from vggsearch.index.vector_index import Tuning, VectorIndex
+from vggsearch.index.vector_index import Selection, Tuning, VectorIndex
 from vggsearch.index.vectors import STEP
 from vggsearch.index.whitening import Whitening, WhiteningOptions, learn
 from vggsearch.regions import best_regions
@@ -29,18 +29,22 @@ log = logging.getLogger(__name__)
 SPARE = 16  # candidates beyond those asked for, so that ties at the end are settled by exact similarity
 DECIMALS = 4  # of a similarity; float16 embeddings and bfloat16 networks do not hold a fifth
 
+Wanted = NDArray[np.bool_] | None  # which rows may be found, bool (rows,); None for all
+
 
 @dataclass(frozen=True, slots=True)
 class Match:
     """A photo that was found. `path` is relative to the photo folder.
 
     `similarity` is a cosine, at most 1.0; where geometry was asked and says where in the photo the query lies,
-    that is `alignment`, and the similarity is raised by it.
+    that is `alignment`, and the similarity is raised by it. `index` is the directory of the index that it is in,
+    where several were asked.
     """
 
     path: str
     similarity: float
     alignment: Alignment | None = None
+    index: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,31 +73,44 @@ class Searcher:
         count: int | None,
         min_similarity: float | None = None,
         own_path: str | None = None,
+        wanted: Wanted = None,
     ) -> tuple[Match, ...]:
         """Return the matches of one query, a float32 unit vector (dim,): most similar first, then by path.
 
         At most `count`, None for all, and none below `min_similarity`. `own_path` is the photo the query was made
-        from, if it is one of these: it is always looked at, and comes before its exact copies.
+        from, if it is one of these: it is always looked at, and comes before its exact copies. Only `wanted` rows
+        are found.
         """
-        among = self.index.without(self.blank)
+        vector = self.index.searched(query[None])[0]
+        return self.nearest_to_vector(vector, count, min_similarity, own_path, wanted)
+
+    def nearest_to_vector(
+        self,
+        vector: NDArray[np.float32],
+        count: int | None,
+        min_similarity: float | None = None,
+        own_path: str | None = None,
+        wanted: Wanted = None,
+    ) -> tuple[Match, ...]:
+        """Do what `nearest` does, for a unit vector of the index itself, as its `searched` gives them."""
+        among = self._among(wanted)
         if count is None:
             floor = -1.0 if min_similarity is None else min_similarity - 10**-DECIMALS  # it may be rounded up
-            rows, _ = self.index.above(query, floor, among)
+            rows, _ = self.index.above_vector(vector, floor, among)
         else:
-            rows = self.index.nearest(query[None], count + SPARE, among)[0][0]
-        if own_path in self.paths:
-            rows = np.union1d(rows, [self.paths.index(own_path)])
-        exact = np.minimum(self.index.similarities(query, rows), 1.0)
+            rows = self.index.nearest_vectors(vector[None], count + SPARE, among)[0][0]
+        rows = np.union1d(rows, self._rows_of(own_path, wanted))
+        exact = np.minimum(self.index.unit_vectors(rows) @ vector, 1.0)
         matches = [Match(self.paths[row], float(value)) for row, value in zip(rows, exact, strict=True)]
-        return ranked(matches, count, min_similarity, own_path)
+        return ranked(matches, count, min_similarity, {(None, own_path)})
 
-    def candidates(self, queries: NDArray[np.float32], count: int) -> list[Candidate]:
+    def candidates(self, queries: NDArray[np.float32], count: int, wanted: Wanted = None) -> list[Candidate]:
         """Return the photos most like any of some embeddings (m, dim), the first of which is the query as it is.
 
-        At most `count`, most similar first. Those of the query's own embedding are no candidates: the same picture
-        cannot be found better.
+        At most `count`, most similar first, of the `wanted` rows. Those of the query's own embedding are no
+        candidates: the same picture cannot be found better.
         """
-        found, _ = self.index.nearest(queries, count, self.index.without(self.blank))
+        found, _ = self.index.nearest(queries, count, self._among(wanted))
         rows = np.unique(found)
         exact = np.minimum(np.stack([self.index.similarities(query, rows) for query in queries]), 1.0)
         order = np.lexsort((rows, -exact.max(axis=0)))
@@ -117,49 +134,86 @@ class Searcher:
         similarities: NDArray[np.float32] = np.minimum(np.concatenate(list(blocks)), 1.0)
         return similarities
 
-    def itself(self, own_path: str | None) -> tuple[Match, ...]:
-        """Return the photo that a blank query was made from, if it is one of these."""
-        return (Match(own_path, 1.0),) if own_path is not None and own_path in self.paths else ()
+    def itself(self, own_path: str | None, wanted: Wanted = None) -> tuple[Match, ...]:
+        """Return the photo that a blank query was made from, if it is one of these, and wanted."""
+        return tuple(Match(self.paths[row], 1.0) for row in self._rows_of(own_path, wanted))
+
+    def _among(self, wanted: Wanted) -> Selection | None:
+        if wanted is None:
+            return self.index.without(self.blank)
+        mask = wanted.copy()
+        mask[self.blank] = False
+        return Selection(mask)
+
+    def _rows_of(self, path: str | None, wanted: Wanted) -> NDArray[np.int64]:
+        """Return the row of a path, no row where there is none or it is not wanted."""
+        rows = np.array([self.paths.index(path)] if path is not None and path in self.paths else [], np.int64)
+        return rows if wanted is None else rows[wanted[rows]]
 
 
-def containing(store: Store, parts: NDArray[np.float32], count: int) -> list[Match]:
+def containing(
+    store: Store, parts: NDArray[np.float32], count: int | None, wanted: Collection[str] | None = None
+) -> list[Match]:
     """Return the photos with a region most like any of some part vectors (m, d), most similar first.
 
-    At most `count` of different content. Raises OptionError where no local features are kept.
+    At most `count` of different content, None for all; only of `wanted` paths, None for all. Raises OptionError
+    where no local features are kept.
     """
+    check_has_local(store)
+    paths = _paths_by_content(store, wanted)
+    best: dict[str, float] = {}
+    for keys, regions in store.local().regions():
+        similarities = best_regions(parts, regions)
+        order = (row for row in np.argsort(-similarities).tolist() if keys[row] in paths)
+        best |= {keys[row]: float(similarities[row]) for row in islice(order, count)}
+    chosen = sorted(best, key=lambda key: (-best[key], key))[:count]
+    return [Match(path, min(best[key], 1.0)) for key in chosen for path in paths[key]]
+
+
+def check_has_local(store: Store) -> None:
+    """Raise OptionError where no local features are kept."""
     if not store.manifest.local:
         raise OptionError(
             f"{store.directory} keeps no local features, by which parts are found. Make them: "
             "vggsearch index PHOTOS --local-features"
         )
-    best: dict[str, float] = {}
-    for keys, regions in store.local().regions():
-        similarities = best_regions(parts, regions)
-        best |= {keys[row]: float(similarities[row]) for row in np.argsort(-similarities)[:count].tolist()}
-    chosen = sorted(best, key=lambda key: (-best[key], key))[:count]
-    paths = store.paths_of(set(chosen))
-    return [Match(path, min(best[key], 1.0)) for key in chosen for path in paths.get(key, ())]
+
+
+def _paths_by_content(store: Store, wanted: Collection[str] | None) -> dict[str, list[str]]:
+    """Return the paths of the wanted photos, by sha256."""
+    found: dict[str, list[str]] = {}
+    for path, sha256 in store.rows_of("path", "sha256"):
+        if wanted is None or path in wanted:
+            found.setdefault(sha256, []).append(path)
+    return found
 
 
 def ranked(
-    matches: Iterable[Match], count: int | None, min_similarity: float | None = None, own_path: str | None = None
+    matches: Iterable[Match],
+    count: int | None,
+    min_similarity: float | None = None,
+    own: Collection[tuple[str | None, str | None]] = (),
 ) -> tuple[Match, ...]:
     """Return at most `count` matches, None for all, none below `min_similarity`, similarities rounded to DECIMALS.
 
-    The most similar come first; of equals, `own_path`, then by path.
+    The most similar come first; of equals, the query's `own` photo, by index and path, then by path.
     """
     rounded = [replace(match, similarity=round(match.similarity, DECIMALS)) for match in matches]
-    rounded.sort(key=lambda match: (-match.similarity, match.path != own_path, match.path))
+    rounded.sort(key=lambda match: (-match.similarity, (match.index, match.path) not in own, match.path))
     floor = -1.0 if min_similarity is None else min_similarity
     return tuple(match for match in rounded[:count] if match.similarity >= floor)
 
 
 def searcher_with(store: Store, options: WhiteningOptions) -> Searcher:
     """Return the search over the store's present state, in memory, with a whitening learned as the options say."""
-    blank = store.blank_rows()
-    learned = learn(store.embeddings(), store.spec.dim, len(store), blank, options)
-    whitening = learned[0] if learned is not None else None
-    return Searcher(store.paths(), in_memory(store.embeddings(), len(store), store.spec.dim, whitening), blank)
+    learned = learn(store.embeddings(), store.spec.dim, len(store), store.blank_rows(), options)
+    return searcher_under(store, learned[0] if learned is not None else None)
+
+
+def searcher_under(store: Store, whitening: Whitening | None) -> Searcher:
+    """Return the search over the store's present state, in memory, with a whitening or without one."""
+    index = in_memory(store.embeddings(), len(store), store.spec.dim, whitening)
+    return Searcher(store.paths(), index, store.blank_rows())
 
 
 def open_index(store: Store) -> VectorIndex | None:

@@ -31,6 +31,10 @@ index_option = click.option(
     "--index", "directory", type=FOLDER, envvar="VGGSEARCH_INDEX", show_envvar=True,
     help="Where the index is. Default: indexes/NAME of the photo folder.",
 )  # fmt: skip
+indexes_option = click.option(
+    "--index", "directories", type=FOLDER, multiple=True, envvar="VGGSEARCH_INDEX", show_envvar=True,
+    help="Where the index is, repeatable: several are asked as one. Default: the one under indexes/.",
+)  # fmt: skip
 verify_option = click.option(
     "--verify/--no-verify", default=True, show_default=True,
     help="Check the best answers by geometry: finds crops, mirrored and turned copies.",

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -12,7 +13,7 @@ from vggsearch.cli.options import (
     embedding_options,
     engine_options,
     format_option,
-    index_option,
+    indexes_option,
     verify_option,
 )
 from vggsearch.defaults import SEARCH, Format
@@ -25,10 +26,11 @@ STDIN = "-"
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@index_option
+@indexes_option
 @click.option(
-    "-k", "--count", type=click.IntRange(min=1), default=SEARCH.count, show_default=True,
-    help="How many photos to show for each IMAGE.",
+    "-k", "--count", type=click.IntRange(min=1),
+    help="How many photos to show for each IMAGE.  "
+         f"[default: {SEARCH.count}; with --min-similarity all that reach it]",
 )  # fmt: skip
 @click.option(
     "--min-similarity",
@@ -41,6 +43,14 @@ STDIN = "-"
     callback=box,
     help="Ask for a part of each IMAGE: left, top, width, height in pixels.",
 )
+@click.option(
+    "--filter", "filters", multiple=True, metavar="RULE",
+    help="Find only photos that keep RULE, repeatable: a path glob ('2019/**', '*.png'), folder:trips/rome, "
+         "taken:2019-05..2020, size:1000.. (pixels of the longer side), orientation:portrait|landscape|square.",
+)  # fmt: skip
+@click.option("--exclude-same-folder", is_flag=True, help="Leave out the photos that lie beside IMAGE.")
+@click.option("--together", is_flag=True, help="Take all IMAGEs as one query: what is like all of them.")
+@click.option("--minus", multiple=True, metavar="IMAGE", help="Subtract this picture from the query, repeatable.")
 @click.option("--part", is_flag=True, help="Find photos that contain IMAGE; needs index --local-features.")
 @verify_option
 @format_option
@@ -49,10 +59,14 @@ STDIN = "-"
 @engine_options
 def query(
     images: tuple[str, ...],
-    directory: Path | None,
-    count: int,
+    directories: tuple[Path, ...],
+    count: int | None,
     min_similarity: float | None,
     crop: tuple[int, int, int, int] | None,
+    filters: tuple[str, ...],
+    exclude_same_folder: bool,
+    together: bool,
+    minus: tuple[str, ...],
     part: bool,
     verify: bool,
     format: Format,
@@ -75,23 +89,36 @@ def query(
       vggsearch query img.jpg
       vggsearch query img.jpg --crop 100,50,400,300
       vggsearch query detail.jpg --part
+      vggsearch query img.jpg --filter '2019/**' --filter size:1000.. --exclude-same-folder
+      vggsearch query img.jpg --min-similarity 0.9 --index indexes/photos --index indexes/phone
+      vggsearch query beach.jpg dog.jpg --together --minus crowd.jpg
       vggsearch query img.jpg -k 3 --format paths | xargs -d '\\n' xdg-open
     """
-    from vggsearch.image_index import ImageIndex, QueryResult
+    from vggsearch.image_index import ImageIndex
     from vggsearch.model.engine import EngineOptions
+    from vggsearch.queries import QueryResult
     from vggsearch.report import one_line, query_results
 
     options = EmbeddingOptions(model, layer, pooling, size, resize, weights, mirror)
     runs_on = EngineOptions(engine, device, precision)
-    where = directory or only_index()
-    with ImageIndex.open(where, options, engine_options=runs_on, root=root) as opened, quiet_decoders():
+    with ExitStack() as stack:
+        first, *others = [
+            stack.enter_context(ImageIndex.open(where, options, engine_options=runs_on, root=root))
+            for where in directories or (only_index(),)
+        ]
+        stack.enter_context(quiet_decoders())
+        asked = [tuple(read_images(images))] if together else read_images(images)
         answers = list(
-            opened.query_many(read_images(images), count, min_similarity, verify=verify, crop=crop, part=part)
-        )
+            first.query_many(
+                asked, count, min_similarity, verify=verify, crop=crop, part=part, filters=filters,
+                exclude_same_folder=exclude_same_folder, minus=minus, also_in=others,
+            )
+        )  # fmt: skip
         results = [answer for answer in answers if isinstance(answer, QueryResult)]
         failed = [answer for answer in answers if not isinstance(answer, QueryResult)]
         if results:
-            click.echo(query_results(results, format, opened.root))
+            roots = {str(index.directory): index.root for index in (first, *others)}
+            click.echo(query_results(results, format, roots))
     for skipped in failed:
         click.echo(f"Error: {one_line(skipped.path)}: {skipped.reason}", err=True)
     if failed:

@@ -225,7 +225,13 @@ class VectorIndex:
         More and more is asked for, and looked at harder, until no more than half of it reaches the floor; where
         that is a large part of all rows, every row is looked at.
         """
-        vector = self.searched(query[None])
+        return self.above_vector(self.searched(query[None])[0], floor, among)
+
+    def above_vector(
+        self, query: NDArray[np.float32], floor: float, among: Selection | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Do what `above` does, for a vector of this index itself."""
+        vector = query[None]
         there_are = len(self) if among is None else among.count
         count, effort = BUILD.few_rows // 64, self._effort(among)
         while count * 8 < there_are and there_are > BUILD.few_rows:

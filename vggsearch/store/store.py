@@ -154,12 +154,7 @@ class Store:
 
     def files(self) -> dict[str, PhotoFile]:
         """Return the live photos as the walk saw them, by path, in row order."""
-        columns = ("path", "bytes", "mtime_ns")
-        rows = (
-            PhotoFile(*row)
-            for part in self.manifest.parts
-            for row in zip(*(self.column(part, name) for name in columns), strict=True)
-        )
+        rows = (PhotoFile(*row) for row in self.rows_of("path", "bytes", "mtime_ns"))
         return {file.path: file for file in rows}
 
     def embeddings(self) -> Iterator[NDArray[np.float16]]:
@@ -232,14 +227,10 @@ class Store:
             start += len(live)
         return [found[row] for row in rows]
 
-    def paths_of(self, sha256s: Collection[str]) -> dict[str, list[str]]:
-        """Return the paths of the live photos with these bytes, by sha256."""
-        found: dict[str, list[str]] = {}
+    def rows_of(self, *columns: str) -> Iterator[tuple[Any, ...]]:
+        """Yield the values of some columns, live row by live row."""
         for part in self.manifest.parts:
-            for path, sha256 in zip(self.column(part, "path"), self.column(part, "sha256"), strict=True):
-                if sha256 in sha256s:
-                    found.setdefault(sha256, []).append(path)
-        return found
+            yield from zip(*(self.column(part, name) for name in columns), strict=True)
 
     def leftovers(self) -> list[Path]:
         """Return the files and folders that no state needs: of runs that crashed, and of states that are over."""
