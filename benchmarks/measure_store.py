@@ -22,6 +22,7 @@ from vggsearch.photos import PhotoFile
 from vggsearch.report import bytes_text
 from vggsearch.search import renew_search_side
 from vggsearch.store.store import Store
+from vggsearch.store.writer import writing
 from vggsearch.verify import verify
 
 MADE_BY = MadeBy("none", "fp32")
@@ -50,20 +51,20 @@ def photos(start: int, count: int, dim: int) -> list[Embedded]:
 def fill(folder: Path, count: int) -> None:
     spec, _ = EmbeddingOptions().resolve()
     store = Store.create(folder, spec)
-    with store.writing() as writer:
+    with writing(store) as writer:
         for start in range(0, count, PART):
             writer.commit(photos(start, PART, spec.dim))
 
 
 def merge(folder: Path) -> str:
-    with Store.open(folder).writing() as writer:
+    with writing(Store.open(folder)) as writer:
         before, after = writer.compact()
     return f"{before} parts into {after}"
 
 
 def build(folder: Path) -> str:
     store = Store.open(folder)
-    with store.writing() as writer:
+    with writing(store) as writer:
         renew_search_side(store, writer)
     return bytes_text(store.bytes)
 

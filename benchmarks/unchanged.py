@@ -21,6 +21,7 @@ from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.photos import PhotoFile, walk
 from vggsearch.store.known import KnownContent
 from vggsearch.store.store import Store
+from vggsearch.store.writer import writing
 from vggsearch.update import plan_update
 
 FOLDER_HOLDS = 1000
@@ -41,7 +42,7 @@ def catalogue(root: Path, directory: Path) -> Store:
     embedding = np.full(spec.dim, spec.dim**-0.5, np.float32)
     made_by = MadeBy("none", "fp32")
     files = [file for file in walk(root) if isinstance(file, PhotoFile)]
-    with store.writing() as writer:
+    with writing(store) as writer:
         for start in range(0, len(files), 20_000):
             part = files[start : start + 20_000]
             facts = (1, 1, "JPEG", None, False, embedding, made_by)

@@ -138,7 +138,7 @@ def test_an_index_of_several_sizes_and_mirror_images_says_so_and_is_asked_in_its
     assert run("index", "photos", *options).exit_code == 0
     shown = run("info").stdout
     assert "vgg16, cut at 0.5*pool1+pool2, spoc pooling\n" in shown
-    assert "input          32 x 32 and 48 x 48 pixels, squash, and mirrored\n" in shown
+    assert "input           32 x 32 and 48 x 48 pixels, squash, and mirrored\n" in shown
     spec = json.loads(run("info", "--format", "json").stdout)["spec"]
     assert (spec["sizes"], spec["mirror"]) == ([32, 48], True)
     assert run("index", "photos").stdout.startswith("0 indexed, 6 unchanged")

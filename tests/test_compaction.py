@@ -13,6 +13,7 @@ from vggsearch.image_index import ImageIndex
 from vggsearch.store.compaction import is_due, is_kept, plan_groups
 from vggsearch.store.manifest import Manifest, Part
 from vggsearch.store.store import Store
+from vggsearch.store.writer import writing
 from vggsearch.verify import verify
 
 ROW = FAKE_SPEC.dim * 2
@@ -67,13 +68,13 @@ def test_it_is_due_for_many_small_parts_or_many_dead_rows_only() -> None:
 
 def test_rows_order_facts_and_embeddings_stay_and_dead_rows_leave(tmp_path: Path) -> None:
     store = made(tmp_path / "x", *([photo(f"{seed}.jpg", seed)] for seed in range(5)))
-    with store.writing() as writer:
+    with writing(store) as writer:
         writer.commit([photo("1.jpg", 11)], gone=["3.jpg"])
         writer.commit([photo("6.jpg", 6), photo("7.jpg", 7)])
         writer.commit([], gone=["6.jpg"])
     before = [store.read_part(part).take(store.live_rows(part)).to_pylist() for part in store.manifest.parts]
     numbers = all_embeddings(store)
-    with store.writing() as writer:
+    with writing(store) as writer:
         assert writer.compact() == (6 - 1, 1)
         writer.commit([photo("0.jpg", 99)])  # the writer knows where the rows are now
     after = Store.open(tmp_path / "x")
@@ -102,7 +103,7 @@ def test_the_search_side_is_kept(index: ImageIndex, photos: Path) -> None:
 
 
 def test_a_search_side_that_was_stale_stays_stale(index: ImageIndex) -> None:
-    with index._store.writing() as writer:
+    with writing(index._store) as writer:
         writer.commit([], gone=["winter/4.jpg"])
         writer.compact()
     assert not index.info().is_search_fresh
@@ -122,7 +123,7 @@ def test_it_happens_by_itself_past_the_limit(
     assert index.update().indexed == 0
 
 
-@pytest.mark.parametrize("fails", ["vggsearch.store.store.write_manifest", "vggsearch.store.store.merge_parts"])
+@pytest.mark.parametrize("fails", ["vggsearch.store.store.write_manifest", "vggsearch.store.writer.merge_parts"])
 def test_a_merge_that_fails_leaves_the_index_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
 ) -> None:
@@ -132,13 +133,13 @@ def test_a_merge_that_fails_leaves_the_index_as_it_was(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    with store.writing() as writer, monkeypatch.context() as patched:
+    with writing(store) as writer, monkeypatch.context() as patched:
         patched.setattr(fails, full)
         with pytest.raises(OSError, match="No space"):
             writer.compact()
     assert json.loads((tmp_path / "x" / "manifest.json").read_text()) == before
     assert verify(tmp_path / "x").findings == ()
-    with store.writing():
+    with writing(store):
         pass
     assert len(list((tmp_path / "x" / "embeddings").iterdir())) == 5
 
@@ -150,7 +151,7 @@ def test_what_is_damaged_is_not_merged_into_something_that_looks_whole(tmp_path:
     at = data.rindex(b"parquet-cpp-arrow")  # who wrote it: no reader minds
     part.write_bytes(data[:at] + b"X" + data[at + 1 :])
     assert store.paths() == ["a.jpg", "b.jpg"]
-    with store.writing() as writer, pytest.raises(IndexDamaged, match="the manifest says"):
+    with writing(store) as writer, pytest.raises(IndexDamaged, match="the manifest says"):
         writer.compact()
     assert [part.name for part in store.manifest.parts] == ["part-000001.parquet", "part-000002.parquet"]
 
@@ -159,7 +160,7 @@ def test_a_merged_part_is_no_larger_than_a_part(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("vggsearch.store.compaction.EXTRACT", replace(EXTRACT, part_bytes=3 * ROW))
     store = made(tmp_path / "x", *([photo(f"{seed}.jpg", seed)] for seed in range(8)))
     paths = store.paths()
-    with store.writing() as writer:
+    with writing(store) as writer:
         assert writer.compact() == (8, 3)
     assert [part.rows for part in store.manifest.parts] == [3, 3, 2]
     assert store.paths() == paths

@@ -24,6 +24,7 @@ from vggsearch.index.library import faiss
 from vggsearch.photos import Skipped
 from vggsearch.search import renew_search_side
 from vggsearch.store.store import Store
+from vggsearch.store.writer import writing
 from vggsearch.verify import verify
 
 IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
@@ -132,7 +133,7 @@ class Failing:
 def write_all(directory: Path) -> None:
     """Write all there is to write: photos come and go, files are skipped, parts merge, the search side is new."""
     store = Store.open(directory)
-    with store.writing() as writer:
+    with writing(store) as writer:
         writer.set_root(directory.parent / "elsewhere")
         skipped = {"bad.jpg": Skipped("bad.jpg", "empty", "broken")}
         writer.commit([photo("new.jpg", 9)], gone=["0.jpg"], skipped=skipped)
@@ -154,7 +155,7 @@ def test_any_step_of_writing_may_fail(tmp_path: Path, number: int) -> None:
     """Each call that writes fails in turn, until there are fewer calls than that."""
     original = tmp_path / "original"
     store = made(original, [photo(f"{seed}.jpg", seed) for seed in range(4)])
-    with store.writing() as writer:
+    with writing(store) as writer:
         writer.commit([], skipped={"old.txt": Skipped("old.txt", "text", "not a picture")})
         renew_search_side(store, writer)
     before = rows(original)

@@ -11,6 +11,7 @@ from tests.make_golden_index import DATA, SMALL_SPEC, answers
 from vggsearch.errors import IndexDamaged, IndexFormatError
 from vggsearch.image_index import ImageIndex
 from vggsearch.store.manifest import FORMAT, read_manifest
+from vggsearch.store.writer import writing
 from vggsearch.verify import verify
 
 FORMATS = range(1, FORMAT + 1)
@@ -68,7 +69,7 @@ def test_the_next_update_writes_the_present_format(golden: Path, tmp_path: Path)
 def test_an_unchanged_old_index_is_brought_up_without_the_network(golden: Path, tmp_path: Path) -> None:
     engine = FakeEngine(SMALL_SPEC.dim)
     with ImageIndex.open(golden, engine=engine) as index:
-        with index._store.writing() as writer:
+        with writing(index._store) as writer:
             writer.compact()
         assert_same(answers(index), expected(golden))
     assert json.loads((golden / "manifest.json").read_text())["format"] == FORMAT

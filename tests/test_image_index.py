@@ -10,6 +10,7 @@ from tests.fakes import FakeEngine, save_photo
 from vggsearch import EmbeddingOptions, ImageIndex, QueryResult, Skipped
 from vggsearch.errors import ImageError, IndexExists, OptionError, PhotosError, SpecMismatch
 from vggsearch.search import Match
+from vggsearch.store.writer import writing
 
 
 def test_a_photo_finds_itself_then_its_half_size_copy_then_others(index: ImageIndex, photos: Path) -> None:
@@ -110,7 +111,7 @@ def test_the_embedding_that_is_stored_is_the_one_that_a_query_makes(index: Image
 def test_a_search_side_that_is_missing_or_old_is_not_needed(index: ImageIndex, photos: Path) -> None:
     expected = index.query(photos / "summer" / "0.jpg")
     assert index.info().is_search_fresh
-    with index._store.writing() as writer:
+    with writing(index._store) as writer:
         writer.commit([], gone=["winter/4.jpg"])
     assert not index.info().is_search_fresh
     found = index.query(photos / "summer" / "0.jpg")
@@ -206,7 +207,8 @@ def test_info_tells_what_is_there(index: ImageIndex, photos: Path) -> None:
     (photos / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     index.update()
     info = index.info()
-    assert (info.photos, info.parts, info.recipe, info.made_by) == (6, 1, "flat", ("fake fp32",))
+    assert info.search is not None
+    assert (info.photos, info.parts, info.search.recipe, info.made_by) == (6, 1, "flat", ("fake fp32",))
     assert info.skipped == {"not a picture": 1, "broken": 1}
     assert info.bytes == sum(path.stat().st_size for path in index.directory.rglob("*") if path.is_file())
     assert info.spec == index.spec

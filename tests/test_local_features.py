@@ -16,7 +16,7 @@ from vggsearch.geometry import encode
 from vggsearch.image_index import ImageIndex
 from vggsearch.local_features import from_store, to_store
 from vggsearch.regions import best_regions, part_vectors, region_vectors
-from vggsearch.store.local import CELLS, LOCAL, REGIONS, ROWS
+from vggsearch.store.local import CELLS, LOCAL, REGIONS
 from vggsearch.store.store import Store
 from vggsearch.update import Progress
 
@@ -36,6 +36,15 @@ def index(tmp_path: Path) -> ImageIndex:
 
 def kept(index: ImageIndex) -> int:
     return sum(part.rows for part in Store.open(index.directory).manifest.local)
+
+
+def tamper(path: Path) -> None:
+    """Change a byte, but neither size nor time: only its hash tells."""
+    status = path.stat()
+    data = bytearray(path.read_bytes())
+    data[-20] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def test_stored_cells_are_nearly_those_that_were_made() -> None:
@@ -109,6 +118,43 @@ def test_features_of_photos_that_are_gone_are_cleared_once_they_are_many(index: 
     assert index.query(photos / "2.png", 1).matches[0].path == "2.png"
 
 
+def test_damaged_features_get_no_new_hash_when_folders_are_cleared(index: ImageIndex, photos: Path) -> None:
+    index.update(photos, local_features=True)
+    [folder] = (index.directory / LOCAL).iterdir()
+    data = bytearray((folder / CELLS).read_bytes())
+    data[-3] ^= 0x40
+    (folder / CELLS).write_bytes(data)
+    for seed in range(3):
+        (photos / f"{seed}.png").unlink()
+    index.update()
+    assert [path.name for path in (index.directory / LOCAL).iterdir()] == [folder.name]
+    [finding] = index.verify().findings
+    assert "sha256" in finding.problem
+
+
+def test_folders_are_cleared_though_as_many_photos_have_no_features(index: ImageIndex, photos: Path) -> None:
+    index.update(photos, local_features=True)
+    for seed in range(6, 9):
+        save_photo(photos / f"{seed}.png", seed)
+    index.update(local_features=False)
+    for seed in range(6, 9):
+        tamper(photos / f"{seed}.png")
+    index.update(local_features=True)
+    assert (kept(index), len(index)) == (6, 9)
+    for seed in range(3):
+        (photos / f"{seed}.png").unlink()
+    index.update()
+    assert (kept(index), len(index)) == (3, 6)
+
+
+def test_what_a_killed_run_left_is_removed(index: ImageIndex, photos: Path) -> None:
+    index.update(photos, local_features=True)
+    (index.directory / LOCAL / "000007").mkdir()
+    index.update()
+    assert [path.name for path in (index.directory / LOCAL).iterdir()] == ["000001"]
+    assert index.info().local_features == 6
+
+
 def test_features_that_are_no_longer_wanted_are_removed(index: ImageIndex, photos: Path) -> None:
     index.update(photos, local_features=True)
     index.update(local_features=False)
@@ -126,16 +172,11 @@ def test_a_stopped_run_keeps_what_it_made(index: ImageIndex, photos: Path, monke
     monkeypatch.setattr("vggsearch.local_features.ROWS", 1)
     assert not index.update().stopped
     assert kept(index) == 6
-    assert ROWS > 1
 
 
 def test_a_photo_that_changed_meanwhile_gets_no_features_of_other_bytes(index: ImageIndex, photos: Path) -> None:
     index.update(photos)
-    status = (photos / "2.png").stat()
-    data = bytearray((photos / "2.png").read_bytes())
-    data[-20] ^= 1  # same size, same time: only its bytes tell
-    (photos / "2.png").write_bytes(data)
-    os.utime(photos / "2.png", ns=(status.st_atime_ns, status.st_mtime_ns))
+    tamper(photos / "2.png")
     index.update(local_features=True)
     assert kept(index) == 5
 
@@ -171,6 +212,31 @@ def test_parts_need_kept_features(index: ImageIndex, photos: Path) -> None:
     index.update(photos)
     with pytest.raises(OptionError, match="--local-features"):
         index.query(photos / "1.png", part=True)
+
+
+def test_a_part_is_found_without_geometry_too_and_blank_photos_are_not(index: ImageIndex, photos: Path) -> None:
+    Image.new("RGB", (320, 240), (127, 128, 128)).save(photos / "blank.png")
+    index.update(photos, local_features=True)
+    assert kept(index) == 7
+    photo = Image.open(photos / "2.png")
+    for verify in (True, False):
+        found = index.query(photo.crop((0, 0, 160, 120)), 10, part=True, verify=verify).matches
+        assert {match.path for match in found} == {f"{seed}.png" for seed in range(6)}
+        assert verify or all(match.alignment is None for match in found)
+
+
+def test_no_part_is_found_where_only_photos_that_are_gone_have_features(
+    index: ImageIndex, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.update(photos, local_features=True)
+    for path in photos.iterdir():
+        path.unlink()
+    save_photo(photos / "new.png", 20)
+    monkeypatch.setattr("vggsearch.image_index.keep_local_features", lambda *_, **__: False)
+    index.update(allow_empty=True)
+    assert index.paths() == ["new.png"]
+    assert kept(index) == 6
+    assert index.query(photos / "new.png", part=True).matches == ()
 
 
 @pytest.mark.network

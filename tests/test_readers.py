@@ -29,6 +29,7 @@ from vggsearch.search import renew_search_side
 from vggsearch.store import compaction
 from vggsearch.store.lock import HOLDER, LOCK
 from vggsearch.store.store import Store
+from vggsearch.store.writer import writing
 from vggsearch.verify import verify
 
 CONTEXT = multiprocessing.get_context("spawn")
@@ -50,7 +51,7 @@ def skipped_until(number: int) -> dict[str, Skipped]:
 
 def make_five(directory: Path) -> Store:
     store = Store.create(directory, SMALL_SPEC)
-    with store.writing() as writer:
+    with writing(store) as writer:
         writer.commit([embedded(number) for number in range(HELD)], skipped=skipped_until(HELD - 1))
         renew_search_side(store, writer)
     return store
@@ -63,7 +64,7 @@ def keep_moving(directory: Path, ready: "multiprocessing.synchronize.Event") -> 
     start = check_one_state(store.paths()) + 1
     ready.set()
     for number in range(start, start + ROUNDS):
-        with store.writing() as writer:
+        with writing(store) as writer:
             writer.commit([embedded(number)], gone=[f"{number - HELD}.jpg"], skipped=skipped_until(number))
             writer.compact(only_if_due=True)
             renew_search_side(store, writer)
@@ -136,7 +137,7 @@ def test_a_writer_that_is_killed_at_any_moment_leaves_a_whole_index_that_goes_on
         stopped_at.append(newest)
     assert stopped_at == sorted(stopped_at)
     assert stopped_at[-1] >= 2 * HELD  # they were at work when they were killed
-    with store.writing() as last:
+    with writing(store) as last:
         last.compact()
         renew_search_side(store, last)
     assert store.leftovers() == []
@@ -183,7 +184,7 @@ def add_photos(directory: Path, start: int, refused: "multiprocessing.sharedctyp
     for number in range(start, start + 20):
         while True:
             try:
-                with store.writing() as writer:
+                with writing(store) as writer:
                     writer.commit([photo(f"{number}.jpg", number)])
                     writer.compact(only_if_due=number % 5 > 0)
                 break
@@ -222,7 +223,7 @@ def test_a_name_that_a_killed_writer_left_is_not_told_as_the_holder(tmp_path: Pa
     lock = FileLock(tmp_path / "x" / LOCK)
     with lock:  # another has just got it, and has not said so yet
         (tmp_path / "x" / HOLDER).write_text(text.format(dead=dead_process(), host=socket.gethostname()))
-        with pytest.raises(IndexLocked, match=r"being written by another process. Wait"), store.writing():
+        with pytest.raises(IndexLocked, match=r"being written by another process. Wait"), writing(store):
             pass
 
 
@@ -230,7 +231,7 @@ def test_a_writer_on_another_machine_is_told_by_its_name(tmp_path: Path) -> None
     store = made(tmp_path / "x")
     with FileLock(tmp_path / "x" / LOCK):
         (tmp_path / "x" / HOLDER).write_text("process 1 on nas-at-home")
-        with pytest.raises(IndexLocked, match=r"being written by process 1 on nas-at-home\."), store.writing():
+        with pytest.raises(IndexLocked, match=r"being written by process 1 on nas-at-home\."), writing(store):
             pass
 
 
@@ -245,7 +246,8 @@ def missing(*_):
 warnings.simplefilter("ignore")
 filelock._unix.fcntl.flock = missing
 from vggsearch.store.store import Store
-with Store.open(Path(sys.argv[1])).writing():
+from vggsearch.store.writer import writing
+with writing(Store.open(Path(sys.argv[1]))):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -265,9 +267,9 @@ def test_where_the_file_system_has_no_locks_there_is_still_one_writer_and_a_kill
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(IndexLocked, match=f"process {holder.pid} on "), store.writing():
+        with pytest.raises(IndexLocked, match=f"process {holder.pid} on "), writing(store):
             pass
         os.kill(holder.pid, signal.SIGKILL)
-    with store.writing() as writer:
+    with writing(store) as writer:
         writer.commit([photo("a.jpg")])
     assert Store.open(tmp_path / "x").paths() == ["a.jpg"]

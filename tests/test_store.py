@@ -28,6 +28,7 @@ from vggsearch.extract import Embedded, MadeBy
 from vggsearch.photos import PhotoFile, Skipped
 from vggsearch.store.manifest import checksum
 from vggsearch.store.store import Store
+from vggsearch.store.writer import writing
 
 MADE_BY = MadeBy("fake", "fp32")
 
@@ -50,7 +51,7 @@ def photo(path: str, seed: int = 0) -> Embedded:
 
 def made(directory: Path, *parts: list[Embedded]) -> Store:
     store = Store.create(directory, FAKE_SPEC)
-    with store.writing() as writer:
+    with writing(store) as writer:
         for part in parts:
             writer.commit(part)
     return store
@@ -96,7 +97,7 @@ def test_the_parquet_holds_float16_lists_of_fixed_size_and_nothing_null(tmp_path
 def test_a_replaced_photo_and_a_gone_one_are_no_longer_rows(tmp_path: Path) -> None:
     store = made(tmp_path / "x", [photo("a.jpg"), photo("b.jpg", 1), photo("c.jpg", 2)])
     before = store.manifest.fingerprint
-    with store.writing() as writer:
+    with writing(store) as writer:
         writer.commit([photo("b.jpg", 9)], gone=["a.jpg"])
     reopened = Store.open(tmp_path / "x")
     assert reopened.paths() == ["c.jpg", "b.jpg"]
@@ -107,10 +108,10 @@ def test_a_replaced_photo_and_a_gone_one_are_no_longer_rows(tmp_path: Path) -> N
 
 def test_a_part_with_no_live_row_leaves_and_its_file_with_the_next_writer(tmp_path: Path) -> None:
     store = made(tmp_path / "x", [photo("a.jpg")], [photo("b.jpg", 1)])
-    with store.writing() as writer:
+    with writing(store) as writer:
         writer.commit([], gone=["a.jpg"])
     assert [part.name for part in store.manifest.parts] == ["part-000002.parquet"]
-    with store.writing():
+    with writing(store):
         pass
     assert [path.name for path in (tmp_path / "x" / "embeddings").iterdir()] == ["part-000002.parquet"]
 
@@ -120,7 +121,7 @@ def test_what_a_crashed_run_left_behind_is_cleared_and_its_name_is_free(tmp_path
     (tmp_path / "x" / "embeddings" / "part-000002.parquet").write_bytes(b"half of it")
     (tmp_path / "x" / "embeddings" / "part-000002.parquet.77.tmp").write_bytes(b"half")
     (tmp_path / "x" / "manifest.json.77.tmp").write_bytes(b"{")
-    with store.writing() as writer:
+    with writing(store) as writer:
         writer.commit([photo("b.jpg", 1)])
     assert Store.open(tmp_path / "x").paths() == ["a.jpg", "b.jpg"]
     assert not list((tmp_path / "x").rglob("*.tmp"))
@@ -132,7 +133,7 @@ def test_a_failed_write_leaves_the_last_state(tmp_path: Path, monkeypatch: pytes
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    with store.writing() as writer:
+    with writing(store) as writer:
         monkeypatch.setattr("vggsearch.store.parts.pq.write_table", full)
         with pytest.raises(IndexNotWritable, match=r"part-000002.parquet cannot be written \(No space left"):
             writer.commit([photo("b.jpg", 1)])
@@ -147,7 +148,7 @@ def test_skipped_files_are_kept_with_their_reasons(tmp_path: Path) -> None:
         "b.jpg": Skipped("b.jpg", "cut short\nhere", "broken", 5, 7),
         "a.txt": Skipped("a.txt", "no", "link"),
     }
-    with store.writing() as writer:
+    with writing(store) as writer:
         writer.commit([], skipped=skipped)
     assert Store.open(tmp_path / "x").skipped() == skipped
     assert list(Store.open(tmp_path / "x").skipped()) == ["a.txt", "b.jpg"]
@@ -155,13 +156,13 @@ def test_skipped_files_are_kept_with_their_reasons(tmp_path: Path) -> None:
 
 def test_the_photo_folder_is_stored_relative_to_the_index(tmp_path: Path) -> None:
     store = made(tmp_path / "indexes" / "x")
-    with store.writing() as writer:
+    with writing(store) as writer:
         writer.set_root(tmp_path / "photos")
     assert store.manifest.root == "../../photos"
 
 
 def hold_the_lock(directory: Path, held: "multiprocessing.synchronize.Event") -> None:
-    with Store.open(directory).writing():
+    with writing(Store.open(directory)):
         held.set()
         time.sleep(60)
 
@@ -174,13 +175,13 @@ def test_a_second_writer_is_refused_and_told_who_the_first_is(tmp_path: Path) ->
     process.start()
     try:
         assert held.wait(60)
-        with pytest.raises(IndexLocked, match=f"process {process.pid} on "), store.writing():
+        with pytest.raises(IndexLocked, match=f"process {process.pid} on "), writing(store):
             pass
         assert Store.open(tmp_path / "x").paths() == ["a.jpg"]
         assert process.pid is not None
         os.kill(process.pid, signal.SIGKILL)
         process.join()
-        with store.writing() as writer:
+        with writing(store) as writer:
             writer.commit([photo("b.jpg", 1)])
     finally:
         process.kill()
@@ -267,7 +268,7 @@ def test_any_sequence_of_commits_leaves_what_a_dictionary_would(
         model: dict[str, Embedded] = {}
         for number, (added, gone) in enumerate(steps):
             new = [replace(photo(name, number * 10 + at), sha256=f"{number}") for at, name in enumerate(added)]
-            with store.writing() as writer:
+            with writing(store) as writer:
                 writer.commit(new, gone=gone - set(added))
             for name in gone - set(added):
                 model.pop(name, None)

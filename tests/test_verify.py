@@ -18,6 +18,7 @@ from vggsearch.index.recipes import plan
 from vggsearch.photos import Skipped
 from vggsearch.store.manifest import Manifest, Part, SearchFacts, write_manifest
 from vggsearch.store.store import Store
+from vggsearch.store.writer import writing
 from vggsearch.verify import verify
 
 
@@ -128,7 +129,7 @@ def test_a_search_side_of_other_rows_is_found_by_its_content(grown: ImageIndex) 
         build(directory, [block[::-1] for block in grown._store.embeddings()], planned, None, lambda *_: None)
         return side.facts
 
-    with grown._store.writing() as writer:
+    with writing(grown._store) as writer:
         writer.set_search(make)
     (finding,) = grown.verify().findings
     assert finding.problem == "differs from the embeddings of the parts from row 0 on"
@@ -137,7 +138,7 @@ def test_a_search_side_of_other_rows_is_found_by_its_content(grown: ImageIndex) 
 
 
 def test_a_stale_search_side_is_a_note_and_no_damage(grown: ImageIndex) -> None:
-    with grown._store.writing() as writer:
+    with writing(grown._store) as writer:
         writer.commit([], gone=["new0.jpg"])
     report = grown.verify()
     assert report.is_whole
@@ -192,7 +193,7 @@ def rewritten(directory: Path, change: Callable[[Manifest], Manifest]) -> None:
 
 def test_a_photo_that_lives_twice_is_kept_once_the_newer(tmp_path: Path) -> None:
     store = made(tmp_path / "x", [photo("a.jpg"), photo("b.jpg", 1)], [photo("c.jpg", 2)])
-    with store.writing() as writer:
+    with writing(store) as writer:
         writer.commit([photo("a.jpg", 7)])
     rewritten(tmp_path / "x", lambda old: replace(old, parts=tuple(replace(part, dead=()) for part in old.parts)))
     (finding,) = verify(tmp_path / "x").findings
@@ -233,7 +234,7 @@ def test_a_file_that_is_both_indexed_and_skipped_is_found_unless_it_changed_sinc
         "b.jpg": Skipped("b.jpg", "a link", "link"),
         "c.jpg": Skipped("c.jpg", "I/O error", "unreadable", unreadable.bytes, unreadable.mtime_ns),
     }
-    with store.writing() as writer:
+    with writing(store) as writer:
         writer.commit([], skipped=skipped)
     (finding,) = verify(tmp_path / "x").findings
     assert (finding.file, finding.photos) == ("skipped.parquet", ("a.jpg",))
@@ -297,7 +298,7 @@ def test_where_there_is_no_index_nothing_is_verified(tmp_path: Path) -> None:
 
 
 def test_a_repair_waits_for_no_writer_and_a_check_does_not_mind_one(grown: ImageIndex) -> None:
-    with grown._store.writing():
+    with writing(grown._store):
         assert verify(grown.directory).is_whole
         with pytest.raises(IndexLocked):
             verify(grown.directory, repair=True)

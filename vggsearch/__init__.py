@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from vggsearch.image_index import BuildReport as BuildReport
     from vggsearch.image_index import ImageIndex as ImageIndex
     from vggsearch.image_index import Info as Info
-    from vggsearch.image_index import QueryResult as QueryResult
     from vggsearch.index.recipes import Plan as Plan
     from vggsearch.model.engine import EngineOptions as EngineOptions
     from vggsearch.model.spec import EmbeddingOptions as EmbeddingOptions
     from vggsearch.model.spec import EmbeddingSpec as EmbeddingSpec
     from vggsearch.photos import Skipped as Skipped
+    from vggsearch.queries import QueryResult as QueryResult
     from vggsearch.search import Match as Match
     from vggsearch.update import Progress as Progress
     from vggsearch.update import UpdateReport as UpdateReport
@@ -41,7 +41,7 @@ _HOMES = {
     "Match": "vggsearch.search",
     "Plan": "vggsearch.index.recipes",
     "Progress": "vggsearch.update",
-    "QueryResult": "vggsearch.image_index",
+    "QueryResult": "vggsearch.queries",
     "Skipped": "vggsearch.photos",
     "UpdateReport": "vggsearch.update",
     "VerifyReport": "vggsearch.verify",

@@ -10,17 +10,15 @@ from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from vggsearch.alignment import Aligner, believed, joined
-from vggsearch.defaults import ALIGN, SEARCH
-from vggsearch.errors import ImageError, IndexDamaged, OptionError, PhotosError
+from vggsearch.alignment import Aligner
+from vggsearch.defaults import SEARCH
+from vggsearch.errors import ImageError, OptionError, PhotosError
 from vggsearch.index.build import Tell
 from vggsearch.index.recipes import Plan
-from vggsearch.index.vector_index import VectorIndex
 from vggsearch.index.vectors import unit_rows
 from vggsearch.index.whitening import WhiteningOptions
-from vggsearch.local_features import Levels, from_store, keep_local_features
+from vggsearch.local_features import keep_local_features
 from vggsearch.model.engine import Engine, EngineOptions, load_engine
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.weights import WeightsFile, find_again
@@ -28,21 +26,16 @@ from vggsearch.photos import Skipped, check_folder, walk
 from vggsearch.pictures import Box, ImageLike, name_of, read_picture
 from vggsearch.places import MANIFEST, directory_for
 from vggsearch.preprocess import is_blank, square
-from vggsearch.regions import part_vectors
+from vggsearch.queries import PresentSearch, QueryResult, most_like, photos_with
 from vggsearch.search import (
-    Match,
     Searcher,
-    containing,
-    index_in_memory,
-    open_index,
     plan_build,
-    ranked,
     renew_search_side,
-    searcher_with,
 )
 from vggsearch.store.known import KnownContent
-from vggsearch.store.manifest import BuildOptions, SearchFacts, WhiteningFacts
+from vggsearch.store.manifest import BuildOptions, SearchFacts
 from vggsearch.store.store import Store
+from vggsearch.store.writer import writing
 from vggsearch.update import Progress, UpdateReport, plan_update, refuse_to_empty, run_update
 from vggsearch.verify import VerifyReport, verify
 
@@ -50,19 +43,12 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class QueryResult:
-    """What was found for one picture. `query` is its path, "-" where it has none; most similar matches first."""
-
-    query: str
-    matches: tuple[Match, ...]
-
-
-@dataclass(frozen=True)
 class Info:
     """What an index holds and how it was made. `bytes` is its size on disk; `skipped` counts by kind.
 
     `search` says how it is searched, None where it has to be built first; `wanted` what the next build is to be
-    like. `blank` counts the photos in which there is nothing to compare.
+    like. `blank` counts the photos in which there is nothing to compare; `local_features` those of which they are
+    kept.
     """
 
     directory: Path
@@ -70,15 +56,14 @@ class Info:
     photos: int
     spec: EmbeddingSpec
     made_by: tuple[str, ...]
-    recipe: str | None
     search: SearchFacts | None
     wanted: BuildOptions
-    whitening: WhiteningFacts | None
     is_search_fresh: bool
     parts: int
     bytes: int
     skipped: dict[str, int]
     blank: int
+    local_features: int
 
 
 @dataclass(frozen=True)
@@ -115,8 +100,7 @@ class ImageIndex:
         self._engine_options = engine_options or EngineOptions()
         self._root = root
         self._has_told = False  # that photos are missing
-        self._searcher: Searcher | None = None
-        self._searched: tuple[str, str | None] | None = None  # of which state the searcher is
+        self._search = PresentSearch(store)
 
     @classmethod
     def create(
@@ -191,7 +175,7 @@ class ImageIndex:
     def close(self) -> None:
         """Let go of the network and of the memory-mapped files. All that was committed is on disk already."""
         self._engine = None
-        self._searcher = None
+        self._search.close()
 
     def __len__(self) -> int:
         """How many photos can be found."""
@@ -245,15 +229,14 @@ class ImageIndex:
             photos=len(self),
             spec=self.spec,
             made_by=manifest.made_by,
-            recipe=manifest.search.recipe if manifest.search else None,
             search=manifest.search.facts if manifest.search else None,
             wanted=manifest.build,
-            whitening=manifest.search.whitening if manifest.search else None,
             is_search_fresh=manifest.fresh_search is not None,
             parts=len(manifest.parts),
             bytes=self._store.bytes,
             skipped=counts,
             blank=len(self._store.blank_rows()),
+            local_features=sum(part.rows for part in manifest.local),
         )
 
     def update(
@@ -284,7 +267,7 @@ class ImageIndex:
         """
         started = time.monotonic()
         root = self._checked_root(folder, moved)
-        with self._store.writing() as writer:
+        with writing(self._store) as writer:
             plan = plan_update(
                 walk(root, exclude=self.directory),
                 self._store.files(),
@@ -309,7 +292,7 @@ class ImageIndex:
                 progress=progress,
                 stop=stop,
             )
-            if self._open_search() is None:
+            if self._search.open() is None:
                 renew_search_side(self._store, writer)
             if local_features is not None:
                 writer.set_local(local_features)
@@ -347,7 +330,7 @@ class ImageIndex:
         IndexNotWritable.
         """
         started = time.monotonic()
-        with self._store.writing() as writer:
+        with writing(self._store) as writer:
             options = self._wanted(recipe, memory, recall)
             plan_build(self._store, options)
             side = renew_search_side(self._store, writer, tell, options=options)
@@ -387,7 +370,8 @@ class ImageIndex:
         `verify`, geometry checks the best ALIGN.candidates of them, where the photo folder is there. `crop` is the
         part of the image to ask for: left, top, width and height in pixels of the upright picture. With `part`,
         photos that contain the image are looked for, by the most similar region of each, which geometry then
-        checks; that needs local features (`update`) and OptionError is raised where there are none. Blank pictures
+        checks; that needs local features (`update`), and OptionError is raised where there are none. A similarity
+        is then that of a region and of the whole joined, below 1.0 for the photo itself, too. Blank pictures
         are all alike: one finds only itself, and no other picture finds it. What another process has committed
         since is seen. Raises ImageError where the picture cannot be used, OptionError for a part that is not in it.
         """
@@ -401,36 +385,13 @@ class ImageIndex:
             log.warning("%s is blank: there is nothing in it to compare.", name_of(image))
             return QueryResult(name_of(image), searcher.itself(own_path))
         if part:
-            return QueryResult(name_of(image), self._containing(picture, count, min_similarity, own_path))
-        aligner = self.aligner() if verify else None
-        if aligner is None:
+            aligner = Aligner(self.root, self.spec, self.engine, self._search.kept_features)
+            matches = photos_with(picture, self._store, searcher, aligner, count, min_similarity, verify=verify)
+        elif verify and (checker := self.aligner()) is not None:
+            matches = most_like(picture, searcher, checker, count, min_similarity, own_path)
+        else:
             matches = searcher.nearest(self._embed(pixels), count, min_similarity, own_path)
-            return QueryResult(name_of(image), matches)
-        embeddings, views = aligner.of_query(picture)
-        found = {match.path: match for match in searcher.nearest(embeddings[0], count, None, own_path)}
-        candidates = searcher.candidates(embeddings, ALIGN.candidates)
-        photos = aligner.of_photos([candidate.path for candidate in candidates])
-        for candidate, alignment in zip(candidates, aligner.align(views, photos), strict=True):
-            similarity = joined(candidate.upright, candidate.oriented, alignment)
-            found[candidate.path] = Match(candidate.path, similarity, believed(alignment))
-        return QueryResult(name_of(image), ranked(found.values(), count, min_similarity, own_path))
-
-    def _containing(
-        self, picture: Image.Image, count: int, min_similarity: float | None, own_path: str | None
-    ) -> tuple[Match, ...]:
-        """Return the photos that contain a picture: those with the most similar regions, checked by geometry."""
-        aligner = Aligner(self.root, self.spec, self.engine, self._kept)
-        embeddings, views = aligner.of_query(picture)
-        parts = part_vectors([view.levels[1] for view in views])
-        wanted = max(count, ALIGN.part_candidates)
-        searcher = self.searcher()
-        found = self._store.read_whole(lambda: containing(self._store, searcher, embeddings, parts, wanted))
-        alignments = aligner.align(views, aligner.of_photos([match.path for match in found]))
-        checked = [
-            Match(match.path, joined(match.similarity, match.similarity, alignment), believed(alignment))
-            for match, alignment in zip(found, alignments, strict=True)
-        ]
-        return ranked(checked, count, min_similarity, own_path)
+        return QueryResult(name_of(image), matches)
 
     def query_many(
         self,
@@ -475,28 +436,7 @@ class ImageIndex:
                 log.warning("The photos are not in %s, so that no answer is checked by geometry.", self.root)
                 self._has_told = True
             return None
-        return Aligner(root, self.spec, self.engine, self._kept)
-
-    def _kept(self, paths: Sequence[str]) -> dict[str, tuple[Levels, float]]:
-        """Return the local features that are kept of some photos, and the aspects of those, by path."""
-        if not self._store.manifest.local:
-            return {}
-        try:
-            return self._store.read_whole(lambda: self._read_kept(paths))
-        except IndexDamaged as error:
-            log.warning("%s Local features are made from the photos; vggsearch verify --repair drops these.", error)
-            return {}
-
-    def _read_kept(self, paths: Sequence[str]) -> dict[str, tuple[Levels, float]]:
-        all_paths = self.searcher().paths
-        held = [path for path in paths if path in all_paths]
-        facts = self._store.facts_of([all_paths.index(path) for path in held])
-        found = self._store.local().find([sha256 for sha256, _, _ in facts])
-        return {
-            path: (from_store(features, self.spec.size), width / height)
-            for path, (_, width, height), features in zip(held, facts, found, strict=True)
-            if features is not None
-        }
+        return Aligner(root, self.spec, self.engine, self._search.kept_features)
 
     def _pixels(self, image: ImageLike) -> NDArray[np.uint8]:
         return square(read_picture(image, self.spec.size), self.spec.size, self.spec.resize)
@@ -512,39 +452,12 @@ class ImageIndex:
         file, root = Path(image).resolve(), self.root.resolve()
         return file.relative_to(root).as_posix() if file.is_relative_to(root) else None
 
-    def _open_search(self) -> VectorIndex | None:
-        """Return the search side if it belongs to the present state and can be opened, else None."""
-        try:
-            return open_index(self._store)
-        except IndexDamaged as error:
-            if not self._store.is_current:
-                raise  # a writer has removed it: there is a newer state to read
-            log.warning("%s The embeddings themselves are searched; vggsearch index renews it.", error)
-            return None
-
     def searcher(self, whitening: WhiteningOptions | None = None) -> Searcher:
         """Return the search over the last committed state: rows, paths, and all similarities at once.
 
         With `whitening` it is one made in memory, with a whitening learned anew as those options say.
         """
-        if whitening is not None:
-            self._store.refresh()
-            return self._store.read_whole(lambda: searcher_with(self._store, whitening))
-        self._store.refresh()
-        if self._searcher is None or self._searched != self._state:
-            self._searcher = self._store.read_whole(self._read_searcher)
-            self._searched = self._state
-        return self._searcher
-
-    @property
-    def _state(self) -> tuple[str, str | None]:
-        side = self._store.manifest.search
-        return self._store.manifest.fingerprint, side.name if side is not None else None
-
-    def _read_searcher(self) -> Searcher:
-        """Return the search over one state; without a search side that belongs to it, from the parts."""
-        index = self._open_search() or index_in_memory(self._store)
-        return Searcher(self._store.paths(), index, self._store.blank_rows())
+        return self._search.searcher(whitening)
 
     def _checked_root(self, folder: str | os.PathLike[str] | None, moved: bool) -> Path:
         known = self.root

@@ -1,7 +1,7 @@
 """Keep the local features of all photos: make those that are missing, forget those of photos that are gone."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from vggsearch.model.local import half_size
 from vggsearch.photos import PhotoFile
 from vggsearch.regions import region_vectors
 from vggsearch.store.local import ROWS, StoredFeatures
-from vggsearch.store.store import Store, StoreWriter
+from vggsearch.store.store import Store
+from vggsearch.store.writer import StoreWriter
 from vggsearch.update import Progress
 
 CELL_PIXELS = 16  # of a cell's side: four poolings come before it
@@ -39,24 +40,40 @@ def keep_local_features(
     Return whether it came to its end. A photo that cannot be read any more, or has changed since, is passed over:
     the next update sees to it.
     """
-    files = _missing(store)
-    kept: dict[str, StoredFeatures] = {}
+    live = _live(store)
+    held = store.local().held()
+    missing = {sha256: file for sha256, file in live.items() if sha256 not in held}
+    is_done = not missing or _make(missing, store, writer, root, load_engine(), workers, progress, stop)
+    if is_done:
+        writer.compact_local(live)
+    return is_done
+
+
+def _make(
+    files: Mapping[str, PhotoFile],
+    store: Store,
+    writer: StoreWriter,
+    root: Path,
+    engine: Engine,
+    workers: int | None,
+    progress: Callable[[Progress], None] | None,
+    stop: Callable[[], bool] | None,
+) -> bool:
+    """Make the local features of some files, by sha256; return whether it came to its end."""
+    made: dict[str, StoredFeatures] = {}
     done, committed, is_stopped = 0, time.monotonic(), False
-    engine = load_engine() if files else None
-    for features, count in _described(files, root, store, engine, workers) if engine is not None else ():
-        kept |= features
+    for features, count in _described(files, root, store, engine, workers):
+        made |= features
         done += count
         if progress is not None:
             progress(Progress(done, len(files), 0, f"local features, {engine}"))
         is_stopped = stop is not None and stop()
         if is_stopped:
             break
-        if len(kept) >= ROWS or time.monotonic() - committed >= EXTRACT.part_seconds:
-            writer.add_local(kept)
-            kept, committed = {}, time.monotonic()
-    writer.add_local(kept)
-    if not is_stopped:
-        writer.compact_local()
+        if len(made) >= ROWS or time.monotonic() - committed >= EXTRACT.part_seconds:
+            writer.add_local(made)
+            made, committed = {}, time.monotonic()
+    writer.add_local(made)
     return not is_stopped
 
 
@@ -77,19 +94,18 @@ def from_store(features: StoredFeatures, size: int) -> Levels:
     return first, second
 
 
-def _missing(store: Store) -> dict[str, PhotoFile]:
-    """Return one file for each content that has no local features, by sha256."""
+def _live(store: Store) -> dict[str, PhotoFile]:
+    """Return one file of each content there is, by sha256."""
     columns = ("sha256", "path", "bytes", "mtime_ns")
     files: dict[str, PhotoFile] = {}
     for part in store.manifest.parts:
         for sha256, *facts in zip(*(store.column(part, name) for name in columns), strict=True):
             files.setdefault(sha256, PhotoFile(*facts))
-    missing = store.local().missing(files)
-    return {sha256: file for sha256, file in files.items() if sha256 in missing}
+    return files
 
 
 def _described(
-    files: dict[str, PhotoFile], root: Path, store: Store, engine: Engine, workers: int | None
+    files: Mapping[str, PhotoFile], root: Path, store: Store, engine: Engine, workers: int | None
 ) -> Iterator[tuple[dict[str, StoredFeatures], int]]:
     """Yield the local features of batch after batch, by sha256, and how many files that batch was."""
     at_once = engine.batch_size

@@ -12,7 +12,7 @@ from vggsearch.bench import BenchReport, EngineReport
 from vggsearch.defaults import BUILD, WHITENING, Format
 from vggsearch.evaluate import CopiesReport
 from vggsearch.geometry import Alignment
-from vggsearch.image_index import BuildReport, Info, QueryResult
+from vggsearch.image_index import BuildReport, Info
 from vggsearch.index.recipes import RECIPES, Plan
 from vggsearch.measure.edits import EDITS
 from vggsearch.measure.probe import ProbeReport
@@ -21,6 +21,7 @@ from vggsearch.model.layers import parts
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.vgg import describe
 from vggsearch.photos import Skipped
+from vggsearch.queries import QueryResult
 from vggsearch.store.manifest import SearchFacts
 from vggsearch.update import UpdateReport
 from vggsearch.verify import Finding, VerifyReport
@@ -133,7 +134,7 @@ def info(facts: Info, format: Format) -> str:
     spec = facts.spec
     skipped = ", ".join(f"{count:,} {kind}" for kind, count in sorted(facts.skipped.items()))
     search = _search(facts.search) if facts.search is not None else "none"
-    if (whitening := facts.whitening) is not None:
+    if facts.search is not None and (whitening := facts.search.whitening) is not None:
         search += f"; whitened to {whitening.dim} numbers, as learned on {whitening.rows:,} photos"
     rows = [
         ("index", str(facts.directory)),
@@ -147,6 +148,7 @@ def info(facts: Info, format: Format) -> str:
         ("embedding", f"{spec.dim:,} numbers, float16, unit length"),
         ("made by", ", ".join(facts.made_by) or "nothing yet"),
         ("search", search if facts.is_search_fresh else f"{search}, out of date: run index again"),
+        ("local features", f"of {facts.local_features:,} photos" if facts.local_features else "none"),
         ("on disk", f"{bytes_text(facts.bytes)} in {facts.parts} part{'s' if facts.parts != 1 else ''}"),
     ]
     if format == "csv":

@@ -22,7 +22,8 @@ from vggsearch.index.vectors import STEP
 from vggsearch.index.whitening import Whitening, WhiteningOptions, learn
 from vggsearch.regions import best_regions
 from vggsearch.store.manifest import BuildOptions, Part, SearchFacts, SearchSide, WhiteningFacts
-from vggsearch.store.store import Store, StoreWriter
+from vggsearch.store.store import Store
+from vggsearch.store.writer import StoreWriter
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ class Searcher:
         At most `count`, most similar first. Those of the query's own embedding are no candidates: the same picture
         cannot be found better.
         """
-        found, _ = self.index.nearest(queries, count, self.index.without(self.blank))
+        found, _ = self.index.nearest(queries, count + SPARE, self.index.without(self.blank))
         rows = np.unique(found)
         exact = np.minimum(np.stack([self.index.similarities(query, rows) for query in queries]), 1.0)
         order = np.lexsort((rows, -exact.max(axis=0)))
@@ -144,9 +145,12 @@ def containing(
         best = sorted([*best, *((float(similarities[row]), keys[row]) for row in rows.tolist())])[-count:]
     paths = {path for paths in store.paths_of({key for _, key in best}).values() for path in paths}
     paths |= {candidate.path for candidate in searcher.candidates(embeddings, count)}
-    chosen = [row for row, path in enumerate(searcher.paths) if path in paths]
+    blank = set(searcher.blank.tolist())
+    chosen = [row for row, path in enumerate(searcher.paths) if path in paths and row not in blank]
     kept = store.local().find([sha256 for sha256, _, _ in store.facts_of(chosen)])
     held = [(row, features.regions) for row, features in zip(chosen, kept, strict=True) if features is not None]
+    if not held:
+        return []
     of_regions = best_regions(parts, np.stack([regions for _, regions in held]))
     rows = np.array([row for row, _ in held])
     of_wholes = np.stack([searcher.index.similarities(embedding, rows) for embedding in embeddings]).max(axis=0)
@@ -214,6 +218,9 @@ def renew_search_side(
     told = tell or (lambda _what, _done, _total: None)
 
     def make(directory: Path) -> SearchFacts:
+        def tuned(planned: Plan) -> Tuning:
+            return tune(VectorIndex.open(directory, len(store), store.spec.dim), planned.recall, told)
+
         if last is not None and options is None and last.may_become(plans):
             change(directory, last.directory, last.index, last.kept, last.added(store, whitening),
                    last.added_rows, told)  # fmt: skip
@@ -222,17 +229,13 @@ def renew_search_side(
         if last is not None:
             vectors = chain(last.kept_vectors(), last.added(store, whitening))
         build(directory, vectors, plans[0], whitening, told)
-        made, tuning = (
-            plans[0],
-            tune(VectorIndex.open(directory, len(store), store.spec.dim), plans[0].recall, told),
-        )
+        made, tuning = plans[0], tuned(plans[0])
         for planned in plans[1:]:
             if _finds_enough(made, tuning):
                 break
             log.warning("%s Now it is made as %s.", _too_little(made, tuning), planned.recipe)
             index_vectors(directory, planned, whitening, told)
-            made = planned
-            tuning = tune(VectorIndex.open(directory, len(store), store.spec.dim), planned.recall, told)
+            made, tuning = planned, tuned(planned)
         if not _finds_enough(made, tuning):
             log.warning(
                 "%s flat finds all; ivf-sq8 finds more than ivf-pq, and that more than ivf-rabitq.",

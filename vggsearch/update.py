@@ -11,7 +11,8 @@ from vggsearch.extract import Embedded, extract
 from vggsearch.model.engine import Engine
 from vggsearch.photos import PhotoFile, Skipped
 from vggsearch.store.known import KnownContent
-from vggsearch.store.store import Store, StoreWriter
+from vggsearch.store.store import Store
+from vggsearch.store.writer import StoreWriter
 
 BYTES_PER_NUMBER = 2  # float16, as the store keeps them
 

@@ -19,7 +19,8 @@ from vggsearch.store.lock import only_writer
 from vggsearch.store.manifest import Manifest, Part, write_manifest
 from vggsearch.store.parts import SKIPPED, Table, embeddings_in, read_columns, read_origin
 from vggsearch.store.recovery import rebuild_manifest
-from vggsearch.store.store import EMBEDDINGS, SEARCH, Store, StoreWriter, size_of
+from vggsearch.store.store import EMBEDDINGS, SEARCH, Store, size_of
+from vggsearch.store.writer import StoreWriter
 
 NORM_ERROR = 2e-3  # float16 keeps eleven bits: rounding moves the length of a unit vector by less than 5e-4
 

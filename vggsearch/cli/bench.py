@@ -1,12 +1,17 @@
 """vggsearch bench"""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from vggsearch.cli.options import FOLDER, embedding_options, engine_options, numbers_option
 from vggsearch.defaults import Format
 from vggsearch.model.spec import EmbeddingOptions
+
+if TYPE_CHECKING:
+    from vggsearch.model.engine import EngineOptions
 
 
 @click.command()
@@ -19,16 +24,8 @@ from vggsearch.model.spec import EmbeddingOptions
 @numbers_option
 def bench(
     photos: Path | None,
-    model: str | None,
-    layer: str | None,
-    pooling: str | None,
-    size: str | None,
-    mirror: bool | None,
-    resize: str | None,
-    weights: Path | None,
-    engine: str,
-    device: str,
-    precision: str,
+    options: EmbeddingOptions,
+    runs_on: "EngineOptions",
     batch_size: int | None,
     workers: int | None,
     compare: bool,
@@ -45,9 +42,9 @@ def bench(
     """
     from vggsearch import bench as measure
     from vggsearch import report
-    from vggsearch.model.engine import EngineOptions, load_engine
+    from vggsearch.model.engine import load_engine
 
-    spec, found = EmbeddingOptions(model, layer, pooling, size, resize, weights, mirror).resolve()
+    spec, found = options.resolve()
 
     def tell(stage: str) -> None:
         click.echo(f"measuring {stage} ...", err=True)
@@ -55,6 +52,6 @@ def bench(
     if compare:
         click.echo(report.engines(measure.compare(spec, found, photos, tell=tell), format))
         return
-    runs = load_engine(spec, found, EngineOptions(engine, device, precision, batch_size=batch_size))
+    runs = load_engine(spec, found, replace(runs_on, batch_size=batch_size))
     measured = measure.bench(spec, runs, photos, workers=workers, tell=tell)
     click.echo(report.bench(measured, format))

@@ -1,6 +1,7 @@
 """vggsearch eval"""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -8,6 +9,9 @@ from vggsearch.cli.options import FILE, FOLDER, engine_options, index_option, nu
 from vggsearch.defaults import MEASURE, Format
 from vggsearch.places import index_of, only_index
 from vggsearch.terminal import counting_bar, quiet_decoders
+
+if TYPE_CHECKING:
+    from vggsearch.model.engine import EngineOptions
 
 
 class Eval(click.Group):
@@ -112,9 +116,7 @@ def copies(
     verify: bool,
     curve: Path | None,
     format: Format,
-    engine: str,
-    device: str,
-    precision: str,
+    runs_on: "EngineOptions",
 ) -> None:
     """Make edited copies of some of the indexed PHOTOS, in memory, and measure whether they are found again.
 
@@ -126,13 +128,11 @@ def copies(
     from vggsearch import evaluate, report
     from vggsearch.image_index import ImageIndex
     from vggsearch.measure.curve import check_curve_file, save_curve
-    from vggsearch.model.engine import EngineOptions
 
     if curve is not None:
         check_curve_file(curve)
     wanted = evaluate.chosen_edits(edits)
     where = directory or index_of(photos)
-    runs_on = EngineOptions(engine, device, precision)
     with (
         ImageIndex.open(where, engine_options=runs_on, root=photos) as opened,
         quiet_decoders(),

@@ -1,6 +1,8 @@
 """vggsearch index"""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -8,6 +10,9 @@ from vggsearch.cli.options import FOLDER, embedding_options, engine_options, ind
 from vggsearch.defaults import DECODE_ON
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.terminal import progress_bar, stopping_on_ctrl_c
+
+if TYPE_CHECKING:
+    from vggsearch.model.engine import EngineOptions
 
 
 @click.command()
@@ -37,16 +42,8 @@ from vggsearch.terminal import progress_bar, stopping_on_ctrl_c
 def index(
     photos: Path,
     directory: Path | None,
-    model: str | None,
-    layer: str | None,
-    pooling: str | None,
-    size: str | None,
-    mirror: bool | None,
-    resize: str | None,
-    weights: Path | None,
-    engine: str,
-    device: str,
-    precision: str,
+    options: EmbeddingOptions,
+    runs_on: "EngineOptions",
     decode: str,
     batch_size: int | None,
     workers: int | None,
@@ -68,11 +65,9 @@ def index(
       vggsearch index ./photos --layer fc7 --index indexes/photos-fc7
     """
     from vggsearch.image_index import ImageIndex
-    from vggsearch.model.engine import EngineOptions
     from vggsearch.report import skipped_lines, update_line
 
-    options = EmbeddingOptions(model, layer, pooling, size, resize, weights, mirror)
-    runs_on = EngineOptions(engine, device, precision, decode, batch_size)
+    runs_on = replace(runs_on, decode=decode, batch_size=batch_size)
     with (
         ImageIndex.for_photos(photos, directory, options, engine_options=runs_on) as opened,
         stopping_on_ctrl_c() as stop,

@@ -2,14 +2,16 @@
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
 from vggsearch.defaults import DEVICES, EMBEDDING, ENGINES, FORMATS, POOLINGS, PRECISIONS, RESIZES
 from vggsearch.model.layers import LAYERS
+from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.model.vgg import MODELS
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -23,6 +25,22 @@ def combined(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 
     def decorate(command: Command) -> Command:
         return functools.reduce(lambda decorated, option: option(decorated), reversed(options), command)
+
+    return decorate
+
+
+def collected(
+    name: str, make: Callable[..., object], takes: Sequence[str], *options: Callable[[Command], Command]
+) -> Callable[[Command], Command]:
+    """Return several options as one decorator; the command gets, as `name`, what `make` makes of those it takes."""
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def collecting(**given: Any) -> None:
+            made = make(**{each: given.pop(each) for each in takes})
+            command(**{name: made}, **given)
+
+        return combined(*options)(cast("Command", collecting))
 
     return decorate
 
@@ -47,13 +65,17 @@ numbers_option = click.option("--format", type=click.Choice(("table", "json")), 
 
 
 def embedding_options(*, of_the_index: bool) -> Callable[[Command], Command]:
-    """Return the options that make a spec; help names the defaults, or the index's own."""
+    """Return the options that a command gets as `options`, EmbeddingOptions.
+
+    Help names the defaults, or says that they are the index's own.
+    """
 
     def told(text: str, value: object) -> str:
         return f"{text}  [default: {'what the index holds' if of_the_index else value}]"
 
     at = EMBEDDING
-    return combined(
+    return collected(
+        "options", EmbeddingOptions, [field.name for field in fields(EmbeddingOptions)],
         click.option("--model", type=click.Choice(MODELS), help=told("Which VGG.", at.model)),
         click.option("--layer", help=told(f"Where it is cut: {', '.join(LAYERS)}, or a sum: 0.5*pool4+pool5.",
                      at.layer)),
@@ -67,7 +89,15 @@ def embedding_options(*, of_the_index: bool) -> Callable[[Command], Command]:
     )  # fmt: skip
 
 
-engine_options = combined(
+def _engine_options(**given: Any) -> object:
+    from vggsearch.model.engine import EngineOptions
+
+    return EngineOptions(**given)
+
+
+# A command gets them as `runs_on`, EngineOptions.
+engine_options = collected(
+    "runs_on", _engine_options, ("engine", "device", "precision"),
     click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True,
                  help="What runs the network: torch on a card, OpenVINO on a CPU."),
     click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Where it runs."),

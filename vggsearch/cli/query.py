@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,6 +20,9 @@ from vggsearch.defaults import SEARCH, Format
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.places import only_index
 from vggsearch.terminal import quiet_decoders
+
+if TYPE_CHECKING:
+    from vggsearch.model.engine import EngineOptions
 
 STDIN = "-"
 
@@ -57,16 +61,8 @@ def query(
     verify: bool,
     format: Format,
     root: Path | None,
-    model: str | None,
-    layer: str | None,
-    pooling: str | None,
-    size: str | None,
-    mirror: bool | None,
-    resize: str | None,
-    weights: Path | None,
-    engine: str,
-    device: str,
-    precision: str,
+    options: EmbeddingOptions,
+    runs_on: "EngineOptions",
 ) -> None:
     """Show the photos most like each IMAGE; - reads one from standard input.
 
@@ -77,12 +73,10 @@ def query(
       vggsearch query detail.jpg --part
       vggsearch query img.jpg -k 3 --format paths | xargs -d '\\n' xdg-open
     """
-    from vggsearch.image_index import ImageIndex, QueryResult
-    from vggsearch.model.engine import EngineOptions
+    from vggsearch.image_index import ImageIndex
+    from vggsearch.queries import QueryResult
     from vggsearch.report import one_line, query_results
 
-    options = EmbeddingOptions(model, layer, pooling, size, resize, weights, mirror)
-    runs_on = EngineOptions(engine, device, precision)
     where = directory or only_index()
     with ImageIndex.open(where, options, engine_options=runs_on, root=root) as opened, quiet_decoders():
         answers = list(

@@ -4,7 +4,7 @@ One folder a commit, never written twice: `keys.npy`, the sha256 of each photo, 
 in a million without reading them all; `cells.npy`, the cells of both sizes; `regions.npy`, the region vectors.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,23 +60,23 @@ class LocalStore:
                 found[number] = StoredFeatures(self._map(part, CELLS)[row], self._map(part, REGIONS)[row])
         return found
 
-    def missing(self, sha256s: Iterable[str]) -> set[str]:
-        """Return those photos of which nothing is kept."""
-        return set(sha256s) - {key for part in self._parts for key in _as_text(self.keys(part))}
+    def held(self) -> set[str]:
+        """Return the photos of which something is kept."""
+        return {key for part in self._parts for key in _as_text(self.keys(part))}
 
     def regions(self) -> Iterator[tuple[list[str], NDArray[np.int8]]]:
         """Yield the keys and the region vectors (n, regions, d) of each part."""
         for part in self._parts:
             yield _as_text(self.keys(part)), self._map(part, REGIONS)
 
-    def features(self, keys: set[str]) -> Iterator[tuple[str, StoredFeatures]]:
-        """Yield what is kept of those photos, each once."""
-        left = set(keys)
+    def features(self, keys: Collection[str]) -> Iterator[tuple[str, StoredFeatures]]:
+        """Yield what is kept of those photos. Raises IndexDamaged for a file that is not as it was written."""
         for part in self._parts:
+            for file in part.files:
+                file.check(self._folder / part.name)
             cells, regions = self._map(part, CELLS), self._map(part, REGIONS)
             for row, key in enumerate(_as_text(self.keys(part))):
-                if key in left:
-                    left.remove(key)
+                if key in keys:
                     yield key, StoredFeatures(cells[row], regions[row])
 
     def keys(self, part: LocalPart) -> NDArray[np.bytes_]:

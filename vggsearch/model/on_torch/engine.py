@@ -112,8 +112,7 @@ class TorchEngine(Engine):
         embedder, network, spec = self.embedder, self._network_before_pool5, self.embedder.spec
         last, on = modules_before_pool5(spec.model)[-1].name, TorchOperations()
         shown = pictures(torch.from_numpy(squares).to(self.torch_device))
-        matrix = torch.from_numpy(shrinking(spec.size, half_size(spec.size))).to(self.torch_device)
-        half = network.outputs(embedder.normalised(on.shrink(shown, matrix)), [last])
+        half = network.outputs(embedder.normalised(on.shrink(shown, self._halving)), [last])
         maps = {"half": half[last]}
 
         def embed_view(view: Tensor) -> Tensor:
@@ -128,6 +127,12 @@ class TorchEngine(Engine):
             local_cells(maps[size].float(), whitening, on).contiguous().cpu().numpy() for size in ("whole", "half")
         )
         return Description(embeddings.cpu().numpy(), (whole, coarse))
+
+    @cached_property
+    def _halving(self) -> Tensor:
+        """The matrix that makes a picture of half the size."""
+        size = self.embedder.spec.size
+        return torch.from_numpy(shrinking(size, half_size(size))).to(self.torch_device)
 
     @cached_property
     def _network_before_pool5(self) -> TruncatedVGG:
