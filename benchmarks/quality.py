@@ -1,6 +1,6 @@
 """The table of docs/quality.md: descriptors and whitenings on UKBench and on edited copies.
 
-python benchmarks/quality.py PHOTOS UKBENCH [--rows default|descriptors|sizes|hashes|parts] [--sample 100]
+python benchmarks/quality.py PHOTOS UKBENCH [--rows default|descriptors|sizes|hashes|parts|fewer] [--sample 100]
     [--crowd FOLDER]
 
 PHOTOS are unrelated photos; copies are made of SAMPLE of them, by the eighteen basic edits, and searched among all.
@@ -181,6 +181,28 @@ def measure_crowd(folders: Sequence[Path]) -> None:
                 )
 
 
+def measure_fewer(photos: Path, sample: int) -> None:
+    """Whiten on 100, 300 and 500 photos, drawn three times each, and compare with no whitening."""
+    spec, weights = EmbeddingOptions().resolve()
+    engine = Remembering(load_engine(spec, weights))
+    names = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.*"))
+    print("| photos | draw | micro-AP raw | micro-AP whitened |")
+    for count in (100, 300, 500):
+        for draw in range(3):
+            chosen = random.Random(draw).sample(names, count)  # noqa: S311
+            with tempfile.TemporaryDirectory() as folder:
+                for name in chosen:
+                    (Path(folder) / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(photos / name, Path(folder) / "photos" / name)
+                index = ImageIndex.create(Path(folder) / "index", engine=engine)
+                index.update(Path(folder) / "photos")
+                raw, whitened = (
+                    evaluate_copies(index, BASIC, sample=sample, seed=draw, whitening=whitening_named(text)).figures
+                    for text in ("none", "auto")
+                )
+                print(f"| {count} | {draw + 1} | {raw.pair_ap:.4f} | {whitened.pair_ap:.4f} |", flush=True)
+
+
 def measure_parts(photos: Path, sample: int) -> None:
     """Ask for random parts of photos: as plain queries, checked by geometry, and with --part."""
     ways = {"--no-verify": (False, False), "--verify": (True, False), "--part": (True, True)}
@@ -211,12 +233,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path)
     parser.add_argument("ukbench", type=Path)
-    parser.add_argument("--rows", choices=(*ROWS, "hashes", "parts"), default="default")
+    parser.add_argument("--rows", choices=(*ROWS, "hashes", "parts", "fewer"), default="default")
     parser.add_argument("--sample", type=int, default=MEASURE.sample)
     parser.add_argument("--crowd", type=Path)
     given = parser.parse_args()
-    if given.rows == "parts":
-        measure_parts(given.photos, given.sample)
+    if given.rows in ("parts", "fewer"):
+        (measure_parts if given.rows == "parts" else measure_fewer)(given.photos, given.sample)
         return
     print("| descriptor | whitening | R@1 | micro-AP | r@P99 | strong | N-S | pair AP | bytes | photos/s |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
