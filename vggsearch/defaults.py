@@ -152,11 +152,51 @@ class PairDefaults:
     """How all pairs of photos that are alike are found (docs/scale.md)."""
 
     count: int = 32  # nearest photos of each that make pairs
-    floor: float = 0.5  # similarity; what is less alike is no copy of anything, at whatever threshold
+    floor: float = (
+        0.2  # similarity; one pair in five hundred of unrelated photos has more, three in a hundred copies less
+    )
     block_rows: int = 2048  # rows that are compared with as many at once: their products fit a processor's cache
     sample: int = 1024  # rows that tell what similarity the nearest of a row have at least
     threads: int = 2  # one multiplies while the other looks at what came out
     most: int = 100_000_000  # pairs, where all above a floor are asked for; they take 1.2 GB
+
+
+@dataclass(frozen=True)
+class KeypointDefaults:
+    """How two photos are compared by keypoints (docs/duplicates.md)."""
+
+    pixels: int = 384  # of the longer side; copies of 96 pixels are seen larger, photos of 12 megapixels smaller
+    count: int = 500  # keypoints of a photo
+    contrast: float = 0.02  # of a keypoint, 0..1; half of Lowe's, for blurred and dark copies
+    ratio: float = 0.75  # of the distances to the nearest and the next: a match that is less clear is none
+    reach: float = 5.0  # pixels from where the transform puts it that an inlier may lie
+    rounds: int = 500  # transforms that are tried
+
+
+@dataclass(frozen=True)
+class DuplicateDefaults:
+    """What counts as a duplicate, and which of some to keep (docs/duplicates.md)."""
+
+    precision: float = 0.99  # of the pairs that are called duplicates, how many are
+    keep: str = "resolution,quality,bytes,exif,oldest,shortest-path"  # most pixels first; edits hardly ever add any
+    alike: float = 0.8  # similarity from which all pairs are wanted, however many a photo has
+    least_confidence: float = 0.5  # of a pair; less is likelier wrong than right, however sure all others are
+    copied_photos: int = 50  # of the folder's own, that edited copies are made of to calibrate
+    edits: int = 4  # of each of them
+    unrelated: int = 500  # pairs of the least similar candidates, to calibrate
+    sampled: int = 50  # pairs drawn for each of them
+    band_pairs: int = 100  # pairs of about one similarity, of which the share of duplicates is found
+    bands: int = 20  # of similarity, at most
+    least_share: float = 1e-4  # of duplicates in a band, and of others: nothing is certain
+    rounds: int = 100  # of expectation maximisation
+    block_pairs: int = 500  # that are compared at once, the most similar first
+    fewest_confirmed: float = 0.01  # of a block; where fewer are duplicates, the less similar are not compared
+    confirmed: int = 10  # inliers of a pair that counts for that
+    seed: int = 1234  # of what is chosen at random
+    similar: float = 0.5  # confidence from which a pair is shown as similar, where that is asked for
+    burst_seconds: float = 10.0  # between two shots of one size that are no copies of each other
+    saved_seconds: float = 60.0  # at most this much of geometry's work is lost to a crash
+    remembered: int = 1000  # photos whose keypoints are kept meanwhile: 70 MB
 
 
 ALIGN = AlignDefaults()
@@ -166,6 +206,8 @@ EMBEDDING = EmbeddingDefaults()
 EXTRACT = ExtractDefaults()
 IMAGE = ImageDefaults()
 DECODER = DecoderDefaults()
+DUPLICATES = DuplicateDefaults()
+KEYPOINTS = KeypointDefaults()
 MEASURE = MeasureDefaults()
 PAIRS = PairDefaults()
 SEARCH = SearchDefaults()

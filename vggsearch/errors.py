@@ -74,6 +74,17 @@ class IndexLocked(VggsearchError):
     """Another process is writing to the index."""
 
 
+class DecisionsDamaged(VggsearchError):
+    """A line of the file of decisions on duplicates cannot be read; it is left as it is."""
+
+    def __init__(self, file: Path, line: int, problem: str) -> None:
+        super().__init__(
+            f"Line {line} of {file} cannot be read ({problem}). Mend that line, or delete it: each stands alone."
+        )
+        self.file = file
+        self.line = line
+
+
 class TruthError(VggsearchError):
     """The file that says which photos belong together cannot be read, or has nothing to find."""
 

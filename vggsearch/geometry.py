@@ -14,7 +14,7 @@ area is 1. There, whatever the shapes of the two, an edited copy is a * place + 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
 import numpy as np
@@ -279,6 +279,19 @@ def decode(stored: NDArray[np.int8]) -> Cells:
     cells = stored.astype(np.float32)
     cells /= np.maximum(np.linalg.norm(cells, axis=-1, keepdims=True), 1)
     return cells
+
+
+def inverted(alignment: Alignment) -> Alignment:
+    """Return where in the query the found photo lies."""
+    left_top, right_top, _, left_bottom = (np.array(corner) for corner in alignment.corners)
+    matrix = np.stack([right_top - left_top, left_bottom - left_top], axis=1)
+    corners = np.linalg.solve(matrix, (np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) - left_top).T).T
+    return replace(
+        alignment,
+        turned=alignment.turned if alignment.mirrored else -alignment.turned,
+        scale=1 / alignment.scale,
+        corners=tuple((float(x), float(y)) for x, y in corners),
+    )
 
 
 def _alignment(fit: _Fit, orientation: tuple[int, bool], query_aspect: float, aspect: float) -> Alignment:

@@ -64,6 +64,8 @@ UPRIGHT = {  # EXIF orientation: how to turn the stored pixels
     8: Image.Transpose.ROTATE_90,
 }
 
+STANDARD_LUMINANCE = 3688  # the sum of table K.1 of ITU-T T.81, annex K
+
 FULL_SCALES = (1.0, 2.0**8 - 1, 2.0**10 - 1, 2.0**12 - 1, 2.0**14 - 1, 2.0**16 - 1, 2.0**32 - 1)
 
 
@@ -268,3 +270,18 @@ def decoder_errors() -> Iterator[None]:
         raise ImageError(str(error) or "damaged", "broken") from error
     except DECODER_ERRORS as error:
         raise ImageError(f"damaged ({type(error).__name__}: {error})", "broken") from error
+
+
+def jpeg_quality(file: BinaryIO) -> int | None:
+    """Return the quality, 1 to 100, that a JPEG was saved with, as its quantisation says; None for another format.
+
+    It is the scale of the IJG library, where the standard's own table is quality 50. Raises ImageError.
+    """
+    with decoder_errors():
+        opened = Image.open(file)
+        tables = opened.quantization if isinstance(opened, JpegImagePlugin.JpegImageFile) else {}
+    if 0 not in tables:
+        return None
+    percent = 100 * sum(tables[0]) / STANDARD_LUMINANCE
+    quality = 5000 / percent if percent > 100 else (200 - percent) / 2
+    return min(100, max(1, round(quality)))

@@ -203,15 +203,19 @@ class Store:
 
     def facts_of(self, rows: Sequence[int]) -> list[tuple[str, int, int]]:
         """Return sha256, width and height of the photos in some rows, in order. Only their parts are read."""
-        found: dict[int, tuple[str, int, int]] = {}
+        return self.values_of(rows, ("sha256", "width", "height"))
+
+    def values_of(self, rows: Sequence[int], columns: Sequence[str]) -> list[Any]:
+        """Return some columns of the photos in some rows, a tuple each, in order. Only their parts are read."""
+        found: dict[int, tuple[Any, ...]] = {}
         start = 0
         for part in self.manifest.parts:
             live = self.live_rows(part)
             here = [row for row in rows if start <= row < start + len(live)]
             if here:
-                table = read_columns(self.part_path(part), ["sha256", "width", "height"])
+                table = read_columns(self.part_path(part), list(columns))
                 self._check_rows(part, table.num_rows)
-                taken = table.take(pa.array([live[row - start] for row in here])).to_pydict()
+                taken = table.take(pa.array([live[row - start] for row in here])).select(columns).to_pydict()
                 found |= dict(zip(here, zip(*taken.values(), strict=True), strict=True))
             start += len(live)
         return [found[row] for row in rows]

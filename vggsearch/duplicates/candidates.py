@@ -1,0 +1,126 @@
+"""Pairs of photos that may be duplicates: the stored edges, searched anew only where the photos have changed."""
+
+import hashlib
+import logging
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggsearch.defaults import DUPLICATES, PAIRS
+from vggsearch.duplicates.pool import Pool
+from vggsearch.errors import IndexDamaged, IndexNotWritable
+from vggsearch.index.edges import Edges
+from vggsearch.index.edges import edges_of as pairs_of
+from vggsearch.index.pairs import Progress, Stop, all_pairs, complete
+from vggsearch.index.vector_index import VectorIndex
+from vggsearch.index.vectors import unit_rows
+from vggsearch.store.edges import EdgeFacts, StoredEdges, made_of, read_edges, write_edges
+from vggsearch.store.store import Store
+
+log = logging.getLogger(__name__)
+
+
+def candidates_of(pool: Pool, progress: Progress | None = None, stop: Stop | None = None) -> Edges | None:
+    """Return the pairs of a pool's photos that may be duplicates, of different bytes; none with a blank photo.
+
+    Of each content only the first row is in pairs. With others, one photo of each pair is theirs. Rows with more
+    than PAIRS.count photos at least DUPLICATES.alike are completed. None where `stop` says so.
+    """
+    is_left_out = pool.contents != np.arange(len(pool.contents))
+    is_left_out[pool.blank] = True
+    without = np.flatnonzero(is_left_out)
+    if pool.others is not None:
+        return _across(pool, pool.others, is_left_out, progress, stop)
+    index = pool.searcher.index
+    edges = edges_of(pool.store, index, without, progress, stop)
+    if edges is None:
+        return None
+    alike = edges.above(DUPLICATES.alike)
+    if not len(alike.saturated):
+        return edges
+    more = complete(_vectors(index), alike, without, progress, stop)
+    return None if more is None else _joined(edges, more)
+
+
+def edges_of(
+    store: Store,
+    index: VectorIndex,
+    without: NDArray[np.int64],
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+) -> Edges | None:
+    """Return the pairs of rows at least PAIRS.floor similar, of each row at least with its PAIRS.count nearest.
+
+    `index` is over the store's present rows; those in `without`, int64, are in no pair. The pairs are kept beside
+    the vectors, and read where they are of the same vectors and rows. None where `stop` says so.
+    """
+    directory, side = store.search_directory(), store.manifest.fresh_search
+    if directory is None or side is None:
+        return all_pairs(_vectors(index), PAIRS.count, PAIRS.floor, without, progress, stop)
+    among = f"{made_of(side)} without {hashlib.sha256(without.tobytes()).hexdigest()}"
+    if (kept := _kept(directory, among)) is not None:
+        return kept
+    found = all_pairs(_vectors(index), PAIRS.count, PAIRS.floor, without, progress, stop)
+    if found is not None:
+        _keep(directory, among, found)
+    return found
+
+
+def _joined(edges: Edges, more: Edges) -> Edges:
+    first, second = (np.concatenate(both) for both in ((edges.first, more.first), (edges.second, more.second)))
+    similarity = np.concatenate([edges.similarity, more.similarity])
+    return pairs_of(edges.rows, edges.count, edges.floor, first, second, similarity)
+
+
+def _across(
+    pool: Pool, others: Pool, is_left_out: NDArray[np.bool_], progress: Progress | None, stop: Stop | None
+) -> Edges | None:
+    """Return the pairs of a photo of the pool and its PAIRS.count nearest of the others', at least PAIRS.floor."""
+    index, own = pool.searcher.index, len(pool)
+    theirs = np.flatnonzero(~is_left_out[own:])
+    vectors = index.searched(unit_rows(np.concatenate(list(others.store.embeddings()))))[theirs]
+    mine = np.flatnonzero(~is_left_out[:own])
+    found = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
+    for start in range(0, len(mine), PAIRS.block_rows):
+        if stop is not None and stop():
+            return None
+        rows = mine[start : start + PAIRS.block_rows]
+        similarities = index.unit_vectors(rows) @ vectors.T
+        count = min(PAIRS.count, len(theirs))
+        nearest = (
+            np.argpartition(-similarities, count - 1, axis=1)[:, :count] if count else np.empty((len(rows), 0), int)
+        )
+        values = np.take_along_axis(similarities, nearest, axis=1)
+        one, place = np.nonzero(values >= PAIRS.floor)
+        found.append((rows[one], theirs[nearest[one, place]] + own, values[one, place]))
+        if progress is not None:
+            progress(min(start + PAIRS.block_rows, len(mine)), len(mine))
+    some, there, values = (np.concatenate(column) for column in zip(*found, strict=True))
+    return pairs_of(len(is_left_out), PAIRS.count, PAIRS.floor, some, there, np.minimum(values, 1))
+
+
+def _vectors(index: VectorIndex) -> NDArray[np.float16]:
+    """Return the vectors by row; without a copy, where all that are stored are rows."""
+    return index.stored if len(index) == len(index.stored) else index.stored[index.slots]
+
+
+def _kept(directory: Path, among: str) -> Edges | None:
+    """Return the edges that were found among these rows before. Those of a damaged file are searched anew."""
+    try:
+        stored = read_edges(directory, among)
+    except IndexDamaged as error:
+        log.warning("%s", error)
+        return None
+    if stored is None or stored.facts.count != PAIRS.count or stored.facts.floor != PAIRS.floor:
+        return None
+    facts = stored.facts
+    return Edges(facts.rows, facts.count, facts.floor, stored.first, stored.second, stored.similarity)
+
+
+def _keep(directory: Path, among: str, edges: Edges) -> None:
+    facts = EdgeFacts(among, edges.rows, edges.count, edges.floor)
+    try:
+        write_edges(directory, StoredEdges(facts, edges.first, edges.second, edges.similarity))
+    except IndexNotWritable as error:
+        log.warning("%s The pairs that were found are not kept.", error)

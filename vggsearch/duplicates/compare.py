@@ -1,0 +1,95 @@
+"""Compare candidates by keypoints, and pairs that have nothing in common, to know what that is worth."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggsearch.defaults import ALIGN, DUPLICATES, PAIRS
+from vggsearch.duplicates.checks import Checks
+from vggsearch.duplicates.pool import Pool
+from vggsearch.keypoints import HALF
+
+Tell = Callable[[str, int, int], None]  # what is being done, how many of how many are
+Stop = Callable[[], bool]
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """Pairs of rows that may be duplicates, most similar first: `first` and `second`, int64 (n,).
+
+    `similarity` is the cosine, float64 (n,), `inliers` are of keypoints, int64 (n,), -1 where none were looked for;
+    `confidence`, float64 (n,), is how sure it is that they are duplicates.
+    """
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    similarity: NDArray[np.float64]
+    inliers: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        """How many pairs there are."""
+        return len(self.first)
+
+    @cached_property
+    def raised(self) -> NDArray[np.float64]:
+        """Return the similarities as they are shown: raised by what the keypoints say, float64 (n,)."""
+        score = np.maximum(self.inliers, 0) / (np.maximum(self.inliers, 0) + HALF)
+        raised: NDArray[np.float64] = self.similarity + (1 - self.similarity) * ALIGN.weight * score
+        return raised
+
+    def pairs(self) -> list[tuple[int, int]]:
+        """Return the rows of each pair."""
+        return list(zip(self.first.tolist(), self.second.tolist(), strict=True))
+
+    def pairs_at(self, place: int) -> tuple[int, int]:
+        """Return the rows of one pair."""
+        return int(self.first[place]), int(self.second[place])
+
+    def chosen(self, places: NDArray[np.int64] | NDArray[np.bool_]) -> "Compared":
+        """Return some of them."""
+        return Compared(*(getattr(self, name)[places] for name in self.__dataclass_fields__))
+
+
+def compare(candidates: Compared, checks: Checks, tell: Tell, stop: Stop | None) -> tuple[Compared, bool]:
+    """Compare the pairs by keypoints, most similar first, until hardly any more are duplicates.
+
+    Return those that were compared, and whether it came to its end.
+    """
+    pairs, counts = candidates.pairs(), np.full(len(candidates), -1)
+    for start in range(0, len(pairs), DUPLICATES.block_pairs):
+        block = pairs[start : start + DUPLICATES.block_pairs]
+        is_whole = checks.ask(block, partial(_tell, tell, start, len(pairs)), stop)
+        inliers = np.array([checks.inliers(pair) for pair in block])
+        counts[start : start + len(block)] = inliers
+        is_over = np.mean(inliers >= DUPLICATES.confirmed) < DUPLICATES.fewest_confirmed
+        if is_over or not is_whole:
+            last = start + len(block)
+            return replace(candidates, inliers=counts).chosen(np.arange(last)), is_whole
+    return replace(candidates, inliers=counts), True
+
+
+def _tell(tell: Tell, start: int, total: int, done: int, _of_block: int) -> None:
+    tell("comparing pairs", start + done, total)
+
+
+def unrelated_pairs(pool: Pool) -> list[tuple[int, int]]:
+    """Return pairs of photos just too little alike to be candidates, of some at random: hardly any duplicates."""
+    rows = np.flatnonzero(pool.contents[: len(pool)] == np.arange(len(pool)))
+    rows = np.setdiff1d(rows, pool.blank)
+    if len(rows) < 2:
+        return []
+    generator = np.random.default_rng(DUPLICATES.seed)
+    some, others = generator.choice(rows, (2, DUPLICATES.unrelated * DUPLICATES.sampled))
+    index = pool.searcher.index
+    step = DUPLICATES.unrelated
+    values = np.concatenate([
+        np.einsum("ij,ij->i", index.unit_vectors(some[at : at + step]), index.unit_vectors(others[at : at + step]))
+        for at in range(0, len(some), step)
+    ])  # fmt: skip
+    is_one = (values < PAIRS.floor) & (some != others)
+    best = np.argsort(-np.where(is_one, values, -np.inf), kind="stable")[: DUPLICATES.unrelated]
+    return list(zip(some[best].tolist(), others[best].tolist(), strict=True)) if is_one.any() else []

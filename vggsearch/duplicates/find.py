@@ -1,0 +1,170 @@
+"""Find duplicates: candidates by similarity, compared by keypoints, a confidence for each pair, then groups."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggsearch.defaults import DUPLICATES, PAIRS
+from vggsearch.duplicates.calibration import Calibration, Known, by_similarity, calibrate, least_confidence
+from vggsearch.duplicates.candidates import candidates_of
+from vggsearch.duplicates.checks import Checks
+from vggsearch.duplicates.compare import Compared, Stop, Tell, compare
+from vggsearch.duplicates.decisions import Judgement
+from vggsearch.duplicates.groups import Photo
+from vggsearch.duplicates.known_pairs import KnownPairs
+from vggsearch.duplicates.options import DuplicateOptions
+from vggsearch.duplicates.pool import Pool
+from vggsearch.duplicates.siblings import sibling
+from vggsearch.index.edges import Edges
+
+Judged = dict[tuple[str, str], Judgement]
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The pairs that are duplicates, those that are similar, and how they were chosen.
+
+    `compared` are all that were looked at, for a histogram. `precision` is how many of the duplicates are expected
+    to be right, `recall` how many edited copies are expected to be found, None where no copies were made;
+    `least_confidence` is where they begin, or `threshold`, a similarity. `left_alone` counts the pairs of one press
+    of the button, and those a person said are different. `is_whole` is false where it was stopped.
+    """
+
+    duplicates: Compared
+    similar: Compared
+    compared: Compared
+    calibration: Calibration | None
+    precision: float | None
+    recall: float | None
+    least_confidence: float | None
+    threshold: float | None
+    left_alone: dict[str, int]
+    is_whole: bool
+
+
+def find_pairs(
+    pool: Pool,
+    options: DuplicateOptions,
+    judged: Judged,
+    checks: Checks | None,
+    known: Callable[[], KnownPairs | None],
+    tell: Tell,
+    stop: Stop | None = None,
+) -> Found | None:
+    """Return the pairs that are duplicates; None where it was stopped before any were compared.
+
+    `checks` compares pairs, None where the photos are not there; `known` makes, or reads, what a calibration learns
+    from. `judged` is what a person said of pairs, by sha256: it decides, and is learned from.
+    """
+    edges = candidates_of(pool, lambda done, total: tell("finding candidates", done, total), stop)
+    if edges is None:
+        return None
+    candidates, is_whole = _most_similar_first(_with_judged(edges, pool, judged)), True
+    if checks is not None:
+        candidates, is_whole = compare(candidates, checks, tell, stop)
+    calibration = _calibration(candidates, pool, judged, known() if checks is not None and is_whole else None)
+    judgements = _judgements(candidates, pool, judged)
+    confidence = calibration.confidences(candidates.similarity, candidates.inliers)
+    confidence[judgements == 1], confidence[judgements == -1] = 1.0, 0.0
+    compared = replace(candidates, confidence=confidence)
+    left_alone = _left_alone(compared, pool, options)
+    left_alone[judgements == -1] = "different, as was said"
+    allowed = left_alone == ""
+    least = least_confidence(confidence[allowed], options.precision)
+    if options.threshold is not None:
+        is_duplicate = allowed & ((compared.raised >= options.threshold) | (judgements == 1))
+    else:
+        is_duplicate = allowed & (confidence >= least)
+    is_similar = allowed & ~is_duplicate & (confidence >= DUPLICATES.similar) & options.similar
+    counted = confidence[is_duplicate]
+    return Found(
+        duplicates=compared.chosen(is_duplicate),
+        similar=compared.chosen(is_similar),
+        compared=compared,
+        calibration=calibration,
+        precision=float(counted.mean()) if len(counted) else None,
+        recall=calibration.recall(least) if calibration.copies.similarities and options.threshold is None else None,
+        least_confidence=least if options.threshold is None and len(counted) else None,
+        threshold=options.threshold,
+        left_alone=dict(
+            Counter(why for why, sure in zip(left_alone, confidence, strict=True) if why and sure >= 0.5)
+        ),
+        is_whole=is_whole,
+    )
+
+
+def _with_judged(edges: Edges, pool: Pool, judged: Judged) -> Compared:
+    """Return the candidates, and the pairs that were said to be the same, however little alike."""
+    first, second = edges.first.astype(np.int64), edges.second.astype(np.int64)
+    similarity = edges.similarity.astype(np.float64)
+    rows = {pool.key(row): int(row) for row in np.unique(pool.contents)} if judged else {}
+    there = set(zip(first.tolist(), second.tolist(), strict=True)) if judged else set()
+    same = [
+        tuple(sorted((rows[one], rows[other])))
+        for (one, other), judgement in judged.items()
+        if judgement == "same" and one in rows and other in rows
+    ]
+    added = np.array([pair for pair in same if pair not in there], np.int64).reshape(-1, 2)
+    first, second = np.concatenate([first, added[:, 0]]), np.concatenate([second, added[:, 1]])
+    similarity = np.concatenate([similarity, pool.similarities(added)])
+    unknown = np.full(len(first), -1)
+    return Compared(first, second, similarity, unknown, np.zeros(len(first)))
+
+
+def _most_similar_first(pairs: Compared) -> Compared:
+    return pairs.chosen(np.lexsort((pairs.second, pairs.first, -pairs.similarity)))
+
+
+def _judgements(pairs: Compared, pool: Pool, judged: Judged) -> NDArray[np.int64]:
+    """Return 1 for each pair that was said to be the same, -1 for different, 0 for none of both."""
+    if not judged:
+        return np.zeros(len(pairs), np.int64)
+    worth = {"same": 1, "different": -1, "undecided": 0}
+    keys = ([pool.key(row) for row in pair] for pair in pairs.pairs())
+    said = (judged.get((min(pair), max(pair)), "undecided") for pair in keys)
+    return np.array([worth[each] for each in said], np.int64)
+
+
+def _calibration(pairs: Compared, pool: Pool, judged: Judged, known: KnownPairs | None) -> Calibration:
+    if known is None:
+        return by_similarity(pairs.similarity, PAIRS.floor)
+    said, was_compared = _judgements(pairs, pool, judged), pairs.inliers >= 0
+
+    def labelled(worth: int) -> Known:
+        which = (said == worth) & was_compared
+        return Known(tuple(pairs.similarity[which].tolist()), tuple(pairs.inliers[which].tolist()))
+
+    return calibrate(
+        known.copies.and_also(labelled(1)),
+        known.others.and_also(labelled(-1)),
+        pairs.similarity[was_compared],
+        pairs.inliers[was_compared],
+    )
+
+
+def _left_alone(pairs: Compared, pool: Pool, options: DuplicateOptions) -> NDArray[np.str_]:
+    """Return in words why each pair is not looked at, "" where it is."""
+    likely = np.flatnonzero(pairs.confidence >= DUPLICATES.least_confidence)
+    if options.threshold is not None:
+        likely = np.flatnonzero(pairs.raised >= options.threshold)
+    photos = pool.photos([*pairs.first[likely].tolist(), *pairs.second[likely].tolist()])
+    found = np.full(len(pairs), "", dtype="<U64")
+    for place in likely.tolist():
+        first, second = photos[int(pairs.first[place])], photos[int(pairs.second[place])]
+        found[place] = _why_not(first, second, options) or ""
+    return found
+
+
+def _why_not(first: Photo, second: Photo, options: DuplicateOptions) -> str | None:
+    is_one_folder = PurePosixPath(first.path).parent == PurePosixPath(second.path).parent
+    if options.within_folder and not is_one_folder:
+        return "in two folders"
+    if options.across_folders and is_one_folder:
+        return "in one folder"
+    if not options.siblings and sibling(first, second) is not None:
+        return "one press of the button: a burst, or raw and developed"
+    return None

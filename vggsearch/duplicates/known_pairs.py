@@ -1,0 +1,105 @@
+"""Pairs of which it is known beforehand whether they are duplicates: what a calibration learns from."""
+
+import io
+import json
+import random
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vggsearch.defaults import DUPLICATES, MEASURE
+from vggsearch.duplicates.calibration import Known
+from vggsearch.errors import ImageError
+from vggsearch.images import decode, decoder_errors
+from vggsearch.keypoints import align, both_ways, keypoints
+from vggsearch.measure.edits import EDITS, edited
+from vggsearch.store.files import write_atomically
+
+CALIBRATION = "calibration.json"
+COLLAGE = "collage"  # needs other photos beside it
+
+Embed = Callable[[Sequence[Image.Image]], NDArray[np.float32]]
+SimilarityTo = Callable[[NDArray[np.float32], int], float]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class KnownPairs:
+    """Edited copies beside their photos, and pairs that have nothing in common."""
+
+    copies: Known
+    others: Known
+
+
+def copies_of(
+    root: Path,
+    paths: Sequence[str],
+    rows: Sequence[int],
+    embed: Embed,
+    similarity_to: SimilarityTo,
+    progress: Progress,
+) -> Known:
+    """Make edited copies of some photos in memory, and compare each with its photo.
+
+    `rows` are those to choose from; `embed` returns the embeddings of pictures, `similarity_to` the similarity of
+    one with a row. A photo that cannot be read is passed over. The same photos give the same copies.
+    """
+    generator = random.Random(DUPLICATES.seed)  # noqa: S311 - a repeatable choice is what is wanted
+    chosen = generator.sample(list(rows), min(len(rows), DUPLICATES.copied_photos))
+    edits = [
+        (row, generator.sample([name for name in EDITS if name != COLLAGE], DUPLICATES.edits)) for row in chosen
+    ]
+
+    def copies(row: int, names: Sequence[str]) -> list[tuple[Image.Image, int]]:
+        """Return each copy, and how many of its keypoints fit in the photo."""
+        try:
+            with decoder_errors(), (root / paths[row]).open("rb") as file:
+                photo = decode(file, paths[row], at_least=MEASURE.copy_pixels).image
+        except ImageError:
+            return []
+        seen = both_ways(photo)
+        made = [_reread(edited(photo, EDITS[name], f"{paths[row]} {name}")) for name in names]
+        found = [align(seen, keypoints(copy)) for copy in made]
+        return [(copy, each.inliers if each else 0) for copy, each in zip(made, found, strict=True)]
+
+    similarities, inliers = [], []
+    with ThreadPoolExecutor() as pool:
+        for done, (row, made) in enumerate(zip(chosen, pool.map(lambda each: copies(*each), edits), strict=True)):
+            if made:
+                similarities += [similarity_to(each, row) for each in embed([copy for copy, _ in made])]
+                inliers += [count for _, count in made]
+            progress(done + 1, len(chosen))
+    return Known(tuple(similarities), tuple(inliers))
+
+
+def read_known_pairs(directory: Path, made_of: str) -> KnownPairs | None:
+    """Return what was learned of `made_of` before, None where there is nothing that is whole and of it."""
+    try:
+        values = json.loads((directory / CALIBRATION).read_text("utf-8"))
+        if values["made_of"] != made_of:
+            return None
+        copies, others = (
+            Known(tuple(values[name]["similarities"]), tuple(values[name]["inliers"]))
+            for name in ("copies", "others")
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # it is made anew
+    return KnownPairs(copies, others)
+
+
+def write_known_pairs(directory: Path, pairs: KnownPairs, made_of: str) -> None:
+    """Keep what was learned. Raises IndexNotWritable."""
+
+    def write(path: Path) -> None:
+        path.write_text(json.dumps({"made_of": made_of, **asdict(pairs)}), "utf-8")
+
+    write_atomically(directory / CALIBRATION, write)
+
+
+def _reread(data: bytes) -> Image.Image:
+    return decode(io.BytesIO(data)).image

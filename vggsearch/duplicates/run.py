@@ -1,0 +1,99 @@
+"""One run of the search for duplicates over an index, from its photos to groups."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vggsearch.defaults import DUPLICATES
+from vggsearch.duplicates.arrange import Arranger
+from vggsearch.duplicates.calibration import Known
+from vggsearch.duplicates.checks import MADE_BY, Checks
+from vggsearch.duplicates.compare import Stop, Tell, unrelated_pairs
+from vggsearch.duplicates.decisions import DECISIONS, read_decisions
+from vggsearch.duplicates.find import Found, find_pairs
+from vggsearch.duplicates.groups import Group, Pair
+from vggsearch.duplicates.known_pairs import KnownPairs, copies_of, read_known_pairs, write_known_pairs
+from vggsearch.duplicates.options import DuplicateOptions
+from vggsearch.duplicates.pool import Pool
+
+Embed = Callable[[Sequence[Image.Image]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class DuplicatesReport:
+    """The duplicates among `photos` photos, of which `blank` are left out, as groups and as pairs.
+
+    `compared` pairs were looked at; `found` says how they were chosen. `was_compared` is false where the photos were
+    not there, so that similarity alone decided; `is_whole` is false where it was stopped.
+    """
+
+    groups: tuple[Group, ...]
+    pairs: tuple[Pair, ...]
+    photos: int
+    blank: int
+    found: Found
+    was_compared: bool
+    seconds: float
+
+    @property
+    def removable_bytes(self) -> int:
+        """How many bytes the members take that may be removed."""
+        return sum(member.photo.bytes for group in self.groups for member in group.removable)
+
+
+def duplicates(
+    pool: Pool, options: DuplicateOptions, embed: Embed, tell: Tell, stop: Stop | None = None
+) -> DuplicatesReport | None:
+    """Return the duplicates in a pool; None where it was stopped before anything was compared."""
+    started = time.monotonic()
+    directory = pool.store.directory
+    checks = Checks(directory, pool.file, pool.key) if options.verify and pool.is_there else None
+    judged = read_decisions(directory / DECISIONS).pairs()
+
+    def known() -> KnownPairs | None:
+        return _known(pool, checks, embed, tell) if checks is not None else None
+
+    found = find_pairs(pool, options, judged, checks, known, tell, stop)
+    if found is None:
+        return None
+    arranger = Arranger(pool, found, options, checks)
+    groups, pairs = arranger.groups(), arranger.pairs()
+    if checks is not None:
+        checks.keep()  # which photos have the same pixels
+    seconds = time.monotonic() - started
+    return DuplicatesReport(groups, pairs, len(pool), len(pool.blank), found, checks is not None, seconds)
+
+
+def _known(pool: Pool, checks: Checks, embed: Embed, tell: Tell) -> KnownPairs:
+    """Return what a calibration learns from: what was kept, unless photos, spec or whitening have changed much."""
+    made_of = _made_of(pool)
+    kept = read_known_pairs(pool.store.directory, made_of)
+    if kept is not None:
+        return kept
+    others = unrelated_pairs(pool)
+    checks.ask(others, lambda done, total: tell("comparing unrelated pairs", done, total))
+    inliers = tuple(count for pair in others if (count := checks.inliers(pair)) >= 0)
+    rows = np.setdiff1d(np.unique(pool.contents[: len(pool)]), pool.blank).tolist()
+    copies = copies_of(
+        pool.root or Path(), pool.searcher.paths, rows, embed,
+        lambda embedding, row: float(pool.searcher.index.similarities(embedding, np.array([row]))[0]),
+        lambda done, total: tell("making edited copies", done, total),
+    )  # fmt: skip
+    pairs = KnownPairs(copies, Known((0.0,) * len(inliers), inliers))
+    write_known_pairs(pool.store.directory, pairs, made_of)
+    return pairs
+
+
+def _made_of(pool: Pool) -> str:
+    """Name what a calibration depends on: the spec, the whitening, how pairs are compared, and roughly how many."""
+    side = pool.store.manifest.search
+    whitening = asdict(side.whitening) if side is not None and side.whitening is not None else None
+    facts = [asdict(pool.store.spec), whitening, MADE_BY, len(pool).bit_length(), DUPLICATES.copied_photos]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
