@@ -15,7 +15,8 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 class Photo:
     """What the index knows of a photo. `path` is relative to the photo folder.
 
-    `sha256` is of the file's bytes, `width` and `height` are upright, in pixels; `taken` is the camera's local time.
+    `sha256` is of the file's bytes, `width` and `height` are upright, in pixels; `taken` is the camera's local
+    time.
     """
 
     path: str
