@@ -8,6 +8,8 @@ from vggsearch.geometry import Alignment
 
 Kind = Literal["exact", "same picture", "near", "similar"]
 
+AlignedIn = Literal["keeper", "member"]
+
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -35,9 +37,10 @@ class Member:
 
     `kind` says of which tier: `exact`, the same bytes; `same picture`, the same pixels in another file; `near`, an
     edited copy; `similar`, another shot of the same. `similarity` is with the keeper, at most 1.0; `confidence`,
-    0..1, is how sure it is that the two are duplicates. `alignment` says where in this photo the keeper lies, where
-    geometry was asked and found it. `reason` says in words why the keeper is kept rather than this one, and
-    `left_alone` why this one is not to be touched all the same; None where it may be removed.
+    0..1, is how sure it is that the two are duplicates. `alignment`, where geometry was asked and found it, says
+    where in the keeper this photo lies; where `aligned_in` is "member", where in this photo the keeper lies: so the
+    smaller of the two is looked for in the larger. `reason` says in words why the keeper is kept rather than this
+    one, and `left_alone` why this one is not to be touched all the same; None where it may be removed.
     """
 
     photo: Photo
@@ -47,6 +50,7 @@ class Member:
     alignment: Alignment | None
     reason: str
     left_alone: str | None = None
+    aligned_in: AlignedIn = "keeper"
 
 
 @dataclass(frozen=True, slots=True)

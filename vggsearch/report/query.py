@@ -8,9 +8,7 @@ from pathlib import Path
 from vggsearch.defaults import Format
 from vggsearch.geometry import Alignment
 from vggsearch.queries import QueryResult
-from vggsearch.report.text import as_csv, one_line
-
-PART_BELOW = 0.85  # scale from which a query is told to be a part
+from vggsearch.report.text import as_csv, one_line, similarity_text, transform_words
 
 
 def query_results(results: Sequence[QueryResult], format: Format, root: Path | None) -> str:
@@ -23,7 +21,7 @@ def _query_table(results: Sequence[QueryResult], _root: Path | None) -> str:
     for result in results:
         lines = [one_line(result.query)]
         lines += [
-            f"  {_shown(match.similarity)}  {one_line(match.path)}{_how(match.alignment)}"
+            f"  {similarity_text(match.similarity)}  {one_line(match.path)}{_how(match.alignment)}"
             for match in result.matches
         ]
         blocks.append("\n".join(lines if result.matches else [*lines, "  nothing found"]))
@@ -34,20 +32,8 @@ def _how(alignment: Alignment | None) -> str:
     """Say in words how the query lies in a photo, where that is not simply as a whole."""
     if alignment is None:
         return ""
-    quarter = round(alignment.turned / 90) * 90 % 360
-    words = [
-        "mirrored" if alignment.mirrored else "",
-        f"turned {quarter}°" if quarter else "",
-        f"a part, {alignment.scale**2:.0%} of it" if alignment.scale < PART_BELOW else "",
-        "holds more" if alignment.scale > 1 / PART_BELOW else "",
-    ]
-    told = ", ".join(filter(None, words))
+    told = transform_words(alignment.mirrored, alignment.turned, alignment.scale)
     return f"  ({told})" if told else ""
-
-
-def _shown(similarity: float) -> str:
-    """Return three decimals, of which 1.000 is kept for the same picture."""
-    return f"{similarity if similarity == 1 else min(similarity, 0.999):.3f}"
 
 
 def _query_json(results: Sequence[QueryResult], _root: Path | None) -> str:
