@@ -15,6 +15,7 @@ from vggsearch.page.page import Facts, write_page
 
 CROP = (80, 60, 240, 180)  # of 320 x 240: the middle half
 MANY = 300
+STORED_AS = "`vggsearch-marks-${JSON.parse(document.getElementById('facts').textContent).folder}`"
 SCHEMES = {"light": "rgb(244, 245, 247)", "dark": "rgb(15, 18, 22)"}
 
 
@@ -203,6 +204,7 @@ def test_marks_become_commands_and_outlast_a_reload(tab: Tab) -> None:
     tab.press("c")
     lines = str(tab.evaluate("document.getElementById('commands-text').value")).splitlines()
     assert lines[0] == "vggsearch dups --not-duplicates trip/a.jpg crop.jpg"
+    assert all(line.startswith("vggsearch dups --same c.jpg ") for line in lines[1:])
     assert len(lines) == 1 + len(HOSTILE)
     assert r"vggsearch dups --same c.jpg $'\377\3769.jpg'" in lines
     assert tab.text("#marks") == f"Marked: 1 as not duplicates, {len(HOSTILE)} as duplicates"
@@ -210,6 +212,16 @@ def test_marks_become_commands_and_outlast_a_reload(tab: Tab) -> None:
     tab.evaluate("new Promise((done) => setTimeout(done, 300))")
     assert tab.text("#marks") == f"Marked: 1 as not duplicates, {len(HOSTILE)} as duplicates"
     assert "marked: not duplicates" in tab.text("figure[data-position='2']")
+
+
+@pytest.mark.parametrize("kept", ['{"x; rm -rf /": "same", "c.jpg trip/a.jpg": "constructor"}', "null", "[1", "7"])
+def test_what_another_file_put_among_the_marks_never_becomes_a_command(tab: Tab, kept: str) -> None:
+    tab.evaluate(f"localStorage.setItem(STORED_AS, {json.dumps(kept)})".replace("STORED_AS", STORED_AS))
+    tab.call("Page.reload")
+    tab.evaluate("new Promise((done) => setTimeout(done, 300))")
+    tab.press("y", "c")
+    told = tab.evaluate("document.getElementById('commands-text').value")
+    assert told == "vggsearch dups --same trip/a.jpg trip/copy.jpg"
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -12,6 +12,8 @@ WIDE = 10_000  # columns; a table is never folded, so that a path stays whole
 
 def one_line(text: str) -> str:
     """Return `text` with control characters escaped, so that a file name cannot break a table or a terminal."""
+    if text.isprintable():
+        return text
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 

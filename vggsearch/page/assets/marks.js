@@ -12,15 +12,15 @@ const marks = new Map(storedMarks());
 
 function storedMarks() {
   try {
-    return JSON.parse(localStorage.getItem(STORED) ?? "[]");
+    return Object.entries(JSON.parse(localStorage.getItem(STORED) ?? "{}"));
   } catch {
-    return []; // the browser keeps nothing for files
+    return []; // the browser keeps nothing for files, or something else wrote there
   }
 }
 
 function keepMarks() {
   try {
-    localStorage.setItem(STORED, JSON.stringify([...marks]));
+    localStorage.setItem(STORED, JSON.stringify(Object.fromEntries(marks)));
   } catch {
     // as above: the marks last as long as the page is open
   }
@@ -32,7 +32,14 @@ function pairKey(group, position) {
 }
 
 function markOf(group, position) {
-  return marks.get(pairKey(group, position));
+  const kind = marks.get(pairKey(group, position));
+  return Object.hasOwn(MARKS, kind ?? "") ? kind : undefined;
+}
+
+// Those of this page alone, looked up from its own groups: what a browser keeps for files, any file may have written.
+function marked() {
+  return groups.flatMap((group) => [...group.photos.keys()].slice(1)
+    .map((position) => ({ group, position, kind: markOf(group, position) })).filter(({ kind }) => kind));
 }
 
 // Mark some members of a group; where all of them have that mark already, take it away.
@@ -46,12 +53,19 @@ function mark(group, positions, kind) {
   showTray();
 }
 
+function clearMarks() {
+  for (const { group, position } of marked()) marks.delete(pairKey(group, position));
+  keepMarks();
+  showTray();
+}
+
 function commands() {
-  return [...marks].map(([pair, kind]) => `${facts.command} ${MARKS[kind].option} ${pair}`).join("\n");
+  return marked()
+    .map(({ group, position, kind }) => `${facts.command} ${MARKS[kind].option} ${pairKey(group, position)}`).join("\n");
 }
 
 function showTray() {
-  const kinds = [...marks.values()];
+  const kinds = marked().map(({ kind }) => kind);
   const told = Object.entries(MARKS).map(([kind, { says }]) => [kinds.filter((each) => each === kind).length, says]);
   const text = told.filter(([count]) => count).map(([count, says]) => `${count.toLocaleString("en")} as ${says}`);
   document.getElementById("tray").hidden = !kinds.length;

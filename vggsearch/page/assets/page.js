@@ -222,9 +222,7 @@ field("open-help").addEventListener("click", () => field("help").showModal());
 field("show-commands").addEventListener("click", showCommands);
 field("copy").addEventListener("click", copyCommands);
 field("clear-marks").addEventListener("click", () => {
-  marks.clear();
-  keepMarks();
-  showTray();
+  clearMarks();
   groups.forEach(redraw);
 });
 for (const button of document.querySelectorAll("dialog .close")) {
