@@ -39,6 +39,7 @@ class Tab:
     session: str
     requests: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
+    loads: int = 0
 
     def call(self, method: str, **given: object) -> dict[str, Any]:
         return self.browser.call(method, given, self.session)
@@ -46,15 +47,31 @@ class Tab:
     def open(self, path: Path) -> None:
         for area in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{area}.enable")
-        self.call("Page.navigate", url=path.resolve().as_uri())
-        self.evaluate(
-            "new Promise((done) => document.readyState === 'complete' ? done() : addEventListener('load', done))"
-        )
+        self._load("Page.navigate", url=path.resolve().as_uri())
+
+    def reload(self) -> None:
+        self._load("Page.reload")
+
+    def _load(self, method: str, **given: object) -> None:
+        before = self.loads
+        self.call(method, **given)
+        while self.loads == before:
+            self.browser.listen()
+        self.settle()
 
     def evaluate(self, script: str) -> Any:
         answer = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
+
+    def wait_until(self, condition: str) -> None:
+        """Look at every frame whether a condition holds; fail after ten seconds."""
+        script = f"""(async () => {{
+          const end = performance.now() + 10_000;
+          while (!({condition}) && performance.now() < end) await new Promise(requestAnimationFrame);
+          return Boolean({condition});
+        }})()"""
+        assert self.evaluate(script), condition
 
     def text(self, selector: str) -> str:
         return str(self.evaluate(f"document.querySelector({json.dumps(selector)}).innerText"))
@@ -91,6 +108,8 @@ class Tab:
             self.requests.append(given["request"]["url"])
         elif method == "Runtime.exceptionThrown":
             self.complaints.append(json.dumps(given["exceptionDetails"]))
+        elif method == "Page.loadEventFired":
+            self.loads += 1
         elif method == "Log.entryAdded":
             self.complaints.append(f"{given['entry']['text']} {given['entry'].get('url', '')}")
 
@@ -127,14 +146,18 @@ class Browser:
         self._number += 1
         asked = {"id": self._number, "method": method, "params": given}
         self._to.write(json.dumps(asked | ({"sessionId": session} if session else {})).encode() + b"\0")
-        while True:
-            told = self._read()
-            if told.get("id") == self._number:
-                assert "error" not in told, told
-                answer: dict[str, Any] = told["result"]
-                return answer
-            if tab := self._tabs.get(told.get("sessionId", "")):
-                tab.hear(told["method"], told["params"])
+        while (told := self.listen()).get("id") != self._number:
+            pass
+        assert "error" not in told, told
+        answer: dict[str, Any] = told["result"]
+        return answer
+
+    def listen(self) -> dict[str, Any]:
+        """Wait for the next thing the browser says, and let its tab hear it."""
+        told = self._read()
+        if "method" in told and (tab := self._tabs.get(told.get("sessionId", ""))):
+            tab.hear(told["method"], told["params"])
+        return told
 
     def _read(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
@@ -152,6 +175,5 @@ class Browser:
         tab = self._tabs[session] = Tab(self, session)
         tab.look(**look)
         tab.open(path)
-        tab.settle()
         yield tab
         self.call("Target.closeTarget", {"targetId": target})

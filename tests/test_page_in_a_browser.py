@@ -59,8 +59,7 @@ def three_groups() -> list[Group]:
 def tab(browser: Browser, page: Path) -> Iterator[Tab]:
     with browser.tab(page) as opened:
         opened.evaluate("localStorage.clear()")
-        opened.call("Page.reload")
-        opened.evaluate("new Promise((done) => setTimeout(done, 300))")
+        opened.reload()
         yield opened
         assert opened.complaints == []
 
@@ -118,7 +117,6 @@ def test_the_region_that_matches_is_drawn_over_the_photo_that_holds_it(tab: Tab)
 
 def test_comparing_lays_a_crop_exactly_over_the_photo_it_was_cut_from(tab: Tab, tmp_path: Path) -> None:
     tab.press("l", "f")
-    tab.evaluate("new Promise((done) => setTimeout(done, 300))")  # until the photos themselves are read
     assert tab.text("#compare-shown") == "Keeper"
     over, under = (
         tab.evaluate(f"(({{x, y, width, height}}) => [x, y, width, height])({place})")
@@ -208,8 +206,7 @@ def test_marks_become_commands_and_outlast_a_reload(tab: Tab) -> None:
     assert len(lines) == 1 + len(HOSTILE)
     assert r"vggsearch dups --same c.jpg $'\377\3769.jpg'" in lines
     assert tab.text("#marks") == f"Marked: 1 as not duplicates, {len(HOSTILE)} as duplicates"
-    tab.call("Page.reload")
-    tab.evaluate("new Promise((done) => setTimeout(done, 300))")
+    tab.reload()
     assert tab.text("#marks") == f"Marked: 1 as not duplicates, {len(HOSTILE)} as duplicates"
     assert "marked: not duplicates" in tab.text("figure[data-position='2']")
 
@@ -217,8 +214,7 @@ def test_marks_become_commands_and_outlast_a_reload(tab: Tab) -> None:
 @pytest.mark.parametrize("kept", ['{"x; rm -rf /": "same", "c.jpg trip/a.jpg": "constructor"}', "null", "[1", "7"])
 def test_what_another_file_put_among_the_marks_never_becomes_a_command(tab: Tab, kept: str) -> None:
     tab.evaluate(f"localStorage.setItem(STORED_AS, {json.dumps(kept)})".replace("STORED_AS", STORED_AS))
-    tab.call("Page.reload")
-    tab.evaluate("new Promise((done) => setTimeout(done, 300))")
+    tab.reload()
     tab.press("y", "c")
     told = tab.evaluate("document.getElementById('commands-text').value")
     assert told == "vggsearch dups --same trip/a.jpg trip/copy.jpg"
@@ -263,7 +259,6 @@ def test_of_many_groups_only_those_near_the_window_are_drawn(browser: Browser, t
         assert tab.count("article") == MANY
         assert 0 < tab.count("article img") < 100
         tab.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
-        tab.evaluate("new Promise((done) => setTimeout(done, 300))")
-        assert 0 < tab.count("article img") < 100
-        assert tab.count("article:last-of-type img") == 2
+        tab.wait_until("document.querySelectorAll('article:last-of-type img').length === 2")
+        tab.wait_until("document.querySelectorAll('article img').length < 100")
         assert tab.complaints == []

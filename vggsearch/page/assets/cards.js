@@ -40,11 +40,16 @@ function titleOf(group) {
     group.frees ? make("span", {}, `frees ${bytesText(group.frees)}`) : null);
 }
 
-// The pictures of a group; null while the browser has not read that far, since they come last in the file.
-function picturesOf(group) {
+// Whether the browser has read the pictures of a group, which come last in the file. A block that nothing follows yet
+// may be there by half.
+function hasPictures(group) {
   const data = document.getElementById(`pictures-${group.number}`);
-  if (!data) return null;
-  const shown = JSON.parse(data.textContent);
+  return Boolean(data) && (data.nextSibling !== null || document.readyState !== "loading");
+}
+
+function picturesOf(group) {
+  if (!hasPictures(group)) return null;
+  const shown = JSON.parse(document.getElementById(`pictures-${group.number}`).textContent);
   return shown.map((each) => (typeof each === "number" ? shown[each] : each));
 }
 

@@ -36,7 +36,7 @@ function draw(card) {
   const group = groupOf.get(card);
   card.replaceChildren(...cardContent(group));
   card.style.minHeight = "";
-  card.dataset.waits = document.getElementById(`pictures-${group.number}`) ? "" : "yes";
+  card.dataset.waits = hasPictures(group) ? "" : "yes";
   if (group === current?.group) showSelected();
 }
 
