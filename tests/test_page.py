@@ -128,6 +128,17 @@ def test_a_page_that_was_broken_off_is_not_there_and_the_older_one_still_is(root
     assert page.read_bytes() == before
 
 
+def test_a_page_finds_the_photos_from_wherever_it_lies(root: Path) -> None:
+    (root.parent / "100% mine").mkdir()
+    for page, link in [("100% mine/page.html", "./../photos/a.jpg"), ("photos/page.html", "./a.jpg")]:
+        write_page(root.parent / page, of_three(), root)
+        address = data(root.parent / page, "groups-data")[0]["photos"][0]["link"]
+        assert os.path.normpath(address) == os.path.normpath(link)
+    odd = root.rename(root.parent / "file:?#photos")
+    write_page(root.parent / "page.html", of_three(), odd)
+    assert data(root.parent / "page.html", "groups-data")[0]["photos"][0]["link"] == "./file%3A%3F%23photos/a.jpg"
+
+
 def test_progress_counts_photos(root: Path) -> None:
     told: list[tuple[int, int]] = []
     write_page(root.parent / "page.html", of_three(), root, progress=lambda *each: told.append(each))

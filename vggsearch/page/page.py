@@ -16,7 +16,7 @@ from typing import TextIO
 from vggsearch.duplicates.groups import Group
 from vggsearch.errors import OptionError
 from vggsearch.page.pictures import pictures
-from vggsearch.page.values import group_values, shell_word
+from vggsearch.page.values import address, group_values, shell_word
 from vggsearch.report.duplicates import summary
 from vggsearch.report.text import one_line
 from vggsearch.thumbnails import in_order
@@ -83,7 +83,7 @@ def _write(
 ) -> None:
     before, between, after = _frame(groups, facts)
     file.write(before)
-    _write_data(file, "facts", [_json(_facts_values(root, facts))])
+    _write_data(file, "facts", _facts_values(root, facts))
     file.write('<script type="application/json" id="groups-data">[')
     for number, group in enumerate(groups):
         file.write(("," if number else "") + "\n" + _json(group_values(group, link)))
@@ -91,14 +91,14 @@ def _write(
     file.write(between)
     done, total = 0, sum(1 + len(group.members) for group in groups)
     for group, shown in zip(groups, in_order(lambda group: pictures(group, root), groups), strict=True):
-        _write_data(file, f"pictures-{group.number}", [_json(shown)])
+        _write_data(file, f"pictures-{group.number}", shown)
         done += len(shown)
         progress(done, total)
     file.write(after)
 
 
-def _write_data(file: TextIO, name: str, texts: Sequence[str]) -> None:
-    file.write(f'<script type="application/json" id="{name}">{"".join(texts)}</script>\n')
+def _write_data(file: TextIO, name: str, values: object) -> None:
+    file.write(f'<script type="application/json" id="{name}">{_json(values)}</script>\n')
 
 
 def _frame(groups: Sequence[Group], facts: Facts) -> tuple[str, str, str]:
@@ -149,8 +149,8 @@ def _facts_values(root: Path, facts: Facts) -> dict[str, str]:
 
 
 def _link(root: Path, path: Path) -> str:
-    """Return how the page refers to the photo folder: as seen from its own folder, where that can be said."""
+    """Return the address of the photo folder: as seen from the page's own folder, so that both can be moved."""
     try:
-        return Path(os.path.relpath(root.resolve(), path.resolve().parent)).as_posix()
+        return f"./{address(Path(os.path.relpath(root.resolve(), path.resolve().parent)).as_posix())}"
     except ValueError:  # on another drive
         return root.resolve().as_uri()

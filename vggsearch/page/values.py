@@ -1,7 +1,6 @@
 """Groups as the page's script reads them: names made safe to show, to link to and to paste into a shell."""
 
 import os
-import re
 import shlex
 from datetime import datetime
 from urllib.parse import quote
@@ -12,7 +11,7 @@ from vggsearch.report.text import one_line
 
 
 def group_values(group: Group, link: str) -> dict[str, object]:
-    """Return a group for JSON. `link` leads from the page to the photo folder."""
+    """Return a group for JSON. `link` is the address of the photo folder, as the page sees it."""
     return {
         "number": group.number,
         "frees": freed_bytes(group),
@@ -26,7 +25,7 @@ def _photo_values(photo: Photo, link: str) -> dict[str, object]:
     return {
         "path": one_line(photo.path),
         "word": shell_word(photo.path),
-        "link": _link(link, photo.path),
+        "link": f"{link}/{address(photo.path)}",
         "width": photo.width,
         "height": photo.height,
         "bytes": photo.bytes,
@@ -67,11 +66,9 @@ def _shell_character(character: str) -> str:
     return "".join(f"\\{byte:03o}" for byte in os.fsencode(character))
 
 
-def _link(folder: str, path: str) -> str:
-    """Return the address of a photo. Its bytes are escaped, so that no name is read as a scheme or a query."""
-    if re.match(r"file:", folder):
-        return f"{folder}/{quote(os.fsencode(path))}"
-    return f"./{quote(os.fsencode(folder))}/{quote(os.fsencode(path))}"
+def address(path: str) -> str:
+    """Return a path as a part of an address: its bytes escaped, so that none is read as a scheme or a query."""
+    return quote(os.fsencode(path))
 
 
 def _date(mtime_ns: int) -> str:
