@@ -3,7 +3,6 @@
 import faulthandler
 import logging
 import os
-import shutil
 import signal
 import sys
 import warnings
@@ -179,12 +178,14 @@ def progress_bar(title: str) -> Iterator[Callable[["Progress"], None]]:
 
 def picture_screen(stream: TextIO) -> "Screen | None":
     """Return how the terminal behind `stream` shows pictures; None where it cannot, or where there is none."""
+    from shutil import get_terminal_size  # here, since help needs none of what it imports
+
     from vggsearch.preview import Screen
 
     way = _picture_way(os.environ) if stream.isatty() else None
     if way is None or (way == "blocks" and stream.encoding.lower() not in ("utf-8", "utf8")):
         return None
-    return Screen(way, shutil.get_terminal_size().columns)
+    return Screen(way, get_terminal_size().columns)
 
 
 def _picture_way(environment: Mapping[str, str]) -> "Way | None":
