@@ -19,7 +19,7 @@ from vggsearch.image_index import ImageIndex
 from vggsearch.index.library import faiss
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.photos import PhotoFile
-from vggsearch.report import bytes_text
+from vggsearch.report.text import bytes_text
 from vggsearch.search import renew_search_side
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing

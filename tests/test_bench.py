@@ -16,8 +16,8 @@ from vggsearch.cli import cli
 from vggsearch.errors import PhotosError
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.photos import PhotoFile, Skipped, walk
-from vggsearch.report import bench as bench_text
-from vggsearch.report import engines as engines_text
+from vggsearch.report.bench import bench as bench_text
+from vggsearch.report.bench import engines as engines_text
 
 SPEEDS = ("DECODE_S", "FORWARD_S", "END_TO_END_S", "LIMIT_S", "COMPARE_S")
 

@@ -34,6 +34,8 @@ def test_the_wheel_holds_the_package_its_weights_and_its_notices_and_nothing_els
         names = {info.filename: info.file_size for info in archive.infolist()}
     assert names["vggsearch/model/weights/vgg16_conv_imagenet1k_v1.fp16.safetensors"] == 29_431_816
     assert "vggsearch/py.typed" in names
+    assets = {str(path.relative_to(ROOT)) for path in (ROOT / "vggsearch" / "page" / "assets").iterdir()}
+    assert assets <= set(names)
     notices = {Path(name).name for name in names if "/licenses/" in name}
     assert notices == {"LICENSE", "NOTICE"}
     assert {name.split("/")[0] for name in names} == {"vggsearch", f"vggsearch-{vggsearch.__version__}.dist-info"}

@@ -199,6 +199,17 @@ class DuplicateDefaults:
     remembered: int = 1000  # photos whose keypoints are kept meanwhile: 70 MB
 
 
+@dataclass(frozen=True)
+class ThumbnailDefaults:
+    """How photos are made small to be shown, in a page or in a terminal."""
+
+    side: int = 240  # pixels, the longer one: 6 kB each, so that 20,000 of them open in a browser
+    quality: int = 60  # of WebP, 0..100; at this size no flaw is seen
+    effort: int = 2  # of WebP, 0..6; more takes twice as long for a few bytes
+    threads: int = 4  # that read photos
+    ahead: int = 16  # groups in hand
+
+
 ALIGN = AlignDefaults()
 BUILD = BuildDefaults()
 COMPACT = CompactDefaults()
@@ -211,4 +222,5 @@ KEYPOINTS = KeypointDefaults()
 MEASURE = MeasureDefaults()
 PAIRS = PairDefaults()
 SEARCH = SearchDefaults()
+THUMBNAILS = ThumbnailDefaults()
 WHITENING = WhiteningDefaults()

@@ -6,19 +6,21 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+    from vggsearch.preview import Screen, Way
     from vggsearch.update import Progress
 
 STDERR = 2
+KONSOLE_WITH_PICTURES = 220400  # Konsole 22.04
 
 
 def log_to_stderr() -> None:
@@ -172,3 +174,31 @@ def progress_bar(title: str) -> Iterator[Callable[["Progress"], None]]:
             bars.update(row, completed=progress.done, total=progress.total, note=note)
 
         yield tell
+
+
+def picture_screen(stream: TextIO) -> "Screen | None":
+    """Return how the terminal behind `stream` shows pictures; None where it cannot, or where there is none."""
+    from shutil import get_terminal_size  # here, since help needs none of what it imports
+
+    from vggsearch.preview import Screen
+
+    way = _picture_way(os.environ) if stream.isatty() else None
+    if way is None or (way == "blocks" and stream.encoding.lower() not in ("utf-8", "utf8")):
+        return None
+    return Screen(way, get_terminal_size().columns)
+
+
+def _picture_way(environment: Mapping[str, str]) -> "Way | None":
+    """Tell from its variables what a terminal shows. Asking it would take a time-out where it does not answer."""
+    term, program = environment.get("TERM", ""), environment.get("TERM_PROGRAM", "")
+    has_all_colours = environment.get("COLORTERM") in ("truecolor", "24bit") or "WT_SESSION" in environment
+    if "TMUX" in environment or term.startswith(("screen", "tmux")):  # which keeps pictures from its terminal
+        return "blocks" if has_all_colours else None
+    if "KITTY_WINDOW_ID" in environment or term in ("xterm-kitty", "xterm-ghostty") or program == "ghostty":
+        return "kitty"
+    konsole = environment.get("KONSOLE_VERSION", "")
+    if konsole.isdecimal() and int(konsole) >= KONSOLE_WITH_PICTURES:
+        return "kitty"
+    if program in ("iTerm.app", "WezTerm", "mintty") or environment.get("LC_TERMINAL") == "iTerm2":
+        return "iterm2"
+    return "blocks" if has_all_colours and term != "dumb" else None

@@ -41,8 +41,9 @@ def bench(
       vggsearch bench --compare
     """
     from vggsearch import bench as measure
-    from vggsearch import report
     from vggsearch.model.engine import load_engine
+    from vggsearch.report.bench import bench as bench_text
+    from vggsearch.report.bench import engines as engines_text
 
     spec, found = options.resolve()
 
@@ -50,8 +51,8 @@ def bench(
         click.echo(f"measuring {stage} ...", err=True)
 
     if compare:
-        click.echo(report.engines(measure.compare(spec, found, photos, tell=tell), format))
+        click.echo(engines_text(measure.compare(spec, found, photos, tell=tell), format))
         return
     runs = load_engine(spec, found, replace(runs_on, batch_size=batch_size))
     measured = measure.bench(spec, runs, photos, workers=workers, tell=tell)
-    click.echo(report.bench(measured, format))
+    click.echo(bench_text(measured, format))

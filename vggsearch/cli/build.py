@@ -44,18 +44,19 @@ def build(
       vggsearch build --memory 500M --dry-run
       vggsearch build --list
     """
-    from vggsearch import report
     from vggsearch.image_index import ImageIndex
+    from vggsearch.report.build import built, recipes
+    from vggsearch.report.build import plan as plan_text
 
     if is_list:
-        click.echo(report.recipes(format))
+        click.echo(recipes(format))
         return
     with ImageIndex.open(directory or only_index()) as opened:
         plan = opened.plan_build(recipe, memory, recall)
         if dry_run:
-            click.echo(report.plan(plan, format))
+            click.echo(plan_text(plan, format))
             return
-        click.echo(report.plan(plan, "table"), err=True)
+        click.echo(plan_text(plan, "table"), err=True)
         with stages_bar() as tell:
             made = opened.build(recipe, memory, recall, tell=tell)
-    click.echo(report.built(made, format))
+    click.echo(built(made, format))

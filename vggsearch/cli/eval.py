@@ -69,24 +69,25 @@ def truth(
       vggsearch eval truth.tsv --index indexes/photos --curve curve.png
       vggsearch eval truth.tsv --linear-probe
     """
-    from vggsearch import evaluate, report
+    from vggsearch import evaluate
     from vggsearch.image_index import ImageIndex
     from vggsearch.measure.curve import check_curve_file, save_curve
     from vggsearch.measure.truth import read_truth
+    from vggsearch.report.eval import figures, probe
 
     if curve is not None:
         check_curve_file(curve)
     labels = read_truth(truth)
     with ImageIndex.open(directory or only_index()) as opened:
         if linear_probe:
-            click.echo(report.probe(evaluate.evaluate_probe(opened, labels), format))
+            click.echo(probe(evaluate.evaluate_probe(opened, labels), format))
             return
         with counting_bar("asking for photos") as tell:
             whitening = evaluate.whitening_named(whiten)
             found = evaluate.evaluate_truth(opened, labels, whitening=whitening, verify=verify, tell=tell)
     if found.missing:
         click.echo(f"{len(found.missing):,} of {len(labels):,} labelled photos are not in the index.", err=True)
-    click.echo(report.figures(found.figures, format))
+    click.echo(figures(found.figures, format))
     if curve is not None:
         save_curve(found.curve, curve)
 
@@ -125,9 +126,11 @@ def copies(
       vggsearch eval copies ./photos
       vggsearch eval copies ./photos --edits crop50,mirror --sample 20 --save ./copies
     """
-    from vggsearch import evaluate, report
+    from vggsearch import evaluate
     from vggsearch.image_index import ImageIndex
     from vggsearch.measure.curve import check_curve_file, save_curve
+    from vggsearch.report.eval import copies as copies_text
+    from vggsearch.report.text import one_line
 
     if curve is not None:
         check_curve_file(curve)
@@ -143,7 +146,7 @@ def copies(
             verify=verify, save=save, tell=tell,
         )  # fmt: skip
     for path in found.skipped:
-        click.echo(f"skipped {report.one_line(path)}: it cannot be read any more", err=True)
-    click.echo(report.copies(found, format))
+        click.echo(f"skipped {one_line(path)}: it cannot be read any more", err=True)
+    click.echo(copies_text(found, format))
     if curve is not None:
         save_curve(found.curve, curve)

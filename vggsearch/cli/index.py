@@ -65,7 +65,7 @@ def index(
       vggsearch index ./photos --layer fc7 --index indexes/photos-fc7
     """
     from vggsearch.image_index import ImageIndex
-    from vggsearch.report import skipped_lines, update_line
+    from vggsearch.report.index import skipped_lines, update_line
 
     runs_on = replace(runs_on, decode=decode, batch_size=batch_size)
     with (

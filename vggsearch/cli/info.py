@@ -21,9 +21,10 @@ def info(directory: Path | None, skipped: bool, format: Format) -> None:
       vggsearch info
       vggsearch info --skipped --format csv
     """
-    from vggsearch import report
     from vggsearch.image_index import ImageIndex
+    from vggsearch.report.index import skipped_files
+    from vggsearch.report.info import info as info_text
 
     with ImageIndex.open(directory or only_index()) as opened:
-        text = report.skipped_files(opened.skipped(), format) if skipped else report.info(opened.info(), format)
+        text = skipped_files(opened.skipped(), format) if skipped else info_text(opened.info(), format)
     click.echo(text)

@@ -75,7 +75,8 @@ def query(
     """
     from vggsearch.image_index import ImageIndex
     from vggsearch.queries import QueryResult
-    from vggsearch.report import one_line, query_results
+    from vggsearch.report.query import query_results
+    from vggsearch.report.text import one_line
 
     where = directory or only_index()
     with ImageIndex.open(where, options, engine_options=runs_on, root=root) as opened, quiet_decoders():

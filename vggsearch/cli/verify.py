@@ -23,11 +23,11 @@ def verify(directory: Path | None, repair: bool, format: Format) -> None:
       vggsearch verify
       vggsearch verify --repair && vggsearch index ./photos
     """
-    from vggsearch import report
+    from vggsearch.report.verify import verified
     from vggsearch.verify import verify as check
 
     with bytes_bar("checking") as progress:
         result = check(directory or only_index(), repair=repair, progress=progress)
-    click.echo(report.verified(result, format))
+    click.echo(verified(result, format))
     if not result.is_whole:
         sys.exit(1)

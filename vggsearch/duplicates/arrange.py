@@ -120,13 +120,11 @@ class Arranger:
 
     def _keepers(self, pairs: Compared) -> dict[int, int]:
         """Return the content that is kept for each."""
-        place = {content: number for number, content in enumerate(self._contents)}
-        ends = [np.array([place[row] for row in side.tolist()], np.int32) for side in (pairs.first, pairs.second)]
+        contents = np.array(self._contents, np.int64)
+        first, second = (np.searchsorted(contents, side).astype(np.int32) for side in (pairs.first, pairs.second))
         ranks = np.argsort(np.argsort([self._rank[self._best[content]] for content in self._contents]))
-        kept = keepers(ranks, Edges(len(ranks), None, 0.0, *ends, pairs.raised.astype(np.float32)))
-        return {
-            content: self._contents[number] for content, number in zip(self._contents, kept.tolist(), strict=True)
-        }
+        edges = Edges(len(contents), None, 0.0, first, second, pairs.raised.astype(np.float32))
+        return dict(zip(self._contents, contents[keepers(ranks, edges)].tolist(), strict=True))
 
     def _copies_of(self, rows: list[int], keeper: int) -> list[Member]:
         return [self._member(row, keeper, "exact", 1.0, 1.0) for row in rows]
@@ -171,9 +169,9 @@ class Arranger:
     def _aligned(self, pair: tuple[int, int]) -> tuple[tuple[int, int], Alignment | None]:
         """Return two contents and where in the second the first lies: the one that shows more comes second."""
         known = self._checks.known(pair) if self._checks is not None else None
-        if known is None or known[1] is None:
+        rows, alignment = known if known is not None else (pair, None)
+        if alignment is None:
             return pair, None
-        rows, alignment = known
         return (rows, alignment) if alignment.scale <= 1 else (rows[::-1], inverted(alignment))
 
     def _kind(self, pairs: Compared, place: int) -> Kind:

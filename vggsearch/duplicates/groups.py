@@ -12,6 +12,8 @@ from vggsearch.index.edges import Edges
 
 Kind = Literal["exact", "same picture", "near", "similar"]
 
+AlignedIn = Literal["keeper", "member"]
+
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -38,9 +40,10 @@ class Member:
 
     `kind` says of which tier: `exact`, the same bytes; `same picture`, the same pixels in another file; `near`, an
     edited copy; `similar`, another shot of the same. `similarity` is with the keeper, at most 1.0; `confidence`,
-    0..1, is how sure it is that the two are duplicates. `alignment` says where one of the two lies in the other, which
-    shows more and is `aligned_in`; None where they were not compared. `reason` says in words why the keeper is kept rather than this one, and
-    `left_alone` why this one is not to be touched all the same; None where it may be removed.
+    0..1, is how sure it is that the two are duplicates. `alignment`, where keypoints were compared and fit, says
+    where in the keeper this photo lies; where `aligned_in` is "member", where in this photo the keeper lies: so the
+    smaller of the two is looked for in the larger. `reason` says in words why the keeper is kept rather than this
+    one, and `left_alone` why this one is not to be touched all the same; None where it may be removed.
     """
 
     photo: Photo
@@ -50,7 +53,7 @@ class Member:
     alignment: Alignment | None
     reason: str
     left_alone: str | None = None
-    aligned_in: Literal["keeper", "member"] = "keeper"
+    aligned_in: AlignedIn = "keeper"
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,8 @@ Embed = Callable[[Sequence[Image.Image]], NDArray[np.float32]]
 class DuplicatesReport:
     """The duplicates among `photos` photos, of which `blank` are left out, as groups and as pairs.
 
-    `compared` pairs were looked at; `found` says how they were chosen. `was_compared` is false where the photos were
-    not there, so that similarity alone decided; `is_whole` is false where it was stopped.
+    `found` says how they were chosen. `was_compared` is false where the photos were not there, so that similarity
+    alone decided.
     """
 
     groups: tuple[Group, ...]
