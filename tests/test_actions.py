@@ -3,12 +3,12 @@
 import json
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from send2trash import plat_other
 
-from tests.removals import fill, removal, remove, restore, sha256, tree
+from tests.removals import fill, removal, remove, restore, sha256, trash_in, tree
 from vggsearch.actions.files import PREFIX
 from vggsearch.actions.perform import perform
 from vggsearch.actions.plan import make_plan
@@ -21,15 +21,9 @@ PHOTO, OTHER = b"the photo" * 100, b"another one" * 100
 
 
 @pytest.fixture(autouse=True)
-def trash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A trash of one's own: the real one is never touched."""
-    home = tmp_path / "share"
-    monkeypatch.setattr(plat_other, "XDG_DATA_HOME", os.fsencode(home))
-    monkeypatch.setattr(plat_other, "HOMETRASH_B", os.fsencode(home / "Trash"))
-    monkeypatch.setattr(plat_other, "HOMETRASH", str(home / "Trash"))
-    monkeypatch.setattr(plat_other, "get_dev", lambda _: 0)
-    monkeypatch.setattr("send2trash.send2trash", plat_other.send2trash)
-    return home / "Trash"
+def trash(tmp_path: Path) -> Iterator[Path]:
+    with trash_in(tmp_path / "share") as folder:
+        yield folder
 
 
 @pytest.fixture

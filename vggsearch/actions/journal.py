@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from vggsearch.actions.files import flush_folder
 from vggsearch.defaults import ACTIONS, ActionKind
@@ -68,7 +69,7 @@ class Record:
 class Journal:
     """A journal that is being written."""
 
-    def __init__(self, path: Path, file: BinaryIO) -> None:
+    def __init__(self, path: Path, file: FileIO) -> None:
         self.path = path
         self._file = file
 
@@ -82,7 +83,8 @@ class Journal:
         with file:
             journal = cls(path, file)
             journal._append({"journal": FORMAT, "root": str(root), "action": action, "started": _now()})
-            flush_folder(path.parent)
+            with _writing(path):
+                flush_folder(path.parent)
             yield journal
 
     @classmethod
@@ -107,9 +109,14 @@ class Journal:
     def _append(self, line: Mapping[str, object]) -> None:
         rest = json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
         with _writing(self.path):
-            while rest:
-                rest = rest[self._file.write(rest) :]
+            write_all(self._file, rest)
             os.fsync(self._file.fileno())
+
+
+def write_all(file: FileIO, content: bytes) -> None:
+    """Write all of it, however little the disk takes at once."""
+    while content:
+        content = content[file.write(content) :]
 
 
 def read_journal(path: Path) -> Record:

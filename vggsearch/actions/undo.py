@@ -8,7 +8,6 @@ its keeper, which has the same bytes.
 import errno
 import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -194,16 +193,22 @@ class _Restoring:
 
     def _tidy(self) -> None:
         """Take away what an interrupted act or undo left of its own: part of a copy, a link that was replaced."""
-        parts = [self.part]
+        self.part.unlink(missing_ok=True)
         if self.entry.does == "move" and self.entry.target is not None:
-            parts.append(part_name(Path(self.entry.target), self.entry.token))
-        for part in parts:
-            with suppress(OSError):
-                part.unlink()
+            self._tidy_target(Path(self.entry.target))
         if self._is_our_link(self.away):
             self.away.unlink()
         if has_bytes(self.aside, self.entry.sha256) and has_bytes(self.path, self.entry.sha256):
             self.aside.unlink()  # one more copy
+
+    def _tidy_target(self, target: Path) -> None:
+        """Where a move between volumes was interrupted, the file is at both ends, or was about to go at one."""
+        part, aside = part_name(target, self.entry.token), aside_name(target, self.entry.token)
+        part.unlink(missing_ok=True)
+        if os.path.lexists(aside) and not os.path.lexists(target):
+            rename_new(aside, target)
+        if has_bytes(target, self.entry.sha256):
+            self._remove_copied(target)
 
     def _also_aside(self) -> str:
         return f"; what it was is called {self.aside.name}, beside it" if os.path.lexists(self.aside) else ""
