@@ -69,6 +69,7 @@ class Rules:
             look(self.root, beside(removal.path, name)) for name in companions(photo.path.name, siblings, gone)
         ]
         for companion in found:
+            self._check_protection(companion)
             if self.action.kind == "delete" and not self.twins(keeper, companion, listings):
                 raise only_one_of_its_kind(companion, keeper)
         return Examined(removal, photo, keeper, tuple(found))
