@@ -21,10 +21,10 @@ MOST = 400
 
 
 def act(folder: Path, action: str) -> None:
+    """Remove a copy with its companion where that comes back from its keeper, a near copy where it does not."""
     root = folder / "photos"
-    removals = [removal(root, "copies/b.jpg", "kept/a.jpg")]
-    if action not in ("hardlink", "symlink", "delete"):
-        removals.append(removal(root, "copies/c.jpg", "kept/a.jpg"))
+    path = "copies/b.jpg" if action in ("hardlink", "symlink", "delete") else "copies/c.jpg"
+    removals = [removal(root, path, "kept/a.jpg")]
     perform(make_plan(root, removals, Action.parse(action)), folder / "journal.jsonl")
 
 

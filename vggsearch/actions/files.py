@@ -197,7 +197,7 @@ def make_folders(folder: Path) -> None:
 def copy_to(part: Path, source: Path, sha256: str, mtime_ns: int, mode: int) -> None:
     """Copy a file to a temporary name of ours, on the disk when this returns. Raises ActionRefused for other bytes.
 
-    It is read again from where it was written. It gets what the volume can keep: age, permissions, attributes.
+    It is read again from where it was written, and gets what the volume keeps: age, owner, permissions, attributes.
     """
     part.unlink(missing_ok=True)  # of an act that was interrupted
     try:
@@ -209,6 +209,9 @@ def copy_to(part: Path, source: Path, sha256: str, mtime_ns: int, mode: int) -> 
             raise ActionRefused(f"{source} could not be copied whole: the copy has other bytes")
         with suppress(OSError):
             shutil.copystat(source, part)
+        with suppress(OSError, AttributeError):  # Windows has no owners of this kind
+            owner = source.stat()
+            os.chown(part, owner.st_uid, owner.st_gid)
         with suppress(OSError):
             part.chmod(stat.S_IMODE(mode))
         with suppress(OSError):

@@ -63,6 +63,8 @@ def make_plan(
     refusals: list[Refusal] = []
     examined = _possible(rules, removals, listings, refusals)
     acts = _with_their_keepers(rules, examined, listings, refusals)
+    order = {removal.path: number for number, removal in enumerate(removals)}
+    refusals.sort(key=lambda refusal: order[refusal.path])
     return Plan(rules.root, rules.action, tuple(acts), tuple(refusals), rules)
 
 
