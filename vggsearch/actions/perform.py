@@ -15,7 +15,6 @@ from vggsearch.actions.files import (
     check,
     copy_to,
     flush_folder,
-    is_unchanged,
     make_folders,
     part_name,
     reading,
@@ -229,7 +228,7 @@ def _delete(entry: Entry, file: _File) -> dict[str, str]:
 
 
 def _hardlink(entry: Entry, file: _File) -> dict[str, str]:
-    return _link(entry, file, lambda keeper, path: os.link(keeper, path, follow_symlinks=False))
+    return _link(entry, file, lambda keeper, path: path.hardlink_to(keeper))
 
 
 def _symlink(entry: Entry, file: _File) -> dict[str, str]:
@@ -269,16 +268,13 @@ def _move(entry: Entry, file: _File) -> dict[str, str]:
 
 def _trash(entry: Entry, file: _File) -> dict[str, str]:
     """Look at what arrived in the trash, which takes a file under its own name only; take back what should not."""
-    path, before = file.found.path, file.found.status
-    if not is_unchanged(before, path.lstat()):
-        raise ActionRefused(f"{entry.path} changed while it was read")
+    path = file.found.path
     trash.send(path)
-    there = trash.landed(path, before)
+    there = trash.landed(path)
     if there is None:
         return {"where": trash.where_to_look()}
     try:
-        if not is_unchanged(before, there.file.lstat()):
-            raise ActionRefused(f"{entry.path} changed in the moment it was put into the trash")
+        check(there.file, entry.path, file.sha256)
         _check_keeper(file)
     except ActionRefused as error:
         _take_back(entry, there, path, error)

@@ -131,7 +131,8 @@ def _siblings(photo: Found, listings: Listings | None) -> list[str]:
             names = os.listdir(folder)  # noqa: PTH208 - names are what is wanted
         listings = {} if listings is None else listings
         listings[folder] = names
-    return [name for name in listings[folder] if name.startswith(photo.path.stem)]
+    stem = photo.path.stem
+    return [name for name in listings[folder] if name.startswith(stem)]
 
 
 def only_one_of_its_kind(companion: Found, keeper: Found) -> ActionRefused:

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from configparser import ConfigParser, Error
 from contextlib import suppress
 from dataclasses import dataclass
@@ -44,14 +44,15 @@ def send(path: Path) -> None:
         raise ActionRefused(f"{path} was not put into the trash: choose --action move:DIR")
 
 
-def landed(path: Path, status: os.stat_result) -> Trashed | None:
-    """Return where the file that was `path` is in the trash; None where this system does not say."""
+def landed(path: Path) -> Trashed | None:
+    """Return what was just put there and was `path`; None where this system does not say."""
+    found = []
     for folder in _folders(path):
-        with suppress(OSError), os.scandir(folder / "files") as entries:
-            for entry in entries:
-                if entry.name.startswith(path.stem) and os.path.samestat(entry.stat(follow_symlinks=False), status):
-                    return Trashed(Path(entry.path), folder / "info" / f"{entry.name}.trashinfo", "")
-    return None
+        notes = folder / "info"
+        with suppress(OSError):
+            names = [name for name in os.listdir(notes) if name.startswith(path.stem)]  # noqa: PTH208 - many thousands
+            found += _notes(folder, [notes / name for name in names]).get(path, [])
+    return max(found, key=lambda each: each.note.stat().st_mtime_ns, default=None)
 
 
 class Trash:
@@ -65,14 +66,14 @@ class Trash:
         found = []
         for folder in _folders(path):
             if folder not in self._known:
-                self._known[folder] = _notes(folder)
+                self._known[folder] = _notes(folder, (folder / "info").glob("*.trashinfo"))
             found += self._known[folder].get(path, [])
         return sorted(found, key=lambda each: each.when, reverse=True)
 
 
-def _notes(folder: Path) -> dict[Path, list[Trashed]]:
+def _notes(folder: Path, notes: Iterable[Path]) -> dict[Path, list[Trashed]]:
     found: defaultdict[Path, list[Trashed]] = defaultdict(list)
-    for note in (folder / "info").glob("*.trashinfo"):
+    for note in notes:
         was, when = _read(note)
         if was is not None:
             found[_base(folder) / was].append(Trashed(folder / "files" / note.stem, note, when))
