@@ -2,12 +2,14 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -288,6 +290,19 @@ def test_between_volumes_a_photo_keeps_its_age_and_comes_back(root: Path, small_
     assert tree(small_disk) == {"in/copies/b.jpg": PHOTO, "in/copies/b.xmp": b"<stars>"}
     assert len(restore(report).restored) == 2
     assert (root / "copies/b.jpg").stat().st_mtime_ns == 1_234_567_890_000_000_000
+    assert (tree(root), tree(small_disk)) == (TREE, {})
+
+
+def test_a_disk_that_writes_other_bytes_than_it_was_given_keeps_the_photo(
+    root: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copies(source: BinaryIO, target: BinaryIO, _: int) -> None:
+        target.write(source.read()[:-1] + b"!")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfileobj", copies)
+        report = remove(root, [removal(root, "copies/b.jpg", "kept/a.jpg")], f"move:{small_disk}")
+    assert "could not be copied whole" in report.refusals[0].reason
     assert (tree(root), tree(small_disk)) == (TREE, {})
 
 

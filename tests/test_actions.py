@@ -115,6 +115,7 @@ def test_nothing_is_removed_whose_keeper_cannot_be_relied_on(root: Path, action:
     report = perform(plan, root.parent / "journal.jsonl")
     assert report.done == ()
     assert "kept/a.jpg" in report.refusals[0].reason
+    assert report.journal.read_text().count("\n") == 1  # nothing was even begun
     assert (root / "copies/b.jpg").read_bytes() == PHOTO
     assert undo(report.journal).refusals == ()
 
