@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 Format = Literal["table", "json", "jsonl", "csv", "paths"]
+ActionKind = Literal["trash", "move", "hardlink", "symlink", "delete"]
 
 FORMATS: tuple[Format, ...] = get_args(Format)
+ACTIONS: tuple[ActionKind, ...] = get_args(ActionKind)  # what can become of a duplicate
 POOLINGS = ("spoc", "gem", "mac", "rmac", "crow", "flat")
 RESIZES = ("squash", "crop", "pad")
 DEVICES = ("auto", "cpu", "cuda", "mps")

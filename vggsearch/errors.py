@@ -89,6 +89,14 @@ class TruthError(VggsearchError):
     """The file that says which photos belong together cannot be read, or has nothing to find."""
 
 
+class ActionRefused(VggsearchError):
+    """A file that is left alone, as acting on it might lose a photo; the message names it and says why."""
+
+
+class JournalError(VggsearchError):
+    """The journal of an action cannot be written or read; the message names the file and what was done."""
+
+
 class InstallationError(VggsearchError):
     """The Python environment itself is wrong, for example two FAISS packages in one."""
 
