@@ -20,6 +20,9 @@ from vggsearch.geometry import Alignment
 
 FEWEST = 4  # matches; two fix a transform, so fewer would be no evidence
 HALF = 10  # inliers that score 0.5
+SURE = 30  # inliers from which it is not looked at mirrored, too
+# A descriptor is 4 x 4 fields of 8 directions: rows, columns, directions, along the keypoint's own.
+MIRRORED = np.arange(128).reshape(4, 4, 8)[::-1, :, -np.arange(8) % 8].ravel()
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,18 +50,25 @@ def keypoints(picture: Image.Image) -> Keypoints:
     return Keypoints(places, descriptors.astype(np.uint8), width, height)
 
 
-def both_ways(picture: Image.Image) -> tuple[Keypoints, Keypoints]:
-    """Return the keypoints of a picture, and of its mirror image."""
-    return keypoints(picture), keypoints(picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+def mirrored(seen: Keypoints) -> Keypoints:
+    """Return the keypoints of the mirror image, which need not be looked for again.
+
+    What is around a keypoint is described along its own direction, and so is turned over across it.
+    """
+    places = np.stack([seen.width - 1 - seen.places[:, 0], seen.places[:, 1]], axis=1)
+    return Keypoints(places, seen.descriptors[:, MIRRORED], seen.width, seen.height)
 
 
-def align(query: tuple[Keypoints, Keypoints], photo: Keypoints) -> Alignment | None:
+def align(query: Keypoints, photo: Keypoints) -> Alignment | None:
     """Say where in a photo a query lies, as it is or mirrored; None where nothing of it does."""
-    found = [_align(each, photo, mirrored) for each, mirrored in zip(query, (False, True), strict=True)]
-    return max(filter(None, found), key=lambda alignment: alignment.inliers, default=None)
+    upright = _align(query, photo, is_mirrored=False)
+    if upright is not None and upright.inliers >= SURE:
+        return upright
+    turned_over = _align(mirrored(query), photo, is_mirrored=True)
+    return max(filter(None, (upright, turned_over)), key=lambda alignment: alignment.inliers, default=None)
 
 
-def _align(query: Keypoints, photo: Keypoints, mirrored: bool) -> Alignment | None:
+def _align(query: Keypoints, photo: Keypoints, *, is_mirrored: bool) -> Alignment | None:
     ones, others = _matches(query, photo)
     if len(ones) < FEWEST:
         return None
@@ -66,7 +76,7 @@ def _align(query: Keypoints, photo: Keypoints, mirrored: bool) -> Alignment | No
     if matrix is None:
         return None
     inliers = int(is_inlier.sum())
-    left, right = (query.width, 0.0) if mirrored else (0.0, query.width)
+    left, right = (query.width, 0.0) if is_mirrored else (0.0, query.width)
     upright = np.array([[left, 0], [right, 0], [right, query.height], [left, query.height]])
     corners = (upright @ matrix[:, :2].T + matrix[:, 2]) / (photo.width, photo.height)
     turned = -float(np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0])))
@@ -74,7 +84,7 @@ def _align(query: Keypoints, photo: Keypoints, mirrored: bool) -> Alignment | No
     return Alignment(
         score=inliers / (inliers + HALF),
         inliers=inliers,
-        mirrored=mirrored,
+        mirrored=is_mirrored,
         turned=turned,
         scale=float(np.hypot(matrix[0, 0], matrix[1, 0]) * np.sqrt(areas)),
         corners=tuple((float(x), float(y)) for x, y in corners),

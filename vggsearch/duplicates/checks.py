@@ -16,7 +16,7 @@ from vggsearch.defaults import DUPLICATES, KEYPOINTS
 from vggsearch.errors import ImageError, IndexDamaged, IndexNotWritable
 from vggsearch.geometry import Alignment
 from vggsearch.images import decode, decoder_errors
-from vggsearch.keypoints import Keypoints, align, both_ways, keypoints
+from vggsearch.keypoints import Keypoints, align, keypoints
 from vggsearch.store.checks import Check, Key, read_checks, write_checks
 
 log = logging.getLogger(__name__)
@@ -112,10 +112,9 @@ class Checks:
 
     def _ask(self, hub: int, others: Sequence[int]) -> None:
         """Check one photo, as it is and mirrored, against some."""
-        picture = self._picture(hub)
-        if picture is None:
+        query = self._photos([hub])[0]
+        if query is None:
             return
-        query = both_ways(picture)
         photos = self._photos(others)
         there = [(other, photo) for other, photo in zip(others, photos, strict=True) if photo is not None]
         found = self._pool.map(lambda each: align(query, each[1]), there)

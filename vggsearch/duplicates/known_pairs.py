@@ -16,7 +16,7 @@ from vggsearch.defaults import DUPLICATES, MEASURE
 from vggsearch.duplicates.calibration import Known
 from vggsearch.errors import ImageError
 from vggsearch.images import decode, decoder_errors
-from vggsearch.keypoints import align, both_ways, keypoints
+from vggsearch.keypoints import align, keypoints
 from vggsearch.measure.edits import EDITS, edited
 from vggsearch.store.files import write_atomically
 
@@ -62,7 +62,7 @@ def copies_of(
                 photo = decode(file, paths[row], at_least=MEASURE.copy_pixels).image
         except ImageError:
             return []
-        seen = both_ways(photo)
+        seen = keypoints(photo)
         made = [_reread(edited(photo, EDITS[name], f"{paths[row]} {name}")) for name in names]
         found = [align(seen, keypoints(copy)) for copy in made]
         return [(copy, each.inliers if each else 0) for copy, each in zip(made, found, strict=True)]
