@@ -13,8 +13,21 @@ from numpy.typing import NDArray
 
 from vggsearch.alignment import Aligner
 from vggsearch.defaults import SEARCH
-from vggsearch.errors import ImageError, OptionError, PhotosError
+from vggsearch.duplicates.decisions import (
+    DECISIONS,
+    Decision,
+    Judgement,
+    add_decisions,
+    decide,
+    read_decisions,
+)
+from vggsearch.duplicates.options import DuplicateOptions
+from vggsearch.duplicates.places import inside, photos_named
+from vggsearch.duplicates.pool import Pool
+from vggsearch.duplicates.run import DuplicatesReport, duplicates
+from vggsearch.errors import ImageError, OptionError, PhotosError, SpecMismatch
 from vggsearch.index.build import Tell
+from vggsearch.index.pairs import Stop
 from vggsearch.index.recipes import Plan
 from vggsearch.index.vectors import unit_rows
 from vggsearch.index.whitening import WhiteningOptions
@@ -409,6 +422,60 @@ class ImageIndex:
                 yield self.query(image, count, min_similarity, verify=verify, crop=crop, part=part)
             except ImageError as error:
                 yield Skipped(name_of(image), error.reason, error.kind)
+
+    def duplicates(
+        self,
+        options: DuplicateOptions | None = None,
+        *,
+        against: "ImageIndex | None" = None,
+        tell: Tell | None = None,
+        stop: Stop | None = None,
+    ) -> DuplicatesReport | None:
+        """Return the groups of photos that are copies of one another, and which to keep; nothing is changed.
+
+        With `against`, the photos that another index has already. Pairs, what was compared and a calibration on the
+        folder's own photos are kept in the index, so that the next call is quick. `tell` hears what is being done
+        and how much of it is; None is returned where `stop` says so before anything was compared. Raises
+        OptionError, DecisionsDamaged, and SpecMismatch where the two indexes hold different embeddings.
+        """
+        told = tell or (lambda _what, _done, _total: None)
+        options = options or DuplicateOptions()
+        if self.root is not None:
+            options = replace(options, protect=tuple(inside(self.root, folder) for folder in options.protect))
+        return self._store.read_whole(lambda: duplicates(self._pool(against), options, self.embed_many, told, stop))
+
+    def decide(self, judgement: Judgement, photos: Sequence[str]) -> Decision:
+        """Remember what a person says of each two of some photos: "same", "different", or "undecided" again.
+
+        It is kept by content in INDEX/decisions.jsonl, so that neither moves nor renames forget it. Raises
+        OptionError for a photo that is not in the index, IndexLocked, IndexNotWritable, DecisionsDamaged.
+        """
+        pool = self._pool()
+        rows = {path: row for row, path in enumerate(pool.searcher.paths)}
+        paths = photos_named(self.root or Path(), photos, rows)
+        decision = decide(judgement, [(pool.key(rows[path]), path) for path in paths])
+        add_decisions(self.directory, [decision])
+        return decision
+
+    def import_decisions(self, file: str | os.PathLike[str]) -> int:
+        """Add the decisions of another decisions.jsonl; return how many are new. Of a pair the latest counts.
+
+        Raises OptionError where there is no such file, IndexLocked, IndexNotWritable, DecisionsDamaged.
+        """
+        if not Path(file).is_file():
+            raise OptionError(f"{file} is no file of decisions: INDEX/{DECISIONS} is one.")
+        before = read_decisions(self.directory / DECISIONS)
+        add_decisions(self.directory, read_decisions(Path(file)).made)
+        return len(read_decisions(self.directory / DECISIONS).made) - len(before.made)
+
+    def _pool(self, against: "ImageIndex | None" = None) -> Pool:
+        if against is not None and against.spec != self.spec:
+            raise SpecMismatch(
+                f"{self.directory} holds {self.spec}; {against.directory} holds {against.spec}. Index one of the "
+                "two as the other is."
+            )
+        others = against._pool() if against is not None else None
+        return Pool(self._store, self.searcher(), self.root, others)
 
     def embeddings(self) -> NDArray[np.float32]:
         """Return the embeddings of all photos as they are stored, not whitened: float32 (n, dim), unit rows."""

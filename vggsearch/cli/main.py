@@ -7,6 +7,7 @@ import click
 from vggsearch import __version__
 from vggsearch.cli.bench import bench
 from vggsearch.cli.build import build
+from vggsearch.cli.dups import dups
 from vggsearch.cli.eval import eval_
 from vggsearch.cli.index import index
 from vggsearch.cli.info import info
@@ -45,9 +46,10 @@ def cli() -> None:
     Example:
       vggsearch index ./photos
       vggsearch query img.jpg
+      vggsearch dups
     """
     log_to_stderr()
 
 
-for command in (index, query, info, build, verify, bench, eval_, model):
+for command in (index, query, dups, info, build, verify, bench, eval_, model):
     cli.add_command(command)

@@ -16,6 +16,7 @@ from vggsearch.defaults import DUPLICATES, KEYPOINTS
 from vggsearch.errors import ImageError, IndexDamaged, IndexNotWritable
 from vggsearch.geometry import Alignment
 from vggsearch.images import decode, decoder_errors
+from vggsearch.index.pairs import Progress, Stop
 from vggsearch.keypoints import Keypoints, align, keypoints
 from vggsearch.store.checks import Check, Key, read_checks, write_checks
 
@@ -23,8 +24,6 @@ log = logging.getLogger(__name__)
 
 MADE_BY = f"keypoints 1, {astuple(KEYPOINTS)}"  # what else is found asks for another number
 
-Progress = Callable[[int, int], None]
-Stop = Callable[[], bool]
 Pair = tuple[int, int]
 
 

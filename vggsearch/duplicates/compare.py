@@ -1,6 +1,5 @@
 """Compare candidates by keypoints, and pairs that have nothing in common, to know what that is worth."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -10,10 +9,9 @@ from numpy.typing import NDArray
 from vggsearch.defaults import ALIGN, DUPLICATES, PAIRS
 from vggsearch.duplicates.checks import Checks
 from vggsearch.duplicates.pool import Pool
+from vggsearch.index.build import Tell
+from vggsearch.index.pairs import Stop
 from vggsearch.keypoints import HALF
-
-Tell = Callable[[str, int, int], None]  # what is being done, how many of how many are
-Stop = Callable[[], bool]
 
 
 @dataclass(frozen=True, eq=False)

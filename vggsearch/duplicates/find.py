@@ -12,14 +12,16 @@ from vggsearch.defaults import DUPLICATES, PAIRS
 from vggsearch.duplicates.calibration import Calibration, Known, by_similarity, calibrate, least_confidence
 from vggsearch.duplicates.candidates import candidates_of
 from vggsearch.duplicates.checks import Checks
-from vggsearch.duplicates.compare import Compared, Stop, Tell, compare
+from vggsearch.duplicates.compare import Compared, compare
 from vggsearch.duplicates.decisions import Judgement
 from vggsearch.duplicates.groups import Photo
 from vggsearch.duplicates.known_pairs import KnownPairs
 from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.duplicates.pool import Pool
 from vggsearch.duplicates.siblings import sibling
+from vggsearch.index.build import Tell
 from vggsearch.index.edges import Edges
+from vggsearch.index.pairs import Stop
 
 Judged = dict[tuple[str, str], Judgement]
 

@@ -16,6 +16,7 @@ from vggsearch.defaults import DUPLICATES, MEASURE
 from vggsearch.duplicates.calibration import Known
 from vggsearch.errors import ImageError
 from vggsearch.images import decode, decoder_errors
+from vggsearch.index.pairs import Progress
 from vggsearch.keypoints import align, keypoints
 from vggsearch.measure.edits import EDITS, edited
 from vggsearch.store.files import write_atomically
@@ -25,7 +26,6 @@ COLLAGE = "collage"  # needs other photos beside it
 
 Embed = Callable[[Sequence[Image.Image]], NDArray[np.float32]]
 SimilarityTo = Callable[[NDArray[np.float32], int], float]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

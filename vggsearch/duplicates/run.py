@@ -15,13 +15,15 @@ from vggsearch.defaults import DUPLICATES
 from vggsearch.duplicates.arrange import Arranger
 from vggsearch.duplicates.calibration import Known
 from vggsearch.duplicates.checks import MADE_BY, Checks
-from vggsearch.duplicates.compare import Stop, Tell, unrelated_pairs
+from vggsearch.duplicates.compare import unrelated_pairs
 from vggsearch.duplicates.decisions import DECISIONS, read_decisions
 from vggsearch.duplicates.find import Found, find_pairs
 from vggsearch.duplicates.groups import Group, Pair
 from vggsearch.duplicates.known_pairs import KnownPairs, copies_of, read_known_pairs, write_known_pairs
 from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.duplicates.pool import Pool
+from vggsearch.index.build import Tell
+from vggsearch.index.pairs import Stop
 
 Embed = Callable[[Sequence[Image.Image]], NDArray[np.float32]]
 
@@ -41,6 +43,10 @@ class DuplicatesReport:
     found: Found
     was_compared: bool
     seconds: float
+
+    def in_review_order(self) -> tuple[Group, ...]:
+        """Return the groups, that with the least sure member first: what a person should look at."""
+        return tuple(sorted(self.groups, key=lambda group: min(member.confidence for member in group.members)))
 
     @property
     def removable_bytes(self) -> int:

@@ -1,0 +1,245 @@
+"""vggsearch dups"""
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vggsearch.cli.options import FILE, FOLDER, collected, format_option, index_option
+from vggsearch.defaults import DUPLICATES, Format
+from vggsearch.duplicates.options import DuplicateOptions
+from vggsearch.errors import OptionError
+from vggsearch.places import MANIFEST, index_of, only_index
+from vggsearch.terminal import counting_bar, picture_screen, quiet_decoders, stages_bar, stopping_on_ctrl_c
+
+if TYPE_CHECKING:
+    from vggsearch.duplicates.decisions import Judgement
+    from vggsearch.duplicates.groups import Group
+    from vggsearch.duplicates.run import DuplicatesReport
+    from vggsearch.image_index import ImageIndex
+
+# The command gets them as `options`, DuplicateOptions.
+duplicate_options = collected(
+    "options", DuplicateOptions,
+    ("precision", "threshold", "keep", "protect", "min_size", "within_folder", "across_folders", "similar",
+     "siblings", "verify"),
+    click.option("--precision", type=click.FloatRange(0.5, 1, max_open=True), default=DUPLICATES.precision,
+                 show_default=True, help="How many of the pairs shown are to be right, as learned from the folder."),
+    click.option("--threshold", type=click.FloatRange(0, 1, min_open=True),
+                 help="Take pairs of this similarity and more instead."),
+    click.option("--keep", default=DUPLICATES.keep, show_default=True, metavar="WISHES",
+                 help="What to keep of some duplicates, most important first; also newest, path:GLOB."),
+    click.option("--protect", multiple=True, metavar="DIR", help="A folder in which nothing is removed."),
+    click.option("--min-size", type=click.IntRange(min=2), default=2, show_default=True,
+                 help="Show groups of at least so many photos."),
+    click.option("--within-folder", is_flag=True, help="Only duplicates in one folder."),
+    click.option("--across-folders-only", "across_folders", is_flag=True, help="Only duplicates in two folders."),
+    click.option("--similar", is_flag=True, help="Show what is similar, too; it is never removed."),
+    click.option("--siblings", is_flag=True, help="Take the shots of a burst for duplicates, too."),
+    click.option("--verify/--no-verify", default=True, show_default=True,
+                 help="Look at the photos, not at their embeddings alone."),
+)  # fmt: skip
+
+
+@click.command()
+@click.argument("photos", nargs=-1, metavar="[PHOTO]...")
+@index_option
+@duplicate_options
+@click.option("--against", type=FOLDER, metavar="DIR", help="Which photos are in this index, or photo folder, too?")
+@click.option("--explain-threshold", is_flag=True, help="Show how the pairs were chosen.")
+@click.option("--pairs", "as_pairs", is_flag=True, help="Print pairs rather than groups.")
+@click.option("--review-order", is_flag=True, help="What is least sure first.")
+@format_option
+@click.option("--html", "page", type=FILE, metavar="FILE", help="Write a page to look through.")
+@click.option("--preview", is_flag=True, help="Show the photos in the terminal.")
+@click.option("--not-duplicates", "judgement", flag_value="different",
+              help="Remember that each two of PHOTO... are no duplicates.")  # fmt: skip
+@click.option("--same", "judgement", flag_value="same", help="Remember that each two of PHOTO... are duplicates.")
+@click.option("--undecided", "judgement", flag_value="undecided", help="Forget what was said of PHOTO...")
+@click.option("--import-decisions", "imported", type=FILE, metavar="FILE",
+              help="Add the decisions of another index's decisions.jsonl.")  # fmt: skip
+@click.option(
+    "--action", metavar="ACTION", help="trash, move:DIR, hardlink, symlink or delete; says what it would do."
+)
+@click.option("--yes", is_flag=True, help="Do it.")
+@click.option("--raw-pairs", is_flag=True, help="Act on a photo that has a raw file beside it, too.")
+@click.option("--undo", "journal", type=FILE, metavar="JOURNAL", help="Restore what an action removed.")
+@click.option("--fail-if-found", is_flag=True, help="Exit with status 1 if there are duplicates.")
+@click.option("--root", type=FOLDER, help="Where the photos are now, if they moved apart from the index.")
+def dups(
+    photos: tuple[str, ...],
+    directory: Path | None,
+    options: DuplicateOptions,
+    against: Path | None,
+    explain_threshold: bool,
+    as_pairs: bool,
+    review_order: bool,
+    format: Format,
+    page: Path | None,
+    preview: bool,
+    judgement: "Judgement | None",
+    imported: Path | None,
+    action: str | None,
+    yes: bool,
+    raw_pairs: bool,
+    journal: Path | None,
+    fail_if_found: bool,
+    root: Path | None,
+) -> None:
+    """Find duplicates: copies, and edited copies, which to keep of each, and why. Nothing is changed by itself.
+
+    \b
+    Example:
+      vggsearch dups
+      vggsearch dups --html dups.html
+      vggsearch dups --not-duplicates a.jpg b.jpg
+      vggsearch dups --action trash
+      vggsearch dups --action move:../duplicates --protect best --yes
+    """
+    from vggsearch.image_index import ImageIndex
+
+    if journal is not None:
+        _undo(journal, root)
+        return
+    if photos and judgement is None:
+        raise OptionError(f"What of {photos[0]}? Say --same, --not-duplicates or --undecided.")
+    with ImageIndex.open(directory or only_index(), root=root) as opened:
+        if judgement is not None:
+            decision = opened.decide(judgement, photos)
+            click.echo(f"{len(decision.photos):,} photos are remembered as {judgement}.")
+            return
+        if imported is not None:
+            click.echo(f"{opened.import_decisions(imported):,} decisions added.")
+            return
+        report = _found(opened, options, against)
+        groups = report.in_review_order() if review_order else report.groups
+        if page is not None:
+            _write_page(page, groups, opened, report)
+        if action is not None:
+            _act(opened, groups, action, options, raw_pairs=raw_pairs, yes=yes)
+        elif explain_threshold:
+            _explain(report, format)
+        elif preview:
+            _preview(opened, groups)
+        elif page is None:
+            _show(opened, groups, report, format, as_pairs=as_pairs)
+    if fail_if_found and groups:
+        click.get_current_context().exit(1)
+
+
+def _found(opened: "ImageIndex", options: DuplicateOptions, against: Path | None) -> "DuplicatesReport":
+    from vggsearch.image_index import ImageIndex
+
+    with ExitStack() as stack:
+        stop = stack.enter_context(stopping_on_ctrl_c())
+        tell = stack.enter_context(stages_bar())
+        stack.enter_context(quiet_decoders())
+        others = None
+        if against is not None:
+            others = stack.enter_context(
+                ImageIndex.open(against if (against / MANIFEST).exists() else index_of(against))
+            )
+        report = opened.duplicates(options, against=others, tell=tell, stop=stop)
+    if report is None:
+        raise click.ClickException("stopped before any photos were compared.")
+    return report
+
+
+def _show(
+    opened: "ImageIndex", groups: "tuple[Group, ...]", report: "DuplicatesReport", format: Format, *, as_pairs: bool
+) -> None:
+    from vggsearch.report.duplicates import duplicate_groups, duplicate_pairs
+    from vggsearch.report.threshold import chosen_line, notes
+
+    text = (
+        duplicate_pairs(report.pairs, format, opened.root)
+        if as_pairs
+        else duplicate_groups(groups, format, opened.root)
+    )
+    if text:
+        click.echo(text)
+    for line in (chosen_line(report), *notes(report)):
+        click.echo(line, err=True)
+
+
+def _explain(report: "DuplicatesReport", format: Format) -> None:
+    import json
+
+    from vggsearch.report.threshold import as_values, explanation, notes
+
+    if format in ("json", "jsonl"):
+        click.echo(json.dumps(as_values(report), indent=2 if format == "json" else None))
+        return
+    click.echo(explanation(report))
+    for line in notes(report):
+        click.echo(line, err=True)
+
+
+def _write_page(page: Path, groups: "tuple[Group, ...]", opened: "ImageIndex", report: "DuplicatesReport") -> None:
+    from vggsearch.page.page import Facts, write_page
+    from vggsearch.report.duplicates import summary
+    from vggsearch.report.threshold import chosen_line, notes
+
+    rows = (
+        ("photos", str(opened.root)),
+        ("chosen", chosen_line(report)),
+        *(("note", note) for note in notes(report)),
+    )
+    facts = Facts(f"Duplicates in {opened.root}", rows, ("vggsearch", "dups", "--index", str(opened.directory)))
+    with counting_bar(f"writing {page}") as progress, quiet_decoders():
+        write_page(page, groups, opened.root or Path(), facts, progress)
+    click.echo(f"{page}: {summary(groups)}")
+
+
+def _preview(opened: "ImageIndex", groups: "tuple[Group, ...]") -> None:
+    from vggsearch.preview import preview
+
+    screen = picture_screen(sys.stdout)
+    if screen is None:
+        raise click.ClickException(
+            "This terminal shows no pictures. Look at a page: vggsearch dups --html dups.html"
+        )
+    with quiet_decoders():
+        preview(groups, opened.root or Path(), sys.stdout, screen)
+
+
+def _act(
+    opened: "ImageIndex",
+    groups: "tuple[Group, ...]",
+    action: str,
+    options: DuplicateOptions,
+    *,
+    raw_pairs: bool,
+    yes: bool,
+) -> None:
+    from vggsearch.actions.perform import perform
+    from vggsearch.actions.plan import make_plan
+    from vggsearch.actions.removal import Action
+    from vggsearch.duplicates.removals import new_journal, removals_of
+    from vggsearch.report.actions import done, planned
+
+    root = opened.root or Path()
+    protected = [root / folder for folder in options.protect]
+    plan = make_plan(root, removals_of(groups), Action.parse(action), protected, with_raw=raw_pairs)
+    click.echo(planned(plan), err=yes)
+    if not yes:
+        click.echo(
+            "Nothing was changed. Do it with --yes; what it does can be undone but for what it says.", err=True
+        )
+        return
+    with counting_bar(str(plan.action)) as progress, stopping_on_ctrl_c() as stop:
+        report = perform(plan, new_journal(opened.directory), progress, stop)
+    click.echo(done(report))
+
+
+def _undo(journal: Path, root: Path | None) -> None:
+    from vggsearch.actions.undo import undo
+    from vggsearch.report.actions import undone
+
+    with counting_bar("undoing") as progress, stopping_on_ctrl_c() as stop:
+        report = undo(journal, root, progress, stop)
+    click.echo(undone(report))
+    if report.refusals:
+        click.get_current_context().exit(1)
