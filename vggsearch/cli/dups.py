@@ -26,7 +26,7 @@ duplicate_options = collected(
     ("precision", "threshold", "keep", "protect", "min_size", "within_folder", "across_folders", "similar",
      "siblings", "verify"),
     click.option("--precision", type=click.FloatRange(0.5, 1, max_open=True), default=DUPLICATES.precision,
-                 show_default=True, help="How many of the pairs shown are to be right, as learned from the folder."),
+                 show_default=True, help="How many of the pairs are to be right, as learned from the folder."),
     click.option("--threshold", type=click.FloatRange(0, 1, min_open=True),
                  help="Take pairs of this similarity and more instead."),
     click.option("--keep", default=DUPLICATES.keep, show_default=True, metavar="WISHES",

@@ -1,5 +1,6 @@
 """How the pairs that are called duplicates were chosen, to text: a sentence, a table, a histogram."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -89,7 +90,7 @@ def _bar(count: int, expected: float, most: int) -> str:
     """Return a bar on a logarithmic scale, so that a few pairs are seen beside many."""
     if not count:
         return ""
-    length = max(1, round(BAR * np.log1p(count) / np.log1p(most)))
+    length = max(1, round(BAR * math.log1p(count) / math.log1p(most)))
     full = round(length * expected / count)
     return "#" * full + "." * (length - full)
 
