@@ -1,30 +1,109 @@
-"""Queries: which photos are most like a picture, or contain it, in the last committed state of an index."""
+"""The last committed state of an index: its search, and which of its photos may be found."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from functools import cached_property
+from typing import Any, TypeVar
 
-from PIL import Image
+import numpy as np
+from numpy.typing import NDArray
 
-from vggsearch.alignment import Aligner, Levels, believed, joined
-from vggsearch.defaults import ALIGN
+from vggsearch.alignment import Levels
 from vggsearch.errors import IndexDamaged
-from vggsearch.index.vector_index import VectorIndex
-from vggsearch.index.whitening import WhiteningOptions
+from vggsearch.filters import Filter, FoldedPaths
+from vggsearch.index.vector_index import Selection, VectorIndex
+from vggsearch.index.whitening import Whitening, WhiteningOptions
 from vggsearch.local_features import from_store
-from vggsearch.regions import part_vectors
-from vggsearch.search import Match, Searcher, containing, index_in_memory, open_index, ranked, searcher_with
+from vggsearch.search import Searcher, index_in_memory, open_index, searcher_under, searcher_with
+from vggsearch.store.local import LocalStore
 from vggsearch.store.store import Store
 
 log = logging.getLogger(__name__)
 
+Read = TypeVar("Read")
+Wish = tuple[tuple[str, ...], frozenset[str]]  # the texts of filters, and the folders that are left out
 
-@dataclass(frozen=True)
-class QueryResult:
-    """What was found for one picture. `query` is its path, "-" where it has none; most similar matches first."""
 
-    query: str
-    matches: tuple[Match, ...]
+class State:
+    """One committed state of a store, whatever is asked of it read once. It is what filters look at, too."""
+
+    def __init__(self, store: Store, open: Callable[[], VectorIndex | None]) -> None:
+        self._store, self._open = store, open
+        self._columns: dict[str, NDArray[Any]] = {}
+        self._last_wanted: tuple[Wish, Selection] | None = None
+        self._last_ruled: tuple[Whitening | None, Searcher] | None = None
+
+    @cached_property
+    def paths(self) -> list[str]:
+        """The paths of the photos, by row."""
+        return self._store.paths()
+
+    @cached_property
+    def folded_paths(self) -> FoldedPaths:
+        """The paths as filters compare them."""
+        return FoldedPaths(self.paths)
+
+    @cached_property
+    def searcher(self) -> Searcher:
+        """The search; without a search side that belongs to this state, over the embeddings themselves."""
+        index = self._open() or index_in_memory(self._store)
+        return Searcher(self.paths, index, self._store.blank_rows())
+
+    @property
+    def local(self) -> LocalStore | None:
+        """The local features that are kept, None where none are."""
+        return self._store.local() if self._store.manifest.local else None
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Return a column of the store, by row."""
+        if name not in self._columns:
+            self._columns[name] = self._store.array(name)
+        return self._columns[name]
+
+    def ruled_by(self, ruler: Searcher) -> Searcher:
+        """Return the search with the whitening of another one, so that similarities of both are on one scale.
+
+        Where that is not this one's own, all embeddings are whitened anew, in memory.
+        """
+        whitening = ruler.index.whitening
+        if _are_same(whitening, self.searcher.index.whitening):
+            return self.searcher
+        if self._last_ruled is None or not _are_same(whitening, self._last_ruled[0]):
+            self._last_ruled = whitening, searcher_under(self._store, whitening)
+        return self._last_ruled[1]
+
+    def wanted(self, filters: Sequence[Filter], without: Collection[str] = ()) -> Selection | None:
+        """Return the photos that pass all filters and lie directly in none of some folders; None for all photos.
+
+        Where no photo passes the filters, that is logged, once.
+        """
+        wish = tuple(each.text for each in filters), frozenset(without)
+        if wish == ((), frozenset()):
+            return None
+        if self._last_wanted is None or self._last_wanted[0] != wish:
+            masks = [each.keeps(self) for each in filters]
+            passing = np.logical_and.reduce([np.ones(len(self.paths), bool), *masks])
+            if filters and not passing.any():
+                self._tell_none(wish[0], masks)
+            self._last_wanted = wish, Selection(passing & self._outside(wish[1]) if without else passing)
+        return self._last_wanted[1]
+
+    def _tell_none(self, texts: Sequence[str], masks: Sequence[NDArray[np.bool_]]) -> None:
+        counts = [f"{text!r} matches {mask.sum():,}" for text, mask in zip(texts, masks, strict=True)]
+        log.warning(
+            "No photo of the %s in %s passes: %s.", f"{len(self.paths):,}", self._store.directory, ", ".join(counts)
+        )
+
+    def _outside(self, folders: frozenset[str]) -> NDArray[np.bool_]:
+        numbers, of_rows = self._folders
+        return ~np.isin(of_rows, [numbers[each] for each in folders if each in numbers])
+
+    @cached_property
+    def _folders(self) -> tuple[dict[str, int], NDArray[np.int64]]:
+        """The number of each folder, and of each photo's."""
+        numbers: dict[str, int] = {}
+        of_rows = [numbers.setdefault(folder_of(path), len(numbers)) for path in self.paths]
+        return numbers, np.array(of_rows, np.int64)
 
 
 class PresentSearch:
@@ -32,12 +111,12 @@ class PresentSearch:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._searcher: Searcher | None = None
-        self._of: tuple[str, str | None] | None = None  # the state that it is of
+        self._state: State | None = None
+        self._of: tuple[str, str | None] | None = None  # the state that it is
 
     def close(self) -> None:
         """Let go of the memory-mapped files."""
-        self._searcher = None
+        self._state = None
 
     def open(self) -> VectorIndex | None:
         """Return the search side if it belongs to the present state and can be opened, else None."""
@@ -49,38 +128,36 @@ class PresentSearch:
             log.warning("%s The embeddings themselves are searched; vggsearch index renews it.", error)
             return None
 
+    def read(self, read: Callable[[State], Read]) -> Read:
+        """Return what `read` makes of the last committed state. If its files go meanwhile, it is called again."""
+        self._store.refresh()
+        return self._store.read_whole(lambda: read(self._present()))
+
     def searcher(self, whitening: WhiteningOptions | None = None) -> Searcher:
         """Return the search; with `whitening`, one made in memory, whitened anew as those options say."""
-        self._store.refresh()
-        if whitening is not None:
-            return self._store.read_whole(lambda: searcher_with(self._store, whitening))
-        if self._searcher is None or self._of != self._state:
-            self._searcher = self._store.read_whole(self._read)
-            self._of = self._state
-        return self._searcher
+        if whitening is None:
+            return self.read(lambda state: state.searcher)
+        return self.read(lambda _state: searcher_with(self._store, whitening))
 
     def kept_features(self, paths: Sequence[str]) -> dict[str, tuple[Levels, float]]:
         """Return the cells that are kept of some photos, and the photos' width over height, by path."""
         if not self._store.manifest.local:
             return {}
         try:
-            return self._store.read_whole(lambda: self._read_features(set(paths)))
+            return self.read(lambda state: self._read_features(state, set(paths)))
         except IndexDamaged as error:
             log.warning("%s Local features are made from the photos; vggsearch verify --repair drops these.", error)
             return {}
 
-    @property
-    def _state(self) -> tuple[str, str | None]:
+    def _present(self) -> State:
         side = self._store.manifest.search
-        return self._store.manifest.fingerprint, side.name if side is not None else None
+        present = self._store.manifest.fingerprint, side.name if side is not None else None
+        if self._state is None or self._of != present:
+            self._state, self._of = State(self._store, self.open), present
+        return self._state
 
-    def _read(self) -> Searcher:
-        """Return the search over one state; without a search side that belongs to it, from the parts."""
-        index = self.open() or index_in_memory(self._store)
-        return Searcher(self._store.paths(), index, self._store.blank_rows())
-
-    def _read_features(self, paths: set[str]) -> dict[str, tuple[Levels, float]]:
-        rows = {row: path for row, path in enumerate(self.searcher().paths) if path in paths}
+    def _read_features(self, state: State, paths: set[str]) -> dict[str, tuple[Levels, float]]:
+        rows = {row: path for row, path in enumerate(state.paths) if path in paths}
         facts = self._store.facts_of(list(rows))
         found = self._store.local().find([sha256 for sha256, _, _ in facts])
         return {
@@ -90,45 +167,12 @@ class PresentSearch:
         }
 
 
-def most_like(
-    picture: Image.Image,
-    searcher: Searcher,
-    aligner: Aligner,
-    count: int,
-    min_similarity: float | None,
-    own_path: str | None,
-) -> tuple[Match, ...]:
-    """Return the photos most like a picture, the best ALIGN.candidates of them checked by geometry."""
-    embeddings, views = aligner.of_query(picture)
-    found = {match.path: match for match in searcher.nearest(embeddings[0], count, None, own_path)}
-    candidates = searcher.candidates(embeddings, ALIGN.candidates)
-    photos = aligner.of_photos([candidate.path for candidate in candidates])
-    for candidate, alignment in zip(candidates, aligner.align(views, photos), strict=True):
-        similarity = joined(candidate.upright, candidate.oriented, alignment)
-        found[candidate.path] = Match(candidate.path, similarity, believed(alignment))
-    return ranked(found.values(), count, min_similarity, own_path)
+def folder_of(path: str) -> str:
+    """Return the folder that a photo lies in, "" for the photo folder itself."""
+    return path.rpartition("/")[0]
 
 
-def photos_with(
-    picture: Image.Image,
-    store: Store,
-    searcher: Searcher,
-    aligner: Aligner,
-    count: int,
-    min_similarity: float | None,
-    *,
-    verify: bool,
-) -> tuple[Match, ...]:
-    """Return the photos that contain a picture: those with the most similar regions, which geometry may check."""
-    embeddings, views = aligner.of_query(picture)
-    parts = part_vectors([view.levels[1] for view in views])
-    most = max(count, ALIGN.part_candidates)
-    found = store.read_whole(lambda: containing(store, searcher, embeddings, parts, most))
-    if not verify:
-        return ranked(found, count, min_similarity)
-    alignments = aligner.align(views, aligner.of_photos([match.path for match in found]))
-    checked = [
-        Match(match.path, joined(match.similarity, match.similarity, alignment), believed(alignment))
-        for match, alignment in zip(found, alignments, strict=True)
-    ]
-    return ranked(checked, count, min_similarity)
+def _are_same(one: Whitening | None, other: Whitening | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return one is other or (np.array_equal(one.matrix, other.matrix) and np.array_equal(one.bias, other.bias))
