@@ -241,7 +241,11 @@ def test_index_merges_parts_when_asked(indexed: Path) -> None:
     [
         (("index", "nowhere"), 1, "nowhere is not a folder of photos"),
         (("query", "x.jpg"), 1, "There is no index under indexes/ here. Make one: vggsearch index PHOTOS"),
-        (("query",), 2, "Missing argument 'IMAGE...'"),
+        (("query",), 2, "Name an IMAGE to ask for, or look around: vggsearch query --random 20"),
+        (("query", "x.jpg", "--random", "3"), 2, "--random shows any photos: it takes no IMAGE"),
+        (("query", "--random", "3", "--min-similarity", "0"), 2, "of what is to be found only --filter"),
+        (("query", "x.jpg", "--seed", "3"), 2, "--seed is for --random N"),
+        (("query", "x.jpg", "--index", "a", "--index", "b", "--root", "c"), 2, "--root is for one index"),
         (("index", "photos", "--layer", "pool9"), 2, "There is no layer 'pool9'. Choose one of pool1"),
         (("index", "photos", "--layer", "fc7", "--size", "192"), 2, "224 x 224 pixels, not 192"),
         (("index", "photos", "--size", "8"), 2, "32 to 1024 pixels, not 8"),
@@ -380,3 +384,81 @@ def test_runs_that_are_killed_again_and_again_make_the_index_of_one_undisturbed_
     ).groups()  # type: ignore[union-attr]
     assert int(equal) == int(complete) >= 1
     assert files == "61"
+
+
+def test_query_asks_several_indexes_and_says_which_a_photo_is_in(indexed: Path) -> None:
+    save_photo(Path("phone") / "0.jpg", seed=0)
+    assert run("index", "phone").exit_code == 0
+    asked = ("query", "photos/summer/0.jpg", "--index", "indexes/photos", "--index", "indexes/phone", "--no-verify")
+    assert run(*asked, "-k", "2").stdout.splitlines()[1:] == [
+        "  1.000  indexes/photos  summer/0.jpg", "  1.000  indexes/phone   0.jpg"
+    ]  # fmt: skip
+    answer = json.loads(run(*asked, "-k", "1", "--format", "jsonl").stdout)
+    assert answer["matches"] == [{"path": "summer/0.jpg", "similarity": 1.0, "index": "indexes/photos"}]
+    paths = run(*asked, "-k", "2", "--format", "paths").stdout.splitlines()
+    assert [Path(path).resolve() for path in paths] == [
+        Path("photos/summer/0.jpg").resolve(), Path("phone/0.jpg").resolve()
+    ]  # fmt: skip
+    rows = run(*asked, "-k", "1", "--format", "csv").stdout.splitlines()
+    assert rows == ["query,path,similarity,index", "photos/summer/0.jpg,summer/0.jpg,1.0000,indexes/photos"]
+    twice = run(*asked, "--index", "photos/../indexes/photos")
+    assert (twice.exit_code, "photos is named twice. Name each index once." in twice.stderr) == (2, True)
+
+
+def test_query_filters_adds_and_subtracts(indexed: Path) -> None:
+    asked = ("query", "photos/summer/0.jpg", "photos/summer/1.jpg", "--format", "jsonl")
+    rules = ("--filter", "winter/", "--filter", "orientation:landscape")
+    done = run(*asked, "--together", "--minus", "photos/summer/2.jpg", *rules)
+    answer = json.loads(done.stdout)
+    assert answer["query"] == "photos/summer/0.jpg + photos/summer/1.jpg - photos/summer/2.jpg"
+    assert {match["path"] for match in answer["matches"]} == {"winter/4.jpg", "winter/5.jpg"}
+    elsewhere = [json.loads(line)["matches"] for line in run(*asked, "--exclude-same-folder").stdout.splitlines()]
+    assert [{match["path"] for match in matches} for matches in elsewhere] == [{"winter/4.jpg", "winter/5.jpg"}] * 2
+    assert len(json.loads(run(*asked[:2], "--min-similarity", "-1", *asked[3:]).stdout)["matches"]) == 6
+    refused = run(*asked, "--filter", "size:big")
+    assert (refused.exit_code, "'big' is no whole number" in refused.stderr.splitlines()[-1]) == (2, True)
+
+
+def test_query_subtracts_a_picture_from_standard_input(indexed: Path) -> None:
+    done = run("query", "photos/summer/0.jpg", "--minus", "-", stdin=(indexed / "winter" / "5.jpg").read_bytes())
+    assert done.stdout.splitlines()[0] == "photos/summer/0.jpg - -"
+    assert done.stdout.splitlines()[-1].endswith("winter/5.jpg")
+
+
+def test_query_shows_photos_at_random_in_every_format(indexed: Path, fake_network: FakeEngine) -> None:
+    asked = ("query", "--random", "4", "--seed", "1", "--filter", "summer/")
+    calls = fake_network.calls
+    paths = run(*asked).stdout.splitlines()
+    assert sorted(paths) == [f"summer/{seed}.jpg" for seed in range(4)]
+    assert run(*asked).stdout.splitlines() == paths
+    assert json.loads(run(*asked, "--format", "json").stdout) == [{"path": path} for path in paths]
+    assert [json.loads(line) for line in run(*asked, "--format", "jsonl").stdout.splitlines()] == [
+        {"path": path} for path in paths
+    ]
+    assert run(*asked, "--format", "csv").stdout.splitlines() == ["path", *paths]
+    opened = run(*asked, "--format", "paths").stdout.splitlines()
+    assert [Path(path).resolve() for path in opened] == [Path("photos", path).resolve() for path in paths]
+    assert run("query", "--random", "4", "--filter", "autumn/").stdout == "nothing found\n"
+    assert fake_network.calls == calls
+
+
+def test_the_variable_that_names_the_index_is_one_path_even_with_a_colon(
+    photos: Path, fake_network: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VGGSEARCH_INDEX", "indexes/a:b c")
+    assert run("index", "photos").exit_code == 0
+    done = run("query", "photos/winter/5.jpg", "-k", "1", "--format", "jsonl")
+    assert json.loads(done.stdout)["matches"] == [{"path": "winter/5.jpg", "similarity": 1.0}]
+
+
+def test_what_is_told_while_decoders_are_quiet_is_seen() -> None:
+    code = (
+        "import logging, os\n"
+        "from vggsearch.terminal import log_to_stderr, quiet_decoders\n"
+        "log_to_stderr()\n"
+        "with quiet_decoders():\n"
+        "    logging.getLogger('vggsearch.queries').warning('No photo passes.')\n"
+        "    os.write(2, b'an odd tag')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "No photo passes.\n"

@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from vggsearch.geometry import Alignment as Alignment
     from vggsearch.image_index import BuildReport as BuildReport
     from vggsearch.image_index import ImageIndex as ImageIndex
-    from vggsearch.image_index import Info as Info
     from vggsearch.index.recipes import Plan as Plan
+    from vggsearch.info import Info as Info
     from vggsearch.model.engine import EngineOptions as EngineOptions
     from vggsearch.model.spec import EmbeddingOptions as EmbeddingOptions
     from vggsearch.model.spec import EmbeddingSpec as EmbeddingSpec
     from vggsearch.photos import Skipped as Skipped
-    from vggsearch.queries import QueryResult as QueryResult
+    from vggsearch.queries.options import Pick as Pick
+    from vggsearch.queries.options import QueryResult as QueryResult
     from vggsearch.search import Match as Match
     from vggsearch.update import Progress as Progress
     from vggsearch.update import UpdateReport as UpdateReport
@@ -37,11 +38,12 @@ _HOMES = {
     "Finding": "vggsearch.verify",
     "ImageError": "vggsearch.errors",
     "ImageIndex": "vggsearch.image_index",
-    "Info": "vggsearch.image_index",
+    "Info": "vggsearch.info",
     "Match": "vggsearch.search",
+    "Pick": "vggsearch.queries.options",
     "Plan": "vggsearch.index.recipes",
     "Progress": "vggsearch.update",
-    "QueryResult": "vggsearch.queries",
+    "QueryResult": "vggsearch.queries.options",
     "Skipped": "vggsearch.photos",
     "UpdateReport": "vggsearch.update",
     "VerifyReport": "vggsearch.verify",

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.alignment import Aligner
-from vggsearch.defaults import SEARCH
 from vggsearch.duplicates.decisions import (
     DECISIONS,
     Decision,
@@ -25,26 +24,26 @@ from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.duplicates.places import inside, photos_named
 from vggsearch.duplicates.pool import Pool
 from vggsearch.duplicates.run import DuplicatesReport, duplicates
-from vggsearch.errors import ImageError, OptionError, PhotosError, SpecMismatch
+from vggsearch.errors import OptionError, PhotosError, SpecMismatch
 from vggsearch.index.build import Tell
 from vggsearch.index.pairs import Stop
 from vggsearch.index.recipes import Plan
 from vggsearch.index.vectors import unit_rows
 from vggsearch.index.whitening import WhiteningOptions
+from vggsearch.info import Info, read_info
 from vggsearch.local_features import keep_local_features
 from vggsearch.model.engine import Engine, EngineOptions, load_engine
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.weights import WeightsFile, find_again
 from vggsearch.photos import Skipped, check_folder, walk
-from vggsearch.pictures import Box, ImageLike, name_of, read_picture
+from vggsearch.pictures import Box, ImageLike, read_picture
 from vggsearch.places import MANIFEST, directory_for
-from vggsearch.preprocess import is_blank, square
-from vggsearch.queries import PresentSearch, QueryResult, most_like, photos_with
-from vggsearch.search import (
-    Searcher,
-    plan_build,
-    renew_search_side,
-)
+from vggsearch.preprocess import square
+from vggsearch.queries.ask import ask, ask_many, pick
+from vggsearch.queries.options import Answer, Images, Pick, QueryOptions, QueryResult, each_of, rules
+from vggsearch.queries.present import PresentSearch
+from vggsearch.queries.sources import Source
+from vggsearch.search import Searcher, plan_build, renew_search_side
 from vggsearch.store.known import KnownContent
 from vggsearch.store.manifest import BuildOptions, SearchFacts
 from vggsearch.store.store import Store
@@ -53,30 +52,6 @@ from vggsearch.update import Progress, UpdateReport, plan_update, refuse_to_empt
 from vggsearch.verify import VerifyReport, verify
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Info:
-    """What an index holds and how it was made. `bytes` is its size on disk; `skipped` counts by kind.
-
-    `search` says how it is searched, None where it has to be built first; `wanted` what the next build is to be
-    like. `blank` counts the photos in which there is nothing to compare; `local_features` those of which they are
-    kept.
-    """
-
-    directory: Path
-    root: Path | None
-    photos: int
-    spec: EmbeddingSpec
-    made_by: tuple[str, ...]
-    search: SearchFacts | None
-    wanted: BuildOptions
-    is_search_fresh: bool
-    parts: int
-    bytes: int
-    skipped: dict[str, int]
-    blank: int
-    local_features: int
 
 
 @dataclass(frozen=True)
@@ -229,28 +204,7 @@ class ImageIndex:
 
     def info(self) -> Info:
         """Return what the index holds and how it was made. Raises IndexDamaged."""
-        return self._store.read_whole(self._read_info)
-
-    def _read_info(self) -> Info:
-        counts: dict[str, int] = {}
-        for skipped in self._store.skipped().values():
-            counts[skipped.kind] = counts.get(skipped.kind, 0) + 1
-        manifest = self._store.manifest
-        return Info(
-            directory=self.directory,
-            root=self.root,
-            photos=len(self),
-            spec=self.spec,
-            made_by=manifest.made_by,
-            search=manifest.search.facts if manifest.search else None,
-            wanted=manifest.build,
-            is_search_fresh=manifest.fresh_search is not None,
-            parts=len(manifest.parts),
-            bytes=self._store.bytes,
-            skipped=counts,
-            blank=len(self._store.blank_rows()),
-            local_features=sum(part.rows for part in manifest.local),
-        )
+        return self._store.read_whole(lambda: read_info(self._store, self.root))
 
     def update(
         self,
@@ -369,59 +323,86 @@ class ImageIndex:
 
     def query(
         self,
-        image: ImageLike,
-        count: int = SEARCH.count,
+        image: Images,
+        count: int | None = None,
         min_similarity: float | None = None,
         *,
         verify: bool = True,
         crop: Box | None = None,
         part: bool = False,
+        filters: str | Iterable[str] = (),
+        exclude_same_folder: bool = False,
+        minus: Images = (),
+        also_in: Sequence["ImageIndex"] = (),
     ) -> QueryResult:
         """Return the photos most like `image`: a path, the bytes of a file, a PIL image, or uint8 (h, w, 3) RGB.
 
-        At most `count`, none below `min_similarity`; a photo that is in the index finds itself at 1.0. With
-        `verify`, geometry checks the best ALIGN.candidates of them, where the photo folder is there. `crop` is the
-        part of the image to ask for: left, top, width and height in pixels of the upright picture. With `part`,
-        photos that contain the image are looked for, by the most similar region of each, which geometry then
-        checks; that needs local features (`update`), and OptionError is raised where there are none. A similarity
-        is then that of a region and of the whole joined, below 1.0 for the photo itself, too. Blank pictures
-        are all alike: one finds only itself, and no other picture finds it. What another process has committed
-        since is seen. Raises ImageError where the picture cannot be used, OptionError for a part that is not in it.
+        At most `count`, none below `min_similarity`; with that alone all that reach it, with neither SEARCH.count.
+        A photo that is in the index finds itself at 1.0. Blank pictures are all alike: one finds only itself, and
+        no other picture finds it. What another process has committed since is seen.
+
+        With `verify`, geometry checks the best ALIGN.candidates, where the photo folder is there, and raises those
+        in which the query lies; `min_similarity` holds for what comes out. `crop` is the part of the image to ask
+        for: left, top, width and height in pixels of the upright picture. With `part`, photos that contain the
+        image are looked for, by the most similar region of each; that needs local features (`update`). A similarity
+        is then that of a region and of the whole joined, below 1.0 for the photo itself, too.
+
+        Only photos that pass all `filters` are found, texts as filters.parse_filter reads them, and with
+        `exclude_same_folder` none that lies beside the image. Neither shortens an answer: what is left out is left
+        out before the search.
+
+        Several images, as a list, are one query, their mean; each of `minus` is subtracted from it. Such a query is
+        not checked by geometry.
+
+        The photos of `also_in`, other indexes of the same spec, are searched as if all were in one, and each match
+        says which it is in. Similarities are on one scale: all are searched with the whitening of the index with
+        the most photos. The embeddings of another are whitened anew for that, in memory, once while it is open.
+
+        Raises ImageError where a picture cannot be used; OptionError for a part that is not in it, a filter that is
+        none, options that do not go together, or `part` without local features; SpecMismatch for `also_in`.
         """
-        if count < 1:
-            raise OptionError(f"The count of photos to show must be at least 1, not {count}.")
-        picture = read_picture(image, self.spec.size, crop)
-        pixels = square(picture, self.spec.size, self.spec.resize)
-        own_path = self._own_path(image) if crop is None else None
-        searcher = self.searcher()
-        if is_blank(pixels):
-            log.warning("%s is blank: there is nothing in it to compare.", name_of(image))
-            return QueryResult(name_of(image), searcher.itself(own_path))
-        if part:
-            aligner = Aligner(self.root, self.spec, self.engine, self._search.kept_features)
-            matches = photos_with(picture, self._store, searcher, aligner, count, min_similarity, verify=verify)
-        elif verify and (checker := self.aligner()) is not None:
-            matches = most_like(picture, searcher, checker, count, min_similarity, own_path)
-        else:
-            matches = searcher.nearest(self._embed(pixels), count, min_similarity, own_path)
-        return QueryResult(name_of(image), matches)
+        options = QueryOptions(count, min_similarity, verify, crop, part, rules(filters), exclude_same_folder,
+                               each_of(minus))  # fmt: skip
+        return ask(self._sources(also_in), image, options)
 
     def query_many(
         self,
-        images: Iterable[ImageLike],
-        count: int = SEARCH.count,
+        images: Iterable[Images],
+        count: int | None = None,
         min_similarity: float | None = None,
         *,
         verify: bool = True,
         crop: Box | None = None,
         part: bool = False,
-    ) -> Iterator[QueryResult | Skipped]:
+        filters: str | Iterable[str] = (),
+        exclude_same_folder: bool = False,
+        minus: Images = (),
+        also_in: Sequence["ImageIndex"] = (),
+    ) -> Iterator[Answer]:
         """Yield a QueryResult for each image, or a Skipped for one that cannot be used, in order; see query."""
-        for image in images:
-            try:
-                yield self.query(image, count, min_similarity, verify=verify, crop=crop, part=part)
-            except ImageError as error:
-                yield Skipped(name_of(image), error.reason, error.kind)
+        options = QueryOptions(count, min_similarity, verify, crop, part, rules(filters), exclude_same_folder,
+                               each_of(minus))  # fmt: skip
+        return ask_many(self._sources(also_in), images, options)
+
+    def random(
+        self,
+        count: int,
+        *,
+        filters: str | Iterable[str] = (),
+        seed: int | None = None,
+        also_in: Sequence["ImageIndex"] = (),
+    ) -> tuple[Pick, ...]:
+        """Return `count` photos at random, of those that pass all filters; all of them where they are fewer.
+
+        A `seed` picks the same again. Raises OptionError for a filter that is none or a count below 1.
+        """
+        return pick(self._sources(also_in), count, rules(filters), seed)
+
+    def _sources(self, also_in: Sequence["ImageIndex"]) -> list[Source]:
+        return [index._source() for index in (self, *also_in)]
+
+    def _source(self) -> Source:
+        return Source(self.directory, self.root, self.spec, self._search, lambda: self.engine, self.aligner)
 
     def duplicates(
         self,
@@ -493,31 +474,24 @@ class ImageIndex:
 
     def embed(self, image: ImageLike) -> NDArray[np.float32]:
         """Return the embedding of one picture, float32 (dim,), unit length. Raises ImageError."""
-        return self._embed(self._pixels(image))
+        vector: NDArray[np.float32] = unit_rows(self.engine.embed(self._pixels(image)[None]))[0]
+        return vector
 
-    def aligner(self) -> Aligner | None:
-        """Return what checks answers by geometry; None where there are no photos, which is logged once."""
+    def aligner(self, engine: Engine | None = None) -> Aligner | None:
+        """Return what checks answers by geometry; None where there are no photos, which is logged once.
+
+        `engine` runs the network, if not the index's own.
+        """
         root = self.root if self.root is not None and self.root.is_dir() else None
         if root is None and not self._store.manifest.local:
             if self.root is not None and not self._has_told:
                 log.warning("The photos are not in %s, so that no answer is checked by geometry.", self.root)
                 self._has_told = True
             return None
-        return Aligner(root, self.spec, self.engine, self._search.kept_features)
+        return Aligner(root, self.spec, engine or self.engine, self._search.kept_features)
 
     def _pixels(self, image: ImageLike) -> NDArray[np.uint8]:
         return square(read_picture(image, self.spec.size), self.spec.size, self.spec.resize)
-
-    def _embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        vector: NDArray[np.float32] = unit_rows(self.engine.embed(pixels[None]))[0]
-        return vector
-
-    def _own_path(self, image: ImageLike) -> str | None:
-        """Return the path of a file below the photo folder as the index would name it, None for all else."""
-        if not isinstance(image, str | os.PathLike) or self.root is None:
-            return None
-        file, root = Path(image).resolve(), self.root.resolve()
-        return file.relative_to(root).as_posix() if file.is_relative_to(root) else None
 
     def searcher(self, whitening: WhiteningOptions | None = None) -> Searcher:
         """Return the search over the last committed state: rows, paths, and all similarities at once.

@@ -13,6 +13,7 @@ from vggsearch.images import decode, decoder_errors, upright_rgb
 
 Box = tuple[int, int, int, int]  # left, top, width, height, in pixels
 ImageLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
+ONE_IMAGE = (str, os.PathLike, bytes, Image.Image, np.ndarray)  # as isinstance takes it
 
 
 def name_of(image: ImageLike) -> str:

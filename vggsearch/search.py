@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -17,10 +17,9 @@ from vggsearch.index.build import Tell, build, change, in_memory, index_vectors,
 from vggsearch.index.files import read_index, without_whitening
 from vggsearch.index.recipes import AUTO, RECIPES, Plan, check_factory, finding_more, plan
 from vggsearch.index.tune import tune
-from vggsearch.index.vector_index import Tuning, VectorIndex
+from vggsearch.index.vector_index import Selection, Tuning, VectorIndex
 from vggsearch.index.vectors import STEP
 from vggsearch.index.whitening import Whitening, WhiteningOptions, learn
-from vggsearch.regions import best_regions
 from vggsearch.store.manifest import BuildOptions, Part, SearchFacts, SearchSide, WhiteningFacts
 from vggsearch.store.store import Store
 from vggsearch.store.writer import StoreWriter
@@ -36,18 +35,21 @@ class Match:
     """A photo that was found. `path` is relative to the photo folder.
 
     `similarity` is a cosine, at most 1.0; where geometry was asked and says where in the photo the query lies,
-    that is `alignment`, and the similarity is raised by it.
+    that is `alignment`, and the similarity is raised by it. `index` is the directory of the index that it is in,
+    where several were asked.
     """
 
     path: str
     similarity: float
     alignment: Alignment | None = None
+    index: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A photo for geometry to check: how similar to the query as it is, and in the orientation most like it."""
 
+    row: int
     path: str
     upright: float
     oriented: float
@@ -70,37 +72,55 @@ class Searcher:
         count: int | None,
         min_similarity: float | None = None,
         own_path: str | None = None,
+        wanted: Selection | None = None,
     ) -> tuple[Match, ...]:
         """Return the matches of one query, a float32 unit vector (dim,): most similar first, then by path.
 
         At most `count`, None for all, and none below `min_similarity`. `own_path` is the photo the query was made
-        from, if it is one of these: it is always looked at, and comes before its exact copies.
+        from, if it is one of these: it is always looked at, and comes before its exact copies. Only `wanted` photos
+        are found, None for all.
         """
-        among = self.index.without(self.blank)
+        vector = self.index.searched(query[None])[0]
+        return self.nearest_to_vector(vector, count, min_similarity, own_path, wanted)
+
+    def nearest_to_vector(
+        self,
+        vector: NDArray[np.float32],
+        count: int | None,
+        min_similarity: float | None = None,
+        own_path: str | None = None,
+        wanted: Selection | None = None,
+    ) -> tuple[Match, ...]:
+        """Do what `nearest` does, for a unit vector of the index itself, as its `searched` gives them."""
+        among = self._among(wanted)
         if count is None:
             floor = -1.0 if min_similarity is None else min_similarity - 10**-DECIMALS  # it may be rounded up
-            rows, _ = self.index.above(query, floor, among)
+            rows, _ = self.index.above_vector(vector, floor, among)
         else:
-            rows = self.index.nearest(query[None], count + SPARE, among)[0][0]
-        if own_path in self.paths:
-            rows = np.union1d(rows, [self.paths.index(own_path)])
-        exact = np.minimum(self.index.similarities(query, rows), 1.0)
+            rows = self.index.nearest_vectors(vector[None], count + SPARE, among)[0][0]
+        rows = np.union1d(rows, self._rows_of(own_path, wanted))
+        exact = np.minimum(self.index.unit_vectors(rows) @ vector, 1.0)
         matches = [Match(self.paths[row], float(value)) for row, value in zip(rows, exact, strict=True)]
-        return ranked(matches, count, min_similarity, own_path)
+        return ranked(matches, count, min_similarity, {(None, own_path)})
 
-    def candidates(self, queries: NDArray[np.float32], count: int) -> list[Candidate]:
+    def candidates(
+        self, queries: NDArray[np.float32], count: int, wanted: Selection | None = None
+    ) -> list[Candidate]:
         """Return the photos most like any of some embeddings (m, dim), the first of which is the query as it is.
 
-        At most `count`, most similar first. Those of the query's own embedding are no candidates: the same picture
-        cannot be found better.
+        At most `count` of those `wanted`, most similar first. Those of the query's own embedding are no candidates:
+        the same picture cannot be found better.
         """
-        found, _ = self.index.nearest(queries, count + SPARE, self.index.without(self.blank))
+        found, _ = self.index.nearest(queries, count + SPARE, self._among(wanted))
         rows = np.unique(found)
         exact = np.minimum(np.stack([self.index.similarities(query, rows) for query in queries]), 1.0)
         order = np.lexsort((rows, -exact.max(axis=0)))
         is_same = np.round(exact[0], DECIMALS) >= 1
         best = [place for place in order if not is_same[place]][:count]
-        return [Candidate(self.paths[rows[at]], float(exact[0, at]), float(exact[:, at].max())) for at in best]
+        return [
+            Candidate(int(rows[at]), self.paths[rows[at]], float(exact[0, at]), float(exact[:, at].max()))
+            for at in best
+        ]
 
     def similarities(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the similarity of some embeddings (m, dim) with every photo: float32 (m, n), by row."""
@@ -118,65 +138,54 @@ class Searcher:
         similarities: NDArray[np.float32] = np.minimum(np.concatenate(list(blocks)), 1.0)
         return similarities
 
-    def itself(self, own_path: str | None) -> tuple[Match, ...]:
-        """Return the photo that a blank query was made from, if it is one of these."""
-        return (Match(own_path, 1.0),) if own_path is not None and own_path in self.paths else ()
+    def itself(self, own_path: str | None, wanted: Selection | None = None) -> tuple[Match, ...]:
+        """Return the photo that a blank query was made from, if it is one of these, and wanted."""
+        return tuple(Match(self.paths[row], 1.0) for row in self._rows_of(own_path, wanted))
 
+    def _among(self, wanted: Selection | None) -> Selection | None:
+        """Return what is wanted and not blank."""
+        if wanted is None:
+            return self.index.without(self.blank)
+        if not wanted.mask[self.blank].any():
+            return wanted
+        mask = wanted.mask.copy()
+        mask[self.blank] = False
+        return Selection(mask)
 
-def containing(
-    store: Store, searcher: Searcher, embeddings: NDArray[np.float32], parts: NDArray[np.float32], count: int
-) -> list[Match]:
-    """Return the photos most likely to contain a picture, by path: those with the region most like it, and those
-    most like it as a whole.
-
-    `embeddings` (m, dim) and `parts` (m, d) are the picture's, in several orientations. About `count` photos are
-    returned, in no order. Their similarity is two thirds that of the best region, one third that of the whole.
-    Raises OptionError where no local features are kept.
-    """
-    if not store.manifest.local:
-        raise OptionError(
-            f"{store.directory} keeps no local features, by which parts are found. Make them: "
-            "vggsearch index PHOTOS --local-features"
-        )
-    best: list[tuple[float, str]] = []
-    for keys, regions in store.local().regions():
-        similarities = best_regions(parts, regions)
-        rows = np.argsort(-similarities)[:count]
-        best = sorted([*best, *((float(similarities[row]), keys[row]) for row in rows.tolist())])[-count:]
-    paths = {path for paths in store.paths_of({key for _, key in best}).values() for path in paths}
-    paths |= {candidate.path for candidate in searcher.candidates(embeddings, count)}
-    blank = set(searcher.blank.tolist())
-    chosen = [row for row, path in enumerate(searcher.paths) if path in paths and row not in blank]
-    kept = store.local().find([sha256 for sha256, _, _ in store.facts_of(chosen)])
-    held = [(row, features.regions) for row, features in zip(chosen, kept, strict=True) if features is not None]
-    if not held:
-        return []
-    of_regions = best_regions(parts, np.stack([regions for _, regions in held]))
-    rows = np.array([row for row, _ in held])
-    of_wholes = np.stack([searcher.index.similarities(embedding, rows) for embedding in embeddings]).max(axis=0)
-    joined = np.minimum((2 * of_regions + of_wholes) / 3, 1.0)
-    return [Match(searcher.paths[row], float(value)) for row, value in zip(rows, joined, strict=True)]
+    def _rows_of(self, path: str | None, wanted: Selection | None) -> NDArray[np.int64]:
+        """Return the row of a path: none where there is no such photo, or it is not wanted."""
+        if path is None or path not in self.paths:
+            return np.empty(0, np.int64)
+        row = self.paths.index(path)
+        return np.array([row] if wanted is None or wanted.mask[row] else [], np.int64)
 
 
 def ranked(
-    matches: Iterable[Match], count: int | None, min_similarity: float | None = None, own_path: str | None = None
+    matches: Iterable[Match],
+    count: int | None,
+    min_similarity: float | None = None,
+    own: Collection[tuple[str | None, str | None]] = (),
 ) -> tuple[Match, ...]:
     """Return at most `count` matches, None for all, none below `min_similarity`, similarities rounded to DECIMALS.
 
-    The most similar come first; of equals, `own_path`, then by path.
+    The most similar come first; of equals, the query's `own` photo, known by index and path, then by path.
     """
     rounded = [replace(match, similarity=round(match.similarity, DECIMALS)) for match in matches]
-    rounded.sort(key=lambda match: (-match.similarity, match.path != own_path, match.path))
+    rounded.sort(key=lambda match: (-match.similarity, (match.index, match.path) not in own, match.path))
     floor = -1.0 if min_similarity is None else min_similarity
     return tuple(match for match in rounded[:count] if match.similarity >= floor)
 
 
 def searcher_with(store: Store, options: WhiteningOptions) -> Searcher:
     """Return the search over the store's present state, in memory, with a whitening learned as the options say."""
-    blank = store.blank_rows()
-    learned = learn(store.embeddings(), store.spec.dim, len(store), blank, options)
-    whitening = learned[0] if learned is not None else None
-    return Searcher(store.paths(), in_memory(store.embeddings(), len(store), store.spec.dim, whitening), blank)
+    learned = learn(store.embeddings(), store.spec.dim, len(store), store.blank_rows(), options)
+    return searcher_under(store, learned[0] if learned is not None else None)
+
+
+def searcher_under(store: Store, whitening: Whitening | None) -> Searcher:
+    """Return the search over the store's present state, in memory, with a whitening or without one."""
+    index = in_memory(store.embeddings(), len(store), store.spec.dim, whitening)
+    return Searcher(store.paths(), index, store.blank_rows())
 
 
 def open_index(store: Store) -> VectorIndex | None:

@@ -23,9 +23,17 @@ STDERR = 2
 KONSOLE_WITH_PICTURES = 220400  # Konsole 22.04
 
 
+class ToStderr(logging.Handler):
+    """Writes to what sys.stderr is at the time, as `quiet_decoders` moves it away from the decoders' own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line."""
+        click.echo(self.format(record), err=True)
+
+
 def log_to_stderr() -> None:
     """Show vggsearch's own log lines, and not those of the decoders: what a file lacks is told as its reason."""
-    handler = logging.StreamHandler()
+    handler = ToStderr()
     handler.setFormatter(logging.Formatter("%(message)s"))
     log = logging.getLogger("vggsearch")
     log.handlers = [handler]

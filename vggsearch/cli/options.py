@@ -49,6 +49,22 @@ index_option = click.option(
     "--index", "directory", type=FOLDER, envvar="VGGSEARCH_INDEX", show_envvar=True,
     help="Where the index is. Default: indexes/NAME of the photo folder.",
 )  # fmt: skip
+
+
+class OneFromEnvironment(click.Option):
+    """A repeatable option whose variable is one value: click would split a path there at each colon."""
+
+    def value_from_envvar(self, ctx: click.Context) -> tuple[str, ...] | None:
+        """Return the whole variable as the only value."""
+        value = self.resolve_envvar_value(ctx)
+        return None if value is None else (value,)
+
+
+indexes_option = click.option(
+    "--index", "directories", type=FOLDER, multiple=True, cls=OneFromEnvironment, envvar="VGGSEARCH_INDEX",
+    show_envvar=True,
+    help="Where the index is, repeatable: several are asked as one.  [default: the only one in indexes/]",
+)  # fmt: skip
 verify_option = click.option(
     "--verify/--no-verify", default=True, show_default=True,
     help="Check the best answers by geometry: finds crops, mirrored and turned copies.",

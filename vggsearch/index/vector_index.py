@@ -225,18 +225,23 @@ class VectorIndex:
         More and more is asked for, and looked at harder, until no more than half of it reaches the floor; where
         that is a large part of all rows, every row is looked at.
         """
-        vector = self.searched(query[None])
+        return self.above_vector(self.searched(query[None])[0], floor, among)
+
+    def above_vector(
+        self, vector: NDArray[np.float32], floor: float, among: Selection | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Do what `above` does, for a vector of this index itself, as `unit_vectors` gives them."""
         there_are = len(self) if among is None else among.count
         count, effort = BUILD.few_rows // 64, self._effort(among)
         while count * 8 < there_are and there_are > BUILD.few_rows:
-            found = self.candidates(vector, count * self.tuning.candidates, effort, among)
-            rows, similarities = scan.ranked(found, self.similarities_of(vector, found))
+            found = self.candidates(vector[None], count * self.tuning.candidates, effort, among)
+            rows, similarities = scan.ranked(found, self.similarities_of(vector[None], found))
             reached = int(np.count_nonzero(similarities[0] >= floor))
             if reached <= count // 2 and similarities[0, count - 1] != scan.NOWHERE:
                 return rows[0, :reached], similarities[0, :reached]
             count, effort = count * 2, effort * 2
         allowed = among.rows if among is not None else len(self)
-        return scan.above(vector[0], floor, self.unit_vectors, allowed)
+        return scan.above(vector, floor, self.unit_vectors, allowed)
 
     def candidates(
         self, vectors: NDArray[np.float32], count: int, effort: int, among: Selection | None = None

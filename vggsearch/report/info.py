@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 
 from vggsearch.defaults import Format
-from vggsearch.image_index import Info
+from vggsearch.info import Info
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.report.build import search_facts
 from vggsearch.report.text import as_csv, bytes_text, one_line

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,6 +33,7 @@ from vggsearch.store.parts import (
     BLANK,
     SKIPPED,
     embeddings_in,
+    part_schema,
     read_columns,
     read_part,
     read_skipped,
@@ -213,21 +214,11 @@ class Store:
             live = self.live_rows(part)
             here = [row for row in rows if start <= row < start + len(live)]
             if here:
-                table = read_columns(self.part_path(part), list(columns))
-                self._check_rows(part, table.num_rows)
+                table = self.columns_of(part, list(columns))
                 taken = table.take(pa.array([live[row - start] for row in here])).select(columns).to_pydict()
                 found |= dict(zip(here, zip(*taken.values(), strict=True), strict=True))
             start += len(live)
         return [found[row] for row in rows]
-
-    def paths_of(self, sha256s: Collection[str]) -> dict[str, list[str]]:
-        """Return the paths of the live photos with these bytes, by sha256."""
-        found: dict[str, list[str]] = {}
-        for part in self.manifest.parts:
-            for path, sha256 in zip(self.column(part, "path"), self.column(part, "sha256"), strict=True):
-                if sha256 in sha256s:
-                    found.setdefault(sha256, []).append(path)
-        return found
 
     def leftovers(self) -> list[Path]:
         """Return the files and folders that no state needs: of runs that crashed, and of states that are over."""
@@ -255,9 +246,23 @@ class Store:
 
     def column(self, part: Part, name: str) -> list[Any]:
         """Return one column of a part, live rows only."""
-        values = read_columns(self.part_path(part), [name]).column(name).to_pylist()
-        self._check_rows(part, len(values))
+        values = self.columns_of(part, [name]).column(name).to_pylist()
         return [values[row] for row in self.live_rows(part)] if part.dead else values
+
+    def columns_of(self, part: Part, names: Sequence[str]) -> pa.Table:
+        """Return some columns of a part, dead rows too. Raises IndexDamaged."""
+        table = read_columns(self.part_path(part), names)
+        self._check_rows(part, table.num_rows)
+        return table
+
+    def array(self, name: str) -> NDArray[Any]:
+        """Return one column of the live photos, in row order; a date that nobody knows is NaT, text is str."""
+        columns = [
+            np.delete(self.columns_of(part, [name]).column(name).to_numpy(), part.dead)
+            for part in self.manifest.parts
+        ]
+        kind = part_schema(self.spec.dim).field(name).type.to_pandas_dtype()
+        return np.concatenate([np.empty(0, kind), *columns])
 
     def part_path(self, part: Part) -> Path:
         """Return where a part is. Raises IndexDamaged where it is missing or of another size."""

@@ -1,0 +1,217 @@
+"""Which photos may be found: filters on path, folder, date taken, size and orientation, read from text."""
+
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggsearch.errors import OptionError
+
+WAY_OUT = (
+    "Write a path glob ('2019/**', '*.png'), folder:trips/rome, taken:2019-05..2020, size:1000.. "
+    "or orientation:portrait."
+)
+GLOB_TOKEN = re.compile(r"(?:\*\*/)+|/\*\*\Z|\*\*|\*|\?|\[!?\]?[^]]*\]|.", re.DOTALL)
+BETWEEN = "\0"  # the one sign that is in no path
+
+
+class FoldedPaths:
+    """The paths of an index without case and with whole letters: cameras write .JPG, macOS takes accents apart.
+
+    They are one text, each between two signs that no path has, so that one search of it looks at them all.
+    """
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._text = _folded(f"{BETWEEN}{BETWEEN.join(paths)}{BETWEEN}" if paths else "")
+        encoding, width = ("ascii", np.uint8) if self._text.isascii() else ("utf-32-le", np.uint32)
+        self._starts = np.flatnonzero(np.frombuffer(self._text.encode(encoding), width) == 0)
+
+    def matching(self, expression: str) -> NDArray[np.bool_]:
+        """Return which paths a regular expression matches as a whole, bool (rows,). It must not match BETWEEN."""
+        found = re.finditer(f"{BETWEEN}(?:{expression})(?={BETWEEN})", self._text)
+        starts = np.fromiter((match.start() for match in found), np.int64)
+        mask = np.zeros(max(0, len(self._starts) - 1), bool)
+        mask[np.searchsorted(self._starts, starts)] = True
+        return mask
+
+
+class Facts(Protocol):
+    """What filters look at, row by row of an index."""
+
+    @property
+    def folded_paths(self) -> FoldedPaths:
+        """The paths of the photos."""
+
+    def column(self, name: str) -> NDArray[Any]:
+        """One column of the store: width and height in pixels; taken as datetime64, NaT where nobody knows."""
+
+
+Keeps = Callable[[Facts], NDArray[np.bool_]]
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A rule that photos keep or not: `text` as it was written; `keeps` says which rows do, bool (rows,)."""
+
+    text: str
+    keeps: Keeps
+
+
+def parse_filter(text: str) -> Filter:
+    """Return the filter that a text asks for. Raises OptionError, with what can be written, where it asks for none.
+
+    `path:GLOB`, or a glob alone, is on the path below the photo folder: `*`, `?` and `[...]` stay within a folder,
+    `**` goes through any number of them. A glob without a slash is on the name, in whichever folder. `folder:PATH`
+    is that folder and all below. Neither minds case. `taken:A..B` takes years, months or days, both included, and
+    passes over photos without a date; `size:A..B` is on the longer side, in pixels; each end may be left open, and
+    one value alone is a range of itself. `orientation:` is portrait, landscape or square.
+    """
+    kind, colon, value = text.partition(":")
+    if not colon or kind not in KINDS:
+        if colon and re.fullmatch(r"\w+", kind):
+            raise OptionError(
+                f"There is no filter {kind}:, in {text!r}. {WAY_OUT} Of a path with a colon: path:..."
+            )
+        kind, value = "path", text
+    if not value.strip():
+        raise OptionError(f"The filter {text!r} says nothing. {WAY_OUT}")
+    try:
+        return Filter(text, KINDS[kind](value))
+    except ValueError as error:
+        raise OptionError(f"The filter {text!r} cannot be read: {error}. {WAY_OUT}") from error
+
+
+def _path(value: str) -> Keeps:
+    glob = _plain(value)
+    if glob.endswith("/"):
+        glob += "**"
+    expression = _expression(glob) if "/" in glob else ALL_FOLDERS + _expression(glob)
+    return lambda facts: facts.folded_paths.matching(expression)
+
+
+def _folder(value: str) -> Keeps:
+    folder = _plain(value).strip("/")
+    inside = "" if folder in ("", ".") else f"{re.escape(folder)}/"
+    return lambda facts: facts.folded_paths.matching(inside + WILD["**"])
+
+
+def _taken(value: str) -> Keeps:
+    first, last = _range(value)
+    since = _period(first)[0] if first else datetime.min
+    until = _period(last)[1] if last else datetime.max
+    if since >= until:
+        raise ValueError(f"{first} is after {last}")
+    begin, end = np.datetime64(since, "ms"), np.datetime64(until, "ms")
+
+    def keeps(facts: Facts) -> NDArray[np.bool_]:
+        taken = facts.column("taken")
+        within: NDArray[np.bool_] = (begin <= taken) & (taken < end)  # both false of NaT
+        return within
+
+    return keeps
+
+
+def _size(value: str) -> Keeps:
+    first, last = _range(value)
+    for number in filter(None, (first, last)):
+        if not (number.isascii() and number.isdecimal()):
+            raise ValueError(f"{number!r} is no whole number of pixels")
+    least, most = int(first or 0), int(last) if last else None
+    if most is not None and least > most:
+        raise ValueError(f"{least} is more than {most}")
+
+    def keeps(facts: Facts) -> NDArray[np.bool_]:
+        longer = np.maximum(facts.column("width"), facts.column("height"))
+        within: NDArray[np.bool_] = longer >= least
+        return within if most is None else within & (longer <= most)
+
+    return keeps
+
+
+def _orientation(value: str) -> Keeps:
+    if value not in SHAPES:
+        raise ValueError(f"{value!r} is not {', '.join(SHAPES)}")
+    is_so = SHAPES[value]
+    return lambda facts: is_so(facts.column("width"), facts.column("height"))
+
+
+SHAPES: dict[str, Callable[[NDArray[Any], NDArray[Any]], NDArray[np.bool_]]] = {
+    "portrait": np.less,
+    "landscape": np.greater,
+    "square": np.equal,
+}
+KINDS: dict[str, Callable[[str], Keeps]] = {
+    "path": _path,
+    "folder": _folder,
+    "taken": _taken,
+    "size": _size,
+    "orientation": _orientation,
+}
+
+
+def _folded(text: str) -> str:
+    return text.casefold() if text.isascii() else unicodedata.normalize("NFC", text).casefold()
+
+
+def _plain(value: str) -> str:
+    """Return a path or a glob as it is compared."""
+    return _folded(value.replace(BETWEEN, "")).removeprefix("./")
+
+
+def _expression(glob: str) -> str:
+    """Return the regular expression of a glob. Raises ValueError for a set of letters that is none."""
+    return "".join(map(_of_token, GLOB_TOKEN.findall(glob)))
+
+
+def _of_token(token: str) -> str:
+    if token.startswith("**/"):
+        return rf"(?:{WILD['**']}/)?"
+    if token in WILD:
+        return WILD[token]
+    if len(token) == 1:
+        return re.escape(token)
+    is_without, letters = token[1] == "!", token[1:-1].removeprefix("!")
+    shown = re.sub(r"([\\\[\]^&~|])", r"\\\1", letters)
+    try:
+        re.compile(f"[{shown}]")
+    except re.error as error:
+        raise ValueError(f"{token} is no set of letters ({error})") from error
+    return rf"(?![/\0])[{'^' if is_without else ''}{shown}]"
+
+
+WILD = {"/**": r"/[^\0]*", "**": r"[^\0]*", "*": r"[^/\0]*", "?": r"[^/\0]"}
+ALL_FOLDERS = r"(?>[^\0]*/)?"  # of a path; atomic, as the name after them has no slash to give back
+
+
+def _range(value: str) -> tuple[str, str]:
+    """Return both ends of A..B, "" for one left open; of A alone, A twice."""
+    first, dots, last = (part.strip() for part in value.partition(".."))
+    if not dots:
+        return first, first
+    if not (first or last):
+        raise ValueError("it has neither a first nor a last")
+    return first, last
+
+
+def _period(text: str) -> tuple[datetime, datetime]:
+    """Return when a year, a month or a day begins, and when the next one does."""
+    found = re.fullmatch(r"(\d{4})(?:-(\d{1,2}))?(?:-(\d{1,2}))?", text, re.ASCII)
+    if found is None:
+        raise ValueError(f"{text!r} is no date as 2019, 2019-05 or 2019-05-31")
+    year, month, day = (int(part) if part else None for part in found.groups())
+    try:
+        begin = datetime(year or 0, month or 1, day or 1)
+    except ValueError as error:
+        raise ValueError(f"there is no {text} ({error})") from error
+    try:
+        if day is not None:
+            return begin, begin + timedelta(days=1)
+        years, months = divmod(begin.month, 12) if month else (1, 0)
+        return begin, datetime(begin.year + years, months + 1, 1)
+    except (OverflowError, ValueError):  # the calendar ends with the year 9999
+        return begin, datetime.max
