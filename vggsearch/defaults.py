@@ -187,8 +187,7 @@ class DuplicateDefaults:
     edits: int = 4  # of each of them
     unrelated: int = 500  # pairs of the least similar candidates, to calibrate
     sampled: int = 50  # pairs drawn for each of them
-    band_pairs: int = 100  # pairs of about one similarity, of which the share of duplicates is found
-    bands: int = 20  # of similarity, at most
+    band_pairs: int = 20  # most similar pairs, of which the share of duplicates is found by itself
     least_share: float = 1e-4  # of duplicates in a band, and of others: nothing is certain
     rounds: int = 100  # of expectation maximisation
     block_pairs: int = 500  # that are compared at once, the most similar first

@@ -44,10 +44,11 @@ def keypoints(picture: Image.Image) -> Keypoints:
     width, height = (max(1, round(side * scale)) for side in picture.size)
     grey = np.asarray(picture.convert("L").resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0))
     found, descriptors = _sift().detectAndCompute(grey, None)
+    found = found[: KEYPOINTS.count]  # OpenCV adds all that are as clear as the last one
     places = np.array([each.pt for each in found], np.float32).reshape(-1, 2)
     if not found:  # then there are no descriptors either, but None
         return Keypoints(places, np.empty((0, 128), np.uint8), width, height)
-    return Keypoints(places, descriptors.astype(np.uint8), width, height)
+    return Keypoints(places, descriptors[: len(found)].astype(np.uint8), width, height)
 
 
 def mirrored(seen: Keypoints) -> Keypoints:

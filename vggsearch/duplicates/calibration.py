@@ -41,8 +41,8 @@ class Calibration:
     """What `calibrate` learned.
 
     `inliers` are the first numbers of each bin, `evidence` the log of how many times likelier it is among
-    duplicates than among others. `similarities` are the lowest of each band, ascending; `shares` of the pairs of
-    each are duplicates. `copies` are the edited copies it was learned from.
+    duplicates than among others. `similarities` are the middles of bands, ascending; `shares` of the pairs of each
+    are duplicates. `copies` are the edited copies it was learned from.
     """
 
     inliers: tuple[int, ...]
@@ -53,11 +53,9 @@ class Calibration:
 
     def confidences(self, similarities: NDArray[np.float64], inliers: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return how sure it is, 0..1, that each pair is one of duplicates; -1 inliers where not compared."""
-        bands = np.maximum(np.searchsorted(self.similarities, similarities, "right") - 1, 0)
-        shares = np.clip(np.array(self.shares)[bands], DUPLICATES.least_share, 1 - DUPLICATES.least_share)
         bins = np.maximum(np.searchsorted(self.inliers, inliers, "right") - 1, 0)
         evidence = np.where(inliers >= 0, np.array(self.evidence)[bins], 0.0)
-        odds = np.log(shares / (1 - shares)) + evidence
+        odds = np.interp(similarities, self.similarities, _log_odds(np.array(self.shares))) + evidence
         found: NDArray[np.float64] = 1 / (1 + np.exp(-odds))
         return found
 
@@ -72,16 +70,28 @@ class Calibration:
 def calibrate(
     copies: Known, others: Known, similarities: NDArray[np.float64], inliers: NDArray[np.int64]
 ) -> Calibration:
-    """Learn from known duplicates and others, and from the folder's own pairs, (n,) both, that were compared."""
-    evidence = rising(np.log(_shares(copies.inliers) / _shares(others.inliers)))
+    """Learn from known duplicates and others, and from the folder's own pairs, (n,) both, that were compared.
+
+    What the folder's own pairs are hardly duplicates of, joins the others: there are more of them, and look-alikes.
+    """
+    among_copies = _shares(_counts(copies.inliers))
+    known_others = _counts(others.inliers)
     bins = np.searchsorted(BINS, inliers, "right") - 1
     bands = _bands(similarities)
-    places = np.searchsorted(bands, similarities, "right") - 1
-    likelier = np.exp(evidence)
-    found = [_share_of_duplicates(likelier[bins[places == band]]) for band in range(len(bands))]
-    weights = np.bincount(places, minlength=len(bands)).astype(np.float64)
-    shares = rising(np.array(found), weights)
-    return Calibration(BINS, tuple(evidence.tolist()), tuple(bands.tolist()), tuple(shares.tolist()), copies)
+    band = np.searchsorted(bands, similarities, "right") - 1
+    sizes = np.bincount(band, minlength=len(bands)).astype(np.float64)
+    shares = np.full(len(bands), 0.5)
+    evidence = rising(np.log(among_copies / _shares(known_others)))
+    for _ in range(DUPLICATES.rounds):
+        odds = _log_odds(shares)[band] + evidence[bins]
+        confidence = 1 / (1 + np.exp(-odds))
+        shares = rising(np.bincount(band, confidence, len(bands)) / np.maximum(sizes, 1), sizes)
+        counts = known_others + np.bincount(bins, 1 - confidence, len(BINS))
+        evidence = rising(np.log(among_copies / _shares(counts)))
+    middles = [
+        float(np.median(similarities[band == number])) if sizes[number] else 0.0 for number in range(len(bands))
+    ]
+    return Calibration(BINS, tuple(evidence.tolist()), tuple(middles), tuple(shares.tolist()), copies)
 
 
 def by_similarity(similarities: NDArray[np.float64], floor: float) -> Calibration:
@@ -90,15 +100,18 @@ def by_similarity(similarities: NDArray[np.float64], floor: float) -> Calibratio
     Unrelated pairs are taken to become fewer as the less similar half does, by the same factor at each step; what
     is there beyond them are duplicates. Photos that look alike are more than that: comparing tells them apart.
     """
-    bands = _bands(similarities)
     if not len(similarities):
-        return Calibration(BINS, (0.0,) * len(BINS), (-1.0,), (0.0,), Known())
+        return Calibration(BINS, (0.0,) * len(BINS), (0.0,), (0.0,), Known())
+    bands = _bands(similarities)
     step = max(float(np.median(similarities)) - floor, np.finfo(float).eps) / np.log(2)
     edges = np.append(np.maximum(bands, floor), np.inf)
     unrelated = len(similarities) * (np.exp(-(edges[:-1] - floor) / step) - np.exp(-(edges[1:] - floor) / step))
-    there = np.histogram(similarities, np.append(edges[:-1], 2.0))[0]
-    shares = rising(1 - np.minimum(unrelated / np.maximum(there, 1), 1), there.astype(np.float64))
-    return Calibration(BINS, (0.0,) * len(BINS), tuple(bands.tolist()), tuple(shares.tolist()), Known())
+    band = np.searchsorted(bands, similarities, "right") - 1
+    there = np.bincount(band, minlength=len(bands)).astype(np.float64)
+    shares = rising(1 - np.minimum(unrelated / np.maximum(there, 1), 1), there)
+    return Calibration(
+        BINS, (0.0,) * len(BINS), _middles(similarities, band, len(bands)), tuple(shares.tolist()), Known()
+    )
 
 
 def least_confidence(confidences: NDArray[np.float64], precision: float) -> float:
@@ -108,7 +121,8 @@ def least_confidence(confidences: NDArray[np.float64], precision: float) -> floa
     """
     ordered = np.sort(confidences)[::-1]
     averages = np.cumsum(ordered) / np.arange(1, len(ordered) + 1)
-    enough = np.flatnonzero((averages >= precision) & (ordered >= DUPLICATES.least_confidence))
+    is_last = np.append(ordered[1:] < ordered[:-1], True)[: len(ordered)]  # of those equally sure: all or none
+    enough = np.flatnonzero(is_last & (averages >= precision) & (ordered >= DUPLICATES.least_confidence))
     return float(ordered[enough[-1]]) if len(enough) else 1.0 + np.finfo(float).eps
 
 
@@ -127,29 +141,38 @@ def rising(values: NDArray[np.float64], weights: NDArray[np.float64] | None = No
     return np.concatenate([np.full(count, mean) for mean, _, count in pooled]) if pooled else np.empty(0)
 
 
-def _shares(inliers: Sequence[int]) -> NDArray[np.float64]:
-    """Return the share of the pairs in each bin; half a pair is added: none seen is not none there."""
+def _counts(inliers: Sequence[int]) -> NDArray[np.float64]:
+    """Return how many pairs are in each bin."""
     bins = np.searchsorted(BINS, np.array(inliers, np.int64), "right") - 1
-    counts = np.bincount(bins, minlength=len(BINS)) + 0.5
-    shares: NDArray[np.float64] = counts / counts.sum()
+    return np.bincount(bins, minlength=len(BINS)).astype(np.float64)
+
+
+def _shares(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the share of the pairs in each bin; half a pair is added: none seen is not none there."""
+    shares: NDArray[np.float64] = (counts + 0.5) / (counts + 0.5).sum()
     return shares
 
 
+def _middles(similarities: NDArray[np.float64], band: NDArray[np.int64], count: int) -> tuple[float, ...]:
+    """Return the median similarity of each band, none of which is empty; 0.0 where there are no pairs at all."""
+    if not len(similarities):
+        return (0.0,) * count
+    return tuple(float(np.median(similarities[band == number])) for number in range(count))
+
+
+def _log_odds(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    bounded = np.clip(shares, DUPLICATES.least_share, 1 - DUPLICATES.least_share)
+    return np.asarray(np.log(bounded / (1 - bounded)))
+
+
 def _bands(similarities: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the lowest similarity of each band, ascending: of as many pairs each, and at most DUPLICATES.bands."""
-    count = int(np.clip(len(similarities) // DUPLICATES.band_pairs, 1, DUPLICATES.bands))
-    edges = np.quantile(similarities, np.arange(count) / count) if len(similarities) else np.zeros(1)
-    edges[0] = -1.0
-    return np.unique(edges)
+    """Return the lowest similarity of each band, ascending.
 
-
-def _share_of_duplicates(likelier: NDArray[np.float64]) -> float:
-    """Return the share of pairs that are duplicates, by expectation maximisation from a half on.
-
-    `likelier` says of each pair how many times likelier it looks as a duplicate than as another.
+    The most similar band has DUPLICATES.band_pairs pairs, each further one twice as many as that before it: a few
+    duplicates among many other pairs are at the top.
     """
-    share = 0.5
-    for _ in range(DUPLICATES.rounds):
-        duplicates = share * likelier / (share * likelier + 1 - share)
-        share = float(np.mean(duplicates)) if len(likelier) else 0.0
-    return share
+    descending = np.sort(similarities)[::-1]
+    sizes = DUPLICATES.band_pairs * 2 ** np.arange(max(1, len(descending)).bit_length())
+    lowest = np.cumsum(sizes) - 1
+    edges = descending[lowest[lowest < len(descending) - DUPLICATES.band_pairs]]
+    return np.append(-1.0, np.unique(edges))

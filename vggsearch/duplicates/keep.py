@@ -112,8 +112,8 @@ def reason(kept: Candidate, other: Candidate, policy: Sequence[Wish]) -> str:
     """Return in words why one photo is kept rather than another: the first wish that tells them apart."""
     for wish in policy:
         if wish.rates(kept) != wish.rates(other):
-            return f"kept: {wish.says(kept, other)}"
-    return "kept: the first by name, as nothing else tells them apart"
+            return wish.says(kept, other)
+    return "first by name, as nothing else tells them apart"
 
 
 def _descending(value: Any) -> Any:

@@ -1,0 +1,101 @@
+"""The confidence that two photos are duplicates, on pairs of which the truth is known."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from vggsearch.duplicates.calibration import Known, by_similarity, calibrate, least_confidence, rising
+
+Sample = tuple[NDArray[np.float64], NDArray[np.int64]]
+
+
+def duplicates(random: np.random.Generator, count: int) -> Sample:
+    """Similarities and inliers as edited copies have them."""
+    return np.clip(random.normal(0.6, 0.2, count), 0.2, 1), random.negative_binomial(2, 0.02, count)
+
+
+def unrelated(random: np.random.Generator, count: int) -> Sample:
+    """As unrelated pairs have them: hardly alike, hardly any keypoints."""
+    inliers = np.where(random.random(count) < 0.02, random.geometric(0.3, count) + 3, 0)
+    return 0.2 + random.exponential(0.05, count), inliers
+
+
+def known(sample: Sample) -> Known:
+    return Known(tuple(sample[0].tolist()), tuple(sample[1].tolist()))
+
+
+@pytest.mark.parametrize("copies", [5, 100, 2000])
+@pytest.mark.parametrize("others", [500, 20_000])
+@pytest.mark.parametrize("precision", [0.9, 0.99])
+def test_the_promised_precision_is_kept_however_many_unrelated_pairs_there_are(
+    copies: int, others: int, precision: float
+) -> None:
+    counts = np.zeros(2, int)
+    for seed in range(5):
+        random = np.random.default_rng(seed)
+        right, wrong = duplicates(random, copies), unrelated(random, others)
+        similarity, inliers = (np.concatenate(both) for both in zip(right, wrong, strict=True))
+        learned = calibrate(known(duplicates(random, 200)), known(unrelated(random, 500)), similarity, inliers)
+        confidence = learned.confidences(similarity, inliers)
+        chosen = confidence >= least_confidence(confidence, precision)
+        counts += np.count_nonzero(chosen[:copies]), np.count_nonzero(chosen[copies:])
+    assert counts[1] <= max(1, (1 - precision + 0.01) * counts.sum())
+    assert counts[0] >= 5 * (0.85 if copies > 5 else 0.5) * copies
+
+
+def test_nothing_is_found_where_nothing_is_a_duplicate() -> None:
+    random = np.random.default_rng(1)
+    similarity, inliers = unrelated(random, 5000)
+    learned = calibrate(known(duplicates(random, 200)), known(unrelated(random, 500)), similarity, inliers)
+    confidence = learned.confidences(similarity, inliers)
+    assert np.count_nonzero(confidence >= least_confidence(confidence, 0.99)) <= 1
+
+
+def test_more_keypoints_and_more_similarity_never_make_it_less_sure() -> None:
+    random = np.random.default_rng(2)
+    right, wrong = duplicates(random, 300), unrelated(random, 3000)
+    similarity, inliers = (np.concatenate(both) for both in zip(right, wrong, strict=True))
+    learned = calibrate(known(duplicates(random, 200)), known(unrelated(random, 500)), similarity, inliers)
+    some, many = np.linspace(0, 1, 50), np.arange(0, 100)
+    assert (np.diff(learned.confidences(some, np.full(50, 8))) >= 0).all()
+    assert (np.diff(learned.confidences(np.full(100, 0.4), many)) >= 0).all()
+
+
+def test_what_a_person_said_moves_the_confidence() -> None:
+    random = np.random.default_rng(3)
+    right, wrong = duplicates(random, 300), unrelated(random, 3000)
+    similarity, inliers = (np.concatenate(both) for both in zip(right, wrong, strict=True))
+    copies, others = known(duplicates(random, 200)), known(unrelated(random, 500))
+    before = calibrate(copies, others, similarity, inliers)
+    said = others.and_also(Known((0.5,) * 40, (12,) * 40))
+    after = calibrate(copies, said, similarity, inliers)
+    at = np.array([0.5]), np.array([12])
+    assert after.confidences(*at)[0] < before.confidences(*at)[0] - 0.01
+
+
+def test_without_photos_similarity_alone_tells_many_copies_from_chance() -> None:
+    random = np.random.default_rng(4)
+    wrong = 0.2 + random.exponential(0.04, 20_000)
+    right = random.uniform(0.75, 1, 500)
+    similarity = np.concatenate([right, wrong])
+    confidence = by_similarity(similarity, 0.2).confidences(similarity, np.full(len(similarity), -1))
+    chosen = confidence >= least_confidence(confidence, 0.99)
+    assert np.count_nonzero(chosen[500:]) <= 0.02 * np.count_nonzero(chosen)
+    assert np.count_nonzero(chosen[:500]) >= 350
+
+
+def test_no_candidates_are_no_duplicates() -> None:
+    empty = np.empty(0)
+    assert by_similarity(empty, 0.2).shares == (0.0,)
+    learned = calibrate(Known((0.9,), (50,)), Known((0.0,), (0,)), empty, np.empty(0, np.int64))
+    assert learned.confidences(empty, np.empty(0, np.int64)).shape == (0,)
+    assert least_confidence(empty, 0.99) > 1
+
+
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=30))
+def test_rising_values_never_fall_and_keep_their_mean(values: list[float]) -> None:
+    found = rising(np.array(values))
+    assert (np.diff(found) >= -1e-9).all()
+    assert found.mean() == pytest.approx(np.mean(values), abs=1e-9)

@@ -1,0 +1,197 @@
+"""Groups that do not chain, what is kept in them, and photos that only look like duplicates."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from tests.duplicates import TAKEN, photo
+from vggsearch.duplicates.groups import Photo, keepers
+from vggsearch.duplicates.keep import LOSSLESS, Candidate, quality_of, ranked, reason, wishes
+from vggsearch.duplicates.siblings import sibling
+from vggsearch.errors import OptionError
+from vggsearch.index.edges import Edges, edges_of
+
+Pairs = Sequence[tuple[int, int, float]]
+
+
+def edges(rows: int, pairs: Pairs) -> Edges:
+    first, second, similarity = zip(*pairs, strict=True) if pairs else ((), (), ())
+    return edges_of(
+        rows, None, 0.0, np.array(first, np.int64), np.array(second, np.int64), np.array(similarity, np.float32)
+    )
+
+
+def kept(ranks: Sequence[int], pairs: Pairs) -> list[int]:
+    found: list[int] = keepers(np.array(ranks), edges(len(ranks), pairs)).tolist()
+    return found
+
+
+def test_the_best_photo_keeps_all_its_duplicates() -> None:
+    assert kept([1, 0, 2], [(0, 1, 0.9), (1, 2, 0.8), (0, 2, 0.7)]) == [1, 1, 1]
+
+
+def test_what_is_no_duplicate_of_the_keeper_is_kept_too() -> None:
+    assert kept([0, 1, 2], [(0, 1, 0.9), (1, 2, 0.9)]) == [0, 0, 2]
+
+
+def test_a_photo_goes_to_the_keeper_most_like_it_of_those_better_than_itself() -> None:
+    assert kept([0, 2, 1], [(0, 1, 0.8), (1, 2, 0.9)]) == [0, 2, 2]
+    assert kept([0, 1, 2], [(0, 1, 0.8), (1, 2, 0.9)]) == [0, 0, 2]
+
+
+def test_photos_without_duplicates_keep_themselves() -> None:
+    assert kept([2, 0, 1], []) == [0, 1, 2]
+
+
+def test_frames_of_a_pan_make_no_group_whose_ends_are_unlike() -> None:
+    frames, reach = 40, 3
+    pairs = [(a, b, 1 - (b - a) / 10) for a in range(frames) for b in range(a + 1, min(frames, a + reach + 1))]
+    for seed in range(5):
+        ranks = np.random.default_rng(seed).permutation(frames)
+        found = kept(ranks.tolist(), pairs)
+        assert all(abs(row - keeper) <= reach for row, keeper in enumerate(found))
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> tuple[list[int], list[tuple[int, int, float]]]:
+    rows = draw(st.integers(1, 12))
+    every = [(a, b) for a in range(rows) for b in range(a + 1, rows)]
+    chosen = draw(st.lists(st.sampled_from(every), unique=True)) if every else []
+    similarities = draw(st.lists(st.sampled_from([0.5, 0.6, 0.9]), min_size=len(chosen), max_size=len(chosen)))
+    return draw(st.permutations(range(rows))), [
+        (a, b, similarity) for (a, b), similarity in zip(chosen, similarities, strict=True)
+    ]
+
+
+@given(graphs())
+def test_every_photo_is_kept_or_a_duplicate_of_a_better_one_that_is(
+    graph: tuple[list[int], list[tuple[int, int, float]]],
+) -> None:
+    ranks, pairs = graph
+    found = kept(ranks, pairs)
+    similarity = {frozenset((a, b)): value for a, b, value in pairs}
+    for row, keeper in enumerate(found):
+        assert found[keeper] == keeper
+        if row != keeper:
+            assert ranks[keeper] < ranks[row]
+            others = [
+                similarity[frozenset((row, other))]
+                for other in set(found)
+                if frozenset((row, other)) in similarity and ranks[other] < ranks[row]
+            ]
+            assert similarity[frozenset((row, keeper))] == max(others)
+    for a, b, _ in pairs:  # of two duplicates, both are kept only where ... neither could go without the other
+        assert not (found[a] == a and found[b] == b)
+
+
+@given(graphs(), st.randoms(use_true_random=False))
+def test_groups_do_not_depend_on_the_order_of_the_photos(
+    graph: tuple[list[int], list[tuple[int, int, float]]], random: object
+) -> None:
+    ranks, pairs = graph
+    order = np.random.default_rng(hash(tuple(ranks)) % 2**32).permutation(len(ranks))
+    moved: NDArray[np.int64] = np.argsort(order)
+    found = kept(ranks, pairs)
+    again = kept(
+        [ranks[row] for row in order], [(int(moved[a]), int(moved[b]), value) for a, b, value in pairs[::-1]]
+    )
+    assert [int(order[again[moved[row]]]) for row in range(len(ranks))] == found
+
+
+def candidate(path: str, *, quality: int = 90, **facts: Any) -> Candidate:
+    return Candidate(photo(path, **facts), quality)
+
+
+@pytest.mark.parametrize(
+    ("wish", "better", "worse", "why"),
+    [
+        ("resolution", {"size": (4032, 3024)}, {"size": (1600, 1200)}, "4032 x 3024 against 1600 x 1200"),
+        ("quality", {"quality": LOSSLESS}, {"quality": 90}, "lossless against quality 90"),
+        ("quality", {"quality": 95}, {"quality": 60}, "quality 95 against quality 60"),
+        ("bytes", {"bytes": 2_000_000}, {"bytes": 900_000}, "2,000,000 bytes against 900,000"),
+        ("exif", {}, {"taken": None}, "taken 2024-05-01 12:30, which the other does not say"),
+        ("oldest", {}, {"taken": TAKEN + timedelta(days=1)}, "the older of the two"),
+        ("newest", {"taken": TAKEN + timedelta(days=1)}, {}, "the newer of the two"),
+    ],
+)
+def test_each_wish_keeps_what_it_says_and_says_why(
+    wish: str, better: dict[str, Any], worse: dict[str, Any], why: str
+) -> None:
+    one, other = candidate("a.jpg", **worse), candidate("b.jpg", **better)
+    policy = wishes(wish)
+    assert ranked([one, other], policy) == [1, 0]
+    assert reason(other, one, policy) == why
+
+
+def test_a_path_can_be_preferred_and_the_first_wish_counts_most() -> None:
+    small, large = candidate("best/b.jpg", size=(10, 10)), candidate("a.jpg", size=(99, 99))
+    policy = wishes("path:best/*,resolution")
+    assert ranked([large, small], policy) == [1, 0]
+    assert reason(small, large, policy) == "its path is like best/*"
+    assert ranked([large, small], wishes("resolution,path:best/*")) == [0, 1]
+    assert ranked([candidate("a/long/path.jpg"), candidate("b.jpg")], wishes("shortest-path")) == [1, 0]
+
+
+def test_where_nothing_tells_them_apart_the_first_by_name_is_kept() -> None:
+    pair = [candidate("b.jpg"), candidate("a.jpg")]
+    assert ranked(pair, wishes()) == [1, 0]
+    assert "first by name" in reason(pair[1], pair[0], wishes("resolution"))
+
+
+@pytest.mark.parametrize("text", ["", "biggest", "resolution,best"])
+def test_an_unknown_wish_is_refused_with_those_there_are(text: str) -> None:
+    with pytest.raises(OptionError, match="resolution"):
+        wishes(text)
+
+
+def test_the_quality_of_a_jpeg_is_read_from_its_header(tmp_path: Path) -> None:
+    from tests.fakes import picture
+
+    for quality in (30, 75, 95):
+        picture(1).save(tmp_path / "a.jpg", quality=quality)
+        assert quality_of(photo("a.jpg"), tmp_path / "a.jpg") == pytest.approx(quality, abs=1)
+    png = Photo("a.png", "", 1, 1, 1, 1, "PNG", None)
+    assert quality_of(png, tmp_path / "a.png") == LOSSLESS
+    assert quality_of(photo("gone.jpg"), tmp_path / "gone.jpg") == 90
+
+
+def taken(path: str, seconds: float, size: tuple[int, int] = (640, 480)) -> Photo:
+    return photo(path, size=size, taken=datetime(2024, 5, 1, 12, 0) + timedelta(seconds=seconds))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "why"),
+    [
+        (taken("a.jpg", 0), taken("b.jpg", 2), "burst, 2 s apart"),
+        (taken("a.jpg", 0), taken("b.jpg", 2, (480, 640)), "burst, 2 s apart"),
+        (taken("IMG_0007.jpg", 0), taken("IMG_0008.jpg", 0), "burst, within a second"),
+        (photo("x/IMG_1.CR2"), photo("x/IMG_1.jpg"), "raw and developed file of one shot"),
+    ],
+)
+def test_what_one_press_of_the_button_made_is_no_duplicate(first: Photo, second: Photo, why: str) -> None:
+    assert sibling(first, second) == why
+    assert sibling(second, first) == why
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (taken("a.jpg", 0), taken("b.jpg", 60)),
+        (taken("a.jpg", 0), taken("b.jpg", 2, (320, 240))),
+        (taken("IMG_0007.jpg", 0), taken("IMG_0007 copy.jpg", 0)),
+        (taken("IMG_0007.jpg", 0), taken("IMG_0007 (1).jpg", 0)),
+        (taken("x/IMG_0007.jpg", 0), taken("y/IMG_0008.jpg", 0)),
+        (taken("IMG_0007.jpg", 0), taken("IMG_0099.jpg", 0)),
+        (photo("a.jpg", taken=None), photo("b.jpg")),
+        (photo("x/IMG_1.CR2"), photo("y/IMG_1.jpg")),
+    ],
+)
+def test_copies_are_no_siblings(first: Photo, second: Photo) -> None:
+    assert sibling(first, second) is None

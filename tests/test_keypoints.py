@@ -1,0 +1,114 @@
+"""Keypoints: where in one photo another lies, on a real photo that scikit-image brings along."""
+
+import io
+import math
+
+import pytest
+from PIL import Image, ImageEnhance, ImageOps
+from skimage import data
+
+from vggsearch.geometry import inverted
+from vggsearch.keypoints import Keypoints, align, keypoints, mirrored
+
+
+@pytest.fixture(scope="module")
+def photo() -> Image.Image:
+    return Image.fromarray(getattr(data, "chelsea")())  # noqa: B009 - it has no types
+
+
+@pytest.fixture(scope="module")
+def seen(photo: Image.Image) -> Keypoints:
+    return keypoints(photo)
+
+
+def jpeg(picture: Image.Image, quality: int) -> Image.Image:
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=quality)
+    return Image.open(file).convert("RGB")
+
+
+def test_a_photo_lies_in_itself_as_a_whole(seen: Keypoints) -> None:
+    found = align(seen, seen)
+    assert found is not None
+    assert not found.mirrored
+    assert found.inliers == len(seen.places)
+    assert found.scale == pytest.approx(1, abs=0.01)
+    assert found.turned == pytest.approx(0, abs=0.1)
+    assert [(round(x, 2), round(y, 2)) for x, y in found.corners] == [(0, 0), (1, 0), (1, 1), (0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("edit", "mirrored_", "turned"),
+    [
+        (lambda photo: photo.resize((photo.width // 3, photo.height // 3)), False, 0),
+        (lambda photo: photo.transpose(Image.Transpose.ROTATE_90), False, 90),
+        (lambda photo: photo.transpose(Image.Transpose.ROTATE_180), False, 180),
+        (lambda photo: ImageOps.mirror(photo), True, 0),
+        (lambda photo: ImageOps.mirror(photo).rotate(90, expand=True), True, 90),
+        (lambda photo: jpeg(photo, 10), False, 0),
+        (lambda photo: ImageEnhance.Brightness(photo).enhance(0.5), False, 0),
+        (lambda photo: photo.rotate(7), False, 7),
+    ],
+)
+def test_an_edited_copy_is_found_and_what_was_done_is_told(
+    photo: Image.Image, seen: Keypoints, edit: object, mirrored_: bool, turned: int
+) -> None:
+    assert callable(edit)
+    found = align(seen, keypoints(edit(photo)))
+    assert found is not None
+    assert found.inliers >= 20
+    assert found.mirrored is mirrored_
+    assert math.cos(math.radians(found.turned - turned)) > math.cos(math.radians(2))
+
+
+def test_a_crop_is_found_at_its_place_and_the_whole_around_it(photo: Image.Image, seen: Keypoints) -> None:
+    left, top, right, bottom = 120, 60, 330, 220
+    crop = photo.crop((left, top, right, bottom))
+    found = align(keypoints(crop), seen)
+    assert found is not None
+    width, height = photo.size
+    expected = [(left, top), (right, top), (right, bottom), (left, bottom)]
+    for (x, y), (real_x, real_y) in zip(found.corners, expected, strict=True):
+        assert (x * width, y * height) == pytest.approx((real_x, real_y), abs=4)
+    assert found.scale**2 == pytest.approx(210 * 160 / (width * height), rel=0.1)
+    back = inverted(found)
+    assert back.scale == pytest.approx(1 / found.scale)
+    for (x, y), (real_x, real_y) in zip(
+        back.corners, [(0, 0), (width, 0), (width, height), (0, height)], strict=True
+    ):
+        assert (left + x * 210, top + y * 160) == pytest.approx((real_x, real_y), abs=12)
+
+
+def test_turning_back_a_mirrored_alignment_gives_the_alignment_of_the_two_the_other_way_round(
+    photo: Image.Image, seen: Keypoints
+) -> None:
+    other = keypoints(ImageOps.mirror(photo).rotate(90, expand=True))
+    there, back = align(seen, other), align(other, seen)
+    assert there is not None
+    assert back is not None
+    turned = inverted(there)
+    assert turned.mirrored
+    assert back.mirrored
+    assert math.cos(math.radians(turned.turned - back.turned)) > 0.999
+    for one, two in zip(turned.corners, back.corners, strict=True):
+        assert one == pytest.approx(two, abs=0.02)
+
+
+def test_keypoints_turned_over_are_those_of_the_mirror_image(photo: Image.Image, seen: Keypoints) -> None:
+    found = align(mirrored(seen), keypoints(ImageOps.mirror(photo)))
+    assert found is not None
+    assert not found.mirrored
+    assert found.inliers > 0.8 * len(seen.places)
+
+
+@pytest.mark.parametrize("name", ["astronaut", "coffee", "rocket"])
+def test_other_photos_do_not_lie_in_it(seen: Keypoints, name: str) -> None:
+    found = align(seen, keypoints(Image.fromarray(getattr(data, name)())))
+    assert found is None or found.inliers < 10
+
+
+def test_a_picture_without_anything_in_it_has_no_keypoints_and_lies_nowhere(seen: Keypoints) -> None:
+    nothing = keypoints(Image.new("RGB", (400, 300), "grey"))
+    assert nothing.places.shape == (0, 2)
+    assert align(nothing, seen) is None
+    assert align(seen, nothing) is None
