@@ -173,6 +173,7 @@ class KeypointDefaults:
     ratio: float = 0.75  # of the distances to the nearest and the next: a match that is less clear is none
     reach: float = 5.0  # pixels from where the transform puts it that an inlier may lie
     rounds: int = 500  # transforms that are tried
+    grid: int = 8  # fields of a picture across and down, in each of which one keypoint counts
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,11 @@ class DuplicateDefaults:
     unrelated: int = 500  # pairs of the least similar candidates, to calibrate
     sampled: int = 50  # pairs drawn for each of them
     band_pairs: int = 20  # most similar pairs, of which the share of duplicates is found by itself
-    least_share: float = 1e-4  # of duplicates in a band, and of others: nothing is certain
+    least_share: float = 1e-4  # of duplicates in a band: nothing is certain
+    largest_share: float = 0.98  # and not even among the most similar
+    of_a_copy: float = 0.5  # share of duplicates, at least, among pairs that have a duplicate in common
+    most_neighbours: int = 64  # duplicates of a photo, of which each two are compared
+    closures: int = 2  # times that is done
     rounds: int = 100  # of expectation maximisation
     block_pairs: int = 500  # that are compared at once, the most similar first
     fewest_confirmed: float = 0.01  # of a block; where fewer are duplicates, the less similar are not compared

@@ -20,7 +20,7 @@ from vggsearch.geometry import Alignment
 
 FEWEST = 4  # matches; two fix a transform, so fewer would be no evidence
 HALF = 10  # inliers that score 0.5
-SURE = 30  # inliers from which it is not looked at mirrored, too
+SURE = 20  # inliers from which it is not looked at mirrored, too
 # A descriptor is 4 x 4 fields of 8 directions: rows, columns, directions, along the keypoint's own.
 MIRRORED = np.arange(128).reshape(4, 4, 8)[::-1, :, -np.arange(8) % 8].ravel()
 
@@ -76,7 +76,8 @@ def _align(query: Keypoints, photo: Keypoints, *, is_mirrored: bool) -> Alignmen
     matrix, is_inlier = _transform(query.places[ones], photo.places[others])
     if matrix is None:
         return None
-    inliers = int(is_inlier.sum())
+    fit = np.flatnonzero(is_inlier)
+    inliers = max(_fields(query, ones[fit]), _fields(photo, others[fit]))
     left, right = (query.width, 0.0) if is_mirrored else (0.0, query.width)
     upright = np.array([[left, 0], [right, 0], [right, query.height], [left, query.height]])
     corners = (upright @ matrix[:, :2].T + matrix[:, 2]) / (photo.width, photo.height)
@@ -90,6 +91,15 @@ def _align(query: Keypoints, photo: Keypoints, *, is_mirrored: bool) -> Alignmen
         scale=float(np.hypot(matrix[0, 0], matrix[1, 0]) * np.sqrt(areas)),
         corners=tuple((float(x), float(y)) for x, y in corners),
     )
+
+
+def _fields(seen: Keypoints, chosen: NDArray[np.int64]) -> int:
+    """Return in how many fields of a grid over a picture some keypoints lie.
+
+    One in each counts: a caption, a logo or a frame that two photos share has many keypoints in a few of them.
+    """
+    columns, rows = (seen.places[chosen] * KEYPOINTS.grid / (seen.width, seen.height)).astype(np.int64).T
+    return len(np.unique(rows * KEYPOINTS.grid + columns))
 
 
 def _transform(

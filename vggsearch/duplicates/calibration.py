@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from vggsearch.defaults import DUPLICATES
 
 # The first number of inliers of each bin; below four there is no alignment.
-BINS = (0, 4, 5, 6, 8, 10, 13, 17, 22, 30, 50)
+BINS = (0, 4, 5, 6, 7, 8, 10, 12, 15, 19, 25)
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,18 @@ class Calibration:
     shares: tuple[float, ...]
     copies: Known
 
-    def confidences(self, similarities: NDArray[np.float64], inliers: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return how sure it is, 0..1, that each pair is one of duplicates; -1 inliers where not compared."""
+    def confidences(
+        self, similarities: NDArray[np.float64], inliers: NDArray[np.int64], least_share: float = 0.0
+    ) -> NDArray[np.float64]:
+        """Return how sure it is, 0..1, that each pair is one of duplicates; -1 inliers where not compared.
+
+        At least `least_share` of them are taken to be, before their keypoints are looked at.
+        """
         bins = np.maximum(np.searchsorted(self.inliers, inliers, "right") - 1, 0)
         evidence = np.where(inliers >= 0, np.array(self.evidence)[bins], 0.0)
-        odds = np.interp(similarities, self.similarities, _log_odds(np.array(self.shares))) + evidence
+        odds = (
+            np.interp(similarities, self.similarities, _log_odds(np.maximum(self.shares, least_share))) + evidence
+        )
         found: NDArray[np.float64] = 1 / (1 + np.exp(-odds))
         return found
 
@@ -161,7 +168,7 @@ def _middles(similarities: NDArray[np.float64], band: NDArray[np.int64], count: 
 
 
 def _log_odds(shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    bounded = np.clip(shares, DUPLICATES.least_share, 1 - DUPLICATES.least_share)
+    bounded = np.clip(shares, DUPLICATES.least_share, DUPLICATES.largest_share)
     return np.asarray(np.log(bounded / (1 - bounded)))
 
 

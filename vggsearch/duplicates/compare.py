@@ -1,7 +1,9 @@
 """Compare candidates by keypoints, and pairs that have nothing in common, to know what that is worth."""
 
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +45,11 @@ class Compared:
         """Return the rows of each pair."""
         return list(zip(self.first.tolist(), self.second.tolist(), strict=True))
 
+    def joined(self, others: "Compared") -> "Compared":
+        """Return these and others."""
+        columns = ((getattr(self, name), getattr(others, name)) for name in self.__dataclass_fields__)
+        return Compared(*map(np.concatenate, columns))
+
     def pairs_at(self, place: int) -> tuple[int, int]:
         """Return the rows of one pair."""
         return int(self.first[place]), int(self.second[place])
@@ -68,6 +75,16 @@ def compare(candidates: Compared, checks: Checks, tell: Tell, stop: Stop | None)
             last = start + len(block)
             return replace(candidates, inliers=counts).chosen(np.arange(last)), is_whole
     return replace(candidates, inliers=counts), True
+
+
+def in_common(pairs: Compared, seen: set[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the pairs of photos that have a duplicate in common, but for those that were `seen`."""
+    neighbours: dict[int, set[int]] = defaultdict(set)
+    for first, second in pairs.pairs():
+        neighbours[first].add(second)
+        neighbours[second].add(first)
+    few = (each for each in neighbours.values() if len(each) <= DUPLICATES.most_neighbours)
+    return sorted({pair for each in few for pair in combinations(sorted(each), 2)} - seen)
 
 
 def _tell(tell: Tell, start: int, total: int, done: int, _of_block: int) -> None:

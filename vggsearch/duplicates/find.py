@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -12,7 +13,7 @@ from vggsearch.defaults import DUPLICATES, PAIRS
 from vggsearch.duplicates.calibration import Calibration, Known, by_similarity, calibrate, least_confidence
 from vggsearch.duplicates.candidates import candidates_of
 from vggsearch.duplicates.checks import Checks
-from vggsearch.duplicates.compare import Compared, compare
+from vggsearch.duplicates.compare import Compared, compare, in_common
 from vggsearch.duplicates.decisions import Judgement
 from vggsearch.duplicates.groups import Photo
 from vggsearch.duplicates.known_pairs import KnownPairs
@@ -69,10 +70,10 @@ def find_pairs(
     if checks is not None:
         candidates, is_whole = compare(candidates, checks, tell, stop)
     calibration = _calibration(candidates, pool, judged, known() if checks is not None and is_whole else None)
-    judgements = _judgements(candidates, pool, judged)
-    confidence = calibration.confidences(candidates.similarity, candidates.inliers)
-    confidence[judgements == 1], confidence[judgements == -1] = 1.0, 0.0
-    compared = replace(candidates, confidence=confidence)
+    compared = _with_confidence(candidates, calibration, pool, judged)
+    if checks is not None and pool.others is None:
+        compared = _closed(compared, calibration, pool, judged, checks, options.precision, tell, stop)
+    confidence, judgements = compared.confidence, _judgements(compared, pool, judged)
     left_alone = _left_alone(compared, pool, options)
     left_alone[judgements == -1] = "different, as was said"
     allowed = left_alone == ""
@@ -97,6 +98,33 @@ def find_pairs(
         ),
         is_whole=is_whole,
     )
+
+
+def _with_confidence(
+    pairs: Compared, calibration: Calibration, pool: Pool, judged: Judged, least_share: float = 0.0
+) -> Compared:
+    """Return the pairs with how sure it is; a person is surer than that."""
+    confidence = calibration.confidences(pairs.similarity, pairs.inliers, least_share)
+    judgements = _judgements(pairs, pool, judged)
+    confidence[judgements == 1], confidence[judgements == -1] = 1.0, 0.0
+    return replace(pairs, confidence=confidence)
+
+
+def _closed(
+    compared: Compared, calibration: Calibration, pool: Pool, judged: Judged, checks: Checks, precision: float,
+    tell: Tell, stop: Stop | None,
+) -> Compared:  # fmt: skip
+    """Return the pairs, and those that have a duplicate in common: two hard edits of a photo are hardly alike."""
+    for number in range(DUPLICATES.closures):
+        likely = compared.chosen(compared.confidence >= least_confidence(compared.confidence, precision))
+        pairs = in_common(likely, set(compared.pairs()))
+        checks.ask(pairs, partial(tell, f"comparing copies of one photo, round {number + 1}"), stop)
+        rows = np.array(pairs, np.int64).reshape(-1, 2)
+        inliers = np.array([checks.inliers(pair) for pair in pairs], np.int64)
+        more = Compared(rows[:, 0], rows[:, 1], pool.similarities(rows), inliers, np.zeros(len(rows)))
+        more = _with_confidence(more, calibration, pool, judged, DUPLICATES.of_a_copy).chosen(inliers > 0)
+        compared = compared.joined(more)
+    return compared
 
 
 def _with_judged(edges: Edges, pool: Pool, judged: Judged) -> Compared:
