@@ -60,7 +60,7 @@ class Searcher:
     The `blank` rows, int64, are found only by the photo that they are: all black frames are alike.
     """
 
-    paths: list[str]
+    paths: Sequence[str]
     index: VectorIndex
     blank: NDArray[np.int64]
 
@@ -82,7 +82,7 @@ class Searcher:
             rows, _ = self.index.above(query, floor, among)
         else:
             rows = self.index.nearest(query[None], count + SPARE, among)[0][0]
-        if own_path in self.paths:
+        if own_path is not None and own_path in self.paths:
             rows = np.union1d(rows, [self.paths.index(own_path)])
         exact = np.minimum(self.index.similarities(query, rows), 1.0)
         matches = [Match(self.paths[row], float(value)) for row, value in zip(rows, exact, strict=True)]
