@@ -260,7 +260,7 @@ def test_what_finds_more_than_the_automatic_choice_has_to_fit() -> None:
 
 def test_the_vectors_that_lists_are_learned_from_have_to_fit_too() -> None:
     planned = plan(1_000_000, 384, "ivf-pq", 4 * GB, 0.99)
-    assert planned.bytes < 120_000_000 < planned.memory == 40 * 4096 * 384 * 4
+    assert planned.bytes < 125_000_000 < planned.memory == 40 * 4096 * 384 * 4
     with pytest.raises(OptionError, match=r"more than 120.0 MB. Give it --memory 252M"):
         plan(1_000_000, 384, "auto", 120_000_000, 0.99)
 
@@ -293,7 +293,7 @@ def test_vectors_of_any_length_get_four_bits_for_two_numbers_or_for_one(
 def test_a_plan_says_what_its_index_then_takes(recipe: str, index: VectorIndex) -> None:
     planned = plan(ROWS, DIM, recipe, GB, 0.99)
     folder = Path(index.stored.filename).parent  # type: ignore[attr-defined]
-    assert (folder / "index.faiss").stat().st_size == pytest.approx(planned.bytes, rel=0.25)
+    assert (folder / "index.faiss").stat().st_size == pytest.approx(planned.bytes, rel=0.1)
     assert (folder / "vectors.npy").stat().st_size == pytest.approx(planned.vector_bytes, rel=0.01)
     assert index.lists == planned.lists
 

@@ -27,7 +27,8 @@ class Recipe:
 
     In it, {lists} stands for how many lists there are, and {groups} for how many groups of numbers get a code.
 
-    `code_bytes` says what a vector of so many numbers takes, `centres` how many are learned for each group.
+    `code_bytes` says what a vector of so many numbers takes, `centres` how many are learned for each group; `block`
+    is of how many vectors a list is a multiple.
     `can_remove`: rows leave the index itself, not only its answers; `can_merge`: two of its kind become one;
     `has_range`: FAISS finds all above a similarity by itself; `can_map`: opened without being read; `on_card`:
     FAISS runs it on a GPU, too.
@@ -38,6 +39,7 @@ class Recipe:
     factory: str
     code_bytes: Callable[[int], float]
     centres: int = 0
+    block: int = 1
     is_exact: bool = False
     can_remove: bool = True
     can_merge: bool = True
@@ -71,6 +73,7 @@ RECIPES = {
             "ivf-pq", "lists of near vectors, four bits for two numbers", "IVF{lists},PQ{groups}x4fs",
             lambda dim: math.ceil(_groups(dim) / 2) + ID_BYTES,
             centres=16,
+            block=32,
             can_remove=False,  # FAISS does, without an error, but finds the others less well after it
             can_map=False,  # its blocks of codes are read into memory
             on_card=False,
@@ -172,9 +175,10 @@ def _plan(rows: int, dim: int, recipe: str, recall: float, embedding_dim: int) -
         known = RECIPES[recipe]
         lists = _lists(rows) if known.has_lists else 0
         factory, code_bytes, trained = known.string(lists, dim), known.code_bytes(dim), max(lists, known.centres)
+        block = known.block
     else:
         made = make_index(dim, recipe)
-        lists, code_bytes = list_count(made), _code_bytes(made)
+        lists, code_bytes, block = list_count(made), _code_bytes(made), _block(made)
         factory, trained = recipe, max(lists, 0 if made.is_trained else 256)
     return Plan(
         recipe=recipe,
@@ -183,7 +187,7 @@ def _plan(rows: int, dim: int, recipe: str, recall: float, embedding_dim: int) -
         dim=dim,
         lists=lists,
         training_rows=min(rows, BUILD.training_points * trained),
-        bytes=round(rows * code_bytes + lists * dim * 4),
+        bytes=round(rows * code_bytes + lists * (dim * 4 + (block - 1) / 2 * (code_bytes - ID_BYTES))),
         vector_bytes=rows * dim * 2,
         seconds=_seconds(rows, dim, lists, "HNSW" in factory and not lists, embedding_dim),
         recall=recall,
@@ -367,6 +371,12 @@ def _code_bytes(index: Any) -> float:
     if graph is not None:
         return float(faiss().downcast_index(graph.storage).sa_code_size() + graph.hnsw.nb_neighbors(0) * 4 + 16)
     return float(index.sa_code_size())
+
+
+def _block(index: Any) -> int:
+    """Return of how many vectors each list is a multiple: FastScan fills the last block of each."""
+    ivf = lists_of(index)
+    return int(ivf.bbs) if isinstance(ivf, faiss().IndexIVFFastScan) else 1
 
 
 def _seconds(rows: int, dim: int, lists: int, is_graph: bool, embedding_dim: int) -> float:

@@ -54,9 +54,11 @@ def _sweep(
 
     A row is right if it is as similar as `least`, the last of the exact answer.
     """
-    shares = _powers(1, 1 if index.is_exact else BUILD.most_candidates)
+    most = 1 if index.is_exact else BUILD.most_candidates
+    shares = _powers(1, most)
     wanted = min(BUILD.count, len(index) - 1)
     recalls: dict[Point, float] = {}
+    best: list[float] = []
     for effort in _efforts(index):
         rows = index.candidates(vectors, shares[-1] * (BUILD.count + 1), effort)
         similarities = index.similarities_of(vectors, rows)
@@ -64,15 +66,21 @@ def _sweep(
         for share in shares:
             found = right[:, : share * (BUILD.count + 1)].sum(axis=1)
             recalls[effort, share] = float(np.minimum(found, wanted).mean() / wanted)
-        if recalls[effort, shares[0]] >= recall or _is_settled(recalls, effort, shares[-1], recall):
+        best.append(recalls[effort, shares[-1]])
+        if recalls[effort, 1] >= recall or _is_settled(best, recall):
             break
+        shares = _powers(1, min(most, 2 * _enough(recalls, effort, shares)))
     return recalls
 
 
-def _is_settled(recalls: dict[Point, float], effort: int, share: int, recall: float) -> bool:
+def _is_settled(best: list[float], recall: float) -> bool:
     """Whether twice and four times the effort found hardly any more, and enough is found."""
-    before = recalls.get((effort // 4, share))
-    return before is not None and before >= recall and recalls[effort, share] - before < (1 - recall) / 10
+    return len(best) > 2 and best[-3] >= recall and best[-1] - best[-3] < (1 - recall) / 10
+
+
+def _enough(recalls: dict[Point, float], effort: int, shares: list[int]) -> int:
+    """Return how many candidates find all that the most find. A harder look needs a few more, seldom twice."""
+    return next(share for share in shares if recalls[effort, share] == recalls[effort, shares[-1]])
 
 
 def _least(points: list[Point]) -> list[Point]:
