@@ -87,7 +87,7 @@ class BuildDefaults:
     """How the FAISS index is made (docs/scale.md), and when it is made anew rather than changed."""
 
     recipe: str = "auto"
-    memory: int = 4_000_000_000  # bytes; enough for 38 million photos in ivf-pq
+    memory: int = 4_000_000_000  # bytes; enough for 37 million photos in ivf-pq
     recall: float = 0.99  # of the ten nearest, how many are found; the share that rounding alone costs is less
     most_flat_rows: int = 200_000  # photos; until here looking at all of them takes less than 50 ms
     lists_of_root: float = 5.0  # lists for each root of the number of photos; a quarter is 9 times as slow at 0.99
