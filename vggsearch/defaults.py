@@ -99,6 +99,7 @@ class BuildDefaults:
     growth: float = 1.5  # lists are learned anew when the photos have become so many times as many: as whitening
     dead_share: float = 0.25  # of all vectors; until then, making all anew costs more than the space is worth
     tuning_queries: int = 400  # vectors asked for; the error of a recall of 0.99 is then 0.002
+    tuning_margin: float = 0.2  # of what may be missed, which is that error: it was chosen for these vectors
     timed_queries: int = 100  # of them are timed, one at a time
     most_candidates: int = 64  # times as many as asked for that are scored exactly; a bit a number needs ten
     count: int = 10  # the nearest that recall is measured on
