@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -78,7 +79,7 @@ def start_moving(directory: Path) -> "multiprocessing.process.BaseProcess":
     return process
 
 
-def check_one_state(paths: list[str]) -> int:
+def check_one_state(paths: Sequence[str]) -> int:
     """Five photos in a row are one state; anything else is a mix of two. Return the newest."""
     numbers = sorted(int(path.removesuffix(".jpg")) for path in paths)
     assert numbers == list(range(numbers[0], numbers[0] + HELD)), numbers

@@ -152,7 +152,7 @@ def test_rows_come_and_go_in_place(index: VectorIndex, stored: NDArray[np.float1
         more = families(500, seed=20 + step)
         kept = np.flatnonzero(np.arange(len(rows)) % 6 != step)
         (tmp_path / str(step)).mkdir()
-        change(tmp_path / str(step), folder, now, kept, of_embeddings([more], None), 500, nothing)
+        change(tmp_path / str(step), folder, now, kept, of_embeddings([more], None), 500, 200, nothing)
         rows = np.concatenate([rows[kept], more])
         folder = tmp_path / str(step)
         now = VectorIndex.open(folder, len(rows), DIM, index.tuning)
@@ -235,7 +235,7 @@ def test_the_automatic_choice_follows_rows_memory_and_recall() -> None:
         return plan(rows, 384, "auto", memory, recall).recipe
 
     assert [chosen(rows) for rows in (0, 1, 100, 200_000)] == ["flat"] * 4
-    assert chosen(200_001) == chosen(1_000_000) == chosen(38_000_000) == "ivf-pq"
+    assert chosen(200_001) == chosen(1_000_000) == chosen(37_000_000) == "ivf-pq"
     assert chosen(39_000_000) == "ivf-rabitq"
     assert chosen(200_000, memory=GB // 5) == "ivf-pq"
     assert chosen(200, memory=300_000) == "ivf-sq8"  # too few to learn the codes of ivf-pq
@@ -244,9 +244,10 @@ def test_the_automatic_choice_follows_rows_memory_and_recall() -> None:
         OptionError, match=r"flat takes 15.4 GB .*10,000,000 .*than 4.0 GB. Give it --memory 15360M"
     ):
         chosen(10_000_000, recall=1.0)
-    with pytest.raises(OptionError, match=r"ivf-rabitq takes 6.5 GB of memory for 100,000,000 .*--memory 6451M"):
-        chosen(100_000_000)
     assert chosen(100_000_000, memory=6_451_000_000) == "ivf-rabitq"
+    assert chosen(100_000_000) == "ivf-sq8"  # its lists on disk
+    with pytest.raises(OptionError, match=r"ivf-sq8 takes 2.0 GB of memory for 100,000,000 .*--memory 2014M"):
+        chosen(100_000_000, memory=GB)
 
 
 def test_what_finds_more_than_the_automatic_choice_has_to_fit() -> None:
@@ -260,7 +261,7 @@ def test_what_finds_more_than_the_automatic_choice_has_to_fit() -> None:
 
 def test_the_vectors_that_lists_are_learned_from_have_to_fit_too() -> None:
     planned = plan(1_000_000, 384, "ivf-pq", 4 * GB, 0.99)
-    assert planned.bytes < 120_000_000 < planned.memory == 40 * 4096 * 384 * 4
+    assert planned.bytes < 125_000_000 < planned.memory == 40 * 4096 * 384 * 4
     with pytest.raises(OptionError, match=r"more than 120.0 MB. Give it --memory 252M"):
         plan(1_000_000, 384, "auto", 120_000_000, 0.99)
 
@@ -293,7 +294,7 @@ def test_vectors_of_any_length_get_four_bits_for_two_numbers_or_for_one(
 def test_a_plan_says_what_its_index_then_takes(recipe: str, index: VectorIndex) -> None:
     planned = plan(ROWS, DIM, recipe, GB, 0.99)
     folder = Path(index.stored.filename).parent  # type: ignore[attr-defined]
-    assert (folder / "index.faiss").stat().st_size == pytest.approx(planned.bytes, rel=0.25)
+    assert (folder / "index.faiss").stat().st_size == pytest.approx(planned.bytes, rel=0.1)
     assert (folder / "vectors.npy").stat().st_size == pytest.approx(planned.vector_bytes, rel=0.01)
     assert index.lists == planned.lists
 

@@ -106,6 +106,26 @@ def test_a_replaced_photo_and_a_gone_one_are_no_longer_rows(tmp_path: Path) -> N
     assert reopened.manifest.fingerprint != before
 
 
+def test_paths_are_a_sequence_over_all_parts_without_dead_rows(tmp_path: Path) -> None:
+    store = made(tmp_path / "x", [photo(f"{seed}.jpg", seed) for seed in range(4)], [photo("ä/4.jpg", 4)])
+    with writing(store) as writer:
+        writer.commit([], gone=["1.jpg"])
+    paths, expected = Store.open(tmp_path / "x").paths(), ["0.jpg", "2.jpg", "3.jpg", "ä/4.jpg"]
+    assert (list(paths), len(paths), paths == expected) == (expected, 4, True)
+    assert paths != expected[:3]
+    assert paths != [*expected[:3], "4.jpg"]
+    assert [paths[row] for row in (*range(4), -1)] == [*expected, "ä/4.jpg"]
+    assert paths[1:] == expected[1:]
+    assert [paths.index(path) for path in expected] == [0, 1, 2, 3]
+    assert [path in paths for path in ("ä/4.jpg", "1.jpg", None)] == [True, False, False]
+    with pytest.raises(IndexError):
+        paths[4]
+    with pytest.raises(ValueError, match=r"'1\.jpg' is not the path of a photo"):
+        paths.index("1.jpg")
+    empty = made(tmp_path / "y").paths()
+    assert (list(empty), "0.jpg" in empty) == ([], False)
+
+
 def test_a_part_with_no_live_row_leaves_and_its_file_with_the_next_writer(tmp_path: Path) -> None:
     store = made(tmp_path / "x", [photo("a.jpg")], [photo("b.jpg", 1)])
     with writing(store) as writer:

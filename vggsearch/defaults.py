@@ -89,7 +89,7 @@ class BuildDefaults:
     """How the FAISS index is made (docs/scale.md), and when it is made anew rather than changed."""
 
     recipe: str = "auto"
-    memory: int = 4_000_000_000  # bytes; enough for 38 million photos in ivf-pq
+    memory: int = 4_000_000_000  # bytes; enough for 37 million photos in ivf-pq
     recall: float = 0.99  # of the ten nearest, how many are found; the share that rounding alone costs is less
     most_flat_rows: int = 200_000  # photos; until here looking at all of them takes less than 50 ms
     lists_of_root: float = 5.0  # lists for each root of the number of photos; a quarter is 9 times as slow at 0.99
@@ -101,6 +101,7 @@ class BuildDefaults:
     growth: float = 1.5  # lists are learned anew when the photos have become so many times as many: as whitening
     dead_share: float = 0.25  # of all vectors; until then, making all anew costs more than the space is worth
     tuning_queries: int = 400  # vectors asked for; the error of a recall of 0.99 is then 0.002
+    tuning_margin: float = 0.2  # of what may be missed, which is that error: it was chosen for these vectors
     timed_queries: int = 100  # of them are timed, one at a time
     most_candidates: int = 64  # times as many as asked for that are scored exactly; a bit a number needs ten
     count: int = 10  # the nearest that recall is measured on

@@ -196,7 +196,7 @@ class ImageIndex:
 
     def paths(self) -> list[str]:
         """Return the paths of all photos, in row order."""
-        return self._store.read_whole(self._store.paths)
+        return list(self._store.read_whole(self._store.paths))
 
     def skipped(self) -> list[Skipped]:
         """Return the files that could not be used, by path, each with its reason."""

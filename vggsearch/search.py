@@ -62,7 +62,7 @@ class Searcher:
     The `blank` rows, int64, are found only by the photo that they are: all black frames are alike.
     """
 
-    paths: list[str]
+    paths: Sequence[str]
     index: VectorIndex
     blank: NDArray[np.int64]
 
@@ -232,7 +232,7 @@ def renew_search_side(
 
         if last is not None and options is None and last.may_become(plans):
             change(directory, last.directory, last.index, last.kept, last.added(store, whitening),
-                   last.added_rows, told)  # fmt: skip
+                   last.added_rows, plans[0].shard_rows, told)  # fmt: skip
             return replace(last.facts, whitening=facts)
         vectors = of_embeddings(store.embeddings(), whitening)
         if last is not None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from vggsearch.index.files import (
     write_slots,
     write_vectors,
 )
+from vggsearch.index.joined import emptied, shards, write_joined
 from vggsearch.index.library import faiss, use_threads
 from vggsearch.index.recipes import Plan, lists_of, make_index
 from vggsearch.index.vector_index import VectorIndex, whitened
@@ -32,7 +34,8 @@ def build(
 ) -> None:
     """Fill the empty folder `directory` as `plan` says, from blocks of float16 vectors (some, plan.dim).
 
-    In memory are a sample to learn from, then the FAISS index, and a block. Raises OSError, as for a full disk.
+    In memory are a sample to learn from, then the FAISS index, or plan.shard_rows of it, and a block. Raises
+    OSError, as for a full disk.
     """
     write_vectors(directory, _told(blocks_of(vectors), "reading embeddings", plan.rows, tell), plan.rows, plan.dim)
     index_vectors(directory, plan, whitening, tell)
@@ -47,6 +50,12 @@ def index_vectors(directory: Path, plan: Plan, whitening: Whitening | None, tell
         tell(f"learning {plan.lists:,} lists", 0, plan.training_rows)
         core.train(unit_rows(stored[_sample(plan.rows, plan.training_rows)]))
         tell(f"learning {plan.lists:,} lists", plan.training_rows, plan.training_rows)
+    if plan.shard_rows < plan.rows:
+        with TemporaryDirectory(dir=directory) as scratch:
+            made = list(_in_shards(core, stored, 0, plan.shard_rows, Path(scratch), tell))
+            write_joined(with_whitening(core, whitening), core, made, directory)
+            del made
+        return
     add(core, stored, 0, tell)
     write_index(with_whitening(core, whitening), directory)
 
@@ -80,27 +89,36 @@ def change(
     kept: NDArray[np.int64],
     added: Iterable[NDArray[np.float16]],
     count: int,
+    shard_rows: int,
     tell: Tell,
 ) -> None:
     """Fill the empty folder `directory` with the index in `old_directory`, of the rows `kept` and `count` more.
 
     What was learned stays. Lists let rows go; in other kinds they stay, and are passed over. Their vectors stay
-    in any case, so that a vector keeps its slot. Readers of the old files notice nothing.
+    in any case, so that a vector keeps its slot. Readers of the old files notice nothing. Of lists, `shard_rows`
+    of the new rows are in memory at once; of other kinds, all is.
     """
     before, dim = old.stored.shape
     slots = np.concatenate([old.slots[kept], np.arange(before, before + count)])
     blocks = chain(blocks_of([old.stored]), added)
     write_vectors(directory, _told(blocks, "copying vectors", before + count, tell), before + count, dim)
-    index = read_index(old_directory, mapped=False)
+    is_joined = lets_go(old.core)
+    index = read_index(old_directory, mapped=is_joined)
     core, _ = without_whitening(index)
     use_threads()
-    if lets_go(core):
-        gone = np.setdiff1d(old.slots, slots, assume_unique=True)
-        if len(gone):
-            core.remove_ids(faiss().IDSelectorBatch(gone))
-    add(core, read_vectors(directory), before, tell)
-    index.ntotal = core.ntotal
-    write_index(index, directory)
+    stored = read_vectors(directory)
+    if is_joined:
+        emptied(core)
+        gone = np.ones(before + count, bool)
+        gone[slots] = False
+        with TemporaryDirectory(dir=directory) as scratch:
+            made = [old.core, *_in_shards(core, stored, before, shard_rows, Path(scratch), tell)]
+            write_joined(index, core, made, directory, gone)
+            del made
+    else:
+        add(core, stored, before, tell)
+        index.ntotal = core.ntotal
+        write_index(index, directory)
     if len(slots) < before + count:
         write_slots(directory, slots)
 
@@ -121,6 +139,27 @@ def add(core: Any, stored: NDArray[np.float16], first: int, tell: Tell) -> None:
         else:
             core.add(some)
         tell("adding vectors", start + len(some) - first, len(stored) - first)
+
+
+def _in_shards(
+    core: Any, stored: NDArray[np.float16], first: int, rows: int, scratch: Path, tell: Tell
+) -> Iterator[Any]:
+    """Yield indexes, mapped from folders in `scratch`, of the vectors from slot `first` on, each of so many rows.
+
+    `core` is empty before and after each.
+    """
+    total = len(stored) - first
+
+    def told(what: str, done: int, _total: int) -> None:
+        tell(what, start - first + done, total)
+
+    for start, stop in shards(first, len(stored), rows):
+        add(core, stored[:stop], start, told)
+        folder = scratch / f"{start}"
+        folder.mkdir()
+        write_index(core, folder)
+        emptied(core)
+        yield read_index(folder)
 
 
 def _sample(rows: int, count: int) -> NDArray[np.int64]:

@@ -5,7 +5,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ class Recipe:
 
     In it, {lists} stands for how many lists there are, and {groups} for how many groups of numbers get a code.
 
-    `code_bytes` says what a vector of so many numbers takes, `centres` how many are learned for each group.
+    `code_bytes` says what a vector of so many numbers takes, `centres` how many are learned for each group; `block`
+    is of how many vectors a list is a multiple.
     `can_remove`: rows leave the index itself, not only its answers; `can_merge`: two of its kind become one;
     `has_range`: FAISS finds all above a similarity by itself; `can_map`: opened without being read; `on_card`:
     FAISS runs it on a GPU, too.
@@ -38,6 +39,7 @@ class Recipe:
     factory: str
     code_bytes: Callable[[int], float]
     centres: int = 0
+    block: int = 1
     is_exact: bool = False
     can_remove: bool = True
     can_merge: bool = True
@@ -71,6 +73,7 @@ RECIPES = {
             "ivf-pq", "lists of near vectors, four bits for two numbers", "IVF{lists},PQ{groups}x4fs",
             lambda dim: math.ceil(_groups(dim) / 2) + ID_BYTES,
             centres=16,
+            block=32,
             can_remove=False,  # FAISS does, without an error, but finds the others less well after it
             can_map=False,  # its blocks of codes are read into memory
             on_card=False,
@@ -96,7 +99,8 @@ class Plan:
 
     `recipe` is a name of the table, or a FAISS factory string; `factory` is that string. `bytes` is what the FAISS
     index takes, in memory while it is made and on disk; `vector_bytes` the file of float16 vectors, which is only
-    mapped. `training_rows` teach where the lists are.
+    mapped. `training_rows` teach where the lists are. Where `shard_rows` are fewer than `rows`, the lists are made
+    of so many at a time, joined on disk, and mapped from there: they never are in memory whole.
     """
 
     recipe: str
@@ -109,11 +113,30 @@ class Plan:
     vector_bytes: int
     seconds: float
     recall: float
+    shard_rows: int
 
     @property
     def memory(self) -> int:
         """The bytes that making it takes: of the index or, if those are more, of the vectors it learns from."""
-        return max(self.bytes, self.training_rows * self.dim * 4)
+        return max(self.held_bytes, self.training_rows * self.dim * 4)
+
+    @property
+    def held_bytes(self) -> int:
+        """The bytes of the index that are in memory while it is made; a shard grows into room for twice as much."""
+        if self.shard_rows >= self.rows:
+            return self.bytes
+        return self.centre_bytes + 2 * self.shard_rows * (self.bytes - self.centre_bytes) // self.rows
+
+    @property
+    def centre_bytes(self) -> int:
+        """The bytes of what tells the lists apart."""
+        return self.lists * self.dim * 4
+
+    def within(self, memory: int) -> "Plan":
+        """Return the plan with shards small enough, or as small as they may be where none is."""
+        a_row = 2 * (self.bytes - self.centre_bytes) / max(1, self.rows)
+        rows = int((memory - self.centre_bytes) / max(a_row, 1))
+        return replace(self, shard_rows=min(self.rows, max(rows, BUILD.block_rows)))
 
 
 def plan(rows: int, dim: int, recipe: str, memory: int, recall: float, embedding_dim: int | None = None) -> Plan:
@@ -130,7 +153,9 @@ def plan(rows: int, dim: int, recipe: str, memory: int, recall: float, embedding
     planned = _plan(rows, dim, recipe, recall, before)
     _check_recall(planned)
     _check_training(planned, memory)
-    if planned.bytes > memory:
+    if planned.bytes > memory and _can_be_split(planned):
+        planned = planned.within(memory)
+    if planned.memory > memory:
         others = _beyond_flat(rows, dim, recall, before)
         fitting = next((other.recipe for other in others if other.memory <= memory), None)
         way_out = f", or --recipe {fitting}" if fitting else ""
@@ -152,7 +177,8 @@ def _automatic(rows: int, dim: int, memory: int, recall: float, embedding_dim: i
     """Return the first recipe that fits: flat while looking at all is quick or nothing else will do, then lists."""
     plans = [] if rows > BUILD.most_flat_rows and recall < 1 else [_plan(rows, dim, "flat", recall, embedding_dim)]
     if recall < 1:
-        plans += _beyond_flat(rows, dim, recall, embedding_dim)
+        beyond = _beyond_flat(rows, dim, recall, embedding_dim)
+        plans += [*beyond, *(planned.within(memory) for planned in beyond if _can_be_split(planned))]
     for planned in plans:
         if planned.memory <= memory:
             return planned
@@ -167,14 +193,20 @@ def _beyond_flat(rows: int, dim: int, recall: float, embedding_dim: int) -> list
     return [planned for planned in plans if rows >= _fewest_rows(planned)]
 
 
+def _can_be_split(planned: Plan) -> bool:
+    """Whether its lists can be joined from shards, and mapped."""
+    return bool(planned.lists) and planned.recipe in RECIPES and RECIPES[planned.recipe].can_map
+
+
 def _plan(rows: int, dim: int, recipe: str, recall: float, embedding_dim: int) -> Plan:
     if recipe in RECIPES:
         known = RECIPES[recipe]
         lists = _lists(rows) if known.has_lists else 0
         factory, code_bytes, trained = known.string(lists, dim), known.code_bytes(dim), max(lists, known.centres)
+        block = known.block
     else:
         made = make_index(dim, recipe)
-        lists, code_bytes = list_count(made), _code_bytes(made)
+        lists, code_bytes, block = list_count(made), _code_bytes(made), _block(made)
         factory, trained = recipe, max(lists, 0 if made.is_trained else 256)
     return Plan(
         recipe=recipe,
@@ -183,10 +215,11 @@ def _plan(rows: int, dim: int, recipe: str, recall: float, embedding_dim: int) -
         dim=dim,
         lists=lists,
         training_rows=min(rows, BUILD.training_points * trained),
-        bytes=round(rows * code_bytes + lists * dim * 4),
+        bytes=round(rows * code_bytes + lists * (dim * 4 + (block - 1) / 2 * (code_bytes - ID_BYTES))),
         vector_bytes=rows * dim * 2,
         seconds=_seconds(rows, dim, lists, "HNSW" in factory and not lists, embedding_dim),
         recall=recall,
+        shard_rows=rows,
     )
 
 
@@ -367,6 +400,12 @@ def _code_bytes(index: Any) -> float:
     if graph is not None:
         return float(faiss().downcast_index(graph.storage).sa_code_size() + graph.hnsw.nb_neighbors(0) * 4 + 16)
     return float(index.sa_code_size())
+
+
+def _block(index: Any) -> int:
+    """Return of how many vectors each list is a multiple: FastScan fills the last block of each."""
+    ivf = lists_of(index)
+    return int(ivf.bbs) if isinstance(ivf, faiss().IndexIVFFastScan) else 1
 
 
 def _seconds(rows: int, dim: int, lists: int, is_graph: bool, embedding_dim: int) -> float:

@@ -34,7 +34,7 @@ class State:
         self._last_ruled: tuple[Whitening | None, Searcher] | None = None
 
     @cached_property
-    def paths(self) -> list[str]:
+    def paths(self) -> Sequence[str]:
         """The paths of the photos, by row."""
         return self._store.paths()
 

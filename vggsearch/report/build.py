@@ -39,6 +39,9 @@ def recipes(format: Format) -> str:
     )
 
 
+SPLIT = ": more would not fit, so that the lists stay on disk, and a query may read there"
+
+
 def plan(planned: Plan, format: Format) -> str:
     """Render what a build is going to do, as a table or as JSON."""
     if format == "json":
@@ -48,7 +51,7 @@ def plan(planned: Plan, format: Format) -> str:
         ("recipe", named),
         ("photos", f"{planned.rows:,} of {planned.dim:,} numbers each"),
         ("learned from", f"{planned.training_rows:,} of them" if planned.lists else "nothing to learn"),
-        ("memory", bytes_text(planned.bytes)),
+        ("memory", bytes_text(planned.memory) + (SPLIT if planned.shard_rows < planned.rows else "")),
         ("on disk", bytes_text(planned.bytes + planned.vector_bytes)),
         ("time", _duration(planned.seconds)),
         ("recall wanted", f"{planned.recall:g} of the ten nearest"),

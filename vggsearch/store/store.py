@@ -38,6 +38,7 @@ from vggsearch.store.parts import (
     read_part,
     read_skipped,
 )
+from vggsearch.store.paths import Paths
 
 EMBEDDINGS = "embeddings"
 SEARCH = "search"
@@ -128,14 +129,14 @@ class Store:
                     raise
             self.refresh()
 
-    def paths(self) -> list[str]:
+    def paths(self) -> Paths:
         """Return the paths of the live photos, in row order."""
-        return [path for part in self.manifest.parts for path in self.column(part, "path")]
+        return Paths(self._live_values(part, "path") for part in self.manifest.parts)
 
     def blank_rows(self) -> NDArray[np.int64]:
         """Return the rows of the photos in which there is nothing to compare, ascending."""
-        flags = [flag for part in self.manifest.parts for flag in self.column(part, BLANK)]
-        return np.flatnonzero(np.array(flags, bool))
+        flags = [self._live_values(part, BLANK).to_numpy() for part in self.manifest.parts]
+        return np.flatnonzero(np.concatenate([np.empty(0, bool), *flags]))
 
     def files(self) -> dict[str, PhotoFile]:
         """Return the live photos as the walk saw them, by path, in row order."""
@@ -267,6 +268,12 @@ class Store:
     def part_path(self, part: Part) -> Path:
         """Return where a part is. Raises IndexDamaged where it is missing or of another size."""
         return part.check_size(self.directory / EMBEDDINGS)
+
+    def _live_values(self, part: Part, name: str) -> pa.ChunkedArray:
+        """Return one column of a part, live rows only, as Arrow reads it: a million rows are no Python objects."""
+        values = read_columns(self.part_path(part), [name]).column(name)
+        self._check_rows(part, len(values))
+        return values.take(pa.array(self.live_rows(part))) if part.dead else values
 
     def _check_rows(self, part: Part, rows: int) -> None:
         if rows != part.rows:

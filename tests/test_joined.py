@@ -1,0 +1,119 @@
+"""Lists made in shards and joined on disk: the file is the one that FAISS writes from memory."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.vectors import DIM, families
+from vggsearch.errors import OptionError
+from vggsearch.index.build import build, change, of_embeddings
+from vggsearch.index.files import INDEX_FILE, VECTORS_FILE, read_index
+from vggsearch.index.recipes import lists_of, plan
+from vggsearch.index.vector_index import VectorIndex
+from vggsearch.report import build as report
+
+ROWS = 4000
+
+
+def nothing(*_: object) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def stored() -> NDArray[np.float16]:
+    return families(ROWS)
+
+
+def built(directory: Path, stored: NDArray[np.float16], recipe: str, shard_rows: int) -> Path:
+    directory.mkdir()
+    planned = replace(plan(ROWS, DIM, recipe, 10**9, 0.99), shard_rows=shard_rows)
+    build(directory, [stored], planned, None, nothing)
+    assert {path.name for path in directory.iterdir()} == {INDEX_FILE, VECTORS_FILE}
+    return directory / INDEX_FILE
+
+
+@pytest.mark.parametrize("recipe", ["ivf-flat", "ivf-sq8", "ivf-rabitq", "PCA24,IVF32,SQ8", "IVF32_HNSW32,SQ4"])
+@pytest.mark.parametrize("shard_rows", [1, 3])
+def test_shards_are_joined_to_what_faiss_writes_from_memory(
+    recipe: str, shard_rows: int, stored: NDArray[np.float16], tmp_path: Path
+) -> None:
+    whole = built(tmp_path / "whole", stored, recipe, ROWS)
+    split = built(tmp_path / "split", stored, recipe, -(-ROWS // 3) if shard_rows == 3 else ROWS - 1)
+    assert split.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("recipe", ["ivf-flat", "ivf-sq8", "ivf-rabitq"])
+def test_an_update_is_what_faiss_makes_of_the_lists_in_memory(
+    recipe: str, stored: NDArray[np.float16], tmp_path: Path
+) -> None:
+    built(tmp_path / "old", stored, recipe, 1500)
+    old = VectorIndex.open(tmp_path / "old", ROWS, DIM)
+    more = families(700, seed=3)
+    kept = np.flatnonzero(np.arange(ROWS) % 5 != 2)
+    (tmp_path / "new").mkdir()
+    change(tmp_path / "new", tmp_path / "old", old, kept, of_embeddings([more], None), 700, 300, nothing)
+    new = VectorIndex.open(tmp_path / "new", len(kept) + 700, DIM)
+    assert new.first_difference([stored[kept], more]) is None
+    expected = read_index(tmp_path / "old", mapped=False)
+    expected.remove_ids(np.setdiff1d(np.arange(ROWS), kept))
+    expected.add_with_ids(np.asarray(new.unit_vectors(slice(len(kept), None))), np.arange(ROWS, ROWS + 700))
+    for number in range(expected.nlist):
+        assert entries(new.core, number) == entries(expected, number)
+
+
+def entries(core: object, number: int) -> list[tuple[int, bytes]]:
+    """What is in one list, in order of slots."""
+    from vggsearch.index.library import faiss
+
+    ivf = lists_of(core)
+    size = ivf.invlists.list_size(number)
+    if not size:
+        return []
+    ids = faiss().rev_swig_ptr(ivf.invlists.get_ids(number), size)
+    codes = faiss().rev_swig_ptr(ivf.invlists.get_codes(number), size * ivf.code_size).reshape(size, -1)
+    return sorted((int(slot), code.tobytes()) for slot, code in zip(ids, codes, strict=True))
+
+
+def test_auto_splits_what_does_not_fit_and_its_plan_says_so() -> None:
+    planned = plan(10_000_000, 256, "auto", 400_000_000, 0.99)
+    assert (planned.recipe, planned.rows > planned.shard_rows > 65_536) == ("ivf-sq8", True)
+    assert planned.memory <= 400_000_000 < 2_000_000_000 < planned.bytes
+    assert "more would not fit, so that the lists stay on disk" in report.plan(planned, "table")
+    assert plan(10_000_000, 256, "ivf-flat", 400_000_000, 0.99).memory <= 400_000_000
+    with pytest.raises(OptionError, match=r"hnsw takes 1\d.\d GB of memory .*, more than 400.0 MB"):
+        plan(10_000_000, 256, "hnsw", 400_000_000, 0.99)
+
+
+def test_a_build_in_shards_takes_no_more_memory_than_its_plan(tmp_path: Path) -> None:
+    """The lists take 213 MB; a process of its own counts what it took."""
+    code = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+import numpy as np
+from vggsearch.index import build, recipes
+recipes.BUILD = build.BUILD = replace(build.BUILD, block_rows=8192, lists_of_root=0.2)
+planned = recipes.plan(200_000, 256, "ivf-flat", int(sys.argv[2]), 0.99)
+blocks = (np.random.default_rng(seed).standard_normal((5000, 256)).astype(np.float16) for seed in range(40))
+held = []
+def tell(what, *_):
+    status = Path("/proc/self/status").read_text()
+    if not what.startswith("reading"):  # FAISS is loaded then
+        held.append(int(status.split("RssAnon:")[1].split()[0]) * 1024)
+build.build(Path(sys.argv[1]), blocks, planned, None, tell)
+print(planned.shard_rows, max(held) - held[0])
+"""
+    taken = []
+    for name, memory in (("whole", 10**9), ("split", 60_000_000)):
+        (tmp_path / name).mkdir()
+        command = [sys.executable, "-c", code, str(tmp_path / name), str(memory)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        shard_rows, held = map(int, done.stdout.split())
+        assert (shard_rows < 200_000) == (name == "split")
+        taken.append(held)
+    assert taken[1] < 60_000_000 + 3 * 8192 * 256 * 4 + 20_000_000 < 200_000_000 < taken[0]  # blocks, and threads
