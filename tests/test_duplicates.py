@@ -1,0 +1,252 @@
+"""Duplicates from photos to groups: real photos and edited copies of them, with a network that is faked."""
+
+import shutil
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.fakes import FakeEngine
+from vggsearch import ImageIndex
+from vggsearch.actions.perform import perform
+from vggsearch.actions.plan import make_plan
+from vggsearch.actions.removal import Action
+from vggsearch.actions.undo import undo
+from vggsearch.duplicates.decisions import DECISIONS, read_decisions
+from vggsearch.duplicates.options import DuplicateOptions
+from vggsearch.duplicates.removals import new_journal, removals_of
+from vggsearch.duplicates.run import DuplicatesReport
+from vggsearch.errors import DecisionsDamaged, OptionError
+from vggsearch.store.checks import CHECKS
+from vggsearch.store.edges import EDGES
+
+
+@pytest.fixture(scope="module")
+def whole(sample_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ImageIndex]:
+    """An index of the sample photos, exact copies of two, a PNG of one copy, a blank and a look-alike pair."""
+    base = tmp_path_factory.mktemp("duplicates")
+    photos = base / "photos"
+    shutil.copytree(sample_photos, photos)
+    (photos / "again").mkdir()
+    for name in ("coffee", "rocket"):
+        shutil.copy(photos / "originals" / f"{name}.jpg", photos / "again" / f"{name}.jpg")
+    Image.open(photos / "originals" / "coffee.jpg").save(photos / "again" / "coffee.png")
+    for name in ("one", "two"):
+        Image.new("RGB", (64, 64), "black").save(photos / "again" / f"blank {name}.png", compress_level=len(name))
+    with ImageIndex.create(base / "index", engine=FakeEngine()) as index:
+        index.update(photos)
+        yield index
+
+
+@pytest.fixture(scope="module")
+def found(whole: ImageIndex) -> DuplicatesReport:
+    return report_of(whole)
+
+
+@pytest.fixture
+def index(whole: ImageIndex, tmp_path: Path) -> Iterator[ImageIndex]:
+    """A copy of that index and its photos, to change."""
+    assert whole.root is not None
+    shutil.copytree(whole.root, tmp_path / "photos")
+    shutil.copytree(whole.directory, tmp_path / "index")
+    with ImageIndex.open(tmp_path / "index", engine=FakeEngine(), root=tmp_path / "photos") as copied:
+        yield copied
+
+
+def report_of(index: ImageIndex, options: DuplicateOptions | None = None) -> DuplicatesReport:
+    report = index.duplicates(options)
+    assert report is not None
+    return report
+
+
+def family(path: str) -> str:
+    """Return the name of the photo that a sample file was made from: edited/coffee_half.jpg is of coffee."""
+    return Path(path).stem.split("_")[0]
+
+
+def group_of(report: DuplicatesReport, path: str) -> set[str]:
+    """Return the paths of all photos in the group of one."""
+    for group in report.groups:
+        paths = {group.keeper.path, *(member.photo.path for member in group.members)}
+        if path in paths:
+            return paths
+    return {path}
+
+
+def test_no_group_holds_two_different_photos_and_most_copies_are_found(found: DuplicatesReport) -> None:
+    for group in found.groups:
+        assert {family(member.photo.path) for member in group.members} == {family(group.keeper.path)}
+    edited = [member.photo.path for group in found.groups for member in group.members]
+    there_are = found.photos - found.blank - len({family(path) for path in edited})
+    assert len(edited) >= 0.7 * there_are
+
+
+def test_each_tier_is_called_what_it_is(found: DuplicatesReport) -> None:
+    kinds: dict[str, str] = {member.photo.path: member.kind for group in found.groups for member in group.members}
+    kinds |= {group.keeper.path: "kept" for group in found.groups}
+    rockets = sorted(kinds[f"{folder}/rocket.jpg"] for folder in ("again", "originals"))
+    assert rockets == ["exact", "kept"]
+    coffees = sorted(kinds[path] for path in ("again/coffee.jpg", "originals/coffee.jpg", "again/coffee.png"))
+    assert coffees in (["exact", "kept", "same picture"], ["kept", "same picture", "same picture"])
+
+
+def test_blank_pictures_are_left_out_and_counted(found: DuplicatesReport) -> None:
+    assert found.blank == 2
+    assert not any("blank" in group.keeper.path for group in found.groups)
+
+
+def test_every_member_says_why_the_keeper_is_kept_and_is_less_than_certain_unless_it_is_a_copy(
+    found: DuplicatesReport,
+) -> None:
+    for group in found.groups:
+        for member in group.members:
+            assert member.reason
+            assert (member.similarity == 1) == (member.kind in ("exact", "same picture"))
+            assert 0.5 <= member.confidence <= 1
+
+
+def test_the_second_run_is_the_same_and_looks_at_nothing_again(index: ImageIndex, found: DuplicatesReport) -> None:
+    stages: list[str] = []
+    again = index.duplicates(tell=lambda stage, _done, _total: stages.append(stage))
+    assert again is not None
+    assert again.groups == found.groups
+    assert "comparing pairs" not in stages
+    assert "making edited copies" not in stages
+    assert (index.directory / CHECKS).exists()
+    assert list(index.directory.rglob(EDGES))
+
+
+def test_what_a_person_calls_different_does_not_come_back_even_when_renamed(index: ImageIndex) -> None:
+    before = report_of(index)
+    group = next(group for group in before.groups if family(group.keeper.path) == "rocket")
+    paths = [group.keeper.path, *(member.photo.path for member in group.members if member.kind != "exact")]
+    index.decide("different", paths)
+    assert group_of(report_of(index), "originals/rocket.jpg") == {"originals/rocket.jpg", "again/rocket.jpg"}
+    assert index.root is not None
+    (index.root / paths[1]).rename(index.root / "renamed.jpg")
+    index.update(index.root)
+    assert group_of(report_of(index), "renamed.jpg") == {"renamed.jpg"}
+    index.decide("undecided", [path if path != paths[1] else "renamed.jpg" for path in paths])
+    assert "renamed.jpg" in group_of(report_of(index), "originals/rocket.jpg")
+
+
+def test_what_a_person_calls_the_same_is_a_duplicate_however_little_alike(index: ImageIndex) -> None:
+    index.decide("same", ["originals/rocket.jpg", "originals/coffee.jpg"])
+    pairs = report_of(index).pairs
+    mixed = [pair for pair in pairs if {family(pair.first.path), family(pair.second.path)} == {"rocket", "coffee"}]
+    assert any(pair.confidence == 1.0 for pair in mixed)
+
+
+def test_decisions_are_refused_for_what_is_not_there_and_a_damaged_line_is_named(index: ImageIndex) -> None:
+    with pytest.raises(OptionError, match=r"nowhere.jpg is not in the index"):
+        index.decide("same", ["originals/rocket.jpg", "nowhere.jpg"])
+    with pytest.raises(OptionError, match="two photos or more"):
+        index.decide("same", ["originals/rocket.jpg"])
+    index.decide("different", ["originals/rocket.jpg", "originals/coffee.jpg"])
+    path = index.directory / DECISIONS
+    path.write_text(path.read_text("utf-8") + "{torn", "utf-8")
+    with pytest.raises(DecisionsDamaged, match=r"Line 2 of .*decisions\.jsonl"):
+        index.duplicates()
+    assert path.read_text("utf-8").endswith("{torn")
+
+
+def test_decisions_of_another_index_are_merged_each_once(index: ImageIndex, tmp_path: Path) -> None:
+    index.decide("different", ["originals/rocket.jpg", "originals/coffee.jpg"])
+    shutil.copy(index.directory / DECISIONS, tmp_path / "exported.jsonl")
+    index.decide("same", ["originals/rocket.jpg", "originals/coffee.jpg"])
+    assert index.import_decisions(tmp_path / "exported.jsonl") == 0
+    decisions = read_decisions(index.directory / DECISIONS)
+    assert [decision.judgement for decision in decisions.made] == ["different", "same"]
+    assert list(decisions.pairs().values()) == ["same"]
+
+
+def test_a_protected_folder_is_kept_whatever_the_policy(index: ImageIndex) -> None:
+    report = report_of(index, DuplicateOptions(protect=("edited",), keep="resolution"))
+    for group in report.groups:
+        for member in group.removable:
+            assert not member.photo.path.startswith("edited/")
+    assert any(member.left_alone == "protected" for group in report.groups for member in group.members)
+
+
+def test_pairs_can_be_looked_for_within_or_across_folders(index: ImageIndex) -> None:
+    within = report_of(index, DuplicateOptions(within_folder=True))
+    across = report_of(index, DuplicateOptions(across_folders=True))
+    for pair in within.pairs:
+        assert Path(pair.first.path).parent == Path(pair.second.path).parent
+    for pair in across.pairs:
+        assert Path(pair.first.path).parent != Path(pair.second.path).parent
+    assert within.pairs
+    assert across.pairs
+
+
+def test_only_the_copies_another_index_has_already_are_found_against_it(index: ImageIndex, tmp_path: Path) -> None:
+    assert index.root is not None
+    other = tmp_path / "others"
+    other.mkdir()
+    shutil.copy(index.root / "originals" / "rocket.jpg", other / "kept.jpg")
+    with ImageIndex.create(tmp_path / "other-index", engine=FakeEngine()) as theirs:
+        theirs.update(other)
+        report = index.duplicates(against=theirs)
+        assert report is not None
+        assert {group.keeper.path for group in report.groups} == {"kept.jpg"}
+        paths = {member.photo.path for group in report.groups for member in group.members}
+        assert {"originals/rocket.jpg", "again/rocket.jpg"} <= paths
+        assert {family(path) for path in paths} == {"rocket"}
+
+
+def test_a_threshold_takes_the_place_of_the_calibration(index: ImageIndex) -> None:
+    strict = report_of(index, DuplicateOptions(threshold=0.97))
+    assert strict.found.least_confidence is None
+    assert all(pair.similarity >= 0.97 for pair in strict.pairs)
+    loose = report_of(index, DuplicateOptions(threshold=0.6))
+    assert len(loose.pairs) > len(strict.pairs)
+
+
+def test_large_groups_alone_can_be_shown_and_the_least_sure_come_first(
+    found: DuplicatesReport, index: ImageIndex
+) -> None:
+    large = report_of(index, DuplicateOptions(min_size=4))
+    assert all(len(group.members) >= 3 for group in large.groups)
+    confidences = [min(member.confidence for member in group.members) for group in found.in_review_order()]
+    assert confidences == sorted(confidences)
+
+
+def test_without_the_photos_embeddings_alone_decide_and_it_is_said(index: ImageIndex) -> None:
+    assert index.root is not None
+    index.root.rename(index.root.with_name("away"))
+    report = report_of(index)
+    assert not report.was_compared
+    assert any(member.kind == "exact" for group in report.groups for member in group.members)
+
+
+def test_duplicates_are_moved_away_and_brought_back(index: ImageIndex, tmp_path: Path) -> None:
+    assert index.root is not None
+    before = {path.relative_to(index.root): path.read_bytes() for path in index.root.rglob("*") if path.is_file()}
+    report = report_of(index)
+    plan = make_plan(index.root, removals_of(report.groups), Action.parse(f"move:{tmp_path / 'away'}"))
+    done = perform(plan, new_journal(index.directory))
+    gone = {member.photo.path for group in report.groups for member in group.removable}
+    assert {entry.path for entry in done.done} == gone
+    assert not any((index.root / path).exists() for path in gone)
+    assert all((tmp_path / "away" / path).exists() for path in gone)
+    undo(done.journal)
+    after = {path.relative_to(index.root): path.read_bytes() for path in index.root.rglob("*") if path.is_file()}
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"precision": 1.0}, {"precision": 0.2}, {"threshold": 0.0}, {"threshold": 1.5}, {"min_size": 1},
+     {"within_folder": True, "across_folders": True}],
+)  # fmt: skip
+def test_options_that_make_no_sense_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(OptionError):
+        DuplicateOptions(**options)  # type: ignore[arg-type]
+
+
+def test_journals_are_named_by_the_time(tmp_path: Path) -> None:
+    journal = new_journal(tmp_path)
+    named = datetime.strptime(journal.stem, "%Y-%m-%d-%H%M%S")
+    assert abs((datetime.now() - named).total_seconds()) < 60
