@@ -6,14 +6,16 @@ The transform is a scaling, a turn and a shift, found by RANSAC: Fischler & Boll
 knows any turn and scale, and hardly ever finds twenty keypoints that fit in two photos that have nothing in common.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 from vggsearch.defaults import KEYPOINTS
 from vggsearch.geometry import Alignment
@@ -49,6 +51,16 @@ def keypoints(picture: Image.Image) -> Keypoints:
     if not found:  # then there are no descriptors either, but None
         return Keypoints(places, np.empty((0, 128), np.uint8), width, height)
     return Keypoints(places, descriptors[: len(found)].astype(np.uint8), width, height)
+
+
+@contextmanager
+def each_in_one_thread() -> Iterator[None]:
+    """Let products of matrices take one thread each, where pairs are compared in several.
+
+    Ours are small: threads that wait for each other's part of one take ten times as long.
+    """
+    with threadpool_limits(limits=1, user_api="blas"):
+        yield
 
 
 def mirrored(seen: Keypoints) -> Keypoints:
@@ -121,7 +133,8 @@ def _matches(query: Keypoints, photo: Keypoints) -> tuple[NDArray[np.int64], NDA
     ones = np.arange(len(nearest))
     best = similarities[ones, nearest]
     is_mutual = similarities.argmax(axis=0)[nearest] == ones
-    next_best = np.partition(similarities, -2, axis=1)[:, -2]
+    similarities[ones, nearest] = -1
+    next_best = similarities.max(axis=1)
     is_clear = 1 - best < KEYPOINTS.ratio**2 * (1 - next_best)  # squared distances of unit vectors, halved
     chosen = np.flatnonzero(is_mutual & is_clear)
     return chosen, nearest[chosen]
@@ -134,6 +147,6 @@ def _unit(descriptors: NDArray[np.uint8]) -> NDArray[np.float32]:
     return unit
 
 
-@cache
 def _sift() -> cv2.SIFT:
+    """Return a new one: it is not said that several threads may use one."""
     return cv2.SIFT.create(nfeatures=KEYPOINTS.count, contrastThreshold=KEYPOINTS.contrast)

@@ -17,7 +17,7 @@ from vggsearch.errors import ImageError, IndexDamaged, IndexNotWritable
 from vggsearch.geometry import Alignment
 from vggsearch.images import decode, decoder_errors
 from vggsearch.index.pairs import Progress, Stop
-from vggsearch.keypoints import Keypoints, align, keypoints
+from vggsearch.keypoints import Keypoints, align, each_in_one_thread, keypoints
 from vggsearch.store.checks import Check, Key, read_checks, write_checks
 
 log = logging.getLogger(__name__)
@@ -63,17 +63,18 @@ class Checks:
         todo = _by_hub([pair for pair in pairs if self.known(pair) is None])
         saved, is_done, done = time.monotonic(), True, 0
         total = sum(map(len, todo.values()))
-        for hub, others in todo.items():
-            if stop is not None and stop():
-                is_done = False
-                break
-            self._ask(hub, others)
-            done += len(others)
-            if progress is not None:
-                progress(done, total)
-            if time.monotonic() - saved >= DUPLICATES.saved_seconds:
-                self.keep()
-                saved = time.monotonic()
+        with each_in_one_thread():
+            for hub, others in todo.items():
+                if stop is not None and stop():
+                    is_done = False
+                    break
+                self._ask(hub, others)
+                done += len(others)
+                if progress is not None:
+                    progress(done, total)
+                if time.monotonic() - saved >= DUPLICATES.saved_seconds:
+                    self.keep()
+                    saved = time.monotonic()
         if todo:
             self.keep()
         return is_done

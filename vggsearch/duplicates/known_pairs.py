@@ -17,7 +17,7 @@ from vggsearch.duplicates.calibration import Known
 from vggsearch.errors import ImageError
 from vggsearch.images import decode, decoder_errors
 from vggsearch.index.pairs import Progress
-from vggsearch.keypoints import align, keypoints
+from vggsearch.keypoints import align, each_in_one_thread, keypoints
 from vggsearch.measure.edits import EDITS, edited
 from vggsearch.store.files import write_atomically
 
@@ -68,7 +68,7 @@ def copies_of(
         return [(copy, each.inliers if each else 0) for copy, each in zip(made, found, strict=True)]
 
     similarities, inliers = [], []
-    with ThreadPoolExecutor() as pool:
+    with each_in_one_thread(), ThreadPoolExecutor() as pool:
         for done, (row, made) in enumerate(zip(chosen, pool.map(lambda each: copies(*each), edits), strict=True)):
             if made:
                 similarities += [similarity_to(each, row) for each in embed([copy for copy, _ in made])]
