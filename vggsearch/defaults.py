@@ -187,11 +187,11 @@ class DuplicateDefaults:
     least_confidence: float = 0.5  # of a pair; less is likelier wrong than right, however sure all others are
     copied_photos: int = 50  # of the folder's own, that edited copies are made of to calibrate
     edits: int = 4  # of each of them
-    unrelated: int = 500  # pairs of the least similar candidates, to calibrate
-    sampled: int = 50  # pairs drawn for each of them
+    unrelated: int = 500  # pairs at random that are no candidates, to calibrate
     band_pairs: int = 20  # most similar pairs, of which the share of duplicates is found by itself
-    least_share: float = 1e-4  # of duplicates in a band: nothing is certain
-    largest_share: float = 0.98  # and not even among the most similar
+    mostly_others: float = 0.1  # share of duplicates up to which a band tells what others are like
+    least_share: float = 1e-4  # of duplicates in a band, and of others: nothing is certain
+    largest_share: float = 0.98  # of duplicates, before keypoints are looked at: similar photos may be look-alikes
     of_a_copy: float = 0.5  # share of duplicates, at least, among pairs that have a duplicate in common
     most_neighbours: int = 64  # duplicates of a photo, of which each two are compared
     closures: int = 2  # times that is done

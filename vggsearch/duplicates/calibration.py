@@ -1,12 +1,12 @@
 """How sure it is that two photos are duplicates, as learned from the folder itself.
 
 Of two groups of pairs it is known beforehand: edited copies made of a sample of the photos are duplicates,
-pairs taken from the least similar candidates are not. How many keypoints fit in each says what a number of
-inliers is worth. How many of the folder's own pairs are duplicates at all depends on how similar they are, and
-on how many photos there are, since unrelated pairs grow with their square: that share is found by expectation
-maximisation, for each band of similarity by itself. Together they give the confidence of a pair, by Bayes'
-theorem, and the pairs that are called duplicates are those of which it promises the wanted precision on
-average: the local false discovery rate of Efron, "Large-scale inference", 2010, chapter 5.
+pairs of them at random are not. How many keypoints fit in each says what a number of inliers is worth. How many
+of the folder's own pairs are duplicates at all depends on how similar they are, and on how many photos there
+are, since unrelated pairs grow with their square: that share is found by expectation maximisation, for each
+band of similarity by itself. Together they give the confidence of a pair, by Bayes' theorem, and the pairs that
+are called duplicates are those of which it promises the wanted precision on average: the local false discovery
+rate of Efron, "Large-scale inference", 2010, chapter 5.
 """
 
 from collections.abc import Sequence
@@ -79,7 +79,8 @@ def calibrate(
 ) -> Calibration:
     """Learn from known duplicates and others, and from the folder's own pairs, (n,) both, that were compared.
 
-    What the folder's own pairs are hardly duplicates of, joins the others: there are more of them, and look-alikes.
+    Bands in which hardly any are duplicates join the others: there are more of those, and look-alikes among them.
+    Others do not: hard edits of one photo, compared with each other, would pass for look-alikes.
     """
     among_copies = _shares(_counts(copies.inliers))
     known_others = _counts(others.inliers)
@@ -93,11 +94,13 @@ def calibrate(
         odds = _log_odds(shares)[band] + evidence[bins]
         confidence = 1 / (1 + np.exp(-odds))
         shares = rising(np.bincount(band, confidence, len(bands)) / np.maximum(sizes, 1), sizes)
-        counts = known_others + np.bincount(bins, 1 - confidence, len(BINS))
+        others_too = (1 - confidence) * (shares <= DUPLICATES.mostly_others)[band]
+        counts = known_others + np.bincount(bins, others_too, len(BINS))
         evidence = rising(np.log(among_copies / _shares(counts)))
     middles = [
         float(np.median(similarities[band == number])) if sizes[number] else 0.0 for number in range(len(bands))
     ]
+    shares = np.minimum(shares, DUPLICATES.largest_share)
     return Calibration(BINS, tuple(evidence.tolist()), tuple(middles), tuple(shares.tolist()), copies)
 
 
@@ -168,7 +171,7 @@ def _middles(similarities: NDArray[np.float64], band: NDArray[np.int64], count: 
 
 
 def _log_odds(shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    bounded = np.clip(shares, DUPLICATES.least_share, DUPLICATES.largest_share)
+    bounded = np.clip(shares, DUPLICATES.least_share, 1 - DUPLICATES.least_share)
     return np.asarray(np.log(bounded / (1 - bounded)))
 
 

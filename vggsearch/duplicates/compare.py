@@ -92,19 +92,11 @@ def _tell(tell: Tell, start: int, total: int, done: int, _of_block: int) -> None
 
 
 def unrelated_pairs(pool: Pool) -> list[tuple[int, int]]:
-    """Return pairs of photos just too little alike to be candidates, of some at random: hardly any duplicates."""
-    rows = np.flatnonzero(pool.contents[: len(pool)] == np.arange(len(pool)))
-    rows = np.setdiff1d(rows, pool.blank)
+    """Return DUPLICATES.unrelated pairs of photos at random that are too little alike to be candidates."""
+    rows = np.setdiff1d(np.unique(pool.contents[: len(pool)]), pool.blank)
     if len(rows) < 2:
         return []
-    generator = np.random.default_rng(DUPLICATES.seed)
-    some, others = generator.choice(rows, (2, DUPLICATES.unrelated * DUPLICATES.sampled))
-    index = pool.searcher.index
-    step = DUPLICATES.unrelated
-    values = np.concatenate([
-        np.einsum("ij,ij->i", index.unit_vectors(some[at : at + step]), index.unit_vectors(others[at : at + step]))
-        for at in range(0, len(some), step)
-    ])  # fmt: skip
-    is_one = (values < PAIRS.floor) & (some != others)
-    best = np.argsort(-np.where(is_one, values, -np.inf), kind="stable")[: DUPLICATES.unrelated]
-    return list(zip(some[best].tolist(), others[best].tolist(), strict=True)) if is_one.any() else []
+    drawn = np.random.default_rng(DUPLICATES.seed).choice(rows, (2 * DUPLICATES.unrelated, 2))
+    is_unrelated = (pool.similarities(drawn) < PAIRS.floor) & (drawn[:, 0] != drawn[:, 1])
+    chosen = dict.fromkeys((int(min(pair)), int(max(pair))) for pair in drawn[is_unrelated])
+    return list(chosen)[: DUPLICATES.unrelated]
