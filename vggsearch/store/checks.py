@@ -20,12 +20,12 @@ SCHEMA = pa.schema(
     [
         pa.field("first", pa.string(), nullable=False),
         pa.field("second", pa.string(), nullable=False),
-        pa.field("score", pa.float32(), nullable=False),
+        pa.field("score", pa.float64(), nullable=False),
         pa.field("inliers", pa.int32(), nullable=False),
         pa.field("mirrored", pa.bool_(), nullable=False),
-        pa.field("turned", pa.float32(), nullable=False),
-        pa.field("scale", pa.float32(), nullable=False),
-        pa.field("corners", pa.list_(pa.float32(), 8), nullable=False),
+        pa.field("turned", pa.float64(), nullable=False),
+        pa.field("scale", pa.float64(), nullable=False),
+        pa.field("corners", pa.list_(pa.float64(), 8), nullable=False),
         pa.field("same_pixels", pa.bool_()),
     ]
 )
