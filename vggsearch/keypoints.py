@@ -90,6 +90,8 @@ def _align(query: Keypoints, photo: Keypoints, *, is_mirrored: bool) -> Alignmen
         return None
     fit = np.flatnonzero(is_inlier)
     inliers = max(_fields(query, ones[fit]), _fields(photo, others[fit]))
+    if inliers < FEWEST:
+        return None
     left, right = (query.width, 0.0) if is_mirrored else (0.0, query.width)
     upright = np.array([[left, 0], [right, 0], [right, query.height], [left, query.height]])
     corners = (upright @ matrix[:, :2].T + matrix[:, 2]) / (photo.width, photo.height)
@@ -106,11 +108,13 @@ def _align(query: Keypoints, photo: Keypoints, *, is_mirrored: bool) -> Alignmen
 
 
 def _fields(seen: Keypoints, chosen: NDArray[np.int64]) -> int:
-    """Return in how many fields of a grid over a picture some keypoints lie.
+    """Return in how many fields of a grid over a picture some keypoints lie; 0 where they lie in a strip of it.
 
-    One in each counts: a caption, a logo or a frame that two photos share has many keypoints in a few of them.
+    One in each counts, and a strip is none: what two photos share may be a caption, a logo, or a frame.
     """
     columns, rows = (seen.places[chosen] * KEYPOINTS.grid / (seen.width, seen.height)).astype(np.int64).T
+    if min(len(np.unique(rows)), len(np.unique(columns))) < KEYPOINTS.across:
+        return 0
     return len(np.unique(rows * KEYPOINTS.grid + columns))
 
 

@@ -22,7 +22,7 @@ from vggsearch.store.checks import Check, Key, read_checks, write_checks
 
 log = logging.getLogger(__name__)
 
-MADE_BY = f"keypoints 3, {astuple(KEYPOINTS)}"  # what else is found asks for another number
+MADE_BY = f"keypoints 4, {astuple(KEYPOINTS)}"  # what else is found asks for another number
 
 Pair = tuple[int, int]
 
