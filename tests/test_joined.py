@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.vectors import DIM, families
+from vggsearch.defaults import BUILD
 from vggsearch.errors import OptionError
 from vggsearch.index.build import build, change, of_embeddings
 from vggsearch.index.files import INDEX_FILE, VECTORS_FILE, read_index
@@ -81,7 +82,7 @@ def entries(core: object, number: int) -> list[tuple[int, bytes]]:
 
 def test_auto_splits_what_does_not_fit_and_its_plan_says_so() -> None:
     planned = plan(10_000_000, 256, "auto", 400_000_000, 0.99)
-    assert (planned.recipe, planned.rows > planned.shard_rows > 65_536) == ("ivf-sq8", True)
+    assert (planned.recipe, planned.rows > planned.shard_rows > BUILD.block_rows) == ("ivf-sq8", True)
     assert planned.memory <= 400_000_000 < 2_000_000_000 < planned.bytes
     assert "more would not fit, so that the lists stay on disk" in report.plan(planned, "table")
     assert plan(10_000_000, 256, "ivf-flat", 400_000_000, 0.99).memory <= 400_000_000

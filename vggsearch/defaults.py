@@ -97,7 +97,7 @@ class BuildDefaults:
     fewest_points: int = 39  # vectors a list is learned from, at least; FAISS warns below
     fewest_lists: int = 4  # fewer are no better than flat
     rounds: int = 6  # of k-means; FAISS's ten find no more
-    block_rows: int = 65_536  # vectors that are added at once, to bound memory
+    block_rows: int = 16_384  # vectors that are added at once, to bound memory
     growth: float = 1.5  # lists are learned anew when the photos have become so many times as many: as whitening
     dead_share: float = 0.25  # of all vectors; until then, making all anew costs more than the space is worth
     tuning_queries: int = 400  # vectors asked for; the error of a recall of 0.99 is then 0.002

@@ -23,7 +23,7 @@ from vggsearch.index.joined import emptied, shards, write_joined
 from vggsearch.index.library import faiss, use_threads
 from vggsearch.index.recipes import Plan, lists_of, make_index
 from vggsearch.index.vector_index import VectorIndex, whitened
-from vggsearch.index.vectors import blocks_of, unit_rows
+from vggsearch.index.vectors import STEP, blocks_of, unit_rows
 from vggsearch.index.whitening import Whitening
 
 Tell = Callable[[str, int, int], None]  # what is being done, how many of how many vectors are
@@ -48,7 +48,7 @@ def index_vectors(directory: Path, plan: Plan, whitening: Whitening | None, tell
     use_threads()
     if not core.is_trained and plan.rows:
         tell(f"learning {plan.lists:,} lists", 0, plan.training_rows)
-        core.train(unit_rows(stored[_sample(plan.rows, plan.training_rows)]))
+        core.train(_sample(stored, plan.training_rows))
         tell(f"learning {plan.lists:,} lists", plan.training_rows, plan.training_rows)
     if plan.shard_rows < plan.rows:
         with TemporaryDirectory(dir=directory) as scratch:
@@ -162,11 +162,15 @@ def _in_shards(
         yield read_index(folder)
 
 
-def _sample(rows: int, count: int) -> NDArray[np.int64]:
-    """Return some rows, ascending, the same ones each time."""
-    if count >= rows:
-        return np.arange(rows)
-    return np.sort(np.random.default_rng(BUILD.seed).choice(rows, count, replace=False))
+def _sample(stored: NDArray[np.float16], count: int) -> NDArray[np.float32]:
+    """Return some of the vectors, of unit length, the same ones each time; no more than these are in memory."""
+    rows = np.arange(len(stored))
+    if count < len(stored):
+        rows = np.sort(np.random.default_rng(BUILD.seed).choice(len(stored), count, replace=False))
+    vectors = np.empty((len(rows), stored.shape[1]), np.float32)
+    for start in range(0, len(rows), STEP):
+        vectors[start : start + STEP] = unit_rows(stored[rows[start : start + STEP]])
+    return vectors
 
 
 def _told(
