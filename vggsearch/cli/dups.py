@@ -187,7 +187,11 @@ def _write_page(page: Path, groups: "tuple[Group, ...]", opened: "ImageIndex", r
         ("chosen", chosen_line(report)),
         *(("note", note) for note in notes(report)),
     )
-    facts = Facts(f"Duplicates in {opened.root}", rows, ("vggsearch", "dups", "--index", str(opened.directory)))
+    facts = Facts(
+        f"Duplicates in {(opened.root or Path()).resolve().name}",
+        rows,
+        ("vggsearch", "dups", "--index", str(opened.directory)),
+    )
     with counting_bar(f"writing {page}") as progress, quiet_decoders():
         write_page(page, groups, opened.root or Path(), facts, progress)
     click.echo(f"{page}: {summary(groups)}")
@@ -225,9 +229,7 @@ def _act(
     plan = make_plan(root, removals_of(groups), Action.parse(action), protected, with_raw=raw_pairs)
     click.echo(planned(plan), err=yes)
     if not yes:
-        click.echo(
-            "Nothing was changed. Do it with --yes; what it does can be undone but for what it says.", err=True
-        )
+        click.echo("Nothing was changed. Do it with --yes; it can be undone, but for what is said above.", err=True)
         return
     with counting_bar(str(plan.action)) as progress, stopping_on_ctrl_c() as stop:
         report = perform(plan, new_journal(opened.directory), progress, stop)
