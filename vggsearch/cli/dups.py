@@ -187,11 +187,8 @@ def _write_page(page: Path, groups: "tuple[Group, ...]", opened: "ImageIndex", r
         ("chosen", chosen_line(report)),
         *(("note", note) for note in notes(report)),
     )
-    facts = Facts(
-        f"Duplicates in {(opened.root or Path()).resolve().name}",
-        rows,
-        ("vggsearch", "dups", "--index", str(opened.directory)),
-    )
+    title = f"Duplicates in {(opened.root or Path()).resolve().name}"
+    facts = Facts(title, rows, ("vggsearch", "dups", "--index", str(opened.directory)))
     with counting_bar(f"writing {page}") as progress, quiet_decoders():
         write_page(page, groups, opened.root or Path(), facts, progress)
     click.echo(f"{page}: {summary(groups)}")
