@@ -2,8 +2,8 @@
 
 python benchmarks/group_vectors.py ROWS INDEX...
 
-Vectors are made as in realistic_vectors.py, of the photos of some indexes. All pairs are found, a confidence is
-learned from their similarities, and groups are made.
+Vectors are made as in realistic_vectors.py, of the photos of some indexes. All pairs are found, those from
+THRESHOLD on are completed where a photo has many, and groups are made of them.
 """
 
 import resource
@@ -14,13 +14,12 @@ from pathlib import Path
 import numpy as np
 from realistic_vectors import Realistic, real_vectors
 
-from vggsearch.defaults import DUPLICATES, PAIRS
-from vggsearch.duplicates.calibration import by_similarity, least_confidence
+from vggsearch.defaults import PAIRS
 from vggsearch.duplicates.groups import keepers
-from vggsearch.index.edges import edges_of
-from vggsearch.index.pairs import all_pairs
+from vggsearch.index.pairs import all_pairs, complete
 
 DIM = 256
+THRESHOLD = 0.7
 
 
 def main(rows: int, directories: list[Path]) -> None:
@@ -37,12 +36,11 @@ def main(rows: int, directories: list[Path]) -> None:
     if edges is None:  # which only a stop can make
         return
     tell(f"{len(edges):,} pairs of at least {PAIRS.floor}")
-    similarity = edges.similarity.astype(np.float64)
-    confidence = by_similarity(similarity, PAIRS.floor).confidences(similarity, np.full(len(edges), -1))
-    chosen = confidence >= least_confidence(confidence, DUPLICATES.precision)
-    tell(f"{np.count_nonzero(chosen):,} pairs of duplicates")
-    columns = (edges.first[chosen], edges.second[chosen], edges.similarity[chosen])
-    kept = keepers(np.random.default_rng(0).permutation(rows), edges_of(rows, None, PAIRS.floor, *columns))
+    alike = complete(vectors, edges.above(THRESHOLD))
+    if alike is None:
+        return
+    tell(f"{len(alike):,} pairs of at least {THRESHOLD}")
+    kept = keepers(np.random.default_rng(0).permutation(rows), alike)
     tell(f"{len(np.unique(kept[kept != np.arange(rows)])):,} groups")
 
 

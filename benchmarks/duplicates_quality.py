@@ -1,0 +1,101 @@
+"""How right duplicates are: a folder of photos with edited copies of some of them, and look-alikes.
+
+python benchmarks/duplicates_quality.py FOLDER PHOTOS [LOOKALIKES]
+
+FOLDER is made anew: PHOTOS, the basic edits of COPIED of them, and LOOKALIKES, if given, none of which counts as a
+duplicate of another.
+
+python benchmarks/duplicates_quality.py FOLDER --truth TRUTH.tsv
+
+FOLDER is there, and TRUTH.tsv says which of its photos show one thing.
+"""
+
+import random
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+
+from vggsearch import ImageIndex
+from vggsearch.duplicates.run import DuplicatesReport
+from vggsearch.measure.edits import EDITS, edited
+from vggsearch.measure.truth import read_truth
+
+COPIED = 60
+SEED = 7
+ORIGINALS, COPIES, OTHERS = "originals", "copies", "look-alikes"
+
+
+def make_folder(folder: Path, photos: Path, others: Path | None) -> None:
+    """Copy the photos, and make the edited copies, each COPIES/NAME__EDIT.jpg."""
+    shutil.copytree(photos, folder / ORIGINALS)
+    if others is not None:
+        shutil.copytree(others, folder / OTHERS)
+    (folder / COPIES).mkdir()
+    names = sorted(path for path in (folder / ORIGINALS).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+    for path in random.Random(SEED).sample(names, COPIED):  # noqa: S311 - a repeatable choice is what is wanted
+        picture = Image.open(path).convert("RGB")
+        for name, edit in EDITS.items():
+            if edit.is_basic:
+                (folder / COPIES / f"{path.stem}__{name}.jpg").write_bytes(
+                    edited(picture, edit, f"{path.stem}{name}")
+                )
+
+
+def family(path: str) -> str:
+    """Return what the files made of one photo share."""
+    return path if path.startswith(OTHERS) else Path(path).stem.split("__")[0]
+
+
+def show(report: DuplicatesReport, label: Callable[[str], str | None], paths: list[str]) -> None:
+    """Print what was promised and what was found."""
+    found = report.found
+    print(
+        f"{found.precision or 0:.4f} of pairs expected to be right, {found.recall or 0:.3f} of copies to be found"
+    )
+    pairs = [(pair.first.path, pair.second.path) for pair in report.pairs]
+    right = [label(one) == label(other) for one, other in pairs]
+    print(f"{sum(right) / max(1, len(right)):.4f} of {len(pairs):,} pairs right")
+    for (one, other), is_right in zip(pairs, right, strict=True):
+        if not is_right:
+            print(f"  wrong: {one}  {other}")
+    keeper_of = {member.photo.path: group.keeper.path for group in report.groups for member in group.members}
+    right = [label(path) == label(keeper) for path, keeper in keeper_of.items()]
+    print(f"{sum(right) / max(1, len(right)):.4f} of {len(right):,} members of groups right")
+    originals = {family(path): path for path in paths if path.startswith(ORIGINALS)}
+    copies = [path for path in paths if path.startswith(COPIES)]
+    if copies:
+        known = {frozenset(pair) for pair in pairs}
+        missed = [path for path in copies if frozenset((path, originals[family(path)])) not in known]
+        together = [
+            keeper_of.get(path, path) == keeper_of.get(originals[family(path)], originals[family(path)])
+            for path in copies
+        ]
+        print(f"{1 - len(missed) / len(copies):.3f} of {len(copies):,} copies found as a pair with their photo")
+        print(
+            f"{sum(together) / len(copies):.3f} in its group; missed: {Counter(p.split('__')[1] for p in missed)}"
+        )
+
+
+def main(arguments: list[str]) -> None:
+    """Make the folder, index it beside itself, find duplicates, print the figures."""
+    folder, *rest = arguments
+    where = Path(folder)
+    label: Callable[[str], str | None] = family
+    if rest[0] == "--truth":
+        label = dict(read_truth(Path(rest[1]))).get
+    else:
+        make_folder(where, Path(rest[0]), Path(rest[1]) if len(rest) > 1 else None)
+    with ImageIndex.for_photos(where, where.with_name(f"{where.name}.index")) as index:
+        index.update(where)
+        report = index.duplicates()
+        if report is not None:
+            print(f"{report.seconds:.0f} s for {report.photos:,} photos")
+            show(report, label, index.paths())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
