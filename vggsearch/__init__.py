@@ -8,6 +8,11 @@ The names below are loaded when first used, so that `import vggsearch` costs not
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from vggsearch.duplicates.groups import Group as Group
+    from vggsearch.duplicates.groups import Member as Member
+    from vggsearch.duplicates.groups import Pair as Pair
+    from vggsearch.duplicates.options import DuplicateOptions as DuplicateOptions
+    from vggsearch.duplicates.run import DuplicatesReport as DuplicatesReport
     from vggsearch.errors import ImageError as ImageError
     from vggsearch.errors import VggsearchError as VggsearchError
     from vggsearch.geometry import Alignment as Alignment
@@ -32,14 +37,19 @@ __version__ = "0.1.0"
 _HOMES = {
     "Alignment": "vggsearch.geometry",
     "BuildReport": "vggsearch.image_index",
+    "DuplicateOptions": "vggsearch.duplicates.options",
+    "DuplicatesReport": "vggsearch.duplicates.run",
     "EmbeddingOptions": "vggsearch.model.spec",
     "EmbeddingSpec": "vggsearch.model.spec",
     "EngineOptions": "vggsearch.model.engine",
     "Finding": "vggsearch.verify",
+    "Group": "vggsearch.duplicates.groups",
     "ImageError": "vggsearch.errors",
     "ImageIndex": "vggsearch.image_index",
     "Info": "vggsearch.info",
     "Match": "vggsearch.search",
+    "Member": "vggsearch.duplicates.groups",
+    "Pair": "vggsearch.duplicates.groups",
     "Pick": "vggsearch.queries.options",
     "Plan": "vggsearch.index.recipes",
     "Progress": "vggsearch.update",
