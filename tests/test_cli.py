@@ -3,6 +3,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from tests.fakes import FakeEngine, save_photo
 from vggsearch.cli import cli
 from vggsearch.image_index import ImageIndex
 
-COMMANDS = ("index", "query", "info", "build", "verify", "eval", "bench", "model")
+COMMANDS = ("index", "query", "dups", "info", "build", "verify", "eval", "bench", "model")
 
 
 @pytest.fixture(autouse=True)
@@ -327,7 +328,7 @@ def vggsearch(*words: str) -> list[str]:
 
 def test_help_answers_at_once() -> None:
     seconds = []
-    for _ in range(3):
+    for _ in range(8):
         started = time.perf_counter()
         subprocess.run(vggsearch("--help"), check=True, capture_output=True)
         seconds.append(time.perf_counter() - started)
@@ -462,3 +463,69 @@ def test_what_is_told_while_decoders_are_quiet_is_seen() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == "No photo passes.\n"
+
+
+@pytest.fixture
+def with_a_copy(photos: Path, fake_network: FakeEngine) -> Path:
+    """An index of six photos and an exact copy of one."""
+    shutil.copy(photos / "summer" / "1.jpg", photos / "winter" / "copy.jpg")
+    assert run("index", "photos").exit_code == 0
+    return photos
+
+
+def test_dups_shows_groups_and_how_they_were_chosen_and_changes_nothing(with_a_copy: Path) -> None:
+    done = run("dups")
+    assert done.exit_code == 0
+    assert "group 1: 2 photos" in done.stdout
+    assert "exact  1.000  100 %" in done.stdout
+    assert "pairs of 7 photos looked at" in done.stderr
+    assert (with_a_copy / "winter" / "copy.jpg").exists()
+    assert run("dups", "--fail-if-found").exit_code == 1
+    [pair] = [json.loads(line) for line in run("dups", "--pairs", "--format", "jsonl").stdout.splitlines()]
+    assert {pair["a"], pair["b"]} == {"summer/1.jpg", "winter/copy.jpg"}
+    assert json.loads(run("dups", "--explain-threshold", "--format", "json").stdout)["photos"] == 7
+
+
+def test_dups_acts_only_with_yes_and_undo_brings_back(with_a_copy: Path) -> None:
+    planned = run("dups", "--action", "move:away")
+    assert planned.exit_code == 0
+    assert "1 files to move" in planned.stdout
+    assert "Nothing was changed" in planned.stderr
+    assert not Path("away").exists()
+    done = run("dups", "--action", "move:away", "--yes")
+    assert done.exit_code == 0
+    [journal] = Path("indexes/photos/journals").iterdir()
+    assert str(journal) in done.stdout
+    assert len(list(with_a_copy.rglob("*.jpg"))) == 6
+    assert run("dups", "--undo", str(journal)).exit_code == 0
+    assert len(list(with_a_copy.rglob("*.jpg"))) == 7
+
+
+def test_dups_writes_a_page_and_remembers_what_a_person_says(with_a_copy: Path) -> None:
+    assert "1 group of 2 photos" in run("dups", "--html", "dups.html").stdout
+    assert "winter/copy.jpg" in Path("dups.html").read_text("utf-8")
+    said = run("dups", "--not-duplicates", "summer/1.jpg", "summer/2.jpg")
+    assert said.stdout == "2 photos are remembered as different.\n"
+    assert Path("indexes/photos/decisions.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["summer/1.jpg"], 2, "Say --same, --not-duplicates or --undecided"),
+        (["--same", "summer/1.jpg", "nowhere.jpg"], 2, "nowhere.jpg is not in the index"),
+        (["--action", "burn"], 2, "There is no action 'burn'"),
+        (["--keep", "biggest"], 2, "Nothing is kept for 'biggest'"),
+        (["--within-folder", "--across-folders-only"], 2, "choose one of both"),
+        (["--undo", "nothing.jsonl"], 1, "nothing.jsonl cannot be read"),
+        (["--against", "nowhere"], 1, "nowhere has no index yet"),
+        (["--protect", "/"], 2, "/ is not in the photo folder"),
+        (["--import-decisions", "nothing.jsonl"], 2, "is no file of decisions"),
+    ],
+)
+def test_what_dups_cannot_do_is_said_in_a_line(
+    with_a_copy: Path, words: list[str], status: int, message: str
+) -> None:
+    done = run("dups", *words)
+    assert done.exit_code == status
+    assert message in done.stderr

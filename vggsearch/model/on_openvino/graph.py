@@ -18,7 +18,7 @@ from vggsearch.model.views import embedding_of_views, shrinking
 from vggsearch.model.weights import Kernel
 
 ACTIVATION_LEVELS = 256  # uint8: activations are >= 0
-LARGEST_WEIGHT = 127  # int8, symmetric
+LARGEST_WEIGHT = 63  # int8, symmetric; processors without VNNI add two products in 16 bits, which 127 overflows
 LARGEST_PIXEL = max(max(mean, 1 - mean) / std for mean, std in zip(MEAN, STD, strict=True))  # normalised
 
 
