@@ -47,7 +47,7 @@ def test_the_python_in_the_readme_runs_in_order(a_persons_folder: Path) -> None:
 
 @pytest.mark.network
 def test_the_commands_in_the_readme_run_in_order(a_persons_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert len(COMMANDS) == 24
+    assert len(COMMANDS) == 27
     monkeypatch.setenv("TORCH_HOME", str(a_persons_folder / "torch"))
     monkeypatch.setenv("PATH", f"{BIN}:/usr/bin:/bin")
     cache_random_classifier(a_persons_folder / "torch" / "hub" / "checkpoints" / "vgg16-397923af.pth")
