@@ -13,12 +13,16 @@ from vggsearch.keypoints import Keypoints, align, keypoints, mirrored
 
 @pytest.fixture(scope="module")
 def photo() -> Image.Image:
-    return Image.fromarray(getattr(data, "chelsea")())  # noqa: B009 - it has no types
+    return sample("chelsea")
 
 
 @pytest.fixture(scope="module")
 def seen(photo: Image.Image) -> Keypoints:
     return keypoints(photo)
+
+
+def sample(name: str) -> Image.Image:
+    return Image.fromarray(getattr(data, name)())
 
 
 def jpeg(picture: Image.Image, quality: int) -> Image.Image:
@@ -31,7 +35,7 @@ def test_a_photo_lies_in_itself_as_a_whole(seen: Keypoints) -> None:
     found = align(seen, seen)
     assert found is not None
     assert not found.mirrored
-    assert found.inliers == len(seen.places)
+    assert found.inliers >= 40  # of 64 fields
     assert found.scale == pytest.approx(1, abs=0.01)
     assert found.turned == pytest.approx(0, abs=0.1)
     assert [(round(x, 2), round(y, 2)) for x, y in found.corners] == [(0, 0), (1, 0), (1, 1), (0, 1)]
@@ -98,13 +102,24 @@ def test_keypoints_turned_over_are_those_of_the_mirror_image(photo: Image.Image,
     found = align(mirrored(seen), keypoints(ImageOps.mirror(photo)))
     assert found is not None
     assert not found.mirrored
-    assert found.inliers > 0.8 * len(seen.places)
+    assert found.inliers >= 40
 
 
 @pytest.mark.parametrize("name", ["astronaut", "coffee", "rocket"])
 def test_other_photos_do_not_lie_in_it(seen: Keypoints, name: str) -> None:
-    found = align(seen, keypoints(Image.fromarray(getattr(data, name)())))
+    found = align(seen, keypoints(sample(name)))
     assert found is None or found.inliers < 10
+
+
+def test_what_fits_in_a_strip_alone_is_no_copy(photo: Image.Image) -> None:
+    other = sample("coffee").resize(photo.size)
+    strip = sample("rocket").resize((photo.width, photo.height // 6))
+    with_strip = []
+    for picture in (photo, other):
+        captioned = picture.copy()
+        captioned.paste(strip, (0, round(photo.height * 0.8)))
+        with_strip.append(keypoints(captioned))
+    assert align(*with_strip) is None
 
 
 def test_a_picture_without_anything_in_it_has_no_keypoints_and_lies_nowhere(seen: Keypoints) -> None:
