@@ -1,9 +1,11 @@
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.disks import IS_ROOT, mount
 from tests.fakes import FakeEngine, save_photo
 
 if TYPE_CHECKING:
@@ -52,3 +54,15 @@ def sample_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sample") / "photos"
     make_photos(folder)
     return folder
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real disk of one megabyte, another volume than the test's."""
+    if not IS_ROOT:
+        pytest.skip("only root may mount a disk")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount("-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder))
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)  # a reader may have files mapped

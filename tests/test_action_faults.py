@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import pytest
 
+from tests.disks import IS_ROOT, mount
 from tests.removals import Steps, all_contents, fill, removal, remove, restore, trash_in, tree
 from vggsearch.actions import files
 from vggsearch.actions import perform as performing
@@ -34,7 +35,6 @@ TREE = {
     "copies/c.jpg": OTHER,
     "copies/c.jpg.xmp": STARS,
 }
-IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
 
 @pytest.fixture(autouse=True)
@@ -51,24 +51,6 @@ def root(tmp_path: Path) -> Path:
 
 def named(action: str, root: Path) -> str:
     return f"move:{root.parent / 'moved'}" if action == "move" else action
-
-
-def mount(*words: str) -> None:
-    done = subprocess.run(["mount", *words], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"cannot mount here: {done.stderr.strip()}")
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Another volume, of one megabyte."""
-    if not IS_ROOT:
-        pytest.skip("only root may mount a disk")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount("-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder))
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def is_whole(folder: Path, at: object, *beside: Path) -> None:

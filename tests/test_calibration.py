@@ -86,6 +86,15 @@ def test_without_photos_similarity_alone_tells_many_copies_from_chance() -> None
     assert np.count_nonzero(chosen[:500]) >= 350
 
 
+@pytest.mark.parametrize("count", [1, 30, 50, 500])
+def test_pairs_that_are_all_equally_similar_make_one_band(count: int) -> None:
+    similarity, inliers = np.full(count, 0.9), np.full(count, 40)
+    random = np.random.default_rng(5)
+    learned = calibrate(known(duplicates(random, 200)), known(unrelated(random, 500)), similarity, inliers)
+    assert (learned.similarities, by_similarity(similarity, 0.2).similarities) == ((0.9,), (0.9,))
+    assert learned.confidences(similarity, inliers)[0] > 0.9
+
+
 def test_no_candidates_are_no_duplicates() -> None:
     empty = np.empty(0)
     assert by_similarity(empty, 0.2).shares == (0.0,)

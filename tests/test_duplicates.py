@@ -11,12 +11,10 @@ from PIL import Image
 from tests.fakes import FakeEngine
 from vggsearch import ImageIndex
 from vggsearch.actions.perform import perform
-from vggsearch.actions.plan import make_plan
-from vggsearch.actions.removal import Action
 from vggsearch.actions.undo import undo
 from vggsearch.duplicates.decisions import DECISIONS, read_decisions
 from vggsearch.duplicates.options import DuplicateOptions
-from vggsearch.duplicates.removals import new_journal, removals_of
+from vggsearch.duplicates.removals import new_journal, plan_removals
 from vggsearch.duplicates.run import DuplicatesReport
 from vggsearch.errors import DecisionsDamaged, OptionError
 from vggsearch.store.checks import CHECKS
@@ -139,6 +137,44 @@ def test_what_a_person_calls_the_same_is_a_duplicate_however_little_alike(index:
     assert any(pair.confidence == 1.0 for pair in mixed)
 
 
+def test_a_person_is_believed_even_of_two_shots_of_a_burst(index: ImageIndex) -> None:
+    assert index.root is not None
+    shots = []
+    for second in (1, 2):
+        exif = Image.Exif()
+        exif[306] = f"2024:05:01 12:00:0{second}"
+        path = index.root / f"shot {second}.jpg"
+        with Image.open(index.root / "originals" / "rocket.jpg") as photo:
+            photo.save(path, quality=80 + second, exif=exif)
+        shots.append(path.name)
+    index.update(index.root)
+    pairs = {frozenset((pair.first.path, pair.second.path)) for pair in report_of(index).pairs}
+    assert frozenset(shots) not in pairs
+    index.decide("same", shots)
+    pairs = {frozenset((pair.first.path, pair.second.path)) for pair in report_of(index).pairs}
+    assert frozenset(shots) in pairs
+
+
+def test_nothing_is_done_on_half_a_search(index: ImageIndex) -> None:
+    (index.directory / CHECKS).unlink()
+    asked = iter([False] * 2)
+    report = index.duplicates(stop=lambda: next(asked, True))
+    assert report is not None
+    assert not report.found.is_whole
+    with pytest.raises(OptionError, match="stopped early"):
+        plan_removals(index.root or Path(), report, "delete", (), with_raw=False)
+
+
+def test_protected_folders_are_named_as_a_person_sees_them(
+    index: ImageIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert index.root is not None
+    monkeypatch.chdir(index.root.parent)
+    plan = plan_removals(index.root, report_of(index), "delete", ("photos/edited",), with_raw=False)
+    assert plan.acts
+    assert not any(act.path.startswith("edited/") for act in plan.acts)
+
+
 def test_decisions_are_refused_for_what_is_not_there_and_a_damaged_line_is_named(index: ImageIndex) -> None:
     with pytest.raises(OptionError, match=r"nowhere.jpg is not in the index"):
         index.decide("same", ["originals/rocket.jpg", "nowhere.jpg"])
@@ -190,7 +226,9 @@ def test_only_the_copies_another_index_has_already_are_found_against_it(index: I
         theirs.update(other)
         report = index.duplicates(against=theirs)
         assert report is not None
-        assert {group.keeper.path for group in report.groups} == {"kept.jpg"}
+        assert {group.keeper.path for group in report.groups} == {str(other / "kept.jpg")}
+        with pytest.raises(OptionError, match="within one index"):
+            plan_removals(index.root, report, "delete", (), with_raw=False)
         paths = {member.photo.path for group in report.groups for member in group.members}
         assert {"originals/rocket.jpg", "again/rocket.jpg"} <= paths
         assert {family(path) for path in paths} == {"rocket"}
@@ -225,7 +263,7 @@ def test_duplicates_are_moved_away_and_brought_back(index: ImageIndex, tmp_path:
     assert index.root is not None
     before = {path.relative_to(index.root): path.read_bytes() for path in index.root.rglob("*") if path.is_file()}
     report = report_of(index)
-    plan = make_plan(index.root, removals_of(report.groups), Action.parse(f"move:{tmp_path / 'away'}"))
+    plan = plan_removals(index.root, report, f"move:{tmp_path / 'away'}", (), with_raw=False)
     done = perform(plan, new_journal(index.directory))
     gone = {member.photo.path for group in report.groups for member in group.removable}
     assert {entry.path for entry in done.done} == gone

@@ -15,7 +15,7 @@ from vggsearch.images import decode
 from vggsearch.model import engine as engines
 from vggsearch.model.engine import Engine, EngineOptions, choose_engine, load_engine, rate
 from vggsearch.model.on_openvino.engine import OpenVinoEngine
-from vggsearch.model.on_openvino.graph import convolution_graph
+from vggsearch.model.on_openvino.graph import WHOLE, convolution_graph
 from vggsearch.model.on_openvino.ranges import ACTIVATION_RANGES
 from vggsearch.model.on_torch.engine import TorchEngine
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
@@ -330,3 +330,13 @@ def test_an_engine_measures_what_the_device_can_do(engine: str, precision: str) 
     spec, weights = EmbeddingOptions(layer="pool1", size=32).resolve()
     found = load_engine(spec, weights, EngineOptions(engine, "cpu", precision)).multiply_adds_per_s(0.1)
     assert 1e9 < found < 1e14  # one slow core, a thousand fast ones
+
+
+def test_the_largest_weight_is_one_whose_products_this_processor_adds_right() -> None:
+    from vggsearch.model.on_openvino import processor
+
+    found = processor.largest_weight()
+    assert found in (processor.HALVED, WHOLE)
+    assert processor._is_right(found)
+    assert processor._is_right(processor.HALVED)
+    assert found == WHOLE or not processor._is_right(WHOLE)

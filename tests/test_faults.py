@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
+from tests.disks import IS_ROOT, mount
 from tests.fakes import FakeEngine, picture, save_photo
 from tests.make_golden_index import SMALL_SPEC
 from tests.test_store import made, photo
@@ -26,26 +27,6 @@ from vggsearch.search import renew_search_side
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
 from vggsearch.verify import verify
-
-IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
-
-
-def mount(*words: str) -> None:
-    done = subprocess.run(["mount", *words], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"cannot mount here: {done.stderr.strip()}")
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real disk of one megabyte."""
-    if not IS_ROOT:
-        pytest.skip("only root may mount a disk")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount("-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder))
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)  # a reader may have files mapped
 
 
 def make_index(directory: Path, photos: Path) -> None:

@@ -3,6 +3,7 @@
 import io
 import math
 
+import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 from skimage import data
@@ -120,6 +121,16 @@ def test_what_fits_in_a_strip_alone_is_no_copy(photo: Image.Image) -> None:
         captioned.paste(strip, (0, round(photo.height * 0.8)))
         with_strip.append(keypoints(captioned))
     assert align(*with_strip) is None
+
+
+def test_a_transform_to_a_point_is_none() -> None:
+    places = np.array([(x, y) for x in range(20, 380, 40) for y in range(20, 280, 40)], np.float32)
+    descriptors = np.random.default_rng(0).integers(0, 256, (len(places), 128), dtype=np.uint8)
+    spread = Keypoints(places, descriptors, 384, 288)
+    point = Keypoints(np.float32(200) + places / np.float32(100), descriptors, 384, 288)
+    assert align(spread, spread) is not None
+    assert align(spread, point) is None
+    assert align(point, spread) is None
 
 
 def test_a_picture_without_anything_in_it_has_no_keypoints_and_lies_nowhere(seen: Keypoints) -> None:

@@ -175,6 +175,7 @@ class KeypointDefaults:
     reach: float = 5.0  # pixels from where the transform puts it that an inlier may lie
     rounds: int = 500  # transforms that are tried
     grid: int = 8  # fields of a picture across and down, in each of which one keypoint counts
+    largest_scale: float = 10.0  # of a transform, either way: a hundredth of a photo is too little to be sure of
     across: int = 3  # fields that keypoints must spread over, across and down: a caption takes two rows
 
 

@@ -88,6 +88,9 @@ def _align(query: Keypoints, photo: Keypoints, *, is_mirrored: bool) -> Alignmen
     matrix, is_inlier = _transform(query.places[ones], photo.places[others])
     if matrix is None:
         return None
+    size = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    if not 1 / KEYPOINTS.largest_scale < size < KEYPOINTS.largest_scale:
+        return None  # all of one picture in a point of the other
     fit = np.flatnonzero(is_inlier)
     inliers = max(_fields(query, ones[fit]), _fields(photo, others[fit]))
     if inliers < FEWEST:
@@ -102,7 +105,7 @@ def _align(query: Keypoints, photo: Keypoints, *, is_mirrored: bool) -> Alignmen
         inliers=inliers,
         mirrored=is_mirrored,
         turned=turned,
-        scale=float(np.hypot(matrix[0, 0], matrix[1, 0]) * np.sqrt(areas)),
+        scale=size * float(np.sqrt(areas)),
         corners=tuple((float(x), float(y)) for x, y in corners),
     )
 

@@ -118,7 +118,7 @@ def dups(
         if page is not None:
             _write_page(page, groups, opened, report)
         if action is not None:
-            _act(opened, groups, action, options, raw_pairs=raw_pairs, yes=yes)
+            _act(opened, report, action, options, raw_pairs=raw_pairs, yes=yes)
         elif explain_threshold:
             _explain(report, format)
         elif preview:
@@ -208,7 +208,7 @@ def _preview(opened: "ImageIndex", groups: "tuple[Group, ...]") -> None:
 
 def _act(
     opened: "ImageIndex",
-    groups: "tuple[Group, ...]",
+    report: "DuplicatesReport",
     action: str,
     options: DuplicateOptions,
     *,
@@ -216,21 +216,17 @@ def _act(
     yes: bool,
 ) -> None:
     from vggsearch.actions.perform import perform
-    from vggsearch.actions.plan import make_plan
-    from vggsearch.actions.removal import Action
-    from vggsearch.duplicates.removals import new_journal, removals_of
+    from vggsearch.duplicates.removals import new_journal, plan_removals
     from vggsearch.report.actions import done, planned
 
-    root = opened.root or Path()
-    protected = [root / folder for folder in options.protect]
-    plan = make_plan(root, removals_of(groups), Action.parse(action), protected, with_raw=raw_pairs)
+    plan = plan_removals(opened.root or Path(), report, action, options.protect, with_raw=raw_pairs)
     click.echo(planned(plan), err=yes)
     if not yes:
         click.echo("Nothing was changed. Do it with --yes; it can be undone, but for what is said above.", err=True)
         return
     with counting_bar(str(plan.action)) as progress, stopping_on_ctrl_c() as stop:
-        report = perform(plan, new_journal(opened.directory), progress, stop)
-    click.echo(done(report))
+        performed = perform(plan, new_journal(opened.directory), progress, stop)
+    click.echo(done(performed))
 
 
 def _undo(journal: Path, root: Path | None) -> None:

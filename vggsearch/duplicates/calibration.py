@@ -23,10 +23,7 @@ BINS = (0, 4, 5, 6, 7, 8, 10, 12, 15, 19, 25)
 
 @dataclass(frozen=True)
 class Known:
-    """Pairs of which it is known whether they are duplicates: their similarity, and how many inliers they have.
-
-    All of shape (n,): float64 and int64 arrays as lists, so that they are kept as JSON.
-    """
+    """Pairs of which it is known whether they are duplicates: how similar each is, and how many inliers it has."""
 
     similarities: tuple[float, ...] = ()
     inliers: tuple[int, ...] = ()
@@ -97,11 +94,9 @@ def calibrate(
         others_too = (1 - confidence) * (shares <= DUPLICATES.mostly_others)[band]
         counts = known_others + np.bincount(bins, others_too, len(BINS))
         evidence = rising(np.log(among_copies / _shares(counts)))
-    middles = [
-        float(np.median(similarities[band == number])) if sizes[number] else 0.0 for number in range(len(bands))
-    ]
     shares = np.minimum(shares, DUPLICATES.largest_share)
-    return Calibration(BINS, tuple(evidence.tolist()), tuple(middles), tuple(shares.tolist()), copies)
+    middles = _middles(similarities, band, len(bands))
+    return Calibration(BINS, tuple(evidence.tolist()), middles, tuple(shares.tolist()), copies)
 
 
 def by_similarity(similarities: NDArray[np.float64], floor: float) -> Calibration:
@@ -184,5 +179,7 @@ def _bands(similarities: NDArray[np.float64]) -> NDArray[np.float64]:
     descending = np.sort(similarities)[::-1]
     sizes = DUPLICATES.band_pairs * 2 ** np.arange(max(1, len(descending)).bit_length())
     lowest = np.cumsum(sizes) - 1
-    edges = descending[lowest[lowest < len(descending) - DUPLICATES.band_pairs]]
-    return np.append(-1.0, np.unique(edges))
+    edges = np.unique(descending[lowest[lowest < len(descending) - DUPLICATES.band_pairs]])
+    if len(edges) and edges[0] == descending[-1]:  # all of what would be the last band are equal: it would be empty
+        edges = edges[1:]
+    return np.append(-1.0, edges)

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 import time
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
@@ -37,7 +36,6 @@ class Checks:
         self._directory, self._files, self._key = directory, files, keys
         self._known = self._read()
         self._keypoints: OrderedDict[int, Keypoints | None] = OrderedDict()
-        self._pool = ThreadPoolExecutor(os.cpu_count())
 
     def known(self, pair: Pair) -> tuple[Pair, Alignment | None] | None:
         """Return what was said of two rows: the rows as query and photo, and the alignment; None if never asked."""
@@ -63,12 +61,12 @@ class Checks:
         todo = _by_hub([pair for pair in pairs if self.known(pair) is None])
         saved, is_done, done = time.monotonic(), True, 0
         total = sum(map(len, todo.values()))
-        with each_in_one_thread():
+        with each_in_one_thread(), ThreadPoolExecutor() as pool:
             for hub, others in todo.items():
                 if stop is not None and stop():
                     is_done = False
                     break
-                self._ask(hub, others)
+                self._ask(hub, others, pool)
                 done += len(others)
                 if progress is not None:
                     progress(done, total)
@@ -110,20 +108,20 @@ class Checks:
             return None
         return hashlib.sha256(str(picture.size).encode() + picture.tobytes()).digest()
 
-    def _ask(self, hub: int, others: Sequence[int]) -> None:
+    def _ask(self, hub: int, others: Sequence[int], pool: ThreadPoolExecutor) -> None:
         """Check one photo, as it is and mirrored, against some."""
-        query = self._photos([hub])[0]
+        query = self._photos([hub], pool)[0]
         if query is None:
             return
-        photos = self._photos(others)
+        photos = self._photos(others, pool)
         there = [(other, photo) for other, photo in zip(others, photos, strict=True) if photo is not None]
-        found = self._pool.map(lambda each: align(query, each[1]), there)
+        found = pool.map(lambda each: align(query, each[1]), there)
         for (other, _), alignment in zip(there, found, strict=True):
             self._known[self._key(hub), self._key(other)] = _check(alignment)
 
-    def _photos(self, rows: Sequence[int]) -> list[Keypoints | None]:
+    def _photos(self, rows: Sequence[int], pool: ThreadPoolExecutor) -> list[Keypoints | None]:
         missing = [row for row in rows if row not in self._keypoints]
-        self._keypoints |= dict(zip(missing, self._pool.map(self._look_at, missing), strict=True))
+        self._keypoints |= dict(zip(missing, pool.map(self._look_at, missing), strict=True))
         found = []
         for row in rows:
             self._keypoints.move_to_end(row)
@@ -154,7 +152,7 @@ class Checks:
 
 
 def _by_hub(pairs: Sequence[Pair]) -> dict[int, list[int]]:
-    """Return the pairs by the row of the two that is in more of them: that is the one to be turned."""
+    """Return the pairs by the row of the two that is in more of them, so that it is mirrored once."""
     count = Counter(row for pair in pairs for row in pair)
     found: dict[int, list[int]] = defaultdict(list)
     for pair in pairs:

@@ -25,6 +25,8 @@ from vggsearch.index.edges import Edges
 from vggsearch.index.pairs import Stop
 
 Judged = dict[tuple[str, str], Judgement]
+ONE_PRESS = "one press of the button: a burst, or raw and developed"
+SAID = "different, as was said"
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,10 +74,12 @@ def find_pairs(
     calibration = _calibration(candidates, pool, judged, known() if checks is not None and is_whole else None)
     compared = _with_confidence(candidates, calibration, pool, judged)
     if checks is not None and pool.others is None:
-        compared = _closed(compared, calibration, pool, judged, checks, options.precision, tell, stop)
+        compared, is_closed = _closed(compared, calibration, pool, judged, checks, options.precision, tell, stop)
+        is_whole = is_whole and is_closed
     confidence, judgements = compared.confidence, _judgements(compared, pool, judged)
     left_alone = _left_alone(compared, pool, options)
-    left_alone[judgements == -1] = "different, as was said"
+    left_alone[(judgements == 1) & (left_alone == ONE_PRESS)] = ""
+    left_alone[judgements == -1] = SAID
     allowed = left_alone == ""
     least = least_confidence(confidence[allowed], options.precision)
     if options.threshold is not None:
@@ -93,9 +97,7 @@ def find_pairs(
         recall=calibration.recall(least) if calibration.copies.similarities and options.threshold is None else None,
         least_confidence=least if options.threshold is None and len(counted) else None,
         threshold=options.threshold,
-        left_alone=dict(
-            Counter(why for why, sure in zip(left_alone, confidence, strict=True) if why and sure >= 0.5)
-        ),
+        left_alone=dict(Counter(left_alone[~allowed].tolist())),
         is_whole=is_whole,
     )
 
@@ -113,18 +115,22 @@ def _with_confidence(
 def _closed(
     compared: Compared, calibration: Calibration, pool: Pool, judged: Judged, checks: Checks, precision: float,
     tell: Tell, stop: Stop | None,
-) -> Compared:  # fmt: skip
-    """Return the pairs, and those that have a duplicate in common: two hard edits of a photo are hardly alike."""
+) -> tuple[Compared, bool]:  # fmt: skip
+    """Return the pairs, and those that have a duplicate in common: two hard edits of a photo are hardly alike.
+
+    And whether it came to its end.
+    """
     for number in range(DUPLICATES.closures):
         likely = compared.chosen(compared.confidence >= least_confidence(compared.confidence, precision))
         pairs = in_common(likely, set(compared.pairs()))
-        checks.ask(pairs, partial(tell, f"comparing copies of one photo, round {number + 1}"), stop)
+        if not checks.ask(pairs, partial(tell, f"comparing copies of one photo, round {number + 1}"), stop):
+            return compared, False
         rows = np.array(pairs, np.int64).reshape(-1, 2)
         inliers = np.array([checks.inliers(pair) for pair in pairs], np.int64)
         more = Compared(rows[:, 0], rows[:, 1], pool.similarities(rows), inliers, np.zeros(len(rows)))
         more = _with_confidence(more, calibration, pool, judged, DUPLICATES.of_a_copy).chosen(inliers > 0)
         compared = compared.joined(more)
-    return compared
+    return compared, True
 
 
 def _with_judged(edges: Edges, pool: Pool, judged: Judged) -> Compared:
@@ -136,7 +142,7 @@ def _with_judged(edges: Edges, pool: Pool, judged: Judged) -> Compared:
     same = [
         tuple(sorted((rows[one], rows[other])))
         for (one, other), judgement in judged.items()
-        if judgement == "same" and one in rows and other in rows
+        if judgement == "same" and pool.others is None and one in rows and other in rows
     ]
     added = np.array([pair for pair in same if pair not in there], np.int64).reshape(-1, 2)
     first, second = np.concatenate([first, added[:, 0]]), np.concatenate([second, added[:, 1]])
@@ -196,5 +202,5 @@ def _why_not(first: Photo, second: Photo, options: DuplicateOptions) -> str | No
     if options.across_folders and is_one_folder:
         return "in one folder"
     if not options.siblings and sibling(first, second) is not None:
-        return "one press of the button: a burst, or raw and developed"
+        return ONE_PRESS
     return None

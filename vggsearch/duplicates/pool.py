@@ -1,7 +1,7 @@
 """The photos among which duplicates are looked for: those of an index, and perhaps those of another beside them."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -88,5 +88,8 @@ class Pool:
         found = {row: Photo(*values) for row, values in zip(own, self.store.values_of(own, COLUMNS), strict=True)}
         if self.others is not None:
             theirs = self.others.photos(row - len(self) for row in wanted if row >= len(self))
-            found |= {row + len(self): photo for row, photo in theirs.items()}
+            found |= {
+                row + len(self): replace(photo, path=self.others.file(row).absolute().as_posix())
+                for row, photo in theirs.items()
+            }
         return found

@@ -4,10 +4,33 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from vggsearch.actions.removal import Removal
+from vggsearch.actions.plan import Plan, make_plan
+from vggsearch.actions.removal import Action, Removal
 from vggsearch.duplicates.groups import Group
+from vggsearch.duplicates.places import inside
+from vggsearch.duplicates.run import DuplicatesReport
+from vggsearch.errors import OptionError
 
 JOURNALS = "journals"
+
+
+def plan_removals(
+    root: Path, report: DuplicatesReport, action: str, protect: Sequence[str], *, with_raw: bool
+) -> Plan:
+    """Return what an action, as on the command line, would do with what may be removed of all groups.
+
+    `protect` are folders, as a person names them. Raises OptionError for an unknown action and for a report that is
+    not to be acted on: one that was stopped early, since what is not whole may be wrong, and one against another
+    index, whose photos are not looked after here.
+    """
+    if not report.found.is_whole:
+        raise OptionError("The search was stopped early: nothing is done on half of it. Run it again to go on.")
+    if report.is_against:
+        raise OptionError(
+            "An action is for duplicates within one index. Show those against another: --format paths"
+        )
+    folders = [root / inside(root, folder) for folder in protect]
+    return make_plan(root, removals_of(report.groups), Action.parse(action), folders, with_raw=with_raw)
 
 
 def removals_of(groups: Sequence[Group]) -> list[Removal]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -22,8 +23,11 @@ from vggsearch.duplicates.groups import Group, Pair
 from vggsearch.duplicates.known_pairs import KnownPairs, copies_of, read_known_pairs, write_known_pairs
 from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.duplicates.pool import Pool
+from vggsearch.errors import IndexNotWritable
 from vggsearch.index.build import Tell
 from vggsearch.index.pairs import Stop
+
+log = logging.getLogger(__name__)
 
 Embed = Callable[[Sequence[Image.Image]], NDArray[np.float32]]
 
@@ -33,7 +37,7 @@ class DuplicatesReport:
     """The duplicates among `photos` photos, of which `blank` are left out, as groups and as pairs.
 
     `found` says how they were chosen. `was_compared` is false where the photos were not there, so that similarity
-    alone decided.
+    alone decided; `is_against` says that what is kept is another index's, named by its whole path.
     """
 
     groups: tuple[Group, ...]
@@ -42,16 +46,12 @@ class DuplicatesReport:
     blank: int
     found: Found
     was_compared: bool
+    is_against: bool
     seconds: float
 
     def in_review_order(self) -> tuple[Group, ...]:
         """Return the groups, that with the least sure member first: what a person should look at."""
         return tuple(sorted(self.groups, key=lambda group: min(member.confidence for member in group.members)))
-
-    @property
-    def removable_bytes(self) -> int:
-        """How many bytes the members take that may be removed."""
-        return sum(member.photo.bytes for group in self.groups for member in group.removable)
 
 
 def duplicates(
@@ -73,8 +73,10 @@ def duplicates(
     groups, pairs = arranger.groups(), arranger.pairs()
     if checks is not None:
         checks.keep()  # which photos have the same pixels
-    seconds = time.monotonic() - started
-    return DuplicatesReport(groups, pairs, len(pool), len(pool.blank), found, checks is not None, seconds)
+    return DuplicatesReport(
+        groups, pairs, len(pool), len(pool.blank), found,
+        was_compared=checks is not None, is_against=pool.others is not None, seconds=time.monotonic() - started,
+    )  # fmt: skip
 
 
 def _known(pool: Pool, checks: Checks, embed: Embed, tell: Tell) -> KnownPairs:
@@ -85,15 +87,19 @@ def _known(pool: Pool, checks: Checks, embed: Embed, tell: Tell) -> KnownPairs:
         return kept
     others = unrelated_pairs(pool)
     checks.ask(others, lambda done, total: tell("comparing unrelated pairs", done, total))
-    inliers = tuple(count for pair in others if (count := checks.inliers(pair)) >= 0)
+    compared = np.array([pair for pair in others if checks.inliers(pair) >= 0], np.int64).reshape(-1, 2)
+    inliers = tuple(checks.inliers((first, second)) for first, second in compared.tolist())
     rows = np.setdiff1d(np.unique(pool.contents[: len(pool)]), pool.blank).tolist()
     copies = copies_of(
         pool.root or Path(), pool.searcher.paths, rows, embed,
         lambda embedding, row: float(pool.searcher.index.similarities(embedding, np.array([row]))[0]),
         lambda done, total: tell("making edited copies", done, total),
     )  # fmt: skip
-    pairs = KnownPairs(copies, Known((0.0,) * len(inliers), inliers))
-    write_known_pairs(pool.store.directory, pairs, made_of)
+    pairs = KnownPairs(copies, Known(tuple(pool.similarities(compared).tolist()), inliers))
+    try:
+        write_known_pairs(pool.store.directory, pairs, made_of)
+    except IndexNotWritable as error:
+        log.warning("%s What the calibration learns from is not kept.", error)
     return pairs
 
 

@@ -21,7 +21,7 @@ from vggsearch.store.store import Store
 log = logging.getLogger(__name__)
 
 Read = TypeVar("Read")
-Wish = tuple[tuple[str, ...], frozenset[str]]  # the texts of filters, and the folders that are left out
+Wanted = tuple[tuple[str, ...], frozenset[str]]  # the texts of filters, and the folders that are left out
 
 
 class State:
@@ -30,7 +30,7 @@ class State:
     def __init__(self, store: Store, open: Callable[[], VectorIndex | None]) -> None:
         self._store, self._open = store, open
         self._columns: dict[str, NDArray[Any]] = {}
-        self._last_wanted: tuple[Wish, Selection] | None = None
+        self._last_wanted: tuple[Wanted, Selection] | None = None
         self._last_ruled: tuple[Whitening | None, Searcher] | None = None
 
     @cached_property

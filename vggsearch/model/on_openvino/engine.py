@@ -11,7 +11,8 @@ from vggsearch.defaults import EXTRACT
 from vggsearch.errors import OptionError
 from vggsearch.model.engine import Description, Engine, EngineOptions, rate
 from vggsearch.model.local import LoadKernels
-from vggsearch.model.on_openvino.graph import build_graph, convolution_graph
+from vggsearch.model.on_openvino.graph import Int8, build_graph, convolution_graph
+from vggsearch.model.on_openvino.processor import largest_weight
 from vggsearch.model.on_openvino.ranges import ACTIVATION_RANGES
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.weights import Kernel
@@ -40,12 +41,13 @@ class OpenVinoEngine(Engine):
         if options.device not in ("auto", "cpu"):
             raise OptionError(f"OpenVINO runs on the CPU here, not on {options.device}. Use --engine torch.")
         self.precision = choose_precision(options.precision, spec, core)
-        ranges = ACTIVATION_RANGES[spec.weights_sha256] if self.precision == "int8" else None
+        is_int8 = self.precision == "int8"
+        int8 = Int8(ACTIVATION_RANGES[spec.weights_sha256], largest_weight()) if is_int8 else None
         # One batch at a time on all cores: more streams, larger batches and a compiled-model cache were measured,
         # and none was faster (docs/performance.md).
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": ARITHMETIC[self.precision]}
         self._compile = partial(core.compile_model, device_name=DEVICE, config=settings)
-        self._build = partial(build_graph, spec, ranges=ranges)
+        self._build = partial(build_graph, spec, int8=int8)
         self._kernels = kernels
         self._load_kernels: LoadKernels = load_kernels or (lambda: kernels)
         self.batch_size = options.batch_size or EXTRACT.batch_size

@@ -1,6 +1,7 @@
 """The truncated VGG as an OpenVINO graph, from the same table and the same kernels as the torch one."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,23 +18,33 @@ from vggsearch.model.vgg import CONNECTED_SIDE, Module
 from vggsearch.model.views import embedding_of_views, shrinking
 from vggsearch.model.weights import Kernel
 
+WHOLE = 127  # the largest number of int8, symmetric
 ACTIVATION_LEVELS = 256  # uint8: activations are >= 0
-LARGEST_WEIGHT = 63  # int8, symmetric; processors without VNNI add two products in 16 bits, which 127 overflows
 LARGEST_PIXEL = max(max(mean, 1 - mean) / std for mean, std in zip(MEAN, STD, strict=True))  # normalised
+
+
+@dataclass(frozen=True)
+class Int8:
+    """How convolutions run in int8: the largest activation behind each, by name, and the largest weight.
+
+    Weights are scaled by output channel, activations by layer, as in Krishnamoorthi, "Quantizing deep convolutional
+    networks for efficient inference", 2018, sections 3.1 and 3.3.
+    """
+
+    ranges: Mapping[str, float]
+    largest_weight: int = WHOLE
 
 
 def build_graph(
     spec: EmbeddingSpec,
     kernels: Mapping[str, Kernel],
-    ranges: Mapping[str, float] | None = None,
+    int8: Int8 | None = None,
     *,
     with_cells: bool = False,
 ) -> Model:
     """Return a graph from uint8 (n, size, size, 3), RGB, to float32 (n, dim), rows of unit length.
 
-    `with_cells`, also to the two levels of Description. With `ranges`, the largest activation behind each
-    convolution, the convolutions run in int8: weights scaled by output channel, activations by layer, as in
-    Krishnamoorthi, "Quantizing deep convolutional networks for efficient inference", 2018, sections 3.1 and 3.3.
+    `with_cells`, also to the two levels of Description. With `int8`, the convolutions run in it.
     """
     pixels = ops.parameter([-1, spec.size, spec.size, 3], np.uint8, name="pixels")
     pictures = ops.transpose(ops.convert(pixels, "f32"), integers([0, 3, 1, 2]))
@@ -43,7 +54,7 @@ def build_graph(
     # Every view runs through the same weights, which may be many. Each has biases of its own: OpenVINO adds them
     # within a convolution only where nothing else reads them, and else takes a tenth longer.
     weights = {
-        module.name: weight_of(module, kernels[module.name], ranges)
+        module.name: weight_of(module, kernels[module.name], int8)
         for module in max(needed, before_pool5, key=len)
         if module.kind != "pool"
     }
@@ -56,7 +67,7 @@ def build_graph(
             if module.kind == "pool":
                 x = pooled(x)
             else:
-                x = step(module, x, weights[module.name], kernels[module.name].bias, ranges)
+                x = step(module, x, weights[module.name], kernels[module.name].bias, int8)
             found[module.name] = x
         return found
 
@@ -89,24 +100,23 @@ def pooled(x: Node) -> Node:
     return opset1.max_pool(x, strides=[2, 2], pads_begin=[0, 0], pads_end=[0, 0], kernel_shape=[2, 2])
 
 
-def weight_of(module: Module, kernel: Kernel, ranges: Mapping[str, float] | None) -> Node:
-    """Return the weights of a module, those of a convolution in int8 where there are ranges."""
-    is_int8 = ranges is not None and module.kind == "conv"
-    return quantised_weight(kernel.weight) if is_int8 else numbers(kernel.weight)
+def weight_of(module: Module, kernel: Kernel, int8: Int8 | None) -> Node:
+    """Return the weights of a module, those of a convolution in int8 where that is wanted."""
+    if int8 is None or module.kind != "conv":
+        return numbers(kernel.weight)
+    return quantised_weight(kernel.weight, int8.largest_weight)
 
 
-def step(
-    module: Module, x: Node, weight: Node, bias: NDArray[np.float32], ranges: Mapping[str, float] | None
-) -> Node:
-    """Return a convolution or a linear layer with its bias and ReLU, in int8 where there are ranges."""
+def step(module: Module, x: Node, weight: Node, bias: NDArray[np.float32], int8: Int8 | None) -> Node:
+    """Return a convolution or a linear layer with its bias and ReLU, in int8 where that is wanted."""
     if module.kind == "linear":
         seen = windows(x) if module.name == "fc6" else x
         return ops.relu(ops.add(ops.matmul(seen, weight, False, True), numbers(bias.reshape(1, 1, -1))))
-    if ranges is not None and module.inputs == len(MEAN):
+    if int8 is not None and module.inputs == len(MEAN):
         x = quantised(x, -LARGEST_PIXEL, LARGEST_PIXEL * 127 / 128)  # signed, so that the padding's 0 is exact
     convolved = ops.convolution(x, weight, strides=[1, 1], pads_begin=[1, 1], pads_end=[1, 1], dilations=[1, 1])
     activated = ops.relu(ops.add(convolved, numbers(bias.reshape(1, -1, 1, 1))))
-    return activated if ranges is None else quantised(activated, 0.0, ranges[module.name])
+    return activated if int8 is None else quantised(activated, 0.0, int8.ranges[module.name])
 
 
 def windows(maps: Node) -> Node:
@@ -132,12 +142,12 @@ def convolution_graph(*, is_int8: bool) -> tuple[Model, int]:
     random = np.random.default_rng(0)
     weight = random.standard_normal((channels, channels, 3, 3), np.float32) * np.float32(0.01)
     kernel = Kernel(weight, np.zeros(channels, np.float32))
-    ranges = {module.name: 255.0} if is_int8 else None
+    int8 = Int8({module.name: 255.0}) if is_int8 else None
     maps = ops.parameter([batch, channels, side, side], np.uint8)
     x = ops.convert(maps, "f32")
     x = quantised(x, 0.0, 255.0) if is_int8 else x
     for _ in range(depth):
-        x = step(module, x, weight_of(module, kernel, ranges), kernel.bias, ranges)
+        x = step(module, x, weight_of(module, kernel, int8), kernel.bias, int8)
     return Model([x], [maps], "convolutions"), depth * batch * channels**2 * 9 * side**2
 
 
@@ -147,12 +157,12 @@ def quantised(x: Node, low: float, high: float) -> Node:
     return ops.fake_quantize(x, *ends, *ends, ACTIVATION_LEVELS)
 
 
-def quantised_weight(weight: NDArray[np.float32]) -> Node:
+def quantised_weight(weight: NDArray[np.float32], largest_weight: int) -> Node:
     """Round weights to int8, each output channel with a scale of its own.
 
     The graph holds the integers and the scales, which compiles several times as fast as rounding in the graph.
     """
     largest = np.abs(weight).max(axis=(1, 2, 3), keepdims=True)
-    scale = np.maximum(largest, np.finfo(np.float32).tiny) / LARGEST_WEIGHT
+    scale = np.maximum(largest, np.finfo(np.float32).tiny) / largest_weight
     integers = ops.constant(np.rint(weight / scale).astype(np.int8))
     return ops.multiply(ops.convert(integers, "f32"), numbers(scale))
