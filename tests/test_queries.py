@@ -2,7 +2,9 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from PIL import Image
 
 from tests.fakes import FakeEngine, picture, save_photo
 from vggsearch import EmbeddingOptions, ImageIndex, QueryResult, Skipped
+from vggsearch.defaults import SEARCH
 from vggsearch.errors import OptionError, SpecMismatch
 
 COUNT = 130  # enough for a whitening
@@ -108,6 +111,36 @@ def test_geometry_and_parts_look_only_at_photos_that_pass(
     if passes(60):
         assert found[0].path == name_of(60)
         assert found[0].alignment is not None
+
+
+@pytest.mark.parametrize("wish", [{"count": 5}, {"min_similarity": 0.3}, {"count": 3, "filters": "2020/**"}])
+def test_queries_asked_together_find_what_each_finds_alone(
+    two: tuple[ImageIndex, ImageIndex], tmp_path: Path, wish: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    big, small = two
+    monkeypatch.setattr("vggsearch.queries.ask.SEARCH", replace(SEARCH, at_once=6))
+    (tmp_path / "bad.jpg").write_text("no picture")
+    Image.new("RGB", (64, 48)).save(tmp_path / "black.png")
+    good: list[Any] = [photo_of(big, 3), photo_of(big, 8), picture(500, (64, 48)), photo_of(small, BIG)]
+    asked: list[Any] = [*good, tmp_path / "bad.jpg", tmp_path / "black.png", [good[0], good[1]], *good[:2]]
+    found = list(big.query_many(iter(asked), verify=False, also_in=[small], **wish))
+    assert isinstance(found[4], Skipped)
+    assert Path(found[4].path).name == "bad.jpg"
+    for query, answer in zip(asked[:4] + asked[5:], found[:4] + found[5:], strict=True):
+        assert answer == big.query(query, verify=False, also_in=[small], **wish)
+    assert any(isinstance(answer, QueryResult) and answer.matches for answer in found)
+
+
+def test_queries_asked_together_go_through_the_network_together(photos: Path, index: ImageIndex) -> None:
+    engine = index.engine
+    assert isinstance(engine, FakeEngine)
+    asked = sorted(photos.rglob("*.jpg"))
+    calls, pictures = engine.calls, engine.pictures
+    answers = list(index.query_many(asked, 1, verify=False))
+    assert [answer.matches[0].path for answer in answers if isinstance(answer, QueryResult)] == [
+        path.relative_to(photos).as_posix() for path in asked
+    ]
+    assert (engine.calls - calls, engine.pictures - pictures) == (1, len(asked))
 
 
 def test_a_photo_that_a_filter_leaves_out_does_not_even_find_itself(index: ImageIndex, photos: Path) -> None:

@@ -129,9 +129,10 @@ class AlignDefaults:
 
 @dataclass(frozen=True)
 class SearchDefaults:
-    """How many photos a query shows."""
+    """How many photos a query shows, and how many queries are asked together."""
 
     count: int = 10
+    at_once: int = 64  # pictures of 192 pixels a side that are held: 7 MB
 
 
 @dataclass(frozen=True)
@@ -186,10 +187,11 @@ class DuplicateDefaults:
     precision: float = 0.99  # of the pairs that are called duplicates, how many are
     keep: str = "resolution,quality,bytes,exif,oldest,shortest-path"  # most pixels first; edits hardly ever add any
     alike: float = 0.8  # similarity from which all pairs are wanted, however many a photo has
-    least_confidence: float = 0.5  # of a pair; less is likelier wrong than right, however sure all others are
+    least_confidence: float = 0.8  # of a pair, however sure all others are, as Efron has it (calibration.py)
     copied_photos: int = 50  # of the folder's own, that edited copies are made of to calibrate
     edits: int = 4  # of each of them
     unrelated: int = 500  # pairs at random that are no candidates, to calibrate
+    unrelated_photos: int = 150  # of which they are
     band_pairs: int = 20  # most similar pairs, of which the share of duplicates is found by itself
     mostly_others: float = 0.1  # share of duplicates up to which a band tells what others are like
     least_share: float = 1e-4  # of duplicates in a band, and of others: nothing is certain

@@ -39,7 +39,7 @@ from vggsearch.photos import Skipped, check_folder, walk
 from vggsearch.pictures import Box, ImageLike, read_picture
 from vggsearch.places import MANIFEST, directory_for
 from vggsearch.preprocess import square
-from vggsearch.queries.ask import ask, ask_many, pick
+from vggsearch.queries.ask import ask, ask_many, embed_squares, pick
 from vggsearch.queries.options import Answer, Images, Pick, QueryOptions, QueryResult, each_of, rules
 from vggsearch.queries.present import PresentSearch
 from vggsearch.queries.sources import Source
@@ -379,7 +379,11 @@ class ImageIndex:
         minus: Images = (),
         also_in: Sequence["ImageIndex"] = (),
     ) -> Iterator[Answer]:
-        """Yield a QueryResult for each image, or a Skipped for one that cannot be used, in order; see query."""
+        """Yield a QueryResult for each image, or a Skipped for one that cannot be used, in order; see query.
+
+        With `verify` false, SEARCH.at_once of them are read ahead and go through the network together, unless
+        `part`, `minus` or `exclude_same_folder` make each a search of its own.
+        """
         options = QueryOptions(count, min_similarity, verify, crop, part, rules(filters), exclude_same_folder,
                                each_of(minus))  # fmt: skip
         return ask_many(self._sources(also_in), images, options)
@@ -467,10 +471,7 @@ class ImageIndex:
         """Return the embeddings of some pictures, float32 (n, dim), unit length. Raises ImageError."""
         if not images:
             return np.empty((0, self.spec.dim), np.float32)
-        squares = np.stack([self._pixels(image) for image in images])
-        at_once = self.engine.batch_size
-        batches = np.split(squares, range(at_once, len(squares), at_once))
-        return unit_rows(np.concatenate(list(self.engine.embed_stream(batches))))
+        return embed_squares(self.engine, np.stack([self._pixels(image) for image in images]))
 
     def embed(self, image: ImageLike) -> NDArray[np.float32]:
         """Return the embedding of one picture, float32 (dim,), unit length. Raises ImageError."""

@@ -80,28 +80,39 @@ class Searcher:
         from, if it is one of these: it is always looked at, and comes before its exact copies. Only `wanted` photos
         are found, None for all.
         """
-        vector = self.index.searched(query[None])[0]
-        return self.nearest_to_vector(vector, count, min_similarity, own_path, wanted)
+        vectors = self.index.searched(query[None])
+        return self.nearest_to_vectors(vectors, count, min_similarity, [own_path], wanted)[0]
 
-    def nearest_to_vector(
+    def nearest_to_vectors(
         self,
-        vector: NDArray[np.float32],
+        vectors: NDArray[np.float32],
         count: int | None,
-        min_similarity: float | None = None,
-        own_path: str | None = None,
+        min_similarity: float | None,
+        own_paths: Sequence[str | None],
         wanted: Selection | None = None,
-    ) -> tuple[Match, ...]:
-        """Do what `nearest` does, for a unit vector of the index itself, as its `searched` gives them."""
+    ) -> list[tuple[Match, ...]]:
+        """Do what `nearest` does for several queries: unit vectors (m, dim), as `VectorIndex.searched` gives.
+
+        `own_paths` are the photos that they were made from, None for each that is none of these.
+        """
         among = self._among(wanted)
+        found: Iterable[NDArray[np.int64]]
         if count is None:
             floor = -1.0 if min_similarity is None else min_similarity - 10**-DECIMALS  # it may be rounded up
-            rows, _ = self.index.above_vector(vector, floor, among)
+            found = (self.index.above_vector(vector, floor, among)[0] for vector in vectors)
         else:
-            rows = self.index.nearest_vectors(vector[None], count + SPARE, among)[0][0]
+            found = self.index.nearest_vectors(vectors, count + SPARE, among)[0]
+        return [
+            ranked(self._matches(vector, rows, own_path, wanted), count, min_similarity, {(None, own_path)})
+            for vector, rows, own_path in zip(vectors, found, own_paths, strict=True)
+        ]
+
+    def _matches(
+        self, vector: NDArray[np.float32], rows: NDArray[np.int64], own_path: str | None, wanted: Selection | None
+    ) -> list[Match]:
         rows = np.union1d(rows, self._rows_of(own_path, wanted))
         exact = np.minimum(self.index.unit_vectors(rows) @ vector, 1.0)
-        matches = [Match(self.paths[row], float(value)) for row, value in zip(rows, exact, strict=True)]
-        return ranked(matches, count, min_similarity, {(None, own_path)})
+        return [Match(self.paths[row], float(value)) for row, value in zip(rows, exact, strict=True)]
 
     def candidates(
         self, queries: NDArray[np.float32], count: int, wanted: Selection | None = None

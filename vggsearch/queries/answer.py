@@ -1,6 +1,7 @@
 """Answer queries: the photos most like a picture, or like several at once, of all indexes that are asked."""
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +41,8 @@ def answer(
     aligners = [each.source.aligner(engine) if options.verify else None for each in asked]
     looking = next(filter(None, aligners), None)
     if looking is None:
-        embedding = unit_rows(engine.embed(pixels[None]))[0]
-        return _best(_nearest(embedding, asked, options), asked, options)
+        own_paths = [(each.own_path,) for each in asked]
+        return answer_plainly(unit_rows(engine.embed(pixels[None])), own_paths, asked, options)[0]
     embeddings, views = looking.of_query(picture)
     found = {(match.index, match.path): match for match in _nearest(embeddings[0], asked, options)}
     for each, aligner, candidates in _candidates(embeddings, asked, aligners):
@@ -51,6 +52,32 @@ def answer(
             match = Match(candidate.path, similarity, believed(alignment), each.name)
             found[match.index, match.path] = match
     return _best(found.values(), asked, options)
+
+
+def answer_plainly(
+    embeddings: NDArray[np.float32],
+    own_paths: Sequence[Sequence[str | None]],
+    asked: Sequence[Asked],
+    options: QueryOptions,
+) -> list[tuple[Match, ...]]:
+    """Return the photos most like each of several pictures, by their embeddings (m, dim) alone.
+
+    `own_paths` are for each index which of its photos the pictures are.
+    """
+    found = [
+        each.searcher.nearest_to_vectors(
+            each.searcher.index.searched(embeddings), options.most, options.min_similarity, of_each, each.wanted
+        )
+        for each, of_each in zip(asked, own_paths, strict=True)
+    ]
+    names = [each.name for each in asked]
+    return [
+        ranked(
+            chain.from_iterable(each.told(matches) for each, matches in zip(asked, of_query, strict=True)),
+            options.most, options.min_similarity, set(zip(names, own, strict=True)),
+        )
+        for of_query, own in zip(zip(*found, strict=True), zip(*own_paths, strict=True), strict=True)
+    ]  # fmt: skip
 
 
 def answer_combined(
@@ -66,7 +93,8 @@ def answer_combined(
     for each in asked:
         vector = _combined(each.searcher.index.searched(added), each.searcher.index.searched(subtracted))
         floor = options.min_similarity
-        found += each.told(each.searcher.nearest_to_vector(vector, options.most, floor, wanted=each.wanted))
+        [matches] = each.searcher.nearest_to_vectors(vector[None], options.most, floor, [None], each.wanted)
+        found += each.told(matches)
     return _best(found, asked, options)
 
 

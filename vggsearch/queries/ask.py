@@ -2,19 +2,24 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vggsearch.defaults import ALIGN, SEARCH
 from vggsearch.errors import ImageError, OptionError
 from vggsearch.filters import Filter
 from vggsearch.index.vectors import unit_rows
+from vggsearch.model.engine import Engine
 from vggsearch.photos import Skipped
 from vggsearch.pictures import Box, ImageLike, name_of, read_picture
 from vggsearch.preprocess import is_blank, square
-from vggsearch.queries.answer import answer, answer_blank, answer_combined
+from vggsearch.queries.answer import answer, answer_blank, answer_combined, answer_plainly
 from vggsearch.queries.options import Answer, Images, Pick, QueryOptions, QueryResult, each_of, several_parts
-from vggsearch.queries.sources import Source, check_sources, see
+from vggsearch.queries.sources import Source, check_sources, own_path_in, see
+from vggsearch.search import Match
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +40,16 @@ def ask(sources: Sequence[Source], query: Images, options: QueryOptions) -> Quer
 
 
 def ask_many(sources: Sequence[Source], queries: Iterable[Images], options: QueryOptions) -> Iterator[Answer]:
-    """Yield what each query finds, or a Skipped for one that cannot be used, in order."""
-    for query in queries:
-        try:
-            yield ask(sources, query, options)
-        except ImageError as error:
-            yield Skipped(_name(each_of(query), options.minus), error.reason, error.kind)
+    """Yield what each query finds, or a Skipped for one that cannot be used, in order.
+
+    Where embeddings alone decide, SEARCH.at_once queries are read ahead, seen by the network and searched together.
+    """
+    if not options.is_plain:
+        yield from (_answer(sources, query, options) for query in queries)
+        return
+    waiting = iter(queries)
+    while some := tuple(islice(waiting, SEARCH.at_once)):
+        yield from _answers(sources, some, options)
 
 
 def pick(
@@ -62,6 +71,52 @@ def pick(
     return tuple(Pick(found[of_source[at]][0][of_row[at]], names[of_source[at]]) for at in chosen)
 
 
+def _answer(sources: Sequence[Source], query: Images, options: QueryOptions) -> Answer:
+    try:
+        return ask(sources, query, options)
+    except ImageError as error:
+        return Skipped(_name(each_of(query), options.minus), error.reason, error.kind)
+
+
+def _answers(sources: Sequence[Source], queries: Sequence[Images], options: QueryOptions) -> Iterator[Answer]:
+    """Yield what some queries find, in order: each that is one picture with the others, the rest by itself."""
+    with ThreadPoolExecutor(ALIGN.threads) as pool:
+        pixels = list(pool.map(lambda query: _pixels_alone(sources[0], query, options.crop), queries))
+    together = [at for at, each in enumerate(pixels) if each is not None]
+    found: dict[int, tuple[Match, ...]] = {}
+    if together:
+        embeddings = embed_squares(sources[0].engine(), np.stack([each for each in pixels if each is not None]))
+        images = [each_of(queries[at])[0] for at in together]
+        own_paths = [[own_path_in(source, image, options) for image in images] for source in sources]
+        asked = see(sources, (), options)
+        found = dict(zip(together, answer_plainly(embeddings, own_paths, asked, options), strict=True))
+    for at, query in enumerate(queries):
+        yield QueryResult(_name(each_of(query), ()), found[at]) if at in found else _answer(sources, query, options)
+
+
+def _pixels_alone(source: Source, query: Images, crop: Box | None) -> NDArray[np.uint8] | None:
+    """Return the square of a query that is one picture; None for several, a blank one, or one that is damaged."""
+    images = each_of(query)
+    if len(images) != 1:
+        return None
+    try:
+        pixels = _square(source, images[0], crop)
+    except ImageError:
+        return None  # it is read again by itself, and said why not
+    return None if is_blank(pixels) else pixels
+
+
+def embed_squares(engine: Engine, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the embeddings of RGB pixels (n, size, size, 3), n above 0: float32 (n, dim), unit rows."""
+    batches = np.split(squares, range(engine.batch_size, len(squares), engine.batch_size))
+    return unit_rows(np.concatenate(list(engine.embed_stream(batches))))
+
+
+def _square(source: Source, image: ImageLike, crop: Box | None) -> NDArray[np.uint8]:
+    spec = source.spec
+    return square(read_picture(image, spec.size, crop), spec.size, spec.resize)
+
+
 def _ask_one(sources: Sequence[Source], image: ImageLike, options: QueryOptions) -> QueryResult:
     spec = sources[0].spec
     picture = read_picture(image, spec.size, options.crop)
@@ -78,7 +133,7 @@ def _embed(source: Source, images: Sequence[ImageLike], crop: Box | None = None)
     found = [np.empty((0, source.spec.dim), np.float32)]
     for image in images:
         try:
-            pixels = square(read_picture(image, source.spec.size, crop), source.spec.size, source.spec.resize)
+            pixels = _square(source, image, crop)
         except ImageError as error:
             raise ImageError(f"{name_of(image)}: {error.reason}", error.kind) from error
         if is_blank(pixels):

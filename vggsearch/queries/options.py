@@ -53,6 +53,11 @@ class QueryOptions:
             raise several_parts()
 
     @property
+    def is_plain(self) -> bool:
+        """Whether embeddings alone decide, and the same photos may be found whatever the picture."""
+        return not (self.verify or self.part or self.minus or self.exclude_same_folder)
+
+    @property
     def most(self) -> int | None:
         """How many photos to show at most, None for all that are similar enough."""
         return SEARCH.count if self.count is None and self.min_similarity is None else self.count

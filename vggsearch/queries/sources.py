@@ -80,6 +80,11 @@ def see(sources: Sequence[Source], images: Sequence[ImageLike], options: QueryOp
     return [_seen(source, images, options, ruler) for source in sources]
 
 
+def own_path_in(source: Source, image: ImageLike, options: QueryOptions) -> str | None:
+    """Return which photo of an index a query is, None where it is none, or a part of one."""
+    return source.path_of(image) if options.crop is None else None
+
+
 def check_sources(sources: Sequence[Source]) -> None:
     """Raise OptionError where one index is named twice, SpecMismatch where two hold different embeddings."""
     places = [source.directory.resolve() for source in sources]
@@ -98,7 +103,7 @@ def check_sources(sources: Sequence[Source]) -> None:
 def _seen(source: Source, images: Sequence[ImageLike], options: QueryOptions, ruler: Searcher | None) -> Asked:
     paths = [path for path in map(source.path_of, images) if path is not None]
     without = {folder_of(path) for path in paths} if options.exclude_same_folder else ()
-    own_path = paths[0] if len(images) == 1 and paths and options.crop is None else None
+    own_path = own_path_in(source, images[0], options) if len(images) == 1 else None
     name = str(source.directory) if ruler is not None else None
 
     def read(state: State) -> Asked:
