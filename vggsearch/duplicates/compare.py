@@ -92,11 +92,16 @@ def _tell(tell: Tell, start: int, total: int, done: int, _of_block: int) -> None
 
 
 def unrelated_pairs(pool: Pool) -> list[tuple[int, int]]:
-    """Return DUPLICATES.unrelated pairs of photos at random that are too little alike to be candidates."""
+    """Return DUPLICATES.unrelated pairs of photos at random that are too little alike to be candidates.
+
+    They are pairs of few photos, since finding the keypoints of a photo takes most of the time.
+    """
+    generator = np.random.default_rng(DUPLICATES.seed)
     rows = np.setdiff1d(np.unique(pool.contents[: len(pool)]), pool.blank)
     if len(rows) < 2:
         return []
-    drawn = np.random.default_rng(DUPLICATES.seed).choice(rows, (2 * DUPLICATES.unrelated, 2))
+    few = generator.choice(rows, min(len(rows), DUPLICATES.unrelated_photos), replace=False)
+    drawn = generator.choice(few, (2 * DUPLICATES.unrelated, 2))
     is_unrelated = (pool.similarities(drawn) < PAIRS.floor) & (drawn[:, 0] != drawn[:, 1])
     chosen = dict.fromkeys((int(min(pair)), int(max(pair))) for pair in drawn[is_unrelated])
     return list(chosen)[: DUPLICATES.unrelated]

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from vggsearch.store.files import write_atomically
 
 CALIBRATION = "calibration.json"
 COLLAGE = "collage"  # needs other photos beside it
+AT_ONCE = 16  # photos whose copies are in memory, and go to the network together
 
 Embed = Callable[[Sequence[Image.Image]], NDArray[np.float32]]
 SimilarityTo = Callable[[NDArray[np.float32], int], float]
@@ -55,8 +57,8 @@ def copies_of(
         (row, generator.sample([name for name in EDITS if name != COLLAGE], DUPLICATES.edits)) for row in chosen
     ]
 
-    def copies(row: int, names: Sequence[str]) -> list[tuple[Image.Image, int]]:
-        """Return each copy, and how many of its keypoints fit in the photo."""
+    def copies(row: int, names: Sequence[str]) -> list[tuple[int, Image.Image, int]]:
+        """Return the row, each copy, and how many of its keypoints fit in the photo."""
         try:
             with decoder_errors(), (root / paths[row]).open("rb") as file:
                 photo = decode(file, paths[row], at_least=MEASURE.copy_pixels).image
@@ -65,15 +67,18 @@ def copies_of(
         seen = keypoints(photo)
         made = [_reread(edited(photo, EDITS[name], f"{paths[row]} {name}")) for name in names]
         found = [align(seen, keypoints(copy)) for copy in made]
-        return [(copy, each.inliers if each else 0) for copy, each in zip(made, found, strict=True)]
+        return [(row, copy, each.inliers if each else 0) for copy, each in zip(made, found, strict=True)]
 
-    similarities, inliers = [], []
+    similarities: list[float] = []
+    inliers: list[int] = []
     with each_in_one_thread(), ThreadPoolExecutor() as pool:
-        for done, (row, made) in enumerate(zip(chosen, pool.map(lambda each: copies(*each), edits), strict=True)):
-            if made:
-                similarities += [similarity_to(each, row) for each in embed([copy for copy, _ in made])]
-                inliers += [count for _, count in made]
-            progress(done + 1, len(chosen))
+        for start in range(0, len(chosen), AT_ONCE):
+            some = edits[start : start + AT_ONCE]
+            made = list(chain.from_iterable(pool.map(lambda each: copies(*each), some)))
+            embeddings = embed([copy for _, copy, _ in made])
+            similarities += [similarity_to(each, row) for each, (row, _, _) in zip(embeddings, made, strict=True)]
+            inliers += [count for _, _, count in made]
+            progress(start + len(some), len(chosen))
     return Known(tuple(similarities), tuple(inliers))
 
 
