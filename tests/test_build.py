@@ -23,7 +23,7 @@ from vggsearch.defaults import BUILD
 from vggsearch.errors import OptionError
 from vggsearch.extract import Embedded, MadeBy
 from vggsearch.image_index import ImageIndex
-from vggsearch.index.recipes import RECIPES
+from vggsearch.index.recipes import RECIPES, faiss_metric
 from vggsearch.index.vectors import unit_rows
 from vggsearch.photos import PhotoFile
 from vggsearch.search import renew_search_side
@@ -97,17 +97,19 @@ def assert_finds_all(directory: Path, least: float = 0.97) -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "is_whitened"),
-    [(name, True) for name in (*RECIPES, "IVF8,SQ4")] + [("flat", False), ("ivf-pq", False)],
+    ("recipe", "is_whitened", "metric"),
+    [(name, True, "cosine") for name in (*RECIPES, "IVF8,SQ4")]
+    + [("flat", False, "cosine"), ("ivf-pq", False, "cosine")]
+    + [(name, True, "euclidean") for name in (*RECIPES, "IVF8,SQ4")],
 )
 def test_every_recipe_is_built_remembered_changed_and_verified(
-    directory: Path, recipe: str, is_whitened: bool
+    directory: Path, recipe: str, is_whitened: bool, metric: str
 ) -> None:
     if not is_whitened:
         with writing(Store.open(directory)) as writer:
             writer.set_whitened(False)
     with opened(directory) as index:
-        made = index.build(recipe, recall=0.98)
+        made = index.build(recipe, recall=0.98, metric=metric)
         assert (made.facts.recipe, made.photos, made.facts.whitening is not None) == (recipe, ROWS, is_whitened)
         assert made.facts.recall is not None
         assert made.facts.recall >= (0.98 if recipe != "ivf-rabitq" else 0.95)  # whitened, all are as unlike
@@ -118,6 +120,7 @@ def test_every_recipe_is_built_remembered_changed_and_verified(
     assert facts is not None
     assert (facts.recipe, facts.trained_rows) == (recipe, ROWS if recipe != "flat" else ROWS + 50 + 10 - 4)
     assert len(opened(directory)) == ROWS + 56
+    assert opened(directory).searcher().index.core.metric_type == faiss_metric(metric)
     assert_finds_all(directory, least=0.94)
     assert verify(directory).findings == ()
 
@@ -289,7 +292,8 @@ def run(*words: str) -> Callable[[], str]:
 
 
 def test_the_command_says_its_plan_builds_and_info_shows_it(directory: Path) -> None:
-    result = CliRunner().invoke(cli, ["build", "--index", str(directory), "--recipe", "ivf-sq8", "--memory", "1G"])
+    result = CliRunner().invoke(cli, ["build", "--index", str(directory), "--recipe", "ivf-sq8", "--memory", "1G",
+                                       "--metric", "euclidean"])  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "ivf-sq8 (IVF16,SQ8)" in result.stderr
     assert "1,000 photos in" in result.stdout
@@ -300,7 +304,7 @@ def test_the_command_says_its_plan_builds_and_info_shows_it(directory: Path) -> 
     assert "of the ten nearest in" in told
     values = json.loads(run("info", "--index", str(directory), "--format", "json")())
     assert values["search"]["factory"] == "IVF16,SQ8"
-    assert values["wanted"] == {"recipe": "ivf-sq8", "memory": 10**9, "recall": 0.99}
+    assert values["wanted"] == {"recipe": "ivf-sq8", "memory": 10**9, "recall": 0.99, "metric": "euclidean"}
 
 
 def test_a_dry_run_does_nothing_and_the_list_needs_no_index(directory: Path, tmp_path: Path) -> None:

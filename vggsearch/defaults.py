@@ -17,6 +17,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 DECODE_ON = ("auto", "cpu", "gpu")
 ENGINES = ("auto", "torch", "openvino")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
+METRICS = {"cosine": "METRIC_INNER_PRODUCT", "euclidean": "METRIC_L2"}  # FAISS's name for each
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ class BuildDefaults:
 
     recipe: str = "auto"
     memory: int = 4_000_000_000  # bytes; enough for 37 million photos in ivf-pq
+    metric: str = "cosine"  # by which FAISS compares what it holds; unit vectors have one order by each
     recall: float = 0.99  # of the ten nearest, how many are found; the share that rounding alone costs is less
     most_flat_rows: int = 200_000  # photos; until here looking at all of them takes less than 50 ms
     lists_of_root: float = 5.0  # lists for each root of the number of photos; a quarter is 9 times as slow at 0.99

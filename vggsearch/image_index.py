@@ -274,23 +274,32 @@ class ImageIndex:
                     log.info("%d parts were merged into %d.", before, after)
         return replace(report, seconds=time.monotonic() - started)
 
-    def plan_build(self, recipe: str | None = None, memory: int | None = None, recall: float | None = None) -> Plan:
+    def plan_build(
+        self,
+        recipe: str | None = None,
+        memory: int | None = None,
+        recall: float | None = None,
+        metric: str | None = None,
+    ) -> Plan:
         """Return what `build` would do, without doing it. Raises OptionError where it cannot be done."""
-        return self._store.read_whole(lambda: plan_build(self._store, self._wanted(recipe, memory, recall)))
+        wanted = self._wanted(recipe, memory, recall, metric)
+        return self._store.read_whole(lambda: plan_build(self._store, wanted))
 
     def build(
         self,
         recipe: str | None = None,
         memory: int | None = None,
         recall: float | None = None,
+        metric: str | None = None,
         *,
         tell: Tell | None = None,
     ) -> BuildReport:
         """Make the FAISS index anew from the stored embeddings, and every later one alike.
 
         `recipe` is auto, a name of index.recipes.RECIPES, or a FAISS factory string; `memory` how many bytes it may
-        take; `recall` the share of the ten nearest photos that it is to find. What is left out is as it was wanted
-        last. `tell` is called with what is being done, and how many of how many vectors are. Until it is done, and
+        take; `recall` the share of the ten nearest photos that it is to find; `metric` how FAISS compares what it
+        holds, cosine or euclidean: similarities are cosines in any case. What is left out is as it was wanted last.
+        `tell` is called with what is being done, and how many of how many vectors are. Until it is done, and
         where it is broken off, the old index stays in use.
 
         Raises OptionError, before it works, where that cannot be, with the nearest that can; IndexLocked,
@@ -298,18 +307,21 @@ class ImageIndex:
         """
         started = time.monotonic()
         with writing(self._store) as writer:
-            options = self._wanted(recipe, memory, recall)
+            options = self._wanted(recipe, memory, recall, metric)
             plan_build(self._store, options)
             side = renew_search_side(self._store, writer, tell, options=options)
         size = sum(file.bytes for file in side.files)
         return BuildReport(self.directory, len(self), side.facts, size, time.monotonic() - started)
 
-    def _wanted(self, recipe: str | None, memory: int | None, recall: float | None) -> BuildOptions:
+    def _wanted(
+        self, recipe: str | None, memory: int | None, recall: float | None, metric: str | None
+    ) -> BuildOptions:
         last = self._store.manifest.build
         return BuildOptions(
             recipe=last.recipe if recipe is None else recipe,
             memory=last.memory if memory is None else memory,
             recall=last.recall if recall is None else recall,
+            metric=last.metric if metric is None else metric,
         )
 
     def verify(self, *, repair: bool = False, progress: Callable[[int, int], None] | None = None) -> VerifyReport:

@@ -218,8 +218,8 @@ def plan_build(store: Store, options: BuildOptions) -> Plan:
     dim, rows = store.spec.dim, len(store)
     size = _expected_dim(store)
     if options.recipe not in (AUTO, *RECIPES):
-        check_factory(size, options.recipe)
-    return plan(rows, size, options.recipe, options.memory, options.recall, dim)
+        check_factory(size, options.recipe, options.metric)
+    return _plan(rows, size, options, dim)
 
 
 def renew_search_side(
@@ -322,13 +322,18 @@ def _possible_plans(store: Store, dim: int, options: BuildOptions) -> list[Plan]
     """Return the plan that is wanted, or the nearest that the photos there are allow; then what auto goes on to."""
     rows, before = len(store), store.spec.dim
     try:
-        planned = plan(rows, dim, options.recipe, options.memory, options.recall, before)
+        planned = _plan(rows, dim, options, before)
     except OptionError as error:
-        nearest = plan(rows, dim, AUTO, sys.maxsize, options.recall, before)
+        nearest = _plan(rows, dim, replace(options, recipe=AUTO, memory=sys.maxsize), before)
         log.warning("%s Now it is %s.", error, nearest.recipe)
         return [nearest]
     more = finding_more(planned, options.memory, before) if options.recipe == AUTO else None
     return [planned] if more is None else [planned, more]
+
+
+def _plan(rows: int, dim: int, options: BuildOptions, embedding_dim: int) -> Plan:
+    planned = plan(rows, dim, options.recipe, options.memory, options.recall, embedding_dim)
+    return replace(planned, metric=options.metric)
 
 
 def _finds_enough(planned: Plan, tuning: Tuning) -> bool:

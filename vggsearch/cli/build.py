@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from vggsearch.cli.options import byte_count, index_option, numbers_option
-from vggsearch.defaults import BUILD, Format
+from vggsearch.defaults import BUILD, METRICS, Format
 from vggsearch.places import only_index
 from vggsearch.terminal import stages_bar
 
@@ -20,6 +20,9 @@ from vggsearch.terminal import stages_bar
 @click.option("--recall", type=click.FloatRange(0, 1, min_open=True),
               help="Share of the ten nearest photos that are to be found.  "
                    f"[default: as last time; {BUILD.recall}]")  # fmt: skip
+@click.option("--metric", type=click.Choice(tuple(METRICS)),
+              help="How FAISS compares what it holds, as some factory strings want it; the similarity that is "
+                   f"shown is the cosine in any case.  [default: as last time; {BUILD.metric}]")  # fmt: skip
 @click.option("--list", "is_list", is_flag=True, help="Show the recipes there are, and what each takes and can.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @numbers_option
@@ -28,6 +31,7 @@ def build(
     recipe: str | None,
     memory: int | None,
     recall: float | None,
+    metric: str | None,
     is_list: bool,
     dry_run: bool,
     format: Format,
@@ -52,11 +56,11 @@ def build(
         click.echo(recipes(format))
         return
     with ImageIndex.open(directory or only_index()) as opened:
-        plan = opened.plan_build(recipe, memory, recall)
+        plan = opened.plan_build(recipe, memory, recall, metric)
         if dry_run:
             click.echo(plan_text(plan, format))
             return
         click.echo(plan_text(plan, "table"), err=True)
         with stages_bar() as tell:
-            made = opened.build(recipe, memory, recall, tell=tell)
+            made = opened.build(recipe, memory, recall, metric, tell=tell)
     click.echo(built(made, format))

@@ -44,7 +44,7 @@ def build(
 def index_vectors(directory: Path, plan: Plan, whitening: Whitening | None, tell: Tell) -> None:
     """Make the FAISS index of the vectors in `directory` as `plan` says, in place of one that is there."""
     stored = read_vectors(directory)
-    core = make_index(plan.dim, plan.factory)
+    core = make_index(plan.dim, plan.factory, plan.metric)
     use_threads()
     if not core.is_trained and plan.rows:
         tell(f"learning {plan.lists:,} lists", 0, plan.training_rows)

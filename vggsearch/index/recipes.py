@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vggsearch.defaults import BUILD
+from vggsearch.defaults import BUILD, METRICS
 from vggsearch.errors import OptionError
 from vggsearch.index.library import faiss
 
@@ -100,7 +100,8 @@ class Plan:
     `recipe` is a name of the table, or a FAISS factory string; `factory` is that string. `bytes` is what the FAISS
     index takes, in memory while it is made and on disk; `vector_bytes` the file of float16 vectors, which is only
     mapped. `training_rows` teach where the lists are. Where `shard_rows` are fewer than `rows`, the lists are made
-    of so many at a time, joined on disk, and mapped from there: they never are in memory whole.
+    of so many at a time, joined on disk, and mapped from there: they never are in memory whole. `metric` is
+    how FAISS compares, one of METRICS.
     """
 
     recipe: str
@@ -114,6 +115,7 @@ class Plan:
     seconds: float
     recall: float
     shard_rows: int
+    metric: str = BUILD.metric
 
     @property
     def memory(self) -> int:
@@ -284,11 +286,18 @@ def _flag(count: float) -> str:
     return f"--memory {math.ceil(count / 1e6)}M"
 
 
-def make_index(dim: int, factory: str) -> Any:
+def faiss_metric(metric: str) -> int:
+    """Return FAISS's number for one of METRICS. Raises OptionError for another."""
+    if metric not in METRICS:
+        raise OptionError(f"There is no metric {metric!r}. Choose one of {', '.join(METRICS)}.")
+    return int(getattr(faiss(), METRICS[metric]))
+
+
+def make_index(dim: int, factory: str, metric: str = BUILD.metric) -> Any:
     """Return an empty FAISS index of unit vectors. Raises OptionError for a string that FAISS does not know."""
     library = faiss()
     try:
-        index = library.index_factory(dim, factory, library.METRIC_INNER_PRODUCT)
+        index = library.index_factory(dim, factory, faiss_metric(metric))
     except RuntimeError as error:
         reason = str(error).split("failed: ")[-1].splitlines()[0]
         raise OptionError(
@@ -303,22 +312,22 @@ def make_index(dim: int, factory: str) -> Any:
     return index
 
 
-def check_factory(dim: int, factory: str) -> None:
+def check_factory(dim: int, factory: str, metric: str = BUILD.metric) -> None:
     """Raise OptionError for a factory string that lacks what vggsearch needs, found by trying it on a few vectors.
 
-    It must rank by inner product, keep its rows as they are numbered, pass over rows it is told to, and answer
+    It must rank by the metric, keep its rows as they are numbered, pass over rows it is told to, and answer
     when it is opened memory-mapped. Exact similarities are computed from the vectors, so that re-ordering in
     FAISS would only do the same work with another file.
     """
     library = faiss()
-    small = make_index(dim, _with_lists(factory, BUILD.fewest_lists))
+    small = make_index(dim, _with_lists(factory, BUILD.fewest_lists), metric)
     inner = library.downcast_index(small.index) if isinstance(small, library.IndexPreTransform) else small
     if isinstance(inner, library.IndexRefine):
         raise OptionError(f"{factory}: leave the re-ordering out, vggsearch does it from its own vectors.")
     if isinstance(inner, library.IndexIDMap | library.IndexIDMap2):
         raise OptionError(f"{factory}: leave the IDMap out, rows are numbered by vggsearch.")
-    if small.metric_type != library.METRIC_INNER_PRODUCT:
-        raise OptionError(f"{factory} does not rank by inner product, which similarity is.")
+    if small.metric_type != faiss_metric(metric):
+        raise OptionError(f"{factory} does not rank by {metric}.")
     _learn_quickly(small)
     rows = PROBE_ROWS // 10 if small.is_trained else PROBE_ROWS  # a graph learns nothing, but takes long to fill
     vectors = np.random.default_rng(BUILD.seed).standard_normal((rows, dim), np.float32)

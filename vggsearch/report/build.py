@@ -54,6 +54,7 @@ def plan(planned: Plan, format: Format) -> str:
         ("memory", bytes_text(planned.memory) + (SPLIT if planned.shard_rows < planned.rows else "")),
         ("on disk", bytes_text(planned.bytes + planned.vector_bytes)),
         ("time", _duration(planned.seconds)),
+        ("compared by", planned.metric),
         ("recall wanted", f"{planned.recall:g} of the ten nearest"),
     ]
     return "\n".join(f"{name:<13}  {value}" for name, value in rows)

@@ -19,7 +19,7 @@ from vggsearch.store.files import FileHash, reading_from, write_atomically
 from vggsearch.store.local import LocalPart
 from vggsearch.store.migrations import migrate
 
-FORMAT = 4
+FORMAT = 5
 CHECKSUM = "sha256"
 
 
@@ -46,10 +46,12 @@ class WhiteningFacts:
 class BuildOptions:
     """What a person wants of the FAISS index: `recipe` is auto, a name, or a FAISS factory string.
 
-    `memory` is how many bytes it may take, `recall` the share of the ten nearest photos that it is to find.
+    `memory` is how many bytes it may take, `recall` the share of the ten nearest photos that it is to find,
+    `metric` how FAISS is to compare them, cosine or euclidean.
     """
 
     recipe: str = BUILD.recipe
+    metric: str = BUILD.metric
     memory: int = BUILD.memory
     recall: float = BUILD.recall
 

@@ -48,4 +48,9 @@ def _from_3(values: Values, directory: Path) -> Values:  # noqa: ARG001
     return {**values, "format": 4, "search": side, "build": build, "has_local": False, "local": []}
 
 
-STEPS: dict[int, Callable[[Values, Path], Values]] = {1: _from_1, 2: _from_2, 3: _from_3}
+def _from_4(values: Values, directory: Path) -> Values:  # noqa: ARG001
+    """Format 5 knows by which metric FAISS compares; before it, all did by inner product."""
+    return {**values, "format": 5, "build": {**values["build"], "metric": "cosine"}}
+
+
+STEPS: dict[int, Callable[[Values, Path], Values]] = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4}
