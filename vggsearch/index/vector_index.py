@@ -196,7 +196,7 @@ class VectorIndex:
             return np.empty((len(vectors), 0), np.int64), np.empty((len(vectors), 0), np.float32)
         if among is not None and there_are <= max(BUILD.few_rows, count):
             return scan.nearest(vectors, count, self.unit_vectors, among.rows)
-        wanted = min(max(count, BUILD.count) * self.tuning.candidates, there_are)
+        wanted = min(max(count, BUILD.count) * self._candidates(among), there_are)
         step = max(1, MOST_COPIES // wanted)
         found = [
             self._nearest_few(vectors[start : start + step], count, wanted, among)
@@ -304,6 +304,13 @@ class VectorIndex:
     def _alive(self) -> Selection | None:
         """The selection of all rows where FAISS still holds dead slots, else None."""
         return None if self._core.ntotal == len(self) else Selection(np.ones(len(self), bool))
+
+    def _candidates(self, among: Selection | None) -> int:
+        """Return how many times as many rows to score exactly: more behind a filter, where the nearest are farther,
+        and codes tell less well which is nearer.
+        """
+        is_filtered = among is not None and 2 * among.count <= len(self)
+        return self.tuning.candidates * (2 if is_filtered else 1)
 
     def _effort(self, among: Selection | None) -> int:
         """Return how hard to look: harder the fewer rows may be found, as those are spread over more lists."""
