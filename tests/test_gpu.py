@@ -394,3 +394,33 @@ def test_photos_are_decoded_and_embedded_on_the_card_nearly_as_on_the_cpu(tmp_pa
 def test_a_card_measures_what_it_can_do(precision: str) -> None:
     found = card_engine(SHALLOW, precision, 4).multiply_adds_per_s(0.5)
     assert 1e11 < found < 1e16
+
+
+@pytest.mark.parametrize("recipe", ["flat", "ivf-flat", "ivf-sq8"])
+def test_faiss_on_the_card_finds_what_the_cpu_finds_beside_torch(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FAISS brings CUDA 12 libraries and torch its own: both have to work in one process."""
+    faiss = pytest.importorskip("faiss", reason="needs FAISS")
+    if faiss.get_num_gpus() == 0:
+        pytest.skip("this FAISS sees no card")
+    from tests.vectors import families, saved
+    from vggsearch.defaults import BUILD
+    from vggsearch.index.vector_index import Tuning
+    from vggsearch.index.vectors import unit_rows
+
+    def on_torch() -> float:
+        return float((torch.ones(64, 64, device=CARD) @ torch.ones(64, 64, device=CARD)).sum())
+
+    monkeypatch.setattr("vggsearch.index.vector_index.BUILD", replace(BUILD, card_queries=20))
+    assert on_torch() == 64**3
+    stored = families(20_000)
+    index = saved(tmp_path / "x", stored, recipe, Tuning(32, 4))
+    queries = unit_rows(stored[:200] + 0.1 * np.random.default_rng(1).standard_normal((200, stored.shape[1])))
+    on_cpu, truth = index.nearest(queries, 10)
+    index.use_cards()
+    on_card, similarities = index.nearest(queries, 10)
+    assert index.is_on_cards
+    assert (on_card == on_cpu).mean() > 0.99
+    np.testing.assert_allclose(similarities, truth, atol=1e-3)
+    assert on_torch() == 64**3

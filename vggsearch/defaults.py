@@ -108,6 +108,7 @@ class BuildDefaults:
     most_candidates: int = 64  # times as many as asked for that are scored exactly; a bit a number needs ten
     count: int = 10  # the nearest that recall is measured on
     few_rows: int = 20_000  # rows a filter leaves, of which all are scored exactly: as quick as lists of a million
+    card_queries: int = 1_000  # of an index, after which it is copied to the cards that FAISS sees
     scan_bytes: int = 64 << 20  # of vectors scored at once
     graph_work: float = (
         1000.0  # products of vectors that HNSW takes for each doubling of the rows, memory's share too

@@ -204,7 +204,9 @@ def open_index(store: Store) -> VectorIndex | None:
     directory, side = store.search_directory(), store.manifest.fresh_search
     if directory is None or side is None:
         return None
-    return VectorIndex.open(directory, len(store), store.spec.dim, _tuning(side))
+    opened = VectorIndex.open(directory, len(store), store.spec.dim, _tuning(side))
+    opened.use_cards()
+    return opened
 
 
 def index_in_memory(store: Store) -> VectorIndex:

@@ -28,6 +28,11 @@ def faiss() -> ModuleType:
     return module
 
 
+def reason_of(error: RuntimeError) -> str:
+    """Return why FAISS failed, in one line, without where in its source."""
+    return str(error).split("failed: ")[-1].strip().splitlines()[0]
+
+
 def use_threads() -> None:
     """Let FAISS use in the calling thread as many threads as in the one that first asked.
 

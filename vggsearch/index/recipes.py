@@ -14,7 +14,7 @@ import numpy as np
 
 from vggsearch.defaults import BUILD, METRICS
 from vggsearch.errors import OptionError
-from vggsearch.index.library import faiss
+from vggsearch.index.library import faiss, reason_of
 
 AUTO = "auto"
 ID_BYTES = 8  # of the row that an inverted list keeps beside each code
@@ -299,9 +299,8 @@ def make_index(dim: int, factory: str, metric: str = BUILD.metric) -> Any:
     try:
         index = library.index_factory(dim, factory, faiss_metric(metric))
     except RuntimeError as error:
-        reason = str(error).split("failed: ")[-1].splitlines()[0]
         raise OptionError(
-            f"{factory!r} is no recipe, nor a FAISS factory string for {dim} numbers ({reason}). "
+            f"{factory!r} is no recipe, nor a FAISS factory string for {dim} numbers ({reason_of(error)}). "
             f"Recipes: {AUTO}, {', '.join(RECIPES)}."
         ) from error
     ivf = lists_of(index)
@@ -344,9 +343,8 @@ def check_factory(dim: int, factory: str, metric: str = BUILD.metric) -> None:
             _, found = opened.search(vectors[asked[:8]], 1, params=parameters)
             del opened
     except RuntimeError as error:
-        reason = str(error).split("failed: ")[-1].splitlines()[0]
         raise OptionError(
-            f"{factory} cannot be saved, mapped and searched with rows left out ({reason})."
+            f"{factory} cannot be saved, mapped and searched with rows left out ({reason_of(error)})."
         ) from error
     if not np.isin(found, asked).all():
         raise OptionError(f"{factory} finds rows that it was told to pass over.")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vggsearch.defaults import BUILD
 from vggsearch.errors import IndexDamaged
 from vggsearch.index import scan
+from vggsearch.index.cards import Cards, on_cards
 from vggsearch.index.files import (
     INDEX_FILE,
     VECTORS_FILE,
@@ -99,6 +100,8 @@ class VectorIndex:
         self._vectors = vectors
         self._slots = slots
         self._without: tuple[bytes, Selection] | None = None
+        self._asked: int | None = None  # queries so far, where cards may be used
+        self._cards: Cards | None = None
 
     def __len__(self) -> int:
         """How many rows there are."""
@@ -150,6 +153,18 @@ class VectorIndex:
                 f"in {VECTORS_FILE}; the manifest says {rows} x {dim}",
             )
         return opened
+
+    def use_cards(self) -> None:
+        """Let cards look for candidates from now on, if there are any, once BUILD.card_queries were asked.
+
+        It takes that many queries to make up for copying the index there.
+        """
+        self._asked = 0
+
+    @property
+    def is_on_cards(self) -> bool:
+        """Whether cards hold a copy of it."""
+        return self._cards is not None
 
     def first_difference(self, blocks: Iterable[NDArray[np.float16]]) -> int | None:
         """Return the first row that is not that of the embeddings, float16 (rows, dim) blocks in row order."""
@@ -208,7 +223,9 @@ class VectorIndex:
     def _nearest_few(
         self, vectors: NDArray[np.float32], count: int, wanted: int, among: Selection | None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        candidates = self.candidates(vectors, wanted, self._effort(among), among)
+        candidates = self._from_cards(vectors, wanted, among)
+        if candidates is None:
+            candidates = self.candidates(vectors, wanted, self._effort(among), among)
         rows, similarities = scan.ranked(candidates, self.similarities_of(vectors, candidates))
         rows, similarities = rows[:, :count], similarities[:, :count]
         short = np.flatnonzero(similarities[:, -1] == scan.NOWHERE)
@@ -255,10 +272,31 @@ class VectorIndex:
             selector = faiss().IDSelectorBitmap(bits)
         parameters = search_parameters(self._core, max(effort, count if graph_of(self._core) else 1), selector)
         _, slots = self._core.search(vectors, min(count, len(self._vectors)), params=parameters)
+        return self._rows(slots)
+
+    def _from_cards(
+        self, vectors: NDArray[np.float32], wanted: int, among: Selection | None
+    ) -> NDArray[np.int64] | None:
+        """Return what `candidates` does, if cards can tell: twice as many, without those that may not be found."""
+        if self._asked is None:
+            return None
+        before, self._asked = self._asked, self._asked + len(vectors)
+        if before < BUILD.card_queries <= self._asked:
+            self._cards = on_cards(self._core)
+        if self._cards is None or (among is not None and 2 * among.count < len(self)):
+            return None
+        slots = self._cards.candidates(vectors, 2 * wanted, self._effort(among))
+        if slots is None:
+            return None
+        rows = self._rows(slots)
+        return rows if among is None else np.where(among.mask[rows], rows, -1)
+
+    def _rows(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the row of each slot, -1 for one that is dead, or none."""
         if self._slots is None:
-            found: NDArray[np.int64] = slots
-            return found
-        return np.where(slots >= 0, np.searchsorted(self._slots, slots), -1)
+            return slots
+        rows = np.minimum(np.searchsorted(self._slots, slots), len(self._slots) - 1)
+        return np.where(self._slots[rows] == slots, rows, -1)
 
     def similarities(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the exact cosine of one unit embedding, float32 (dim,), with each of the rows."""
