@@ -105,6 +105,8 @@ def dups(
         return
     if photos and judgement is None:
         raise OptionError(f"What of {photos[0]}? Say --same, --not-duplicates or --undecided.")
+    if action is None and (yes or raw_pairs):
+        raise click.UsageError(f"{'--yes' if yes else '--raw-pairs'} is for --action: name one, such as trash.")
     with ImageIndex.open(directory or only_index(), root=root) as opened:
         if judgement is not None:
             decision = opened.decide(judgement, photos)
