@@ -512,8 +512,8 @@ def test_dups_writes_a_page_and_remembers_what_a_person_says(with_a_copy: Path) 
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
-        (["--yes"], "--yes is for --action: name one, such as trash."),
-        (["--raw-pairs", "--html", "x.html"], "--raw-pairs is for --action"),
+        (["--yes"], 2, "--yes is for --action: name one, such as trash."),
+        (["--raw-pairs", "--html", "x.html"], 2, "--raw-pairs is for --action"),
         (["summer/1.jpg"], 2, "Say --same, --not-duplicates or --undecided"),
         (["--same", "summer/1.jpg", "nowhere.jpg"], 2, "nowhere.jpg is not in the index"),
         (["--action", "burn"], 2, "There is no action 'burn'"),
