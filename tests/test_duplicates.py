@@ -217,6 +217,29 @@ def test_pairs_can_be_looked_for_within_or_across_folders(index: ImageIndex) -> 
     assert across.pairs
 
 
+def test_exact_copies_elsewhere_do_not_hide_pairs_of_folders(index: ImageIndex) -> None:
+    """Of a content that lies in two folders, each copy is in pairs of its own."""
+    assert index.root is not None
+    for folder in ("a", "b"):
+        (index.root / folder).mkdir()
+        shutil.copy(index.root / "originals" / "rocket.jpg", index.root / folder / "rocket.jpg")
+    shutil.copy(index.root / "originals" / "rocket.jpg", index.root / "b" / "second.jpg")
+    with Image.open(index.root / "originals" / "rocket.jpg") as picture:
+        picture.save(index.root / "a" / "near.jpg", quality=60)
+    index.update(index.root)
+
+    def paths(wish: DuplicateOptions) -> set[frozenset[str]]:
+        report = report_of(index, wish)
+        for group in report.groups:
+            folders = [Path(member.photo.path).parent == Path(group.keeper.path).parent for member in group.members]
+            assert all(folders) if wish.within_folder else not any(folders)
+        return {frozenset((pair.first.path, pair.second.path)) for pair in report.pairs}
+
+    within, across = paths(DuplicateOptions(within_folder=True)), paths(DuplicateOptions(across_folders=True))
+    assert {frozenset(("a/near.jpg", "a/rocket.jpg")), frozenset(("b/rocket.jpg", "b/second.jpg"))} <= within
+    assert {frozenset(("a/near.jpg", "b/rocket.jpg")), frozenset(("a/rocket.jpg", "b/rocket.jpg"))} <= across
+
+
 def test_only_the_copies_another_index_has_already_are_found_against_it(index: ImageIndex, tmp_path: Path) -> None:
     assert index.root is not None
     other = tmp_path / "others"

@@ -17,6 +17,7 @@ from vggsearch.duplicates.pool import Pool
 from vggsearch.geometry import Alignment, inverted
 from vggsearch.index.edges import Edges
 
+EQUAL = ("exact", "same picture")
 SAME = 0.995  # similarity from which two photos of one size may have the same pixels
 
 
@@ -82,24 +83,22 @@ class Arranger:
         return tuple(found)
 
     def _exact_copies(self) -> dict[int, list[int]]:
-        """Return the rows of each content that is there several times; with others, here and there."""
-        contents, own = self._pool.contents, len(self._pool)
+        """Return the rows of each content that is there several times: with others, here and there.
+
+        Where folders matter, those of a content in one folder.
+        """
+        own = len(self._pool)
+        by_folder = self._options.by_folder and self._pool.others is None
+        if by_folder and self._options.across_folders:
+            return {}  # they are pairs, each of two folders
+        contents = self._pool.copies if by_folder else self._pool.contents
         of: dict[int, list[int]] = defaultdict(list)
         several = np.flatnonzero(np.bincount(contents, minlength=len(contents)) > 1)
         for row in np.flatnonzero(np.isin(contents, np.setdiff1d(several, self._pool.blank))).tolist():
             of[int(contents[row])].append(row)
         if self._pool.others is not None:
             return {content: rows for content, rows in of.items() if rows[0] < own <= rows[-1]}
-        return {content: kept for content, rows in of.items() if len(kept := self._in_folders(rows)) > 1}
-
-    def _in_folders(self, rows: list[int]) -> list[int]:
-        """Return those of some exact copies that the options look at."""
-        folders: dict[str, list[int]] = defaultdict(list)
-        for row in rows:
-            folders[str(PurePosixPath(self._pool.path(row)).parent)].append(row)
-        if self._options.within_folder:
-            return max(folders.values(), key=len)
-        return [each[0] for each in folders.values()] if self._options.across_folders else rows
+        return of
 
     def _rows_of(self, content: int) -> list[int]:
         return self._copies.get(content, [content])
@@ -177,16 +176,18 @@ class Arranger:
     def _kind(self, pairs: Compared, place: int) -> Kind:
         """Return whether two photos have the same pixels, which are read only where they may, or are near."""
         first, second = (self._photos[row] for row in pairs.pairs_at(place))
+        if first.sha256 == second.sha256:
+            return "exact"
         may_be = (first.width, first.height) == (second.width, second.height) and pairs.similarity[place] >= SAME
         if may_be and self._checks is not None and self._checks.are_same_picture(pairs.pairs_at(place)):
             return "same picture"
         return "near"
 
     def _similarity(self, pairs: Compared, place: int, kind: Kind) -> float:
-        return 1.0 if kind == "same picture" else round(min(float(pairs.raised[place]), 0.9999), 4)
+        return 1.0 if kind in EQUAL else round(min(float(pairs.raised[place]), 0.9999), 4)
 
     def _confidence(self, pairs: Compared, place: int, kind: Kind) -> float:
-        return 1.0 if kind == "same picture" else round(float(pairs.confidence[place]), 4)
+        return 1.0 if kind in EQUAL else round(float(pairs.confidence[place]), 4)
 
 
 def _rows(pairs: Compared) -> set[int]:

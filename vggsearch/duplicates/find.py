@@ -1,9 +1,10 @@
 """Find duplicates: candidates by similarity, compared by keypoints, a confidence for each pair, then groups."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import combinations, product
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -76,18 +77,21 @@ def find_pairs(
     if checks is not None and pool.others is None:
         compared, is_closed = _closed(compared, calibration, pool, judged, checks, options.precision, tell, stop)
         is_whole = is_whole and is_closed
+    if options.by_folder and pool.others is None:
+        compared = _of_folders(compared, pool)
     confidence, judgements = compared.confidence, _judgements(compared, pool, judged)
     left_alone = _left_alone(compared, pool, options)
     left_alone[(judgements == 1) & (left_alone == ONE_PRESS)] = ""
     left_alone[judgements == -1] = SAID
     allowed = left_alone == ""
-    least = least_confidence(confidence[allowed], options.precision)
+    is_exact = pool.contents[compared.first] == pool.contents[compared.second]
+    least = least_confidence(confidence[allowed & ~is_exact], options.precision)
     if options.threshold is not None:
-        is_duplicate = allowed & ((compared.raised >= options.threshold) | (judgements == 1))
+        is_duplicate = allowed & ((compared.raised >= options.threshold) | (judgements == 1) | is_exact)
     else:
-        is_duplicate = allowed & (confidence >= least)
+        is_duplicate = allowed & ((confidence >= least) | is_exact)
     is_similar = allowed & ~is_duplicate & (confidence >= DUPLICATES.similar) & options.similar
-    counted = confidence[is_duplicate]
+    counted = confidence[is_duplicate & ~is_exact]
     return Found(
         duplicates=compared.chosen(is_duplicate),
         similar=compared.chosen(is_similar),
@@ -131,6 +135,25 @@ def _closed(
         more = _with_confidence(more, calibration, pool, judged, DUPLICATES.of_a_copy).chosen(inliers > 0)
         compared = compared.joined(more)
     return compared, True
+
+
+def _of_folders(compared: Compared, pool: Pool) -> Compared:
+    """Return the pairs of contents as pairs of their copies, the first in each folder; then the copies of each."""
+    first_rows = np.unique(pool.copies)
+    of: dict[int, list[int]] = defaultdict(list)
+    for row in np.setdiff1d(first_rows, pool.blank).tolist():
+        of[int(pool.contents[row])].append(row)
+    several = {content: rows for content, rows in of.items() if len(rows) > 1}
+    pairs, places = [], []
+    for place, (first, second) in enumerate(compared.pairs()):
+        for pair in product(several.get(first, [first]), several.get(second, [second])):
+            pairs.append(sorted(pair))
+            places.append(place)
+    rows = np.array(pairs, np.int64).reshape(-1, 2)
+    found = replace(compared.chosen(np.array(places, np.int64)), first=rows[:, 0], second=rows[:, 1])
+    exact = np.array([pair for some in several.values() for pair in combinations(some, 2)], np.int64).reshape(-1, 2)
+    ones = np.ones(len(exact))
+    return found.joined(Compared(exact[:, 0], exact[:, 1], ones, np.full(len(exact), -1), ones))
 
 
 def _with_judged(edges: Edges, pool: Pool, judged: Judged) -> Compared:

@@ -27,6 +27,11 @@ class DuplicateOptions:
     siblings: bool = False
     verify: bool = True
 
+    @property
+    def by_folder(self) -> bool:
+        """Whether it matters in which folder a photo is."""
+        return self.within_folder or self.across_folders
+
     def __post_init__(self) -> None:
         """Raise OptionError for what makes no sense."""
         if not 0.5 <= self.precision < 1:

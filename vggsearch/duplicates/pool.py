@@ -74,6 +74,16 @@ class Pool:
         found: NDArray[np.int64] = first[place]
         return found
 
+    @cached_property
+    def copies(self) -> NDArray[np.int64]:
+        """The first row with the same bytes in the same folder, of each row: int64."""
+        folders: dict[str, int] = {}
+        paths = map(self.path, range(len(self.contents)))
+        of = np.array([folders.setdefault(path.rpartition("/")[0], len(folders)) for path in paths], np.int64)
+        _, first, place = np.unique(self.contents * (len(folders) + 1) + of, return_index=True, return_inverse=True)
+        found: NDArray[np.int64] = first[place]
+        return found
+
     def similarities(self, pairs: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the similarity of some pairs of the index's own rows, (n, 2): float64 (n,)."""
         index = self.searcher.index
