@@ -91,12 +91,15 @@ def test_the_table_allows_nothing_that_is_not_used(room: str) -> None:
 def test_no_room_below_the_terminal_prints_exits_or_reads_the_environment(path: Path) -> None:
     if room_of(path) in ("terminal", "cli"):
         return
+    forbidden = {"sys.exit", "sys.stdout", "sys.stderr", "os.environ", "os.getenv"}
+    if path == PACKAGE / "index" / "library.py":
+        forbidden -= {"os.environ"}  # OpenMP can be told nowhere else how to wait
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id not in LOUD, f"{path.name}:{node.lineno}"
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             touched = f"{node.value.id}.{node.attr}"
-            assert touched not in ("sys.exit", "sys.stdout", "sys.stderr", "os.environ", "os.getenv"), touched
+            assert touched not in forbidden, touched
 
 
 def test_help_is_instant_because_nothing_heavy_is_imported() -> None:

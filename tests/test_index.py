@@ -1,4 +1,8 @@
 import importlib.metadata
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -121,3 +125,18 @@ def test_rows_that_are_passed_over_leave_their_places_to_others(tmp_path: Path, 
     assert index.nearest(query, 5, index.without(np.arange(200)))[0].size == 0
     assert index.without(NOTHING) is None
     np.testing.assert_array_equal(Selection(truth > -2).rows, np.arange(1, 200, 2))
+
+
+@pytest.mark.parametrize("wanted", [None, "ACTIVE"])
+def test_openmp_is_told_to_sleep_while_it_waits_unless_a_person_chose(wanted: str | None) -> None:
+    """OMP_DISPLAY_ENV has it say what it was told, when it is loaded."""
+    code = (
+        "import os; from vggsearch.index.library import faiss;"
+        "faiss().omp_get_max_threads(); print(os.environ.get('OMP_WAIT_POLICY'))"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_DISPLAY_ENV": "TRUE"} | ({} if wanted is None else {"OMP_WAIT_POLICY": wanted})
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    told = set(re.findall(r"OMP_WAIT_POLICY\s*=\s*'(\w+)'", done.stderr))
+    assert told == {wanted or "PASSIVE"}
+    assert done.stdout.split() == [str(wanted)]  # for whoever comes later it is as it was

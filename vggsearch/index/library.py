@@ -1,11 +1,15 @@
 """Import FAISS, after checking that the environment holds exactly one of it."""
 
 import importlib.metadata
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
 
 from vggsearch.errors import InstallationError
 
+WAIT_POLICY = "OMP_WAIT_POLICY"
 PACKAGES = ("faiss", "faiss-cpu", "faiss-gpu", "faiss-gpu-cu11", "faiss-gpu-cu12", "faiss-gpu-cuvs")
 
 
@@ -22,10 +26,28 @@ def faiss() -> ModuleType:
             f"Remove all of them, then install one: pip uninstall {' '.join(installed)}; pip install vggsearch"
         )
     try:
-        import faiss as module
+        with _waiting_asleep():
+            import faiss as module
     except ImportError as error:
         raise InstallationError(f"FAISS cannot be imported ({error}). Install it: pip install vggsearch") from error
     return module
+
+
+@contextmanager
+def _waiting_asleep() -> Iterator[None]:
+    """Let the OpenMP that is loaded meanwhile put threads to sleep that wait for others, unless a person chose.
+
+    By itself it lets them spin. Where other programs want the processors, too, each waits for one that spins:
+    learning a thousand vectors took 80 s rather than 3. It asks only when it is loaded; torch's is not to change.
+    """
+    if WAIT_POLICY in os.environ:
+        yield
+        return
+    os.environ[WAIT_POLICY] = "PASSIVE"
+    try:
+        yield
+    finally:
+        del os.environ[WAIT_POLICY]
 
 
 def reason_of(error: RuntimeError) -> str:
