@@ -75,15 +75,19 @@ def test_what_a_person_said_moves_the_confidence() -> None:
     assert after.confidences(*at)[0] < before.confidences(*at)[0] - 0.01
 
 
-def test_without_photos_similarity_alone_tells_many_copies_from_chance() -> None:
+@pytest.mark.parametrize(("photos", "copies"), [(500, 40), (1_000, 1_000), (100_000, 5_000)])
+def test_without_photos_similarity_alone_tells_copies_from_chance(photos: int, copies: int) -> None:
+    """Unrelated pairs grow with the square of the photos; lists hold only the most similar of them."""
     random = np.random.default_rng(4)
-    wrong = 0.2 + random.exponential(0.04, 20_000)
-    right = random.uniform(0.75, 1, 500)
-    similarity = np.concatenate([right, wrong])
-    confidence = by_similarity(similarity, 0.2).confidences(similarity, np.full(len(similarity), -1))
+    total = photos * (photos - 1) // 2
+    at_random = random.laplace(0, 0.03, 50_000)
+    listed = min(total // 2, 50 * photos)  # the upper tail of a Laplace distribution is exponential
+    wrong = 0.03 * np.log(total / 2 / listed) + random.exponential(0.03, listed)
+    similarity = np.concatenate([random.uniform(0.75, 1, copies), wrong])
+    confidence = by_similarity(similarity, at_random, total).confidences(similarity, np.full(len(similarity), -1))
     chosen = confidence >= least_confidence(confidence, 0.99)
-    assert np.count_nonzero(chosen[500:]) <= 0.02 * np.count_nonzero(chosen)
-    assert np.count_nonzero(chosen[:500]) >= 350
+    assert np.count_nonzero(chosen[copies:]) <= 1 + 0.01 * np.count_nonzero(chosen)
+    assert np.count_nonzero(chosen[:copies]) >= 0.4 * copies
 
 
 @pytest.mark.parametrize("count", [1, 30, 50, 500])
@@ -91,13 +95,15 @@ def test_pairs_that_are_all_equally_similar_make_one_band(count: int) -> None:
     similarity, inliers = np.full(count, 0.9), np.full(count, 40)
     random = np.random.default_rng(5)
     learned = calibrate(known(duplicates(random, 200)), known(unrelated(random, 500)), similarity, inliers)
-    assert (learned.similarities, by_similarity(similarity, 0.2).similarities) == ((0.9,), (0.9,))
+    assert learned.similarities == (0.9,)
+    assert by_similarity(similarity, random.normal(0, 0.03, 1000), 10_000).similarities == (0.9,)
     assert learned.confidences(similarity, inliers)[0] > 0.9
 
 
 def test_no_candidates_are_no_duplicates() -> None:
     empty = np.empty(0)
-    assert by_similarity(empty, 0.2).shares == (0.0,)
+    assert by_similarity(empty, np.zeros(100), 1000).shares == (0.0,)
+    assert by_similarity(np.full(3, 0.9), np.zeros(3), 3).shares == (0.0,)  # of too few nothing is learned
     learned = calibrate(Known((0.9,), (50,)), Known((0.0,), (0,)), empty, np.empty(0, np.int64))
     assert learned.confidences(empty, np.empty(0, np.int64)).shape == (0,)
     assert least_confidence(empty, 0.99) > 1

@@ -165,6 +165,14 @@ def test_nothing_is_done_on_half_a_search(index: ImageIndex) -> None:
         plan_removals(index.root or Path(), report, "delete", (), with_raw=False)
 
 
+def test_nothing_is_done_by_similarity_alone_unless_a_threshold_was_asked_for(index: ImageIndex) -> None:
+    unseen = report_of(index, DuplicateOptions(verify=False))
+    with pytest.raises(OptionError, match="were not looked at"):
+        plan_removals(index.root or Path(), unseen, "delete", (), with_raw=False)
+    asked = report_of(index, DuplicateOptions(verify=False, threshold=0.95))
+    assert plan_removals(index.root or Path(), asked, "delete", (), with_raw=False).acts
+
+
 def test_protected_folders_are_named_as_a_person_sees_them(
     index: ImageIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -195,7 +195,11 @@ class DuplicateDefaults:
     edits: int = 4  # of each of them
     unrelated: int = 500  # pairs at random that are no candidates, to calibrate
     unrelated_photos: int = 150  # of which they are
+    at_random: int = 50_000  # pairs at random that tell how alike unrelated photos are, where none are looked at
+    fewest_at_random: int = 20  # of them to learn from
+    tail: float = 1.5  # times as far as the most similar tenth of them says; of three folders it was 1.3 to 1.4
     band_pairs: int = 20  # most similar pairs, of which the share of duplicates is found by itself
+    few_pairs: int = 5  # the same, where the pairs at random tell the rest
     mostly_others: float = 0.1  # share of duplicates up to which a band tells what others are like
     least_share: float = 1e-4  # of duplicates in a band, and of others: nothing is certain
     largest_share: float = 0.98  # of duplicates, before keypoints are looked at: similar photos may be look-alikes

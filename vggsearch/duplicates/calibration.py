@@ -82,7 +82,7 @@ def calibrate(
     among_copies = _shares(_counts(copies.inliers))
     known_others = _counts(others.inliers)
     bins = np.searchsorted(BINS, inliers, "right") - 1
-    bands = _bands(similarities)
+    bands = _bands(similarities, DUPLICATES.band_pairs)
     band = np.searchsorted(bands, similarities, "right") - 1
     sizes = np.bincount(band, minlength=len(bands)).astype(np.float64)
     shares = np.full(len(bands), 0.5)
@@ -99,24 +99,30 @@ def calibrate(
     return Calibration(BINS, tuple(evidence.tolist()), middles, tuple(shares.tolist()), copies)
 
 
-def by_similarity(similarities: NDArray[np.float64], floor: float) -> Calibration:
-    """Learn from the similarities of a folder's candidates alone, (n,), none below `floor`: nothing was compared.
+def by_similarity(
+    similarities: NDArray[np.float64], at_random: NDArray[np.float64], pair_count: int
+) -> Calibration:
+    """Learn from the similarities of a folder's candidates alone, (n,): nothing was compared.
 
-    Unrelated pairs are taken to become fewer as the less similar half does, by the same factor at each step; what
-    is there beyond them are duplicates. Photos that look alike are more than that: comparing tells them apart.
+    `at_random` are those of pairs at random, of the `pair_count` there are. Hardly any of them are duplicates, so
+    that they tell how unrelated pairs become fewer as similarity grows: above the most similar tenth by the same
+    factor at each step, the exponential tail of Pickands, "Statistical inference using extreme order statistics",
+    1975. It is stretched by DUPLICATES.tail, since far out there are scenes that are alike. What is there beyond
+    it are duplicates. Photos that look alike are more than that, too: comparing tells them apart.
     """
-    if not len(similarities):
+    if not len(similarities) or len(at_random) < DUPLICATES.fewest_at_random:
         return Calibration(BINS, (0.0,) * len(BINS), (0.0,), (0.0,), Known())
-    bands = _bands(similarities)
-    step = max(float(np.median(similarities)) - floor, np.finfo(float).eps) / np.log(2)
-    edges = np.append(np.maximum(bands, floor), np.inf)
-    unrelated = len(similarities) * (np.exp(-(edges[:-1] - floor) / step) - np.exp(-(edges[1:] - floor) / step))
+    start = float(np.quantile(at_random, 0.9))
+    # Of the exponential distribution the median tells the scale, too, and a few duplicates do not move it.
+    scale = float(np.median(at_random[at_random > start] - start)) / np.log(2) * DUPLICATES.tail
+    bands = _bands(similarities, DUPLICATES.few_pairs)
+    edges = np.append(bands, np.inf)
+    beyond = pair_count * 0.1 * np.exp(-np.maximum(edges - start, 0) / max(scale, np.finfo(float).eps))
     band = np.searchsorted(bands, similarities, "right") - 1
     there = np.bincount(band, minlength=len(bands)).astype(np.float64)
-    shares = rising(1 - np.minimum(unrelated / np.maximum(there, 1), 1), there)
-    return Calibration(
-        BINS, (0.0,) * len(BINS), _middles(similarities, band, len(bands)), tuple(shares.tolist()), Known()
-    )
+    shares = rising(1 - np.minimum((beyond[:-1] - beyond[1:]) / np.maximum(there, 1), 1), there)
+    middles = _middles(similarities, band, len(bands))
+    return Calibration(BINS, (0.0,) * len(BINS), middles, tuple(shares.tolist()), Known())
 
 
 def least_confidence(confidences: NDArray[np.float64], precision: float) -> float:
@@ -170,16 +176,16 @@ def _log_odds(shares: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.log(bounded / (1 - bounded)))
 
 
-def _bands(similarities: NDArray[np.float64]) -> NDArray[np.float64]:
+def _bands(similarities: NDArray[np.float64], fewest: int) -> NDArray[np.float64]:
     """Return the lowest similarity of each band, ascending.
 
-    The most similar band has DUPLICATES.band_pairs pairs, each further one twice as many as that before it: a few
-    duplicates among many other pairs are at the top.
+    The most similar band has `fewest` pairs, each further one twice as many as that before it: a few duplicates
+    among many other pairs are at the top.
     """
     descending = np.sort(similarities)[::-1]
-    sizes = DUPLICATES.band_pairs * 2 ** np.arange(max(1, len(descending)).bit_length())
+    sizes = fewest * 2 ** np.arange(max(1, len(descending)).bit_length())
     lowest = np.cumsum(sizes) - 1
-    edges = np.unique(descending[lowest[lowest < len(descending) - DUPLICATES.band_pairs]])
+    edges = np.unique(descending[lowest[lowest < len(descending) - fewest]])
     if len(edges) and edges[0] == descending[-1]:  # all of what would be the last band are equal: it would be empty
         edges = edges[1:]
     return np.append(-1.0, edges)

@@ -91,6 +91,19 @@ def _tell(tell: Tell, start: int, total: int, done: int, _of_block: int) -> None
     tell("comparing pairs", start + done, total)
 
 
+def similarities_at_random(pool: Pool) -> tuple[NDArray[np.float64], int]:
+    """Return the similarities of pairs of the index's own photos at random, and how many pairs there are."""
+    own = np.setdiff1d(np.unique(pool.contents[: len(pool)]), pool.blank)
+    others = len(np.unique(pool.contents)) - len(pool.blank) - len(own)
+    if len(own) < 2:
+        return np.empty(0), 0
+    drawn = np.random.default_rng(DUPLICATES.seed).choice(own, (DUPLICATES.at_random, 2))
+    drawn = np.unique(np.sort(drawn[drawn[:, 0] != drawn[:, 1]], axis=1), axis=0)
+    return pool.similarities(drawn), len(own) * others if pool.others is not None else len(own) * (
+        len(own) - 1
+    ) // 2
+
+
 def unrelated_pairs(pool: Pool) -> list[tuple[int, int]]:
     """Return DUPLICATES.unrelated pairs of photos at random that are too little alike to be candidates.
 

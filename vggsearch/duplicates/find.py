@@ -10,11 +10,11 @@ from pathlib import PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.defaults import DUPLICATES, PAIRS
+from vggsearch.defaults import DUPLICATES
 from vggsearch.duplicates.calibration import Calibration, Known, by_similarity, calibrate, least_confidence
 from vggsearch.duplicates.candidates import candidates_of
 from vggsearch.duplicates.checks import Checks
-from vggsearch.duplicates.compare import Compared, compare, in_common
+from vggsearch.duplicates.compare import Compared, compare, in_common, similarities_at_random
 from vggsearch.duplicates.decisions import Judgement
 from vggsearch.duplicates.groups import Photo
 from vggsearch.duplicates.known_pairs import KnownPairs
@@ -190,7 +190,7 @@ def _judgements(pairs: Compared, pool: Pool, judged: Judged) -> NDArray[np.int64
 
 def _calibration(pairs: Compared, pool: Pool, judged: Judged, known: KnownPairs | None) -> Calibration:
     if known is None:
-        return by_similarity(pairs.similarity, PAIRS.floor)
+        return by_similarity(pairs.similarity, *similarities_at_random(pool))
     said, was_compared = _judgements(pairs, pool, judged), pairs.inliers >= 0
 
     def labelled(worth: int) -> Known:

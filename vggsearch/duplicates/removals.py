@@ -20,14 +20,19 @@ def plan_removals(
     """Return what an action, as on the command line, would do with what may be removed of all groups.
 
     `protect` are folders, as a person names them. Raises OptionError for an unknown action and for a report that is
-    not to be acted on: one that was stopped early, since what is not whole may be wrong, and one against another
-    index, whose photos are not looked after here.
+    not to be acted on: one that was stopped early, since what is not whole may be wrong; one against another index,
+    whose photos are not looked after here; and one of similarity alone, unless by a threshold that was asked for.
     """
     if not report.found.is_whole:
         raise OptionError("The search was stopped early: nothing is done on half of it. Run it again to go on.")
     if report.is_against:
         raise OptionError(
             "An action is for duplicates within one index. Show those against another: --format paths"
+        )
+    if not report.was_compared and report.found.threshold is None:
+        raise OptionError(
+            "The photos were not looked at, so that other shots of a thing may be taken for copies of one. Leave "
+            "--no-verify out or, if you are sure from which similarity on they are copies, say so: --threshold 0.9"
         )
     folders = [root / inside(root, folder) for folder in protect]
     return make_plan(root, removals_of(report.groups), Action.parse(action), folders, with_raw=with_raw)
