@@ -79,6 +79,14 @@ def find_pairs(
         is_whole = is_whole and is_closed
     if options.by_folder and pool.others is None:
         compared = _of_folders(compared, pool)
+    return _chosen(compared, calibration, pool, judged, options, is_whole=is_whole)
+
+
+def _chosen(
+    compared: Compared, calibration: Calibration, pool: Pool, judged: Judged, options: DuplicateOptions, *,
+    is_whole: bool,
+) -> Found:  # fmt: skip
+    """Return which of the pairs are duplicates: sure enough or alike enough, and not to be left alone."""
     confidence, judgements = compared.confidence, _judgements(compared, pool, judged)
     left_alone = _left_alone(compared, pool, options)
     left_alone[(judgements == 1) & (left_alone == ONE_PRESS)] = ""
