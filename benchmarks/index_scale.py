@@ -223,7 +223,9 @@ def exponent(points: list[tuple[float, float]]) -> float:
     return float(np.polyfit(rows, values, 1)[0])
 
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
+COLOURS = (
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999", "#7a4b00", "#5b3fa8",
+)  # fmt: skip
 WIDTH, HEIGHT, MARGIN = 460, 360, 60
 
 
@@ -234,7 +236,7 @@ def drawing(curves: dict[str, dict[str, list[tuple[float, float]]]]) -> str:
     for place, name in enumerate(names):
         x, y = MARGIN + place % 4 * 220, HEIGHT + 18 + place // 4 * 18
         shapes.append(f'<text x="{x}" y="{y}" fill="{COLOURS[place % len(COLOURS)]}">{name}</text>')
-    width, height = WIDTH * len(curves), HEIGHT + 30 + len(names) // 4 * 18
+    width, height = WIDTH * len(curves) + MARGIN // 2, HEIGHT + 30 + len(names) // 4 * 18
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
         f'font-size="13"><rect width="{width}" height="{height}" fill="#fff"/>\n' + "\n".join(shapes) + "\n</svg>\n"
@@ -243,7 +245,7 @@ def drawing(curves: dict[str, dict[str, list[tuple[float, float]]]]) -> str:
 
 def plane(title: str, of: dict[str, list[tuple[float, float]]], names: list[str], left: float) -> str:
     every = np.log10(np.array([point for points in of.values() for point in points]))
-    low, high = np.floor(every.min(axis=0)), np.ceil(every.max(axis=0) + 1e-9)
+    low, high = np.floor(every.min(axis=0)), np.ceil(every.max(axis=0) - 1e-9)
 
     def at(rows: float, value: float) -> tuple[float, float]:
         x, y = (np.log10([rows, value]) - low) / np.maximum(high - low, 1)
