@@ -33,9 +33,11 @@ picture, although no file name or byte of them is the same. Then a gap: the rest
     say "3. A picture that is not in the folder can be asked for too, here a small grey copy:"
     python -c "from PIL import Image; Image.open('$QUERY').convert('L').resize((120, 80)).save('demo/small_grey.png')"
     run vggsearch query demo/small_grey.png -k 3 --index "$INDEX"
+    say "4. Find the copies, and which of each to keep. Nothing is changed; demo/dups.html shows them side by side."
+    run vggsearch dups --index "$INDEX" --html demo/dups.html
 else
     say "What you see: the number is the similarity, 1.000 for the same picture. Copies that were resized, re-saved,
 mirrored or cropped come high up; then, after a gap, photos that merely look alike."
 fi
 say "Next, on your own photos:  make demo PHOTOS=~/Pictures QUERY=img.jpg
-or, with $BIN on your PATH:  vggsearch index ~/Pictures && vggsearch query img.jpg"
+or, with $BIN on your PATH:  vggsearch index ~/Pictures && vggsearch query img.jpg && vggsearch dups"
