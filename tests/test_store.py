@@ -26,7 +26,7 @@ from vggsearch.errors import (
 )
 from vggsearch.extract import Embedded, MadeBy
 from vggsearch.photos import PhotoFile, Skipped
-from vggsearch.store.manifest import checksum
+from vggsearch.store.manifest import FORMAT, checksum
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
 
@@ -241,7 +241,7 @@ def rewrite_part(manifest: Path) -> None:
         (
             lambda m: change(m, format=99),
             IndexFormatError,
-            "format 99; this vggsearch reads formats 1 to 4. Update",
+            f"format 99; this vggsearch reads formats 1 to {FORMAT}. Update",
         ),
         (lambda m: m.write_text("{"), IndexDamaged, "manifest.json is damaged"),
         (lambda m: m.write_text("[]"), IndexDamaged, "format is None"),
