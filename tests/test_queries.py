@@ -127,7 +127,12 @@ def test_queries_asked_together_find_what_each_finds_alone(
     assert isinstance(found[4], Skipped)
     assert Path(found[4].path).name == "bad.jpg"
     for query, answer in zip(asked[:4] + asked[5:], found[:4] + found[5:], strict=True):
-        assert answer == big.query(query, verify=False, also_in=[small], **wish)
+        assert isinstance(answer, QueryResult)
+        alone = big.query(query, verify=False, also_in=[small], **wish)
+        assert answer.query == alone.query
+        together = {(match.index, match.path): match.similarity for match in answer.matches}
+        # Products of many rows at once may differ in the last bit, which may round a similarity the other way.
+        assert together == pytest.approx({(m.index, m.path): m.similarity for m in alone.matches}, abs=2e-4)
     assert any(isinstance(answer, QueryResult) and answer.matches for answer in found)
 
 
