@@ -100,6 +100,11 @@ def test_pairs_that_are_all_equally_similar_make_one_band(count: int) -> None:
     assert learned.confidences(similarity, inliers)[0] > 0.9
 
 
+def test_many_sure_pairs_do_not_carry_a_doubtful_one_along_unless_that_is_wanted() -> None:
+    confidence = np.array([*[1.0] * 500, 0.85, 0.75, 0.55])
+    assert [least_confidence(confidence, wanted) for wanted in (0.99, 0.7, 0.5)] == [0.85, 0.75, 0.55]
+
+
 def test_no_candidates_are_no_duplicates() -> None:
     empty = np.empty(0)
     assert by_similarity(empty, np.zeros(100), 1000).shares == (0.0,)

@@ -128,12 +128,14 @@ def by_similarity(
 def least_confidence(confidences: NDArray[np.float64], precision: float) -> float:
     """Return from which confidence on pairs are called duplicates, so that they are right on average as often.
 
-    At least DUPLICATES.least_confidence: many sure pairs should not carry along what is hardly likely.
+    At least DUPLICATES.least_confidence, or the precision if that is less: many sure pairs should not carry along
+    what is hardly likely.
     """
     ordered = np.sort(confidences)[::-1]
     averages = np.cumsum(ordered) / np.arange(1, len(ordered) + 1)
     is_last = np.append(ordered[1:] < ordered[:-1], True)[: len(ordered)]  # of those equally sure: all or none
-    enough = np.flatnonzero(is_last & (averages >= precision) & (ordered >= DUPLICATES.least_confidence))
+    is_likely = ordered >= min(DUPLICATES.least_confidence, precision)
+    enough = np.flatnonzero(is_last & (averages >= precision) & is_likely)
     return float(ordered[enough[-1]]) if len(enough) else 1.0 + np.finfo(float).eps
 
 

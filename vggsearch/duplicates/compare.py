@@ -93,15 +93,13 @@ def _tell(tell: Tell, start: int, total: int, done: int, _of_block: int) -> None
 
 def similarities_at_random(pool: Pool) -> tuple[NDArray[np.float64], int]:
     """Return the similarities of pairs of the index's own photos at random, and how many pairs there are."""
-    own = np.setdiff1d(np.unique(pool.contents[: len(pool)]), pool.blank)
-    others = len(np.unique(pool.contents)) - len(pool.blank) - len(own)
+    own, theirs = pool.own_contents, pool.others
     if len(own) < 2:
         return np.empty(0), 0
     drawn = np.random.default_rng(DUPLICATES.seed).choice(own, (DUPLICATES.at_random, 2))
     drawn = np.unique(np.sort(drawn[drawn[:, 0] != drawn[:, 1]], axis=1), axis=0)
-    return pool.similarities(drawn), len(own) * others if pool.others is not None else len(own) * (
-        len(own) - 1
-    ) // 2
+    there_are = len(own) * (len(own) - 1) // 2 if theirs is None else len(own) * len(theirs.own_contents)
+    return pool.similarities(drawn), there_are
 
 
 def unrelated_pairs(pool: Pool) -> list[tuple[int, int]]:
@@ -110,7 +108,7 @@ def unrelated_pairs(pool: Pool) -> list[tuple[int, int]]:
     They are pairs of few photos, since finding the keypoints of a photo takes most of the time.
     """
     generator = np.random.default_rng(DUPLICATES.seed)
-    rows = np.setdiff1d(np.unique(pool.contents[: len(pool)]), pool.blank)
+    rows = pool.own_contents
     if len(rows) < 2:
         return []
     few = generator.choice(rows, min(len(rows), DUPLICATES.unrelated_photos), replace=False)

@@ -75,6 +75,11 @@ class Pool:
         return found
 
     @cached_property
+    def own_contents(self) -> NDArray[np.int64]:
+        """The first row of each content of the index's own photos, without blank ones: int64, ascending."""
+        return np.setdiff1d(self.contents[: len(self)], self.blank)
+
+    @cached_property
     def copies(self) -> NDArray[np.int64]:
         """The first row with the same bytes in the same folder, of each row: int64."""
         folders: dict[str, int] = {}

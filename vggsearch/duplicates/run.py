@@ -89,7 +89,7 @@ def _known(pool: Pool, checks: Checks, embed: Embed, tell: Tell) -> KnownPairs:
     checks.ask(others, lambda done, total: tell("comparing unrelated pairs", done, total))
     compared = np.array([pair for pair in others if checks.inliers(pair) >= 0], np.int64).reshape(-1, 2)
     inliers = tuple(checks.inliers((first, second)) for first, second in compared.tolist())
-    rows = np.setdiff1d(np.unique(pool.contents[: len(pool)]), pool.blank).tolist()
+    rows = pool.own_contents.tolist()
     copies = copies_of(
         pool.root or Path(), pool.searcher.paths, rows, embed,
         lambda embedding, row: float(pool.searcher.index.similarities(embedding, np.array([row]))[0]),
