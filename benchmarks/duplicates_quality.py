@@ -21,8 +21,8 @@ from PIL import Image
 
 from vggsearch import ImageIndex
 from vggsearch.duplicates.run import DuplicatesReport
-from vggsearch.measure.edits import EDITS, edited
-from vggsearch.measure.truth import read_truth
+from vggsearch.evaluation.ground_truth import read_truth
+from vggsearch.photos.edits import EDITS, edited
 
 COPIED = 60
 SEED = 7

@@ -15,8 +15,8 @@ import numpy as np
 from realistic_vectors import Realistic, real_vectors
 
 from vggsearch.defaults import PAIRS
-from vggsearch.duplicates.groups import keepers
-from vggsearch.index.pairs import all_pairs, complete
+from vggsearch.duplicates.results import keepers
+from vggsearch.knn.all_pairs import all_pairs, complete
 
 DIM = 256
 THRESHOLD = 0.7

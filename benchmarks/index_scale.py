@@ -30,12 +30,12 @@ from numpy.typing import NDArray
 from realistic_vectors import Realistic, real_vectors
 
 from vggsearch.defaults import BUILD, PAIRS
-from vggsearch.index import library, scan
-from vggsearch.index.build import build
-from vggsearch.index.library import faiss
-from vggsearch.index.pairs import all_pairs
-from vggsearch.index.recipes import graph_of, plan
-from vggsearch.index.vector_index import Tuning, VectorIndex
+from vggsearch.knn import brute_force, faiss_import
+from vggsearch.knn.all_pairs import all_pairs
+from vggsearch.knn.build import build
+from vggsearch.knn.faiss_import import faiss
+from vggsearch.knn.recipes import graph_of, plan
+from vggsearch.knn.vector_index import Tuning, VectorIndex
 
 DIM = 256
 QUERIES = 1000
@@ -78,7 +78,7 @@ class Ours(Contender):
 
     def search(self, queries: NDArray[np.float32], setting: str, threads: int) -> NDArray[np.int64]:
         faiss().omp_set_num_threads(threads)
-        library._threads.cache_clear()  # it keeps to the number that it saw first
+        faiss_import._threads.cache_clear()  # it keeps to the number that it saw first
         effort, candidates = map(int, setting.split(","))
         self.index.tuning = Tuning(effort, candidates)
         return self.index.nearest_vectors(queries, COUNT)[0]
@@ -133,7 +133,7 @@ def prepare(folder: Path, indexes: list[Path], rows: int) -> Path:
         queries.append(unit(block[held_out]))
     vectors.flush()
     asked = np.concatenate(queries)[:QUERIES]
-    _, exact = scan.nearest(asked, COUNT, lambda some: unit(vectors[some]), rows)
+    _, exact = brute_force.nearest(asked, COUNT, lambda some: unit(vectors[some]), rows)
     np.save(made / "queries.npy", asked)
     np.save(made / "tenth.npy", exact[:, -1])
     return made

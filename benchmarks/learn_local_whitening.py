@@ -22,9 +22,9 @@ sys.path.append(str(Path(__file__).parent.parent / "examples"))
 from make_photos import shipped_photos
 
 from vggsearch.model.engine import load_engine
-from vggsearch.model.local import WHITENINGS
+from vggsearch.model.local_features import WHITENINGS
 from vggsearch.model.spec import EmbeddingOptions
-from vggsearch.preprocess import square
+from vggsearch.photos.resize import square
 
 NUMBERS = 64
 SHRINK = 0.3

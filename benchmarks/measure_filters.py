@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.extract import Embedded, MadeBy
-from vggsearch.filters import parse_filter
-from vggsearch.index import scan
-from vggsearch.index.vector_index import Selection, VectorIndex
+from vggsearch.indexing.extract import Embedded, MadeBy
+from vggsearch.knn import brute_force
+from vggsearch.knn.vector_index import Selection, VectorIndex
 from vggsearch.model.spec import EmbeddingOptions
-from vggsearch.photos import PhotoFile
-from vggsearch.queries.present import PresentSearch
-from vggsearch.search import renew_search_side
+from vggsearch.photos.walk import PhotoFile
+from vggsearch.query.filters import parse_filter
+from vggsearch.query.searcher import renew_search_side
+from vggsearch.query.snapshot import PresentSearch
 from vggsearch.store.manifest import BuildOptions
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
@@ -95,7 +95,7 @@ def time_searches(index: VectorIndex) -> None:
     for share in (None, *SHARES):
         selection = None if share is None else Selection(random.random(len(index)) < share)
         allowed = len(index) if selection is None else selection.rows
-        exact, _ = scan.nearest(vectors, COUNT, index.unit_vectors, allowed)
+        exact, _ = brute_force.nearest(vectors, COUNT, index.unit_vectors, allowed)
         index.nearest_vectors(vectors[:1], COUNT, selection)
         started = time.perf_counter()
         found = [index.nearest_vectors(vector[None], COUNT, selection)[0][0] for vector in vectors]

@@ -17,13 +17,13 @@ import torch
 from numpy.typing import NDArray
 
 from vggsearch.errors import ImageError
-from vggsearch.images import decode
 from vggsearch.model.engine import EngineOptions
-from vggsearch.model.on_torch.engine import TorchEngine
 from vggsearch.model.spec import EmbeddingOptions
+from vggsearch.model.torch_engine.engine import TorchEngine
 from vggsearch.model.weights import load_weights
-from vggsearch.photos import PhotoFile, walk
-from vggsearch.preprocess import square
+from vggsearch.photos.decode import decode
+from vggsearch.photos.resize import square
+from vggsearch.photos.walk import PhotoFile, walk
 
 PERCENTILE = 99
 PHOTOS_EACH = 250

@@ -14,16 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
-from vggsearch.extract import Embedded, MadeBy
 from vggsearch.image_index import ImageIndex
-from vggsearch.index.library import faiss
+from vggsearch.indexing.extract import Embedded, MadeBy
+from vggsearch.indexing.integrity import verify
+from vggsearch.knn.faiss_import import faiss
 from vggsearch.model.spec import EmbeddingOptions
-from vggsearch.photos import PhotoFile
-from vggsearch.report.text import bytes_text
-from vggsearch.search import renew_search_side
+from vggsearch.photos.walk import PhotoFile
+from vggsearch.query.searcher import renew_search_side
+from vggsearch.render.text import bytes_text
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
-from vggsearch.verify import verify
 
 MADE_BY = MadeBy("none", "fp32")
 PART = 1000  # photos: about what half a minute gives on a CPU

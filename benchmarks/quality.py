@@ -26,13 +26,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vggsearch.defaults import MEASURE
-from vggsearch.evaluate import evaluate_copies, evaluate_truth, whitening_named
+from vggsearch.evaluation.evaluate import evaluate_copies, evaluate_truth, whitening_named
+from vggsearch.evaluation.ground_truth import read_truth
+from vggsearch.evaluation.metrics import Tally
 from vggsearch.image_index import ImageIndex
-from vggsearch.measure.edits import EDITS, edited
-from vggsearch.measure.retrieval import Tally
-from vggsearch.measure.truth import read_truth
 from vggsearch.model.engine import Description, Engine, load_engine
 from vggsearch.model.spec import EmbeddingOptions
+from vggsearch.photos.edits import EDITS, edited
 
 BASIC = {name: edit for name, edit in EDITS.items() if edit.is_basic}
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.index.vectors import unit_rows
-from vggsearch.index.whitening import WhiteningOptions, learn
+from vggsearch.knn.vectors import unit_rows
+from vggsearch.knn.whitening import WhiteningOptions, learn
 from vggsearch.store.store import Store
 
 NEIGHBOURS = 8  # real photos on the way to which a scene may lie

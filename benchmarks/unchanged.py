@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from vggsearch.extract import Embedded, MadeBy
+from vggsearch.indexing.extract import Embedded, MadeBy
+from vggsearch.indexing.update import plan_update
 from vggsearch.model.spec import EmbeddingOptions
-from vggsearch.photos import PhotoFile, walk
-from vggsearch.store.known import KnownContent
+from vggsearch.photos.walk import PhotoFile, walk
+from vggsearch.store.reuse import KnownContent
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
-from vggsearch.update import plan_update
 
 FOLDER_HOLDS = 1000
 TIMES = 5

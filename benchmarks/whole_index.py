@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.extract import Embedded, MadeBy
 from vggsearch.image_index import ImageIndex
-from vggsearch.index import scan
-from vggsearch.index.vector_index import VectorIndex
-from vggsearch.index.vectors import unit_rows
+from vggsearch.indexing.extract import Embedded, MadeBy
+from vggsearch.knn import brute_force
+from vggsearch.knn.vector_index import VectorIndex
+from vggsearch.knn.vectors import unit_rows
 from vggsearch.model.spec import EmbeddingSpec
-from vggsearch.photos import PhotoFile
-from vggsearch.search import Searcher
+from vggsearch.photos.walk import PhotoFile
+from vggsearch.query.searcher import Searcher
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
 
@@ -91,7 +91,7 @@ def _opened(directory: Path) -> tuple[float, float]:
 
 def _recall(index: VectorIndex, asked: NDArray[np.float32]) -> float:
     vectors = index.searched(asked)
-    _, exact = scan.nearest(vectors, COUNT, index.unit_vectors, len(index))
+    _, exact = brute_force.nearest(vectors, COUNT, index.unit_vectors, len(index))
     _, found = index.nearest_vectors(vectors, COUNT)
     return float((found >= exact[:, -1:] - SAME).mean())
 

@@ -2,8 +2,8 @@
 
 from datetime import datetime
 
-from vggsearch.duplicates.groups import AlignedIn, Group, Kind, Member, Pair, Photo
-from vggsearch.geometry import Alignment
+from vggsearch.duplicates.results import AlignedIn, Group, Kind, Member, Pair, Photo
+from vggsearch.matching.feature_maps import Alignment
 
 TAKEN = datetime(2024, 5, 1, 12, 30)
 

@@ -9,8 +9,8 @@ from typing import NoReturn
 from PIL import Image, ImageFile
 
 from vggsearch import defaults
-from vggsearch.decoders import worker
 from vggsearch.defaults import DecoderDefaults
+from vggsearch.photos import decoder_worker
 
 LIMITS = DecoderDefaults(seconds=1.0, bytes=1 << 30)
 
@@ -58,4 +58,4 @@ def serve() -> None:
     """Be a decoder process that also knows hostile files, with limits a test can wait for."""
     Image.register_open(HostileFile.format, HostileFile, lambda start: start.startswith(b"HOSTILE"))
     defaults.DECODER = LIMITS
-    worker.serve()
+    decoder_worker.serve()

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from tests.fakes import picture
-from vggsearch import preprocess
 from vggsearch.defaults import EMBEDDING
-from vggsearch.images import decode
-from vggsearch.model.on_torch.jpeg import DeviceJpeg
+from vggsearch.model.torch_engine.jpeg import DeviceJpeg
+from vggsearch.photos import resize as resizing
+from vggsearch.photos.decode import decode
 
 Pixels = NDArray[np.uint8]
 
@@ -55,7 +55,7 @@ def turned(data: bytes, orientation: int) -> bytes:
 
 
 def on_cpu(data: bytes, resize: str, size: int = SIZE) -> Pixels:
-    return preprocess.square(decode(io.BytesIO(data), "photo.jpg", at_least=size).image, size, resize)
+    return resizing.square(decode(io.BytesIO(data), "photo.jpg", at_least=size).image, size, resize)
 
 
 def assert_near(ours: Pixels, theirs: Pixels, mean: float, largest: float = LARGEST) -> None:

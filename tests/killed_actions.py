@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.removals import Steps, removal, trash_in
-from vggsearch.actions.perform import perform
-from vggsearch.actions.plan import make_plan
-from vggsearch.actions.removal import Action
-from vggsearch.actions.undo import undo
+from vggsearch.removal.perform import perform
+from vggsearch.removal.plan import make_plan
+from vggsearch.removal.request import Action
+from vggsearch.removal.undo import undo
 
 MOST = 400
 

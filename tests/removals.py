@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from send2trash import plat_other
 
-from vggsearch.actions import files, journal
-from vggsearch.actions.perform import Report, perform
-from vggsearch.actions.plan import make_plan
-from vggsearch.actions.removal import Action, Removal
-from vggsearch.actions.undo import UndoReport, undo
+from vggsearch.removal import files, journal
+from vggsearch.removal.perform import Report, perform
+from vggsearch.removal.plan import make_plan
+from vggsearch.removal.request import Action, Removal
+from vggsearch.removal.undo import UndoReport, undo
 
 numbers = itertools.count(1)
 

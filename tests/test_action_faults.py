@@ -15,14 +15,14 @@ import pytest
 
 from tests.disks import IS_ROOT, mount
 from tests.removals import Steps, all_contents, fill, removal, remove, restore, trash_in, tree
-from vggsearch.actions import files
-from vggsearch.actions import perform as performing
-from vggsearch.actions.files import PREFIX, Found
-from vggsearch.actions.perform import perform
-from vggsearch.actions.plan import Act, make_plan
-from vggsearch.actions.removal import Action
-from vggsearch.actions.undo import undo
 from vggsearch.errors import JournalError
+from vggsearch.removal import files
+from vggsearch.removal import perform as performing
+from vggsearch.removal.files import PREFIX, Found
+from vggsearch.removal.perform import perform
+from vggsearch.removal.plan import Act, make_plan
+from vggsearch.removal.request import Action
+from vggsearch.removal.undo import undo
 
 ACTIONS = ("trash", "move", "hardlink", "symlink", "delete")
 PHOTO, OTHER = b"the photo" * 100, b"another one" * 100

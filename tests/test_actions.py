@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.removals import fill, removal, remove, restore, sha256, trash_in, tree
-from vggsearch.actions.files import PREFIX
-from vggsearch.actions.perform import perform
-from vggsearch.actions.plan import make_plan
-from vggsearch.actions.removal import Action, Removal
-from vggsearch.actions.undo import undo
 from vggsearch.errors import JournalError, OptionError, PhotosError
+from vggsearch.removal.files import PREFIX
+from vggsearch.removal.perform import perform
+from vggsearch.removal.plan import make_plan
+from vggsearch.removal.request import Action, Removal
+from vggsearch.removal.undo import undo
 
 ACTIONS = ("trash", "move", "hardlink", "symlink", "delete")
 PHOTO, OTHER = b"the photo" * 100, b"another one" * 100

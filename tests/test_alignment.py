@@ -8,12 +8,12 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image, ImageOps
 
-from vggsearch.alignment import WINDOWS, believed, joined
 from vggsearch.cli import cli
 from vggsearch.defaults import ALIGN
 from vggsearch.errors import OptionError
-from vggsearch.geometry import Alignment
 from vggsearch.image_index import ImageIndex
+from vggsearch.matching.feature_maps import Alignment
+from vggsearch.matching.rerank import WINDOWS, believed, joined
 
 
 @pytest.fixture(scope="module")

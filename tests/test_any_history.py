@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from tests.fakes import FakeEngine, picture, save_photo
 from tests.make_golden_index import SMALL_SPEC
-from vggsearch.decoders.pool import Square
 from vggsearch.image_index import ImageIndex
-from vggsearch.images import decode
-from vggsearch.preprocess import is_blank, square
+from vggsearch.photos.decode import decode
+from vggsearch.photos.decoder_pool import Square
+from vggsearch.photos.resize import is_blank, square
 from vggsearch.store.store import Store
 
 PATHS = st.sampled_from(["a.png", "b.png", "c/a.png", "c/d.png", "c/ü\n.png", "e/f/g.png"])
@@ -54,7 +54,7 @@ class AnyHistory(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr("vggsearch.extract.Decoders", DecodersHere)
+        self.patch.setattr("vggsearch.indexing.extract.Decoders", DecodersHere)
         self.folder = Path(tempfile.mkdtemp())
         self.photos, self.directory = self.folder / "photos", self.folder / "index"
         self.photos.mkdir()

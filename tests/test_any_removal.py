@@ -11,13 +11,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.removals import Steps, all_contents, fill, sha256, trash_in, tree
-from vggsearch.actions.files import PREFIX
-from vggsearch.actions.journal import read_journal
-from vggsearch.actions.perform import perform
-from vggsearch.actions.plan import make_plan
-from vggsearch.actions.removal import Action, Removal
-from vggsearch.actions.undo import undo
 from vggsearch.errors import JournalError
+from vggsearch.removal.files import PREFIX
+from vggsearch.removal.journal import read_journal
+from vggsearch.removal.perform import perform
+from vggsearch.removal.plan import make_plan
+from vggsearch.removal.request import Action, Removal
+from vggsearch.removal.undo import undo
 
 PHOTOS = ("a/1.jpg", "a/1.JPG", "a/1.heic", "a/2.jpg", "b/1.jpg", "b/2.png", "c.jpg", "c.dng")
 COMPANIONS = ("a/1.xmp", "a/1.jpg.xmp", "a/1.mov", "b/1.xmp", "b/1.mov", "c.xmp")

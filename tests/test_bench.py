@@ -10,14 +10,23 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 
 from tests.fakes import FAKE_SPEC, FakeEngine, save_photo
-from vggsearch import bench as measure
-from vggsearch.bench import BenchReport, EngineReport, bench, compare, counted, make_pictures, multiply_adds, sample
 from vggsearch.cli import cli
 from vggsearch.errors import PhotosError
+from vggsearch.evaluation import throughput as measure
+from vggsearch.evaluation.throughput import (
+    BenchReport,
+    EngineReport,
+    bench,
+    compare,
+    counted,
+    make_pictures,
+    multiply_adds,
+    sample,
+)
 from vggsearch.model.spec import EmbeddingOptions
-from vggsearch.photos import PhotoFile, Skipped, walk
-from vggsearch.report.bench import bench as bench_text
-from vggsearch.report.bench import engines as engines_text
+from vggsearch.photos.walk import PhotoFile, Skipped, walk
+from vggsearch.render.bench import bench as bench_text
+from vggsearch.render.bench import engines as engines_text
 
 SPEEDS = ("DECODE_S", "FORWARD_S", "END_TO_END_S", "LIMIT_S", "COMPARE_S")
 

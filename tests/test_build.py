@@ -21,16 +21,16 @@ from tests.vectors import families
 from vggsearch.cli import cli
 from vggsearch.defaults import BUILD
 from vggsearch.errors import OptionError
-from vggsearch.extract import Embedded, MadeBy
 from vggsearch.image_index import ImageIndex
-from vggsearch.index.recipes import RECIPES, faiss_metric
-from vggsearch.index.vectors import unit_rows
-from vggsearch.photos import PhotoFile
-from vggsearch.search import renew_search_side
+from vggsearch.indexing.extract import Embedded, MadeBy
+from vggsearch.indexing.integrity import verify
+from vggsearch.knn.recipes import RECIPES, faiss_metric
+from vggsearch.knn.vectors import unit_rows
+from vggsearch.photos.walk import PhotoFile
+from vggsearch.query.searcher import renew_search_side
 from vggsearch.store.manifest import read_manifest
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
-from vggsearch.verify import verify
 
 ROWS = 1000
 
@@ -57,7 +57,7 @@ def directory(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def fewer_tuning_queries(monkeypatch: pytest.MonkeyPatch) -> None:
     """How well tuning measures is tested in test_recipes; here it only has to be done."""
-    monkeypatch.setattr("vggsearch.index.tune.BUILD", replace(BUILD, tuning_queries=100, timed_queries=20))
+    monkeypatch.setattr("vggsearch.knn.tune.BUILD", replace(BUILD, tuning_queries=100, timed_queries=20))
 
 
 def opened(directory: Path) -> ImageIndex:
@@ -166,7 +166,7 @@ def test_photos_too_few_for_what_was_wanted_get_the_nearest(
 
 
 def test_auto_decides_again_as_the_collection_grows(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vggsearch.index.recipes.BUILD", replace(BUILD, most_flat_rows=1200))
+    monkeypatch.setattr("vggsearch.knn.recipes.BUILD", replace(BUILD, most_flat_rows=1200))
     with opened(directory) as index:
         assert index.build().facts.recipe == "flat"
     change(directory, gone=[], added=(ROWS, 300))
@@ -177,9 +177,9 @@ def test_auto_decides_again_as_the_collection_grows(directory: Path, monkeypatch
 def test_auto_goes_on_to_the_next_recipe_where_the_first_finds_too_little(
     directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("vggsearch.index.recipes.BUILD", replace(BUILD, most_flat_rows=100))
+    monkeypatch.setattr("vggsearch.knn.recipes.BUILD", replace(BUILD, most_flat_rows=100))
     # Without more candidates than are asked for, codes of two numbers cannot tell the nearest.
-    monkeypatch.setattr("vggsearch.index.tune.BUILD", replace(BUILD, tuning_queries=100, most_candidates=1))
+    monkeypatch.setattr("vggsearch.knn.tune.BUILD", replace(BUILD, tuning_queries=100, most_candidates=1))
     with opened(directory) as index:
         facts = index.build(recall=0.9).facts
         assert (facts.recipe, facts.factory) == ("ivf-sq8", "IVF16,SQ8")

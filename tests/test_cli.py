@@ -455,10 +455,10 @@ def test_the_variable_that_names_the_index_is_one_path_even_with_a_colon(
 def test_what_is_told_while_decoders_are_quiet_is_seen() -> None:
     code = (
         "import logging, os\n"
-        "from vggsearch.terminal import log_to_stderr, quiet_decoders\n"
+        "from vggsearch.cli.terminal import log_to_stderr, quiet_decoders\n"
         "log_to_stderr()\n"
         "with quiet_decoders():\n"
-        "    logging.getLogger('vggsearch.queries').warning('No photo passes.')\n"
+        "    logging.getLogger('vggsearch.query').warning('No photo passes.')\n"
         "    os.write(2, b'an odd tag')\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

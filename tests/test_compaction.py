@@ -10,11 +10,11 @@ from tests.test_store import all_embeddings, made, photo
 from vggsearch.defaults import COMPACT, EXTRACT
 from vggsearch.errors import IndexDamaged
 from vggsearch.image_index import ImageIndex
+from vggsearch.indexing.integrity import verify
 from vggsearch.store.compaction import is_due, is_kept, plan_groups
 from vggsearch.store.manifest import Manifest, Part
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
-from vggsearch.verify import verify
 
 ROW = FAKE_SPEC.dim * 2
 FULL = EXTRACT.part_bytes // ROW  # rows

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.removals import fill, removal, remove, restore, trash_in, tree
-from vggsearch.actions.companions import companions, raw_partner
-from vggsearch.actions.plan import make_plan
-from vggsearch.actions.removal import Action
+from vggsearch.removal.companions import companions, raw_partner
+from vggsearch.removal.plan import make_plan
+from vggsearch.removal.request import Action
 
 PHOTO, VIDEO, STARS = b"the photo" * 10, b"the video" * 10, b"<stars>"
 

@@ -13,8 +13,8 @@ from tests.fakes import FakeEngine, picture, save_photo
 from tests.make_golden_index import SMALL_SPEC
 from vggsearch.errors import VggsearchError
 from vggsearch.image_index import ImageIndex
+from vggsearch.indexing.integrity import verify
 from vggsearch.store.store import Store
-from vggsearch.verify import verify
 
 POSITIONS = int(os.environ.get("FLIPS", "600"))  # over all files; docs/reliability.md has figures for more
 

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from tests.fakes import random_kernels, squares
 from vggsearch.errors import OptionError
 from vggsearch.model.engine import Engine, EngineOptions, load_engine
-from vggsearch.model.local import LoadKernels
-from vggsearch.model.on_torch import cuda, load
-from vggsearch.model.on_torch.cuda import CudaEngine, captured, memory_errors
-from vggsearch.model.on_torch.engine import Embedder, TorchEngine
-from vggsearch.model.on_torch.pipeline import SLOTS, padded
+from vggsearch.model.local_features import LoadKernels
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
+from vggsearch.model.torch_engine import cuda, load
+from vggsearch.model.torch_engine.cuda import CudaEngine, captured, memory_errors
+from vggsearch.model.torch_engine.engine import Embedder, TorchEngine
+from vggsearch.model.torch_engine.pipeline import SLOTS, padded
 from vggsearch.model.weights import Kernel
 
 Pixels = NDArray[np.uint8]

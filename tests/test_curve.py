@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
 from vggsearch.errors import OptionError
-from vggsearch.measure.curve import (
+from vggsearch.evaluation.metrics import Curve, Tally
+from vggsearch.evaluation.pr_curve import (
     BOTTOM,
     HEIGHT,
     INKS,
@@ -23,7 +24,6 @@ from vggsearch.measure.curve import (
     check_curve_file,
     save_curve,
 )
-from vggsearch.measure.retrieval import Curve, Tally
 
 NOTHING = np.empty(0)
 

@@ -18,13 +18,13 @@ from PIL import Image
 from tests import hostile
 from tests.fakes import FAKE_SPEC, FakeEngine, picture, save_photo
 from vggsearch import defaults
-from vggsearch.decoders import pool
-from vggsearch.decoders.pool import Decoders
 from vggsearch.errors import ImageError, InstallationError
-from vggsearch.extract import Embedded, extract
-from vggsearch.images import decode
-from vggsearch.photos import PhotoFile, Skipped, walk
-from vggsearch.preprocess import square
+from vggsearch.indexing.extract import Embedded, extract
+from vggsearch.photos import decoder_pool
+from vggsearch.photos.decode import decode
+from vggsearch.photos.decoder_pool import Decoders
+from vggsearch.photos.resize import square
+from vggsearch.photos.walk import PhotoFile, Skipped, walk
 
 SIZE, RESIZE = 64, "squash"
 ODD_NAMES = ["line\nbreak.jpg", "\u00fcml\u00e4ut.jpg", 'quo"te.jpg', "{}.jpg", " .jpg"]
@@ -38,7 +38,7 @@ def decoders() -> Iterator[Decoders]:
 
 @pytest.fixture
 def hostile_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "SERVE", "from tests.hostile import serve; serve()")
+    monkeypatch.setattr(decoder_pool, "SERVE", "from tests.hostile import serve; serve()")
     monkeypatch.setattr(defaults, "DECODER", hostile.LIMITS)
 
 
@@ -165,8 +165,8 @@ def test_a_process_ends_with_its_parent(tmp_path: Path, decoders: Decoders) -> N
 def test_closing_breaks_off_a_file_that_hangs(
     tmp_path: Path, hostile_decoders: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "SERVE", "from tests import hostile; hostile.LIMITS = hostile.DecoderDefaults(); "
-                        "hostile.serve()")  # fmt: skip
+    monkeypatch.setattr(decoder_pool, "SERVE", "from tests import hostile; "
+                        "hostile.LIMITS = hostile.DecoderDefaults(); hostile.serve()")  # fmt: skip
     save_photo(tmp_path / "a.jpg", 0)
     for number in range(8):
         save_hostile(tmp_path / f"b{number}.jpg", "hang")
@@ -192,7 +192,7 @@ def test_nothing_is_left_running(tmp_path: Path) -> None:
 def test_a_decoder_that_does_not_start_says_how_to_find_out_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "SERVE", "import no_such_module")
+    monkeypatch.setattr(decoder_pool, "SERVE", "import no_such_module")
     save_photo(tmp_path / "a.jpg", 0)
     with Decoders(1) as decoders, pytest.raises(InstallationError, match=r"does not start \(exit status 1\)"):
         decoders.decode(tmp_path, "a.jpg", SIZE, RESIZE)

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.duplicates import TAKEN, photo
-from vggsearch.duplicates.groups import Photo, keepers
-from vggsearch.duplicates.keep import LOSSLESS, Candidate, quality_of, ranked, reason, wishes
-from vggsearch.duplicates.siblings import sibling
+from vggsearch.duplicates.bursts import sibling
+from vggsearch.duplicates.keep_policy import LOSSLESS, Candidate, quality_of, ranked, reason, wishes
+from vggsearch.duplicates.results import Photo, keepers
 from vggsearch.errors import OptionError
-from vggsearch.index.edges import Edges, edges_of
+from vggsearch.knn.edges import Edges, edges_of
 
 Pairs = Sequence[tuple[int, int, float]]
 

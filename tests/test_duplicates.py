@@ -10,15 +10,15 @@ from PIL import Image
 
 from tests.fakes import FakeEngine
 from vggsearch import ImageIndex
-from vggsearch.actions.perform import perform
-from vggsearch.actions.undo import undo
 from vggsearch.duplicates.decisions import DECISIONS, read_decisions
 from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.duplicates.removals import new_journal, plan_removals
 from vggsearch.duplicates.run import DuplicatesReport
 from vggsearch.errors import DecisionsDamaged, OptionError
-from vggsearch.store.checks import CHECKS
+from vggsearch.removal.perform import perform
+from vggsearch.removal.undo import undo
 from vggsearch.store.edges import EDGES
+from vggsearch.store.keypoint_matches import CHECKS
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ import json
 from pathlib import Path
 
 from tests.duplicates import aligned, group, member, pair, photo
-from vggsearch.report.duplicates import duplicate_groups, duplicate_pairs, how_member_lies
+from vggsearch.render.duplicates import duplicate_groups, duplicate_pairs, how_member_lies
 
 ROOT = Path("/photos")
 HALF = aligned(scale=0.5)

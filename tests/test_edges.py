@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from vggsearch.errors import IndexDamaged
-from vggsearch.index.pairs import all_pairs
-from vggsearch.index.vectors import unit_rows
+from vggsearch.knn.all_pairs import all_pairs
+from vggsearch.knn.vectors import unit_rows
 from vggsearch.store.edges import EDGES, EdgeFacts, StoredEdges, made_of, read_edges, write_edges
 from vggsearch.store.files import FileHash
 from vggsearch.store.manifest import SearchFacts, SearchSide

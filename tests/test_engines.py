@@ -11,16 +11,16 @@ from torch import Tensor
 
 from tests.fakes import random_kernels
 from vggsearch.errors import OptionError, WeightsError
-from vggsearch.images import decode
 from vggsearch.model import engine as engines
 from vggsearch.model.engine import Engine, EngineOptions, choose_engine, load_engine, rate
-from vggsearch.model.on_openvino.engine import OpenVinoEngine
-from vggsearch.model.on_openvino.graph import WHOLE, convolution_graph
-from vggsearch.model.on_openvino.ranges import ACTIVATION_RANGES
-from vggsearch.model.on_torch.engine import TorchEngine
+from vggsearch.model.openvino_engine.engine import OpenVinoEngine
+from vggsearch.model.openvino_engine.graph import WHOLE, convolution_graph
+from vggsearch.model.openvino_engine.ranges import ACTIVATION_RANGES
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
+from vggsearch.model.torch_engine.engine import TorchEngine
 from vggsearch.model.weights import Kernel
-from vggsearch.preprocess import square
+from vggsearch.photos.decode import decode
+from vggsearch.photos.resize import square
 
 
 def embedded(
@@ -333,7 +333,7 @@ def test_an_engine_measures_what_the_device_can_do(engine: str, precision: str) 
 
 
 def test_the_largest_weight_is_one_whose_products_this_processor_adds_right() -> None:
-    from vggsearch.model.on_openvino import processor
+    from vggsearch.model.openvino_engine import processor
 
     found = processor.largest_weight()
     assert found in (processor.HALVED, WHOLE)

@@ -11,11 +11,11 @@ from PIL import Image
 from tests.fakes import FakeEngine, picture, save_photo
 from vggsearch.cli import cli
 from vggsearch.errors import OptionError, PhotosError, TruthError
-from vggsearch.evaluate import chosen_edits, evaluate_copies, evaluate_truth, whitening_named
+from vggsearch.evaluation.evaluate import chosen_edits, evaluate_copies, evaluate_truth, whitening_named
 from vggsearch.image_index import ImageIndex
-from vggsearch.index.vectors import unit_rows
-from vggsearch.index.whitening import WhiteningOptions
-from vggsearch.measure.edits import EDITS, edited
+from vggsearch.knn.vectors import unit_rows
+from vggsearch.knn.whitening import WhiteningOptions
+from vggsearch.photos.edits import EDITS, edited
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.fakes import FAKE_SPEC, FakeEngine, picture, save_photo
-from vggsearch.extract import Embedded, extract
-from vggsearch.images import decode
-from vggsearch.photos import PhotoFile, Skipped, walk
-from vggsearch.preprocess import square
+from vggsearch.indexing.extract import Embedded, extract
+from vggsearch.photos.decode import decode
+from vggsearch.photos.resize import square
+from vggsearch.photos.walk import PhotoFile, Skipped, walk
 
 if TYPE_CHECKING:
     from vggsearch.model.engine import SquareJpeg

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from tests.vectors import families, saved
 from vggsearch.defaults import BUILD
-from vggsearch.index import cards
-from vggsearch.index.build import change, of_embeddings
-from vggsearch.index.library import faiss
-from vggsearch.index.vector_index import Selection, Tuning, VectorIndex
-from vggsearch.index.vectors import unit_rows
+from vggsearch.knn import gpu
+from vggsearch.knn.build import change, of_embeddings
+from vggsearch.knn.faiss_import import faiss
+from vggsearch.knn.vector_index import Selection, Tuning, VectorIndex
+from vggsearch.knn.vectors import unit_rows
 
 ROWS = 2000
 OUT_OF_MEMORY = "Error in void f() at x.cpp:1: Error: 'err == ok' failed: alloc fail, out of memory\nOutstanding:\n"
@@ -72,8 +72,8 @@ class Machine:
 def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str], Machine]:
     def made(count: int, room: str) -> Machine:
         found = Machine(count, room)
-        monkeypatch.setattr(cards, "faiss", found.module)
-        monkeypatch.setattr("vggsearch.index.vector_index.BUILD", replace(BUILD, card_queries=20, few_rows=10))
+        monkeypatch.setattr(gpu, "faiss", found.module)
+        monkeypatch.setattr("vggsearch.knn.vector_index.BUILD", replace(BUILD, card_queries=20, few_rows=10))
         return found
 
     return made

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from vggsearch.errors import OptionError
-from vggsearch.filters import FoldedPaths, parse_filter
+from vggsearch.query.filters import FoldedPaths, parse_filter
 
 PATHS = (
     "a.png",

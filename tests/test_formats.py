@@ -10,9 +10,9 @@ from tests.fakes import FakeEngine, save_photo
 from tests.make_golden_index import DATA, SMALL_SPEC, answers
 from vggsearch.errors import IndexDamaged, IndexFormatError
 from vggsearch.image_index import ImageIndex
+from vggsearch.indexing.integrity import verify
 from vggsearch.store.manifest import FORMAT, read_manifest
 from vggsearch.store.writer import writing
-from vggsearch.verify import verify
 
 FORMATS = range(1, FORMAT + 1)
 

@@ -9,12 +9,22 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from vggsearch import geometry
 from vggsearch.errors import OptionError
-from vggsearch.geometry import HALF, ORIENTATIONS, Alignment, Cells, LocalFeatures, decode, encode, orient, verify
+from vggsearch.matching import feature_maps
+from vggsearch.matching.feature_maps import (
+    HALF,
+    ORIENTATIONS,
+    Alignment,
+    Cells,
+    LocalFeatures,
+    decode,
+    encode,
+    orient,
+    verify,
+)
 from vggsearch.model.engine import Engine, EngineOptions, load_engine
 from vggsearch.model.spec import EmbeddingOptions
-from vggsearch.preprocess import square
+from vggsearch.photos.resize import square
 
 SIDE = 12
 CELL = 1 / SIDE
@@ -175,7 +185,7 @@ def best_by_trying_all_pairs(query: NDArray[np.float32], candidate: NDArray[np.f
             if 0.3 < abs(scale_turn) < 3.2 and abs(np.angle(scale_turn)) < np.deg2rad(15):
                 shift = target[first] - scale_turn * source[first]
                 missed = np.abs(scale_turn * source + shift - target)
-                reach = geometry.REACH * CELL * max(1, abs(scale_turn))
+                reach = feature_maps.REACH * CELL * max(1, abs(scale_turn))
                 best = max(best, float((weights * np.maximum(1 - (missed / reach) ** 2, 0)).sum()))
     return best
 

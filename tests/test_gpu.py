@@ -35,16 +35,16 @@ from tests.jpegs import (
     squared,
 )
 from vggsearch.errors import OptionError
-from vggsearch.extract import Embedded, extract
+from vggsearch.indexing.extract import Embedded, extract
 from vggsearch.model.engine import Engine, EngineOptions, has_cuda, load_engine
-from vggsearch.model.many_cards import ManyCardsEngine
-from vggsearch.model.on_torch.cuda import CudaEngine, CudaSlots
-from vggsearch.model.on_torch.engine import Embedder, TorchEngine
-from vggsearch.model.on_torch.jpeg import FITS, DeviceJpeg
-from vggsearch.model.on_torch.load import load_card
+from vggsearch.model.multi_gpu import ManyCardsEngine
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
+from vggsearch.model.torch_engine.cuda import CudaEngine, CudaSlots
+from vggsearch.model.torch_engine.engine import Embedder, TorchEngine
+from vggsearch.model.torch_engine.jpeg import FITS, DeviceJpeg
+from vggsearch.model.torch_engine.load import load_card
 from vggsearch.model.weights import load_weights
-from vggsearch.photos import PhotoFile, walk
+from vggsearch.photos.walk import PhotoFile, walk
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not has_cuda(), reason="needs a CUDA card")]
 
@@ -406,13 +406,13 @@ def test_faiss_on_the_card_finds_what_the_cpu_finds_beside_torch(
         pytest.skip("this FAISS sees no card")
     from tests.vectors import families, saved
     from vggsearch.defaults import BUILD
-    from vggsearch.index.vector_index import Tuning
-    from vggsearch.index.vectors import unit_rows
+    from vggsearch.knn.vector_index import Tuning
+    from vggsearch.knn.vectors import unit_rows
 
     def on_torch() -> float:
         return float((torch.ones(64, 64, device=CARD) @ torch.ones(64, 64, device=CARD)).sum())
 
-    monkeypatch.setattr("vggsearch.index.vector_index.BUILD", replace(BUILD, card_queries=20))
+    monkeypatch.setattr("vggsearch.knn.vector_index.BUILD", replace(BUILD, card_queries=20))
     assert on_torch() == 64**3
     stored = families(20_000)
     index = saved(tmp_path / "x", stored, recipe, Tuning(32, 4))

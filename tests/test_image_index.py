@@ -9,7 +9,7 @@ from PIL import Image
 from tests.fakes import FakeEngine, save_photo
 from vggsearch import EmbeddingOptions, ImageIndex, QueryResult, Skipped
 from vggsearch.errors import ImageError, IndexExists, OptionError, PhotosError, SpecMismatch
-from vggsearch.search import Match
+from vggsearch.query.searcher import Match
 from vggsearch.store.writer import writing
 
 

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms
 
 from tests.fakes import picture
-from vggsearch import images
 from vggsearch.defaults import IMAGE
 from vggsearch.errors import ImageError
-from vggsearch.images import Photo, decode, to_rgb, upright_rgb
+from vggsearch.photos import decode as decoding
+from vggsearch.photos.decode import Photo, decode, to_rgb, upright_rgb
 
 pillow_heif.register_heif_opener()
 
@@ -122,7 +122,7 @@ def png(width: int, height: int) -> bytes:
 
 
 def limit_pixels(monkeypatch: pytest.MonkeyPatch, pixels: int) -> None:
-    monkeypatch.setattr(images, "IMAGE", replace(IMAGE, pixel_limit=pixels))
+    monkeypatch.setattr(decoding, "IMAGE", replace(IMAGE, pixel_limit=pixels))
 
 
 @pytest.mark.parametrize("format", SAVE_OPTIONS)
@@ -596,7 +596,7 @@ def damaged_files(draw: st.DrawFn) -> bytes:
 
 
 def outcome(data: bytes, at_least: int | None) -> Photo | ImageError:
-    with warnings.catch_warnings(), patch.object(images, "IMAGE", replace(IMAGE, pixel_limit=4_000_000)):
+    with warnings.catch_warnings(), patch.object(decoding, "IMAGE", replace(IMAGE, pixel_limit=4_000_000)):
         warnings.simplefilter("ignore")
         try:
             return decoded(data, "photo.jpg", at_least)

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from tests.vectors import DIM, families, saved
 from vggsearch.errors import IndexDamaged, InstallationError
-from vggsearch.index import library
-from vggsearch.index.build import in_memory
-from vggsearch.index.vector_index import Selection, VectorIndex
-from vggsearch.index.vectors import unit_rows
-from vggsearch.search import Match, Searcher
+from vggsearch.knn import faiss_import
+from vggsearch.knn.build import in_memory
+from vggsearch.knn.vector_index import Selection, VectorIndex
+from vggsearch.knn.vectors import unit_rows
+from vggsearch.query.searcher import Match, Searcher
 
 NOTHING = np.empty(0, np.int64)
 
@@ -70,13 +70,13 @@ def test_two_faiss_packages_are_an_error_that_names_both(monkeypatch: pytest.Mon
         return "1.9.0" if name in ("faiss-cpu", "faiss-gpu") else real(name)
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    library.faiss.cache_clear()
+    faiss_import.faiss.cache_clear()
     with pytest.raises(InstallationError, match="faiss-cpu and faiss-gpu"):
-        library.faiss()
+        faiss_import.faiss()
     monkeypatch.undo()
-    library.faiss.cache_clear()
-    assert len(library.installed_packages()) == 1
-    assert library.faiss().IndexFlatIP(2).d == 2
+    faiss_import.faiss.cache_clear()
+    assert len(faiss_import.installed_packages()) == 1
+    assert faiss_import.faiss().IndexFlatIP(2).d == 2
 
 
 def searcher(stored: NDArray[np.float16], paths: list[str], blank: NDArray[np.int64] = NOTHING) -> Searcher:
@@ -131,7 +131,7 @@ def test_rows_that_are_passed_over_leave_their_places_to_others(tmp_path: Path, 
 def test_openmp_is_told_to_sleep_while_it_waits_unless_a_person_chose(wanted: str | None) -> None:
     """OMP_DISPLAY_ENV has it say what it was told, when it is loaded."""
     code = (
-        "import os; from vggsearch.index.library import faiss;"
+        "import os; from vggsearch.knn.faiss_import import faiss;"
         "faiss().omp_get_max_threads(); print(os.environ.get('OMP_WAIT_POLICY'))"
     )
     environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from tests.vectors import DIM, families
 from vggsearch.defaults import BUILD
 from vggsearch.errors import OptionError
-from vggsearch.index.build import build, change, of_embeddings
-from vggsearch.index.files import INDEX_FILE, VECTORS_FILE, read_index
-from vggsearch.index.recipes import lists_of, plan
-from vggsearch.index.vector_index import VectorIndex
-from vggsearch.report import build as report
+from vggsearch.knn.build import build, change, of_embeddings
+from vggsearch.knn.files import INDEX_FILE, VECTORS_FILE, read_index
+from vggsearch.knn.recipes import lists_of, plan
+from vggsearch.knn.vector_index import VectorIndex
+from vggsearch.render import build as report
 
 ROWS = 4000
 
@@ -69,7 +69,7 @@ def test_an_update_is_what_faiss_makes_of_the_lists_in_memory(
 
 def entries(core: object, number: int) -> list[tuple[int, bytes]]:
     """What is in one list, in order of slots."""
-    from vggsearch.index.library import faiss
+    from vggsearch.knn.faiss_import import faiss
 
     ivf = lists_of(core)
     size = ivf.invlists.list_size(number)

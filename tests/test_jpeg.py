@@ -35,13 +35,13 @@ from tests.jpegs import (
     squared,
     turned,
 )
-from vggsearch import preprocess
 from vggsearch.errors import OptionError
-from vggsearch.images import UPRIGHT
 from vggsearch.model.engine import EngineOptions, load_engine
-from vggsearch.model.on_torch import jpeg
-from vggsearch.model.on_torch.jpeg import FITS, PAD_COLOUR, DeviceJpeg
 from vggsearch.model.spec import EmbeddingOptions
+from vggsearch.model.torch_engine import jpeg
+from vggsearch.model.torch_engine.jpeg import FITS, PAD_COLOUR, DeviceJpeg
+from vggsearch.photos import resize as resizing
+from vggsearch.photos.decode import UPRIGHT
 
 every_resize = pytest.mark.parametrize("resize", FITS)
 
@@ -67,8 +67,8 @@ def test_the_tolerance_tells_one_photo_and_one_resize_from_another() -> None:
 
 
 def test_the_ways_to_resize_and_the_colour_around_are_preprocess_own() -> None:
-    assert list(FITS) == list(preprocess.RESIZES)
-    assert PAD_COLOUR == preprocess.PAD_COLOUR
+    assert list(FITS) == list(resizing.RESIZES)
+    assert PAD_COLOUR == resizing.PAD_COLOUR
 
 
 @every_resize
@@ -275,7 +275,7 @@ def test_odd_files_come_out_as_on_the_cpu_or_are_left_to_it(shared_data: Path) -
     assert {"made__cmyk.jpg", "made__arithmetic.jpg", "made__truncated_50pct.jpg"}.isdisjoint(taken)
     for name, pixels in taken.items():
         stored = Image.open(shared_data / "odd" / name).convert("RGB")
-        assert_near(pixels, preprocess.square(stored, SIZE, "squash"), mean=1, largest=2 * LARGEST)
+        assert_near(pixels, resizing.square(stored, SIZE, "squash"), mean=1, largest=2 * LARGEST)
 
 
 @pytest.mark.network

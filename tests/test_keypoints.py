@@ -8,8 +8,8 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 from skimage import data
 
-from vggsearch.geometry import inverted
-from vggsearch.keypoints import Keypoints, align, keypoints, mirrored
+from vggsearch.matching.feature_maps import inverted
+from vggsearch.matching.keypoints import Keypoints, align, keypoints, mirrored
 
 
 @pytest.fixture(scope="module")

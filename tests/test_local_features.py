@@ -12,13 +12,13 @@ from PIL import Image
 from tests.fakes import FAKE_SPEC, FakeEngine, save_photo
 from vggsearch.cli import cli
 from vggsearch.errors import OptionError
-from vggsearch.geometry import encode
 from vggsearch.image_index import ImageIndex
-from vggsearch.local_features import from_store, to_store
-from vggsearch.regions import best_regions, part_vectors, region_vectors
-from vggsearch.store.local import CELLS, LOCAL, REGIONS
+from vggsearch.indexing.local_features import from_store, to_store
+from vggsearch.indexing.update import Progress
+from vggsearch.matching.feature_maps import encode
+from vggsearch.matching.regions import best_regions, part_vectors, region_vectors
+from vggsearch.store.local_features import CELLS, LOCAL, REGIONS
 from vggsearch.store.store import Store
-from vggsearch.update import Progress
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ def test_a_stopped_run_keeps_what_it_made(index: ImageIndex, photos: Path, monke
     told: list[Progress] = []
     assert index.update(local_features=True, progress=told.append, stop=lambda: len(told) >= 2).stopped
     assert kept(index) == 4
-    monkeypatch.setattr("vggsearch.local_features.ROWS", 1)
+    monkeypatch.setattr("vggsearch.indexing.local_features.ROWS", 1)
     assert not index.update().stopped
     assert kept(index) == 6
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from tests.cards import POISON, CardEngine, Ill, Load, chatter, die, raise_an_error
 from tests.fakes import FAKE_SPEC, FakeEngine, save_photo
 from vggsearch.errors import EngineError
-from vggsearch.extract import Embedded, extract
-from vggsearch.model.many_cards import BATCHES_A_CARD, ManyCardsEngine
-from vggsearch.photos import PhotoFile, walk
+from vggsearch.indexing.extract import Embedded, extract
+from vggsearch.model.multi_gpu import BATCHES_A_CARD, ManyCardsEngine
+from vggsearch.photos.walk import PhotoFile, walk
 
 ROOT = Path(__file__).parent.parent
 SIDE = 16

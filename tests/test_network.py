@@ -14,8 +14,8 @@ from torchvision.transforms.functional import normalize as normalise_pixels
 
 from vggsearch.model.engine import Engine, EngineOptions, load_engine
 from vggsearch.model.layers import CONNECTED_LAYERS, LAYERS, MAP_LAYERS
-from vggsearch.model.on_torch.network import TruncatedVGG
 from vggsearch.model.spec import EmbeddingOptions
+from vggsearch.model.torch_engine.network import TruncatedVGG
 from vggsearch.model.vgg import MODELS
 from vggsearch.model.weights import PACKAGED, find_weights, load_weights
 

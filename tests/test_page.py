@@ -12,11 +12,11 @@ import pytest
 from tests.duplicates import group, member, photo
 from tests.fakes import save_photo
 from vggsearch.defaults import THUMBNAILS
-from vggsearch.duplicates.groups import Group
+from vggsearch.duplicates.results import Group
 from vggsearch.errors import OptionError
-from vggsearch.page.page import Facts, write_page
-from vggsearch.page.values import shell_word
-from vggsearch.thumbnails import in_order, thumbnail
+from vggsearch.photos.thumbnails import in_order, thumbnail
+from vggsearch.render.html.page import Facts, write_page
+from vggsearch.render.html.values import shell_word
 
 HOSTILE = [
     '"><script>hacked=1</script>.jpg',

@@ -10,8 +10,8 @@ from tests.browser import Browser, Tab, chromium
 from tests.duplicates import aligned, group, member, photo
 from tests.fakes import picture, save_photo
 from tests.test_page import HOSTILE
-from vggsearch.duplicates.groups import Group
-from vggsearch.page.page import Facts, write_page
+from vggsearch.duplicates.results import Group
+from vggsearch.render.html.page import Facts, write_page
 
 CROP = (80, 60, 240, 180)  # of 320 x 240: the middle half
 MANY = 300

@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 
 from vggsearch import defaults
 from vggsearch.errors import OptionError, VectorsDamaged
-from vggsearch.index import pairs
-from vggsearch.index.edges import SCALE, Edges, edges_from_neighbours
-from vggsearch.index.pairs import all_pairs, complete
-from vggsearch.index.vectors import unit_rows
+from vggsearch.knn.all_pairs import all_pairs, complete
+from vggsearch.knn.edges import SCALE, Edges, edges_from_neighbours
+from vggsearch.knn.vectors import unit_rows
 
 DIM = 16
 Pairs = dict[tuple[int, int], float]
@@ -21,7 +20,7 @@ Pairs = dict[tuple[int, int], float]
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of 64 rows that divide no number of rows here, and a sample that is used from 320 rows on."""
-    monkeypatch.setattr(pairs, "PAIRS", replace(defaults.PAIRS, block_rows=64, sample=40))
+    monkeypatch.setattr("vggsearch.knn.all_pairs.PAIRS", replace(defaults.PAIRS, block_rows=64, sample=40))
 
 
 def vectors(rows: int, seed: int = 0) -> NDArray[np.float16]:
@@ -134,7 +133,7 @@ def test_the_answer_does_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatc
     found = listed(all_pairs(stored, 9, 0.2))
     for block_rows, sample, threads in [(2048, 1024, 1), (100, 20, 3), (333, 11, 2)]:
         options = replace(defaults.PAIRS, block_rows=block_rows, sample=sample, threads=threads)
-        monkeypatch.setattr(pairs, "PAIRS", options)
+        monkeypatch.setattr("vggsearch.knn.all_pairs.PAIRS", options)
         assert_same(listed(all_pairs(stored, 9, 0.2)), found, apart=2)
 
 
@@ -224,7 +223,7 @@ def test_more_pairs_than_fit_are_refused_with_the_way_out(monkeypatch: pytest.Mo
     stored = np.repeat(vectors(1), 200, axis=0)
     edges = all_pairs(stored, 5, 0.8)
     assert edges is not None
-    monkeypatch.setattr(pairs, "PAIRS", replace(defaults.PAIRS, most=5000))
+    monkeypatch.setattr("vggsearch.knn.all_pairs.PAIRS", replace(defaults.PAIRS, most=5000))
     with pytest.raises(OptionError, match=r"More than 5,000 pairs .* higher similarity"):
         complete(stored, edges)
 

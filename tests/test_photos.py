@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vggsearch.errors import PhotosError
-from vggsearch.photos import PhotoFile, Skipped, walk
+from vggsearch.photos.walk import PhotoFile, Skipped, walk
 
 CLUTTER_FILES = (
     ".hidden.jpg",

@@ -15,11 +15,11 @@ from openvino import opset13 as ops
 from vggsearch import defaults
 from vggsearch.model.engine import EngineOptions
 from vggsearch.model.layers import CONNECTED_LAYERS, MAP_LAYERS, needed_modules
-from vggsearch.model.on_openvino.operations import OpenVinoOperations
-from vggsearch.model.on_torch.engine import TorchEngine
-from vggsearch.model.on_torch.operations import TorchOperations
+from vggsearch.model.openvino_engine.operations import OpenVinoOperations
 from vggsearch.model.poolings import POOLINGS, embedding, rmac_regions
 from vggsearch.model.spec import EmbeddingSpec
+from vggsearch.model.torch_engine.engine import TorchEngine
+from vggsearch.model.torch_engine.operations import TorchOperations
 from vggsearch.model.weights import Kernel
 
 Array = NDArray[np.float64]

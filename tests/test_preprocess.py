@@ -5,7 +5,7 @@ from PIL import Image
 
 from tests.fakes import picture
 from vggsearch import defaults
-from vggsearch.preprocess import PAD_COLOUR, RESIZES, is_blank, square
+from vggsearch.photos.resize import PAD_COLOUR, RESIZES, is_blank, square
 
 SIZE = 192
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)

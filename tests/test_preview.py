@@ -8,9 +8,9 @@ from PIL import Image
 
 from tests.duplicates import group, member, photo
 from tests.fakes import save_photo
-from vggsearch.duplicates.groups import Group
-from vggsearch.preview import COLUMNS, GAP, KEEP, PIXELS, ROWS, Screen, Way, preview
-from vggsearch.terminal import picture_screen
+from vggsearch.cli.terminal import picture_screen
+from vggsearch.duplicates.results import Group
+from vggsearch.render.terminal_images import COLUMNS, GAP, KEEP, PIXELS, ROWS, Screen, Way, preview
 
 THREE = 3 * (COLUMNS + GAP) - GAP
 

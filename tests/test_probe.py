@@ -6,8 +6,7 @@ from numpy.typing import NDArray
 
 from vggsearch.defaults import MEASURE
 from vggsearch.errors import InstallationError, TruthError
-from vggsearch.measure import probe
-from vggsearch.measure.probe import linear_probe
+from vggsearch.evaluation.linear_probe import _class_recall, _split, linear_probe
 
 DIM = 16
 
@@ -39,7 +38,7 @@ def test_labels_that_mean_nothing_are_told_by_chance() -> None:
 def test_what_is_tested_was_not_trained_on() -> None:
     rows_of = {"a": np.arange(0, 100), "b": np.arange(100, 131), "c": np.arange(131, 133)}
     for seed in range(20):
-        train, test = probe._split(rows_of, np.random.default_rng(seed))
+        train, test = _split(rows_of, np.random.default_rng(seed))
         assert set(train).isdisjoint(test)
         assert len(set(train)) == len(train) == 30 + 30 + 1
         assert len(set(test)) == len(test) == 50 + 1 + 1
@@ -47,7 +46,7 @@ def test_what_is_tested_was_not_trained_on() -> None:
 
 @pytest.mark.parametrize(("count", "train"), [(2, 1), (3, 2), (25, 16), (30, 20), (31, 30), (200, 30)])
 def test_a_small_class_trains_on_two_thirds(count: int, train: int) -> None:
-    found, test = probe._split({"a": np.arange(count)}, np.random.default_rng(0))
+    found, test = _split({"a": np.arange(count)}, np.random.default_rng(0))
     assert (len(found), len(test)) == (train, min(count - train, 50))
 
 
@@ -65,7 +64,7 @@ def test_each_class_counts_the_same_however_many_photos_it_has() -> None:
     embeddings, labels = photos([80, 33], spread=0.1)
     embeddings[110:] = embeddings[:3]  # the last three of the second class look like the first
     train, test = np.r_[0:30, 80:110], np.r_[30:80, 110:113]
-    assert probe._class_recall(embeddings, np.array(labels), train, test) == 0.5
+    assert _class_recall(embeddings, np.array(labels), train, test) == 0.5
 
 
 def test_a_class_of_one_photo_is_left_out_and_named() -> None:

@@ -118,7 +118,7 @@ def test_queries_asked_together_find_what_each_finds_alone(
     two: tuple[ImageIndex, ImageIndex], tmp_path: Path, wish: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     big, small = two
-    monkeypatch.setattr("vggsearch.queries.ask.SEARCH", replace(SEARCH, at_once=6))
+    monkeypatch.setattr("vggsearch.query.run.SEARCH", replace(SEARCH, at_once=6))
     (tmp_path / "bad.jpg").write_text("no picture")
     Image.new("RGB", (64, 48)).save(tmp_path / "black.png")
     good: list[Any] = [photo_of(big, 3), photo_of(big, 8), picture(500, (64, 48)), photo_of(small, BIG)]

@@ -21,17 +21,17 @@ from tests.make_golden_index import SMALL_SPEC
 from tests.test_store import made, photo
 from vggsearch.defaults import COMPACT
 from vggsearch.errors import IndexDamaged, IndexLocked, SpecMismatch
-from vggsearch.extract import Embedded
 from vggsearch.image_index import ImageIndex
-from vggsearch.photos import Skipped
-from vggsearch.places import MANIFEST
-from vggsearch.preprocess import square
-from vggsearch.search import renew_search_side
+from vggsearch.indexing.extract import Embedded
+from vggsearch.indexing.integrity import verify
+from vggsearch.photos.resize import square
+from vggsearch.photos.walk import Skipped
+from vggsearch.query.searcher import renew_search_side
 from vggsearch.store import compaction
+from vggsearch.store.locate import MANIFEST
 from vggsearch.store.lock import HOLDER, LOCK
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
-from vggsearch.verify import verify
 
 CONTEXT = multiprocessing.get_context("spawn")
 HELD = 5  # photos in every state that is committed

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from tests.vectors import DIM, families, saved
 from vggsearch.defaults import BUILD
 from vggsearch.errors import OptionError
-from vggsearch.index.build import change, of_embeddings
-from vggsearch.index.library import faiss
-from vggsearch.index.recipes import RECIPES, check_factory, finding_more, plan
-from vggsearch.index.tune import tune
-from vggsearch.index.vector_index import Selection, Tuning, VectorIndex
-from vggsearch.index.vectors import unit_rows
+from vggsearch.knn.build import change, of_embeddings
+from vggsearch.knn.faiss_import import faiss
+from vggsearch.knn.recipes import RECIPES, check_factory, finding_more, plan
+from vggsearch.knn.tune import tune
+from vggsearch.knn.vector_index import Selection, Tuning, VectorIndex
+from vggsearch.knn.vectors import unit_rows
 
 ROWS = 4000
 COPIES = 30
@@ -43,7 +43,7 @@ def stored() -> NDArray[np.float16]:
 def fewer_tuning_queries() -> Iterator[None]:
     """The error of a recall of 0.99 is then 0.003, not 0.002."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vggsearch.index.tune.BUILD", replace(BUILD, tuning_queries=150, timed_queries=20))
+        patch.setattr("vggsearch.knn.tune.BUILD", replace(BUILD, tuning_queries=150, timed_queries=20))
         yield
 
 
@@ -98,7 +98,7 @@ def test_all_copies_of_a_photo_are_found(index: VectorIndex, stored: NDArray[np.
 def test_a_filter_leaves_only_what_it_selects_and_never_too_few(
     index: VectorIndex, stored: NDArray[np.float16], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vggsearch.index.vector_index.BUILD", replace(BUILD, few_rows=30))
+    monkeypatch.setattr("vggsearch.knn.vector_index.BUILD", replace(BUILD, few_rows=30))
     queries = edited(stored[300:320], seed=6)
     truth = queries @ unit_rows(stored).T
     for share in (2, 10, 50, 200):  # of these, the last is few enough to be looked at whole
@@ -115,7 +115,7 @@ def test_a_filter_leaves_only_what_it_selects_and_never_too_few(
 def test_a_threshold_gives_all_there_are_however_many(
     index: VectorIndex, stored: NDArray[np.float16], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vggsearch.index.vector_index.BUILD", replace(BUILD, few_rows=640))
+    monkeypatch.setattr("vggsearch.knn.vector_index.BUILD", replace(BUILD, few_rows=640))
     truth = unit_rows(stored) @ unit_rows(stored[:1])[0]
     for wanted in (35, 300, 3000):
         floor = float(np.sort(truth)[-wanted])
@@ -132,7 +132,7 @@ def test_another_process_answers_the_same(index: VectorIndex, stored: NDArray[np
     folder = Path(index.stored.filename).parent  # type: ignore[attr-defined]
     code = (
         "import sys, numpy as np; from pathlib import Path;"
-        "from vggsearch.index.vector_index import Tuning, VectorIndex;"
+        "from vggsearch.knn.vector_index import Tuning, VectorIndex;"
         f"index = VectorIndex.open(Path({str(folder)!r}), {ROWS}, {DIM}, {index.tuning!r});"
         f"print(index.nearest(np.load({str(tmp_path / 'queries.npy')!r}), 7)[0].tolist())"
     )

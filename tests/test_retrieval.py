@@ -13,8 +13,8 @@ from sklearn.metrics import average_precision_score
 
 from vggsearch.defaults import MEASURE
 from vggsearch.errors import TruthError
-from vggsearch.measure import retrieval
-from vggsearch.measure.retrieval import Curve, Figures, Tally, worst_ranks
+from vggsearch.evaluation import metrics
+from vggsearch.evaluation.metrics import Curve, Figures, Tally, worst_ranks
 
 Pair = tuple[float, bool]
 
@@ -179,7 +179,7 @@ def test_a_perfect_ranking_is_perfect() -> None:
     figures = figures_of(*[answers("+++" + 20 * "-")] * 8)
     assert (figures.map, figures.recall_at, figures.ns) == (1.0, {1: 1.0, 5: 1.0, 10: 1.0}, 4.0)
     assert (figures.pair_ap, figures.recall_at_p99, figures.threshold_at_p99) == (1.0, 1.0, 0.88)
-    assert figures.pair_ap_interval == figures.recall_at_p99_interval == retrieval.Interval(1.0, 1.0)
+    assert figures.pair_ap_interval == figures.recall_at_p99_interval == metrics.Interval(1.0, 1.0)
 
 
 def test_of_four_the_photo_itself_is_one_that_is_found() -> None:
@@ -274,7 +274,7 @@ def test_an_interval_is_as_wide_as_figures_of_other_queries_differ() -> None:
 
 def test_an_interval_is_that_of_queries_drawn_again_one_by_one() -> None:
     queries = random_queries(40, seed=3)
-    weights = np.random.default_rng(retrieval.SEED).poisson(1.0, (len(queries), MEASURE.resamples))
+    weights = np.random.default_rng(metrics.SEED).poisson(1.0, (len(queries), MEASURE.resamples))
     values = []
     for weight in weights.T:
         drawn = [query for query, times in zip(queries, weight, strict=True) for _ in range(times)]
@@ -291,7 +291,7 @@ def figures_at_four_decimals(queries: list[Answers]) -> float:
 
 def test_resamples_without_a_right_pair_say_nothing() -> None:
     figures = figures_of(answers("+"), *[Answers([(0.1, False)], 0)] * 20)  # a third have not drawn the first query
-    assert figures.pair_ap_interval == figures.recall_at_p99_interval == retrieval.Interval(1.0, 1.0)
+    assert figures.pair_ap_interval == figures.recall_at_p99_interval == metrics.Interval(1.0, 1.0)
 
 
 def test_arrays_may_be_used_again_for_the_next_query() -> None:
@@ -306,9 +306,9 @@ def test_arrays_may_be_used_again_for_the_next_query() -> None:
 def test_blocks_of_queries_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     queries = random_queries(50, seed=4)
     expected = figures_of(*queries)
-    monkeypatch.setattr(retrieval, "BLOCK_QUERIES", 7)
+    monkeypatch.setattr(metrics, "BLOCK_QUERIES", 7)
     assert figures_of(*queries) == expected
-    monkeypatch.setattr(retrieval, "BLOCK_PAIRS", 100)
+    monkeypatch.setattr(metrics, "BLOCK_PAIRS", 100)
     assert figures_of(*queries) == expected
 
 
@@ -330,7 +330,7 @@ def test_memory_does_not_grow_with_the_number_of_pairs() -> None:
     tally, held = Tally(), []
     tracemalloc.start()
     for _ in range(2):
-        for _ in range(2 * retrieval.BLOCK_QUERIES):
+        for _ in range(2 * metrics.BLOCK_QUERIES):
             similarities = np.sort(random.random(4096, np.float32))[::-1]
             tally.add(similarities, similarities > 0.999, 4096)
         held.append(tracemalloc.get_traced_memory()[0])

@@ -24,8 +24,8 @@ from vggsearch.errors import (
     IndexMissing,
     IndexNotWritable,
 )
-from vggsearch.extract import Embedded, MadeBy
-from vggsearch.photos import PhotoFile, Skipped
+from vggsearch.indexing.extract import Embedded, MadeBy
+from vggsearch.photos.walk import PhotoFile, Skipped
 from vggsearch.store.manifest import FORMAT, checksum
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from tests.fakes import FakeEngine, save_photo
 from vggsearch.errors import PhotosError
 from vggsearch.image_index import ImageIndex
-from vggsearch.photos import PhotoFile, Skipped
-from vggsearch.search import Match
-from vggsearch.update import Progress, plan_update
+from vggsearch.indexing.update import Progress, plan_update
+from vggsearch.photos.walk import PhotoFile, Skipped
+from vggsearch.query.searcher import Match
 
 files = st.builds(PhotoFile, st.sampled_from(["a", "b", "c/d", "c/e", "f"]), st.integers(1, 2), st.integers(1, 2))
 
@@ -126,7 +126,7 @@ def test_progress_tells_done_total_and_the_engine(index: ImageIndex, photos: Pat
 def test_parts_are_committed_while_the_update_runs(
     tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vggsearch.update._Part.is_full", property(lambda part: len(part.photos) == 2))
+    monkeypatch.setattr("vggsearch.indexing.update._Part.is_full", property(lambda part: len(part.photos) == 2))
     seen: list[int] = []
 
     def look(progress: Progress) -> None:

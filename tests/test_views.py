@@ -14,11 +14,11 @@ from PIL import Image
 from tests.fakes import random_kernels, squares
 from vggsearch.errors import OptionError
 from vggsearch.model.engine import Engine, EngineOptions, load_engine
-from vggsearch.model.on_openvino.engine import OpenVinoEngine
-from vggsearch.model.on_openvino.operations import OpenVinoOperations, numbers
-from vggsearch.model.on_torch.engine import TorchEngine
-from vggsearch.model.on_torch.operations import TorchOperations
+from vggsearch.model.openvino_engine.engine import OpenVinoEngine
+from vggsearch.model.openvino_engine.operations import OpenVinoOperations, numbers
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec, parse_sizes
+from vggsearch.model.torch_engine.engine import TorchEngine
+from vggsearch.model.torch_engine.operations import TorchOperations
 from vggsearch.model.views import shrinking
 
 Pixels = NDArray[np.uint8]

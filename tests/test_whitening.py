@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 from tests.vectors import saved
 from vggsearch.defaults import WHITENING
 from vggsearch.image_index import ImageIndex
-from vggsearch.index.build import in_memory
-from vggsearch.index.library import faiss
-from vggsearch.index.vectors import unit_rows
-from vggsearch.index.whitening import Whitening, learn
+from vggsearch.knn.build import in_memory
+from vggsearch.knn.faiss_import import faiss
+from vggsearch.knn.vectors import unit_rows
+from vggsearch.knn.whitening import Whitening, learn
 from vggsearch.store.manifest import WhiteningFacts
 
 DIM = 48
@@ -84,7 +84,7 @@ def test_vectors_too_long_for_a_covariance_stay_as_they_are() -> None:
 def test_a_large_collection_is_sampled_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     stored = embeddings(600)
     every_third, _ = learned(stored[::3])
-    monkeypatch.setattr("vggsearch.index.whitening.WHITENING", type(WHITENING)(most_rows=200))
+    monkeypatch.setattr("vggsearch.knn.whitening.WHITENING", type(WHITENING)(most_rows=200))
     assert_same_similarities(learned(stored)[0], every_third, stored)
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.index.build import build, of_embeddings
-from vggsearch.index.recipes import plan
-from vggsearch.index.vector_index import Tuning, VectorIndex
-from vggsearch.index.vectors import unit_rows
-from vggsearch.index.whitening import Whitening
+from vggsearch.knn.build import build, of_embeddings
+from vggsearch.knn.recipes import plan
+from vggsearch.knn.vector_index import Tuning, VectorIndex
+from vggsearch.knn.vectors import unit_rows
+from vggsearch.knn.whitening import Whitening
 
 DIM = 32
 

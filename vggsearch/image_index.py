@@ -11,7 +11,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.alignment import Aligner
+from vggsearch.duplicates.collection import Pool
 from vggsearch.duplicates.decisions import (
     DECISIONS,
     Decision,
@@ -21,35 +21,35 @@ from vggsearch.duplicates.decisions import (
     read_decisions,
 )
 from vggsearch.duplicates.options import DuplicateOptions
-from vggsearch.duplicates.places import inside, photos_named
-from vggsearch.duplicates.pool import Pool
+from vggsearch.duplicates.paths import inside, photos_named
 from vggsearch.duplicates.run import DuplicatesReport, duplicates
 from vggsearch.errors import OptionError, PhotosError, SpecMismatch
-from vggsearch.index.build import Tell
-from vggsearch.index.pairs import Stop
-from vggsearch.index.recipes import Plan
-from vggsearch.index.vectors import unit_rows
-from vggsearch.index.whitening import WhiteningOptions
-from vggsearch.info import Info, read_info
-from vggsearch.local_features import keep_local_features
+from vggsearch.indexing.info import Info, read_info
+from vggsearch.indexing.integrity import VerifyReport, verify
+from vggsearch.indexing.local_features import keep_local_features
+from vggsearch.indexing.update import Progress, UpdateReport, plan_update, refuse_to_empty, run_update
+from vggsearch.knn.all_pairs import Stop
+from vggsearch.knn.build import Tell
+from vggsearch.knn.recipes import Plan
+from vggsearch.knn.vectors import unit_rows
+from vggsearch.knn.whitening import WhiteningOptions
+from vggsearch.matching.rerank import Aligner
 from vggsearch.model.engine import Engine, EngineOptions, load_engine
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.weights import WeightsFile, find_again
-from vggsearch.photos import Skipped, check_folder, walk
-from vggsearch.pictures import Box, ImageLike, read_picture
-from vggsearch.places import MANIFEST, directory_for
-from vggsearch.preprocess import square
-from vggsearch.queries.ask import ask, ask_many, embed_squares, pick
-from vggsearch.queries.options import Answer, Images, Pick, QueryOptions, QueryResult, each_of, rules
-from vggsearch.queries.present import PresentSearch
-from vggsearch.queries.sources import Source
-from vggsearch.search import Searcher, plan_build, renew_search_side
-from vggsearch.store.known import KnownContent
+from vggsearch.photos.inputs import Box, ImageLike, read_picture
+from vggsearch.photos.resize import square
+from vggsearch.photos.walk import Skipped, check_folder, walk
+from vggsearch.query.options import Answer, Images, Pick, QueryOptions, QueryResult, each_of, rules
+from vggsearch.query.run import ask, ask_many, embed_squares, pick
+from vggsearch.query.searcher import Searcher, plan_build, renew_search_side
+from vggsearch.query.snapshot import PresentSearch
+from vggsearch.query.targets import Source
+from vggsearch.store.locate import MANIFEST, directory_for
 from vggsearch.store.manifest import BuildOptions, SearchFacts
+from vggsearch.store.reuse import KnownContent
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
-from vggsearch.update import Progress, UpdateReport, plan_update, refuse_to_empty, run_update
-from vggsearch.verify import VerifyReport, verify
 
 log = logging.getLogger(__name__)
 

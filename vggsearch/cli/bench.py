@@ -40,10 +40,10 @@ def bench(
       vggsearch bench ./photos
       vggsearch bench --compare
     """
-    from vggsearch import bench as measure
+    from vggsearch.evaluation import throughput as measure
     from vggsearch.model.engine import load_engine
-    from vggsearch.report.bench import bench as bench_text
-    from vggsearch.report.bench import engines as engines_text
+    from vggsearch.render.bench import bench as bench_text
+    from vggsearch.render.bench import engines as engines_text
 
     spec, found = options.resolve()
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import click
 
 from vggsearch.cli.options import byte_count, index_option, numbers_option
+from vggsearch.cli.terminal import stages_bar
 from vggsearch.defaults import BUILD, METRICS, Format
-from vggsearch.places import only_index
-from vggsearch.terminal import stages_bar
+from vggsearch.store.locate import only_index
 
 
 @click.command()
@@ -49,8 +49,8 @@ def build(
       vggsearch build --list
     """
     from vggsearch.image_index import ImageIndex
-    from vggsearch.report.build import built, recipes
-    from vggsearch.report.build import plan as plan_text
+    from vggsearch.render.build import built, recipes
+    from vggsearch.render.build import plan as plan_text
 
     if is_list:
         click.echo(recipes(format))

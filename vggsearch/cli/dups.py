@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import click
 
 from vggsearch.cli.options import FILE, FOLDER, collected, format_option, index_option
+from vggsearch.cli.terminal import counting_bar, picture_screen, quiet_decoders, stages_bar, stopping_on_ctrl_c
 from vggsearch.defaults import DUPLICATES, Format
 from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.errors import OptionError
-from vggsearch.places import MANIFEST, index_of, only_index
-from vggsearch.terminal import counting_bar, picture_screen, quiet_decoders, stages_bar, stopping_on_ctrl_c
+from vggsearch.store.locate import MANIFEST, index_of, only_index
 
 if TYPE_CHECKING:
     from vggsearch.duplicates.decisions import Judgement
-    from vggsearch.duplicates.groups import Group
+    from vggsearch.duplicates.results import Group
     from vggsearch.duplicates.run import DuplicatesReport
     from vggsearch.image_index import ImageIndex
 
@@ -152,8 +152,8 @@ def _found(opened: "ImageIndex", options: DuplicateOptions, against: Path | None
 def _show(
     opened: "ImageIndex", groups: "tuple[Group, ...]", report: "DuplicatesReport", format: Format, *, as_pairs: bool
 ) -> None:
-    from vggsearch.report.duplicates import duplicate_groups, duplicate_pairs
-    from vggsearch.report.threshold import chosen_line, notes
+    from vggsearch.render.duplicates import duplicate_groups, duplicate_pairs
+    from vggsearch.render.threshold import chosen_line, notes
 
     text = (
         duplicate_pairs(report.pairs, format, opened.root)
@@ -169,7 +169,7 @@ def _show(
 def _explain(report: "DuplicatesReport", format: Format) -> None:
     import json
 
-    from vggsearch.report.threshold import as_values, explanation, notes
+    from vggsearch.render.threshold import as_values, explanation, notes
 
     if format in ("json", "jsonl"):
         click.echo(json.dumps(as_values(report), indent=2 if format == "json" else None))
@@ -180,9 +180,9 @@ def _explain(report: "DuplicatesReport", format: Format) -> None:
 
 
 def _write_page(page: Path, groups: "tuple[Group, ...]", opened: "ImageIndex", report: "DuplicatesReport") -> None:
-    from vggsearch.page.page import Facts, write_page
-    from vggsearch.report.duplicates import summary
-    from vggsearch.report.threshold import chosen_line, notes
+    from vggsearch.render.duplicates import summary
+    from vggsearch.render.html.page import Facts, write_page
+    from vggsearch.render.threshold import chosen_line, notes
 
     rows = (
         ("photos", str(opened.root)),
@@ -197,7 +197,7 @@ def _write_page(page: Path, groups: "tuple[Group, ...]", opened: "ImageIndex", r
 
 
 def _preview(opened: "ImageIndex", groups: "tuple[Group, ...]") -> None:
-    from vggsearch.preview import preview
+    from vggsearch.render.terminal_images import preview
 
     screen = picture_screen(sys.stdout)
     if screen is None:
@@ -217,9 +217,9 @@ def _act(
     raw_pairs: bool,
     yes: bool,
 ) -> None:
-    from vggsearch.actions.perform import perform
     from vggsearch.duplicates.removals import new_journal, plan_removals
-    from vggsearch.report.actions import done, planned
+    from vggsearch.removal.perform import perform
+    from vggsearch.render.actions import done, planned
 
     plan = plan_removals(opened.root or Path(), report, action, options.protect, with_raw=raw_pairs)
     click.echo(planned(plan), err=yes)
@@ -232,8 +232,8 @@ def _act(
 
 
 def _undo(journal: Path, root: Path | None) -> None:
-    from vggsearch.actions.undo import undo
-    from vggsearch.report.actions import undone
+    from vggsearch.removal.undo import undo
+    from vggsearch.render.actions import undone
 
     with counting_bar("undoing") as progress, stopping_on_ctrl_c() as stop:
         report = undo(journal, root, progress, stop)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import click
 
 from vggsearch.cli.options import FILE, FOLDER, engine_options, index_option, numbers_option, verify_option
+from vggsearch.cli.terminal import counting_bar, quiet_decoders
 from vggsearch.defaults import MEASURE, Format
-from vggsearch.places import index_of, only_index
-from vggsearch.terminal import counting_bar, quiet_decoders
+from vggsearch.store.locate import index_of, only_index
 
 if TYPE_CHECKING:
     from vggsearch.model.engine import EngineOptions
@@ -69,11 +69,11 @@ def truth(
       vggsearch eval truth.tsv --index indexes/photos --curve curve.png
       vggsearch eval truth.tsv --linear-probe
     """
-    from vggsearch import evaluate
+    from vggsearch.evaluation import evaluate
+    from vggsearch.evaluation.ground_truth import read_truth
+    from vggsearch.evaluation.pr_curve import check_curve_file, save_curve
     from vggsearch.image_index import ImageIndex
-    from vggsearch.measure.curve import check_curve_file, save_curve
-    from vggsearch.measure.truth import read_truth
-    from vggsearch.report.eval import figures, probe
+    from vggsearch.render.eval import figures, probe
 
     if curve is not None:
         check_curve_file(curve)
@@ -126,11 +126,11 @@ def copies(
       vggsearch eval copies ./photos
       vggsearch eval copies ./photos --edits crop50,mirror --sample 20 --save ./copies
     """
-    from vggsearch import evaluate
+    from vggsearch.evaluation import evaluate
+    from vggsearch.evaluation.pr_curve import check_curve_file, save_curve
     from vggsearch.image_index import ImageIndex
-    from vggsearch.measure.curve import check_curve_file, save_curve
-    from vggsearch.report.eval import copies as copies_text
-    from vggsearch.report.text import one_line
+    from vggsearch.render.eval import copies as copies_text
+    from vggsearch.render.text import one_line
 
     if curve is not None:
         check_curve_file(curve)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from vggsearch.cli.options import FOLDER, embedding_options, engine_options, index_option
+from vggsearch.cli.terminal import progress_bar, stopping_on_ctrl_c
 from vggsearch.defaults import DECODE_ON
 from vggsearch.model.spec import EmbeddingOptions
-from vggsearch.terminal import progress_bar, stopping_on_ctrl_c
 
 if TYPE_CHECKING:
     from vggsearch.model.engine import EngineOptions
@@ -65,7 +65,7 @@ def index(
       vggsearch index ./photos --layer fc7 --index indexes/photos-fc7
     """
     from vggsearch.image_index import ImageIndex
-    from vggsearch.report.index import skipped_lines, update_line
+    from vggsearch.render.index import skipped_lines, update_line
 
     runs_on = replace(runs_on, decode=decode, batch_size=batch_size)
     with (

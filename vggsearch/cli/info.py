@@ -6,7 +6,7 @@ import click
 
 from vggsearch.cli.options import format_option, index_option
 from vggsearch.defaults import Format
-from vggsearch.places import only_index
+from vggsearch.store.locate import only_index
 
 
 @click.command()
@@ -22,8 +22,8 @@ def info(directory: Path | None, skipped: bool, format: Format) -> None:
       vggsearch info --skipped --format csv
     """
     from vggsearch.image_index import ImageIndex
-    from vggsearch.report.index import skipped_files
-    from vggsearch.report.info import info as info_text
+    from vggsearch.render.index import skipped_files
+    from vggsearch.render.info import info as info_text
 
     with ImageIndex.open(directory or only_index()) as opened:
         text = skipped_files(opened.skipped(), format) if skipped else info_text(opened.info(), format)

@@ -13,9 +13,9 @@ from vggsearch.cli.index import index
 from vggsearch.cli.info import info
 from vggsearch.cli.model import model
 from vggsearch.cli.query import query
+from vggsearch.cli.terminal import log_to_stderr
 from vggsearch.cli.verify import verify
 from vggsearch.errors import OptionError, VggsearchError
-from vggsearch.terminal import log_to_stderr
 
 
 class Commands(click.Group):

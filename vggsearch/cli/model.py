@@ -18,6 +18,6 @@ def model(model: str, layer: str, size: int) -> None:
     Example:
       vggsearch model --model vgg19 --layer fc7
     """
-    from vggsearch.report.model import model as model_text
+    from vggsearch.render.model import model as model_text
 
     click.echo(model_text(model, layer, size))

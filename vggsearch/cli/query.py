@@ -17,15 +17,15 @@ from vggsearch.cli.options import (
     indexes_option,
     verify_option,
 )
+from vggsearch.cli.terminal import quiet_decoders
 from vggsearch.defaults import SEARCH, Format
 from vggsearch.model.spec import EmbeddingOptions
-from vggsearch.places import only_index
-from vggsearch.terminal import quiet_decoders
+from vggsearch.store.locate import only_index
 
 if TYPE_CHECKING:
     from vggsearch.image_index import ImageIndex
     from vggsearch.model.engine import EngineOptions
-    from vggsearch.queries.options import Answer
+    from vggsearch.query.options import Answer
 
 STDIN = "-"
 
@@ -98,7 +98,7 @@ def query(
       vggsearch query img.jpg -k 3 --format paths | xargs -d '\\n' xdg-open
     """
     from vggsearch.image_index import ImageIndex
-    from vggsearch.report.query import picks
+    from vggsearch.render.query import picks
 
     is_like_something = any((images, count, crop, part, exclude_same_folder, together, minus))
     if random is None and not images:
@@ -146,9 +146,9 @@ def roots_of(indexes: Sequence["ImageIndex"]) -> dict[str, Path | None]:
 
 def show(answers: Sequence["Answer"], format: Format, roots: dict[str, Path | None]) -> None:
     """Print what was found, and on stderr what could not be asked for; exit with status 1 if there is such."""
-    from vggsearch.queries.options import QueryResult
-    from vggsearch.report.query import query_results
-    from vggsearch.report.text import one_line
+    from vggsearch.query.options import QueryResult
+    from vggsearch.render.query import query_results
+    from vggsearch.render.text import one_line
 
     results = [answer for answer in answers if isinstance(answer, QueryResult)]
     failed = [answer for answer in answers if not isinstance(answer, QueryResult)]

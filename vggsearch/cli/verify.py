@@ -6,9 +6,9 @@ from pathlib import Path
 import click
 
 from vggsearch.cli.options import format_option, index_option
+from vggsearch.cli.terminal import bytes_bar
 from vggsearch.defaults import Format
-from vggsearch.places import only_index
-from vggsearch.terminal import bytes_bar
+from vggsearch.store.locate import only_index
 
 
 @click.command()
@@ -23,8 +23,8 @@ def verify(directory: Path | None, repair: bool, format: Format) -> None:
       vggsearch verify
       vggsearch verify --repair && vggsearch index ./photos
     """
-    from vggsearch.report.verify import verified
-    from vggsearch.verify import verify as check
+    from vggsearch.indexing.integrity import verify as check
+    from vggsearch.render.verify import verified
 
     with bytes_bar("checking") as progress:
         result = check(directory or only_index(), repair=repair, progress=progress)

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.defaults import DUPLICATES, PAIRS
-from vggsearch.duplicates.pool import Pool
+from vggsearch.duplicates.collection import Pool
 from vggsearch.errors import IndexDamaged, IndexNotWritable
-from vggsearch.index.edges import Edges
-from vggsearch.index.edges import edges_of as pairs_of
-from vggsearch.index.pairs import Progress, Stop, all_pairs, complete
-from vggsearch.index.vector_index import VectorIndex
-from vggsearch.index.vectors import unit_rows
+from vggsearch.knn.all_pairs import Progress, Stop, all_pairs, complete
+from vggsearch.knn.edges import Edges
+from vggsearch.knn.edges import edges_of as pairs_of
+from vggsearch.knn.vector_index import VectorIndex
+from vggsearch.knn.vectors import unit_rows
 from vggsearch.store.edges import EdgeFacts, StoredEdges, made_of, read_edges, write_edges
 from vggsearch.store.store import Store
 

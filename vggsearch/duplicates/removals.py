@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from vggsearch.actions.plan import Plan, make_plan
-from vggsearch.actions.removal import Action, Removal
-from vggsearch.duplicates.groups import Group
-from vggsearch.duplicates.places import inside
+from vggsearch.duplicates.paths import inside
+from vggsearch.duplicates.results import Group
 from vggsearch.duplicates.run import DuplicatesReport
 from vggsearch.errors import OptionError
+from vggsearch.removal.plan import Plan, make_plan
+from vggsearch.removal.request import Action, Removal
 
 JOURNALS = "journals"
 

@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vggsearch.defaults import DUPLICATES
-from vggsearch.duplicates.arrange import Arranger
 from vggsearch.duplicates.calibration import Known
-from vggsearch.duplicates.checks import MADE_BY, Checks
-from vggsearch.duplicates.compare import unrelated_pairs
+from vggsearch.duplicates.calibration_pairs import KnownPairs, copies_of, read_known_pairs, write_known_pairs
+from vggsearch.duplicates.classify import Found, find_pairs
+from vggsearch.duplicates.collection import Pool
 from vggsearch.duplicates.decisions import DECISIONS, read_decisions
-from vggsearch.duplicates.find import Found, find_pairs
-from vggsearch.duplicates.groups import Group, Pair
-from vggsearch.duplicates.known_pairs import KnownPairs, copies_of, read_known_pairs, write_known_pairs
+from vggsearch.duplicates.grouping import Arranger
 from vggsearch.duplicates.options import DuplicateOptions
-from vggsearch.duplicates.pool import Pool
+from vggsearch.duplicates.pairs import unrelated_pairs
+from vggsearch.duplicates.results import Group, Pair
+from vggsearch.duplicates.verification import MADE_BY, Checks
 from vggsearch.errors import IndexNotWritable
-from vggsearch.index.build import Tell
-from vggsearch.index.pairs import Stop
+from vggsearch.knn.all_pairs import Stop
+from vggsearch.knn.build import Tell
 
 log = logging.getLogger(__name__)
 

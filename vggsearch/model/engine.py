@@ -134,11 +134,11 @@ def load_engine(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOption
 
 def _load_engine(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOptions) -> Engine:
     if choose_engine(options) == "openvino":
-        from vggsearch.model.on_openvino.engine import OpenVinoEngine
+        from vggsearch.model.openvino_engine.engine import OpenVinoEngine
 
         load = partial(load_weights, weights, spec.model)
         return OpenVinoEngine(spec, load(spec.layer), options, partial(load, DEEPEST))
-    from vggsearch.model.on_torch.load import load_torch_engine
+    from vggsearch.model.torch_engine.load import load_torch_engine
 
     return load_torch_engine(spec, weights, options)
 

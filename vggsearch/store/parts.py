@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vggsearch.errors import IndexDamaged, OptionError
-from vggsearch.extract import Embedded
+from vggsearch.indexing.extract import Embedded
 from vggsearch.model.spec import EmbeddingSpec, spec_from_json
-from vggsearch.photos import Skipped
+from vggsearch.photos.walk import Skipped
 from vggsearch.store.files import reading_from, write_atomically
 
 SKIPPED = "skipped.parquet"

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from vggsearch.errors import IndexDamaged
 from vggsearch.model.spec import EmbeddingSpec
-from vggsearch.places import MANIFEST
 from vggsearch.store.files import FileHash
+from vggsearch.store.locate import MANIFEST
 from vggsearch.store.manifest import Manifest, Part
 from vggsearch.store.parts import SKIPPED, Origin, read_columns, read_origin, read_skipped
 from vggsearch.store.store import EMBEDDINGS

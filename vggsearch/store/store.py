@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from vggsearch.errors import IndexDamaged, IndexExists, SpecMismatch
 from vggsearch.model.spec import EmbeddingSpec
-from vggsearch.photos import PhotoFile, Skipped
-from vggsearch.places import MANIFEST
+from vggsearch.photos.walk import PhotoFile, Skipped
 from vggsearch.store.files import (
     TEMPORARY,
     FileHash,
@@ -22,7 +21,8 @@ from vggsearch.store.files import (
     reading_from,
     writing_to,
 )
-from vggsearch.store.local import LOCAL, LocalStore
+from vggsearch.store.local_features import LOCAL, LocalStore
+from vggsearch.store.locate import MANIFEST
 from vggsearch.store.manifest import (
     Manifest,
     Part,

@@ -12,11 +12,11 @@ from typing import TypeVar
 
 from vggsearch.defaults import COMPACT
 from vggsearch.errors import IndexDamaged
-from vggsearch.extract import Embedded, MadeBy
-from vggsearch.photos import Skipped
+from vggsearch.indexing.extract import Embedded, MadeBy
+from vggsearch.photos.walk import Skipped
 from vggsearch.store.compaction import Group, is_due, is_kept, plan_groups
 from vggsearch.store.files import FileHash, flush_directory, write_folder_atomically, writing_to
-from vggsearch.store.local import LOCAL, ROWS, LocalPart, StoredFeatures, write_local
+from vggsearch.store.local_features import LOCAL, ROWS, LocalPart, StoredFeatures, write_local
 from vggsearch.store.lock import only_writer
 from vggsearch.store.manifest import BuildOptions, Manifest, Part, SearchFacts, SearchSide, part_name
 from vggsearch.store.parts import SKIPPED, Origin, merge_parts, write_part, write_skipped

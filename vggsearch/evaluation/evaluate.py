@@ -1,0 +1,291 @@
+"""How good the answers of an index are: on labelled photos, and on edited copies of its own."""
+
+import io
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vggsearch.defaults import ALIGN, MEASURE, WHITENING
+from vggsearch.errors import ImageError, OptionError, PhotosError, TruthError
+from vggsearch.evaluation.linear_probe import ProbeReport, linear_probe
+from vggsearch.evaluation.metrics import Curve, Figures, Tally
+from vggsearch.image_index import ImageIndex
+from vggsearch.knn.whitening import WhiteningOptions
+from vggsearch.matching.feature_maps import LocalFeatures
+from vggsearch.matching.rerank import joined
+from vggsearch.photos.decode import decode
+from vggsearch.photos.edits import EDITS, Edit, edited
+from vggsearch.query.searcher import Searcher
+
+Tell = Callable[[int, int], None]  # how many photos are done, of how many
+
+COLLAGE = "collage"
+COLLAGE_OTHERS = 3
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How good the answers to labelled photos are. `missing` are labelled paths that the index does not hold."""
+
+    figures: Figures
+    curve: Curve
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CopiesReport:
+    """How well edited copies of `photos` of the index's own photos are found again: of each edit, and of all.
+
+    `skipped` are photos of the sample that could not be read any more.
+    """
+
+    photos: int
+    by_edit: dict[str, Figures]
+    figures: Figures
+    curve: Curve
+    skipped: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """The answers to one query: similarities, most similar first, which are relevant, and how many there are."""
+
+    similarities: NDArray[np.float32]
+    relevant: NDArray[np.bool_]
+    total: int
+
+
+def evaluate_truth(
+    index: ImageIndex,
+    labels: Mapping[str, str],
+    *,
+    whitening: WhiteningOptions | None = None,
+    verify: bool = False,
+    tell: Tell = lambda _done, _total: None,
+) -> Evaluation:
+    """Ask for every labelled photo with its own embedding, itself left out; all other photos are searched.
+
+    With `verify`, the best answers are checked by geometry, as queries do it.
+
+    `labels` are by path, as measure.truth.read_truth returns them. Photos without a label are never relevant.
+    Raises TruthError where the index holds none of them, or no two of a label.
+    """
+    searcher = index.searcher(whitening)
+    embeddings = index.embeddings()
+    rows = {path: row for row, path in enumerate(searcher.paths)}
+    asked = [path for path in labels if path in rows]
+    if not asked:
+        raise TruthError(
+            f"{index.directory} holds none of the {len(labels):,} labelled photos. Paths must be relative to the "
+            f"photo folder, as in: vggsearch query IMAGE --format csv"
+        )
+    label_of = np.array([labels.get(path, "") for path in searcher.paths])
+    is_labelled = np.array([path in labels for path in searcher.paths])
+    checks = _Checks(index, searcher) if verify else None
+    tally = Tally()
+    for start in range(0, len(asked), MEASURE.block_queries):
+        block = [rows[path] for path in asked[start : start + MEASURE.block_queries]]
+        for row, similarities in zip(block, searcher.similarities(embeddings[block]), strict=True):
+            relevant = is_labelled & (label_of == label_of[row])
+            others = np.arange(len(similarities)) != row
+            if checks is not None and (photo := _readable(index, searcher.paths[row])) is not None:
+                similarities = checks.raised(photo, similarities, others)
+            answers = _ranked(similarities[others], relevant[others], len(similarities))
+            tally.add(answers.similarities, answers.relevant, answers.total)
+        tell(start + len(block), len(asked))
+    missing = tuple(path for path in labels if path not in rows)
+    return Evaluation(tally.figures(len(searcher.paths)), tally.curve(), missing)
+
+
+def evaluate_copies(
+    index: ImageIndex,
+    edits: Mapping[str, Edit],
+    *,
+    sample: int | Sequence[str] = MEASURE.sample,
+    seed: int = 0,
+    whitening: WhiteningOptions | None = None,
+    verify: bool = False,
+    save: Path | None = None,
+    tell: Tell = lambda _done, _total: None,
+) -> CopiesReport:
+    """Search for edited copies of `sample` of the index's own photos, chosen by `seed`, among all of them.
+
+    `sample` may name the photos instead.
+
+    The photo that a copy was made from is the one right answer, and so are photos with the same embedding, as exact
+    copies have. With `verify`, the best answers are checked by geometry, as queries do it. Copies live in memory
+    only, unless `save` names a folder. Raises PhotosError where the photos cannot be read, OptionError for a sample
+    of less than one.
+    """
+    if isinstance(sample, int) and sample < 1:
+        raise OptionError(f"The sample must be at least 1 photo, not {sample}.")
+    searcher = index.searcher(whitening)
+    checks = _Checks(index, searcher) if verify else None
+    chosen = _sample(searcher, sample, seed) if isinstance(sample, int) else [*map(searcher.paths.index, sample)]
+    answers: dict[str, list[_Answers]] = {edit: [] for edit in edits}
+    skipped: list[str] = []
+    for done, row in enumerate(chosen, start=1):
+        path = searcher.paths[row]
+        try:
+            copies = dict(_copies(index, searcher, row, edits, seed))
+        except ImageError:
+            skipped.append(path)
+            continue
+        if save is not None:
+            _save(copies, save, path)
+        similarities = searcher.similarities(index.embed_many(list(copies.values())))
+        relevant = searcher.similarities_of_row(row) >= 1 - MEASURE.same
+        for edit, each in zip(copies, similarities, strict=True):
+            if checks is not None:
+                each = checks.raised(_decoded(copies[edit], index.spec.size), each)
+            answers[edit].append(_ranked(each, relevant, MEASURE.most_answers))
+        tell(done, len(chosen))
+    if len(skipped) == len(chosen):
+        raise PhotosError(f"None of {len(chosen):,} photos of {index.directory} can be read in {index.root}.")
+    images = len(searcher.paths)
+    by_edit = {edit: _tally(found).figures(images) for edit, found in answers.items()}
+    together = _tally([each for found in answers.values() for each in found])
+    return CopiesReport(
+        len(chosen) - len(skipped), by_edit, together.figures(images), together.curve(), tuple(skipped)
+    )
+
+
+def evaluate_probe(index: ImageIndex, labels: Mapping[str, str]) -> ProbeReport:
+    """Fit a linear classifier to the embeddings of labelled photos; see measure.probe.linear_probe."""
+    rows = {path: row for row, path in enumerate(index.paths())}
+    held = [path for path in labels if path in rows]
+    return linear_probe(index.embeddings()[[rows[path] for path in held]], [labels[path] for path in held])
+
+
+def chosen_edits(names: str) -> dict[str, Edit]:
+    """Return the edits that "all", "basic" or a list such as "crop50,mirror" names. Raises OptionError."""
+    if names == "all":
+        return EDITS
+    if names == "basic":
+        return {name: edit for name, edit in EDITS.items() if edit.is_basic}
+    wanted = [name.strip() for name in names.split(",")]
+    if unknown := [name for name in wanted if name not in EDITS]:
+        raise OptionError(f"There is no edit {unknown[0]!r}. Choose of {', '.join(EDITS)}; or all, or basic.")
+    return {name: EDITS[name] for name in wanted}
+
+
+def whitening_named(text: str) -> WhiteningOptions | None:
+    """Return what "auto" (None: the index's own), "none", "384" or "384:0.5" asks for. Raises OptionError."""
+    if text == "auto":
+        return None
+    if text == "none":
+        return WhiteningOptions(dim=0)
+    dim, _, shrinkage = text.partition(":")
+    try:
+        options = WhiteningOptions(int(dim), float(shrinkage or WHITENING.least_shrinkage))
+    except ValueError:
+        options = None
+    if options is None or options.dim < 1 or not 0 <= options.shrinkage <= 1:
+        raise OptionError(f"There is no whitening {text!r}. Say auto, none, or numbers and shrinkage: 384:0.5.")
+    return options
+
+
+class _Checks:
+    """Checks the best answers to many queries by geometry; the local features of photos are kept meanwhile."""
+
+    def __init__(self, index: ImageIndex, searcher: Searcher) -> None:
+        aligner = index.aligner()
+        if aligner is None:
+            raise PhotosError(
+                f"Geometry needs the photos, and {index.root} is no folder. Leave it out: --no-verify"
+            )
+        self._aligner, self._searcher = aligner, searcher
+        self._known: dict[int, LocalFeatures | None] = {}
+
+    def raised(
+        self, picture: Image.Image, similarities: NDArray[np.float32], among: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.float32]:
+        """Return the similarities, float32 (n,) by row, with those of the best answers raised by their alignment.
+
+        Only rows that are `among`, bool (n,), are answers.
+        """
+        embeddings, views = self._aligner.of_query(picture)
+        oriented = np.maximum(similarities, self._searcher.similarities(embeddings[1:]).max(axis=0))
+        order = np.argsort(-oriented, kind="stable")[: ALIGN.candidates + 1]
+        best = [row for row in order.tolist() if among is None or among[row]][: ALIGN.candidates]
+        alignments = self._aligner.align(views, self._features(best))
+        raised = similarities.copy()
+        for row, alignment in zip(best, alignments, strict=True):
+            raised[row] = joined(float(similarities[row]), float(oriented[row]), alignment)
+        return raised
+
+    def _features(self, rows: list[int]) -> list[LocalFeatures | None]:
+        new = [row for row in rows if row not in self._known]
+        if len(self._known) + len(new) > ALIGN.remembered:
+            self._known, new = {}, rows
+        self._known.update(
+            zip(new, self._aligner.of_photos([self._searcher.paths[row] for row in new]), strict=True)
+        )
+        return [self._known[row] for row in rows]
+
+
+def _decoded(data: bytes, size: int) -> Image.Image:
+    return decode(io.BytesIO(data), at_least=size).image
+
+
+def _readable(index: ImageIndex, path: str) -> Image.Image | None:
+    try:
+        return _photo(index, path, index.spec.size)
+    except ImageError:
+        return None
+
+
+def _sample(searcher: Searcher, count: int, seed: int) -> list[int]:
+    """Return rows of photos that show something, in an order that only paths and seed decide."""
+    blank = set(searcher.blank.tolist())
+    rows = sorted((path, row) for row, path in enumerate(searcher.paths) if row not in blank)
+    if not rows:
+        raise PhotosError("The index holds no photo to make copies of. Index some: vggsearch index PHOTOS")
+    chosen = random.Random(seed).sample(rows, min(count, len(rows)))  # noqa: S311 - repeatable is what is wanted
+    return [row for _, row in chosen]
+
+
+def _copies(
+    index: ImageIndex, searcher: Searcher, row: int, edits: Mapping[str, Edit], seed: int
+) -> Iterator[tuple[str, bytes]]:
+    path = searcher.paths[row]
+    photo = _photo(index, path)
+    for name, edit in edits.items():
+        key = f"{seed} {path} {name}"
+        others: Sequence[Image.Image] = ()
+        if name == COLLAGE:
+            generator = random.Random(key)  # noqa: S311
+            others = [_photo(index, generator.choice(searcher.paths)) for _ in range(COLLAGE_OTHERS)]
+        yield name, edited(photo, edit, key, others)
+
+
+def _photo(index: ImageIndex, path: str, at_least: int = MEASURE.copy_pixels) -> Image.Image:
+    try:
+        data = ((index.root or Path()) / path).read_bytes()
+    except OSError as error:
+        raise ImageError(error.strerror or str(error), "unreadable") from error
+    return decode(io.BytesIO(data), path, at_least=at_least).image
+
+
+def _save(copies: Mapping[str, bytes], folder: Path, path: str) -> None:
+    for edit, data in copies.items():
+        file = folder / f"{path}.{edit}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+
+
+def _ranked(similarities: NDArray[np.float32], relevant: NDArray[np.bool_], most: int) -> _Answers:
+    order = np.argsort(-similarities, kind="stable")[:most]
+    return _Answers(similarities[order], relevant[order], int(relevant.sum()))
+
+
+def _tally(found: Sequence[_Answers]) -> Tally:
+    tally = Tally()
+    for answers in found:
+        tally.add(answers.similarities, answers.relevant, answers.total)
+    return tally

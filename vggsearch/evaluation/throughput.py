@@ -1,0 +1,194 @@
+"""How fast this machine looks at photos: each stage alone, all together, and next to the machine's own limit."""
+
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import cycle, islice, repeat
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vggsearch.errors import OptionError, PhotosError
+from vggsearch.indexing.extract import Decoded, decoded, extract
+from vggsearch.model.engine import Engine, EngineOptions, load_engine, rate
+from vggsearch.model.layers import needed_modules
+from vggsearch.model.spec import EmbeddingSpec
+from vggsearch.model.vgg import describe
+from vggsearch.model.weights import WeightsFile
+from vggsearch.photos.walk import PhotoFile, Skipped, check_folder, walk
+
+Stage = Callable[[str], None]
+
+DECODE_S, FORWARD_S, END_TO_END_S, LIMIT_S, COMPARE_S = 5.0, 8.0, 15.0, 4.0, 4.0
+MOST_PHOTOS = 1000  # of a folder, evenly spread: more would not fit in the time
+COMPARED_PHOTOS = 32
+MADE_PHOTOS, MADE_SIZE = 48, (1600, 1200)
+REFERENCE = EngineOptions("torch", "cpu", "fp32")
+ENGINES_COMPARED = (
+    REFERENCE,
+    EngineOptions("torch", "cpu", "bf16"),
+    EngineOptions("openvino", "cpu", "fp32"),
+    EngineOptions("openvino", "cpu", "bf16"),
+    EngineOptions("openvino", "cpu", "int8"),
+    EngineOptions("torch", "cuda", "fp32"),
+    EngineOptions("torch", "cuda", "bf16"),
+    EngineOptions("torch", "cuda", "fp16"),
+    EngineOptions("torch", "mps", "fp32"),
+    EngineOptions("torch", "mps", "fp16"),
+)
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """Photos a second: decoding alone, the network alone (`forward`), both together, and the limit.
+
+    `limit_per_s` is what the device would do if the whole network ran as fast as large convolutions do in the
+    same precision, measured in the same run.
+    """
+
+    device: str
+    engine: str
+    precision: str
+    decode_per_s: float
+    forward_per_s: float
+    end_to_end_per_s: float
+    limit_per_s: float
+
+
+@dataclass(frozen=True)
+class EngineReport:
+    """One engine and precision: its photos a second, and the cosine of its embeddings with those of torch's fp32.
+
+    `cosine` is the mean over some photos, `worst_cosine` the least of them.
+    """
+
+    engine: str
+    device: str
+    precision: str
+    forward_per_s: float
+    cosine: float
+    worst_cosine: float
+
+
+def bench(
+    spec: EmbeddingSpec,
+    engine: Engine,
+    folder: Path | None = None,
+    *,
+    workers: int | None = None,
+    tell: Stage = lambda _: None,
+) -> BenchReport:
+    """Measure on photos of `folder`, or on pictures made for it, in about half a minute.
+
+    `tell` is given the name of each stage as it begins. Raises PhotosError where the folder has no photo.
+    """
+    with sample(folder) as (root, files):
+        at_once = engine.batch_size
+        batch = squares(files, root, spec, at_once)
+        tell("decoding")
+        decode = counted(decoded(cycle(files), root, spec, ahead=at_once, workers=workers), DECODE_S, 1)
+        tell("the network")
+        forward = len(batch) * counted(stream(engine, batch), FORWARD_S, 1)
+        tell("decoding and the network together")
+        both = extract(cycle(files), root, spec, lambda: engine, workers=workers)
+        end_to_end = counted(both, END_TO_END_S, at_once)
+    tell("the machine's limit")
+    limit = engine.multiply_adds_per_s(LIMIT_S) / multiply_adds(spec)
+    rates = (round(each, 2) for each in (decode, forward, end_to_end, limit))
+    return BenchReport(engine.device, engine.name, engine.precision, *rates)
+
+
+def compare(
+    spec: EmbeddingSpec, weights: WeightsFile, folder: Path | None = None, *, tell: Stage = lambda _: None
+) -> list[EngineReport]:
+    """Measure every engine and precision that runs here, torch's fp32 first, a few seconds each.
+
+    Raises PhotosError as `bench` does.
+    """
+    with sample(folder) as (root, files):
+        batch = squares(files, root, spec, COMPARED_PHOTOS)
+    reports: list[EngineReport] = []
+    expected = np.empty(0, np.float32)
+    for options in ENGINES_COMPARED:
+        try:
+            engine = load_engine(spec, weights, options)
+        except OptionError:  # not here, or not for these weights
+            continue
+        tell(str(engine))
+        embeddings = np.concatenate([engine.embed(part) for part in parts(batch, engine.batch_size)])
+        expected = embeddings if options == REFERENCE else expected
+        cosines = (embeddings * expected).sum(axis=1)
+        some = batch[: engine.batch_size]
+        forward = len(some) * rate(lambda: engine.embed(some), COMPARE_S)  # noqa: B023 - it is called at once
+        measured = (round(forward, 2), round(float(cosines.mean()), 5), round(float(cosines.min()), 5))
+        reports.append(EngineReport(engine.name, engine.device, engine.precision, *measured))
+    return reports
+
+
+def multiply_adds(spec: EmbeddingSpec) -> int:
+    """Return how many multiplications with an addition the network takes for one photo, all its views together."""
+    needed = len(needed_modules(spec.model, spec.layer))
+    reports = [report for size in spec.sizes for report in describe(spec.model, size)[:needed]]
+    return (2 if spec.mirror else 1) * sum(report.multiply_adds for report in reports)
+
+
+@contextmanager
+def sample(folder: Path | None) -> Iterator[tuple[Path, list[PhotoFile]]]:
+    """Give a folder and files in it: some of a person's, or pictures made in a folder that is then removed."""
+    if folder is not None:
+        found = [file for file in walk(check_folder(folder)) if isinstance(file, PhotoFile)]
+        if not found:
+            raise PhotosError(f"{folder} is empty. Name a folder of photos, or none, and pictures are made.")
+        yield folder, found[:: -(-len(found) // MOST_PHOTOS)]
+        return
+    with tempfile.TemporaryDirectory(prefix="vggsearch-bench-") as made:
+        make_pictures(Path(made))
+        yield Path(made), [file for file in walk(Path(made)) if isinstance(file, PhotoFile)]
+
+
+def make_pictures(folder: Path) -> None:
+    """Write JPEG pictures with detail at every scale, as photos have."""
+    random = np.random.default_rng(0)
+    for number in range(MADE_PHOTOS):
+        pixels = np.zeros((MADE_SIZE[1], MADE_SIZE[0], 3), np.float32)
+        for cells in (4, 16, 64, 256):
+            noise = random.integers(0, 256, (cells, cells, 3), dtype=np.uint8)
+            pixels += np.asarray(Image.fromarray(noise).resize(MADE_SIZE), np.float32)
+        Image.fromarray((pixels / 4).astype(np.uint8)).save(folder / f"{number:03}.jpg")
+
+
+def squares(files: list[PhotoFile], root: Path, spec: EmbeddingSpec, count: int) -> NDArray[np.uint8]:
+    """Return what the network sees of the first photos: uint8 (count, size, size, 3), RGB."""
+    photos = (item for item in decoded(files, root, spec, ahead=count) if isinstance(item, Decoded))
+    pixels = [item.square.pixels for item in islice(photos, count)]
+    if not pixels:
+        raise PhotosError(f"{root} has no photo that can be used among {len(files):,} files.")
+    return np.stack(list(islice(cycle(pixels), count)))
+
+
+def parts(batch: NDArray[np.uint8], size: int) -> Iterator[NDArray[np.uint8]]:
+    """Yield a batch in batches of at most `size`."""
+    for start in range(0, len(batch), size):
+        yield batch[start : start + size]
+
+
+def stream(engine: Engine, batch: NDArray[np.uint8]) -> Generator[NDArray[np.float32], None, None]:
+    """Yield the embeddings of one batch again and again, as an update would ask for them."""
+    yield from engine.embed_stream(repeat(batch))
+
+
+def counted(items: Generator[object, None, None], seconds: float, at_once: int) -> float:
+    """Return how many photos come a second, watched for about so long; what is skipped does not count.
+
+    Items come `at_once` at a time, so the clock starts and stops where a batch begins. The first is not counted.
+    """
+    with closing(items):
+        next(items)
+        started, count = time.perf_counter(), 0
+        while time.perf_counter() - started < seconds:
+            count += sum(not isinstance(item, Skipped) for item in islice(items, at_once))
+        return count / (time.perf_counter() - started)

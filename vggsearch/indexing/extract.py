@@ -1,0 +1,279 @@
+"""Stream photos through decoders and the network, in order, with a bounded look-ahead."""
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggsearch.defaults import EXTRACT
+from vggsearch.errors import ImageError
+from vggsearch.model.engine import Engine
+from vggsearch.model.spec import EmbeddingSpec
+from vggsearch.photos.decode import JPEG_START, decoder_errors, jpeg_header
+from vggsearch.photos.decoder_pool import Decoders, Square
+from vggsearch.photos.resize import is_blank
+from vggsearch.photos.walk import PhotoFile, Skipped
+
+if TYPE_CHECKING:
+    from vggsearch.model.engine import SquareJpeg
+
+
+@dataclass(frozen=True, slots=True)
+class MadeBy:
+    """The engine, and the precision, that made an embedding: "openvino", "int8"."""
+
+    name: str
+    precision: str
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A photo and its embedding.
+
+    `width` and `height` are the file's own, upright, in pixels; `sha256` is of its bytes; `taken` is the
+    camera's local time; `is_blank` says that there is nothing in it to compare; `embedding` is float32 of shape
+    (dim,) and unit length. `is_reused` says that it was made for another file, or another time, with the same
+    bytes.
+    """
+
+    file: PhotoFile
+    sha256: str
+    width: int
+    height: int
+    format: str
+    taken: datetime | None
+    is_blank: bool
+    embedding: NDArray[np.float32]
+    made_by: MadeBy
+    is_reused: bool = False
+
+    def of(self, file: PhotoFile) -> "Embedded":
+        """Return it as that of another file with the same bytes."""
+        return replace(self, file=file, is_reused=True)
+
+
+class Known(Protocol):
+    """Photos by the bytes in their files, so that no embedding is made twice."""
+
+    @property
+    def may_suffice(self) -> bool:
+        """Whether every file to come may be known, so that the network need not be loaded before one is not."""
+
+    def may_hold(self, file: PhotoFile) -> bool:
+        """Whether bytes of this file's size are known, so that hashing it first may save decoding it."""
+
+    def find(self, sha256: str) -> Embedded | None:
+        """Return the photo with these bytes. Called in several threads at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A photo before the network: its file, the sha256 of its bytes, and what the network is to see."""
+
+    file: PhotoFile
+    sha256: str
+    square: Square
+
+    def embedded(self, embedding: NDArray[np.float32], made_by: MadeBy) -> Embedded:
+        """Return it as the network's answer makes it."""
+        seen = self.square
+        facts = (seen.width, seen.height, seen.format, seen.taken, seen.is_blank)
+        return Embedded(self.file, self.sha256, *facts, embedding, made_by)
+
+
+def default_workers() -> int:
+    """Return how many decoders to use: one a processor, up to a limit."""
+    return min(EXTRACT.max_workers, os.cpu_count() or 1)
+
+
+def extract(
+    files: Iterable[PhotoFile],
+    root: Path,
+    spec: EmbeddingSpec,
+    load_engine: Callable[[], Engine],
+    *,
+    known: Known | None = None,
+    workers: int | None = None,
+) -> Generator[Embedded | Skipped, None, None]:
+    """Yield an Embedded or a Skipped for each file, in the order of `files`.
+
+    What is `known` does not go through the network, and neither does what comes a second time. The first photos
+    are decoded while the network loads, and each batch is embedded while the next is decoded. At most two batches
+    and one file a worker are ahead of what was yielded, and what the engine takes in advance
+    (Engine.embed_stream), so memory does not grow with the folder.
+    """
+    with closing(_LookAhead(files, root, spec, known, workers or default_workers())) as source:
+        first: list[Decoded] = []
+        if known is not None and known.may_suffice:
+            for item in source:
+                if isinstance(item, Decoded):
+                    first = [item]
+                    break
+                yield item
+            else:
+                return
+        engine = load_engine()
+        source.square_jpeg = engine.square_jpeg()
+        source.deepen(engine.batch_size)
+        yield from _Network(engine, spec, known).run(chain(first, source))
+
+
+def decoded(
+    files: Iterable[PhotoFile], root: Path, spec: EmbeddingSpec, *, ahead: int, workers: int | None = None
+) -> Generator[Decoded | Embedded | Skipped, None, None]:
+    """Yield a Decoded or a Skipped for each file, in order: all that `extract` does but the network."""
+    with closing(_LookAhead(files, root, spec, None, workers or default_workers())) as source:
+        source.deepen(ahead)
+        yield from source
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """A photo whose bytes are in the network already, for another file."""
+
+    file: PhotoFile
+    sha256: str
+
+
+class _Network:
+    """Takes decoded photos through an engine, in order; where something is `known`, each content only once."""
+
+    def __init__(self, engine: Engine, spec: EmbeddingSpec, known: Known | None) -> None:
+        self._engine, self._spec, self._known = engine, spec, known
+        self._made_by = MadeBy(engine.name, engine.precision)
+        self._taken: deque[list[Decoded | _Copy | Embedded | Skipped]] = deque()  # the engine still has these
+        self._under_way: dict[str, Embedded | None] = {}  # contents in `_taken`, None until they are embedded
+
+    def run(self, source: Iterator[Decoded | Embedded | Skipped]) -> Iterator[Embedded | Skipped]:
+        for embeddings in self._engine.embed_stream(self._batches(source)):
+            rows = iter(embeddings)
+            for item in self._taken.popleft():
+                if isinstance(item, Decoded):
+                    item = item.embedded(next(rows), self._made_by)
+                    self._under_way[item.sha256] = item
+                elif isinstance(item, _Copy):
+                    first = self._under_way[item.sha256]
+                    assert first is not None, "a copy came before its original"  # noqa: S101
+                    item = first.of(item.file)
+                yield item
+            self._forget()
+
+    def _batches(self, source: Iterator[Decoded | Embedded | Skipped]) -> Iterator[NDArray[np.uint8]]:
+        size, at_once = self._spec.size, self._engine.batch_size
+        while items := list(islice(source, at_once)):
+            self._taken.append([self._unless_known(item) for item in items])
+            squares = [item.square.pixels for item in self._taken[-1] if isinstance(item, Decoded)]
+            yield np.stack(squares) if squares else np.empty((0, size, size, 3), np.uint8)
+
+    def _unless_known(self, item: Decoded | Embedded | Skipped) -> Decoded | _Copy | Embedded | Skipped:
+        """Look again, as a photo with the same bytes may have come since this one was decoded."""
+        if self._known is None or not isinstance(item, Decoded):
+            return item
+        if item.sha256 in self._under_way:
+            return _Copy(item.file, item.sha256)
+        if self._known.may_hold(item.file) and (same := self._known.find(item.sha256)) is not None:
+            return same.of(item.file)
+        self._under_way[item.sha256] = None
+        return item
+
+    def _forget(self) -> None:
+        still = {item.sha256 for items in self._taken for item in items if isinstance(item, Decoded | _Copy)}
+        self._under_way = {sha256: first for sha256, first in self._under_way.items() if sha256 in still}
+
+
+class _LookAhead:
+    """Decodes files in advance, at first one a worker, and yields them in their order.
+
+    `square_jpeg`, where an engine has it, decodes JPEG from then on.
+    """
+
+    def __init__(
+        self, files: Iterable[PhotoFile], root: Path, spec: EmbeddingSpec, known: Known | None, workers: int
+    ) -> None:
+        source = iter(files)
+        first = list(islice(source, workers))
+        self._files, self._root, self._spec, self._known = chain(first, source), root, spec, known
+        self.square_jpeg: SquareJpeg | None = None
+        self._pending: deque[Future[Decoded | Embedded | Skipped]] = deque()
+        self._decoders = Decoders(len(first))
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self.deepen(workers)
+
+    def __iter__(self) -> Iterator[Decoded | Embedded | Skipped]:
+        return self
+
+    def __next__(self) -> Decoded | Embedded | Skipped:
+        if not self._pending:
+            raise StopIteration
+        done = self._pending.popleft().result()
+        self.deepen(1)
+        return done
+
+    def deepen(self, count: int) -> None:
+        """Have so many more files decoded in advance."""
+        self._pending.extend(self._pool.submit(self._decode, file) for file in islice(self._files, count))
+
+    def close(self) -> None:
+        """Break off what is being decoded."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._decoders.close()
+        self._pool.shutdown()
+
+    def _decode(self, file: PhotoFile) -> Decoded | Embedded | Skipped:
+        sha256 = ""
+        try:
+            if self._known is not None and self._known.may_hold(file):
+                sha256 = _hash_unchanged(file, self._root)
+                if (same := self._known.find(sha256)) is not None:
+                    return same.of(file)
+            square = self._square(file)
+            # After decoding, so that of a film only the start is read; a photo is in the system's memory by now.
+            sha256 = sha256 or _hash_unchanged(file, self._root)
+        except ImageError as error:
+            return Skipped(file.path, error.reason, error.kind, file.bytes, file.mtime_ns)
+        return Decoded(file, sha256, square)
+
+    def _square(self, file: PhotoFile) -> Square:
+        if self.square_jpeg is not None and (square := self._square_on_card(file, self.square_jpeg)) is not None:
+            return square
+        return self._decoders.decode(self._root, file.path, self._spec.size, self._spec.resize)
+
+    def _square_on_card(self, file: PhotoFile, square_jpeg: "SquareJpeg") -> Square | None:
+        """Return None for what is no JPEG, or not for the card: a decoder takes it, or says what is wrong."""
+        try:
+            with decoder_errors(), (self._root / file.path).open("rb") as opened:
+                start = opened.read(len(JPEG_START))
+                if start != JPEG_START:  # of a film, the rest would be read in vain
+                    return None
+                data = start + opened.read()
+                photo = jpeg_header(data)
+        except ImageError:
+            return None
+        pixels = square_jpeg(data, self._spec.size, self._spec.resize, photo.orientation)
+        if pixels is None:
+            return None
+        facts = (photo.width, photo.height, photo.format, photo.taken, is_blank(pixels))
+        return Square(*facts, pixels)
+
+
+def _hash_unchanged(file: PhotoFile, root: Path) -> str:
+    """Return the sha256 of the file that was decoded. Raises ImageError where it is no longer what was walked."""
+    try:
+        with (root / file.path).open("rb") as opened:
+            sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+            status = os.fstat(opened.fileno())
+    except OSError as error:
+        raise ImageError(error.strerror or str(error), "unreadable") from error
+    if (status.st_size, status.st_mtime_ns) != (file.bytes, file.mtime_ns):
+        raise ImageError("changed while it was read; the next update takes it", "unreadable")
+    return sha256

@@ -1,0 +1,122 @@
+"""Keep the local features of all photos: make those that are missing, forget those of photos that are gone."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggsearch.defaults import EXTRACT
+from vggsearch.indexing.extract import Decoded, decoded
+from vggsearch.indexing.update import Progress
+from vggsearch.matching.feature_maps import decode, encode
+from vggsearch.matching.regions import region_vectors
+from vggsearch.model.engine import Engine
+from vggsearch.model.local_features import half_size
+from vggsearch.photos.walk import PhotoFile
+from vggsearch.store.local_features import ROWS, StoredFeatures
+from vggsearch.store.store import Store
+from vggsearch.store.writer import StoreWriter
+
+CELL_PIXELS = 16  # of a cell's side: four poolings come before it
+
+Levels = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+def keep_local_features(
+    store: Store,
+    writer: StoreWriter,
+    root: Path,
+    load_engine: Callable[[], Engine],
+    *,
+    workers: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> bool:
+    """Make the local features of all live photos that have none; commit them every minute, and when it is stopped.
+
+    Return whether it came to its end. A photo that cannot be read any more, or has changed since, is passed over:
+    the next update sees to it.
+    """
+    live = _live(store)
+    held = store.local().held()
+    missing = {sha256: file for sha256, file in live.items() if sha256 not in held}
+    is_done = not missing or _make(missing, store, writer, root, load_engine(), workers, progress, stop)
+    if is_done:
+        writer.compact_local(live)
+    return is_done
+
+
+def _make(
+    files: Mapping[str, PhotoFile],
+    store: Store,
+    writer: StoreWriter,
+    root: Path,
+    engine: Engine,
+    workers: int | None,
+    progress: Callable[[Progress], None] | None,
+    stop: Callable[[], bool] | None,
+) -> bool:
+    """Make the local features of some files, by sha256; return whether it came to its end."""
+    made: dict[str, StoredFeatures] = {}
+    done, committed, is_stopped = 0, time.monotonic(), False
+    for features, count in _described(files, root, store, engine, workers):
+        made |= features
+        done += count
+        if progress is not None:
+            progress(Progress(done, len(files), 0, f"local features, {engine}"))
+        is_stopped = stop is not None and stop()
+        if is_stopped:
+            break
+        if len(made) >= ROWS or time.monotonic() - committed >= EXTRACT.part_seconds:
+            writer.add_local(made)
+            made, committed = {}, time.monotonic()
+    writer.add_local(made)
+    return not is_stopped
+
+
+def to_store(levels: Levels) -> StoredFeatures:
+    """Return what is kept of the cells of one picture, float32 (side, side, numbers) at two sizes."""
+    cells = np.concatenate([encode(level).ravel() for level in levels])
+    return StoredFeatures(cells, encode(region_vectors(levels[0])))
+
+
+def from_store(features: StoredFeatures, size: int) -> Levels:
+    """Return the cells that were kept, of pictures of `size` pixels; nearly as they were."""
+    sides = [pixels // CELL_PIXELS for pixels in (size, half_size(size))]
+    numbers = len(features.cells) // sum(side**2 for side in sides)
+    fine, coarse = np.split(features.cells, [sides[0] ** 2 * numbers])
+    first, second = (
+        decode(cells.reshape(side, side, numbers)) for cells, side in zip((fine, coarse), sides, strict=True)
+    )
+    return first, second
+
+
+def _live(store: Store) -> dict[str, PhotoFile]:
+    """Return one file of each content there is, by sha256."""
+    columns = ("sha256", "path", "bytes", "mtime_ns")
+    files: dict[str, PhotoFile] = {}
+    for part in store.manifest.parts:
+        for sha256, *facts in zip(*(store.column(part, name) for name in columns), strict=True):
+            files.setdefault(sha256, PhotoFile(*facts))
+    return files
+
+
+def _described(
+    files: Mapping[str, PhotoFile], root: Path, store: Store, engine: Engine, workers: int | None
+) -> Iterator[tuple[dict[str, StoredFeatures], int]]:
+    """Yield the local features of batch after batch, by sha256, and how many files that batch was."""
+    at_once = engine.batch_size
+    source = decoded(list(files.values()), root, store.spec, ahead=2 * at_once, workers=workers)
+    while items := list(islice(source, at_once)):
+        usable = [item for item in items if isinstance(item, Decoded) and item.sha256 in files]
+        yield dict(_features(usable, engine)), len(items)
+
+
+def _features(items: Sequence[Decoded], engine: Engine) -> Iterator[tuple[str, StoredFeatures]]:
+    if items:
+        fine, coarse = engine.describe(np.stack([item.square.pixels for item in items])).levels
+        for item, *levels in zip(items, fine, coarse, strict=True):
+            yield item.sha256, to_store((levels[0], levels[1]))

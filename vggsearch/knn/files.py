@@ -1,0 +1,102 @@
+"""The files of a search side: the FAISS index, the float16 vectors, and which of those vectors are rows."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggsearch.errors import IndexDamaged
+from vggsearch.knn.faiss_import import faiss
+from vggsearch.knn.whitening import Whitening
+
+INDEX_FILE = "index.faiss"
+VECTORS_FILE = "vectors.npy"
+SLOTS_FILE = "slots.npy"
+
+
+def write_index(index: Any, directory: Path) -> None:
+    """Write a FAISS index into `directory`. Raises OSError, as for a full disk.
+
+    One that is there is left to those who have it mapped: FAISS would write over it.
+    """
+    (directory / INDEX_FILE).unlink(missing_ok=True)
+    try:
+        faiss().write_index(index, str(directory / INDEX_FILE))
+    except RuntimeError as error:  # FAISS knows no other
+        raise OSError(str(error).splitlines()[0]) from error
+
+
+def read_index(directory: Path, *, mapped: bool = True) -> Any:
+    """Return the FAISS index in `directory`, memory-mapped or, to be changed, in memory. Raises IndexDamaged."""
+    library = faiss()
+    try:
+        return library.read_index(str(directory / INDEX_FILE), library.IO_FLAG_MMAP_IFC if mapped else 0)
+    except RuntimeError as error:  # FAISS knows no other
+        raise IndexDamaged(directory, f"cannot be opened ({str(error).splitlines()[0]})") from error
+
+
+def write_vectors(directory: Path, blocks: Iterable[NDArray[np.float16]], rows: int, dim: int) -> None:
+    """Write blocks of float16 (some, dim), together `rows`, one after the other: memory is that of one block.
+
+    Not through a memory map: a disk that fills up ends a process that writes to one.
+    """
+    with (directory / VECTORS_FILE).open("wb") as file:
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": np.dtype(np.float16).str, "fortran_order": False, "shape": (rows, dim)}
+        )
+        for block in blocks:
+            file.write(np.ascontiguousarray(block, np.float16).data)
+
+
+def read_vectors(directory: Path) -> NDArray[np.float16]:
+    """Return the vectors in `directory`, memory-mapped. Raises IndexDamaged."""
+    vectors: NDArray[np.float16] = _load(directory / VECTORS_FILE)
+    return vectors
+
+
+def write_slots(directory: Path, slots: NDArray[np.int64]) -> None:
+    """Write where in the vectors each row is, int64 (rows,)."""
+    np.save(directory / SLOTS_FILE, slots, allow_pickle=False)
+
+
+def read_slots(directory: Path) -> NDArray[np.int64] | None:
+    """Return where in the vectors each row is, None where all vectors are rows. Raises IndexDamaged."""
+    if not (directory / SLOTS_FILE).exists():
+        return None
+    slots: NDArray[np.int64] = _load(directory / SLOTS_FILE)
+    return slots
+
+
+def with_whitening(core: Any, whitening: Whitening | None) -> Any:
+    """Return the FAISS index that whitens first, so that it takes plain embeddings."""
+    if whitening is None:
+        return core
+    index = faiss().IndexPreTransform(core)  # it keeps what it is made of alive
+    for transform in reversed(whitening.chain()):
+        index.prepend_transform(transform)
+    return index
+
+
+def without_whitening(index: Any) -> tuple[Any, Whitening | None]:
+    """Return what an index looks whitened vectors up in, and the whitening itself, if it has one.
+
+    A recipe may begin with a transform of its own, as OPQ is; only a whitening ends in a normalisation.
+    """
+    library = faiss()
+    if not isinstance(index, library.IndexPreTransform) or index.chain.size() != 2:
+        return index, None
+    linear, last = (library.downcast_VectorTransform(index.chain.at(at)) for at in range(2))
+    if not isinstance(last, library.NormalizationTransform):
+        return index, None
+    matrix = library.vector_to_array(linear.A).reshape(linear.d_out, linear.d_in)
+    core = library.downcast_index(index.index)
+    return core, Whitening(matrix, library.vector_to_array(linear.b))
+
+
+def _load(path: Path) -> Any:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise IndexDamaged(path.parent, f"cannot be opened ({error})") from error

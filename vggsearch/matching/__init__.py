@@ -1,0 +1,1 @@
+"""Where one picture lies in another: feature maps, keypoints, and the re-ranking that rests on them."""

@@ -1,0 +1,200 @@
+"""The reference engine: torch on a CPU, a CUDA card or Apple's MPS."""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vggsearch.defaults import EXTRACT
+from vggsearch.errors import OptionError
+from vggsearch.model.engine import Description, Engine, EngineOptions, rate
+from vggsearch.model.local_features import LoadKernels, find_whitening, half_size, local_cells, modules_before_pool5
+from vggsearch.model.normalization import MEAN, STD
+from vggsearch.model.poolings import embedding
+from vggsearch.model.spec import EmbeddingSpec
+from vggsearch.model.torch_engine.network import TruncatedVGG
+from vggsearch.model.torch_engine.operations import TorchOperations
+from vggsearch.model.views import embedding_of_views, shrinking
+from vggsearch.model.weights import Kernel
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Embedder:
+    """From pixels to embeddings, both on one device, with nothing in between that waits for the device.
+
+    A truncated VGG in channels-last layout; pooling and L2 in float32 whatever the precision.
+    """
+
+    def __init__(
+        self, spec: EmbeddingSpec, kernels: dict[str, Kernel], device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.spec = spec
+        network = TruncatedVGG(spec.model, spec.layer, kernels)
+        self.network = network.to(device, dtype).to(memory_format=torch.channels_last)
+        self._dtype = dtype
+        self._mean = torch.tensor(MEAN, device=device).view(1, 3, 1, 1) * 255
+        self._scale = 1 / (torch.tensor(STD, device=device).view(1, 3, 1, 1) * 255)
+        self._matrices = {size: torch.from_numpy(shrinking(spec.size, size)).to(device) for size in spec.sizes[:-1]}
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Take RGB pixels, uint8 (n, size, size, 3); return rows of unit length, float32 (n, dim), in order."""
+        return self.of_views(pictures(pixels), self._embed_view)
+
+    def of_views(self, shown: Tensor, embed_view: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the mean over all views of pictures (n, 3, size, size) in 0..255 of what `embed_view` makes."""
+        embeddings: Tensor = embedding_of_views(shown, self.spec, self._matrices, embed_view, TorchOperations())
+        return embeddings
+
+    def pooled(self, outputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the embeddings of one view, from the outputs of the layers of the sum, by name."""
+        layers = [outputs[part].float() for part in self.network.wanted]
+        embeddings: Tensor = embedding(layers, self.spec.layer, self.spec.pooling, TorchOperations())
+        return embeddings
+
+    def normalised(self, view: Tensor) -> Tensor:
+        """Take pictures of one size, (n, 3, size, size) in 0..255; return what the network takes of them."""
+        scaled = (view - self._mean) * self._scale
+        return scaled.to(self._dtype, memory_format=torch.channels_last)
+
+    def _embed_view(self, view: Tensor) -> Tensor:
+        return self.pooled(self.network.outputs(self.normalised(view), self.network.wanted))
+
+
+def pictures(pixels: Tensor) -> Tensor:
+    """Return uint8 (n, size, size, 3) as float32 (n, 3, size, size), channels-last as it lies in memory."""
+    return pixels.permute(0, 3, 1, 2).float()
+
+
+class TorchEngine(Engine):
+    """An Embedder and its device: the one that `options` name, or `device` where the caller chose.
+
+    `load_kernels` gives those of local features, where `kernels` end before them.
+    """
+
+    name = "torch"
+
+    def __init__(
+        self,
+        spec: EmbeddingSpec,
+        kernels: dict[str, Kernel],
+        options: EngineOptions,
+        device: torch.device | None = None,
+        load_kernels: LoadKernels | None = None,
+    ) -> None:
+        self._load_kernels = load_kernels
+        self.torch_device = device or torch.device(choose_device(options.device))
+        self.precision = choose_precision(options.precision, self.torch_device.type)
+        self._dtype = DTYPES[self.precision]
+        self.embedder = Embedder(spec, kernels, self.torch_device, self._dtype)
+        self.network = self.embedder.network
+        usual = EXTRACT.batch_size if self.torch_device.type == "cpu" else EXTRACT.gpu_batch_size
+        self.batch_size = options.batch_size or usual
+
+    @property
+    def device(self) -> str:
+        """See Engine.device."""
+        return device_description(self.torch_device)
+
+    @torch.inference_mode()
+    def embed(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Take RGB pixels (n, size, size, 3); return rows of unit length, float32 (n, dim), in their order."""
+        embeddings = self.embedder(torch.from_numpy(squares).to(self.torch_device))
+        result: NDArray[np.float32] = embeddings.cpu().numpy()
+        return result
+
+    @torch.inference_mode()
+    def describe(self, squares: NDArray[np.uint8]) -> Description:
+        """See Engine.describe."""
+        embedder, network, spec = self.embedder, self._network_before_pool5, self.embedder.spec
+        last, on = modules_before_pool5(spec.model)[-1].name, TorchOperations()
+        shown = pictures(torch.from_numpy(squares).to(self.torch_device))
+        half = network.outputs(embedder.normalised(on.shrink(shown, self._halving)), [last])
+        maps = {"half": half[last]}
+
+        def embed_view(view: Tensor) -> Tensor:
+            outputs = network.outputs(embedder.normalised(view), {*network.wanted, last})
+            if view is shown:
+                maps["whole"] = outputs[last]
+            return embedder.pooled(outputs)
+
+        embeddings = embedder.of_views(shown, embed_view)
+        whitening = find_whitening(spec.weights_sha256)
+        whole, coarse = (
+            local_cells(maps[size].float(), whitening, on).contiguous().cpu().numpy() for size in ("whole", "half")
+        )
+        return Description(embeddings.cpu().numpy(), (whole, coarse))
+
+    @cached_property
+    def _halving(self) -> Tensor:
+        """The matrix that makes a picture of half the size."""
+        size = self.embedder.spec.size
+        return torch.from_numpy(shrinking(size, half_size(size))).to(self.torch_device)
+
+    @cached_property
+    def _network_before_pool5(self) -> TruncatedVGG:
+        """The network, with all steps before pool5 where it ends earlier."""
+        modules = modules_before_pool5(self.embedder.spec.model)
+        if modules[-1].name not in self.network.steps and self._load_kernels is not None:
+            self.network.extend(modules, self._load_kernels())
+            self.network.to(self.torch_device, self._dtype).to(memory_format=torch.channels_last)
+        return self.network
+
+    @torch.inference_mode()
+    def multiply_adds_per_s(self, seconds: float) -> float:
+        """See Engine.multiply_adds_per_s."""
+        batch, channels, side = 8, 512, 28
+        convolution = torch.nn.Conv2d(channels, channels, 3, padding=1, device=self.torch_device, dtype=self._dtype)
+        convolution = convolution.to(memory_format=torch.channels_last)
+        maps = torch.ones(batch, channels, side, side, device=self.torch_device, dtype=self._dtype)
+        maps = maps.contiguous(memory_format=torch.channels_last)
+        return batch * channels**2 * 9 * side**2 * rate(lambda: convolution(maps)[0, 0, 0, 0].item(), seconds)
+
+    def normalised(self, squares: NDArray[np.uint8]) -> Tensor:
+        """Take RGB pixels to the device as uint8; return what the network takes, (n, 3, size, size)."""
+        return self.embedder.normalised(pictures(torch.from_numpy(squares).to(self.torch_device)))
+
+
+def device_description(device: torch.device) -> str:
+    """Return the device for a person: its name, or how many threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
+
+
+def choose_device(wanted: str) -> str:
+    """Return the device to run on: the wanted one, or the fastest there is. Raises OptionError if it is absent."""
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        return next(device for device in ("cuda", "mps", "cpu") if present[device])
+    if not present[wanted]:
+        there = ", ".join(device for device, is_there in present.items() if is_there)
+        raise OptionError(f"There is no {wanted} device here, only {there}. Use --device auto.")
+    return wanted
+
+
+def choose_precision(wanted: str, device: str) -> str:
+    """Return the number format: the wanted one, or the fastest whose embeddings are those of float32.
+
+    Raises OptionError for int8, which torch does not run.
+    """
+    if wanted == "int8":
+        raise OptionError("torch does not run int8. Use --engine openvino, or --precision bf16 or fp32.")
+    if wanted != "auto":
+        return wanted
+    if device == "cuda":
+        return "fp16"
+    return "bf16" if device == "cpu" and has_fast_bfloat16() else "fp32"
+
+
+def has_fast_bfloat16() -> bool:
+    """Say whether this processor multiplies bfloat16 itself (AVX512-BF16 or AMX).
+
+    torch has no public question for it, and where the processor cannot, bfloat16 is slower than float32; so
+    its private ones are asked, and a torch without them gets float32.
+    """
+    questions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, question, lambda: False)() for question in questions)

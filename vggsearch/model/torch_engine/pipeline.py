@@ -1,0 +1,148 @@
+"""A stream of batches through two places on a card: one computes while the other is filled or emptied."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vggsearch.model.engine import no_embeddings
+
+if TYPE_CHECKING:
+    from vggsearch.model.torch_engine.cuda import CudaEngine
+
+SLOTS = 2
+AHEAD = 2  # batches that may be taken ahead of what is yielded; see Engine.embed_stream
+
+
+class Slots(Protocol):
+    """Two places on a device, 0 and 1, each for a batch of exactly `batch_size` pictures.
+
+    A slot is uploaded, run and downloaded, in this order; only `download` waits for the device. Each may raise
+    torch.OutOfMemoryError, as may opening the slots; what was in them is lost then.
+    """
+
+    batch_size: int
+
+    def upload(self, slot: int, squares: NDArray[np.uint8]) -> None:
+        """Take RGB pixels (batch_size, size, size, 3), which the caller may change afterwards."""
+
+    def run(self, slot: int) -> None:
+        """Compute the embeddings of what was uploaded."""
+
+    def download(self, slot: int) -> NDArray[np.float32]:
+        """Return the embeddings (batch_size, dim), in memory that the slot's next run overwrites."""
+
+
+@dataclass
+class _Batch:
+    """A batch on its way: `started` of its rows are in slots or through, `done` are in `embeddings`."""
+
+    squares: NDArray[np.uint8]
+    embeddings: NDArray[np.float32] = field(default_factory=no_embeddings)
+    started: int = 0
+    done: int = 0
+
+    @property
+    def is_done(self) -> bool:
+        return self.done == len(self.squares)
+
+    def take(self, rows: NDArray[np.float32]) -> None:
+        """Copy the next rows (n, dim) out of a slot."""
+        if not self.done:
+            self.embeddings = np.empty((len(self.squares), rows.shape[1]), np.float32)
+        self.embeddings[self.done : self.done + len(rows)] = rows
+        self.done += len(rows)
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """The next `count` rows of a batch, in a slot."""
+
+    batch: _Batch
+    count: int
+    slot: int
+
+
+class Pipeline:
+    """One stream of batches of any size through an engine's slots: cut, padded, two under way, in order."""
+
+    def __init__(self, engine: "CudaEngine") -> None:
+        self._engine = engine
+        self._slots: Slots | None = None
+        self._held: deque[_Batch] = deque()  # taken and not yet yielded
+        self._under_way: deque[_Chunk] = deque()
+        self._next_slot = 0
+
+    def stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
+        """See Engine.embed_stream. Raises OptionError where not even one picture fits the card."""
+        held = self._held
+        try:
+            for squares in batches:
+                held.append(_Batch(squares))
+                while self._waiting() is not None:
+                    self._step()
+                while held and (held[0].is_done or len(held) > AHEAD):
+                    yield self._finished()
+            while held:
+                yield self._finished()
+        finally:
+            if self._slots is not None:
+                self._engine.return_slots(self._slots)
+
+    def _finished(self) -> NDArray[np.float32]:
+        while not self._held[0].is_done:
+            self._step()
+        return self._held.popleft().embeddings
+
+    def _step(self) -> None:
+        """Start a chunk if one waits and a slot is free, else collect the oldest; back off if memory runs out."""
+        batch_size = self._engine.batch_size
+        try:
+            if self._slots is None:
+                self._slots = self._engine.take_slots()
+            batch_size = self._slots.batch_size
+            batch = self._waiting()
+            if batch is not None and len(self._under_way) < SLOTS:
+                self._start(batch, self._slots)
+            else:
+                self._collect(self._slots)
+            return
+        except torch.OutOfMemoryError as error:
+            if batch_size == 1:
+                raise self._engine.too_small(error) from error
+        # Not in the handler: the error holds the frames that failed, and they hold the memory to be freed.
+        self._back_off(batch_size)
+
+    def _waiting(self) -> _Batch | None:
+        """Return the first batch with rows that are not started."""
+        return next((batch for batch in self._held if batch.started < len(batch.squares)), None)
+
+    def _start(self, batch: _Batch, slots: Slots) -> None:
+        squares = batch.squares[batch.started : batch.started + slots.batch_size]
+        slots.upload(self._next_slot, padded(squares, slots.batch_size))
+        slots.run(self._next_slot)
+        self._under_way.append(_Chunk(batch, len(squares), self._next_slot))
+        batch.started += len(squares)
+        self._next_slot = (self._next_slot + 1) % SLOTS
+
+    def _collect(self, slots: Slots) -> None:
+        chunk = self._under_way.popleft()
+        chunk.batch.take(slots.download(chunk.slot)[: chunk.count])
+
+    def _back_off(self, batch_size: int) -> None:
+        """Drop the slots and have what was in them computed again, in smaller ones."""
+        self._slots, self._next_slot = None, 0
+        self._under_way.clear()
+        for batch in self._held:
+            batch.started = batch.done
+        self._engine.shrink(batch_size)
+
+
+def padded(squares: NDArray[np.uint8], batch_size: int) -> NDArray[np.uint8]:
+    """Return the pictures (n, size, size, 3) and as many black ones as make (batch_size, size, size, 3)."""
+    missing = batch_size - len(squares)
+    return np.pad(squares, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else squares

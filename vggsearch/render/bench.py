@@ -1,0 +1,49 @@
+"""Measured speeds to text."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import timedelta
+
+from vggsearch.defaults import Format
+from vggsearch.evaluation.throughput import BenchReport, EngineReport
+from vggsearch.render.text import as_table
+
+EXAMPLE_PHOTOS = 100_000
+
+
+def bench(measured: BenchReport, format: Format) -> str:
+    """Render how fast each stage is, next to what bounds it, as a table or as JSON."""
+    if format == "json":
+        return json.dumps(asdict(measured), ensure_ascii=False, indent=2)
+    each = measured
+    rows = [
+        ("decoding alone", each.decode_per_s, ""),
+        ("the network alone", each.forward_per_s, f"{each.forward_per_s / each.limit_per_s:.0%} of the limit"),
+        (
+            "both together",
+            each.end_to_end_per_s,
+            f"{each.end_to_end_per_s / each.forward_per_s:.0%} of the network",
+        ),
+        ("this machine's limit", each.limit_per_s, "large convolutions in the same precision"),
+    ]
+    table = as_table(
+        ("stage", "photos/s", ""), [(name, f"{rate:,.1f}", note) for name, rate, note in rows], right=[1]
+    )
+    example = timedelta(seconds=round(EXAMPLE_PHOTOS / each.end_to_end_per_s))
+    return (
+        f"{each.engine}, {each.device}, {each.precision}\n\n{table}\n\n"
+        f"{EXAMPLE_PHOTOS:,} photos take about {example} (hours:minutes:seconds)."
+    )
+
+
+def engines(measured: Sequence[EngineReport], format: Format) -> str:
+    """Render how fast each engine and precision is, and how near to fp32, as a table or as JSON."""
+    if format == "json":
+        return json.dumps([asdict(each) for each in measured], ensure_ascii=False, indent=2)
+    rows = [
+        (each.engine, each.device, each.precision, f"{each.forward_per_s:,.1f}",
+         f"{each.cosine:.5f}", f"{each.worst_cosine:.5f}")
+        for each in measured
+    ]  # fmt: skip
+    return as_table(("engine", "device", "precision", "photos/s", "cosine", "worst"), rows, right=range(3, 6))

@@ -1,0 +1,156 @@
+"""Write the page of duplicates, one group after the other, so that memory does not grow with their number."""
+
+import hashlib
+import html
+import json
+import os
+from base64 import b64encode
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import TextIO
+
+from vggsearch.duplicates.results import Group
+from vggsearch.errors import OptionError
+from vggsearch.photos.thumbnails import in_order
+from vggsearch.render.duplicates import summary
+from vggsearch.render.html.pictures import pictures
+from vggsearch.render.html.values import address, group_values, shell_word
+from vggsearch.render.text import one_line
+
+SCRIPTS = ("marks.js", "cards.js", "compare.js", "page.js")
+START = '<!doctype html>\n<html lang="en">\n<meta name="generator" content="vggsearch">\n'
+GROUPS, PICTURES = "<!-- groups -->\n", "<!-- pictures -->\n"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a page says about itself: its title, and rows of what and value, as of the index and the threshold.
+
+    `command` are the words to which a mark adds its own, so that a person can copy it: vggsearch dups.
+    """
+
+    title: str = "Duplicates"
+    rows: tuple[tuple[str, str], ...] = ()
+    command: tuple[str, ...] = ("vggsearch", "dups")
+
+
+def write_page(
+    path: Path,
+    groups: Sequence[Group],
+    root: Path,
+    facts: Facts = Facts(),
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write groups of duplicates, whose photos are below `root`, as a page at `path`.
+
+    `progress` is told how many photos of how many are done. A photo that cannot be read is shown as the reason why.
+    The page is there as a whole or not at all. Raises OptionError where `path` is a file of another kind, which is
+    left as it is, and OSError where the page cannot be written.
+    """
+    _refuse_others(path)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with unfinished.open("w", encoding="utf-8", newline="\n") as file:
+            _write(file, groups, root, _link(root, path), facts, progress or (lambda _done, _total: None))
+        unfinished.replace(path)
+    finally:
+        with suppress(FileNotFoundError):
+            unfinished.unlink()
+
+
+def _refuse_others(path: Path) -> None:
+    """Keep a wrong word on the command line from costing a photo."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(START))
+    except FileNotFoundError:
+        return
+    if start != START.encode():
+        raise OptionError(f"{path} exists and is no page that vggsearch wrote. Give another name.")
+
+
+def _write(
+    file: TextIO,
+    groups: Sequence[Group],
+    root: Path,
+    link: str,
+    facts: Facts,
+    progress: Callable[[int, int], None],
+) -> None:
+    before, between, after = _frame(groups, facts)
+    file.write(before)
+    _write_data(file, "facts", _facts_values(root, facts))
+    file.write('<script type="application/json" id="groups-data">[')
+    for number, group in enumerate(groups):
+        file.write(("," if number else "") + "\n" + _json(group_values(group, link)))
+    file.write("]</script>\n")
+    file.write(between)
+    done, total = 0, sum(1 + len(group.members) for group in groups)
+    for group, shown in zip(groups, in_order(lambda group: pictures(group, root), groups), strict=True):
+        _write_data(file, f"pictures-{group.number}", shown)
+        done += len(shown)
+        progress(done, total)
+    file.write(after)
+
+
+def _write_data(file: TextIO, name: str, values: object) -> None:
+    file.write(f'<script type="application/json" id="{name}">{_json(values)}</script>\n')
+
+
+def _frame(groups: Sequence[Group], facts: Facts) -> tuple[str, str, str]:
+    """Return the page's text before its groups, between them and their pictures, and after those."""
+    style, script = _asset("page.css"), "(() => {\n" + "\n".join(map(_asset, SCRIPTS)) + "})();\n"
+    rows = "".join(f"<div><dt>{_escaped(name)}<dd>{_escaped(value)}</div>" for name, value in facts.rows)
+    page = Template(_asset("page.html")).substitute(
+        policy=_policy(style, script),
+        style=style,
+        script=script,
+        title=_escaped(facts.title),
+        summary=_escaped(summary(groups)),
+        facts=f"<dl>{rows}</dl>" if rows else "",
+    )
+    before, rest = page.split(GROUPS)
+    between, after = rest.split(PICTURES)
+    return START + before, between, after
+
+
+def _policy(style: str, script: str) -> str:
+    """Return the content security policy: this style, this script, pictures inside the page and on this disk."""
+    return (
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src data: file:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _asset(name: str) -> str:
+    return (files(__package__) / "assets" / name).read_text(encoding="utf-8")
+
+
+def _escaped(text: str) -> str:
+    return html.escape(one_line(text))
+
+
+def _json(values: object) -> str:
+    """Return JSON that no browser can take for the end of its script block, or for a comment."""
+    return json.dumps(values, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _facts_values(root: Path, facts: Facts) -> dict[str, str]:
+    folder = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
+    return {"command": " ".join(map(shell_word, facts.command)), "folder": folder}
+
+
+def _link(root: Path, path: Path) -> str:
+    """Return the address of the photo folder: as seen from the page's own folder, so that both can be moved."""
+    try:
+        return f"./{address(Path(os.path.relpath(root.resolve(), path.resolve().parent)).as_posix())}"
+    except ValueError:  # on another drive
+        return root.resolve().as_uri()

@@ -1,0 +1,79 @@
+"""Groups as the page's script reads them: names made safe to show, to link to and to paste into a shell."""
+
+import os
+import shlex
+from datetime import datetime
+from urllib.parse import quote
+
+from vggsearch.duplicates.results import Group, Member, Photo
+from vggsearch.render.duplicates import freed_bytes, how_member_lies
+from vggsearch.render.text import one_line
+
+
+def group_values(group: Group, link: str) -> dict[str, object]:
+    """Return a group for JSON. `link` is the address of the photo folder, as the page sees it."""
+    return {
+        "number": group.number,
+        "frees": freed_bytes(group),
+        "similarity": group.lowest_similarity,
+        "confidence": min(member.confidence for member in group.members),
+        "photos": [_photo_values(group.keeper, link), *(_member_values(member, link) for member in group.members)],
+    }
+
+
+def _photo_values(photo: Photo, link: str) -> dict[str, object]:
+    return {
+        "path": one_line(photo.path),
+        "word": shell_word(photo.path),
+        "link": f"{link}/{address(photo.path)}",
+        "width": photo.width,
+        "height": photo.height,
+        "bytes": photo.bytes,
+        "format": photo.format,
+        "taken": photo.taken.isoformat(sep=" ", timespec="seconds") if photo.taken else None,
+        "changed": _date(photo.mtime_ns),
+    }
+
+
+def _member_values(member: Member, link: str) -> dict[str, object]:
+    values = _photo_values(member.photo, link) | {
+        "kind": member.kind,
+        "similarity": member.similarity,
+        "confidence": member.confidence,
+        "how": how_member_lies(member),
+        "reason": one_line(member.reason),
+        "leftAlone": one_line(member.left_alone) if member.left_alone else None,
+    }
+    if member.alignment is not None:
+        values["corners"] = [[round(x, 4), round(y, 4)] for x, y in member.alignment.corners]
+        values["alignedIn"] = member.aligned_in
+    return values
+
+
+def shell_word(text: str) -> str:
+    """Return a name as bash, zsh and ksh read it; what cannot be seen, or is no UTF-8, as bytes: $'\\377'."""
+    if text.isprintable():
+        return shlex.quote(text)
+    return "$'" + "".join(map(_shell_character, text)) + "'"
+
+
+def _shell_character(character: str) -> str:
+    if character in "\\'":
+        return "\\" + character
+    if character.isprintable():
+        return character
+    # In octal, of which three digits are the most: after \xff, a further letter could be read as a digit.
+    return "".join(f"\\{byte:03o}" for byte in os.fsencode(character))
+
+
+def address(path: str) -> str:
+    """Return a path as a part of an address: its bytes escaped, so that none is read as a scheme or a query."""
+    return quote(os.fsencode(path))
+
+
+def _date(mtime_ns: int) -> str:
+    """Return when a file was changed, local time; nothing where its age is nonsense."""
+    try:
+        return f"{datetime.fromtimestamp(mtime_ns / 1e9):%Y-%m-%d %H:%M:%S}"
+    except (OverflowError, OSError, ValueError):
+        return ""

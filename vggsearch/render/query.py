@@ -1,0 +1,106 @@
+"""Results of queries to text."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from vggsearch.defaults import Format
+from vggsearch.matching.feature_maps import Alignment
+from vggsearch.query.options import Pick, QueryResult
+from vggsearch.query.searcher import Match
+from vggsearch.render.text import as_csv, one_line, similarity_text, transform_words
+
+Roots = Mapping[str, Path | None]  # the photo folders of the indexes that were asked, by directory
+
+
+def query_results(results: Sequence[QueryResult], format: Format, roots: Roots) -> str:
+    """Render the results of some queries. `paths` joins each path to its photo folder, so that it can be opened."""
+    return QUERY_FORMATS[format](results, roots)
+
+
+def picks(picked: Sequence[Pick], format: Format, roots: Roots) -> str:
+    """Render photos that were picked at random, in the same formats as the results of queries."""
+    values = [{name: value for name, value in asdict(each).items() if value is not None} for each in picked]
+    if format == "json":
+        return json.dumps(values, ensure_ascii=False, indent=2)
+    if format == "jsonl":
+        return "\n".join(json.dumps(each, ensure_ascii=False) for each in values)
+    if format == "csv":
+        return as_csv(("path", *(["index"] if len(roots) > 1 else [])), [tuple(each.values()) for each in values])
+    if format == "paths":
+        return "\n".join(_on_disk(each, roots) for each in picked)
+    width = _index_width(picked)
+    return "\n".join(f"{_padded(each.index, width)}{one_line(each.path)}" for each in picked) or "nothing found"
+
+
+def _query_table(results: Sequence[QueryResult], _roots: Roots) -> str:
+    blocks = []
+    for result in results:
+        width = _index_width(result.matches)
+        lines = [one_line(result.query)]
+        lines += [
+            f"  {similarity_text(match.similarity)}  {_padded(match.index, width)}{one_line(match.path)}"
+            f"{_how(match.alignment)}"
+            for match in result.matches
+        ]
+        blocks.append("\n".join(lines if result.matches else [*lines, "  nothing found"]))
+    return "\n\n".join(blocks)
+
+
+def _index_width(found: Sequence[Match | Pick]) -> int:
+    return max((len(one_line(each.index)) for each in found if each.index is not None), default=0)
+
+
+def _padded(index: str | None, width: int) -> str:
+    return f"{one_line(index):<{width}}  " if index is not None else ""
+
+
+def _on_disk(found: Match | Pick, roots: Roots) -> str:
+    """Return the path of a photo as it can be opened."""
+    root = roots[found.index] if found.index is not None else next(iter(roots.values()))
+    return str((root or Path()) / found.path)
+
+
+def _how(alignment: Alignment | None) -> str:
+    """Say in words how the query lies in a photo, where that is not simply as a whole."""
+    if alignment is None:
+        return ""
+    told = transform_words(alignment.mirrored, alignment.turned, alignment.scale)
+    return f"  ({told})" if told else ""
+
+
+def _query_json(results: Sequence[QueryResult], _roots: Roots) -> str:
+    return json.dumps([_query_values(result) for result in results], ensure_ascii=False, indent=2)
+
+
+def _query_values(result: QueryResult) -> dict[str, object]:
+    """Return a result as JSON has it: an alignment and an index only where there is one."""
+    matches = [
+        {name: value for name, value in asdict(match).items() if value is not None} for match in result.matches
+    ]
+    return {"query": result.query, "matches": matches}
+
+
+def _query_jsonl(results: Sequence[QueryResult], _roots: Roots) -> str:
+    return "\n".join(json.dumps(_query_values(result), ensure_ascii=False) for result in results)
+
+
+def _query_csv(results: Sequence[QueryResult], roots: Roots) -> str:
+    found = [(result.query, match) for result in results for match in result.matches]
+    head = ("query", "path", "similarity", *(["index"] if len(roots) > 1 else []))
+    rows = [(query, match.path, f"{match.similarity:.4f}", match.index or "") for query, match in found]
+    return as_csv(head, [row[: len(head)] for row in rows])
+
+
+def _query_paths(results: Sequence[QueryResult], roots: Roots) -> str:
+    return "\n".join(_on_disk(match, roots) for result in results for match in result.matches)
+
+
+QUERY_FORMATS: dict[Format, Callable[[Sequence[QueryResult], Roots], str]] = {
+    "table": _query_table,
+    "json": _query_json,
+    "jsonl": _query_jsonl,
+    "csv": _query_csv,
+    "paths": _query_paths,
+}

@@ -1,0 +1,137 @@
+"""Groups of duplicates as pictures in a terminal: a strip of thumbnails for each group, and what they are below it.
+
+Two protocols show real pictures: kitty's (sw.kovidgoyal.net/kitty/graphics-protocol), which Ghostty and Konsole
+know, and iTerm2's (iterm2.com/documentation-images.html), which WezTerm and mintty know. Any other terminal with
+all colours shows half blocks: an upper half in one colour over a lower half in another are two pixels.
+"""
+
+import io
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Literal, TextIO
+
+from PIL import Image, ImageDraw, ImageOps
+
+from vggsearch.duplicates.results import Group, Photo
+from vggsearch.errors import ImageError
+from vggsearch.photos.thumbnails import in_order, thumbnail
+from vggsearch.render.duplicates import group_blocks, summary
+
+Way = Literal["kitty", "iterm2", "blocks"]
+
+COLUMNS, ROWS = 26, 10  # of a photo with its frame, in characters, which are twice as high as wide: 4:3
+GAP = 1  # columns between two photos
+PIXELS = {"kitty": 10, "iterm2": 10, "blocks": 1}  # across a character
+CHUNK = 4096  # characters of base64 in one escape sequence, as kitty's protocol says
+KEEP, OTHER, MISSING = (46, 160, 67, 255), (110, 118, 129, 255), (60, 64, 70, 255)
+NOTHING = (0, 0, 0, 0)
+RESET = "\x1b[0m"
+
+
+@dataclass(frozen=True)
+class Screen:
+    """A terminal that can show pictures: how, and how many characters wide it is."""
+
+    way: Way
+    columns: int
+
+
+def preview(groups: Sequence[Group], root: Path, stream: TextIO, screen: Screen) -> None:
+    """Write each group to a terminal: the keeper in a green frame, its duplicates right of it, all listed below.
+
+    As many as fit in a line are shown. A photo that cannot be read is a crossed box.
+    """
+    most = max(1, (screen.columns + GAP) // (COLUMNS + GAP))
+    strips = in_order(lambda group: _strip(group, root, most, PIXELS[screen.way]), groups)
+    for strip, block in zip(strips, group_blocks(groups), strict=True):
+        stream.write(f"{WAYS[screen.way](strip)}\n{block}\n\n")
+        stream.flush()
+    stream.write(f"{summary(groups)}\n")
+
+
+def _strip(group: Group, root: Path, most: int, pixels: int) -> Image.Image:
+    """Return RGBA of the first `most` photos of a group side by side, `pixels` for the width of a character."""
+    photos = [group.keeper, *(member.photo for member in group.members)][:most]
+    columns = len(photos) * (COLUMNS + GAP) - GAP
+    strip = Image.new("RGBA", (columns * pixels, 2 * ROWS * pixels), NOTHING)
+    for number, photo in enumerate(photos):
+        tile = _tile(photo, root, KEEP if number == 0 else OTHER, pixels)
+        strip.paste(tile, (number * (COLUMNS + GAP) * pixels, 0))
+    return strip
+
+
+def _tile(photo: Photo, root: Path, colour: tuple[int, ...], pixels: int) -> Image.Image:
+    """Return a photo in the middle of a frame."""
+    width, height = COLUMNS * pixels, 2 * ROWS * pixels
+    border = max(1, pixels // 2)
+    inside = (width - 2 * border, height - 2 * border)
+    tile = Image.new("RGBA", (width, height), colour)
+    tile.paste(NOTHING, (border, border, width - border, height - border))
+    try:
+        shown = ImageOps.contain(thumbnail(root, photo.path, max(inside)), inside)
+    except ImageError:
+        shown = _crossed(inside)
+    tile.paste(shown, ((width - shown.width) // 2, (height - shown.height) // 2))
+    return tile
+
+
+def _crossed(size: tuple[int, int]) -> Image.Image:
+    box = Image.new("RGBA", size, MISSING)
+    draw = ImageDraw.Draw(box)
+    right, bottom = size[0] - 1, size[1] - 1
+    draw.line((0, 0, right, bottom), OTHER)
+    draw.line((0, bottom, right, 0), OTHER)
+    return box
+
+
+def _png(picture: Image.Image) -> str:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return b64encode(file.getvalue()).decode()
+
+
+def _columns(strip: Image.Image) -> int:
+    return strip.width * 2 * ROWS // strip.height
+
+
+def _kitty(strip: Image.Image) -> str:
+    """Return a PNG in chunks; q=2 asks the terminal for no answer, which nobody would read."""
+    data = _png(strip)
+    chunks = [data[start : start + CHUNK] for start in range(0, len(data), CHUNK)]
+    heads = [f"a=T,f=100,q=2,c={_columns(strip)},r={ROWS},", *[""] * (len(chunks) - 1)]
+    more = [*[1] * (len(chunks) - 1), 0]
+    return "".join(
+        f"\x1b_G{head}m={is_more};{chunk}\x1b\\" for head, is_more, chunk in zip(heads, more, chunks, strict=True)
+    )
+
+
+def _iterm2(strip: Image.Image) -> str:
+    size = f"width={_columns(strip)};height={ROWS};preserveAspectRatio=1"
+    return f"\x1b]1337;File=inline=1;{size}:{_png(strip)}\a"
+
+
+def _blocks(strip: Image.Image) -> str:
+    return "\n".join("".join(_block_line(strip, y)) + RESET for y in range(0, strip.height, 2))
+
+
+def _block_line(strip: Image.Image, y: int) -> Iterator[str]:
+    """Yield a line of characters, colours told only where they change."""
+    pixels, row = strip.tobytes(), 4 * strip.width
+    starts = range(y * row, (y + 1) * row, 4)
+    cells = ((pixels[start : start + 4], pixels[start + row : start + row + 4]) for start in starts)
+    for (upper, lower), same in groupby(cells):
+        count = len(list(same))
+        if upper == lower == bytes(NOTHING):
+            yield RESET + " " * count
+        else:
+            yield f"\x1b[38;2;{_rgb(upper)};48;2;{_rgb(lower)}m" + "▀" * count
+
+
+def _rgb(colour: bytes) -> str:
+    return ";".join(map(str, colour[:3]))
+
+
+WAYS: dict[Way, Callable[[Image.Image], str]] = {"kitty": _kitty, "iterm2": _iterm2, "blocks": _blocks}
