@@ -20,7 +20,7 @@ from pathlib import Path
 from PIL import Image
 
 from vggsearch import ImageIndex
-from vggsearch.duplicates.run import DuplicatesReport
+from vggsearch.duplicates.find import DuplicatesReport
 from vggsearch.evaluation.ground_truth import read_truth
 from vggsearch.photos.edits import EDITS, edited
 

@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.indexing.extract import Embedded, MadeBy
+from vggsearch.indexing.build import renew_search_side
 from vggsearch.knn import brute_force
 from vggsearch.knn.vector_index import Selection, VectorIndex
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.photos.walk import PhotoFile
 from vggsearch.query.filters import parse_filter
-from vggsearch.query.searcher import renew_search_side
 from vggsearch.query.snapshot import PresentSearch
 from vggsearch.store.manifest import BuildOptions
+from vggsearch.store.records import Embedded, MadeBy
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
 

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from vggsearch.image_index import ImageIndex
-from vggsearch.indexing.extract import Embedded, MadeBy
+from vggsearch.indexing.build import renew_search_side
 from vggsearch.indexing.integrity import verify
 from vggsearch.knn.faiss_import import faiss
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.photos.walk import PhotoFile
-from vggsearch.query.searcher import renew_search_side
 from vggsearch.render.text import bytes_text
+from vggsearch.store.records import Embedded, MadeBy
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
 

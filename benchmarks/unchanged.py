@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from vggsearch.indexing.extract import Embedded, MadeBy
 from vggsearch.indexing.update import plan_update
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.photos.walk import PhotoFile, walk
+from vggsearch.store.records import Embedded, MadeBy
 from vggsearch.store.reuse import KnownContent
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing

@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.image_index import ImageIndex
-from vggsearch.indexing.extract import Embedded, MadeBy
 from vggsearch.knn import brute_force
 from vggsearch.knn.vector_index import VectorIndex
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.photos.walk import PhotoFile
 from vggsearch.query.searcher import Searcher
+from vggsearch.store.records import Embedded, MadeBy
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from vggsearch.duplicates.results import AlignedIn, Group, Kind, Member, Pair, Photo
-from vggsearch.matching.feature_maps import Alignment
+from vggsearch.matching.alignment import Alignment
 
 TAKEN = datetime(2024, 5, 1, 12, 30)
 

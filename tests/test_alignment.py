@@ -12,7 +12,7 @@ from vggsearch.cli import cli
 from vggsearch.defaults import ALIGN
 from vggsearch.errors import OptionError
 from vggsearch.image_index import ImageIndex
-from vggsearch.matching.feature_maps import Alignment
+from vggsearch.matching.alignment import Alignment
 from vggsearch.matching.rerank import WINDOWS, believed, joined
 
 

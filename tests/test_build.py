@@ -22,13 +22,13 @@ from vggsearch.cli import cli
 from vggsearch.defaults import BUILD
 from vggsearch.errors import OptionError
 from vggsearch.image_index import ImageIndex
-from vggsearch.indexing.extract import Embedded, MadeBy
+from vggsearch.indexing.build import renew_search_side
 from vggsearch.indexing.integrity import verify
 from vggsearch.knn.recipes import RECIPES, faiss_metric
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.photos.walk import PhotoFile
-from vggsearch.query.searcher import renew_search_side
 from vggsearch.store.manifest import read_manifest
+from vggsearch.store.records import Embedded, MadeBy
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
 

@@ -19,12 +19,13 @@ from tests import hostile
 from tests.fakes import FAKE_SPEC, FakeEngine, picture, save_photo
 from vggsearch import defaults
 from vggsearch.errors import ImageError, InstallationError
-from vggsearch.indexing.extract import Embedded, extract
+from vggsearch.indexing.extract import extract
 from vggsearch.photos import decoder_pool
 from vggsearch.photos.decode import decode
 from vggsearch.photos.decoder_pool import Decoders
 from vggsearch.photos.resize import square
 from vggsearch.photos.walk import PhotoFile, Skipped, walk
+from vggsearch.store.records import Embedded
 
 SIZE, RESIZE = 64, "squash"
 ODD_NAMES = ["line\nbreak.jpg", "\u00fcml\u00e4ut.jpg", 'quo"te.jpg', "{}.jpg", " .jpg"]

@@ -11,9 +11,9 @@ from PIL import Image
 from tests.fakes import FakeEngine
 from vggsearch import ImageIndex
 from vggsearch.duplicates.decisions import DECISIONS, read_decisions
+from vggsearch.duplicates.find import DuplicatesReport
 from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.duplicates.removals import new_journal, plan_removals
-from vggsearch.duplicates.run import DuplicatesReport
 from vggsearch.errors import DecisionsDamaged, OptionError
 from vggsearch.removal.perform import perform
 from vggsearch.removal.undo import undo

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.fakes import FAKE_SPEC, FakeEngine, picture, save_photo
-from vggsearch.indexing.extract import Embedded, extract
+from vggsearch.indexing.extract import extract
 from vggsearch.photos.decode import decode
 from vggsearch.photos.resize import square
 from vggsearch.photos.walk import PhotoFile, Skipped, walk
+from vggsearch.store.records import Embedded
 
 if TYPE_CHECKING:
     from vggsearch.model.engine import SquareJpeg

@@ -21,10 +21,10 @@ from tests.test_store import made, photo
 from vggsearch.cli import cli
 from vggsearch.errors import IndexNotReadable, IndexNotWritable, PhotosError
 from vggsearch.image_index import ImageIndex
+from vggsearch.indexing.build import renew_search_side
 from vggsearch.indexing.integrity import verify
 from vggsearch.knn.faiss_import import faiss
 from vggsearch.photos.walk import Skipped
-from vggsearch.query.searcher import renew_search_side
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
 

@@ -11,17 +11,8 @@ from PIL import Image
 
 from vggsearch.errors import OptionError
 from vggsearch.matching import feature_maps
-from vggsearch.matching.feature_maps import (
-    HALF,
-    ORIENTATIONS,
-    Alignment,
-    Cells,
-    LocalFeatures,
-    decode,
-    encode,
-    orient,
-    verify,
-)
+from vggsearch.matching.alignment import Alignment
+from vggsearch.matching.feature_maps import HALF, ORIENTATIONS, Cells, LocalFeatures, decode, encode, orient, verify
 from vggsearch.model.engine import Engine, EngineOptions, load_engine
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.photos.resize import square

@@ -35,7 +35,7 @@ from tests.jpegs import (
     squared,
 )
 from vggsearch.errors import OptionError
-from vggsearch.indexing.extract import Embedded, extract
+from vggsearch.indexing.extract import extract
 from vggsearch.model.engine import Engine, EngineOptions, has_cuda, load_engine
 from vggsearch.model.multi_gpu import ManyCardsEngine
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
@@ -45,6 +45,7 @@ from vggsearch.model.torch_engine.jpeg import FITS, DeviceJpeg
 from vggsearch.model.torch_engine.load import load_card
 from vggsearch.model.weights import load_weights
 from vggsearch.photos.walk import PhotoFile, walk
+from vggsearch.store.records import Embedded
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not has_cuda(), reason="needs a CUDA card")]
 

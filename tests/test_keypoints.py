@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 from skimage import data
 
-from vggsearch.matching.feature_maps import inverted
+from vggsearch.matching.alignment import inverted
 from vggsearch.matching.keypoints import Keypoints, align, keypoints, mirrored
 
 

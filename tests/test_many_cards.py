@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from tests.cards import POISON, CardEngine, Ill, Load, chatter, die, raise_an_error
 from tests.fakes import FAKE_SPEC, FakeEngine, save_photo
 from vggsearch.errors import EngineError
-from vggsearch.indexing.extract import Embedded, extract
+from vggsearch.indexing.extract import extract
 from vggsearch.model.multi_gpu import BATCHES_A_CARD, ManyCardsEngine
 from vggsearch.photos.walk import PhotoFile, walk
+from vggsearch.store.records import Embedded
 
 ROOT = Path(__file__).parent.parent
 SIDE = 16

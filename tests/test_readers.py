@@ -22,14 +22,14 @@ from tests.test_store import made, photo
 from vggsearch.defaults import COMPACT
 from vggsearch.errors import IndexDamaged, IndexLocked, SpecMismatch
 from vggsearch.image_index import ImageIndex
-from vggsearch.indexing.extract import Embedded
+from vggsearch.indexing.build import renew_search_side
 from vggsearch.indexing.integrity import verify
 from vggsearch.photos.resize import square
 from vggsearch.photos.walk import Skipped
-from vggsearch.query.searcher import renew_search_side
 from vggsearch.store import compaction
 from vggsearch.store.locate import MANIFEST
 from vggsearch.store.lock import HOLDER, LOCK
+from vggsearch.store.records import Embedded
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
 

@@ -24,9 +24,9 @@ from vggsearch.errors import (
     IndexMissing,
     IndexNotWritable,
 )
-from vggsearch.indexing.extract import Embedded, MadeBy
 from vggsearch.photos.walk import PhotoFile, Skipped
 from vggsearch.store.manifest import FORMAT, checksum
+from vggsearch.store.records import Embedded, MadeBy
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
 

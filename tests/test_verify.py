@@ -12,12 +12,12 @@ from tests.fakes import FakeEngine, save_photo
 from tests.test_store import made, photo
 from vggsearch.errors import IndexDamaged, IndexExists, IndexLocked, IndexMissing
 from vggsearch.image_index import ImageIndex
-from vggsearch.indexing.extract import Embedded
 from vggsearch.indexing.integrity import verify
 from vggsearch.knn.build import build
 from vggsearch.knn.recipes import plan
 from vggsearch.photos.walk import Skipped
 from vggsearch.store.manifest import Manifest, Part, SearchFacts, write_manifest
+from vggsearch.store.records import Embedded
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
 

@@ -8,11 +8,11 @@ The names below are loaded when first used, so that `import vggsearch` costs not
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from vggsearch.duplicates.find import DuplicatesReport as DuplicatesReport
     from vggsearch.duplicates.options import DuplicateOptions as DuplicateOptions
     from vggsearch.duplicates.results import Group as Group
     from vggsearch.duplicates.results import Member as Member
     from vggsearch.duplicates.results import Pair as Pair
-    from vggsearch.duplicates.run import DuplicatesReport as DuplicatesReport
     from vggsearch.errors import ImageError as ImageError
     from vggsearch.errors import VggsearchError as VggsearchError
     from vggsearch.image_index import BuildReport as BuildReport
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vggsearch.indexing.update import Progress as Progress
     from vggsearch.indexing.update import UpdateReport as UpdateReport
     from vggsearch.knn.recipes import Plan as Plan
-    from vggsearch.matching.feature_maps import Alignment as Alignment
+    from vggsearch.matching.alignment import Alignment as Alignment
     from vggsearch.model.engine import EngineOptions as EngineOptions
     from vggsearch.model.spec import EmbeddingOptions as EmbeddingOptions
     from vggsearch.model.spec import EmbeddingSpec as EmbeddingSpec
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Alignment": "vggsearch.matching.feature_maps",
+    "Alignment": "vggsearch.matching.alignment",
     "BuildReport": "vggsearch.image_index",
     "DuplicateOptions": "vggsearch.duplicates.options",
-    "DuplicatesReport": "vggsearch.duplicates.run",
+    "DuplicatesReport": "vggsearch.duplicates.find",
     "EmbeddingOptions": "vggsearch.model.spec",
     "EmbeddingSpec": "vggsearch.model.spec",
     "EngineOptions": "vggsearch.model.engine",

@@ -20,10 +20,11 @@ from vggsearch.duplicates.decisions import (
     decide,
     read_decisions,
 )
+from vggsearch.duplicates.find import DuplicatesReport, duplicates
 from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.duplicates.paths import inside, photos_named
-from vggsearch.duplicates.run import DuplicatesReport, duplicates
 from vggsearch.errors import OptionError, PhotosError, SpecMismatch
+from vggsearch.indexing.build import plan_build, renew_search_side
 from vggsearch.indexing.info import Info, read_info
 from vggsearch.indexing.integrity import VerifyReport, verify
 from vggsearch.indexing.local_features import keep_local_features
@@ -42,7 +43,7 @@ from vggsearch.photos.resize import square
 from vggsearch.photos.walk import Skipped, check_folder, walk
 from vggsearch.query.options import Answer, Images, Pick, QueryOptions, QueryResult, each_of, rules
 from vggsearch.query.run import ask, ask_many, embed_squares, pick
-from vggsearch.query.searcher import Searcher, plan_build, renew_search_side
+from vggsearch.query.searcher import Searcher
 from vggsearch.query.snapshot import PresentSearch
 from vggsearch.query.targets import Source
 from vggsearch.store.locate import MANIFEST, directory_for

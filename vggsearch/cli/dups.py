@@ -16,8 +16,8 @@ from vggsearch.store.locate import MANIFEST, index_of, only_index
 
 if TYPE_CHECKING:
     from vggsearch.duplicates.decisions import Judgement
+    from vggsearch.duplicates.find import DuplicatesReport
     from vggsearch.duplicates.results import Group
-    from vggsearch.duplicates.run import DuplicatesReport
     from vggsearch.image_index import ImageIndex
 
 # The command gets them as `options`, DuplicateOptions.

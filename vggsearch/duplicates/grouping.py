@@ -15,7 +15,7 @@ from vggsearch.duplicates.pairs import Compared
 from vggsearch.duplicates.results import Group, Kind, Member, Pair, keepers
 from vggsearch.duplicates.verification import Checks
 from vggsearch.knn.edges import Edges
-from vggsearch.matching.feature_maps import Alignment, inverted
+from vggsearch.matching.alignment import Alignment, inverted
 
 EQUAL = ("exact", "same picture")
 SAME = 0.995  # similarity from which two photos of one size may have the same pixels

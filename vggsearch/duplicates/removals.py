@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from vggsearch.duplicates.find import DuplicatesReport
 from vggsearch.duplicates.paths import inside
 from vggsearch.duplicates.results import Group
-from vggsearch.duplicates.run import DuplicatesReport
 from vggsearch.errors import OptionError
 from vggsearch.removal.plan import Plan, make_plan
 from vggsearch.removal.request import Action, Removal

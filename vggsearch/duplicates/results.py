@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.knn.edges import Edges
-from vggsearch.matching.feature_maps import Alignment
+from vggsearch.matching.alignment import Alignment
 
 Kind = Literal["exact", "same picture", "near", "similar"]
 

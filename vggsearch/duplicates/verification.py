@@ -14,7 +14,7 @@ from PIL import Image
 from vggsearch.defaults import DUPLICATES, KEYPOINTS
 from vggsearch.errors import ImageError, IndexDamaged, IndexNotWritable
 from vggsearch.knn.all_pairs import Progress, Stop
-from vggsearch.matching.feature_maps import Alignment
+from vggsearch.matching.alignment import Alignment
 from vggsearch.matching.keypoints import Keypoints, align, each_in_one_thread, keypoints
 from vggsearch.photos.decode import decode, decoder_errors
 from vggsearch.store.keypoint_matches import Check, Key, read_checks, write_checks

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.errors import IndexDamaged, IndexMissing
+from vggsearch.indexing.build import renew_search_side
 from vggsearch.knn.vector_index import VectorIndex
 from vggsearch.photos.walk import Skipped
-from vggsearch.query.searcher import renew_search_side
 from vggsearch.store.local_features import LOCAL, LocalPart
 from vggsearch.store.locate import MANIFEST
 from vggsearch.store.lock import only_writer

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from vggsearch.defaults import EXTRACT
 from vggsearch.errors import PhotosError
-from vggsearch.indexing.extract import Embedded, extract
+from vggsearch.indexing.extract import extract
 from vggsearch.model.engine import Engine
 from vggsearch.photos.walk import PhotoFile, Skipped
+from vggsearch.store.records import Embedded
 from vggsearch.store.reuse import KnownContent
 from vggsearch.store.store import Store
 from vggsearch.store.writer import StoreWriter

@@ -14,13 +14,14 @@ area is 1. There, whatever the shapes of the two, an edited copy is a * place + 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.errors import OptionError
+from vggsearch.matching.alignment import Alignment
 
 Cells: TypeAlias = NDArray[np.float32]
 Places: TypeAlias = NDArray[np.complex128]
@@ -67,25 +68,6 @@ class LocalFeatures:
     levels: tuple[Cells, ...]
     aspect: float
     window: Window = WHOLE
-
-
-@dataclass(frozen=True)
-class Alignment:
-    """Where in the found photo the query lies.
-
-    `score` is 0..1: how much the two pictures agree there. `inliers` is how many pairs of cells say so. The query
-    is the found photo or a part of it, `mirrored` first, then `turned` counter-clockwise by degrees in -180..180.
-    `scale` is its side there, measured by area: 0.5 is a quarter of the found photo, 2 four times as much.
-    `corners` are its top-left, top-right, bottom-right and bottom-left corner there, each (x, y) in fractions of
-    the found photo's width and height; outside 0..1 where the query shows more.
-    """
-
-    score: float
-    inliers: int
-    mirrored: bool
-    turned: float
-    scale: float
-    corners: tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -279,19 +261,6 @@ def decode(stored: NDArray[np.int8]) -> Cells:
     cells = stored.astype(np.float32)
     cells /= np.maximum(np.linalg.norm(cells, axis=-1, keepdims=True), 1)
     return cells
-
-
-def inverted(alignment: Alignment) -> Alignment:
-    """Return where in the query the found photo lies."""
-    left_top, right_top, _, left_bottom = (np.array(corner) for corner in alignment.corners)
-    matrix = np.stack([right_top - left_top, left_bottom - left_top], axis=1)
-    corners = np.linalg.solve(matrix, (np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) - left_top).T).T
-    return replace(
-        alignment,
-        turned=alignment.turned if alignment.mirrored else -alignment.turned,
-        scale=1 / alignment.scale,
-        corners=tuple((float(x), float(y)) for x, y in corners),
-    )
 
 
 def _alignment(fit: _Fit, orientation: tuple[int, bool], query_aspect: float, aspect: float) -> Alignment:

@@ -18,7 +18,7 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from vggsearch.defaults import KEYPOINTS
-from vggsearch.matching.feature_maps import Alignment
+from vggsearch.matching.alignment import Alignment
 
 FEWEST = 4  # matches; two fix a transform, so fewer would be no evidence
 HALF = 10  # inliers that score 0.5

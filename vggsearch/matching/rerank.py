@@ -11,7 +11,8 @@ from PIL import Image
 
 from vggsearch.defaults import ALIGN
 from vggsearch.errors import ImageError
-from vggsearch.matching.feature_maps import ORIENTATIONS, WHOLE, Alignment, LocalFeatures, Window, orient, verify
+from vggsearch.matching.alignment import Alignment
+from vggsearch.matching.feature_maps import ORIENTATIONS, WHOLE, LocalFeatures, Window, orient, verify
 from vggsearch.model.engine import Engine
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.photos.decode import decode, decoder_errors

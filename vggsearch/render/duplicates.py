@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vggsearch.defaults import Format
 from vggsearch.duplicates.results import Group, Member, Pair, Photo
-from vggsearch.matching.feature_maps import Alignment
+from vggsearch.matching.alignment import Alignment
 from vggsearch.render.text import aligned, as_csv, bytes_text, similarity_text, transform_words
 
 NUMBERS = (2, 3, 6, 7)  # columns of a group's table that are numbers

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from vggsearch.defaults import Format
-from vggsearch.matching.feature_maps import Alignment
+from vggsearch.matching.alignment import Alignment
 from vggsearch.query.options import Pick, QueryResult
 from vggsearch.query.searcher import Match
 from vggsearch.render.text import as_csv, one_line, similarity_text, transform_words

@@ -7,7 +7,7 @@ import numpy as np
 
 from vggsearch.duplicates.calibration import Calibration
 from vggsearch.duplicates.classify import Found
-from vggsearch.duplicates.run import DuplicatesReport
+from vggsearch.duplicates.find import DuplicatesReport
 from vggsearch.render.text import as_table
 
 BAR = 40  # characters of the longest bar

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vggsearch.errors import IndexDamaged, OptionError
-from vggsearch.indexing.extract import Embedded
 from vggsearch.model.spec import EmbeddingSpec, spec_from_json
 from vggsearch.photos.walk import Skipped
 from vggsearch.store.files import reading_from, write_atomically
+from vggsearch.store.records import Embedded
 
 SKIPPED = "skipped.parquet"
 METADATA = b"vggsearch"

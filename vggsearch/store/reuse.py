@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.defaults import EXTRACT
-from vggsearch.indexing.extract import Embedded, MadeBy
 from vggsearch.photos.walk import PhotoFile
 from vggsearch.store.manifest import Part
+from vggsearch.store.records import Embedded, MadeBy
 from vggsearch.store.store import Store
 
 FACTS = ("path", "bytes", "mtime_ns", "sha256", "width", "height", "format", "taken", "is_blank")

@@ -12,7 +12,6 @@ from typing import TypeVar
 
 from vggsearch.defaults import COMPACT
 from vggsearch.errors import IndexDamaged
-from vggsearch.indexing.extract import Embedded, MadeBy
 from vggsearch.photos.walk import Skipped
 from vggsearch.store.compaction import Group, is_due, is_kept, plan_groups
 from vggsearch.store.files import FileHash, flush_directory, write_folder_atomically, writing_to
@@ -20,6 +19,7 @@ from vggsearch.store.local_features import LOCAL, ROWS, LocalPart, StoredFeature
 from vggsearch.store.lock import only_writer
 from vggsearch.store.manifest import BuildOptions, Manifest, Part, SearchFacts, SearchSide, part_name
 from vggsearch.store.parts import SKIPPED, Origin, merge_parts, write_part, write_skipped
+from vggsearch.store.records import Embedded, MadeBy
 from vggsearch.store.store import EMBEDDINGS, SEARCH, SKIPPED_NEXT, Store
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,208 @@
+"""Make the FAISS files of the store's present rows, and open them."""
+
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggsearch.defaults import BUILD, WHITENING
+from vggsearch.errors import IndexDamaged, OptionError
+from vggsearch.knn.build import Tell, build, change, in_memory, index_vectors, of_embeddings
+from vggsearch.knn.files import read_index, without_whitening
+from vggsearch.knn.recipes import AUTO, RECIPES, Plan, check_factory, finding_more, plan
+from vggsearch.knn.tune import tune
+from vggsearch.knn.vector_index import Tuning, VectorIndex
+from vggsearch.knn.vectors import STEP
+from vggsearch.knn.whitening import Whitening, learn
+from vggsearch.store.manifest import BuildOptions, Part, SearchFacts, SearchSide, WhiteningFacts
+from vggsearch.store.store import Store
+from vggsearch.store.writer import StoreWriter
+
+log = logging.getLogger(__name__)
+
+
+def open_index(store: Store) -> VectorIndex | None:
+    """Return the search side, memory-mapped, if it belongs to the store's present state. Raises IndexDamaged."""
+    directory, side = store.search_directory(), store.manifest.fresh_search
+    if directory is None or side is None:
+        return None
+    opened = VectorIndex.open(directory, len(store), store.spec.dim, _tuning(side))
+    opened.use_cards()
+    return opened
+
+
+def index_in_memory(store: Store) -> VectorIndex:
+    """Return the index of the store's rows, with the whitening they have or, where it is time, a new one."""
+    whitening, _ = _whitening(store)
+    return in_memory(store.embeddings(), len(store), store.spec.dim, whitening)
+
+
+def plan_build(store: Store, options: BuildOptions) -> Plan:
+    """Return how the search side would be made. Raises OptionError where it cannot be, with the way out."""
+    dim, rows = store.spec.dim, len(store)
+    size = _expected_dim(store)
+    if options.recipe not in (AUTO, *RECIPES):
+        check_factory(size, options.recipe, options.metric)
+    return _plan(rows, size, options, dim)
+
+
+def renew_search_side(
+    store: Store, writer: StoreWriter, tell: Tell | None = None, *, options: BuildOptions | None = None
+) -> SearchSide:
+    """Make the FAISS files of the store's present rows as its manifest wants them, and commit them.
+
+    They are made from the last ones, if those are of the same recipe and not too old. With `options` they are made
+    anew as those say, which the manifest then wants, too. Where the choice of auto finds too little when it is
+    measured, the next recipe is made of the same vectors.
+    """
+    whitening, facts = _whitening(store)
+    size = whitening.dim if whitening is not None else store.spec.dim
+    plans = _possible_plans(store, size, options or store.manifest.build)
+    last = _last(store, facts)
+    told = tell or (lambda _what, _done, _total: None)
+
+    def make(directory: Path) -> SearchFacts:
+        def tuned(planned: Plan) -> Tuning:
+            return tune(VectorIndex.open(directory, len(store), store.spec.dim), planned.recall, told)
+
+        if last is not None and options is None and last.may_become(plans):
+            change(directory, last.directory, last.index, last.kept, last.added(store, whitening),
+                   last.added_rows, plans[0].shard_rows, told)  # fmt: skip
+            return replace(last.facts, whitening=facts)
+        vectors = of_embeddings(store.embeddings(), whitening)
+        if last is not None:
+            vectors = chain(last.kept_vectors(), last.added(store, whitening))
+        build(directory, vectors, plans[0], whitening, told)
+        made, tuning = plans[0], tuned(plans[0])
+        for planned in plans[1:]:
+            if _finds_enough(made, tuning):
+                break
+            log.warning("%s Now it is made as %s.", _too_little(made, tuning), planned.recipe)
+            index_vectors(directory, planned, whitening, told)
+            made, tuning = planned, tuned(planned)
+        if not _finds_enough(made, tuning):
+            log.warning(
+                "%s flat finds all; ivf-sq8 finds more than ivf-pq, and that more than ivf-rabitq.",
+                _too_little(made, tuning),
+            )
+        return SearchFacts(made.recipe, made.factory, made.lists, len(store), **vars(tuning), whitening=facts)
+
+    return writer.set_search(make, options)
+
+
+@dataclass(frozen=True)
+class _Last:
+    """The last search side, of an earlier state: where it is, its rows that live on, and the parts added since."""
+
+    directory: Path
+    index: VectorIndex
+    facts: SearchFacts
+    kept: NDArray[np.int64]
+    parts: tuple[Part, ...]
+
+    @property
+    def added_rows(self) -> int:
+        return sum(part.rows - len(part.dead) for part in self.parts)
+
+    def added(self, store: Store, whitening: Whitening | None) -> Iterator[NDArray[np.float16]]:
+        return of_embeddings(map(store.part_embeddings, self.parts), whitening)
+
+    def kept_vectors(self) -> Iterator[NDArray[np.float16]]:
+        slots = self.index.slots[self.kept]
+        return (self.index.stored[slots[start : start + STEP]] for start in range(0, len(slots), STEP))
+
+    def may_become(self, plans: Sequence[Plan]) -> bool:
+        """Whether it serves once changed: of a recipe that is planned, not grown out of, not full of holes."""
+        grown = plans[0].rows / max(1, self.facts.trained_rows)
+        slots = len(self.index.stored) + self.added_rows
+        return (
+            not self.index.is_exact
+            and self.facts.recipe in [planned.recipe for planned in plans]
+            and 1 / BUILD.growth <= grown <= BUILD.growth
+            and slots - plans[0].rows <= BUILD.dead_share * slots
+        )
+
+
+def _last(store: Store, whitening: WhiteningFacts | None) -> _Last | None:
+    """Return the last search side if it can become the next: of the same whitening, known rows, whole files."""
+    side, directory = store.manifest.search, store.stale_search_directory()
+    if side is None or directory is None or side.whitening != whitening:
+        return None
+    lived = store.manifest.lived_on(side)
+    if lived is None:
+        return None
+    try:
+        for file in side.files:
+            file.check(directory)  # what is damaged must not get a new hash that says it is whole
+        rows = sum(made.rows - len(made.dead) for made in side.made_from)
+        index = VectorIndex.open(directory, rows, store.spec.dim, _tuning(side))
+    except IndexDamaged as error:
+        log.warning("%s The search side is made anew.", error)
+        return None
+    return _Last(directory, index, side.facts, *lived)
+
+
+def _possible_plans(store: Store, dim: int, options: BuildOptions) -> list[Plan]:
+    """Return the plan that is wanted, or the nearest that the photos there are allow; then what auto goes on to."""
+    rows, before = len(store), store.spec.dim
+    try:
+        planned = _plan(rows, dim, options, before)
+    except OptionError as error:
+        nearest = _plan(rows, dim, replace(options, recipe=AUTO, memory=sys.maxsize), before)
+        log.warning("%s Now it is %s.", error, nearest.recipe)
+        return [nearest]
+    more = finding_more(planned, options.memory, before) if options.recipe == AUTO else None
+    return [planned] if more is None else [planned, more]
+
+
+def _plan(rows: int, dim: int, options: BuildOptions, embedding_dim: int) -> Plan:
+    planned = plan(rows, dim, options.recipe, options.memory, options.recall, embedding_dim)
+    return replace(planned, metric=options.metric)
+
+
+def _finds_enough(planned: Plan, tuning: Tuning) -> bool:
+    return tuning.recall is None or tuning.recall >= planned.recall
+
+
+def _too_little(planned: Plan, tuning: Tuning) -> str:
+    return f"{planned.recipe} finds {tuning.recall:.3f} of the ten nearest here, not {planned.recall:g}."
+
+
+def _expected_dim(store: Store) -> int:
+    """Return how many numbers a vector of the next search side has."""
+    dim = store.spec.dim
+    is_whitened = store.manifest.is_whitened and dim <= WHITENING.longest_vector
+    if not is_whitened or len(store) - len(store.blank_rows()) < WHITENING.fewest_rows:
+        return dim
+    return min(WHITENING.dim, dim, len(store) - 1)
+
+
+def _tuning(side: SearchFacts) -> Tuning:
+    return Tuning(side.effort, side.candidates, side.recall, side.milliseconds)
+
+
+def _whitening(store: Store) -> tuple[Whitening | None, WhiteningFacts | None]:
+    """Return the last whitening while there are about as many photos, so that similarities stay as they were.
+
+    Otherwise it is learned anew. A last one that cannot be read is learned anew, too: it is derived.
+    """
+    if not store.manifest.is_whitened:
+        return None, None
+    side, directory = store.manifest.search, store.stale_search_directory()
+    if side is not None and directory is not None and (facts := side.whitening) is not None:
+        grown = len(store) / facts.rows
+        if 1 / WHITENING.growth <= grown <= WHITENING.growth:
+            try:
+                return without_whitening(read_index(directory))[1], facts
+            except IndexDamaged as error:
+                log.warning("%s The whitening is learned anew.", error)
+    learned = learn(store.embeddings(), store.spec.dim, len(store), store.blank_rows())
+    if learned is None:
+        return None, None
+    whitening, shrinkage = learned
+    return whitening, WhiteningFacts(len(store), whitening.dim, shrinkage)
