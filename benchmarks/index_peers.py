@@ -97,10 +97,13 @@ def _built(contender: Contender, vectors: NDArray[np.float16], kept: Path) -> di
     kept.mkdir(parents=True)
     contender.save(kept)
     return {
-        "contender": contender.name, "rows": len(vectors), "build_s": build_s, "build_cpu_s": build_cpu_s,
+        "contender": contender.name,
+        "rows": len(vectors),
+        "build_s": build_s,
+        "build_cpu_s": build_cpu_s,
         "bytes": sum(path.stat().st_size for path in kept.iterdir()),
         "peak_bytes": peak_bytes(),
-    }  # fmt: skip
+    }
 
 
 def peak_bytes() -> int:
@@ -199,9 +202,13 @@ class Autofaiss(Hnsw32):
     def build(self, vectors: NDArray[np.float16]) -> None:
         autofaiss = importlib.import_module("autofaiss")
         self.index, infos = autofaiss.build_index(
-            np.concatenate(list(blocks(vectors))), save_on_disk=False, metric_type="ip", nb_cores=THREADS,
-            max_index_memory_usage=f"{int(vectors.size * 5 / 1e6) + 100}MB", current_memory_available="8GB",
-        )  # fmt: skip
+            np.concatenate(list(blocks(vectors))),
+            save_on_disk=False,
+            metric_type="ip",
+            nb_cores=THREADS,
+            max_index_memory_usage=f"{int(vectors.size * 5 / 1e6) + 100}MB",
+            current_memory_available="8GB",
+        )
         self.name = f"autofaiss ({infos['index_key']})"
 
     def settings(self) -> Iterator[str]:
@@ -266,8 +273,11 @@ class Usearch(Contender):
 
 
 CONTENDERS: dict[str, type[Contender]] = {
-    "hnsw32": Hnsw32, "autofaiss": Autofaiss, "hnswlib": Hnswlib, "usearch": Usearch,
-}  # fmt: skip
+    "hnsw32": Hnsw32,
+    "autofaiss": Autofaiss,
+    "hnswlib": Hnswlib,
+    "usearch": Usearch,
+}
 
 
 if __name__ == "__main__":

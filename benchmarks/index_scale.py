@@ -169,9 +169,18 @@ def report(options: argparse.Namespace) -> None:
             latest[line["rows"], line["contender"]] = best_of(latest[line["rows"], line["contender"]], line)
     indexes = [line for _, line in sorted(latest.items()) if "points" in line]
     columns = (
-        "rows", "index", "build, s of CPU (wall)", "bytes a vector", "peak MB", "opens in ms", "setting",
-        "recall@10", "us of CPU a query", "queries/s", "on one core",
-    )  # fmt: skip
+        "rows",
+        "index",
+        "build, s of CPU (wall)",
+        "bytes a vector",
+        "peak MB",
+        "opens in ms",
+        "setting",
+        "recall@10",
+        "us of CPU a query",
+        "queries/s",
+        "on one core",
+    )
     print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
     for line in indexes:
         best = reaching(line)
@@ -224,8 +233,17 @@ def exponent(points: list[tuple[float, float]]) -> float:
 
 
 COLOURS = (
-    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999", "#7a4b00", "#5b3fa8",
-)  # fmt: skip
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#000000",
+    "#999999",
+    "#7a4b00",
+    "#5b3fa8",
+)
 WIDTH, HEIGHT, MARGIN = 460, 360, 60
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.indexing.build import renew_search_side
+from vggsearch.indexing.build import build_vector_index
 from vggsearch.knn import brute_force
 from vggsearch.knn.vector_index import Selection, VectorIndex
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.photos.walk import PhotoFile
 from vggsearch.query.filters import parse_filter
-from vggsearch.query.snapshot import PresentSearch
+from vggsearch.query.snapshot import LatestSnapshot
 from vggsearch.store.manifest import BuildOptions
 from vggsearch.store.records import Embedded, MadeBy
 from vggsearch.store.store import Store
@@ -73,7 +73,7 @@ def fill(folder: Path, count: int) -> None:
 def time_filters(store: Store) -> None:
     store.array("width")  # the first column has pyarrow import pandas, where that is installed
     for texts in RULES:
-        present = PresentSearch(store)
+        present = LatestSnapshot(store)
         rows = len(present.read(lambda state: state.paths))
         state = present.read(lambda state: state)
         started = time.process_time()  # one thread, whatever else runs here
@@ -115,13 +115,13 @@ def main(count: int, folder: Path) -> None:
         print(f"made in {time.perf_counter() - started:.0f} s", flush=True)
     store = Store.open(folder)
     started = time.perf_counter()
-    PresentSearch(store).read(lambda state: state.paths)
+    LatestSnapshot(store).read(lambda state: state.paths)
     print(f"{len(store):,} paths read in {1e3 * (time.perf_counter() - started):.0f} ms", flush=True)
     time_filters(store)
-    if store.manifest.fresh_search is None:
+    if store.manifest.fresh_vector_index is None:
         with writing(store) as writer:
-            renew_search_side(store, writer, options=BuildOptions(recipe=RECIPE))
-    index = PresentSearch(store).searcher().index
+            build_vector_index(store, writer, options=BuildOptions(recipe=RECIPE))
+    index = LatestSnapshot(store).searcher().index
     print(f"searched as {RECIPE}, {index.tuning}", flush=True)
     time_searches(index)
 

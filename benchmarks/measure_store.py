@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from vggsearch.image_index import ImageIndex
-from vggsearch.indexing.build import renew_search_side
+from vggsearch.indexing.build import build_vector_index
 from vggsearch.indexing.integrity import verify
 from vggsearch.knn.faiss_import import faiss
 from vggsearch.model.spec import EmbeddingOptions
@@ -65,7 +65,7 @@ def merge(folder: Path) -> str:
 def build(folder: Path) -> str:
     store = Store.open(folder)
     with writing(store) as writer:
-        renew_search_side(store, writer)
+        build_vector_index(store, writer)
     return bytes_text(store.bytes)
 
 

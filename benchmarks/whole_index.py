@@ -60,8 +60,15 @@ def build(directory: Path, recipe: str, memory: int) -> dict[str, object]:
     with ImageIndex.open(directory) as index:
         plan, started = index.plan_build(recipe, memory), time.process_time()
         made = index.build(recipe, memory, tell=lambda *_: held.append(memory_of_this()["RssAnon"]))
-    return {**asdict(made.facts), "plan": asdict(plan), "seconds": made.seconds, "bytes": made.bytes,
-            "cpu_s": time.process_time() - started, "most_of_its_own": max(held), **memory_of_this()}  # fmt: skip
+    return {
+        **asdict(made.facts),
+        "plan": asdict(plan),
+        "seconds": made.seconds,
+        "bytes": made.bytes,
+        "cpu_s": time.process_time() - started,
+        "most_of_its_own": max(held),
+        **memory_of_this(),
+    }
 
 
 def ask(directory: Path, queries: Path) -> dict[str, object]:
@@ -74,11 +81,19 @@ def ask(directory: Path, queries: Path) -> dict[str, object]:
         with_path = min(_seconds(searcher, query, searcher.paths[777]) for query in asked[:20])
         found, recall = memory_of_this(), _recall(searcher.index, asked)
     return {
-        "photos": len(searcher.paths), "first_open_s": opening[0][0], "open_s": min(wall for wall, _ in opening),
-        "open_cpu_s": min(cpu for _, cpu in opening), "first_query_s": first, "median_s": float(np.median(least)),
-        "slowest_s": float(least.max()), "with_own_path_s": with_path, "recall": recall,
-        "modules": modules, "opened": held, "asked": found,
-    }  # fmt: skip
+        "photos": len(searcher.paths),
+        "first_open_s": opening[0][0],
+        "open_s": min(wall for wall, _ in opening),
+        "open_cpu_s": min(cpu for _, cpu in opening),
+        "first_query_s": first,
+        "median_s": float(np.median(least)),
+        "slowest_s": float(least.max()),
+        "with_own_path_s": with_path,
+        "recall": recall,
+        "modules": modules,
+        "opened": held,
+        "asked": found,
+    }
 
 
 def _opened(directory: Path) -> tuple[float, float]:

@@ -14,8 +14,16 @@ from types import TracebackType
 from typing import IO, Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-OPTIONS = ("--headless=new", "--remote-debugging-pipe", "--disable-gpu", "--no-first-run", "--hide-scrollbars",
-           "--disable-background-networking", "--disable-dev-shm-usage", "--force-color-profile=srgb")  # fmt: skip
+OPTIONS = (
+    "--headless=new",
+    "--remote-debugging-pipe",
+    "--disable-gpu",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--disable-background-networking",
+    "--disable-dev-shm-usage",
+    "--force-color-profile=srgb",
+)
 KEY_CODES = {"Escape": 27, "ArrowLeft": 37, "ArrowRight": 39, "Tab": 9}
 # The browser wants the pipes as its descriptors 3 and 4, which the tests may have open as something else.
 LAUNCH = """

@@ -31,7 +31,7 @@ def engine() -> FakeEngine:
 @pytest.fixture
 def index(tmp_path: Path, photos: Path, engine: FakeEngine) -> Iterator["ImageIndex"]:
     """An index of those photos, made with the fake engine."""
-    from vggsearch.image_index import ImageIndex  # not above: the tests for a card need none of what it imports
+    from vggsearch.image_index import ImageIndex  # not above: the tests for a GPU need none of what it imports
 
     with ImageIndex.create(tmp_path / "indexes" / "photos", engine=engine) as made:
         made.update(photos)

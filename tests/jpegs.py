@@ -1,4 +1,4 @@
-"""JPEG files, of those a card decodes and of those it does not, and what the CPU makes of them."""
+"""JPEG files, of those a GPU decodes and of those it does not, and what the CPU makes of them."""
 
 import io
 from collections.abc import Callable

@@ -13,7 +13,7 @@ import pytest
 from send2trash import plat_other
 
 from vggsearch.removal import files, journal
-from vggsearch.removal.perform import Report, perform
+from vggsearch.removal.perform import RemovalReport, perform
 from vggsearch.removal.plan import make_plan
 from vggsearch.removal.request import Action, Removal
 from vggsearch.removal.undo import UndoReport, undo
@@ -41,13 +41,13 @@ def removal(root: Path, path: str, keeper: str) -> Removal:
 
 def remove(
     root: Path, removals: Iterable[Removal], action: str, protect: Iterable[Path] = (), with_raw: bool = False
-) -> Report:
+) -> RemovalReport:
     """Plan and perform, with a journal of its own beside the photo folder."""
     plan = make_plan(root, list(removals), Action.parse(action), list(protect), with_raw)
     return perform(plan, root.parent / f"journal{next(numbers)}.jsonl")
 
 
-def restore(report: Report) -> UndoReport:
+def restore(report: RemovalReport) -> UndoReport:
     return undo(report.journal)
 
 

@@ -18,7 +18,7 @@ from tests.removals import Steps, all_contents, fill, removal, remove, restore, 
 from vggsearch.errors import JournalError
 from vggsearch.removal import files
 from vggsearch.removal import perform as performing
-from vggsearch.removal.files import PREFIX, Found
+from vggsearch.removal.files import PREFIX, FoundFile
 from vggsearch.removal.perform import perform
 from vggsearch.removal.plan import Act, make_plan
 from vggsearch.removal.request import Action
@@ -181,7 +181,7 @@ def test_a_keeper_that_is_the_same_file_in_a_way_nobody_can_see_is_noticed(
     (root / "mounted twice").symlink_to("copies")
     asked = removal(root, "copies/b.jpg", "mounted twice/b.jpg")
     plan = make_plan(root, [], Action.parse(named(action, root)))
-    monkeypatch.setattr(Found, "is_same_file", lambda *_: False)
+    monkeypatch.setattr(FoundFile, "is_same_file", lambda *_: False)
     report = perform(replace(plan, acts=(Act(asked, (), 0),)), root.parent / "journal.jsonl")
     assert report.done == ()
     assert "mounted twice/b.jpg is gone" in report.refusals[0].reason

@@ -13,7 +13,7 @@ from vggsearch.defaults import ALIGN
 from vggsearch.errors import OptionError
 from vggsearch.image_index import ImageIndex
 from vggsearch.matching.alignment import Alignment
-from vggsearch.matching.rerank import WINDOWS, believed, joined
+from vggsearch.matching.rerank import WINDOWS, confident, reranked
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +33,13 @@ def alignment(score: float) -> Alignment:
 
 
 def test_a_similarity_is_raised_but_never_to_that_of_the_photo_itself() -> None:
-    assert joined(0.4, 0.9, None) == 0.4
-    assert joined(1.0, 0.9, alignment(0.9)) == 1.0
-    assert 0.4 < joined(0.4, 0.3, alignment(0.3)) < joined(0.4, 0.3, alignment(0.9)) < 1
-    assert joined(0.4, 0.3, alignment(1.0)) == pytest.approx(0.4 + 0.6 * ALIGN.weight)
-    assert joined(0.3, 0.4, alignment(1.0)) == joined(0.4, 0.3, alignment(1.0))
-    assert believed(alignment(ALIGN.believed - 0.01)) is None
-    assert believed(alignment(ALIGN.believed)) is not None
+    assert reranked(0.4, 0.9, None) == 0.4
+    assert reranked(1.0, 0.9, alignment(0.9)) == 1.0
+    assert 0.4 < reranked(0.4, 0.3, alignment(0.3)) < reranked(0.4, 0.3, alignment(0.9)) < 1
+    assert reranked(0.4, 0.3, alignment(1.0)) == pytest.approx(0.4 + 0.6 * ALIGN.weight)
+    assert reranked(0.3, 0.4, alignment(1.0)) == reranked(0.4, 0.3, alignment(1.0))
+    assert confident(alignment(ALIGN.confident - 0.01)) is None
+    assert confident(alignment(ALIGN.confident)) is not None
 
 
 @pytest.mark.parametrize("aspect", [0.5, 1.0, 2.0])

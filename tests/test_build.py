@@ -22,7 +22,7 @@ from vggsearch.cli import cli
 from vggsearch.defaults import BUILD
 from vggsearch.errors import OptionError
 from vggsearch.image_index import ImageIndex
-from vggsearch.indexing.build import renew_search_side
+from vggsearch.indexing.build import build_vector_index
 from vggsearch.indexing.integrity import verify
 from vggsearch.knn.recipes import RECIPES, faiss_metric
 from vggsearch.knn.vectors import unit_rows
@@ -38,10 +38,19 @@ ROWS = 1000
 def some_photos(start: int, count: int) -> list[Embedded]:
     vectors = unit_rows(families(ROWS * 2, dim=SMALL_SPEC.dim))[start : start + count]
     return [
-        Embedded(PhotoFile(f"{row:05}.jpg", row, row), f"{row:064x}", 64, 48, "JPEG", None, False, vector,
-                 MadeBy("fake", "fp32"))
+        Embedded(
+            PhotoFile(f"{row:05}.jpg", row, row),
+            f"{row:064x}",
+            64,
+            48,
+            "JPEG",
+            None,
+            False,
+            vector,
+            MadeBy("fake", "fp32"),
+        )
         for row, vector in enumerate(vectors, start)
-    ]  # fmt: skip
+    ]
 
 
 @pytest.fixture
@@ -74,7 +83,7 @@ def change(directory: Path, gone: list[int], added: tuple[int, int], *, compact:
     store = Store.open(directory)
     with writing(store) as writer:
         writer.commit(some_photos(*added), [f"{row:05}.jpg" for row in gone])
-        renew_search_side(store, writer)
+        build_vector_index(store, writer)
         if compact:
             writer.compact()
 
@@ -292,8 +301,9 @@ def run(*words: str) -> Callable[[], str]:
 
 
 def test_the_command_says_its_plan_builds_and_info_shows_it(directory: Path) -> None:
-    result = CliRunner().invoke(cli, ["build", "--index", str(directory), "--recipe", "ivf-sq8", "--memory", "1G",
-                                       "--metric", "euclidean"])  # fmt: skip
+    result = CliRunner().invoke(
+        cli, ["build", "--index", str(directory), "--recipe", "ivf-sq8", "--memory", "1G", "--metric", "euclidean"]
+    )
     assert result.exit_code == 0, result.output
     assert "ivf-sq8 (IVF16,SQ8)" in result.stderr
     assert "1,000 photos in" in result.stdout
@@ -328,7 +338,7 @@ def test_a_dry_run_does_nothing_and_the_list_needs_no_index(directory: Path, tmp
         (["--memory", "many"], "'many' is no size. Write 500M or 4G."),
         (["--recipe", "ivf-sq8", "--recall", "1"], "only reached by --recipe flat"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_is_one_line_and_exit_status_2(directory: Path, words: list[str], message: str) -> None:
     result = CliRunner().invoke(cli, ["build", "--index", str(directory), *words])
     assert result.exit_code == 2

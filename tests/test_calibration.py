@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from vggsearch.duplicates.calibration import Known, by_similarity, calibrate, least_confidence, rising
+from vggsearch.duplicates.calibration import LabelledPairs, by_similarity, calibrate, isotonic, least_confidence
 
 Sample = tuple[NDArray[np.float64], NDArray[np.int64]]
 
@@ -22,8 +22,8 @@ def unrelated(random: np.random.Generator, count: int) -> Sample:
     return 0.2 + random.exponential(0.05, count), inliers
 
 
-def known(sample: Sample) -> Known:
-    return Known(tuple(sample[0].tolist()), tuple(sample[1].tolist()))
+def known(sample: Sample) -> LabelledPairs:
+    return LabelledPairs(tuple(sample[0].tolist()), tuple(sample[1].tolist()))
 
 
 @pytest.mark.parametrize("copies", [5, 100, 2000])
@@ -69,7 +69,7 @@ def test_what_a_person_said_moves_the_confidence() -> None:
     similarity, inliers = (np.concatenate(both) for both in zip(right, wrong, strict=True))
     copies, others = known(duplicates(random, 200)), known(unrelated(random, 500))
     before = calibrate(copies, others, similarity, inliers)
-    said = others.and_also(Known((0.5,) * 40, (12,) * 40))
+    said = others.and_also(LabelledPairs((0.5,) * 40, (12,) * 40))
     after = calibrate(copies, said, similarity, inliers)
     at = np.array([0.5]), np.array([12])
     assert after.confidences(*at)[0] < before.confidences(*at)[0] - 0.01
@@ -109,13 +109,13 @@ def test_no_candidates_are_no_duplicates() -> None:
     empty = np.empty(0)
     assert by_similarity(empty, np.zeros(100), 1000).shares == (0.0,)
     assert by_similarity(np.full(3, 0.9), np.zeros(3), 3).shares == (0.0,)  # of too few nothing is learned
-    learned = calibrate(Known((0.9,), (50,)), Known((0.0,), (0,)), empty, np.empty(0, np.int64))
+    learned = calibrate(LabelledPairs((0.9,), (50,)), LabelledPairs((0.0,), (0,)), empty, np.empty(0, np.int64))
     assert learned.confidences(empty, np.empty(0, np.int64)).shape == (0,)
     assert least_confidence(empty, 0.99) > 1
 
 
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=30))
 def test_rising_values_never_fall_and_keep_their_mean(values: list[float]) -> None:
-    found = rising(np.array(values))
+    found = isotonic(np.array(values))
     assert (np.diff(found) >= -1e-9).all()
     assert found.mean() == pytest.approx(np.mean(values), abs=1e-9)

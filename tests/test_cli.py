@@ -68,8 +68,9 @@ def test_strict_turns_a_skipped_picture_into_an_error_and_other_files_not(
     for _ in range(2):
         done = run("index", "photos", "--strict")
         assert (done.exit_code, done.stderr.splitlines()[-1]) == (
-            1, "Error: 1 skipped, and --strict was given: vggsearch info --skipped"
-        )  # fmt: skip
+            1,
+            "Error: 1 skipped, and --strict was given: vggsearch info --skipped",
+        )
     assert run("index", "photos").exit_code == 0
 
 
@@ -392,14 +393,16 @@ def test_query_asks_several_indexes_and_says_which_a_photo_is_in(indexed: Path) 
     assert run("index", "phone").exit_code == 0
     asked = ("query", "photos/summer/0.jpg", "--index", "indexes/photos", "--index", "indexes/phone", "--no-verify")
     assert run(*asked, "-k", "2").stdout.splitlines()[1:] == [
-        "  1.000  indexes/photos  summer/0.jpg", "  1.000  indexes/phone   0.jpg"
-    ]  # fmt: skip
+        "  1.000  indexes/photos  summer/0.jpg",
+        "  1.000  indexes/phone   0.jpg",
+    ]
     answer = json.loads(run(*asked, "-k", "1", "--format", "jsonl").stdout)
     assert answer["matches"] == [{"path": "summer/0.jpg", "similarity": 1.0, "index": "indexes/photos"}]
     paths = run(*asked, "-k", "2", "--format", "paths").stdout.splitlines()
     assert [Path(path).resolve() for path in paths] == [
-        Path("photos/summer/0.jpg").resolve(), Path("phone/0.jpg").resolve()
-    ]  # fmt: skip
+        Path("photos/summer/0.jpg").resolve(),
+        Path("phone/0.jpg").resolve(),
+    ]
     rows = run(*asked, "-k", "1", "--format", "csv").stdout.splitlines()
     assert rows == ["query,path,similarity,index", "photos/summer/0.jpg,summer/0.jpg,1.0000,indexes/photos"]
     twice = run(*asked, "--index", "photos/../indexes/photos")

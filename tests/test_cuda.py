@@ -1,4 +1,4 @@
-"""The engine for a card, its logic: the card is made of CPU. test_gpu.py has the real thing."""
+"""The engine for a GPU, its logic: the GPU is made of CPU. test_gpu.py has the real thing."""
 
 import gc
 import logging
@@ -50,8 +50,8 @@ def one_by_one(engine: TorchEngine, pictures: Pixels) -> Rows:
 
 
 @dataclass
-class FakeCard:
-    """What a card remembers and refuses: batches larger than `fits`, and the calls numbered in `failures`."""
+class FakeGpu:
+    """What a GPU remembers and refuses: batches larger than `fits`, and the calls numbered in `failures`."""
 
     fits: int = 1000
     failures: frozenset[int] = frozenset()
@@ -73,37 +73,37 @@ class FakeCard:
 class FakeSlots:
     """Slots on the CPU, which hold callers to the rules: one shape, and upload, run, download in turn."""
 
-    def __init__(self, embedder: Embedder, card: FakeCard, batch_size: int) -> None:
-        card.call("open", batch_size, batch_size)
+    def __init__(self, embedder: Embedder, gpu: FakeGpu, batch_size: int) -> None:
+        gpu.call("open", batch_size, batch_size)
         self.batch_size = batch_size
-        self._embedder, self._card = embedder, card
+        self._embedder, self._gpu = embedder, gpu
         size, dim = embedder.spec.size, embedder.spec.dim
         self._pixels = np.zeros((SLOTS, batch_size, size, size, 3), np.uint8)
         self._embeddings = np.zeros((SLOTS, batch_size, dim), np.float32)
         self._chunks = [-1] * SLOTS
         self._next_is = ["upload"] * SLOTS
-        card.opened.add(self)
+        gpu.opened.add(self)
 
     def upload(self, slot: int, squares: Pixels) -> None:
         assert self._next_is[slot] == "upload"
         assert squares.shape == self._pixels[slot].shape
         assert squares.dtype == np.uint8
-        self._chunks[slot] = self._card.chunks
-        self._card.chunks += 1
-        self._card.call("upload", self._chunks[slot], self.batch_size)
+        self._chunks[slot] = self._gpu.chunks
+        self._gpu.chunks += 1
+        self._gpu.call("upload", self._chunks[slot], self.batch_size)
         self._pixels[slot] = squares
         self._next_is[slot] = "run"
 
     @torch.inference_mode()
     def run(self, slot: int) -> None:
         assert self._next_is[slot] == "run"
-        self._card.call("run", self._chunks[slot], self.batch_size)
+        self._gpu.call("run", self._chunks[slot], self.batch_size)
         self._embeddings[slot] = self._embedder(torch.from_numpy(self._pixels[slot])).numpy()
         self._next_is[slot] = "download"
 
     def download(self, slot: int) -> Rows:
         assert self._next_is[slot] == "download"
-        self._card.call("download", self._chunks[slot], self.batch_size)
+        self._gpu.call("download", self._chunks[slot], self.batch_size)
         self._next_is[slot] = "upload"
         embeddings: Rows = self._embeddings[slot]
         return embeddings
@@ -118,16 +118,16 @@ class AbandonableSlots(FakeSlots):
 
 
 class FakedEngine(CudaEngine):
-    """The engine for a card, whose card is a fake one."""
+    """The engine for a GPU, whose GPU is a fake one."""
 
     slots = FakeSlots
 
-    def __init__(self, card: FakeCard, batch_size: int, spec: EmbeddingSpec = SHALLOW) -> None:
+    def __init__(self, gpu: FakeGpu, batch_size: int, spec: EmbeddingSpec = SHALLOW) -> None:
         super().__init__(spec, KERNELS[spec], replace(ON_CPU, batch_size=batch_size), CPU)
-        self.card = card
+        self.gpu = gpu
 
     def open_slots(self, batch_size: int) -> FakeSlots:
-        return self.slots(self.embedder, self.card, batch_size)
+        return self.slots(self.embedder, self.gpu, batch_size)
 
     def memory(self) -> tuple[int, int]:
         return 123 * MB, 8192 * MB
@@ -153,19 +153,19 @@ def test_the_pictures_are_different_enough_for_these_tests_to_tell() -> None:
 
 def test_a_deep_network_gives_the_rows_of_the_torch_engine() -> None:
     pictures, counts = squares(11, 32), (3, 0, 5, 1, 2)
-    engine = FakedEngine(FakeCard(), 3, DEEP)
+    engine = FakedEngine(FakeGpu(), 3, DEEP)
     found = list(engine.embed_stream(cut(pictures, counts)))
     assert_expected(found, counts, one_by_one(TorchEngine(DEEP, KERNELS[DEEP], ON_CPU), pictures))
     np.testing.assert_allclose(np.linalg.norm(np.vstack(found[:1]), axis=1), 1, atol=1e-5)
 
 
 def test_a_batch_is_cut_into_chunks_of_one_size() -> None:
-    card = FakeCard()
-    engine = FakedEngine(card, 3)
+    gpu = FakeGpu()
+    engine = FakedEngine(gpu, 3)
     assert_expected([engine.embed(MANY[:8])], [8])
-    assert len(card.counted("upload")) == 3
+    assert len(gpu.counted("upload")) == 3
     assert_expected([engine.embed(MANY[:3])], [3])
-    assert len(card.counted("upload")) == 4
+    assert len(gpu.counted("upload")) == 4
 
 
 def test_a_short_chunk_is_padded_with_black_and_a_full_one_is_not_copied() -> None:
@@ -178,38 +178,38 @@ def test_a_short_chunk_is_padded_with_black_and_a_full_one_is_not_copied() -> No
 
 
 def test_the_next_chunk_is_uploaded_before_the_last_is_downloaded() -> None:
-    card = FakeCard()
-    list(FakedEngine(card, 4).embed_stream(cut(MANY, [4] * 10)))
-    at = {call: position for position, call in enumerate(card.calls)}
+    gpu = FakeGpu()
+    list(FakedEngine(gpu, 4).embed_stream(cut(MANY, [4] * 10)))
+    at = {call: position for position, call in enumerate(gpu.calls)}
     assert all(at["run", chunk + 1] < at["download", chunk] for chunk in range(9))
     assert all(at["download", chunk] < at["upload", chunk + SLOTS] for chunk in range(10 - SLOTS))
 
 
 def test_chunks_of_one_large_batch_overlap_in_the_same_way() -> None:
-    card = FakeCard()
-    FakedEngine(card, 4).embed(MANY)
-    at = {call: position for position, call in enumerate(card.calls)}
+    gpu = FakeGpu()
+    FakedEngine(gpu, 4).embed(MANY)
+    at = {call: position for position, call in enumerate(gpu.calls)}
     assert all(at["run", chunk + 1] < at["download", chunk] for chunk in range(9))
 
 
 def test_an_empty_batch_gives_no_embeddings_and_no_work() -> None:
-    card = FakeCard()
-    engine = FakedEngine(card, 4)
+    gpu = FakeGpu()
+    engine = FakedEngine(gpu, 4)
     empty = MANY[:0]
     assert [rows.shape for rows in engine.embed_stream([empty, empty])] == [(0, 0), (0, 0)]
     assert engine.embed(empty).shape == (0, 0)
-    assert card.calls == []
+    assert gpu.calls == []
 
 
-def test_an_empty_batch_between_others_does_not_make_the_card_wait() -> None:
-    card = FakeCard()
+def test_an_empty_batch_between_others_does_not_make_the_gpu_wait() -> None:
+    gpu = FakeGpu()
     counts = (4, 0, 4)
-    assert_expected(list(FakedEngine(card, 4).embed_stream(cut(MANY, counts))), counts)
-    assert card.calls.index(("upload", 1)) < card.calls.index(("download", 0))
+    assert_expected(list(FakedEngine(gpu, 4).embed_stream(cut(MANY, counts))), counts)
+    assert gpu.calls.index(("upload", 1)) < gpu.calls.index(("download", 0))
 
 
 def test_no_batches_give_nothing() -> None:
-    assert list(FakedEngine(FakeCard(), 4).embed_stream([])) == []
+    assert list(FakedEngine(FakeGpu(), 4).embed_stream([])) == []
 
 
 @pytest.mark.parametrize("counts", [[4] * 10, [1, 0, 9, 0, 0, 0, 4, 4, 12], [0] * 6, [9] * 4])
@@ -222,43 +222,43 @@ def test_at_most_two_batches_are_taken_ahead_of_what_is_yielded(counts: list[int
             pulled += 1
             yield batch
 
-    for yielded, _ in enumerate(FakedEngine(FakeCard(), 4).embed_stream(batches()), start=1):
+    for yielded, _ in enumerate(FakedEngine(FakeGpu(), 4).embed_stream(batches()), start=1):
         assert pulled <= yielded + 2
     assert pulled == len(counts)
 
 
 def test_what_was_yielded_does_not_change_afterwards() -> None:
-    found = list(FakedEngine(FakeCard(), 4).embed_stream(cut(MANY, [4] * 10)))
+    found = list(FakedEngine(FakeGpu(), 4).embed_stream(cut(MANY, [4] * 10)))
     assert_expected(found, [4] * 10)
 
 
 def test_slots_are_kept_for_the_next_stream() -> None:
-    card = FakeCard()
-    engine = FakedEngine(card, 4)
+    gpu = FakeGpu()
+    engine = FakedEngine(gpu, 4)
     for _ in range(3):
         assert_expected([engine.embed(MANY[:5])], [5])
-    assert card.counted("open") == [4]
+    assert gpu.counted("open") == [4]
 
 
 def test_a_stream_and_a_query_at_once_do_not_mix() -> None:
-    card = FakeCard()
-    engine = FakedEngine(card, 4)
+    gpu = FakeGpu()
+    engine = FakedEngine(gpu, 4)
     stream = engine.embed_stream(cut(MANY, [4] * 10))
     found = [next(stream)]
     assert_expected([engine.embed(MANY[:7])], [7])
     assert_expected([*found, *stream], [4] * 10)
-    assert card.counted("open") == [4, 4]
+    assert gpu.counted("open") == [4, 4]
 
 
 def test_an_abandoned_stream_leaves_slots_that_work() -> None:
-    card = FakeCard()
-    engine = FakedEngine(card, 4)
+    gpu = FakeGpu()
+    engine = FakedEngine(gpu, 4)
     engine.slots = AbandonableSlots
     stream = iter(engine.embed_stream(cut(MANY, [4] * 10)))
     next(stream)
     del stream
     assert_expected([engine.embed(MANY[:7])], [7])
-    assert card.counted("open") == [4]
+    assert gpu.counted("open") == [4]
 
 
 def test_an_error_of_the_photos_is_raised_as_it_is() -> None:
@@ -267,73 +267,71 @@ def test_an_error_of_the_photos_is_raised_as_it_is() -> None:
         raise FileNotFoundError("photos/1.jpg")
 
     with pytest.raises(FileNotFoundError, match=r"photos/1\.jpg"):
-        list(FakedEngine(FakeCard(), 4).embed_stream(batches()))
+        list(FakedEngine(FakeGpu(), 4).embed_stream(batches()))
 
 
 @pytest.mark.parametrize("fails_in", ["open", "upload", "run"])
 def test_the_batch_size_is_halved_until_it_fits(fails_in: str, caplog: pytest.LogCaptureFixture) -> None:
-    card = FakeCard(fits=3, fails_in=fails_in)
-    engine = FakedEngine(card, 16)
+    gpu = FakeGpu(fits=3, fails_in=fails_in)
+    engine = FakedEngine(gpu, 16)
     counts = (16, 0, 7, 17)
     with caplog.at_level(logging.WARNING):
         assert_expected(list(engine.embed_stream(cut(MANY, counts))), counts)
     assert engine.batch_size == 2
-    assert card.counted("open") == [16, 8, 4, 2]
+    assert gpu.counted("open") == [16, 8, 4, 2]
     assert [record.message.partition("has ")[2] for record in caplog.records] == [
         "no memory for 16 photos at once; going on with 8.",
         "no memory for 8 photos at once; going on with 4.",
         "no memory for 4 photos at once; going on with 2.",
     ]
     assert_expected([engine.embed(MANY[:5])], [5])
-    assert card.counted("open") == [16, 8, 4, 2], "what fits is remembered"
+    assert gpu.counted("open") == [16, 8, 4, 2], "what fits is remembered"
 
 
 def test_a_batch_size_that_is_no_power_of_two_ends_at_one() -> None:
-    engine = FakedEngine(FakeCard(fits=1), 7)
+    engine = FakedEngine(FakeGpu(fits=1), 7)
     assert_expected([engine.embed(MANY[:9])], [9])
     assert engine.batch_size == 1
 
 
 @pytest.mark.parametrize("fails_in", ["open", "run"])
 def test_where_one_photo_does_not_fit_the_error_says_the_numbers_and_the_way_out(fails_in: str) -> None:
-    engine = FakedEngine(FakeCard(fits=0, fails_in=fails_in), 4)
+    engine = FakedEngine(FakeGpu(fits=0, fails_in=fails_in), 4)
     with pytest.raises(OptionError) as caught:
         engine.embed(MANY[:4])
     message = str(caught.value)
     assert "has 123 of 8,192 MB free, too little for even one photo of 32 x 32 pixels" in message
-    assert (
-        "vgg11 pool1 in fp32 (CUDA out of memory). Close what else uses the card, or use --device cpu." in message
-    )
+    assert "vgg11 pool1 in fp32 (CUDA out of memory). Close what else uses the GPU, or use --device cpu." in message
     assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
 
 
 @pytest.mark.parametrize("fails_in", ["upload", "run"])
 def test_slots_that_were_too_large_are_freed_before_others_are_opened(fails_in: str) -> None:
-    card = FakeCard(fits=3, fails_in=fails_in)
+    gpu = FakeGpu(fits=3, fails_in=fails_in)
     alive: list[int] = []
 
     class Watching(FakedEngine):
         def open_slots(self, batch_size: int) -> FakeSlots:
-            alive.append(len(card.opened))
+            alive.append(len(gpu.opened))
             return super().open_slots(batch_size)
 
     gc.disable()  # they are to go at once, not when the garbage is collected
     try:
-        Watching(card, 16).embed(MANY)
+        Watching(gpu, 16).embed(MANY)
     finally:
         gc.enable()
     assert alive == [0, 0, 0, 0]
 
 
 def test_slots_that_are_too_large_by_now_are_not_kept() -> None:
-    card = FakeCard()
-    engine = FakedEngine(card, 4)
+    gpu = FakeGpu()
+    engine = FakedEngine(gpu, 4)
     stream = engine.embed_stream(cut(MANY, [4] * 3))
     next(stream)
     engine.shrink(4)
     assert len(list(stream)) == 2
     assert_expected([engine.embed(MANY[:3])], [3])
-    assert card.counted("open") == [4, 2]
+    assert gpu.counted("open") == [4, 2]
 
 
 @settings(max_examples=60, deadline=None)
@@ -345,13 +343,13 @@ def test_slots_that_are_too_large_by_now_are_not_kept() -> None:
 def test_running_out_of_memory_anywhere_loses_nothing_and_doubles_nothing(
     counts: list[int], batch_size: int, failures: frozenset[int]
 ) -> None:
-    card = FakeCard(failures=failures)
-    engine = FakedEngine(card, batch_size)
+    gpu = FakeGpu(failures=failures)
+    engine = FakedEngine(gpu, batch_size)
     found = list(engine.embed_stream(cut(MANY, counts)))
     if sum(counts):
         assert_expected(found, counts)
-    assert all(repeats == 1 for repeats in Counter(card.counted("download")).values())
-    sizes = card.counted("open")
+    assert all(repeats == 1 for repeats in Counter(gpu.counted("download")).values())
+    sizes = gpu.counted("open")
     assert all(smaller == larger // 2 for larger, smaller in pairwise(sizes))
 
 
@@ -410,7 +408,7 @@ def test_all_ways_in_which_torch_says_that_memory_is_used_up(message: str, is_me
 
 
 class Ordered:
-    """A stream or an event of a card that does everything at once."""
+    """A stream or an event of a GPU that does everything at once."""
 
     def __init__(self, *_: object, **__: object) -> None: ...
 
@@ -424,7 +422,7 @@ class Ordered:
 
 
 @pytest.mark.parametrize("has_graph", [True, False])
-def test_the_real_slots_give_the_rows_of_the_torch_engine_on_a_card_made_of_cpu(
+def test_the_real_slots_give_the_rows_of_the_torch_engine_on_a_gpu_made_of_cpu(
     has_graph: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replays = 0
@@ -458,39 +456,39 @@ def test_the_real_slots_give_the_rows_of_the_torch_engine_on_a_card_made_of_cpu(
     assert replays == (sum(-(-count // 4) for count in counts) if has_graph else 0)
 
 
-@pytest.mark.parametrize(("cards", "shown"), [(1, "torch, card 0, fp32"), (3, "torch, 3 x card 0, fp32")])
-def test_all_cards_that_torch_sees_are_used(cards: int, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("gpus", "shown"), [(1, "torch, GPU 0, fp32"), (3, "torch, 3 x GPU 0, fp32")])
+def test_all_gpus_that_torch_sees_are_used(gpus: int, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spec, weights = EmbeddingOptions(layer="pool1", size=32).resolve()
     asked: list[torch.device] = []
 
     class Pretended(TorchEngine):
         @property
         def device(self) -> str:
-            return f"card {asked[0].index}"
+            return f"GPU {asked[0].index}"
 
     def on_cpu(
         spec: EmbeddingSpec,
         kernels: dict[str, Kernel],
         options: EngineOptions,
-        card: torch.device,
+        gpu: torch.device,
         load_kernels: LoadKernels,
     ) -> Engine:
-        asked.append(card)
+        asked.append(gpu)
         return Pretended(spec, kernels, ON_CPU, load_kernels=load_kernels)
 
     monkeypatch.setattr(load, "CudaEngine", on_cpu)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     engine = load_engine(spec, weights, EngineOptions("torch", "cuda"))
     assert str(engine) == shown
     assert engine.embed(squares(2, 32)).shape == (2, spec.dim)
-    assert asked == [torch.device("cuda", 0)], "the other cards are loaded by their own processes"
+    assert asked == [torch.device("cuda", 0)], "the other GPUs are loaded by their own processes"
     assert isinstance(load_engine(spec, weights, EngineOptions("torch", "cpu")), TorchEngine)
 
 
 @dataclass
 class FakeDecoder:
-    """Stands in for DeviceJpeg: remembers the cards, and works or not."""
+    """Stands in for DeviceJpeg: remembers the GPUs, and works or not."""
 
     devices: list[torch.device]
     works: ClassVar[bool] = True
@@ -503,7 +501,7 @@ class FakeDecoder:
         """See DeviceJpeg.square."""
 
 
-def test_jpeg_is_decoded_on_all_cards_unless_the_cpu_was_asked_for(
+def test_jpeg_is_decoded_on_all_gpus_unless_the_cpu_was_asked_for(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def asked(decode: str) -> object:
@@ -512,9 +510,9 @@ def test_jpeg_is_decoded_on_all_cards_unless_the_cpu_was_asked_for(
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(cuda, "DeviceJpeg", FakeDecoder)
-    cards = [torch.device("cuda", 0), torch.device("cuda", 1)]
+    gpus = [torch.device("cuda", 0), torch.device("cuda", 1)]
     for decode in ("auto", "gpu"):
-        assert getattr(asked(decode), "__self__", None) == FakeDecoder(cards)
+        assert getattr(asked(decode), "__self__", None) == FakeDecoder(gpus)
     assert asked("cpu") is None
     monkeypatch.setattr(FakeDecoder, "works", False)
     assert asked("cpu") is None

@@ -166,8 +166,11 @@ def test_a_process_ends_with_its_parent(tmp_path: Path, decoders: Decoders) -> N
 def test_closing_breaks_off_a_file_that_hangs(
     tmp_path: Path, hostile_decoders: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoder_pool, "SERVE", "from tests import hostile; "
-                        "hostile.LIMITS = hostile.DecoderDefaults(); hostile.serve()")  # fmt: skip
+    monkeypatch.setattr(
+        decoder_pool,
+        "SERVE",
+        "from tests import hostile; hostile.LIMITS = hostile.DecoderDefaults(); hostile.serve()",
+    )
     save_photo(tmp_path / "a.jpg", 0)
     for number in range(8):
         save_hostile(tmp_path / f"b{number}.jpg", "hang")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tests.duplicates import TAKEN, photo
 from vggsearch.duplicates.bursts import sibling
-from vggsearch.duplicates.keep_policy import LOSSLESS, Candidate, quality_of, ranked, reason, wishes
+from vggsearch.duplicates.keep_policy import LOSSLESS, RatedPhoto, keep_rules, quality_of, ranked, reason
 from vggsearch.duplicates.results import Photo, keepers
 from vggsearch.errors import OptionError
 from vggsearch.knn.edges import Edges, edges_of
@@ -105,8 +105,8 @@ def test_groups_do_not_depend_on_the_order_of_the_photos(
     assert [int(order[again[moved[row]]]) for row in range(len(ranks))] == found
 
 
-def candidate(path: str, *, quality: int = 90, **facts: Any) -> Candidate:
-    return Candidate(photo(path, **facts), quality)
+def candidate(path: str, *, quality: int = 90, **facts: Any) -> RatedPhoto:
+    return RatedPhoto(photo(path, **facts), quality)
 
 
 @pytest.mark.parametrize(
@@ -125,30 +125,30 @@ def test_each_wish_keeps_what_it_says_and_says_why(
     wish: str, better: dict[str, Any], worse: dict[str, Any], why: str
 ) -> None:
     one, other = candidate("a.jpg", **worse), candidate("b.jpg", **better)
-    policy = wishes(wish)
+    policy = keep_rules(wish)
     assert ranked([one, other], policy) == [1, 0]
     assert reason(other, one, policy) == why
 
 
 def test_a_path_can_be_preferred_and_the_first_wish_counts_most() -> None:
     small, large = candidate("best/b.jpg", size=(10, 10)), candidate("a.jpg", size=(99, 99))
-    policy = wishes("path:best/*,resolution")
+    policy = keep_rules("path:best/*,resolution")
     assert ranked([large, small], policy) == [1, 0]
     assert reason(small, large, policy) == "its path is like best/*"
-    assert ranked([large, small], wishes("resolution,path:best/*")) == [0, 1]
-    assert ranked([candidate("a/long/path.jpg"), candidate("b.jpg")], wishes("shortest-path")) == [1, 0]
+    assert ranked([large, small], keep_rules("resolution,path:best/*")) == [0, 1]
+    assert ranked([candidate("a/long/path.jpg"), candidate("b.jpg")], keep_rules("shortest-path")) == [1, 0]
 
 
 def test_where_nothing_tells_them_apart_the_first_by_name_is_kept() -> None:
     pair = [candidate("b.jpg"), candidate("a.jpg")]
-    assert ranked(pair, wishes()) == [1, 0]
-    assert "first by name" in reason(pair[1], pair[0], wishes("resolution"))
+    assert ranked(pair, keep_rules()) == [1, 0]
+    assert "first by name" in reason(pair[1], pair[0], keep_rules("resolution"))
 
 
 @pytest.mark.parametrize("text", ["", "biggest", "resolution,best"])
 def test_an_unknown_wish_is_refused_with_those_there_are(text: str) -> None:
     with pytest.raises(OptionError, match="resolution"):
-        wishes(text)
+        keep_rules(text)
 
 
 def test_the_quality_of_a_jpeg_is_read_from_its_header(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from vggsearch.errors import DecisionsDamaged, OptionError
 from vggsearch.removal.perform import perform
 from vggsearch.removal.undo import undo
 from vggsearch.store.edges import EDGES
-from vggsearch.store.keypoint_matches import CHECKS
+from vggsearch.store.keypoint_matches import KEYPOINT_MATCHES
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_the_second_run_is_the_same_and_looks_at_nothing_again(index: ImageIndex
     assert again.groups == found.groups
     assert "comparing pairs" not in stages
     assert "making edited copies" not in stages
-    assert (index.directory / CHECKS).exists()
+    assert (index.directory / KEYPOINT_MATCHES).exists()
     assert list(index.directory.rglob(EDGES))
 
 
@@ -156,7 +156,7 @@ def test_a_person_is_believed_even_of_two_shots_of_a_burst(index: ImageIndex) ->
 
 
 def test_nothing_is_done_on_half_a_search(index: ImageIndex) -> None:
-    (index.directory / CHECKS).unlink()
+    (index.directory / KEYPOINT_MATCHES).unlink()
     asked = iter([False] * 2)
     report = index.duplicates(stop=lambda: next(asked, True))
     assert report is not None
@@ -307,9 +307,15 @@ def test_duplicates_are_moved_away_and_brought_back(index: ImageIndex, tmp_path:
 
 @pytest.mark.parametrize(
     "options",
-    [{"precision": 1.0}, {"precision": 0.2}, {"threshold": 0.0}, {"threshold": 1.5}, {"min_size": 1},
-     {"within_folder": True, "across_folders": True}],
-)  # fmt: skip
+    [
+        {"precision": 1.0},
+        {"precision": 0.2},
+        {"threshold": 0.0},
+        {"threshold": 1.5},
+        {"min_size": 1},
+        {"within_folder": True, "across_folders": True},
+    ],
+)
 def test_options_that_make_no_sense_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(OptionError):
         DuplicateOptions(**options)  # type: ignore[arg-type]

@@ -50,13 +50,20 @@ def test_json_lines_are_a_group_a_line_as_programs_were_promised() -> None:
     assert first["keep"] == "trip/a.jpg"
     assert first["reason"] == "larger; more pixels"
     assert first["members"][0] == {
-        "path": "b.jpg", "similarity": 1.0, "kind": "exact", "confidence": 1.0, "reason": "larger"
-    }  # fmt: skip
+        "path": "b.jpg",
+        "similarity": 1.0,
+        "kind": "exact",
+        "confidence": 1.0,
+        "reason": "larger",
+    }
     assert first["members"][1]["left_alone"] == "in a read-only folder"
     assert first["members"][1]["transform"] == {
-        "mirrored": False, "turned": 0.0, "part": 0.25, "in": "keeper",
+        "mirrored": False,
+        "turned": 0.0,
+        "part": 0.25,
+        "in": "keeper",
         "corners": [[0.25, 0.25], [0.75, 0.25], [0.75, 0.75], [0.25, 0.75]],
-    }  # fmt: skip
+    }
     assert second["members"][0]["path"] == "d.jpg"
     assert json.loads(duplicate_groups(GROUPS, "json", ROOT)) == [first, second]
 
@@ -71,8 +78,10 @@ def test_csv_has_a_row_for_each_photo_of_a_group() -> None:
         ("2", "duplicate", "d.jpg"),
     ]
     assert (rows[2]["similarity"], rows[2]["confidence"], rows[2]["transform"]) == (
-        "0.9800", "0.9910", "a part, 25% of it"
-    )  # fmt: skip
+        "0.9800",
+        "0.9910",
+        "a part, 25% of it",
+    )
 
 
 def test_paths_are_only_photos_that_may_be_removed() -> None:

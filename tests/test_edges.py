@@ -12,7 +12,7 @@ from vggsearch.knn.all_pairs import all_pairs
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.store.edges import EDGES, EdgeFacts, StoredEdges, made_of, read_edges, write_edges
 from vggsearch.store.files import FileHash
-from vggsearch.store.manifest import SearchFacts, SearchSide
+from vggsearch.store.manifest import StoredVectorIndex, VectorIndexInfo
 
 
 def stored(rows: int = 300, floor: float = 0.1) -> StoredEdges:
@@ -94,11 +94,18 @@ def test_a_file_cut_short_is_an_error(tmp_path: Path, left: float) -> None:
 
 def test_vectors_are_named_by_their_own_file_alone() -> None:
     files = (FileHash("index.faiss", 1, "aa"), FileHash("vectors.npy", 2, "bb"))
-    facts = SearchFacts(
-        recipe="flat", factory="Flat", lists=0, trained_rows=9, effort=0, candidates=1, recall=1.0,
-        milliseconds=1.0, whitening=None,
-    )  # fmt: skip
-    side = SearchSide(**vars(facts), fingerprint="one", name="000001", files=files, made_from=())
+    facts = VectorIndexInfo(
+        recipe="flat",
+        factory="Flat",
+        lists=0,
+        trained_rows=9,
+        effort=0,
+        candidates=1,
+        recall=1.0,
+        milliseconds=1.0,
+        whitening=None,
+    )
+    side = StoredVectorIndex(**vars(facts), fingerprint="one", name="000001", files=files, made_from=())
     rebuilt = replace(side, recipe="ivf", fingerprint="two", files=(FileHash("index.faiss", 3, "cc"), files[1]))
     assert made_of(rebuilt) == made_of(side)
     assert made_of(replace(side, files=(files[0], FileHash("vectors.npy", 2, "dd")))) != made_of(side)

@@ -227,7 +227,7 @@ def test_a_batch_that_was_given_out_is_not_overwritten_by_the_next(sample_photos
     np.testing.assert_array_equal(first, kept)
 
 
-def test_without_a_card_openvino_runs_and_with_one_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_gpu_openvino_runs_and_with_one_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "has_cuda", lambda: False)
     assert choose_engine(EngineOptions()) == "openvino"
     monkeypatch.setattr(engines, "has_cuda", lambda: True)
@@ -253,7 +253,7 @@ def test_without_openvino_torch_runs_and_says_what_is_lost(
         (EngineOptions("torch", "cpu", "int8"), "torch does not run int8"),
         (EngineOptions("openvino", "cpu", "fp16"), "no fp16 on a CPU"),
         (EngineOptions("openvino", "cuda"), "not on cuda"),
-        (EngineOptions("torch", "cpu", decode="gpu"), r"Only a CUDA card decodes JPEG; .* cpu \(\d+ threads\)"),
+        (EngineOptions("torch", "cpu", decode="gpu"), r"Only a CUDA GPU decodes JPEG; .* cpu \(\d+ threads\)"),
     ],
 )
 def test_what_does_not_go_together_is_refused(options: EngineOptions, message: str) -> None:

@@ -295,8 +295,12 @@ def test_what_the_engine_decodes_itself_is_otherwise_as_the_cpus(tmp_path: Path)
     one, *others = embedded(mine)
     two, *expected = embedded(theirs)
     assert (one.sha256, one.width, one.height, one.format, one.taken) == (
-        two.sha256, 30, 40, "JPEG", datetime(2021, 2, 3, 4, 5, 6),
-    )  # fmt: skip
+        two.sha256,
+        30,
+        40,
+        "JPEG",
+        datetime(2021, 2, 3, 4, 5, 6),
+    )
     (six,) = FakeEngine().embed(np.full((1, FAKE_SPEC.size, FAKE_SPEC.size, 3), 6, np.uint8))
     assert (one.embedding == six).all()
     assert [item.file.path for item in others] == ["b.jpg", "c.png"]

@@ -21,7 +21,7 @@ from tests.test_store import made, photo
 from vggsearch.cli import cli
 from vggsearch.errors import IndexNotReadable, IndexNotWritable, PhotosError
 from vggsearch.image_index import ImageIndex
-from vggsearch.indexing.build import renew_search_side
+from vggsearch.indexing.build import build_vector_index
 from vggsearch.indexing.integrity import verify
 from vggsearch.knn.faiss_import import faiss
 from vggsearch.photos.walk import Skipped
@@ -119,7 +119,7 @@ def write_all(directory: Path) -> None:
         skipped = {"bad.jpg": Skipped("bad.jpg", "empty", "broken")}
         writer.commit([photo("new.jpg", 9)], gone=["0.jpg"], skipped=skipped)
         writer.compact()
-        renew_search_side(store, writer)
+        build_vector_index(store, writer)
 
 
 def rows(directory: Path) -> list[dict[str, object]]:
@@ -138,7 +138,7 @@ def test_any_step_of_writing_may_fail(tmp_path: Path, number: int) -> None:
     store = made(original, [photo(f"{seed}.jpg", seed) for seed in range(4)])
     with writing(store) as writer:
         writer.commit([], skipped={"old.txt": Skipped("old.txt", "text", "not a picture")})
-        renew_search_side(store, writer)
+        build_vector_index(store, writer)
     before = rows(original)
     for fails_at in range(1, 100):
         directory = tmp_path / f"index{fails_at}"

@@ -62,7 +62,7 @@ def test_the_next_update_writes_the_present_format(golden: Path, tmp_path: Path)
         report = index.update(photos, allow_empty=True)
     assert (report.indexed, report.gone) == (1, 4)
     assert json.loads((golden / "manifest.json").read_text())["format"] == FORMAT
-    assert read_manifest(golden).fresh_search is not None
+    assert read_manifest(golden).fresh_vector_index is not None
     assert verify(golden).findings == ()
 
 

@@ -12,7 +12,16 @@ from PIL import Image
 from vggsearch.errors import OptionError
 from vggsearch.matching import feature_maps
 from vggsearch.matching.alignment import Alignment
-from vggsearch.matching.feature_maps import HALF, ORIENTATIONS, Cells, LocalFeatures, decode, encode, orient, verify
+from vggsearch.matching.feature_maps import (
+    HALF,
+    ORIENTATIONS,
+    Cells,
+    LocalFeatures,
+    align_many,
+    decode,
+    encode,
+    orient,
+)
 from vggsearch.model.engine import Engine, EngineOptions, load_engine
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.photos.resize import square
@@ -54,7 +63,7 @@ def part(seed: int, aspect: float, box: Box, turn: float = 0.0) -> LocalFeatures
 
 
 def found(query: list[LocalFeatures], candidate: LocalFeatures) -> Alignment:
-    [alignment] = verify(query, [candidate])
+    [alignment] = align_many(query, [candidate])
     assert alignment is not None
     return alignment
 
@@ -139,7 +148,7 @@ def test_turned_says_how_a_person_would_have_made_the_query(number: int) -> None
 def test_unrelated_photos_do_not_align() -> None:
     for seed in range(20):
         query = [LocalFeatures((noise(seed * 8 + number),), 1.0) for number in range(8)]
-        assert verify(query, [LocalFeatures((noise(1000 + seed),), 1.2)]) == [None]
+        assert align_many(query, [LocalFeatures((noise(1000 + seed),), 1.2)]) == [None]
 
 
 def noise(seed: int) -> NDArray[np.float32]:
@@ -218,10 +227,10 @@ def test_any_crop_is_found_and_the_other_way_round_it_is_the_inverse(
 def test_each_candidate_has_its_answer_in_order() -> None:
     query = [part(8, 1.0, (0.1, 0.1, 0.9, 0.9))]
     candidates = [whole(9), whole(8), whole(8)]
-    together = verify(query, candidates)
-    assert together == [verify(query, [candidate])[0] for candidate in candidates]
+    together = align_many(query, candidates)
+    assert together == [align_many(query, [candidate])[0] for candidate in candidates]
     assert together[1] == together[2]
-    assert verify(query, []) == []
+    assert align_many(query, []) == []
 
 
 def test_padding_is_no_evidence() -> None:
@@ -230,7 +239,7 @@ def test_padding_is_no_evidence() -> None:
     window = (0.0, -0.5, 1.0, 1.5)  # a panorama in a square: its rows are the middle half
     tall, other = padded.copy(), padded.copy()
     tall[inside], other[inside] = noise(1)[inside], noise(2)[inside]
-    assert verify([LocalFeatures((tall,), 2.0, window)], [LocalFeatures((other,), 2.0, window)]) == [None]
+    assert align_many([LocalFeatures((tall,), 2.0, window)], [LocalFeatures((other,), 2.0, window)]) == [None]
     same = found([LocalFeatures((tall,), 2.0, window)], LocalFeatures((tall,), 2.0, window))
     assert same.inliers == SIDE * SIDE // 2
     np.testing.assert_allclose(same.corners, corners_of(WHOLE), atol=0.01)
@@ -238,7 +247,7 @@ def test_padding_is_no_evidence() -> None:
 
 def test_cells_of_other_engines_are_refused_with_both_numbers() -> None:
     with pytest.raises(OptionError, match="Cells of 64 numbers cannot be matched with cells of 12"):
-        verify([whole(1)], [LocalFeatures((whole(1).levels[0][..., :12],), 1.0)])
+        align_many([whole(1)], [LocalFeatures((whole(1).levels[0][..., :12],), 1.0)])
 
 
 def test_stored_cells_take_a_byte_a_number_and_are_nearly_the_same() -> None:
@@ -282,7 +291,7 @@ def test_edited_photos_are_found_where_they_are_and_others_are_not(sample_photos
         "upside down": (photo.transpose(Image.Transpose.ROTATE_180), False, 180, 1),
     }
     for says, (edit, is_mirrored, turned, scale) in edits.items():
-        alignments = verify(views(network, edit, 8), stored)
+        alignments = align_many(views(network, edit, 8), stored)
         scores = [alignment.score if alignment else 0.0 for alignment in alignments]
         best = alignments[name]
         assert best is not None, says
@@ -291,6 +300,6 @@ def test_edited_photos_are_found_where_they_are_and_others_are_not(sample_photos
         assert best.mirrored is is_mirrored, says
         assert abs((best.turned - turned + 180) % 360 - 180) < 10, says
         assert best.scale == pytest.approx(scale, rel=0.1), says
-    cropped = verify(views(network, quarter, 1), [stored[name]])[0]
+    cropped = align_many(views(network, quarter, 1), [stored[name]])[0]
     assert cropped is not None
     np.testing.assert_allclose(cropped.corners, corners_of((0.25, 0.25, 0.85, 0.85)), atol=CELL)

@@ -1,4 +1,4 @@
-"""On a real card: what test_cuda.py, test_jpeg.py and test_many_cards.py can only pretend.
+"""On a real GPU: what test_cuda.py, test_jpeg.py and test_many_cards.py can only pretend.
 
 `make gpu` runs this where only torch, torchvision, numpy, Pillow, pyarrow, click and pytest are installed.
 """
@@ -37,17 +37,17 @@ from tests.jpegs import (
 from vggsearch.errors import OptionError
 from vggsearch.indexing.extract import extract
 from vggsearch.model.engine import Engine, EngineOptions, has_cuda, load_engine
-from vggsearch.model.multi_gpu import ManyCardsEngine
+from vggsearch.model.multi_gpu import MultiGpuEngine
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.torch_engine.cuda import CudaEngine, CudaSlots
 from vggsearch.model.torch_engine.engine import Embedder, TorchEngine
 from vggsearch.model.torch_engine.jpeg import FITS, DeviceJpeg
-from vggsearch.model.torch_engine.load import load_card
+from vggsearch.model.torch_engine.load import load_gpu
 from vggsearch.model.weights import load_weights
 from vggsearch.photos.walk import PhotoFile, walk
 from vggsearch.store.records import Embedded
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not has_cuda(), reason="needs a CUDA card")]
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not has_cuda(), reason="needs a CUDA GPU")]
 
 Pixels = NDArray[np.uint8]
 Rows = NDArray[np.float32]
@@ -85,11 +85,11 @@ def assert_expected(found: Sequence[Rows], counts: Sequence[int], expected: Rows
 
 
 @cache
-def card() -> DeviceJpeg:
+def gpu() -> DeviceJpeg:
     return DeviceJpeg([CARD])
 
 
-def card_engine(spec: EmbeddingSpec, precision: str, batch_size: int) -> CudaEngine:
+def gpu_engine(spec: EmbeddingSpec, precision: str, batch_size: int) -> CudaEngine:
     return CudaEngine(
         spec,
         random_kernels(spec.model, spec.layer),
@@ -105,8 +105,8 @@ def cosines(a: Rows, b: Rows) -> NDArray[np.float64]:
 
 
 @pytest.fixture(autouse=True)
-def on_card() -> Iterator[None]:
-    """Give back what earlier tests held on the card, and let all of it be used again afterwards."""
+def on_gpu() -> Iterator[None]:
+    """Give back what earlier tests held on the GPU, and let all of it be used again afterwards."""
     gc.collect()
     torch.cuda.empty_cache()
     yield
@@ -117,7 +117,7 @@ def on_card() -> Iterator[None]:
 
 @contextmanager
 def uncapturable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Make every capture fail the way real ones do: by waiting for the card inside."""
+    """Make every capture fail the way real ones do: by waiting for the GPU inside."""
     real = Embedder.__call__
 
     def waiting(self: Embedder, pixels: torch.Tensor) -> torch.Tensor:
@@ -132,28 +132,28 @@ def uncapturable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.parametrize("size", [32, 100, 192])
 @pytest.mark.parametrize("pooling", ["spoc", "gem", "mac", "rmac", "crow", "flat"])
-def test_in_float32_the_card_gives_the_rows_of_the_cpu(
+def test_in_float32_the_gpu_gives_the_rows_of_the_cpu(
     pooling: str, size: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     spec = spec_of("pool4+pool5", size, pooling)
     pictures = squares(7, size)
     expected = TorchEngine(spec, random_kernels(spec.model, spec.layer), ON_CPU).embed(pictures)
-    found = card_engine(spec, "fp32", 4).embed(pictures)
+    found = gpu_engine(spec, "fp32", 4).embed(pictures)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
     assert not caplog.records, "a graph was captured"
 
 
-def test_float32_on_the_card_is_not_rounded_to_tf32() -> None:
+def test_float32_on_the_gpu_is_not_rounded_to_tf32() -> None:
     spec = spec_of("pool5", 96, "flat")  # no mean over the map in which roundings would cancel
     pictures = squares(4, 96)
     expected = TorchEngine(spec, random_kernels(spec.model, spec.layer), ON_CPU).embed(pictures)
-    errors = np.abs(card_engine(spec, "fp32", 4).embed(pictures) - expected)
+    errors = np.abs(gpu_engine(spec, "fp32", 4).embed(pictures) - expected)
     assert errors.max() < 1e-4 * expected.max()
 
 
 @pytest.mark.network
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_in_half_precision_the_card_gives_nearly_the_rows_of_the_cpu(precision: str) -> None:
+def test_in_half_precision_the_gpu_gives_nearly_the_rows_of_the_cpu(precision: str) -> None:
     spec, weights = EmbeddingOptions().resolve()
     kernels = load_weights(weights, spec.model, spec.layer)
     pictures = squares(9, spec.size)
@@ -165,22 +165,22 @@ def test_in_half_precision_the_card_gives_nearly_the_rows_of_the_cpu(precision: 
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
 
 
-def test_fully_connected_layers_run_on_the_card() -> None:
+def test_fully_connected_layers_run_on_the_gpu() -> None:
     spec, pictures = spec_of("fc6", 224, "flat"), squares(3, 224)
     expected = TorchEngine(spec, random_kernels(spec.model, spec.layer), ON_CPU).embed(pictures)
-    found = card_engine(spec, "fp32", 2).embed(pictures)
+    found = gpu_engine(spec, "fp32", 2).embed(pictures)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 
 
-def test_odd_batches_on_the_card_keep_every_row_in_its_place() -> None:
+def test_odd_batches_on_the_gpu_keep_every_row_in_its_place() -> None:
     counts = (5, 0, 1, 8, 3, 16, 0, 7)
-    engine = card_engine(SHALLOW, "fp32", 4)
+    engine = gpu_engine(SHALLOW, "fp32", 4)
     for _ in range(20):  # a race between streams would not show each time
         assert_expected(list(engine.embed_stream(cut(MANY, counts))), counts)
 
 
-def test_on_the_card_an_abandoned_stream_and_a_query_amid_another_spoil_nothing() -> None:
-    engine = card_engine(SHALLOW, "fp32", 4)
+def test_on_the_gpu_an_abandoned_stream_and_a_query_amid_another_spoil_nothing() -> None:
+    engine = gpu_engine(SHALLOW, "fp32", 4)
     for _ in range(20):
         abandoned = iter(engine.embed_stream(cut(MANY, [4] * 10)))
         next(abandoned)
@@ -197,11 +197,11 @@ def test_a_replayed_graph_equals_the_network_run_without_one(
 ) -> None:
     pictures = squares(10, 96)
     spec = spec_of("pool4+pool5", 96)
-    replayed = card_engine(spec, precision, 4)
+    replayed = gpu_engine(spec, precision, 4)
     found = replayed.embed(pictures)
     assert not caplog.records
     with uncapturable(monkeypatch):
-        eager = card_engine(spec, precision, 4)
+        eager = gpu_engine(spec, precision, 4)
         expected = eager.embed(pictures)
         assert_expected([eager.embed(pictures)], [10], expected)
     assert [record.message.partition(",")[0] for record in caplog.records] == [
@@ -216,16 +216,16 @@ def test_after_a_failed_capture_the_next_engine_has_a_graph(
 ) -> None:
     stream = torch.cuda.current_stream(CARD)
     with uncapturable(monkeypatch):
-        card_engine(SHALLOW, "fp32", 4).embed(MANY[:4])
+        gpu_engine(SHALLOW, "fp32", 4).embed(MANY[:4])
     assert torch.cuda.current_stream(CARD) == stream
     caplog.clear()
-    assert_expected([card_engine(SHALLOW, "fp32", 4).embed(MANY[:7])], [7])
+    assert_expected([gpu_engine(SHALLOW, "fp32", 4).embed(MANY[:7])], [7])
     assert not caplog.records
 
 
-def test_memory_on_the_card_does_not_grow() -> None:
+def test_memory_on_the_gpu_does_not_grow() -> None:
     spec = spec_of("pool4+pool5", 96)
-    engine, pictures = card_engine(spec, "fp16", 8), squares(12, 96)
+    engine, pictures = gpu_engine(spec, "fp16", 8), squares(12, 96)
     list(engine.embed_stream([pictures] * 5))
     before = torch.cuda.memory_allocated(CARD), torch.cuda.memory_reserved(CARD)
     for _ in engine.embed_stream([pictures] * 50):
@@ -234,7 +234,7 @@ def test_memory_on_the_card_does_not_grow() -> None:
 
 def test_an_engine_that_is_dropped_gives_its_memory_back() -> None:
     before = torch.cuda.memory_reserved(CARD)
-    engine = card_engine(spec_of("pool4+pool5", 96), "fp16", 8)
+    engine = gpu_engine(spec_of("pool4+pool5", 96), "fp16", 8)
     engine.embed(squares(12, 96))
     assert torch.cuda.memory_reserved(CARD) > before + 16 * MB
     gc.disable()  # it is to go with the last name, not some time later
@@ -246,11 +246,11 @@ def test_an_engine_that_is_dropped_gives_its_memory_back() -> None:
         gc.enable()
 
 
-def test_on_a_card_with_little_memory_the_batch_size_is_halved(caplog: pytest.LogCaptureFixture) -> None:
+def test_on_a_gpu_with_little_memory_the_batch_size_is_halved(caplog: pytest.LogCaptureFixture) -> None:
     spec, counts = spec_of("pool4+pool5", 192), (20, 0, 31, 5)
     pictures = squares(sum(counts), 192)
-    expected = card_engine(spec, "fp32", 8).embed(pictures)
-    engine = card_engine(spec, "fp32", 64)  # its first map alone takes 600 MB
+    expected = gpu_engine(spec, "fp32", 8).embed(pictures)
+    engine = gpu_engine(spec, "fp32", 64)  # its first map alone takes 600 MB
     gc.collect()
     torch.cuda.empty_cache()
     limit_memory(torch.cuda.memory_reserved(CARD) + 300 * MB)
@@ -260,8 +260,8 @@ def test_on_a_card_with_little_memory_the_batch_size_is_halved(caplog: pytest.Lo
     assert_expected(found, counts, expected)
 
 
-def test_on_a_card_without_memory_for_one_photo_the_error_says_so() -> None:
-    engine = card_engine(spec_of("pool4+pool5", 1024), "fp32", 4)
+def test_on_a_gpu_without_memory_for_one_photo_the_error_says_so() -> None:
+    engine = gpu_engine(spec_of("pool4+pool5", 1024), "fp32", 4)
     gc.collect()
     torch.cuda.empty_cache()
     limit_memory(torch.cuda.memory_reserved(CARD) + 20 * MB)
@@ -270,17 +270,16 @@ def test_on_a_card_without_memory_for_one_photo_the_error_says_so() -> None:
 
 
 def limit_memory(allowed: int) -> None:
-    """Let torch have so many bytes of the card."""
+    """Let torch have so many bytes of the GPU."""
     total = torch.cuda.get_device_properties(CARD).total_memory
     torch.cuda.set_per_process_memory_fraction(allowed / total, CARD)
 
 
-def test_every_card_can_have_its_engine() -> None:
-    cards = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+def test_every_gpu_can_have_its_engine() -> None:
+    gpus = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
     options = EngineOptions("torch", "cuda", "fp32")
     engines = [
-        CudaEngine(SHALLOW, random_kernels("vgg11", "pool1"), replace(options, batch_size=4), card)
-        for card in cards
+        CudaEngine(SHALLOW, random_kernels("vgg11", "pool1"), replace(options, batch_size=4), gpu) for gpu in gpus
     ]
     streams = [engine.embed_stream(cut(MANY, [4] * 10)) for engine in engines]
     for rows in zip(*streams, strict=True):
@@ -291,8 +290,8 @@ def test_every_card_can_have_its_engine() -> None:
     assert torch.cuda.current_device() == 0
 
 
-def test_slots_on_the_card_hold_pinned_memory() -> None:
-    slots = card_engine(SHALLOW, "fp32", 4).open_slots(4)
+def test_slots_on_the_gpu_hold_pinned_memory() -> None:
+    slots = gpu_engine(SHALLOW, "fp32", 4).open_slots(4)
     assert isinstance(slots, CudaSlots)
     slots.upload(0, MANY[:4])
     slots.run(0)
@@ -306,32 +305,32 @@ def test_slots_on_the_card_hold_pinned_memory() -> None:
 @pytest.mark.parametrize("subsampling", [0, 2])
 @pytest.mark.parametrize("size", [SMALL, TALL, LARGE])
 @pytest.mark.parametrize("kind", MAKE)
-def test_a_square_made_on_a_card_is_the_cpus_within_tolerance(
+def test_a_square_made_on_a_gpu_is_the_cpus_within_tolerance(
     kind: str, size: tuple[int, int], subsampling: int, resize: str
 ) -> None:
     data = photo(kind, size, subsampling)
     mean = TOLERANCE[kind] + (REPEATED_CHROMA if subsampling else 0)
-    assert_near(squared(data, resize, device=card()), on_cpu(data, resize), mean, 3 * LARGEST)
+    assert_near(squared(data, resize, device=gpu()), on_cpu(data, resize), mean, 3 * LARGEST)
 
 
 @pytest.mark.parametrize("data", FOR_IT.values(), ids=FOR_IT)
-def test_a_card_decodes_other_kinds_of_jpeg_or_leaves_them_to_the_cpu(data: bytes) -> None:
-    pixels = card().square(data, SIZE, "squash", 1)
+def test_a_gpu_decodes_other_kinds_of_jpeg_or_leaves_them_to_the_cpu(data: bytes) -> None:
+    pixels = gpu().square(data, SIZE, "squash", 1)
     if pixels is not None:
         assert_near(pixels, on_cpu(data, "squash"), TOLERANCE["smooth"] + REPEATED_CHROMA, 3 * LARGEST)
 
 
-def test_a_file_that_a_card_refuses_costs_only_itself() -> None:
+def test_a_file_that_a_gpu_refuses_costs_only_itself() -> None:
     for data in NOT_FOR_IT.values():
-        assert card().square(data, SIZE, "squash", 1) is None
-        assert_near(squared(BASELINE, device=card()), squared(BASELINE), REPEATED_CHROMA, 3 * LARGEST)
+        assert gpu().square(data, SIZE, "squash", 1) is None
+        assert_near(squared(BASELINE, device=gpu()), squared(BASELINE), REPEATED_CHROMA, 3 * LARGEST)
 
 
-def test_threads_on_a_card_get_what_one_thread_gets() -> None:
+def test_threads_on_a_gpu_get_what_one_thread_gets() -> None:
     files = [encoded(picture(seed, (400 + seed, 300))) for seed in range(40)]
-    expected = [squared(data, device=card()) for data in files]
+    expected = [squared(data, device=gpu()) for data in files]
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda data: squared(data, device=card()), files * 5))
+        found = list(pool.map(lambda data: squared(data, device=gpu()), files * 5))
     for ours, theirs in zip(found, expected * 5, strict=True):
         assert (ours == theirs).all()
 
@@ -342,10 +341,10 @@ def test_decoding_leaves_alone_what_the_network_has_still_to_read() -> None:
         given_back = torch.full((3, SMALL[1], SMALL[0]), 7, dtype=torch.uint8, device="cuda")
         torch.cuda.synchronize()
         for _ in range(8):
-            busy @ busy  # keeps the card occupied, so that the sum is still to come
+            busy @ busy  # keeps the GPU occupied, so that the sum is still to come
         total = given_back.sum()
         del given_back
-        squared(BASELINE, device=card())
+        squared(BASELINE, device=gpu())
         assert int(total) == 7 * 3 * SMALL[0] * SMALL[1]
 
 
@@ -353,18 +352,18 @@ def default_engine(options: EngineOptions) -> Engine:
     return load_engine(*EmbeddingOptions().resolve(), options)
 
 
-def test_two_processes_on_one_card_give_the_rows_of_one() -> None:
+def test_two_processes_on_one_gpu_give_the_rows_of_one() -> None:
     spec, weights = EmbeddingOptions().resolve()
-    load = partial(load_card, spec, weights, EngineOptions("torch", "cuda", "fp32"))
+    load = partial(load_gpu, spec, weights, EngineOptions("torch", "cuda", "fp32"))
     first = load(0)
     batches = cut(squares(60, spec.size), [7, 0, 13, 20, 1, 19])
     expected = list(first.embed_stream(batches))
-    found = list(ManyCardsEngine(first, load, [0, 0]).embed_stream(batches))
+    found = list(MultiGpuEngine(first, load, [0, 0]).embed_stream(batches))
     assert_expected(found, [len(batch) for batch in batches], np.vstack([rows for rows in expected if len(rows)]))
 
 
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA cards")
-def test_all_cards_together_give_the_rows_of_one() -> None:
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA GPUs")
+def test_all_gpus_together_give_the_rows_of_one() -> None:
     options = EngineOptions("torch", "cuda", "fp32")
     batches = cut(squares(400, 192), [20] * 20)
     engine = default_engine(options)
@@ -374,7 +373,7 @@ def test_all_cards_together_give_the_rows_of_one() -> None:
     assert_expected(found, [20] * 20, np.vstack(expected))
 
 
-def test_photos_are_decoded_and_embedded_on_the_card_nearly_as_on_the_cpu(tmp_path: Path) -> None:
+def test_photos_are_decoded_and_embedded_on_the_gpu_nearly_as_on_the_cpu(tmp_path: Path) -> None:
     for seed in range(20):
         save_photo(tmp_path / f"{seed:02}.{'png' if seed % 7 == 3 else 'jpg'}", seed, (500, 375))
     files = [item for item in walk(tmp_path) if isinstance(item, PhotoFile)]
@@ -392,19 +391,19 @@ def test_photos_are_decoded_and_embedded_on_the_card_nearly_as_on_the_cpu(tmp_pa
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_a_card_measures_what_it_can_do(precision: str) -> None:
-    found = card_engine(SHALLOW, precision, 4).multiply_adds_per_s(0.5)
+def test_a_gpu_measures_what_it_can_do(precision: str) -> None:
+    found = gpu_engine(SHALLOW, precision, 4).multiply_adds_per_s(0.5)
     assert 1e11 < found < 1e16
 
 
 @pytest.mark.parametrize("recipe", ["flat", "ivf-flat", "ivf-sq8"])
-def test_faiss_on_the_card_finds_what_the_cpu_finds_beside_torch(
+def test_faiss_on_the_gpu_finds_what_the_cpu_finds_beside_torch(
     recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FAISS brings CUDA 12 libraries and torch its own: both have to work in one process."""
     faiss = pytest.importorskip("faiss", reason="needs FAISS")
     if faiss.get_num_gpus() == 0:
-        pytest.skip("this FAISS sees no card")
+        pytest.skip("this FAISS sees no GPU")
     from tests.vectors import families, saved
     from vggsearch.defaults import BUILD
     from vggsearch.knn.vector_index import Tuning
@@ -413,15 +412,15 @@ def test_faiss_on_the_card_finds_what_the_cpu_finds_beside_torch(
     def on_torch() -> float:
         return float((torch.ones(64, 64, device=CARD) @ torch.ones(64, 64, device=CARD)).sum())
 
-    monkeypatch.setattr("vggsearch.knn.vector_index.BUILD", replace(BUILD, card_queries=20))
+    monkeypatch.setattr("vggsearch.knn.vector_index.BUILD", replace(BUILD, gpu_queries=20))
     assert on_torch() == 64**3
     stored = families(20_000)
     index = saved(tmp_path / "x", stored, recipe, Tuning(32, 4))
     queries = unit_rows(stored[:200] + 0.1 * np.random.default_rng(1).standard_normal((200, stored.shape[1])))
     on_cpu, truth = index.nearest(queries, 10)
-    index.use_cards()
-    on_card, similarities = index.nearest(queries, 10)
-    assert index.is_on_cards
-    assert (on_card == on_cpu).mean() > 0.99
+    index.use_gpus()
+    on_gpu, similarities = index.nearest(queries, 10)
+    assert index.is_on_gpus
+    assert (on_gpu == on_cpu).mean() > 0.99
     np.testing.assert_allclose(similarities, truth, atol=1e-3)
     assert on_torch() == 64**3

@@ -24,7 +24,7 @@ from tests.fakes import picture
 from vggsearch.defaults import IMAGE
 from vggsearch.errors import ImageError
 from vggsearch.photos import decode as decoding
-from vggsearch.photos.decode import Photo, decode, to_rgb, upright_rgb
+from vggsearch.photos.decode import DecodedImage, decode, to_rgb, upright_rgb
 
 pillow_heif.register_heif_opener()
 
@@ -58,7 +58,7 @@ def encoded(image: Image.Image, format: str, **options: Any) -> bytes:
     return file.getvalue()
 
 
-def decoded(data: bytes, name: str = "", at_least: int | None = None) -> Photo:
+def decoded(data: bytes, name: str = "", at_least: int | None = None) -> DecodedImage:
     return decode(io.BytesIO(data), name, at_least)
 
 
@@ -595,7 +595,7 @@ def damaged_files(draw: st.DrawFn) -> bytes:
     return bytes(data[: draw(st.just(len(data)) | anywhere)])
 
 
-def outcome(data: bytes, at_least: int | None) -> Photo | ImageError:
+def outcome(data: bytes, at_least: int | None) -> DecodedImage | ImageError:
     with warnings.catch_warnings(), patch.object(decoding, "IMAGE", replace(IMAGE, pixel_limit=4_000_000)):
         warnings.simplefilter("ignore")
         try:

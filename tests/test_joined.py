@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tests.vectors import DIM, families
 from vggsearch.defaults import BUILD
 from vggsearch.errors import OptionError
-from vggsearch.knn.build import build, change, of_embeddings
+from vggsearch.knn.build import build, of_embeddings, update_in_place
 from vggsearch.knn.files import INDEX_FILE, VECTORS_FILE, read_index
 from vggsearch.knn.recipes import lists_of, plan
 from vggsearch.knn.vector_index import VectorIndex
@@ -57,7 +57,7 @@ def test_an_update_is_what_faiss_makes_of_the_lists_in_memory(
     more = families(700, seed=3)
     kept = np.flatnonzero(np.arange(ROWS) % 5 != 2)
     (tmp_path / "new").mkdir()
-    change(tmp_path / "new", tmp_path / "old", old, kept, of_embeddings([more], None), 700, 300, nothing)
+    update_in_place(tmp_path / "new", tmp_path / "old", old, kept, of_embeddings([more], None), 700, 300, nothing)
     new = VectorIndex.open(tmp_path / "new", len(kept) + 700, DIM)
     assert new.first_difference([stored[kept], more]) is None
     expected = read_index(tmp_path / "old", mapped=False)

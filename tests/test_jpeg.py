@@ -1,4 +1,4 @@
-"""JPEG on a device, against the CPU's way; the CPU stands in for the card. test_gpu.py has the real thing."""
+"""JPEG on a device, against the CPU's way; the CPU stands in for the GPU. test_gpu.py has the real thing."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -165,8 +165,8 @@ def test_threads_get_what_one_thread_gets() -> None:
         assert (ours == theirs).all()
 
 
-class CpuAsCard:
-    """A card made of CPU: counts streams, and notes in which one each thread decodes."""
+class CpuAsGpu:
+    """A GPU made of CPU: counts streams, and notes in which one each thread decodes."""
 
     def __init__(self) -> None:
         self.streams = 0
@@ -190,15 +190,15 @@ class CpuAsCard:
 
 
 @pytest.fixture
-def fake_card(monkeypatch: pytest.MonkeyPatch) -> CpuAsCard:
-    fake = CpuAsCard()
+def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> CpuAsGpu:
+    fake = CpuAsGpu()
     monkeypatch.setattr(torch.cuda, "Stream", fake.open_stream)
     monkeypatch.setattr(torch.cuda, "stream", fake.enter)
     monkeypatch.setattr(codecs, "decode_jpeg", fake.decode)
     return fake
 
 
-def test_on_a_card_each_thread_decodes_in_one_stream_of_its_own(fake_card: CpuAsCard) -> None:
+def test_on_a_gpu_each_thread_decodes_in_one_stream_of_its_own(fake_gpu: CpuAsGpu) -> None:
     device = DeviceJpeg([torch.device("cuda")])
     together = Barrier(4)
 
@@ -209,11 +209,11 @@ def test_on_a_card_each_thread_decodes_in_one_stream_of_its_own(fake_card: CpuAs
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
-    assert len(fake_card.used) == 1 + 4 * 3
-    assert len(set(fake_card.used)) == fake_card.streams == 1 + 4
+    assert len(fake_gpu.used) == 1 + 4 * 3
+    assert len(set(fake_gpu.used)) == fake_gpu.streams == 1 + 4
 
 
-def test_threads_are_spread_over_the_cards() -> None:
+def test_threads_are_spread_over_the_gpus() -> None:
     device, together = DeviceJpeg([torch.device("cpu", index) for index in (0, 1)]), Barrier(3)
     used = []
 
@@ -225,10 +225,10 @@ def test_threads_are_spread_over_the_cards() -> None:
 
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(work, range(3)))
-    assert sorted(card for _, card in set(used)) == [0, 1, 1], "the first was used to try the decoder out"
+    assert sorted(gpu for _, gpu in set(used)) == [0, 1, 1], "the first was used to try the decoder out"
 
 
-def test_a_full_card_leaves_the_file_to_the_cpu(fake_card: CpuAsCard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_gpu_leaves_the_file_to_the_cpu(fake_gpu: CpuAsGpu, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_memory(*_: object) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -243,12 +243,12 @@ def test_a_mistake_is_no_reason_to_fall_back() -> None:
         cpu().square(BASELINE, SIZE, "stretch", 1)
 
 
-def test_without_nvjpeg_it_says_so_at_once(fake_card: CpuAsCard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_nvjpeg_it_says_so_at_once(fake_gpu: CpuAsGpu, monkeypatch: pytest.MonkeyPatch) -> None:
     def not_compiled(*_: object) -> Tensor:
         raise RuntimeError("torchvision not compiled with nvJPEG support")
 
     monkeypatch.setattr(codecs, "decode_jpeg", not_compiled)
-    with pytest.raises(OptionError, match=r"on the card \(torchvision not compiled with nvJPEG.*--decode cpu"):
+    with pytest.raises(OptionError, match=r"on the GPU \(torchvision not compiled with nvJPEG.*--decode cpu"):
         DeviceJpeg([torch.device("cuda")])
 
 
@@ -258,9 +258,9 @@ def test_a_torchvision_without_the_decoder_is_told_like_one_without_nvjpeg(monke
         DeviceJpeg([torch.device("cpu")])
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
-def test_without_a_card_it_says_so_at_once() -> None:
-    with pytest.raises(OptionError, match=r"JPEG cannot be decoded on the card.*--decode cpu"):
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_so_at_once() -> None:
+    with pytest.raises(OptionError, match=r"JPEG cannot be decoded on the GPU.*--decode cpu"):
         DeviceJpeg([torch.device("cuda")])
 
 

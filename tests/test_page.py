@@ -15,7 +15,7 @@ from vggsearch.defaults import THUMBNAILS
 from vggsearch.duplicates.results import Group
 from vggsearch.errors import OptionError
 from vggsearch.photos.thumbnails import in_order, thumbnail
-from vggsearch.render.html.page import Facts, write_page
+from vggsearch.render.html.page import PageFacts, write_page
 from vggsearch.render.html.values import shell_word
 
 HOSTILE = [
@@ -78,7 +78,7 @@ def test_a_page_may_fetch_nothing_and_names_no_address(root: Path) -> None:
 def test_hostile_names_stay_data(root: Path) -> None:
     groups = [group(1, photo("a.jpg"), *(member(name, "near", 0.9, 0.9) for name in HOSTILE))]
     page = root.parent / "page.html"
-    write_page(page, groups, root, Facts("<script>hacked=1</script>", (("<b>", "&\u202e"),)))
+    write_page(page, groups, root, PageFacts("<script>hacked=1</script>", (("<b>", "&\u202e"),)))
     text = page.read_text("utf-8")
     assert text.count("<script>") == 1  # the page's own
     assert "<b>" not in text

@@ -11,7 +11,7 @@ from tests.duplicates import aligned, group, member, photo
 from tests.fakes import picture, save_photo
 from tests.test_page import HOSTILE
 from vggsearch.duplicates.results import Group
-from vggsearch.render.html.page import Facts, write_page
+from vggsearch.render.html.page import PageFacts, write_page
 
 CROP = (80, 60, 240, 180)  # of 320 x 240: the middle half
 MANY = 300
@@ -37,7 +37,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_photo(root / name, 1, quality=95, format="JPEG")
     picture(1).crop(CROP).save(root / "crop.jpg", quality=95)
     (root / "broken.jpg").write_bytes(b"\xff\xd8\xff and no more")
-    write_page(folder / "page.html", three_groups(), root, Facts("My photos", (("Threshold", "0.9"),)))
+    write_page(folder / "page.html", three_groups(), root, PageFacts("My photos", (("Threshold", "0.9"),)))
     return folder / "page.html"
 
 
@@ -46,13 +46,15 @@ def three_groups() -> list[Group]:
     crop = member("crop.jpg", "near", 0.95, 0.991, size=(160, 120), bytes=40_000, alignment=aligned(scale=0.5))
     return [
         group(
-            1, photo("trip/a.jpg", size),
-            member("trip/copy.jpg", "exact", 1.0, 1.0, size=size), crop,
+            1,
+            photo("trip/a.jpg", size),
+            member("trip/copy.jpg", "exact", 1.0, 1.0, size=size),
+            crop,
             member("broken.jpg", "near", 0.94, 0.98, left_alone="in a folder that is kept"),
         ),
         group(2, photo("c.jpg", size), *(member(name, "near", 0.9, 0.93, size=size) for name in HOSTILE)),
         group(3, photo("c.jpg", size), member("trip/a.jpg", "similar", 0.8, 0.9, size=size)),
-    ]  # fmt: skip
+    ]
 
 
 @pytest.fixture

@@ -313,8 +313,9 @@ def test_pictures_together_are_one_query_of_two_indexes(two: tuple[ImageIndex, I
     both = [photo_of(big, 3), photo_of(small, 115)]
     found = big.query(both, 2, also_in=[small]).matches
     assert {(match.index, match.path) for match in found} == {
-        (str(big.directory), name_of(3)), (str(small.directory), name_of(115))
-    }  # fmt: skip
+        (str(big.directory), name_of(3)),
+        (str(small.directory), name_of(115)),
+    }
 
 
 def test_what_says_nothing_or_cannot_be_combined_is_refused(many: ImageIndex) -> None:

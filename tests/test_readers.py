@@ -22,7 +22,7 @@ from tests.test_store import made, photo
 from vggsearch.defaults import COMPACT
 from vggsearch.errors import IndexDamaged, IndexLocked, SpecMismatch
 from vggsearch.image_index import ImageIndex
-from vggsearch.indexing.build import renew_search_side
+from vggsearch.indexing.build import build_vector_index
 from vggsearch.indexing.integrity import verify
 from vggsearch.photos.resize import square
 from vggsearch.photos.walk import Skipped
@@ -54,7 +54,7 @@ def make_five(directory: Path) -> Store:
     store = Store.create(directory, SMALL_SPEC)
     with writing(store) as writer:
         writer.commit([embedded(number) for number in range(HELD)], skipped=skipped_until(HELD - 1))
-        renew_search_side(store, writer)
+        build_vector_index(store, writer)
     return store
 
 
@@ -68,7 +68,7 @@ def keep_moving(directory: Path, ready: "multiprocessing.synchronize.Event") -> 
         with writing(store) as writer:
             writer.commit([embedded(number)], gone=[f"{number - HELD}.jpg"], skipped=skipped_until(number))
             writer.compact(only_if_due=True)
-            renew_search_side(store, writer)
+            build_vector_index(store, writer)
 
 
 def start_moving(directory: Path) -> "multiprocessing.process.BaseProcess":
@@ -140,7 +140,7 @@ def test_a_writer_that_is_killed_at_any_moment_leaves_a_whole_index_that_goes_on
     assert stopped_at[-1] >= 2 * HELD  # they were at work when they were killed
     with writing(store) as last:
         last.compact()
-        renew_search_side(store, last)
+        build_vector_index(store, last)
     assert store.leftovers() == []
     assert verify(directory).notes == ()
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tests.vectors import DIM, families, saved
 from vggsearch.defaults import BUILD
 from vggsearch.errors import OptionError
-from vggsearch.knn.build import change, of_embeddings
+from vggsearch.knn.build import of_embeddings, update_in_place
 from vggsearch.knn.faiss_import import faiss
 from vggsearch.knn.recipes import RECIPES, check_factory, finding_more, plan
 from vggsearch.knn.tune import tune
@@ -152,7 +152,7 @@ def test_rows_come_and_go_in_place(index: VectorIndex, stored: NDArray[np.float1
         more = families(500, seed=20 + step)
         kept = np.flatnonzero(np.arange(len(rows)) % 6 != step)
         (tmp_path / str(step)).mkdir()
-        change(tmp_path / str(step), folder, now, kept, of_embeddings([more], None), 500, 200, nothing)
+        update_in_place(tmp_path / str(step), folder, now, kept, of_embeddings([more], None), 500, 200, nothing)
         rows = np.concatenate([rows[kept], more])
         folder = tmp_path / str(step)
         now = VectorIndex.open(folder, len(rows), DIM, index.tuning)
@@ -311,7 +311,7 @@ def test_a_plan_says_what_its_index_then_takes(recipe: str, index: VectorIndex) 
         (1_000, "auto", GB, 1.5, r"share above 0 and up to 1, not 1.5"),
         (1_000, "nonsense", GB, 0.99, r"'nonsense' is no recipe, nor a FAISS factory string .*Recipes: auto, flat"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_is_said_before_the_work_with_the_nearest_that_can(
     rows: int, asked: str, memory: int, recall: float, message: str
 ) -> None:

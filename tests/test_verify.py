@@ -16,7 +16,7 @@ from vggsearch.indexing.integrity import verify
 from vggsearch.knn.build import build
 from vggsearch.knn.recipes import plan
 from vggsearch.photos.walk import Skipped
-from vggsearch.store.manifest import Manifest, Part, SearchFacts, write_manifest
+from vggsearch.store.manifest import Manifest, Part, VectorIndexInfo, write_manifest
 from vggsearch.store.records import Embedded
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
@@ -124,13 +124,13 @@ def test_a_search_side_of_other_rows_is_found_by_its_content(grown: ImageIndex) 
     side = grown._store.manifest.search
     assert side is not None
 
-    def make(directory: Path) -> SearchFacts:
+    def make(directory: Path) -> VectorIndexInfo:
         planned = plan(8, grown.spec.dim, "flat", 10**9, 1.0)
         build(directory, [block[::-1] for block in grown._store.embeddings()], planned, None, lambda *_: None)
         return side.facts
 
     with writing(grown._store) as writer:
-        writer.set_search(make)
+        writer.set_vector_index(make)
     (finding,) = grown.verify().findings
     assert finding.problem == "differs from the embeddings of the parts from row 0 on"
     assert grown.verify(repair=True).is_repaired

@@ -11,7 +11,7 @@ from vggsearch.knn.build import in_memory
 from vggsearch.knn.faiss_import import faiss
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.knn.whitening import Whitening, learn
-from vggsearch.store.manifest import WhiteningFacts
+from vggsearch.store.manifest import WhiteningInfo
 
 DIM = 48
 NOTHING = np.empty(0, np.int64)
@@ -122,7 +122,7 @@ def many_photos(index: ImageIndex, count: int) -> None:
     index.update()
 
 
-def whitening_of(index: ImageIndex) -> WhiteningFacts | None:
+def whitening_of(index: ImageIndex) -> WhiteningInfo | None:
     facts = index.info().search
     return facts.whitening if facts is not None else None
 

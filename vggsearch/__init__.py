@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vggsearch.indexing.integrity import VerifyReport as VerifyReport
     from vggsearch.indexing.update import Progress as Progress
     from vggsearch.indexing.update import UpdateReport as UpdateReport
-    from vggsearch.knn.recipes import Plan as Plan
+    from vggsearch.knn.recipes import BuildPlan as BuildPlan
     from vggsearch.matching.alignment import Alignment as Alignment
     from vggsearch.model.engine import EngineOptions as EngineOptions
     from vggsearch.model.spec import EmbeddingOptions as EmbeddingOptions
@@ -51,7 +51,7 @@ _HOMES = {
     "Member": "vggsearch.duplicates.results",
     "Pair": "vggsearch.duplicates.results",
     "Pick": "vggsearch.query.options",
-    "Plan": "vggsearch.knn.recipes",
+    "BuildPlan": "vggsearch.knn.recipes",
     "Progress": "vggsearch.indexing.update",
     "QueryResult": "vggsearch.query.options",
     "Skipped": "vggsearch.photos.walk",

@@ -108,7 +108,7 @@ class BuildDefaults:
     most_candidates: int = 64  # times as many as asked for that are scored exactly; a bit a number needs ten
     count: int = 10  # the nearest that recall is measured on
     few_rows: int = 20_000  # rows a filter leaves, of which all are scored exactly: as quick as lists of a million
-    card_queries: int = 1_000  # of an index, after which it is copied to the cards that FAISS sees
+    gpu_queries: int = 1_000  # of an index, after which it is copied to the GPUs that FAISS sees
     scan_bytes: int = 64 << 20  # of vectors scored at once
     graph_work: float = (
         1000.0  # products of vectors that HNSW takes for each doubling of the rows, memory's share too
@@ -125,7 +125,7 @@ class AlignDefaults:
     part_candidates: int = 50  # photos that are checked for containing a picture; few come later
     orientations: int = 4  # of the query: upright, mirrored, turned left and right
     weight: float = 0.5  # 0..1, of the way to a similarity of 1.0 that geometry can raise; more hurts look-alikes
-    believed: float = 0.5  # score; fewer than one in a hundred unrelated photos reaches it
+    confident: float = 0.5  # score; fewer than one in a hundred unrelated photos reaches it
     threads: int = 4  # that read photos
     remembered: int = 20_000  # photos whose local features are kept while many queries are measured
 

@@ -1,13 +1,70 @@
 """Every error vggsearch raises on purpose. Each message names the file, the numbers and the way out."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 SkipKind = Literal["not a picture", "broken", "too large", "unreadable", "link", "special file", "bad name"]
 
 
+@dataclass(frozen=True, slots=True)
+class Spelled:
+    """A way out as Python and as the command line spell it: `moved=True` and `--moved`.
+
+    It is a part of an error's message. `str()` of the error shows the first, the command line the second.
+    """
+
+    python: str
+    shell: str
+
+    def __str__(self) -> str:
+        """Return it as Python spells it."""
+        return self.python
+
+
+def option(name: str, value: object = True) -> Spelled:
+    """Return an option in both spellings: `option("moved")`, `option("min_similarity", 0.9)`.
+
+    >>> option("moved"), option("engine", "torch").shell
+    (Spelled(python='moved=True', shell='--moved'), '--engine torch')
+    """
+    flag = name.replace("_", "-")
+    shell = {True: f"--{flag}", False: f"--no-{flag}"}.get(value) if isinstance(value, bool) else None
+    return Spelled(f"{name}={value!r}", shell or f"--{flag} {value}")
+
+
 class VggsearchError(Exception):
-    """Base of all errors a person can act on; the command line prints it as one line and exits 1."""
+    """Base of all errors a user can act on; the command line prints it as one line and exits 1.
+
+    Its arguments are the parts of the message: texts, and what Python and the command line spell differently.
+
+    >>> error = VggsearchError("The photos moved: pass ", option("moved"), ".")
+    >>> str(error), error.for_shell()
+    ('The photos moved: pass moved=True.', 'The photos moved: pass --moved.')
+    """
+
+    def __init__(self, *parts: str | Spelled) -> None:
+        super().__init__(*parts)
+        self.parts = parts
+
+    def __str__(self) -> str:
+        """Return the message as a Python user reads it."""
+        return "".join(map(str, self.parts))
+
+    def for_shell(self) -> str:
+        """Return the message as the command line shows it."""
+        return "".join(part.shell if isinstance(part, Spelled) else part for part in self.parts)
+
+
+class Stopped(VggsearchError):
+    """The work ended early because `stop` asked it to. What was finished is kept; the same call goes on from there.
+
+    `report` is what was done until then, of the type that the call returns, or None where nothing is worth showing.
+    """
+
+    def __init__(self, *parts: str | Spelled, report: object = None) -> None:
+        super().__init__(*parts)
+        self.report = report
 
 
 class OptionError(VggsearchError):
@@ -43,13 +100,14 @@ class IndexExists(VggsearchError):
     """An index is already where a new one was to be created."""
 
 
+REPAIR = Spelled("index.verify(repair=True)", "vggsearch verify --repair")
+
+
 class IndexDamaged(VggsearchError):
     """A file of the index is missing or does not hold what the manifest says: which `file`, and what is wrong."""
 
-    def __init__(
-        self, file: Path, problem: str, way_out: str = "Mend the index: vggsearch verify --repair"
-    ) -> None:
-        super().__init__(f"{file} {problem}. {way_out}")
+    def __init__(self, file: Path, problem: str, *way_out: str | Spelled) -> None:
+        super().__init__(f"{file} {problem}. ", *(way_out or ("Repair the index: ", REPAIR)))
         self.file = file
         self.problem = problem
 
@@ -102,4 +160,4 @@ class InstallationError(VggsearchError):
 
 
 class EngineError(VggsearchError):
-    """What runs the network broke down; the message names every card and its reason."""
+    """What runs the network broke down; the message names every GPU and its reason."""

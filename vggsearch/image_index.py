@@ -11,7 +11,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.duplicates.collection import Pool
+from vggsearch.duplicates.collection import Collection
 from vggsearch.duplicates.decisions import (
     DECISIONS,
     Decision,
@@ -24,17 +24,17 @@ from vggsearch.duplicates.find import DuplicatesReport, duplicates
 from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.duplicates.paths import inside, photos_named
 from vggsearch.errors import OptionError, PhotosError, SpecMismatch
-from vggsearch.indexing.build import plan_build, renew_search_side
+from vggsearch.indexing.build import build_vector_index, plan_build
 from vggsearch.indexing.info import Info, read_info
 from vggsearch.indexing.integrity import VerifyReport, verify
 from vggsearch.indexing.local_features import keep_local_features
 from vggsearch.indexing.update import Progress, UpdateReport, plan_update, refuse_to_empty, run_update
 from vggsearch.knn.all_pairs import Stop
 from vggsearch.knn.build import Tell
-from vggsearch.knn.recipes import Plan
+from vggsearch.knn.recipes import BuildPlan
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.knn.whitening import WhiteningOptions
-from vggsearch.matching.rerank import Aligner
+from vggsearch.matching.rerank import Reranker
 from vggsearch.model.engine import Engine, EngineOptions, load_engine
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.weights import WeightsFile, find_again
@@ -42,12 +42,12 @@ from vggsearch.photos.inputs import Box, ImageLike, read_picture
 from vggsearch.photos.resize import square
 from vggsearch.photos.walk import Skipped, check_folder, walk
 from vggsearch.query.options import Answer, Images, Pick, QueryOptions, QueryResult, each_of, rules
-from vggsearch.query.run import ask, ask_many, embed_squares, pick
+from vggsearch.query.run import embed_squares, pick_random, run_queries, run_query
 from vggsearch.query.searcher import Searcher
-from vggsearch.query.snapshot import PresentSearch
-from vggsearch.query.targets import Source
+from vggsearch.query.snapshot import LatestSnapshot
+from vggsearch.query.targets import Target
 from vggsearch.store.locate import MANIFEST, directory_for
-from vggsearch.store.manifest import BuildOptions, SearchFacts
+from vggsearch.store.manifest import BuildOptions, VectorIndexInfo
 from vggsearch.store.reuse import KnownContent
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
@@ -61,7 +61,7 @@ class BuildReport:
 
     directory: Path
     photos: int
-    facts: SearchFacts
+    facts: VectorIndexInfo
     bytes: int
     seconds: float
 
@@ -89,7 +89,7 @@ class ImageIndex:
         self._engine_options = engine_options or EngineOptions()
         self._root = root
         self._has_told = False  # that photos are missing
-        self._search = PresentSearch(store)
+        self._search = LatestSnapshot(store)
 
     @classmethod
     def create(
@@ -261,7 +261,7 @@ class ImageIndex:
                 stop=stop,
             )
             if self._search.open() is None:
-                renew_search_side(self._store, writer)
+                build_vector_index(self._store, writer)
             if local_features is not None:
                 writer.set_local(local_features)
             if self._store.manifest.has_local and not report.stopped:
@@ -281,7 +281,7 @@ class ImageIndex:
         memory: int | None = None,
         recall: float | None = None,
         metric: str | None = None,
-    ) -> Plan:
+    ) -> BuildPlan:
         """Return what `build` would do, without doing it. Raises OptionError where it cannot be done."""
         wanted = self._wanted(recipe, memory, recall, metric)
         return self._store.read_whole(lambda: plan_build(self._store, wanted))
@@ -310,7 +310,7 @@ class ImageIndex:
         with writing(self._store) as writer:
             options = self._wanted(recipe, memory, recall, metric)
             plan_build(self._store, options)
-            side = renew_search_side(self._store, writer, tell, options=options)
+            side = build_vector_index(self._store, writer, tell, options=options)
         size = sum(file.bytes for file in side.files)
         return BuildReport(self.directory, len(self), side.facts, size, time.monotonic() - started)
 
@@ -374,9 +374,10 @@ class ImageIndex:
         Raises ImageError where a picture cannot be used; OptionError for a part that is not in it, a filter that is
         none, options that do not go together, or `part` without local features; SpecMismatch for `also_in`.
         """
-        options = QueryOptions(count, min_similarity, verify, crop, part, rules(filters), exclude_same_folder,
-                               each_of(minus))  # fmt: skip
-        return ask(self._sources(also_in), image, options)
+        options = QueryOptions(
+            count, min_similarity, verify, crop, part, rules(filters), exclude_same_folder, each_of(minus)
+        )
+        return run_query(self._targets(also_in), image, options)
 
     def query_many(
         self,
@@ -397,9 +398,10 @@ class ImageIndex:
         With `verify` false, SEARCH.at_once of them are read ahead and go through the network together, unless
         `part`, `minus` or `exclude_same_folder` make each a search of its own.
         """
-        options = QueryOptions(count, min_similarity, verify, crop, part, rules(filters), exclude_same_folder,
-                               each_of(minus))  # fmt: skip
-        return ask_many(self._sources(also_in), images, options)
+        options = QueryOptions(
+            count, min_similarity, verify, crop, part, rules(filters), exclude_same_folder, each_of(minus)
+        )
+        return run_queries(self._targets(also_in), images, options)
 
     def random(
         self,
@@ -413,13 +415,13 @@ class ImageIndex:
 
         A `seed` picks the same again. Raises OptionError for a filter that is none or a count below 1.
         """
-        return pick(self._sources(also_in), count, rules(filters), seed)
+        return pick_random(self._targets(also_in), count, rules(filters), seed)
 
-    def _sources(self, also_in: Sequence["ImageIndex"]) -> list[Source]:
-        return [index._source() for index in (self, *also_in)]
+    def _targets(self, also_in: Sequence["ImageIndex"]) -> list[Target]:
+        return [index._target() for index in (self, *also_in)]
 
-    def _source(self) -> Source:
-        return Source(self.directory, self.root, self.spec, self._search, lambda: self.engine, self.aligner)
+    def _target(self) -> Target:
+        return Target(self.directory, self.root, self.spec, self._search, lambda: self.engine, self.reranker)
 
     def duplicates(
         self,
@@ -436,11 +438,13 @@ class ImageIndex:
         and how much of it is; None is returned where `stop` says so before anything was compared. Raises
         OptionError, DecisionsDamaged, and SpecMismatch where the two indexes hold different embeddings.
         """
-        told = tell or (lambda _what, _done, _total: None)
+        labelled = tell or (lambda _what, _done, _total: None)
         options = options or DuplicateOptions()
         if self.root is not None:
             options = replace(options, protect=tuple(inside(self.root, folder) for folder in options.protect))
-        return self._store.read_whole(lambda: duplicates(self._pool(against), options, self.embed_many, told, stop))
+        return self._store.read_whole(
+            lambda: duplicates(self._collection(against), options, self.embed_many, labelled, stop)
+        )
 
     def decide(self, judgement: Judgement, photos: Sequence[str]) -> Decision:
         """Remember what a person says of each two of some photos: "same", "different", or "undecided" again.
@@ -448,10 +452,10 @@ class ImageIndex:
         It is kept by content in INDEX/decisions.jsonl, so that neither moves nor renames forget it. Raises
         OptionError for a photo that is not in the index, IndexLocked, IndexNotWritable, DecisionsDamaged.
         """
-        pool = self._pool()
-        rows = {path: row for row, path in enumerate(pool.searcher.paths)}
+        collection = self._collection()
+        rows = {path: row for row, path in enumerate(collection.searcher.paths)}
         paths = photos_named(self.root or Path(), photos, rows)
-        decision = decide(judgement, [(pool.key(rows[path]), path) for path in paths])
+        decision = decide(judgement, [(collection.key(rows[path]), path) for path in paths])
         add_decisions(self.directory, [decision])
         return decision
 
@@ -466,14 +470,14 @@ class ImageIndex:
         add_decisions(self.directory, read_decisions(Path(file)).made)
         return len(read_decisions(self.directory / DECISIONS).made) - len(before.made)
 
-    def _pool(self, against: "ImageIndex | None" = None) -> Pool:
+    def _collection(self, against: "ImageIndex | None" = None) -> Collection:
         if against is not None and against.spec != self.spec:
             raise SpecMismatch(
                 f"{self.directory} holds {self.spec}; {against.directory} holds {against.spec}. Index one of the "
                 "two as the other is."
             )
-        others = against._pool() if against is not None else None
-        return Pool(self._store, self.searcher(), self.root, others)
+        others = against._collection() if against is not None else None
+        return Collection(self._store, self.searcher(), self.root, others)
 
     def embeddings(self) -> NDArray[np.float32]:
         """Return the embeddings of all photos as they are stored, not whitened: float32 (n, dim), unit rows."""
@@ -491,7 +495,7 @@ class ImageIndex:
         vector: NDArray[np.float32] = unit_rows(self.engine.embed(self._pixels(image)[None]))[0]
         return vector
 
-    def aligner(self, engine: Engine | None = None) -> Aligner | None:
+    def reranker(self, engine: Engine | None = None) -> Reranker | None:
         """Return what checks answers by geometry; None where there are no photos, which is logged once.
 
         `engine` runs the network, if not the index's own.
@@ -502,7 +506,7 @@ class ImageIndex:
                 log.warning("The photos are not in %s, so that no answer is checked by geometry.", self.root)
                 self._has_told = True
             return None
-        return Aligner(root, self.spec, engine or self.engine, self._search.kept_features)
+        return Reranker(root, self.spec, engine or self.engine, self._search.kept_features)
 
     def _pixels(self, image: ImageLike) -> NDArray[np.uint8]:
         return square(read_picture(image, self.spec.size), self.spec.size, self.spec.resize)

@@ -12,17 +12,28 @@ from vggsearch.store.locate import only_index
 
 @click.command()
 @index_option
-@click.option("--recipe", metavar="auto|NAME|FACTORY",
-              help="How: auto, a name of --list, or a FAISS factory string.  "
-                   f"[default: as last time; {BUILD.recipe}]")  # fmt: skip
-@click.option("--memory", metavar="SIZE", callback=byte_count,
-              help="Memory that the FAISS index may take: 500M, 4G.  [default: as last time; 4G]")  # fmt: skip
-@click.option("--recall", type=click.FloatRange(0, 1, min_open=True),
-              help="Share of the ten nearest photos that are to be found.  "
-                   f"[default: as last time; {BUILD.recall}]")  # fmt: skip
-@click.option("--metric", type=click.Choice(tuple(METRICS)),
-              help="How FAISS compares what it holds, as some factory strings want it; the similarity that is "
-                   f"shown is the cosine in any case.  [default: as last time; {BUILD.metric}]")  # fmt: skip
+@click.option(
+    "--recipe",
+    metavar="auto|NAME|FACTORY",
+    help=f"How: auto, a name of --list, or a FAISS factory string.  [default: as last time; {BUILD.recipe}]",
+)
+@click.option(
+    "--memory",
+    metavar="SIZE",
+    callback=byte_count,
+    help="Memory that the FAISS index may take: 500M, 4G.  [default: as last time; 4G]",
+)
+@click.option(
+    "--recall",
+    type=click.FloatRange(0, 1, min_open=True),
+    help=f"Share of the ten nearest photos that are to be found.  [default: as last time; {BUILD.recall}]",
+)
+@click.option(
+    "--metric",
+    type=click.Choice(tuple(METRICS)),
+    help="How FAISS compares what it holds, as some factory strings want it; the similarity that is "
+    f"shown is the cosine in any case.  [default: as last time; {BUILD.metric}]",
+)
 @click.option("--list", "is_list", is_flag=True, help="Show the recipes there are, and what each takes and can.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @numbers_option

@@ -22,25 +22,58 @@ if TYPE_CHECKING:
 
 # The command gets them as `options`, DuplicateOptions.
 duplicate_options = collected(
-    "options", DuplicateOptions,
-    ("precision", "threshold", "keep", "protect", "min_size", "within_folder", "across_folders", "similar",
-     "siblings", "verify"),
-    click.option("--precision", type=click.FloatRange(0.5, 1, max_open=True), default=DUPLICATES.precision,
-                 show_default=True, help="How many of the pairs are to be right, as learned from the folder."),
-    click.option("--threshold", type=click.FloatRange(0, 1, min_open=True),
-                 help="Take pairs of this similarity and more instead."),
-    click.option("--keep", default=DUPLICATES.keep, show_default=True, metavar="WISHES",
-                 help="What to keep of some duplicates, most important first; also newest, path:GLOB."),
+    "options",
+    DuplicateOptions,
+    (
+        "precision",
+        "threshold",
+        "keep",
+        "protect",
+        "min_size",
+        "within_folder",
+        "across_folders",
+        "similar",
+        "siblings",
+        "verify",
+    ),
+    click.option(
+        "--precision",
+        type=click.FloatRange(0.5, 1, max_open=True),
+        default=DUPLICATES.precision,
+        show_default=True,
+        help="How many of the pairs are to be right, as learned from the folder.",
+    ),
+    click.option(
+        "--threshold",
+        type=click.FloatRange(0, 1, min_open=True),
+        help="Take pairs of this similarity and more instead.",
+    ),
+    click.option(
+        "--keep",
+        default=DUPLICATES.keep,
+        show_default=True,
+        metavar="WISHES",
+        help="What to keep of some duplicates, most important first; also newest, path:GLOB.",
+    ),
     click.option("--protect", multiple=True, metavar="DIR", help="A folder in which nothing is removed."),
-    click.option("--min-size", type=click.IntRange(min=2), default=2, show_default=True,
-                 help="Show groups of at least so many photos."),
+    click.option(
+        "--min-size",
+        type=click.IntRange(min=2),
+        default=2,
+        show_default=True,
+        help="Show groups of at least so many photos.",
+    ),
     click.option("--within-folder", is_flag=True, help="Only duplicates in one folder."),
     click.option("--across-folders-only", "across_folders", is_flag=True, help="Only duplicates in two folders."),
     click.option("--similar", is_flag=True, help="Show what is similar, too; it is never removed."),
     click.option("--siblings", is_flag=True, help="Take the shots of a burst for duplicates, too."),
-    click.option("--verify/--no-verify", default=True, show_default=True,
-                 help="Look at the photos, not at their embeddings alone."),
-)  # fmt: skip
+    click.option(
+        "--verify/--no-verify",
+        default=True,
+        show_default=True,
+        help="Look at the photos, not at their embeddings alone.",
+    ),
+)
 
 
 @click.command()
@@ -54,12 +87,21 @@ duplicate_options = collected(
 @format_option
 @click.option("--html", "page", type=FILE, metavar="FILE", help="Write a page to look through.")
 @click.option("--preview", is_flag=True, help="Show the photos in the terminal.")
-@click.option("--not-duplicates", "judgement", flag_value="different",
-              help="Remember that each two of PHOTO... are no duplicates.")  # fmt: skip
+@click.option(
+    "--not-duplicates",
+    "judgement",
+    flag_value="different",
+    help="Remember that each two of PHOTO... are no duplicates.",
+)
 @click.option("--same", "judgement", flag_value="same", help="Remember that each two of PHOTO... are duplicates.")
 @click.option("--undecided", "judgement", flag_value="undecided", help="Forget what was said of PHOTO...")
-@click.option("--import-decisions", "imported", type=FILE, metavar="FILE",
-              help="Add the decisions of another index's decisions.jsonl.")  # fmt: skip
+@click.option(
+    "--import-decisions",
+    "imported",
+    type=FILE,
+    metavar="FILE",
+    help="Add the decisions of another index's decisions.jsonl.",
+)
 @click.option(
     "--action", metavar="ACTION", help="trash, move:DIR, hardlink, symlink or delete; says what it would do."
 )
@@ -181,7 +223,7 @@ def _explain(report: "DuplicatesReport", format: Format) -> None:
 
 def _write_page(page: Path, groups: "tuple[Group, ...]", opened: "ImageIndex", report: "DuplicatesReport") -> None:
     from vggsearch.render.duplicates import summary
-    from vggsearch.render.html.page import Facts, write_page
+    from vggsearch.render.html.page import PageFacts, write_page
     from vggsearch.render.threshold import chosen_line, notes
 
     rows = (
@@ -190,7 +232,7 @@ def _write_page(page: Path, groups: "tuple[Group, ...]", opened: "ImageIndex", r
         *(("note", note) for note in notes(report)),
     )
     title = f"Duplicates in {(opened.root or Path()).resolve().name}"
-    facts = Facts(title, rows, ("vggsearch", "dups", "--index", str(opened.directory)))
+    facts = PageFacts(title, rows, ("vggsearch", "dups", "--index", str(opened.directory)))
     with counting_bar(f"writing {page}") as progress, quiet_decoders():
         write_page(page, groups, opened.root or Path(), facts, progress)
     click.echo(f"{page}: {summary(groups)}")

@@ -25,9 +25,12 @@ class Eval(click.Group):
 
 
 whiten_option = click.option(
-    "--whiten", metavar="auto|none|DIM[:SHRINKAGE]", default="auto", show_default=True,
+    "--whiten",
+    metavar="auto|none|DIM[:SHRINKAGE]",
+    default="auto",
+    show_default=True,
     help="Whitening: the index's own, none, or one to DIM numbers, shrunk by a share of 0..1.",
-)  # fmt: skip
+)
 curve_option = click.option("--curve", type=FILE, help="Draw precision and recall: a .csv, .png or .html file.")
 
 
@@ -95,10 +98,20 @@ def truth(
 @eval_.command(short_help="Measure whether edited copies are found again.")
 @click.argument("photos", type=FOLDER)
 @index_option
-@click.option("--edits", default="all", show_default=True, metavar="all|basic|NAME,...",
-              help="Which edits: basic are eighteen common ones.")  # fmt: skip
-@click.option("--sample", type=click.IntRange(min=1), default=MEASURE.sample, show_default=True,
-              help="Photos to make copies of.")  # fmt: skip
+@click.option(
+    "--edits",
+    default="all",
+    show_default=True,
+    metavar="all|basic|NAME,...",
+    help="Which edits: basic are eighteen common ones.",
+)
+@click.option(
+    "--sample",
+    type=click.IntRange(min=1),
+    default=MEASURE.sample,
+    show_default=True,
+    help="Photos to make copies of.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Which photos, and which crops.")
 @click.option("--save", type=FOLDER, help="Keep the copies in this folder.")
 @whiten_option
@@ -142,9 +155,15 @@ def copies(
         counting_bar("making copies and asking for them") as tell,
     ):
         found = evaluate.evaluate_copies(
-            opened, wanted, sample=sample, seed=seed, whitening=evaluate.whitening_named(whiten),
-            verify=verify, save=save, tell=tell,
-        )  # fmt: skip
+            opened,
+            wanted,
+            sample=sample,
+            seed=seed,
+            whitening=evaluate.whitening_named(whiten),
+            verify=verify,
+            save=save,
+            tell=tell,
+        )
     for path in found.skipped:
         click.echo(f"skipped {one_line(path)}: it cannot be read any more", err=True)
     click.echo(copies_text(found, format))

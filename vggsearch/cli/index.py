@@ -20,8 +20,13 @@ if TYPE_CHECKING:
 @index_option
 @embedding_options(of_the_index=False)
 @engine_options
-@click.option("--decode", type=click.Choice(DECODE_ON), default="auto", show_default=True,
-              help="Where JPEG is decoded: auto is a CUDA card where there is one.")  # fmt: skip
+@click.option(
+    "--decode",
+    type=click.Choice(DECODE_ON),
+    default="auto",
+    show_default=True,
+    help="Where JPEG is decoded: auto is a CUDA GPU where there is one.",
+)
 @click.option("--batch-size", type=click.IntRange(min=1), help="Photos at once in the network.")
 @click.option("--workers", type=click.IntRange(min=1), help="Decoder processes.  [default: one a processor]")
 @click.option("--moved", is_flag=True, help="PHOTOS is where the photos of this index are now.")
@@ -74,10 +79,17 @@ def index(
         progress_bar(str(opened.spec)) as progress,
     ):
         report = opened.update(
-            photos, workers=workers, moved=moved, allow_empty=allow_empty,
-            retry_skipped=retry_skipped, compact=compact, whiten=whiten, local_features=local_features,
-            progress=progress, stop=stop,
-        )  # fmt: skip
+            photos,
+            workers=workers,
+            moved=moved,
+            allow_empty=allow_empty,
+            retry_skipped=retry_skipped,
+            compact=compact,
+            whiten=whiten,
+            local_features=local_features,
+            progress=progress,
+            stop=stop,
+        )
     for line in skipped_lines(report.newly_skipped):
         click.echo(line, err=True)
     click.echo(update_line(report, opened.directory))

@@ -26,9 +26,9 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except OptionError as error:
-            raise click.UsageError(str(error)) from error
+            raise click.UsageError(error.for_shell()) from error
         except VggsearchError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(error.for_shell()) from error
         except BrokenPipeError:
             raise
         except OSError as error:

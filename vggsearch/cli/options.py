@@ -46,9 +46,13 @@ def collected(
 
 
 index_option = click.option(
-    "--index", "directory", type=FOLDER, envvar="VGGSEARCH_INDEX", show_envvar=True,
+    "--index",
+    "directory",
+    type=FOLDER,
+    envvar="VGGSEARCH_INDEX",
+    show_envvar=True,
     help="Where the index is. Default: indexes/NAME of the photo folder.",
-)  # fmt: skip
+)
 
 
 class OneFromEnvironment(click.Option):
@@ -61,14 +65,21 @@ class OneFromEnvironment(click.Option):
 
 
 indexes_option = click.option(
-    "--index", "directories", type=FOLDER, multiple=True, cls=OneFromEnvironment, envvar="VGGSEARCH_INDEX",
+    "--index",
+    "directories",
+    type=FOLDER,
+    multiple=True,
+    cls=OneFromEnvironment,
+    envvar="VGGSEARCH_INDEX",
     show_envvar=True,
     help="Where the index is, repeatable: several are asked as one.  [default: the only one in indexes/]",
-)  # fmt: skip
+)
 verify_option = click.option(
-    "--verify/--no-verify", default=True, show_default=True,
+    "--verify/--no-verify",
+    default=True,
+    show_default=True,
     help="Check the best answers by geometry: finds crops, mirrored and turned copies.",
-)  # fmt: skip
+)
 format_option = click.option(
     "--format",
     type=click.Choice(FORMATS),
@@ -76,8 +87,13 @@ format_option = click.option(
     show_default=True,
     help="How results are printed.",
 )
-numbers_option = click.option("--format", type=click.Choice(("table", "json")), default="table", show_default=True,
-                              help="How results are printed.")  # fmt: skip
+numbers_option = click.option(
+    "--format",
+    type=click.Choice(("table", "json")),
+    default="table",
+    show_default=True,
+    help="How results are printed.",
+)
 
 
 def embedding_options(*, of_the_index: bool) -> Callable[[Command], Command]:
@@ -91,18 +107,30 @@ def embedding_options(*, of_the_index: bool) -> Callable[[Command], Command]:
 
     at = EMBEDDING
     return collected(
-        "options", EmbeddingOptions, [field.name for field in fields(EmbeddingOptions)],
+        "options",
+        EmbeddingOptions,
+        [field.name for field in fields(EmbeddingOptions)],
         click.option("--model", type=click.Choice(MODELS), help=told("Which VGG.", at.model)),
-        click.option("--layer", help=told(f"Where it is cut: {', '.join(LAYERS)}, or a sum: 0.5*pool4+pool5.",
-                     at.layer)),
+        click.option(
+            "--layer", help=told(f"Where it is cut: {', '.join(LAYERS)}, or a sum: 0.5*pool4+pool5.", at.layer)
+        ),
         click.option("--pooling", type=click.Choice(POOLINGS), help=told("How a map is pooled.", at.map_pooling)),
-        click.option("--size", metavar="PIXELS", help=told("Side of the input, or several to average: 160+224.",
-                     f"{at.map_size}; {at.connected_size} for fc6 and fc7")),
-        click.option("--mirror/--no-mirror", default=None, help=told("Average each photo with its mirror image.",
-                     "mirror" if at.mirror else "no-mirror")),
+        click.option(
+            "--size",
+            metavar="PIXELS",
+            help=told(
+                "Side of the input, or several to average: 160+224.",
+                f"{at.map_size}; {at.connected_size} for fc6 and fc7",
+            ),
+        ),
+        click.option(
+            "--mirror/--no-mirror",
+            default=None,
+            help=told("Average each photo with its mirror image.", "mirror" if at.mirror else "no-mirror"),
+        ),
         click.option("--resize", type=click.Choice(RESIZES), help=told("How a photo becomes square.", at.resize)),
         click.option("--weights", type=FILE, help="Weights: .safetensors, or .pth as torchvision has them."),
-    )  # fmt: skip
+    )
 
 
 def _engine_options(**given: Any) -> object:
@@ -113,15 +141,25 @@ def _engine_options(**given: Any) -> object:
 
 # A command gets them as `runs_on`, EngineOptions.
 engine_options = collected(
-    "runs_on", _engine_options, ("engine", "device", "precision"),
-    click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True,
-                 help="What runs the network: torch on a card, OpenVINO on a CPU."),
+    "runs_on",
+    _engine_options,
+    ("engine", "device", "precision"),
+    click.option(
+        "--engine",
+        type=click.Choice(ENGINES),
+        default="auto",
+        show_default=True,
+        help="What runs the network: torch on a GPU, OpenVINO on a CPU.",
+    ),
     click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Where it runs."),
     click.option(
-        "--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True,
+        "--precision",
+        type=click.Choice(PRECISIONS),
+        default="auto",
+        show_default=True,
         help="Number format of the network; auto is the fastest that changes no answer.",
     ),
-)  # fmt: skip
+)
 
 
 def box(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[int, int, int, int] | None:

@@ -34,10 +34,12 @@ STDIN = "-"
 @click.argument("images", nargs=-1, metavar="[IMAGE]...")
 @indexes_option
 @click.option(
-    "-k", "--count", type=click.IntRange(min=1),
+    "-k",
+    "--count",
+    type=click.IntRange(min=1),
     help="How many photos to show for each IMAGE.  "
-         f"[default: {SEARCH.count}; with --min-similarity all that reach it]",
-)  # fmt: skip
+    f"[default: {SEARCH.count}; with --min-similarity all that reach it]",
+)
 @click.option(
     "--min-similarity",
     type=click.FloatRange(-1, 1),
@@ -51,10 +53,13 @@ STDIN = "-"
 )
 @click.option("--part", is_flag=True, help="Find photos that contain IMAGE; needs index --local-features.")
 @click.option(
-    "--filter", "filters", multiple=True, metavar="RULE",
+    "--filter",
+    "filters",
+    multiple=True,
+    metavar="RULE",
     help="Find only photos that keep RULE, repeatable: a path glob ('2019/**', '*.png'), folder:trips/rome, "
-         "taken:2019-05..2020, size:1000.. (pixels of the longer side), orientation:portrait|landscape|square.",
-)  # fmt: skip
+    "taken:2019-05..2020, size:1000.. (pixels of the longer side), orientation:portrait|landscape|square.",
+)
 @click.option("--exclude-same-folder", is_flag=True, help="Leave out the photos that lie beside IMAGE.")
 @click.option("--together", is_flag=True, help="Take all IMAGEs as one query: what is like all of them.")
 @click.option("--minus", multiple=True, metavar="IMAGE", help="Subtract this picture from the query, repeatable.")
@@ -126,10 +131,17 @@ def query(
         stack.enter_context(quiet_decoders())
         asked = read_images(images)
         answers = first.query_many(
-            [tuple(asked)] if together else asked, count, min_similarity, verify=verify, crop=crop, part=part,
-            filters=filters, exclude_same_folder=exclude_same_folder, minus=tuple(read_images(minus)),
+            [tuple(asked)] if together else asked,
+            count,
+            min_similarity,
+            verify=verify,
+            crop=crop,
+            part=part,
+            filters=filters,
+            exclude_same_folder=exclude_same_folder,
+            minus=tuple(read_images(minus)),
             also_in=others,
-        )  # fmt: skip
+        )
         show(list(answers), format, roots_of(indexes))
 
 

@@ -7,9 +7,32 @@ from vggsearch.defaults import DUPLICATES
 from vggsearch.duplicates.results import Photo
 
 RAW_SUFFIXES = frozenset(
-    (".3fr", ".arw", ".cr2", ".cr3", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf",
-     ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f")
-)  # fmt: skip
+    (
+        ".3fr",
+        ".arw",
+        ".cr2",
+        ".cr3",
+        ".dng",
+        ".erf",
+        ".iiq",
+        ".kdc",
+        ".mef",
+        ".mos",
+        ".mrw",
+        ".nef",
+        ".nrw",
+        ".orf",
+        ".pef",
+        ".raf",
+        ".raw",
+        ".rw2",
+        ".rwl",
+        ".sr2",
+        ".srf",
+        ".srw",
+        ".x3f",
+    )
+)
 NUMBER = re.compile(r"\d+")
 NEXT_SHOTS = 3  # numbers that two shots of one second may lie apart: faster cameras write bursts into one folder
 

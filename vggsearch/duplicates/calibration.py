@@ -22,15 +22,15 @@ BINS = (0, 4, 5, 6, 7, 8, 10, 12, 15, 19, 25)
 
 
 @dataclass(frozen=True)
-class Known:
+class LabelledPairs:
     """Pairs of which it is known whether they are duplicates: how similar each is, and how many inliers it has."""
 
     similarities: tuple[float, ...] = ()
     inliers: tuple[int, ...] = ()
 
-    def and_also(self, others: "Known") -> "Known":
+    def and_also(self, others: "LabelledPairs") -> "LabelledPairs":
         """Return these and others."""
-        return Known(self.similarities + others.similarities, self.inliers + others.inliers)
+        return LabelledPairs(self.similarities + others.similarities, self.inliers + others.inliers)
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Calibration:
     evidence: tuple[float, ...]
     similarities: tuple[float, ...]
     shares: tuple[float, ...]
-    copies: Known
+    copies: LabelledPairs
 
     def confidences(
         self, similarities: NDArray[np.float64], inliers: NDArray[np.int64], least_share: float = 0.0
@@ -72,7 +72,7 @@ class Calibration:
 
 
 def calibrate(
-    copies: Known, others: Known, similarities: NDArray[np.float64], inliers: NDArray[np.int64]
+    copies: LabelledPairs, others: LabelledPairs, similarities: NDArray[np.float64], inliers: NDArray[np.int64]
 ) -> Calibration:
     """Learn from known duplicates and others, and from the folder's own pairs, (n,) both, that were compared.
 
@@ -86,14 +86,14 @@ def calibrate(
     band = np.searchsorted(bands, similarities, "right") - 1
     sizes = np.bincount(band, minlength=len(bands)).astype(np.float64)
     shares = np.full(len(bands), 0.5)
-    evidence = rising(np.log(among_copies / _shares(known_others)))
+    evidence = isotonic(np.log(among_copies / _shares(known_others)))
     for _ in range(DUPLICATES.rounds):
         odds = _log_odds(shares)[band] + evidence[bins]
         confidence = 1 / (1 + np.exp(-odds))
-        shares = rising(np.bincount(band, confidence, len(bands)) / np.maximum(sizes, 1), sizes)
+        shares = isotonic(np.bincount(band, confidence, len(bands)) / np.maximum(sizes, 1), sizes)
         others_too = (1 - confidence) * (shares <= DUPLICATES.mostly_others)[band]
         counts = known_others + np.bincount(bins, others_too, len(BINS))
-        evidence = rising(np.log(among_copies / _shares(counts)))
+        evidence = isotonic(np.log(among_copies / _shares(counts)))
     shares = np.minimum(shares, DUPLICATES.largest_share)
     middles = _middles(similarities, band, len(bands))
     return Calibration(BINS, tuple(evidence.tolist()), middles, tuple(shares.tolist()), copies)
@@ -111,7 +111,7 @@ def by_similarity(
     it are duplicates. Photos that look alike are more than that, too: comparing tells them apart.
     """
     if not len(similarities) or len(at_random) < DUPLICATES.fewest_at_random:
-        return Calibration(BINS, (0.0,) * len(BINS), (0.0,), (0.0,), Known())
+        return Calibration(BINS, (0.0,) * len(BINS), (0.0,), (0.0,), LabelledPairs())
     start = float(np.quantile(at_random, 0.9))
     # Of the exponential distribution the median tells the scale, too, and a few duplicates do not move it.
     scale = float(np.median(at_random[at_random > start] - start)) / np.log(2) * DUPLICATES.tail
@@ -120,9 +120,9 @@ def by_similarity(
     beyond = pair_count * 0.1 * np.exp(-np.maximum(edges - start, 0) / max(scale, np.finfo(float).eps))
     band = np.searchsorted(bands, similarities, "right") - 1
     there = np.bincount(band, minlength=len(bands)).astype(np.float64)
-    shares = rising(1 - np.minimum((beyond[:-1] - beyond[1:]) / np.maximum(there, 1), 1), there)
+    shares = isotonic(1 - np.minimum((beyond[:-1] - beyond[1:]) / np.maximum(there, 1), 1), there)
     middles = _middles(similarities, band, len(bands))
-    return Calibration(BINS, (0.0,) * len(BINS), middles, tuple(shares.tolist()), Known())
+    return Calibration(BINS, (0.0,) * len(BINS), middles, tuple(shares.tolist()), LabelledPairs())
 
 
 def least_confidence(confidences: NDArray[np.float64], precision: float) -> float:
@@ -139,7 +139,7 @@ def least_confidence(confidences: NDArray[np.float64], precision: float) -> floa
     return float(ordered[enough[-1]]) if len(enough) else 1.0 + np.finfo(float).eps
 
 
-def rising(values: NDArray[np.float64], weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+def isotonic(values: NDArray[np.float64], weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
     """Return the nearest values that never fall: isotonic regression by pooling neighbours, Ayer et al., 1955."""
     weights = np.ones(len(values)) if weights is None else weights
     pooled: list[tuple[float, float, int]] = []  # mean, weight, how many

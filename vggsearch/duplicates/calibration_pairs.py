@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vggsearch.defaults import DUPLICATES, MEASURE
-from vggsearch.duplicates.calibration import Known
+from vggsearch.duplicates.calibration import LabelledPairs
 from vggsearch.errors import ImageError
 from vggsearch.knn.all_pairs import Progress
 from vggsearch.matching.keypoints import align, each_in_one_thread, keypoints
@@ -31,11 +31,11 @@ SimilarityTo = Callable[[NDArray[np.float32], int], float]
 
 
 @dataclass(frozen=True)
-class KnownPairs:
+class CalibrationPairs:
     """Edited copies beside their photos, and pairs that have nothing in common."""
 
-    copies: Known
-    others: Known
+    copies: LabelledPairs
+    others: LabelledPairs
 
 
 def copies_of(
@@ -45,16 +45,16 @@ def copies_of(
     embed: Embed,
     similarity_to: SimilarityTo,
     progress: Progress,
-) -> Known:
+) -> LabelledPairs:
     """Make edited copies of some photos in memory, and compare each with its photo.
 
     `rows` are those to choose from; `embed` returns the embeddings of pictures, `similarity_to` the similarity of
     one with a row. A photo that cannot be read is passed over. The same photos give the same copies.
     """
     generator = random.Random(DUPLICATES.seed)  # noqa: S311 - a repeatable choice is what is wanted
-    chosen = generator.sample(list(rows), min(len(rows), DUPLICATES.copied_photos))
+    subset = generator.sample(list(rows), min(len(rows), DUPLICATES.copied_photos))
     edits = [
-        (row, generator.sample([name for name in EDITS if name != COLLAGE], DUPLICATES.edits)) for row in chosen
+        (row, generator.sample([name for name in EDITS if name != COLLAGE], DUPLICATES.edits)) for row in subset
     ]
 
     def copies(row: int, names: Sequence[str]) -> list[tuple[int, Image.Image, int]]:
@@ -71,33 +71,33 @@ def copies_of(
 
     similarities: list[float] = []
     inliers: list[int] = []
-    with each_in_one_thread(), ThreadPoolExecutor() as pool:
-        for start in range(0, len(chosen), AT_ONCE):
+    with each_in_one_thread(), ThreadPoolExecutor() as collection:
+        for start in range(0, len(subset), AT_ONCE):
             some = edits[start : start + AT_ONCE]
-            made = list(chain.from_iterable(pool.map(lambda each: copies(*each), some)))
+            made = list(chain.from_iterable(collection.map(lambda each: copies(*each), some)))
             embeddings = embed([copy for _, copy, _ in made])
             similarities += [similarity_to(each, row) for each, (row, _, _) in zip(embeddings, made, strict=True)]
             inliers += [count for _, _, count in made]
-            progress(start + len(some), len(chosen))
-    return Known(tuple(similarities), tuple(inliers))
+            progress(start + len(some), len(subset))
+    return LabelledPairs(tuple(similarities), tuple(inliers))
 
 
-def read_known_pairs(directory: Path, made_of: str) -> KnownPairs | None:
+def read_calibration_pairs(directory: Path, made_of: str) -> CalibrationPairs | None:
     """Return what was learned of `made_of` before, None where there is nothing that is whole and of it."""
     try:
         values = json.loads((directory / CALIBRATION).read_text("utf-8"))
         if values["made_of"] != made_of:
             return None
         copies, others = (
-            Known(tuple(values[name]["similarities"]), tuple(values[name]["inliers"]))
+            LabelledPairs(tuple(values[name]["similarities"]), tuple(values[name]["inliers"]))
             for name in ("copies", "others")
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None  # it is made anew
-    return KnownPairs(copies, others)
+    return CalibrationPairs(copies, others)
 
 
-def write_known_pairs(directory: Path, pairs: KnownPairs, made_of: str) -> None:
+def write_calibration_pairs(directory: Path, pairs: CalibrationPairs, made_of: str) -> None:
     """Keep what was learned. Raises IndexNotWritable."""
 
     def write(path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.defaults import DUPLICATES, PAIRS
-from vggsearch.duplicates.collection import Pool
+from vggsearch.duplicates.collection import Collection
 from vggsearch.errors import IndexDamaged, IndexNotWritable
 from vggsearch.knn.all_pairs import Progress, Stop, all_pairs, complete
 from vggsearch.knn.edges import Edges
@@ -21,19 +21,21 @@ from vggsearch.store.store import Store
 log = logging.getLogger(__name__)
 
 
-def candidates_of(pool: Pool, progress: Progress | None = None, stop: Stop | None = None) -> Edges | None:
+def candidates_of(
+    collection: Collection, progress: Progress | None = None, stop: Stop | None = None
+) -> Edges | None:
     """Return the pairs of a pool's photos that may be duplicates, of different bytes; none with a blank photo.
 
     Of each content only the first row is in pairs. With others, one photo of each pair is theirs. Rows with more
     than PAIRS.count photos at least DUPLICATES.alike are completed. None where `stop` says so.
     """
-    is_left_out = pool.contents != np.arange(len(pool.contents))
-    is_left_out[pool.blank] = True
+    is_left_out = collection.contents != np.arange(len(collection.contents))
+    is_left_out[collection.blank] = True
     without = np.flatnonzero(is_left_out)
-    if pool.others is not None:
-        return _across(pool, pool.others, is_left_out, progress, stop)
-    index = pool.searcher.index
-    edges = edges_of(pool.store, index, without, progress, stop)
+    if collection.others is not None:
+        return _across(collection, collection.others, is_left_out, progress, stop)
+    index = collection.searcher.index
+    edges = edges_of(collection.store, index, without, progress, stop)
     if edges is None:
         return None
     alike = edges.above(DUPLICATES.alike)
@@ -55,7 +57,7 @@ def edges_of(
     `index` is over the store's present rows; those in `without`, int64, are in no pair. The pairs are kept beside
     the vectors, and read where they are of the same vectors and rows. None where `stop` says so.
     """
-    directory, side = store.search_directory(), store.manifest.fresh_search
+    directory, side = store.vector_index_directory(), store.manifest.fresh_vector_index
     if directory is None or side is None:
         return all_pairs(_vectors(index), PAIRS.count, PAIRS.floor, without, progress, stop)
     among = f"{made_of(side)} without {hashlib.sha256(without.tobytes()).hexdigest()}"
@@ -74,10 +76,14 @@ def _joined(edges: Edges, more: Edges) -> Edges:
 
 
 def _across(
-    pool: Pool, others: Pool, is_left_out: NDArray[np.bool_], progress: Progress | None, stop: Stop | None
+    collection: Collection,
+    others: Collection,
+    is_left_out: NDArray[np.bool_],
+    progress: Progress | None,
+    stop: Stop | None,
 ) -> Edges | None:
     """Return the pairs of a photo of the pool and its PAIRS.count nearest of the others', at least PAIRS.floor."""
-    index, own = pool.searcher.index, len(pool)
+    index, own = collection.searcher.index, len(collection)
     theirs = np.flatnonzero(~is_left_out[own:])
     vectors = index.searched(unit_rows(np.concatenate(list(others.store.embeddings()))))[theirs]
     mine = np.flatnonzero(~is_left_out[:own])

@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from vggsearch.defaults import DUPLICATES
 from vggsearch.duplicates.bursts import sibling
-from vggsearch.duplicates.calibration import Calibration, Known, by_similarity, calibrate, least_confidence
-from vggsearch.duplicates.calibration_pairs import KnownPairs
+from vggsearch.duplicates.calibration import Calibration, LabelledPairs, by_similarity, calibrate, least_confidence
+from vggsearch.duplicates.calibration_pairs import CalibrationPairs
 from vggsearch.duplicates.candidates import candidates_of
-from vggsearch.duplicates.collection import Pool
+from vggsearch.duplicates.collection import Collection
 from vggsearch.duplicates.decisions import Judgement
 from vggsearch.duplicates.options import DuplicateOptions
-from vggsearch.duplicates.pairs import Compared, compare, in_common, similarities_at_random
+from vggsearch.duplicates.pairs import CandidatePairs, compare, pairs_sharing_a_duplicate, similarities_at_random
 from vggsearch.duplicates.results import Photo
-from vggsearch.duplicates.verification import Checks
+from vggsearch.duplicates.verification import KeypointMatcher
 from vggsearch.knn.all_pairs import Stop
 from vggsearch.knn.build import Tell
 from vggsearch.knn.edges import Edges
@@ -31,7 +31,7 @@ SAID = "different, as was said"
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class ClassifiedPairs:
     """The pairs that are duplicates, those that are similar, and how they were chosen.
 
     `compared` are all that were looked at, for a histogram. `precision` is how many of the duplicates are expected
@@ -40,9 +40,9 @@ class Found:
     of the button, and those a person said are different. `is_whole` is false where it was stopped.
     """
 
-    duplicates: Compared
-    similar: Compared
-    compared: Compared
+    duplicates: CandidatePairs
+    similar: CandidatePairs
+    compared: CandidatePairs
     calibration: Calibration | None
     precision: float | None
     recall: float | None
@@ -52,47 +52,56 @@ class Found:
     is_whole: bool
 
 
-def find_pairs(
-    pool: Pool,
+def classify_pairs(
+    collection: Collection,
     options: DuplicateOptions,
     judged: Judged,
-    checks: Checks | None,
-    known: Callable[[], KnownPairs | None],
+    matcher: KeypointMatcher | None,
+    known: Callable[[], CalibrationPairs | None],
     tell: Tell,
     stop: Stop | None = None,
-) -> Found | None:
+) -> ClassifiedPairs | None:
     """Return the pairs that are duplicates; None where it was stopped before any were compared.
 
     `checks` compares pairs, None where the photos are not there; `known` makes, or reads, what a calibration learns
     from. `judged` is what a person said of pairs, by sha256: it decides, and is learned from.
     """
-    edges = candidates_of(pool, lambda done, total: tell("finding candidates", done, total), stop)
+    edges = candidates_of(collection, lambda done, total: tell("finding candidates", done, total), stop)
     if edges is None:
         return None
-    candidates, is_whole = _most_similar_first(_with_judged(edges, pool, judged)), True
-    if checks is not None:
-        candidates, is_whole = compare(candidates, checks, tell, stop)
-    calibration = _calibration(candidates, pool, judged, known() if checks is not None and is_whole else None)
-    compared = _with_confidence(candidates, calibration, pool, judged)
-    if checks is not None and pool.others is None:
-        compared, is_closed = _closed(compared, calibration, pool, judged, checks, options.precision, tell, stop)
+    candidates, is_whole = _most_similar_first(_with_judged(edges, collection, judged)), True
+    if matcher is not None:
+        candidates, is_whole = compare(candidates, matcher, tell, stop)
+    calibration = _calibration(
+        candidates, collection, judged, known() if matcher is not None and is_whole else None
+    )
+    compared = _with_confidence(candidates, calibration, collection, judged)
+    if matcher is not None and collection.others is None:
+        compared, is_closed = _closed(
+            compared, calibration, collection, judged, matcher, options.precision, tell, stop
+        )
         is_whole = is_whole and is_closed
-    if options.by_folder and pool.others is None:
-        compared = _of_folders(compared, pool)
-    return _chosen(compared, calibration, pool, judged, options, is_whole=is_whole)
+    if options.by_folder and collection.others is None:
+        compared = _of_folders(compared, collection)
+    return _chosen(compared, calibration, collection, judged, options, is_whole=is_whole)
 
 
 def _chosen(
-    compared: Compared, calibration: Calibration, pool: Pool, judged: Judged, options: DuplicateOptions, *,
+    compared: CandidatePairs,
+    calibration: Calibration,
+    collection: Collection,
+    judged: Judged,
+    options: DuplicateOptions,
+    *,
     is_whole: bool,
-) -> Found:  # fmt: skip
+) -> ClassifiedPairs:
     """Return which of the pairs are duplicates: sure enough or alike enough, and not to be left alone."""
-    confidence, judgements = compared.confidence, _judgements(compared, pool, judged)
-    left_alone = _left_alone(compared, pool, options)
+    confidence, judgements = compared.confidence, _judgements(compared, collection, judged)
+    left_alone = _left_alone(compared, collection, options)
     left_alone[(judgements == 1) & (left_alone == ONE_PRESS)] = ""
     left_alone[judgements == -1] = SAID
     allowed = left_alone == ""
-    is_exact = pool.contents[compared.first] == pool.contents[compared.second]
+    is_exact = collection.contents[compared.first] == collection.contents[compared.second]
     least = least_confidence(confidence[allowed & ~is_exact], options.precision)
     if options.threshold is not None:
         is_duplicate = allowed & ((compared.raised >= options.threshold) | (judgements == 1) | is_exact)
@@ -100,9 +109,9 @@ def _chosen(
         is_duplicate = allowed & ((confidence >= least) | is_exact)
     is_similar = allowed & ~is_duplicate & (confidence >= DUPLICATES.similar) & options.similar
     counted = confidence[is_duplicate & ~is_exact]
-    return Found(
-        duplicates=compared.chosen(is_duplicate),
-        similar=compared.chosen(is_similar),
+    return ClassifiedPairs(
+        duplicates=compared.subset(is_duplicate),
+        similar=compared.subset(is_similar),
         compared=compared,
         calibration=calibration,
         precision=float(counted.mean()) if len(counted) else None,
@@ -115,42 +124,52 @@ def _chosen(
 
 
 def _with_confidence(
-    pairs: Compared, calibration: Calibration, pool: Pool, judged: Judged, least_share: float = 0.0
-) -> Compared:
+    pairs: CandidatePairs,
+    calibration: Calibration,
+    collection: Collection,
+    judged: Judged,
+    least_share: float = 0.0,
+) -> CandidatePairs:
     """Return the pairs with how sure it is; a person is surer than that."""
     confidence = calibration.confidences(pairs.similarity, pairs.inliers, least_share)
-    judgements = _judgements(pairs, pool, judged)
+    judgements = _judgements(pairs, collection, judged)
     confidence[judgements == 1], confidence[judgements == -1] = 1.0, 0.0
     return replace(pairs, confidence=confidence)
 
 
 def _closed(
-    compared: Compared, calibration: Calibration, pool: Pool, judged: Judged, checks: Checks, precision: float,
-    tell: Tell, stop: Stop | None,
-) -> tuple[Compared, bool]:  # fmt: skip
+    compared: CandidatePairs,
+    calibration: Calibration,
+    collection: Collection,
+    judged: Judged,
+    matcher: KeypointMatcher,
+    precision: float,
+    tell: Tell,
+    stop: Stop | None,
+) -> tuple[CandidatePairs, bool]:
     """Return the pairs, and those that have a duplicate in common: two hard edits of a photo are hardly alike.
 
     And whether it came to its end.
     """
     for number in range(DUPLICATES.closures):
-        likely = compared.chosen(compared.confidence >= least_confidence(compared.confidence, precision))
-        pairs = in_common(likely, set(compared.pairs()))
-        if not checks.ask(pairs, partial(tell, f"comparing copies of one photo, round {number + 1}"), stop):
+        likely = compared.subset(compared.confidence >= least_confidence(compared.confidence, precision))
+        pairs = pairs_sharing_a_duplicate(likely, set(compared.pairs()))
+        if not matcher.match(pairs, partial(tell, f"comparing copies of one photo, round {number + 1}"), stop):
             return compared, False
         rows = np.array(pairs, np.int64).reshape(-1, 2)
-        inliers = np.array([checks.inliers(pair) for pair in pairs], np.int64)
-        more = Compared(rows[:, 0], rows[:, 1], pool.similarities(rows), inliers, np.zeros(len(rows)))
-        more = _with_confidence(more, calibration, pool, judged, DUPLICATES.of_a_copy).chosen(inliers > 0)
-        compared = compared.joined(more)
+        inliers = np.array([matcher.inliers(pair) for pair in pairs], np.int64)
+        more = CandidatePairs(rows[:, 0], rows[:, 1], collection.similarities(rows), inliers, np.zeros(len(rows)))
+        more = _with_confidence(more, calibration, collection, judged, DUPLICATES.of_a_copy).subset(inliers > 0)
+        compared = compared.concat(more)
     return compared, True
 
 
-def _of_folders(compared: Compared, pool: Pool) -> Compared:
+def _of_folders(compared: CandidatePairs, collection: Collection) -> CandidatePairs:
     """Return the pairs of contents as pairs of their copies, the first in each folder; then the copies of each."""
-    first_rows = np.unique(pool.copies)
+    first_rows = np.unique(collection.copies)
     of: dict[int, list[int]] = defaultdict(list)
-    for row in np.setdiff1d(first_rows, pool.blank).tolist():
-        of[int(pool.contents[row])].append(row)
+    for row in np.setdiff1d(first_rows, collection.blank).tolist():
+        of[int(collection.contents[row])].append(row)
     several = {content: rows for content, rows in of.items() if len(rows) > 1}
     pairs, places = [], []
     for place, (first, second) in enumerate(compared.pairs()):
@@ -158,52 +177,54 @@ def _of_folders(compared: Compared, pool: Pool) -> Compared:
             pairs.append(sorted(pair))
             places.append(place)
     rows = np.array(pairs, np.int64).reshape(-1, 2)
-    found = replace(compared.chosen(np.array(places, np.int64)), first=rows[:, 0], second=rows[:, 1])
+    found = replace(compared.subset(np.array(places, np.int64)), first=rows[:, 0], second=rows[:, 1])
     exact = np.array([pair for some in several.values() for pair in combinations(some, 2)], np.int64).reshape(-1, 2)
     ones = np.ones(len(exact))
-    return found.joined(Compared(exact[:, 0], exact[:, 1], ones, np.full(len(exact), -1), ones))
+    return found.concat(CandidatePairs(exact[:, 0], exact[:, 1], ones, np.full(len(exact), -1), ones))
 
 
-def _with_judged(edges: Edges, pool: Pool, judged: Judged) -> Compared:
+def _with_judged(edges: Edges, collection: Collection, judged: Judged) -> CandidatePairs:
     """Return the candidates, and the pairs that were said to be the same, however little alike."""
     first, second = edges.first.astype(np.int64), edges.second.astype(np.int64)
     similarity = edges.similarity.astype(np.float64)
-    rows = {pool.key(row): int(row) for row in np.unique(pool.contents)} if judged else {}
+    rows = {collection.key(row): int(row) for row in np.unique(collection.contents)} if judged else {}
     there = set(zip(first.tolist(), second.tolist(), strict=True)) if judged else set()
     same = [
         tuple(sorted((rows[one], rows[other])))
         for (one, other), judgement in judged.items()
-        if judgement == "same" and pool.others is None and one in rows and other in rows
+        if judgement == "same" and collection.others is None and one in rows and other in rows
     ]
     added = np.array([pair for pair in same if pair not in there], np.int64).reshape(-1, 2)
     first, second = np.concatenate([first, added[:, 0]]), np.concatenate([second, added[:, 1]])
-    similarity = np.concatenate([similarity, pool.similarities(added)])
+    similarity = np.concatenate([similarity, collection.similarities(added)])
     unknown = np.full(len(first), -1)
-    return Compared(first, second, similarity, unknown, np.zeros(len(first)))
+    return CandidatePairs(first, second, similarity, unknown, np.zeros(len(first)))
 
 
-def _most_similar_first(pairs: Compared) -> Compared:
-    return pairs.chosen(np.lexsort((pairs.second, pairs.first, -pairs.similarity)))
+def _most_similar_first(pairs: CandidatePairs) -> CandidatePairs:
+    return pairs.subset(np.lexsort((pairs.second, pairs.first, -pairs.similarity)))
 
 
-def _judgements(pairs: Compared, pool: Pool, judged: Judged) -> NDArray[np.int64]:
+def _judgements(pairs: CandidatePairs, collection: Collection, judged: Judged) -> NDArray[np.int64]:
     """Return 1 for each pair that was said to be the same, -1 for different, 0 for none of both."""
     if not judged:
         return np.zeros(len(pairs), np.int64)
     worth = {"same": 1, "different": -1, "undecided": 0}
-    keys = ([pool.key(row) for row in pair] for pair in pairs.pairs())
+    keys = ([collection.key(row) for row in pair] for pair in pairs.pairs())
     said = (judged.get((min(pair), max(pair)), "undecided") for pair in keys)
     return np.array([worth[each] for each in said], np.int64)
 
 
-def _calibration(pairs: Compared, pool: Pool, judged: Judged, known: KnownPairs | None) -> Calibration:
+def _calibration(
+    pairs: CandidatePairs, collection: Collection, judged: Judged, known: CalibrationPairs | None
+) -> Calibration:
     if known is None:
-        return by_similarity(pairs.similarity, *similarities_at_random(pool))
-    said, was_compared = _judgements(pairs, pool, judged), pairs.inliers >= 0
+        return by_similarity(pairs.similarity, *similarities_at_random(collection))
+    said, was_compared = _judgements(pairs, collection, judged), pairs.inliers >= 0
 
-    def labelled(worth: int) -> Known:
+    def labelled(worth: int) -> LabelledPairs:
         which = (said == worth) & was_compared
-        return Known(tuple(pairs.similarity[which].tolist()), tuple(pairs.inliers[which].tolist()))
+        return LabelledPairs(tuple(pairs.similarity[which].tolist()), tuple(pairs.inliers[which].tolist()))
 
     return calibrate(
         known.copies.and_also(labelled(1)),
@@ -213,12 +234,12 @@ def _calibration(pairs: Compared, pool: Pool, judged: Judged, known: KnownPairs 
     )
 
 
-def _left_alone(pairs: Compared, pool: Pool, options: DuplicateOptions) -> NDArray[np.str_]:
+def _left_alone(pairs: CandidatePairs, collection: Collection, options: DuplicateOptions) -> NDArray[np.str_]:
     """Return in words why each pair is not looked at, "" where it is."""
     likely = np.flatnonzero(pairs.confidence >= DUPLICATES.least_confidence)
     if options.threshold is not None:
         likely = np.flatnonzero(pairs.raised >= options.threshold)
-    photos = pool.photos([*pairs.first[likely].tolist(), *pairs.second[likely].tolist()])
+    photos = collection.photos([*pairs.first[likely].tolist(), *pairs.second[likely].tolist()])
     found = np.full(len(pairs), "", dtype="<U64")
     for place in likely.tolist():
         first, second = photos[int(pairs.first[place])], photos[int(pairs.second[place])]

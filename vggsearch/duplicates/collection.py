@@ -16,7 +16,7 @@ COLUMNS = ("path", "sha256", "bytes", "mtime_ns", "width", "height", "format", "
 
 
 @dataclass(frozen=True)
-class Pool:
+class Collection:
     """The photos of one state of an index, by row.
 
     `root` is where they are, None where they cannot be reached. Those of another index come after them, named by
@@ -26,7 +26,7 @@ class Pool:
     store: Store
     searcher: Searcher
     root: Path | None
-    others: "Pool | None" = None
+    others: "Collection | None" = None
 
     def __len__(self) -> int:
         """How many photos there are, without the others'."""

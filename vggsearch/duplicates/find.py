@@ -13,16 +13,21 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vggsearch.defaults import DUPLICATES
-from vggsearch.duplicates.calibration import Known
-from vggsearch.duplicates.calibration_pairs import KnownPairs, copies_of, read_known_pairs, write_known_pairs
-from vggsearch.duplicates.classify import Found, find_pairs
-from vggsearch.duplicates.collection import Pool
+from vggsearch.duplicates.calibration import LabelledPairs
+from vggsearch.duplicates.calibration_pairs import (
+    CalibrationPairs,
+    copies_of,
+    read_calibration_pairs,
+    write_calibration_pairs,
+)
+from vggsearch.duplicates.classify import ClassifiedPairs, classify_pairs
+from vggsearch.duplicates.collection import Collection
 from vggsearch.duplicates.decisions import DECISIONS, read_decisions
-from vggsearch.duplicates.grouping import Arranger
+from vggsearch.duplicates.grouping import GroupBuilder
 from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.duplicates.pairs import unrelated_pairs
 from vggsearch.duplicates.results import Group, Pair
-from vggsearch.duplicates.verification import MADE_BY, Checks
+from vggsearch.duplicates.verification import MADE_BY, KeypointMatcher
 from vggsearch.errors import IndexNotWritable
 from vggsearch.knn.all_pairs import Stop
 from vggsearch.knn.build import Tell
@@ -44,7 +49,7 @@ class DuplicatesReport:
     pairs: tuple[Pair, ...]
     photos: int
     blank: int
-    found: Found
+    found: ClassifiedPairs
     was_compared: bool
     is_against: bool
     seconds: float
@@ -55,57 +60,76 @@ class DuplicatesReport:
 
 
 def duplicates(
-    pool: Pool, options: DuplicateOptions, embed: Embed, tell: Tell, stop: Stop | None = None
+    collection: Collection, options: DuplicateOptions, embed: Embed, tell: Tell, stop: Stop | None = None
 ) -> DuplicatesReport | None:
     """Return the duplicates in a pool; None where it was stopped before anything was compared."""
     started = time.monotonic()
-    directory = pool.store.directory
-    checks = Checks(directory, pool.file, pool.key) if options.verify and pool.is_there else None
+    directory = collection.store.directory
+    matcher = (
+        KeypointMatcher(directory, collection.file, collection.key)
+        if options.verify and collection.is_there
+        else None
+    )
     judged = read_decisions(directory / DECISIONS).pairs()
 
-    def known() -> KnownPairs | None:
-        return _known(pool, checks, embed, tell) if checks is not None else None
+    def known() -> CalibrationPairs | None:
+        return _known(collection, matcher, embed, tell) if matcher is not None else None
 
-    found = find_pairs(pool, options, judged, checks, known, tell, stop)
+    found = classify_pairs(collection, options, judged, matcher, known, tell, stop)
     if found is None:
         return None
-    arranger = Arranger(pool, found, options, checks)
+    arranger = GroupBuilder(collection, found, options, matcher)
     groups, pairs = arranger.groups(), arranger.pairs()
-    if checks is not None:
-        checks.keep()  # which photos have the same pixels
+    if matcher is not None:
+        matcher.keep()  # which photos have the same pixels
     return DuplicatesReport(
-        groups, pairs, len(pool), len(pool.blank), found,
-        was_compared=checks is not None, is_against=pool.others is not None, seconds=time.monotonic() - started,
-    )  # fmt: skip
+        groups,
+        pairs,
+        len(collection),
+        len(collection.blank),
+        found,
+        was_compared=matcher is not None,
+        is_against=collection.others is not None,
+        seconds=time.monotonic() - started,
+    )
 
 
-def _known(pool: Pool, checks: Checks, embed: Embed, tell: Tell) -> KnownPairs:
+def _known(collection: Collection, matcher: KeypointMatcher, embed: Embed, tell: Tell) -> CalibrationPairs:
     """Return what a calibration learns from: what was kept, unless photos, spec or whitening have changed much."""
-    made_of = _made_of(pool)
-    kept = read_known_pairs(pool.store.directory, made_of)
+    made_of = _made_of(collection)
+    kept = read_calibration_pairs(collection.store.directory, made_of)
     if kept is not None:
         return kept
-    others = unrelated_pairs(pool)
-    checks.ask(others, lambda done, total: tell("comparing unrelated pairs", done, total))
-    compared = np.array([pair for pair in others if checks.inliers(pair) >= 0], np.int64).reshape(-1, 2)
-    inliers = tuple(checks.inliers((first, second)) for first, second in compared.tolist())
-    rows = pool.own_contents.tolist()
+    others = unrelated_pairs(collection)
+    matcher.match(others, lambda done, total: tell("comparing unrelated pairs", done, total))
+    compared = np.array([pair for pair in others if matcher.inliers(pair) >= 0], np.int64).reshape(-1, 2)
+    inliers = tuple(matcher.inliers((first, second)) for first, second in compared.tolist())
+    rows = collection.own_contents.tolist()
     copies = copies_of(
-        pool.root or Path(), pool.searcher.paths, rows, embed,
-        lambda embedding, row: float(pool.searcher.index.similarities(embedding, np.array([row]))[0]),
+        collection.root or Path(),
+        collection.searcher.paths,
+        rows,
+        embed,
+        lambda embedding, row: float(collection.searcher.index.similarities(embedding, np.array([row]))[0]),
         lambda done, total: tell("making edited copies", done, total),
-    )  # fmt: skip
-    pairs = KnownPairs(copies, Known(tuple(pool.similarities(compared).tolist()), inliers))
+    )
+    pairs = CalibrationPairs(copies, LabelledPairs(tuple(collection.similarities(compared).tolist()), inliers))
     try:
-        write_known_pairs(pool.store.directory, pairs, made_of)
+        write_calibration_pairs(collection.store.directory, pairs, made_of)
     except IndexNotWritable as error:
         log.warning("%s What the calibration learns from is not kept.", error)
     return pairs
 
 
-def _made_of(pool: Pool) -> str:
+def _made_of(collection: Collection) -> str:
     """Name what a calibration depends on: the spec, the whitening, how pairs are compared, and roughly how many."""
-    side = pool.store.manifest.search
+    side = collection.store.manifest.search
     whitening = asdict(side.whitening) if side is not None and side.whitening is not None else None
-    facts = [asdict(pool.store.spec), whitening, MADE_BY, len(pool).bit_length(), DUPLICATES.copied_photos]
+    facts = [
+        asdict(collection.store.spec),
+        whitening,
+        MADE_BY,
+        len(collection).bit_length(),
+        DUPLICATES.copied_photos,
+    ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()

@@ -7,13 +7,13 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from vggsearch.duplicates.classify import Found
-from vggsearch.duplicates.collection import Pool
-from vggsearch.duplicates.keep_policy import Candidate, quality_of, ranked, reason, wishes
+from vggsearch.duplicates.classify import ClassifiedPairs
+from vggsearch.duplicates.collection import Collection
+from vggsearch.duplicates.keep_policy import RatedPhoto, keep_rules, quality_of, ranked, reason
 from vggsearch.duplicates.options import DuplicateOptions
-from vggsearch.duplicates.pairs import Compared
+from vggsearch.duplicates.pairs import CandidatePairs
 from vggsearch.duplicates.results import Group, Kind, Member, Pair, keepers
-from vggsearch.duplicates.verification import Checks
+from vggsearch.duplicates.verification import KeypointMatcher
 from vggsearch.knn.edges import Edges
 from vggsearch.matching.alignment import Alignment, inverted
 
@@ -21,16 +21,22 @@ EQUAL = ("exact", "same picture")
 SAME = 0.995  # similarity from which two photos of one size may have the same pixels
 
 
-class Arranger:
+class GroupBuilder:
     """Makes groups and pairs of what was found among the photos of a pool."""
 
-    def __init__(self, pool: Pool, found: Found, options: DuplicateOptions, checks: Checks | None) -> None:
-        self._pool, self._found, self._options, self._checks = pool, found, options, checks
-        self._policy = wishes(options.keep)
+    def __init__(
+        self,
+        collection: Collection,
+        found: ClassifiedPairs,
+        options: DuplicateOptions,
+        matcher: KeypointMatcher | None,
+    ) -> None:
+        self._collection, self._found, self._options, self._matcher = collection, found, options, matcher
+        self._policy = keep_rules(options.keep)
         self._copies = self._exact_copies()
         self._contents = sorted({*self._copies, *_rows(found.duplicates), *_rows(found.similar)})
         rows = [row for content in self._contents for row in self._rows_of(content)]
-        self._photos = pool.photos([*rows, *self._contents])
+        self._photos = collection.photos([*rows, *self._contents])
         self._candidates = {row: self._candidate(row) for row in rows}
         self._rank = {row: rank for rank, row in enumerate(self._ranked(rows))}
         self._best = {
@@ -66,7 +72,7 @@ class Arranger:
             for row in self._rows_of(content)
             if row != self._best[content]
         ]
-        tiers: tuple[tuple[Compared, Kind | None], ...] = (
+        tiers: tuple[tuple[CandidatePairs, Kind | None], ...] = (
             (self._found.duplicates, None),
             (self._found.similar, "similar"),
         )
@@ -87,37 +93,38 @@ class Arranger:
 
         Where folders matter, those of a content in one folder.
         """
-        own = len(self._pool)
-        by_folder = self._options.by_folder and self._pool.others is None
+        own = len(self._collection)
+        by_folder = self._options.by_folder and self._collection.others is None
         if by_folder and self._options.across_folders:
             return {}  # they are pairs, each of two folders
-        contents = self._pool.copies if by_folder else self._pool.contents
+        contents = self._collection.copies if by_folder else self._collection.contents
         of: dict[int, list[int]] = defaultdict(list)
         several = np.flatnonzero(np.bincount(contents, minlength=len(contents)) > 1)
-        for row in np.flatnonzero(np.isin(contents, np.setdiff1d(several, self._pool.blank))).tolist():
+        for row in np.flatnonzero(np.isin(contents, np.setdiff1d(several, self._collection.blank))).tolist():
             of[int(contents[row])].append(row)
-        if self._pool.others is not None:
+        if self._collection.others is not None:
             return {content: rows for content, rows in of.items() if rows[0] < own <= rows[-1]}
         return of
 
     def _rows_of(self, content: int) -> list[int]:
         return self._copies.get(content, [content])
 
-    def _candidate(self, row: int) -> Candidate:
-        return Candidate(self._photos[row], quality_of(self._photos[row], self._pool.file(row)))
+    def _candidate(self, row: int) -> RatedPhoto:
+        return RatedPhoto(self._photos[row], quality_of(self._photos[row], self._collection.file(row)))
 
     def _ranked(self, rows: list[int]) -> list[int]:
         """Return rows, what to keep first: others' photos, protected ones, then as the wishes say."""
         order = ranked([self._candidates[row] for row in rows], self._policy)
         return sorted(
-            (rows[place] for place in order), key=lambda row: (row < len(self._pool), not self._is_protected(row))
+            (rows[place] for place in order),
+            key=lambda row: (row < len(self._collection), not self._is_protected(row)),
         )
 
     def _is_protected(self, row: int) -> bool:
         path = PurePosixPath(self._photos[row].path)
-        return row >= len(self._pool) or any(path.is_relative_to(folder) for folder in self._options.protect)
+        return row >= len(self._collection) or any(path.is_relative_to(folder) for folder in self._options.protect)
 
-    def _keepers(self, pairs: Compared) -> dict[int, int]:
+    def _keepers(self, pairs: CandidatePairs) -> dict[int, int]:
         """Return the content that is kept for each."""
         contents = np.array(self._contents, np.int64)
         first, second = (np.searchsorted(contents, side).astype(np.int32) for side in (pairs.first, pairs.second))
@@ -133,7 +140,7 @@ class Arranger:
         pairs = self._found.duplicates
         kind = self._kind(pairs, place)
         values = self._similarity(pairs, place, kind), self._confidence(pairs, place, kind)
-        return [self._member(row, keeper, kind, *values, pairs.pairs_at(place)) for row in rows]
+        return [self._member(row, keeper, kind, *values, pairs.pair(place)) for row in rows]
 
     def _similar(self, kept: dict[int, int]) -> Iterable[tuple[int, int, int]]:
         """Yield what is similar to a keeper: the content, the keeper, and the place of their pair."""
@@ -146,7 +153,7 @@ class Arranger:
     def _similar_member(self, row: int, keeper: int, place: int) -> Member:
         pairs = self._found.similar
         values = self._similarity(pairs, place, "similar"), self._confidence(pairs, place, "similar")
-        return self._member(row, keeper, "similar", *values, pairs.pairs_at(place))
+        return self._member(row, keeper, "similar", *values, pairs.pair(place))
 
     def _member(
         self,
@@ -159,38 +166,42 @@ class Arranger:
     ) -> Member:
         (_, found), alignment = self._aligned(pair) if pair is not None else ((0, 0), None)
         return Member(
-            self._photos[row], kind, similarity, confidence, alignment,
+            self._photos[row],
+            kind,
+            similarity,
+            confidence,
+            alignment,
             reason(self._candidates[self._best[keeper]], self._candidates[row], self._policy),
             "only similar" if kind == "similar" else "protected" if self._is_protected(row) else None,
             "keeper" if found == keeper else "member",
-        )  # fmt: skip
+        )
 
     def _aligned(self, pair: tuple[int, int]) -> tuple[tuple[int, int], Alignment | None]:
         """Return two contents and where in the second the first lies: the one that shows more comes second."""
-        known = self._checks.known(pair) if self._checks is not None else None
+        known = self._matcher.known(pair) if self._matcher is not None else None
         rows, alignment = known if known is not None else (pair, None)
         if alignment is None:
             return pair, None
         return (rows, alignment) if alignment.scale <= 1 else (rows[::-1], inverted(alignment))
 
-    def _kind(self, pairs: Compared, place: int) -> Kind:
+    def _kind(self, pairs: CandidatePairs, place: int) -> Kind:
         """Return whether two photos have the same pixels, which are read only where they may, or are near."""
-        first, second = (self._photos[row] for row in pairs.pairs_at(place))
+        first, second = (self._photos[row] for row in pairs.pair(place))
         if first.sha256 == second.sha256:
             return "exact"
         may_be = (first.width, first.height) == (second.width, second.height) and pairs.similarity[place] >= SAME
-        if may_be and self._checks is not None and self._checks.are_same_picture(pairs.pairs_at(place)):
+        if may_be and self._matcher is not None and self._matcher.are_same_picture(pairs.pair(place)):
             return "same picture"
         return "near"
 
-    def _similarity(self, pairs: Compared, place: int, kind: Kind) -> float:
+    def _similarity(self, pairs: CandidatePairs, place: int, kind: Kind) -> float:
         return 1.0 if kind in EQUAL else round(min(float(pairs.raised[place]), 0.9999), 4)
 
-    def _confidence(self, pairs: Compared, place: int, kind: Kind) -> float:
+    def _confidence(self, pairs: CandidatePairs, place: int, kind: Kind) -> float:
         return 1.0 if kind in EQUAL else round(float(pairs.confidence[place]), 4)
 
 
-def _rows(pairs: Compared) -> set[int]:
+def _rows(pairs: CandidatePairs) -> set[int]:
     return {*pairs.first.tolist(), *pairs.second.tolist()}
 
 

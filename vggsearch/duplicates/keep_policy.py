@@ -17,7 +17,7 @@ UNKNOWN_QUALITY = 90  # of a lossy file that does not say
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class RatedPhoto:
     """A photo that may be kept, and the quality of its file: 1 to 100 as in JPEG, LOSSLESS above."""
 
     photo: Photo
@@ -25,52 +25,63 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class KeepRule:
     """One thing to keep a photo for. `rates` gives what is compared, larger is kept; `says` why one was kept."""
 
     name: str
-    rates: Callable[[Candidate], Any]
-    says: Callable[[Candidate, Candidate], str]
+    rates: Callable[[RatedPhoto], Any]
+    says: Callable[[RatedPhoto, RatedPhoto], str]
 
 
 def _against(kept: str, other: str) -> str:
     return f"{kept} against {other}"
 
 
-def _resolution(candidate: Candidate) -> str:
+def _resolution(candidate: RatedPhoto) -> str:
     return f"{candidate.photo.width} x {candidate.photo.height}"
 
 
-def _quality(candidate: Candidate) -> str:
+def _quality(candidate: RatedPhoto) -> str:
     return "lossless" if candidate.quality == LOSSLESS else f"quality {candidate.quality}"
 
 
-def _age(candidate: Candidate) -> tuple[float, int]:
+def _age(candidate: RatedPhoto) -> tuple[float, int]:
     """Return when the photo was taken, or else saved; those that say when they were taken are compared by it."""
     taken = candidate.photo.taken
     return (taken.timestamp(), 0) if taken is not None else (candidate.photo.mtime_ns / 1e9, 1)
 
 
-def _when(candidate: Candidate) -> str:
+def _when(candidate: RatedPhoto) -> str:
     photo = candidate.photo
     return f"taken {photo.taken:%Y-%m-%d %H:%M}" if photo.taken is not None else "no date taken"
 
 
-WISHES: dict[str, Wish] = {
-    wish.name: wish
-    for wish in (
-        Wish("resolution", lambda each: each.photo.width * each.photo.height,
-             lambda kept, other: _against(_resolution(kept), _resolution(other))),
-        Wish("quality", lambda each: each.quality, lambda kept, other: _against(_quality(kept), _quality(other))),
-        Wish("bytes", lambda each: each.photo.bytes,
-             lambda kept, other: _against(f"{kept.photo.bytes:,} bytes", f"{other.photo.bytes:,}")),
-        Wish("exif", lambda each: each.photo.taken is not None,
-             lambda kept, _: f"{_when(kept)}, which the other does not say"),
-        Wish("oldest", lambda each: -_age(each)[0], lambda *_: "the older of the two"),
-        Wish("newest", lambda each: _age(each)[0], lambda *_: "the newer of the two"),
-        Wish("shortest-path", lambda each: -len(each.photo.path), lambda *_: "the shorter path"),
+KEEP_RULES: dict[str, KeepRule] = {
+    rule.name: rule
+    for rule in (
+        KeepRule(
+            "resolution",
+            lambda each: each.photo.width * each.photo.height,
+            lambda kept, other: _against(_resolution(kept), _resolution(other)),
+        ),
+        KeepRule(
+            "quality", lambda each: each.quality, lambda kept, other: _against(_quality(kept), _quality(other))
+        ),
+        KeepRule(
+            "bytes",
+            lambda each: each.photo.bytes,
+            lambda kept, other: _against(f"{kept.photo.bytes:,} bytes", f"{other.photo.bytes:,}"),
+        ),
+        KeepRule(
+            "exif",
+            lambda each: each.photo.taken is not None,
+            lambda kept, _: f"{_when(kept)}, which the other does not say",
+        ),
+        KeepRule("oldest", lambda each: -_age(each)[0], lambda *_: "the older of the two"),
+        KeepRule("newest", lambda each: _age(each)[0], lambda *_: "the newer of the two"),
+        KeepRule("shortest-path", lambda each: -len(each.photo.path), lambda *_: "the shorter path"),
     )
-}  # fmt: skip
+}
 
 
 def quality_of(photo: Photo, file: Path) -> int:
@@ -84,7 +95,7 @@ def quality_of(photo: Photo, file: Path) -> int:
         return UNKNOWN_QUALITY
 
 
-def wishes(text: str = DUPLICATES.keep) -> tuple[Wish, ...]:
+def keep_rules(text: str = DUPLICATES.keep) -> tuple[KeepRule, ...]:
     """Return the wishes of a list such as "path:best/*,oldest". Raises OptionError for an unknown one."""
     found = [_wish(name.strip()) for name in text.split(",") if name.strip()]
     if not found:
@@ -92,27 +103,29 @@ def wishes(text: str = DUPLICATES.keep) -> tuple[Wish, ...]:
     return tuple(found)
 
 
-def _wish(name: str) -> Wish:
+def _wish(name: str) -> KeepRule:
     if name.startswith("path:"):
         glob = name.removeprefix("path:")
-        return Wish(name, lambda each: fnmatchcase(each.photo.path, glob), lambda *_: f"its path is like {glob}")
-    if name not in WISHES:
-        known = ", ".join([*WISHES, "path:GLOB"])
+        return KeepRule(
+            name, lambda each: fnmatchcase(each.photo.path, glob), lambda *_: f"its path is like {glob}"
+        )
+    if name not in KEEP_RULES:
+        known = ", ".join([*KEEP_RULES, "path:GLOB"])
         raise OptionError(f"Nothing is kept for {name!r}. What there is: {known}.")
-    return WISHES[name]
+    return KEEP_RULES[name]
 
 
-def ranked(candidates: Sequence[Candidate], policy: Sequence[Wish]) -> list[int]:
+def ranked(candidates: Sequence[RatedPhoto], policy: Sequence[KeepRule]) -> list[int]:
     """Return the places of the candidates, the one to keep first; where all wishes are equal, by path."""
     by_path = sorted(range(len(candidates)), key=lambda place: candidates[place].photo.path)
-    return sorted(by_path, key=lambda place: tuple(_descending(wish.rates(candidates[place])) for wish in policy))
+    return sorted(by_path, key=lambda place: tuple(_descending(rule.rates(candidates[place])) for rule in policy))
 
 
-def reason(kept: Candidate, other: Candidate, policy: Sequence[Wish]) -> str:
+def reason(kept: RatedPhoto, other: RatedPhoto, policy: Sequence[KeepRule]) -> str:
     """Return in words why one photo is kept rather than another: the first wish that tells them apart."""
-    for wish in policy:
-        if wish.rates(kept) != wish.rates(other):
-            return wish.says(kept, other)
+    for rule in policy:
+        if rule.rates(kept) != rule.rates(other):
+            return rule.says(kept, other)
     return "first by name, as nothing else tells them apart"
 
 

@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.defaults import ALIGN, DUPLICATES, PAIRS
-from vggsearch.duplicates.collection import Pool
-from vggsearch.duplicates.verification import Checks
+from vggsearch.duplicates.collection import Collection
+from vggsearch.duplicates.verification import KeypointMatcher
 from vggsearch.knn.all_pairs import Stop
 from vggsearch.knn.build import Tell
 from vggsearch.matching.keypoints import HALF
 
 
 @dataclass(frozen=True, eq=False)
-class Compared:
+class CandidatePairs:
     """Pairs of rows that may be duplicates, most similar first: `first` and `second`, int64 (n,).
 
     `similarity` is the cosine, float64 (n,), `inliers` are of keypoints, int64 (n,), -1 where none were looked for;
@@ -45,21 +45,23 @@ class Compared:
         """Return the rows of each pair."""
         return list(zip(self.first.tolist(), self.second.tolist(), strict=True))
 
-    def joined(self, others: "Compared") -> "Compared":
+    def concat(self, others: "CandidatePairs") -> "CandidatePairs":
         """Return these and others."""
         columns = ((getattr(self, name), getattr(others, name)) for name in self.__dataclass_fields__)
-        return Compared(*map(np.concatenate, columns))
+        return CandidatePairs(*map(np.concatenate, columns))
 
-    def pairs_at(self, place: int) -> tuple[int, int]:
+    def pair(self, place: int) -> tuple[int, int]:
         """Return the rows of one pair."""
         return int(self.first[place]), int(self.second[place])
 
-    def chosen(self, places: NDArray[np.int64] | NDArray[np.bool_]) -> "Compared":
+    def subset(self, places: NDArray[np.int64] | NDArray[np.bool_]) -> "CandidatePairs":
         """Return some of them."""
-        return Compared(*(getattr(self, name)[places] for name in self.__dataclass_fields__))
+        return CandidatePairs(*(getattr(self, name)[places] for name in self.__dataclass_fields__))
 
 
-def compare(candidates: Compared, checks: Checks, tell: Tell, stop: Stop | None) -> tuple[Compared, bool]:
+def compare(
+    candidates: CandidatePairs, matcher: KeypointMatcher, tell: Tell, stop: Stop | None
+) -> tuple[CandidatePairs, bool]:
     """Compare the pairs by keypoints, most similar first, until hardly any more are duplicates.
 
     Return those that were compared, and whether it came to its end.
@@ -67,17 +69,17 @@ def compare(candidates: Compared, checks: Checks, tell: Tell, stop: Stop | None)
     pairs, counts = candidates.pairs(), np.full(len(candidates), -1)
     for start in range(0, len(pairs), DUPLICATES.block_pairs):
         block = pairs[start : start + DUPLICATES.block_pairs]
-        is_whole = checks.ask(block, partial(_tell, tell, start, len(pairs)), stop)
-        inliers = np.array([checks.inliers(pair) for pair in block])
+        is_whole = matcher.match(block, partial(_tell, tell, start, len(pairs)), stop)
+        inliers = np.array([matcher.inliers(pair) for pair in block])
         counts[start : start + len(block)] = inliers
         is_over = np.mean(inliers >= DUPLICATES.confirmed) < DUPLICATES.fewest_confirmed
         if is_over or not is_whole:
             last = start + len(block)
-            return replace(candidates, inliers=counts).chosen(np.arange(last)), is_whole
+            return replace(candidates, inliers=counts).subset(np.arange(last)), is_whole
     return replace(candidates, inliers=counts), True
 
 
-def in_common(pairs: Compared, seen: set[tuple[int, int]]) -> list[tuple[int, int]]:
+def pairs_sharing_a_duplicate(pairs: CandidatePairs, seen: set[tuple[int, int]]) -> list[tuple[int, int]]:
     """Return the pairs of photos that have a duplicate in common, but for those that were `seen`."""
     neighbours: dict[int, set[int]] = defaultdict(set)
     for first, second in pairs.pairs():
@@ -91,28 +93,28 @@ def _tell(tell: Tell, start: int, total: int, done: int, _of_block: int) -> None
     tell("comparing pairs", start + done, total)
 
 
-def similarities_at_random(pool: Pool) -> tuple[NDArray[np.float64], int]:
+def similarities_at_random(collection: Collection) -> tuple[NDArray[np.float64], int]:
     """Return the similarities of pairs of the index's own photos at random, and how many pairs there are."""
-    own, theirs = pool.own_contents, pool.others
+    own, theirs = collection.own_contents, collection.others
     if len(own) < 2:
         return np.empty(0), 0
     drawn = np.random.default_rng(DUPLICATES.seed).choice(own, (DUPLICATES.at_random, 2))
     drawn = np.unique(np.sort(drawn[drawn[:, 0] != drawn[:, 1]], axis=1), axis=0)
     there_are = len(own) * (len(own) - 1) // 2 if theirs is None else len(own) * len(theirs.own_contents)
-    return pool.similarities(drawn), there_are
+    return collection.similarities(drawn), there_are
 
 
-def unrelated_pairs(pool: Pool) -> list[tuple[int, int]]:
+def unrelated_pairs(collection: Collection) -> list[tuple[int, int]]:
     """Return DUPLICATES.unrelated pairs of photos at random that are too little alike to be candidates.
 
     They are pairs of few photos, since finding the keypoints of a photo takes most of the time.
     """
     generator = np.random.default_rng(DUPLICATES.seed)
-    rows = pool.own_contents
+    rows = collection.own_contents
     if len(rows) < 2:
         return []
     few = generator.choice(rows, min(len(rows), DUPLICATES.unrelated_photos), replace=False)
     drawn = generator.choice(few, (2 * DUPLICATES.unrelated, 2))
-    is_unrelated = (pool.similarities(drawn) < PAIRS.floor) & (drawn[:, 0] != drawn[:, 1])
-    chosen = dict.fromkeys((int(min(pair)), int(max(pair))) for pair in drawn[is_unrelated])
-    return list(chosen)[: DUPLICATES.unrelated]
+    is_unrelated = (collection.similarities(drawn) < PAIRS.floor) & (drawn[:, 0] != drawn[:, 1])
+    subset = dict.fromkeys((int(min(pair)), int(max(pair))) for pair in drawn[is_unrelated])
+    return list(subset)[: DUPLICATES.unrelated]

@@ -8,7 +8,7 @@ from vggsearch.duplicates.find import DuplicatesReport
 from vggsearch.duplicates.paths import inside
 from vggsearch.duplicates.results import Group
 from vggsearch.errors import OptionError
-from vggsearch.removal.plan import Plan, make_plan
+from vggsearch.removal.plan import RemovalPlan, make_plan
 from vggsearch.removal.request import Action, Removal
 
 JOURNALS = "journals"
@@ -16,7 +16,7 @@ JOURNALS = "journals"
 
 def plan_removals(
     root: Path, report: DuplicatesReport, action: str, protect: Sequence[str], *, with_raw: bool
-) -> Plan:
+) -> RemovalPlan:
     """Return what an action, as on the command line, would do with what may be removed of all groups.
 
     `protect` are folders, as a person names them. Raises OptionError for an unknown action and for a report that is

@@ -17,7 +17,7 @@ from vggsearch.knn.all_pairs import Progress, Stop
 from vggsearch.matching.alignment import Alignment
 from vggsearch.matching.keypoints import Keypoints, align, each_in_one_thread, keypoints
 from vggsearch.photos.decode import decode, decoder_errors
-from vggsearch.store.keypoint_matches import Check, Key, read_checks, write_checks
+from vggsearch.store.keypoint_matches import Key, KeypointMatch, read_keypoint_matches, write_keypoint_matches
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ MADE_BY = f"keypoints 4, {astuple(KEYPOINTS)}"  # what else is found asks for an
 Pair = tuple[int, int]
 
 
-class Checks:
+class KeypointMatcher:
     """What keypoints say of pairs of photos.
 
     `files` says where a row's photo is, `keys` the sha256 of its bytes. What was found is kept in `directory`.
@@ -52,7 +52,7 @@ class Checks:
             return -1
         return known[1].inliers if known[1] is not None else 0
 
-    def ask(self, pairs: Sequence[Pair], progress: Progress | None = None, stop: Stop | None = None) -> bool:
+    def match(self, pairs: Sequence[Pair], progress: Progress | None = None, stop: Stop | None = None) -> bool:
         """Check those pairs of rows that were not; return whether it came to its end.
 
         What was found is kept every minute, and when it is stopped. A pair of which a photo cannot be read
@@ -61,12 +61,12 @@ class Checks:
         todo = _by_hub([pair for pair in pairs if self.known(pair) is None])
         saved, is_done, done = time.monotonic(), True, 0
         total = sum(map(len, todo.values()))
-        with each_in_one_thread(), ThreadPoolExecutor() as pool:
+        with each_in_one_thread(), ThreadPoolExecutor() as threads:
             for hub, others in todo.items():
                 if stop is not None and stop():
                     is_done = False
                     break
-                self._ask(hub, others, pool)
+                self._match(hub, others, threads)
                 done += len(others)
                 if progress is not None:
                     progress(done, total)
@@ -95,7 +95,7 @@ class Checks:
     def keep(self) -> None:
         """Write what was found into the index; what cannot be written is said, and found anew next time."""
         try:
-            write_checks(self._directory, self._known, MADE_BY)
+            write_keypoint_matches(self._directory, self._known, MADE_BY)
         except IndexNotWritable as error:
             log.warning("%s What was found is not kept.", error)
 
@@ -108,20 +108,20 @@ class Checks:
             return None
         return hashlib.sha256(str(picture.size).encode() + picture.tobytes()).digest()
 
-    def _ask(self, hub: int, others: Sequence[int], pool: ThreadPoolExecutor) -> None:
+    def _match(self, hub: int, others: Sequence[int], threads: ThreadPoolExecutor) -> None:
         """Check one photo, as it is and mirrored, against some."""
-        query = self._photos([hub], pool)[0]
+        query = self._photos([hub], threads)[0]
         if query is None:
             return
-        photos = self._photos(others, pool)
+        photos = self._photos(others, threads)
         there = [(other, photo) for other, photo in zip(others, photos, strict=True) if photo is not None]
-        found = pool.map(lambda each: align(query, each[1]), there)
+        found = threads.map(lambda each: align(query, each[1]), there)
         for (other, _), alignment in zip(there, found, strict=True):
-            self._known[self._key(hub), self._key(other)] = _check(alignment)
+            self._known[self._key(hub), self._key(other)] = _as_match(alignment)
 
-    def _photos(self, rows: Sequence[int], pool: ThreadPoolExecutor) -> list[Keypoints | None]:
+    def _photos(self, rows: Sequence[int], threads: ThreadPoolExecutor) -> list[Keypoints | None]:
         missing = [row for row in rows if row not in self._keypoints]
-        self._keypoints |= dict(zip(missing, pool.map(self._look_at, missing), strict=True))
+        self._keypoints |= dict(zip(missing, threads.map(self._look_at, missing), strict=True))
         found = []
         for row in rows:
             self._keypoints.move_to_end(row)
@@ -143,9 +143,9 @@ class Checks:
             log.debug("%s is not compared: %s", path, error.reason)
             return None
 
-    def _read(self) -> dict[Key, Check]:
+    def _read(self) -> dict[Key, KeypointMatch]:
         try:
-            return read_checks(self._directory, MADE_BY)
+            return read_keypoint_matches(self._directory, MADE_BY)
         except IndexDamaged as error:
             log.warning("%s", error)
             return {}
@@ -161,14 +161,16 @@ def _by_hub(pairs: Sequence[Pair]) -> dict[int, list[int]]:
     return dict(sorted(found.items()))
 
 
-def _check(alignment: Alignment | None) -> Check:
+def _as_match(alignment: Alignment | None) -> KeypointMatch:
     if alignment is None:
-        return Check()
+        return KeypointMatch()
     corners = tuple(number for corner in alignment.corners for number in corner)
-    return Check(alignment.score, alignment.inliers, alignment.mirrored, alignment.turned, alignment.scale, corners)
+    return KeypointMatch(
+        alignment.score, alignment.inliers, alignment.mirrored, alignment.turned, alignment.scale, corners
+    )
 
 
-def _alignment(check: Check) -> Alignment | None:
+def _alignment(check: KeypointMatch) -> Alignment | None:
     if not check.score:
         return None
     corners = tuple(zip(check.corners[::2], check.corners[1::2], strict=True))

@@ -17,7 +17,7 @@ from vggsearch.evaluation.metrics import Curve, Figures, Tally
 from vggsearch.image_index import ImageIndex
 from vggsearch.knn.whitening import WhiteningOptions
 from vggsearch.matching.feature_maps import LocalFeatures
-from vggsearch.matching.rerank import joined
+from vggsearch.matching.rerank import reranked
 from vggsearch.photos.decode import decode
 from vggsearch.photos.edits import EDITS, Edit, edited
 from vggsearch.query.searcher import Searcher
@@ -194,12 +194,12 @@ class _Checks:
     """Checks the best answers to many queries by geometry; the local features of photos are kept meanwhile."""
 
     def __init__(self, index: ImageIndex, searcher: Searcher) -> None:
-        aligner = index.aligner()
-        if aligner is None:
+        reranker = index.reranker()
+        if reranker is None:
             raise PhotosError(
                 f"Geometry needs the photos, and {index.root} is no folder. Leave it out: --no-verify"
             )
-        self._aligner, self._searcher = aligner, searcher
+        self._aligner, self._searcher = reranker, searcher
         self._known: dict[int, LocalFeatures | None] = {}
 
     def raised(
@@ -216,7 +216,7 @@ class _Checks:
         alignments = self._aligner.align(views, self._features(best))
         raised = similarities.copy()
         for row, alignment in zip(best, alignments, strict=True):
-            raised[row] = joined(float(similarities[row]), float(oriented[row]), alignment)
+            raised[row] = reranked(float(similarities[row]), float(oriented[row]), alignment)
         return raised
 
     def _features(self, rows: list[int]) -> list[LocalFeatures | None]:

@@ -12,27 +12,27 @@ from numpy.typing import NDArray
 
 from vggsearch.defaults import BUILD, WHITENING
 from vggsearch.errors import IndexDamaged, OptionError
-from vggsearch.knn.build import Tell, build, change, in_memory, index_vectors, of_embeddings
+from vggsearch.knn.build import Tell, build, in_memory, index_vectors, of_embeddings, update_in_place
 from vggsearch.knn.files import read_index, without_whitening
-from vggsearch.knn.recipes import AUTO, RECIPES, Plan, check_factory, finding_more, plan
+from vggsearch.knn.recipes import AUTO, RECIPES, BuildPlan, check_factory, finding_more, plan
 from vggsearch.knn.tune import tune
 from vggsearch.knn.vector_index import Tuning, VectorIndex
 from vggsearch.knn.vectors import STEP
 from vggsearch.knn.whitening import Whitening, learn
-from vggsearch.store.manifest import BuildOptions, Part, SearchFacts, SearchSide, WhiteningFacts
+from vggsearch.store.manifest import BuildOptions, Part, StoredVectorIndex, VectorIndexInfo, WhiteningInfo
 from vggsearch.store.store import Store
 from vggsearch.store.writer import StoreWriter
 
 log = logging.getLogger(__name__)
 
 
-def open_index(store: Store) -> VectorIndex | None:
+def open_vector_index(store: Store) -> VectorIndex | None:
     """Return the search side, memory-mapped, if it belongs to the store's present state. Raises IndexDamaged."""
-    directory, side = store.search_directory(), store.manifest.fresh_search
+    directory, side = store.vector_index_directory(), store.manifest.fresh_vector_index
     if directory is None or side is None:
         return None
     opened = VectorIndex.open(directory, len(store), store.spec.dim, _tuning(side))
-    opened.use_cards()
+    opened.use_gpus()
     return opened
 
 
@@ -42,7 +42,7 @@ def index_in_memory(store: Store) -> VectorIndex:
     return in_memory(store.embeddings(), len(store), store.spec.dim, whitening)
 
 
-def plan_build(store: Store, options: BuildOptions) -> Plan:
+def plan_build(store: Store, options: BuildOptions) -> BuildPlan:
     """Return how the search side would be made. Raises OptionError where it cannot be, with the way out."""
     dim, rows = store.spec.dim, len(store)
     size = _expected_dim(store)
@@ -51,9 +51,9 @@ def plan_build(store: Store, options: BuildOptions) -> Plan:
     return _plan(rows, size, options, dim)
 
 
-def renew_search_side(
+def build_vector_index(
     store: Store, writer: StoreWriter, tell: Tell | None = None, *, options: BuildOptions | None = None
-) -> SearchSide:
+) -> StoredVectorIndex:
     """Make the FAISS files of the store's present rows as its manifest wants them, and commit them.
 
     They are made from the last ones, if those are of the same recipe and not too old. With `options` they are made
@@ -66,13 +66,21 @@ def renew_search_side(
     last = _last(store, facts)
     told = tell or (lambda _what, _done, _total: None)
 
-    def make(directory: Path) -> SearchFacts:
-        def tuned(planned: Plan) -> Tuning:
+    def make(directory: Path) -> VectorIndexInfo:
+        def tuned(planned: BuildPlan) -> Tuning:
             return tune(VectorIndex.open(directory, len(store), store.spec.dim), planned.recall, told)
 
-        if last is not None and options is None and last.may_become(plans):
-            change(directory, last.directory, last.index, last.kept, last.added(store, whitening),
-                   last.added_rows, plans[0].shard_rows, told)  # fmt: skip
+        if last is not None and options is None and last.is_reusable(plans):
+            update_in_place(
+                directory,
+                last.directory,
+                last.index,
+                last.kept,
+                last.added(store, whitening),
+                last.added_rows,
+                plans[0].shard_rows,
+                told,
+            )
             return replace(last.facts, whitening=facts)
         vectors = of_embeddings(store.embeddings(), whitening)
         if last is not None:
@@ -90,18 +98,18 @@ def renew_search_side(
                 "%s flat finds all; ivf-sq8 finds more than ivf-pq, and that more than ivf-rabitq.",
                 _too_little(made, tuning),
             )
-        return SearchFacts(made.recipe, made.factory, made.lists, len(store), **vars(tuning), whitening=facts)
+        return VectorIndexInfo(made.recipe, made.factory, made.lists, len(store), **vars(tuning), whitening=facts)
 
-    return writer.set_search(make, options)
+    return writer.set_vector_index(make, options)
 
 
 @dataclass(frozen=True)
-class _Last:
+class _LastVectorIndex:
     """The last search side, of an earlier state: where it is, its rows that live on, and the parts added since."""
 
     directory: Path
     index: VectorIndex
-    facts: SearchFacts
+    facts: VectorIndexInfo
     kept: NDArray[np.int64]
     parts: tuple[Part, ...]
 
@@ -116,7 +124,7 @@ class _Last:
         slots = self.index.slots[self.kept]
         return (self.index.stored[slots[start : start + STEP]] for start in range(0, len(slots), STEP))
 
-    def may_become(self, plans: Sequence[Plan]) -> bool:
+    def is_reusable(self, plans: Sequence[BuildPlan]) -> bool:
         """Whether it serves once changed: of a recipe that is planned, not grown out of, not full of holes."""
         grown = plans[0].rows / max(1, self.facts.trained_rows)
         slots = len(self.index.stored) + self.added_rows
@@ -128,12 +136,12 @@ class _Last:
         )
 
 
-def _last(store: Store, whitening: WhiteningFacts | None) -> _Last | None:
+def _last(store: Store, whitening: WhiteningInfo | None) -> _LastVectorIndex | None:
     """Return the last search side if it can become the next: of the same whitening, known rows, whole files."""
-    side, directory = store.manifest.search, store.stale_search_directory()
+    side, directory = store.manifest.search, store.last_vector_index_directory()
     if side is None or directory is None or side.whitening != whitening:
         return None
-    lived = store.manifest.lived_on(side)
+    lived = store.manifest.surviving_rows(side)
     if lived is None:
         return None
     try:
@@ -144,10 +152,10 @@ def _last(store: Store, whitening: WhiteningFacts | None) -> _Last | None:
     except IndexDamaged as error:
         log.warning("%s The search side is made anew.", error)
         return None
-    return _Last(directory, index, side.facts, *lived)
+    return _LastVectorIndex(directory, index, side.facts, *lived)
 
 
-def _possible_plans(store: Store, dim: int, options: BuildOptions) -> list[Plan]:
+def _possible_plans(store: Store, dim: int, options: BuildOptions) -> list[BuildPlan]:
     """Return the plan that is wanted, or the nearest that the photos there are allow; then what auto goes on to."""
     rows, before = len(store), store.spec.dim
     try:
@@ -160,16 +168,16 @@ def _possible_plans(store: Store, dim: int, options: BuildOptions) -> list[Plan]
     return [planned] if more is None else [planned, more]
 
 
-def _plan(rows: int, dim: int, options: BuildOptions, embedding_dim: int) -> Plan:
+def _plan(rows: int, dim: int, options: BuildOptions, embedding_dim: int) -> BuildPlan:
     planned = plan(rows, dim, options.recipe, options.memory, options.recall, embedding_dim)
     return replace(planned, metric=options.metric)
 
 
-def _finds_enough(planned: Plan, tuning: Tuning) -> bool:
+def _finds_enough(planned: BuildPlan, tuning: Tuning) -> bool:
     return tuning.recall is None or tuning.recall >= planned.recall
 
 
-def _too_little(planned: Plan, tuning: Tuning) -> str:
+def _too_little(planned: BuildPlan, tuning: Tuning) -> str:
     return f"{planned.recipe} finds {tuning.recall:.3f} of the ten nearest here, not {planned.recall:g}."
 
 
@@ -182,18 +190,18 @@ def _expected_dim(store: Store) -> int:
     return min(WHITENING.dim, dim, len(store) - 1)
 
 
-def _tuning(side: SearchFacts) -> Tuning:
+def _tuning(side: VectorIndexInfo) -> Tuning:
     return Tuning(side.effort, side.candidates, side.recall, side.milliseconds)
 
 
-def _whitening(store: Store) -> tuple[Whitening | None, WhiteningFacts | None]:
+def _whitening(store: Store) -> tuple[Whitening | None, WhiteningInfo | None]:
     """Return the last whitening while there are about as many photos, so that similarities stay as they were.
 
     Otherwise it is learned anew. A last one that cannot be read is learned anew, too: it is derived.
     """
     if not store.manifest.is_whitened:
         return None, None
-    side, directory = store.manifest.search, store.stale_search_directory()
+    side, directory = store.manifest.search, store.last_vector_index_directory()
     if side is not None and directory is not None and (facts := side.whitening) is not None:
         grown = len(store) / facts.rows
         if 1 / WHITENING.growth <= grown <= WHITENING.growth:
@@ -205,4 +213,4 @@ def _whitening(store: Store) -> tuple[Whitening | None, WhiteningFacts | None]:
     if learned is None:
         return None, None
     whitening, shrinkage = learned
-    return whitening, WhiteningFacts(len(store), whitening.dim, shrinkage)
+    return whitening, WhiteningInfo(len(store), whitening.dim, shrinkage)

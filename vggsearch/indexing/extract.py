@@ -22,7 +22,7 @@ from vggsearch.photos.decode import JPEG_START, decoder_errors, jpeg_header
 from vggsearch.photos.decoder_pool import Decoders, Square
 from vggsearch.photos.resize import is_blank
 from vggsearch.photos.walk import PhotoFile, Skipped
-from vggsearch.store.records import Embedded, Known, MadeBy
+from vggsearch.store.records import ContentLookup, Embedded, MadeBy
 
 if TYPE_CHECKING:
     from vggsearch.model.engine import SquareJpeg
@@ -54,7 +54,7 @@ def extract(
     spec: EmbeddingSpec,
     load_engine: Callable[[], Engine],
     *,
-    known: Known | None = None,
+    known: ContentLookup | None = None,
     workers: int | None = None,
 ) -> Generator[Embedded | Skipped, None, None]:
     """Yield an Embedded or a Skipped for each file, in the order of `files`.
@@ -100,7 +100,7 @@ class _Copy:
 class _Network:
     """Takes decoded photos through an engine, in order; where something is `known`, each content only once."""
 
-    def __init__(self, engine: Engine, spec: EmbeddingSpec, known: Known | None) -> None:
+    def __init__(self, engine: Engine, spec: EmbeddingSpec, known: ContentLookup | None) -> None:
         self._engine, self._spec, self._known = engine, spec, known
         self._made_by = MadeBy(engine.name, engine.precision)
         self._taken: deque[list[Decoded | _Copy | Embedded | Skipped]] = deque()  # the engine still has these
@@ -150,7 +150,7 @@ class _LookAhead:
     """
 
     def __init__(
-        self, files: Iterable[PhotoFile], root: Path, spec: EmbeddingSpec, known: Known | None, workers: int
+        self, files: Iterable[PhotoFile], root: Path, spec: EmbeddingSpec, known: ContentLookup | None, workers: int
     ) -> None:
         source = iter(files)
         first = list(islice(source, workers))
@@ -196,12 +196,12 @@ class _LookAhead:
         return Decoded(file, sha256, square)
 
     def _square(self, file: PhotoFile) -> Square:
-        if self.square_jpeg is not None and (square := self._square_on_card(file, self.square_jpeg)) is not None:
+        if self.square_jpeg is not None and (square := self._square_on_gpu(file, self.square_jpeg)) is not None:
             return square
         return self._decoders.decode(self._root, file.path, self._spec.size, self._spec.resize)
 
-    def _square_on_card(self, file: PhotoFile, square_jpeg: "SquareJpeg") -> Square | None:
-        """Return None for what is no JPEG, or not for the card: a decoder takes it, or says what is wrong."""
+    def _square_on_gpu(self, file: PhotoFile, square_jpeg: "SquareJpeg") -> Square | None:
+        """Return None for what is no JPEG, or not for the GPU: a decoder takes it, or says what is wrong."""
         try:
             with decoder_errors(), (self._root / file.path).open("rb") as opened:
                 start = opened.read(len(JPEG_START))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vggsearch.model.spec import EmbeddingSpec
-from vggsearch.store.manifest import BuildOptions, SearchFacts
+from vggsearch.store.manifest import BuildOptions, VectorIndexInfo
 from vggsearch.store.store import Store
 
 
@@ -23,7 +23,7 @@ class Info:
     photos: int
     spec: EmbeddingSpec
     made_by: tuple[str, ...]
-    search: SearchFacts | None
+    search: VectorIndexInfo | None
     wanted: BuildOptions
     is_search_fresh: bool
     parts: int
@@ -44,7 +44,7 @@ def read_info(store: Store, root: Path | None) -> Info:
         made_by=manifest.made_by,
         search=manifest.search.facts if manifest.search else None,
         wanted=manifest.build,
-        is_search_fresh=manifest.fresh_search is not None,
+        is_search_fresh=manifest.fresh_vector_index is not None,
         parts=len(manifest.parts),
         bytes=store.bytes,
         skipped=dict(Counter(skipped.kind for skipped in store.skipped().values())),

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.errors import IndexDamaged, IndexMissing
-from vggsearch.indexing.build import renew_search_side
+from vggsearch.indexing.build import build_vector_index
 from vggsearch.knn.vector_index import VectorIndex
 from vggsearch.photos.walk import Skipped
 from vggsearch.store.local_features import LOCAL, LocalPart
@@ -167,7 +167,7 @@ class _Check:
         return self.store.manifest
 
     def all(self) -> None:
-        side, skipped = self.manifest.fresh_search, self.manifest.skipped
+        side, skipped = self.manifest.fresh_vector_index, self.manifest.skipped
         local = [file for part in self.manifest.local for file in part.files]
         files = [*self.manifest.parts, *(side.files if side else ()), *([skipped] if skipped else ()), *local]
         total = sum(file.bytes for file in files)
@@ -273,7 +273,7 @@ class _Check:
             self.tell(IndexDamaged(self.store.directory / SKIPPED, problem), DROP_PHOTOS, tuple(both))
 
     def check_search(self) -> None:
-        side = self.manifest.fresh_search
+        side = self.manifest.fresh_vector_index
         if side is None or self.lost_parts:
             return  # it is made anew with its rows
         directory = self.store.directory / SEARCH / side.name
@@ -302,7 +302,7 @@ class _Check:
 
     def notes(self) -> Iterator[str]:
         """Yield what is not as it will be, but no damage."""
-        if self.manifest.fresh_search is None and self.manifest.rows:
+        if self.manifest.fresh_vector_index is None and self.manifest.rows:
             yield "the search side is out of date: queries read the parts, vggsearch index renews it"
         leftovers = self.store.leftovers()
         if leftovers:
@@ -326,8 +326,8 @@ class _Check:
         if manifest != self.manifest:
             self.store.replace_manifest(manifest)
         writer = StoreWriter(self.store)
-        if self.manifest.fresh_search is None:
-            renew_search_side(self.store, writer)
+        if self.manifest.fresh_vector_index is None:
+            build_vector_index(self.store, writer)
 
 
 def _relative(path: Path, directory: Path) -> str:

@@ -19,7 +19,7 @@ BYTES_PER_NUMBER = 2  # float16, as the store keeps them
 
 
 @dataclass(frozen=True)
-class Plan:
+class UpdatePlan:
     """What an update has to do.
 
     `todo` are the files to embed, in walk order; `gone` the paths to drop; `skipped` the files already known
@@ -76,7 +76,7 @@ def plan_update(
     known_skipped: Mapping[str, Skipped],
     *,
     retry_skipped: bool = False,
-) -> Plan:
+) -> UpdatePlan:
     """Compare what the walk found with what the store knows; a file is unchanged if its size and time are.
 
     What lies at or below an unreadable path is neither gone nor changed: it stays.
@@ -103,7 +103,7 @@ def plan_update(
     dropped = [path for path in skipped if path in known and path in seen]
     gone = [path for path in unseen if not _is_below(path, unreadable)] + dropped
     changed = sum(file.path in known for file in todo)
-    return Plan(tuple(todo), tuple(gone), skipped, len(known) - len(gone) - changed)
+    return UpdatePlan(tuple(todo), tuple(gone), skipped, len(known) - len(gone) - changed)
 
 
 def _is_same_failure(before: Skipped, file: PhotoFile) -> bool:
@@ -166,7 +166,7 @@ class _Run:
 def run_update(
     store: Store,
     writer: StoreWriter,
-    plan: Plan,
+    plan: UpdatePlan,
     known: KnownContent,
     root: Path,
     load_engine: Callable[[], Engine],
@@ -227,7 +227,7 @@ def run_update(
     )
 
 
-def refuse_to_empty(plan: Plan, known: KnownContent, store: Store, root: Path) -> None:
+def refuse_to_empty(plan: UpdatePlan, known: KnownContent, store: Store, root: Path) -> None:
     """Raise PhotosError where an update would drop every photo: an unmounted disk looks just like that.
 
     Other files may lie there all the same, in the folder the disk is mounted on; only if one has the size of a

@@ -20,7 +20,7 @@ from vggsearch.knn.files import (
     write_slots,
     write_vectors,
 )
-from vggsearch.knn.recipes import Plan, lists_of, make_index
+from vggsearch.knn.recipes import BuildPlan, lists_of, make_index
 from vggsearch.knn.shards import emptied, shards, write_joined
 from vggsearch.knn.vector_index import VectorIndex, whitened
 from vggsearch.knn.vectors import STEP, blocks_of, unit_rows
@@ -30,7 +30,11 @@ Tell = Callable[[str, int, int], None]  # what is being done, how many of how ma
 
 
 def build(
-    directory: Path, vectors: Iterable[NDArray[np.float16]], plan: Plan, whitening: Whitening | None, tell: Tell
+    directory: Path,
+    vectors: Iterable[NDArray[np.float16]],
+    plan: BuildPlan,
+    whitening: Whitening | None,
+    tell: Tell,
 ) -> None:
     """Fill the empty folder `directory` as `plan` says, from blocks of float16 vectors (some, plan.dim).
 
@@ -41,7 +45,7 @@ def build(
     index_vectors(directory, plan, whitening, tell)
 
 
-def index_vectors(directory: Path, plan: Plan, whitening: Whitening | None, tell: Tell) -> None:
+def index_vectors(directory: Path, plan: BuildPlan, whitening: Whitening | None, tell: Tell) -> None:
     """Make the FAISS index of the vectors in `directory` as `plan` says, in place of one that is there."""
     stored = read_vectors(directory)
     core = make_index(plan.dim, plan.factory, plan.metric)
@@ -82,7 +86,7 @@ def of_embeddings(
     return (whitened(some, whitening) for some in blocks_of(blocks))
 
 
-def change(
+def update_in_place(
     directory: Path,
     old_directory: Path,
     old: VectorIndex,
@@ -102,7 +106,7 @@ def change(
     slots = np.concatenate([old.slots[kept], np.arange(before, before + count)])
     blocks = chain(blocks_of([old.stored]), added)
     write_vectors(directory, _told(blocks, "copying vectors", before + count, tell), before + count, dim)
-    is_joined = lets_go(old.core)
+    is_joined = supports_removal(old.core)
     index = read_index(old_directory, mapped=is_joined)
     core, _ = without_whitening(index)
     use_threads()
@@ -123,7 +127,7 @@ def change(
         write_slots(directory, slots)
 
 
-def lets_go(core: Any) -> bool:
+def supports_removal(core: Any) -> bool:
     """Whether rows can be removed from a FAISS index. FastScan says so, but finds other rows less well after it."""
     ivf = lists_of(core)
     return ivf is not None and not isinstance(ivf, faiss().IndexIVFFastScan)

@@ -30,7 +30,7 @@ class Recipe:
     `code_bytes` says what a vector of so many numbers takes, `centres` how many are learned for each group; `block`
     is of how many vectors a list is a multiple.
     `can_remove`: rows leave the index itself, not only its answers; `can_merge`: two of its kind become one;
-    `has_range`: FAISS finds all above a similarity by itself; `can_map`: opened without being read; `on_card`:
+    `has_range`: FAISS finds all above a similarity by itself; `can_map`: opened without being read; `on_gpu`:
     FAISS runs it on a GPU, too.
     """
 
@@ -45,7 +45,7 @@ class Recipe:
     can_merge: bool = True
     has_range: bool = True
     can_map: bool = True
-    on_card: bool = True
+    on_gpu: bool = True
 
     @property
     def has_lists(self) -> bool:
@@ -70,31 +70,40 @@ RECIPES = {
         Recipe("flat", "every vector is looked at", "Flat", lambda dim: 4 * dim, is_exact=True),
         Recipe("ivf-flat", "lists of near vectors, in float32", "IVF{lists},Flat", lambda dim: 4 * dim + ID_BYTES),
         Recipe(
-            "ivf-pq", "lists of near vectors, four bits for two numbers", "IVF{lists},PQ{groups}x4fs",
+            "ivf-pq",
+            "lists of near vectors, four bits for two numbers",
+            "IVF{lists},PQ{groups}x4fs",
             lambda dim: math.ceil(_groups(dim) / 2) + ID_BYTES,
             centres=16,
             block=32,
             can_remove=False,  # FAISS does, without an error, but finds the others less well after it
             can_map=False,  # its blocks of codes are read into memory
-            on_card=False,
+            on_gpu=False,
         ),
         Recipe("ivf-sq8", "lists of near vectors, a byte a number", "IVF{lists},SQ8", lambda dim: dim + ID_BYTES),
         Recipe(
-            "ivf-rabitq", "lists of near vectors, a bit a number", "IVF{lists},RaBitQ",
+            "ivf-rabitq",
+            "lists of near vectors, a bit a number",
+            "IVF{lists},RaBitQ",
             lambda dim: math.ceil(dim / 8) + 8 + ID_BYTES,
             has_range=False,  # FAISS returns wrong rows, without an error
-            on_card=False,
+            on_gpu=False,
         ),
         Recipe(
-            "hnsw", "a graph of near vectors, in float32", "HNSW32", lambda dim: 4 * dim + 2 * 32 * 4 + 16,
-            can_remove=False, can_merge=False, on_card=False,
+            "hnsw",
+            "a graph of near vectors, in float32",
+            "HNSW32",
+            lambda dim: 4 * dim + 2 * 32 * 4 + 16,
+            can_remove=False,
+            can_merge=False,
+            on_gpu=False,
         ),
     )
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
-class Plan:
+class BuildPlan:
     """What a build is going to do, said before it begins.
 
     `recipe` is a name of the table, or a FAISS factory string; `factory` is that string. `bytes` is what the FAISS
@@ -134,14 +143,16 @@ class Plan:
         """The bytes of what tells the lists apart."""
         return self.lists * self.dim * 4
 
-    def within(self, memory: int) -> "Plan":
+    def within(self, memory: int) -> "BuildPlan":
         """Return the plan with shards small enough, or as small as they may be where none is."""
         a_row = 2 * (self.bytes - self.centre_bytes) / max(1, self.rows)
         rows = int((memory - self.centre_bytes) / max(a_row, 1))
         return replace(self, shard_rows=min(self.rows, max(rows, BUILD.block_rows)))
 
 
-def plan(rows: int, dim: int, recipe: str, memory: int, recall: float, embedding_dim: int | None = None) -> Plan:
+def plan(
+    rows: int, dim: int, recipe: str, memory: int, recall: float, embedding_dim: int | None = None
+) -> BuildPlan:
     """Return how to index so many rows of `dim` numbers in `memory` bytes, at a recall@10 of `recall`.
 
     `recipe` is auto, a name of the table, or a FAISS factory string. `embedding_dim` is how many numbers there
@@ -167,7 +178,7 @@ def plan(rows: int, dim: int, recipe: str, memory: int, recall: float, embedding
     return planned
 
 
-def finding_more(planned: Plan, memory: int, embedding_dim: int) -> Plan | None:
+def finding_more(planned: BuildPlan, memory: int, embedding_dim: int) -> BuildPlan | None:
     """Return what auto goes on to where `planned`, its choice, finds too little; None where nothing else fits."""
     if planned.recipe != BEYOND_FLAT[0]:
         return None
@@ -175,7 +186,7 @@ def finding_more(planned: Plan, memory: int, embedding_dim: int) -> Plan | None:
     return more if more.memory <= memory else None
 
 
-def _automatic(rows: int, dim: int, memory: int, recall: float, embedding_dim: int) -> Plan:
+def _automatic(rows: int, dim: int, memory: int, recall: float, embedding_dim: int) -> BuildPlan:
     """Return the first recipe that fits: flat while looking at all is quick or nothing else will do, then lists."""
     plans = [] if rows > BUILD.most_flat_rows and recall < 1 else [_plan(rows, dim, "flat", recall, embedding_dim)]
     if recall < 1:
@@ -189,18 +200,18 @@ def _automatic(rows: int, dim: int, memory: int, recall: float, embedding_dim: i
     raise OptionError(f"{_takes(least)}, more than {_size(memory)}. Give it {_flag(least.memory)}.{lower}")
 
 
-def _beyond_flat(rows: int, dim: int, recall: float, embedding_dim: int) -> list[Plan]:
+def _beyond_flat(rows: int, dim: int, recall: float, embedding_dim: int) -> list[BuildPlan]:
     """Return the plans of BEYOND_FLAT that so many rows are enough to learn."""
     plans = [_plan(rows, dim, name, recall, embedding_dim) for name in BEYOND_FLAT]
     return [planned for planned in plans if rows >= _fewest_rows(planned)]
 
 
-def _can_be_split(planned: Plan) -> bool:
+def _can_be_split(planned: BuildPlan) -> bool:
     """Whether its lists can be joined from shards, and mapped."""
     return bool(planned.lists) and planned.recipe in RECIPES and RECIPES[planned.recipe].can_map
 
 
-def _plan(rows: int, dim: int, recipe: str, recall: float, embedding_dim: int) -> Plan:
+def _plan(rows: int, dim: int, recipe: str, recall: float, embedding_dim: int) -> BuildPlan:
     if recipe in RECIPES:
         known = RECIPES[recipe]
         lists = _lists(rows) if known.has_lists else 0
@@ -210,7 +221,7 @@ def _plan(rows: int, dim: int, recipe: str, recall: float, embedding_dim: int) -
         made = make_index(dim, recipe)
         lists, code_bytes, block = list_count(made), _code_bytes(made), _block(made)
         factory, trained = recipe, max(lists, 0 if made.is_trained else 256)
-    return Plan(
+    return BuildPlan(
         recipe=recipe,
         factory=factory,
         rows=rows,
@@ -231,14 +242,14 @@ def _lists(rows: int) -> int:
     return 1 << int(math.log2(max(most, 1)))
 
 
-def _check_recall(planned: Plan) -> None:
+def _check_recall(planned: BuildPlan) -> None:
     if planned.recall == 1 and planned.recipe != "flat":
         raise OptionError(
             f"A recall of 1 is only reached by --recipe flat; {planned.recipe} comes near: --recall 0.999."
         )
 
 
-def _check_training(planned: Plan, memory: int) -> None:
+def _check_training(planned: BuildPlan, memory: int) -> None:
     """Raise OptionError where there are too few rows to learn the lists from, or no memory to do it in."""
     if planned.lists == 0:
         return
@@ -256,13 +267,13 @@ def _check_training(planned: Plan, memory: int) -> None:
         )
 
 
-def _fewest_rows(planned: Plan) -> int:
+def _fewest_rows(planned: BuildPlan) -> int:
     """Return how many rows it takes to learn the lists, and the codes of a recipe of the table."""
     centres = RECIPES[planned.recipe].centres if planned.recipe in RECIPES else 0
     return BUILD.fewest_points * max(planned.lists, BUILD.fewest_lists, centres)
 
 
-def _fewer_lists(planned: Plan) -> str:
+def _fewer_lists(planned: BuildPlan) -> str:
     possible = _lists(planned.rows)
     if planned.recipe in RECIPES or possible < BUILD.fewest_lists:
         return ""
@@ -273,7 +284,7 @@ def _with_lists(factory: str, lists: int) -> str:
     return re.sub(r"IVF\d+", f"IVF{lists}", factory)
 
 
-def _takes(planned: Plan) -> str:
+def _takes(planned: BuildPlan) -> str:
     return f"{planned.recipe} takes {_size(planned.memory)} of memory for {planned.rows:,} photos"
 
 

@@ -14,7 +14,7 @@ from vggsearch.errors import IndexDamaged
 from vggsearch.knn import brute_force
 from vggsearch.knn.faiss_import import faiss, use_threads
 from vggsearch.knn.files import INDEX_FILE, VECTORS_FILE, read_index, read_slots, read_vectors, without_whitening
-from vggsearch.knn.gpu import Cards, on_cards
+from vggsearch.knn.gpu import Gpus, copied_to_gpus
 from vggsearch.knn.recipes import graph_of, list_count, lists_of, search_parameters
 from vggsearch.knn.vectors import blocks_of, unit_rows
 from vggsearch.knn.whitening import Whitening
@@ -93,8 +93,8 @@ class VectorIndex:
         self._vectors = vectors
         self._slots = slots
         self._without: tuple[bytes, Selection] | None = None
-        self._asked: int | None = None  # queries so far, where cards may be used
-        self._cards: Cards | None = None
+        self._asked: int | None = None  # queries so far, where GPUs may be used
+        self._gpus: Gpus | None = None
 
     def __len__(self) -> int:
         """How many rows there are."""
@@ -147,17 +147,17 @@ class VectorIndex:
             )
         return opened
 
-    def use_cards(self) -> None:
-        """Let cards look for candidates from now on, if there are any, once BUILD.card_queries were asked.
+    def use_gpus(self) -> None:
+        """Let GPUs look for candidates from now on, if there are any, once BUILD.card_queries were asked.
 
         It takes that many queries to make up for copying the index there.
         """
         self._asked = 0
 
     @property
-    def is_on_cards(self) -> bool:
-        """Whether cards hold a copy of it."""
-        return self._cards is not None
+    def is_on_gpus(self) -> bool:
+        """Whether GPUs hold a copy of it."""
+        return self._gpus is not None
 
     def first_difference(self, blocks: Iterable[NDArray[np.float16]]) -> int | None:
         """Return the first row that is not that of the embeddings, float16 (rows, dim) blocks in row order."""
@@ -216,7 +216,7 @@ class VectorIndex:
     def _nearest_few(
         self, vectors: NDArray[np.float32], count: int, wanted: int, among: Selection | None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        candidates = self._from_cards(vectors, wanted, among)
+        candidates = self._from_gpus(vectors, wanted, among)
         if candidates is None:
             candidates = self.candidates(vectors, wanted, self._effort(among), among)
         rows, similarities = brute_force.ranked(candidates, self.similarities_of(vectors, candidates))
@@ -269,18 +269,18 @@ class VectorIndex:
         _, slots = self._core.search(vectors, min(count, len(self._vectors)), params=parameters)
         return self._rows(slots)
 
-    def _from_cards(
+    def _from_gpus(
         self, vectors: NDArray[np.float32], wanted: int, among: Selection | None
     ) -> NDArray[np.int64] | None:
-        """Return what `candidates` does, if cards can tell: twice as many, without those that may not be found."""
+        """Return what `candidates` does, if GPUs can tell: twice as many, without those that may not be found."""
         if self._asked is None:
             return None
         before, self._asked = self._asked, self._asked + len(vectors)
-        if before < BUILD.card_queries <= self._asked:
-            self._cards = on_cards(self._core)
-        if self._cards is None or (among is not None and 2 * among.count < len(self)):
+        if before < BUILD.gpu_queries <= self._asked:
+            self._gpus = copied_to_gpus(self._core)
+        if self._gpus is None or (among is not None and 2 * among.count < len(self)):
             return None
-        slots = self._cards.candidates(vectors, 2 * wanted, self._effort(among))
+        slots = self._gpus.candidates(vectors, 2 * wanted, self._effort(among))
         if slots is None:
             return None
         rows = self._rows(slots)

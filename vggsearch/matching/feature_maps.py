@@ -109,7 +109,7 @@ def orient(square: NDArray[Number], orientation: tuple[int, bool]) -> NDArray[Nu
     return np.rot90(square[:, ::-1] if is_mirrored else square, turns)
 
 
-def verify(query: Sequence[LocalFeatures], candidates: Iterable[LocalFeatures]) -> list[Alignment | None]:
+def align_many(query: Sequence[LocalFeatures], candidates: Iterable[LocalFeatures]) -> list[Alignment | None]:
     """Say of each candidate where in it the query lies; None where too few cells agree.
 
     `query[i]` holds the cells of the query's square in ORIENTATIONS[i]; aspect and window are the upright query's.
@@ -118,10 +118,10 @@ def verify(query: Sequence[LocalFeatures], candidates: Iterable[LocalFeatures]) 
     """
     views = [_view(*oriented) for oriented in zip(query, ORIENTATIONS, strict=False)]
     cells = np.concatenate([view.cells for view in views])
-    return [_verify(query[0].aspect, views, cells, candidate) for candidate in candidates]
+    return [_align(query[0].aspect, views, cells, candidate) for candidate in candidates]
 
 
-def _verify(aspect: float, views: Sequence[_View], cells: Cells, features: LocalFeatures) -> Alignment | None:
+def _align(aspect: float, views: Sequence[_View], cells: Cells, features: LocalFeatures) -> Alignment | None:
     candidate = _view(features, ORIENTATIONS[0])
     asked, held = cells.shape[1], candidate.cells.shape[1]
     if asked != held:

@@ -12,7 +12,7 @@ from PIL import Image
 from vggsearch.defaults import ALIGN
 from vggsearch.errors import ImageError
 from vggsearch.matching.alignment import Alignment
-from vggsearch.matching.feature_maps import ORIENTATIONS, WHOLE, LocalFeatures, Window, orient, verify
+from vggsearch.matching.feature_maps import ORIENTATIONS, WHOLE, LocalFeatures, Window, align_many, orient
 from vggsearch.model.engine import Engine
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.photos.decode import decode, decoder_errors
@@ -24,7 +24,7 @@ Levels = tuple[NDArray[np.float32], NDArray[np.float32]]
 Kept = Mapping[str, tuple[Levels, float]]  # the cells of a photo at both sizes, and its width over its height
 
 
-class Aligner:
+class Reranker:
     """Aligns pictures with photos of a folder.
 
     `kept` returns the local features of some photos, by path, as far as the index keeps them; the others are made
@@ -65,7 +65,7 @@ class Aligner:
         self, query: Sequence[LocalFeatures], photos: Sequence[LocalFeatures | None]
     ) -> list[Alignment | None]:
         """Say where in each photo the query lies: None where it does not, or where there is no photo."""
-        found = iter(verify(query, [photo for photo in photos if photo is not None]))
+        found = iter(align_many(query, [photo for photo in photos if photo is not None]))
         return [next(found) if photo is not None else None for photo in photos]
 
     def _read(self, path: str) -> tuple[NDArray[np.uint8], float] | None:
@@ -98,7 +98,7 @@ class Aligner:
         return LocalFeatures(levels, aspect, WINDOWS[self._spec.resize](aspect))
 
 
-def joined(upright: float, oriented: float, alignment: Alignment | None) -> float:
+def reranked(upright: float, oriented: float, alignment: Alignment | None) -> float:
     """Return the similarity of a photo to a query, raised by what geometry says.
 
     `upright` is the cosine with the query as it is, `oriented` the largest with it in any orientation. Without an
@@ -111,9 +111,9 @@ def joined(upright: float, oriented: float, alignment: Alignment | None) -> floa
     return similarity + (1 - similarity) * ALIGN.weight * alignment.score
 
 
-def believed(alignment: Alignment | None) -> Alignment | None:
+def confident(alignment: Alignment | None) -> Alignment | None:
     """Return an alignment that is strong enough to be told, else None."""
-    return alignment if alignment is not None and alignment.score >= ALIGN.believed else None
+    return alignment if alignment is not None and alignment.score >= ALIGN.confident else None
 
 
 def _cropped(aspect: float) -> Window:

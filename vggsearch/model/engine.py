@@ -76,21 +76,21 @@ class Engine(ABC):
     def embed_stream(self, batches: "Iterable[NDArray[np.uint8]]") -> "Iterator[NDArray[np.float32]]":
         """Yield the embeddings of each batch, in order; an empty batch gives an empty array without any work.
 
-        An engine that works while its input crosses to it takes batches ahead of what it yields: two on one card,
-        four a card on several.
+        An engine that works while its input crosses to it takes batches ahead of what it yields: two on one GPU,
+        four a GPU on several.
         """
         for batch in batches:
             yield self.embed(batch) if len(batch) else no_embeddings()
 
     def square_jpeg(self) -> "SquareJpeg | None":
-        """Return what decodes JPEG on the engine's card, in any thread, None where the CPU is to decode."""
+        """Return what decodes JPEG on the engine's GPU, in any thread, None where the CPU is to decode."""
         return None
 
     @abstractmethod
     def multiply_adds_per_s(self, seconds: float) -> float:
         """Measure, for about so many seconds, what the device can do: a large convolution in the same precision.
 
-        A card is measured by a matrix product, which is what its makers mean by its rate.
+        A GPU is measured by a matrix product, which is what its makers mean by its rate.
         """
 
 
@@ -99,7 +99,7 @@ class EngineOptions:
     """What a person asked for: values of ENGINES, DEVICES, PRECISIONS and DECODE_ON in defaults.
 
     `batch_size` is how many photos go through the network at once; None leaves it to the engine.
-    `decode` says where an update decodes JPEG: "auto" is the card where torchvision can, with the CPU for each file
+    `decode` says where an update decodes JPEG: "auto" is the GPU where torchvision can, with the CPU for each file
     that it does not take.
     """
 
@@ -128,7 +128,7 @@ def load_engine(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOption
     options = options or EngineOptions()
     engine = _load_engine(spec, weights, options)
     if options.decode == "gpu" and engine.square_jpeg() is None:
-        raise OptionError(f"Only a CUDA card decodes JPEG; the network runs on {engine.device}. Use --decode cpu.")
+        raise OptionError(f"Only a CUDA GPU decodes JPEG; the network runs on {engine.device}. Use --decode cpu.")
     return engine
 
 
@@ -144,7 +144,7 @@ def _load_engine(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOptio
 
 
 def choose_engine(options: EngineOptions) -> str:
-    """Return the engine: the wanted one; torch where there is a card; else OpenVINO, without importing torch."""
+    """Return the engine: the wanted one; torch where there is a GPU; else OpenVINO, without importing torch."""
     if options.engine != "auto":
         if options.engine == "openvino" and find_spec("openvino") is None:
             raise OptionError("OpenVINO is not installed: pip install openvino, or use --engine torch.")
@@ -158,7 +158,7 @@ def choose_engine(options: EngineOptions) -> str:
 
 
 def has_cuda() -> bool:
-    """Say whether torch can run on a card. The driver is asked first, since importing torch takes seconds."""
+    """Say whether torch can run on a GPU. The driver is asked first, since importing torch takes seconds."""
     names = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
     try:
         driver = ctypes.CDLL(names[sys.platform])

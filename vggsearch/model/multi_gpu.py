@@ -1,4 +1,4 @@
-"""Several cards as one engine: a process a card over one queue of batches, results in order."""
+"""Several GPUs as one engine: a process a GPU over one queue of batches, results in order."""
 
 import logging
 import os
@@ -30,28 +30,28 @@ log = logging.getLogger(__name__)
 BATCHES_A_CARD = 4  # two under way in the engine, one at hand when it has a place for it, one on the wire
 GRACE_S = 5.0  # what a process may take to end once it has closed its pipe
 LAST = sys.maxsize  # the number of a job after all others, which is none
-IS_UP = None  # what a card says first, before embeddings
+IS_UP = None  # what a GPU says first, before embeddings
 # Not by multiprocessing, whose processes run the main module again: any script may call ImageIndex.update.
 WORK = "import sys; sys.path[:] = sys.argv[1:]; from vggsearch.model.multi_gpu import work; work()"
 
 Load = Callable[[int], Engine]
 
 
-class ManyCardsEngine(Engine):
-    """One network on several cards of a machine.
+class MultiGpuEngine(Engine):
+    """One network on several GPUs of a machine.
 
-    A single question goes to `first`, the engine on the first card, in this process. A stream gets a process a
-    card, which calls `load` with the card's number, and which ends with the stream; `load` must be picklable.
+    A single question goes to `first`, the engine on the first GPU, in this process. A stream gets a process a
+    GPU, which calls `load` with the GPU's number, and which ends with the stream; `load` must be picklable.
     """
 
-    def __init__(self, first: Engine, load: Load, cards: Sequence[int]) -> None:
+    def __init__(self, first: Engine, load: Load, gpus: Sequence[int]) -> None:
         self.name, self.precision, self.batch_size = first.name, first.precision, first.batch_size
-        self._first, self._load, self._cards = first, load, cards
+        self._first, self._load, self._gpus = first, load, gpus
 
     @property
     def device(self) -> str:
         """See Engine.device."""
-        return f"{len(self._cards)} x {self._first.device}"
+        return f"{len(self._gpus)} x {self._first.device}"
 
     def embed(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Take RGB pixels (n, size, size, 3); return rows of unit length, float32 (n, dim), in their order."""
@@ -62,17 +62,17 @@ class ManyCardsEngine(Engine):
         return self._first.describe(squares)
 
     def embed_stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
-        """Yield the embeddings of each batch, in order; at most four batches a card are ahead of what is yielded.
+        """Yield the embeddings of each batch, in order; at most four batches a GPU are ahead of what is yielded.
 
-        A batch goes to whichever card is free. A card that fails is named in a warning, and its work is done by
-        the others. Raises EngineError when none is left, with each card's reason.
+        A batch goes to whichever GPU is free. A GPU that fails is named in a warning, and its work is done by
+        the others. Raises EngineError when none is left, with each GPU's reason.
         """
         source = iter(batches)
-        begun = list(islice(source, len(self._cards)))
-        if len(begun) < len(self._cards):  # not worth the start of the processes
+        begun = list(islice(source, len(self._gpus)))
+        if len(begun) < len(self._gpus):  # not worth the start of the processes
             yield from self._first.embed_stream(begun)
             return
-        stream = _Stream(self._load, self._cards)
+        stream = _Stream(self._load, self._gpus)
         try:
             yield from stream.embed(chain(begun, source))
         finally:
@@ -83,13 +83,13 @@ class ManyCardsEngine(Engine):
         return self._first.square_jpeg()
 
     def multiply_adds_per_s(self, seconds: float) -> float:
-        """See Engine.multiply_adds_per_s: what the first card does, times their number."""
-        return self._first.multiply_adds_per_s(seconds) * len(self._cards)
+        """See Engine.multiply_adds_per_s: what the first GPU does, times their number."""
+        return self._first.multiply_adds_per_s(seconds) * len(self._gpus)
 
 
 @dataclass(order=True)
 class _Job:
-    """A batch, by its place in the stream, and its embeddings once a card has answered."""
+    """A batch, by its place in the stream, and its embeddings once a GPU has answered."""
 
     number: int
     squares: NDArray[np.uint8] = field(compare=False)
@@ -97,18 +97,18 @@ class _Job:
 
 
 class _Stream:
-    """The processes of one stream, a thread to talk to each, and the jobs that no card has yet."""
+    """The processes of one stream, a thread to talk to each, and the jobs that no GPU has yet."""
 
-    def __init__(self, load: Load, cards: Sequence[int]) -> None:
-        self._jobs: PriorityQueue[_Job] = PriorityQueue()  # what a failed card leaves comes first again
+    def __init__(self, load: Load, gpus: Sequence[int]) -> None:
+        self._jobs: PriorityQueue[_Job] = PriorityQueue()  # what a failed GPU leaves comes first again
         self._lock = Lock()
         self._failures: list[str] = []
-        self._left = len(cards)
+        self._left = len(gpus)
         self._has_ended = False
-        self._processes = [_start() for _ in cards]
+        self._processes = [_start() for _ in gpus]
         self._threads = [
-            Thread(target=self._serve, args=(load, card, process), daemon=True)
-            for card, process in zip(cards, self._processes, strict=True)
+            Thread(target=self._serve, args=(load, gpu, process), daemon=True)
+            for gpu, process in zip(gpus, self._processes, strict=True)
         ]
         for thread in self._threads:
             thread.start()
@@ -145,19 +145,19 @@ class _Stream:
             else:
                 self._jobs.put(job)
 
-    def _serve(self, load: Load, card: int, process: subprocess.Popen[bytes]) -> None:
-        """Have one card work until the stream ends, or the card fails."""
+    def _serve(self, load: Load, gpu: int, process: subprocess.Popen[bytes]) -> None:
+        """Have one GPU work until the stream ends, or the GPU fails."""
         given: deque[_Job] = deque()
         try:
-            _send((load, card), _pipe(process.stdin))
+            _send((load, gpu), _pipe(process.stdin))
             reason = self._talk(process, given)
         except (OSError, EOFError, pickle.UnpicklingError):
             reason = _how_it_ended(process)
         process.kill()
-        self._lose(f"card {card}", reason, given)
+        self._lose(f"GPU {gpu}", reason, given)
 
     def _talk(self, process: subprocess.Popen[bytes], given: deque[_Job]) -> str:
-        """Hand out batches once the card is up, and take their embeddings; return what it says when it gives up."""
+        """Hand out batches once the GPU is up, and take their embeddings; return what it says when it gives up."""
         while not isinstance(answer := pickle.load(_pipe(process.stdout)), str):  # noqa: S301 - our own process
             if answer is not IS_UP:
                 given.popleft().embeddings.set_result(answer)
@@ -169,24 +169,24 @@ class _Stream:
                     _send(given[-1].squares, _pipe(process.stdin))
         return answer
 
-    def _lose(self, card: str, reason: str, given: Iterable[_Job]) -> None:
-        """Go on without a card: what it had in hand is first in line for the others."""
+    def _lose(self, gpu: str, reason: str, given: Iterable[_Job]) -> None:
+        """Go on without a GPU: what it had in hand is first in line for the others."""
         with self._lock:
             if self._has_ended:
                 return
             self._left -= 1
-            self._failures.append(f"{card} ({reason})")
+            self._failures.append(f"{gpu} ({reason})")
             for job in given:
                 self._jobs.put(job)
             if self._left:
-                log.warning("%s failed (%s); its work goes to the others", card, reason)
+                log.warning("%s failed (%s); its work goes to the others", gpu, reason)
                 return
             while not self._jobs.empty():
                 self._jobs.get().embeddings.set_exception(self._nobody_left())
 
     def _nobody_left(self) -> EngineError:
         reasons = ", ".join(self._failures)
-        return EngineError(f"No card is left to run the network: {reasons}. Try again, or use --device cpu.")
+        return EngineError(f"No GPU is left to run the network: {reasons}. Try again, or use --device cpu.")
 
 
 def _start() -> subprocess.Popen[bytes]:
@@ -216,14 +216,14 @@ def _how_it_ended(process: subprocess.Popen[bytes]) -> str:
 
 
 def work() -> None:
-    """Run in the process of a card: load its engine, and answer batches with embeddings until the pipe closes."""
+    """Run in the process of a GPU: load its engine, and answer batches with embeddings until the pipe closes."""
     questions, answers = os.fdopen(0, "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
     waiting: SimpleQueue[NDArray[np.uint8]] = SimpleQueue()
     try:
-        load, card = pickle.load(questions)  # noqa: S301 - from this program's own process
+        load, gpu = pickle.load(questions)  # noqa: S301 - from this program's own process
         Thread(target=_read_ahead, args=(questions, waiting)).start()
-        engine = load(card)
+        engine = load(gpu)
         _send(IS_UP, answers)
         while True:
             for embeddings in engine.embed_stream(_at_hand(waiting)):
@@ -243,7 +243,7 @@ def _at_hand(waiting: "SimpleQueue[NDArray[np.uint8]]") -> Iterator[NDArray[np.u
 def _read_ahead(questions: IO[bytes], waiting: "SimpleQueue[NDArray[np.uint8]]") -> None:
     """Take each batch off the pipe as it comes, and end the process when the pipe does.
 
-    A thread of its own, since a parent that sends pixels and a card that sends embeddings would wait for each
+    A thread of its own, since a parent that sends pixels and a GPU that sends embeddings would wait for each
     other; and since, when the parent closes the pipe or dies, nobody is left to finish a batch for.
     """
     try:

@@ -70,7 +70,7 @@ FULL_SCALES = (1.0, 2.0**8 - 1, 2.0**10 - 1, 2.0**12 - 1, 2.0**14 - 1, 2.0**16 -
 
 
 @dataclass(frozen=True)
-class Photo:
+class DecodedImage:
     """A decoded picture.
 
     `image` is RGB and upright, perhaps smaller than the file's own `width` x `height` (pixels, upright).
@@ -84,7 +84,7 @@ class Photo:
     taken: datetime | None
 
 
-def decode(file: BinaryIO, name: str = "", at_least: int | None = None) -> Photo:
+def decode(file: BinaryIO, name: str = "", at_least: int | None = None) -> DecodedImage:
     """Decode the first frame of an open file. JPEG is decoded small where `at_least` pixels a side suffice.
 
     `name` is only asked where a format has no signature. Raises ImageError with the reason.
@@ -104,7 +104,7 @@ def decode(file: BinaryIO, name: str = "", at_least: int | None = None) -> Photo
         image = _upright(to_rgb(opened), turned)
     if turned >= 5:
         full = (full[1], full[0])
-    return Photo(image, full[0], full[1], opened.format or "", taken)
+    return DecodedImage(image, full[0], full[1], opened.format or "", taken)
 
 
 @dataclass(frozen=True)

@@ -176,8 +176,9 @@ EDITS: dict[str, Edit] = {
     "turn5": Edit("turned by 5 degrees", lambda photo, _: turned(photo, 5)),
     "turn90": Edit("turned by 90 degrees", lambda photo, _: photo.transpose(Image.Transpose.ROTATE_90)),
     "mirror": Edit("mirrored", lambda photo, _: ImageOps.mirror(photo)),
-    "blur": Edit("blurred, 1 % of its width", lambda photo, _: photo.filter(
-        ImageFilter.GaussianBlur(photo.width * 0.01))),
+    "blur": Edit(
+        "blurred, 1 % of its width", lambda photo, _: photo.filter(ImageFilter.GaussianBlur(photo.width * 0.01))
+    ),
     "strong": Edit("cropped, turned, recoloured, written on, half as large", strong, quality=25),
     "dark": Edit("half as bright", lambda photo, _: ImageEnhance.Brightness(photo).enhance(0.5), is_basic=False),
     "colour": Edit("a warm filter", lambda photo, _: recoloured(photo, 1.25, 1.0, 0.7), is_basic=False),
@@ -187,6 +188,7 @@ EDITS: dict[str, Edit] = {
     "noise": Edit("noise added", lambda photo, generator: noisy(photo, generator, 20), is_basic=False),
     "turn180": Edit("upside down", lambda photo, _: photo.transpose(Image.Transpose.ROTATE_180), is_basic=False),
     "collage": Edit("a quarter of a collage", lambda photo, _: photo, is_basic=False),
-    "strongest": Edit("the strong mix, mirrored, with a sticker and a frame", strongest, quality=25,
-                      is_basic=False),
-}  # fmt: skip
+    "strongest": Edit(
+        "the strong mix, mirrored, with a sticker and a frame", strongest, quality=25, is_basic=False
+    ),
+}

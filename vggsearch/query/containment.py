@@ -8,42 +8,44 @@ from PIL import Image
 
 from vggsearch.defaults import ALIGN
 from vggsearch.matching.regions import best_regions, part_vectors
-from vggsearch.matching.rerank import believed, joined
+from vggsearch.matching.rerank import confident, reranked
 from vggsearch.model.engine import Engine
 from vggsearch.query.options import QueryOptions
 from vggsearch.query.searcher import DECIMALS, Match
-from vggsearch.query.snapshot import State
-from vggsearch.query.targets import Asked
+from vggsearch.query.snapshot import Snapshot
+from vggsearch.query.targets import TargetView
 
 NOT_KEPT = -np.inf  # the similarity of a photo of which no regions are kept, or that is not wanted
 
 
-def photos_with(picture: Image.Image, asked: Sequence[Asked], engine: Engine, options: QueryOptions) -> list[Match]:
+def photos_with(
+    picture: Image.Image, asked: Sequence[TargetView], engine: Engine, options: QueryOptions
+) -> list[Match]:
     """Return the photos that contain a picture, in no order: those with the region most like it, and those most
     like it as a whole.
 
     Their similarity is two thirds that of the best region, one third that of the whole; geometry may raise it.
     """
-    with_aligner = [(each, aligner) for each in asked if (aligner := each.source.aligner(engine)) is not None]
+    with_aligner = [(each, reranker) for each in asked if (reranker := each.target.reranker(engine)) is not None]
     if not with_aligner:
         return []
     embeddings, views = with_aligner[0][1].of_query(picture)
     parts = part_vectors([view.levels[1] for view in views])
     found: list[Match] = []
-    for each, aligner in with_aligner:
+    for each, reranker in with_aligner:
         matches = _containing(each, embeddings, parts, options)
         best = matches[: 2 * _looked_at(options)] if options.verify else []
-        alignments = aligner.align(views, aligner.of_photos([match.path for match in best]))
+        alignments = reranker.align(views, reranker.of_photos([match.path for match in best]))
         checked = [
-            Match(match.path, joined(match.similarity, match.similarity, alignment), believed(alignment))
+            Match(match.path, reranked(match.similarity, match.similarity, alignment), confident(alignment))
             for match, alignment in zip(best, alignments, strict=True)
         ]
-        found += each.told([*checked, *matches[len(best) :]])
+        found += each.labelled([*checked, *matches[len(best) :]])
     return found
 
 
 def _containing(
-    asked: Asked, embeddings: NDArray[np.float32], parts: NDArray[np.float32], options: QueryOptions
+    asked: TargetView, embeddings: NDArray[np.float32], parts: NDArray[np.float32], options: QueryOptions
 ) -> list[Match]:
     """Return the photos of one index that most likely contain a picture, most similar first.
 
@@ -71,10 +73,10 @@ def _looked_at(options: QueryOptions) -> int:
     return max(options.most or 0, ALIGN.part_candidates)
 
 
-def _similarities_of_regions(asked: Asked, parts: NDArray[np.float32]) -> NDArray[np.float64]:
+def _similarities_of_regions(asked: TargetView, parts: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the similarity of the best region of each photo that is wanted, by row, else NOT_KEPT."""
 
-    def read(state: State) -> dict[str, float]:
+    def read(state: Snapshot) -> dict[str, float]:
         kept = state.local.regions() if state.local is not None else ()
         return {
             key: similarity
@@ -82,7 +84,7 @@ def _similarities_of_regions(asked: Asked, parts: NDArray[np.float32]) -> NDArra
             for key, similarity in zip(keys, best_regions(parts, regions).tolist(), strict=True)
         }
 
-    by_content = asked.source.present.read(read)
+    by_content = asked.target.present.read(read)
     found = np.array([by_content.get(sha256, NOT_KEPT) for sha256 in asked.contents], np.float64)
     found[asked.searcher.blank] = NOT_KEPT
     if asked.wanted is not None:

@@ -40,7 +40,7 @@ class FoldedPaths:
         return mask
 
 
-class Facts(Protocol):
+class PhotoFacts(Protocol):
     """What filters look at, row by row of an index."""
 
     @property
@@ -51,7 +51,7 @@ class Facts(Protocol):
         """One column of the store: width and height in pixels; taken as datetime64, NaT where nobody knows."""
 
 
-Keeps = Callable[[Facts], NDArray[np.bool_]]
+Keeps = Callable[[PhotoFacts], NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _taken(value: str) -> Keeps:
         raise ValueError(f"{first} is after {last}")
     begin, end = np.datetime64(since, "ms"), np.datetime64(until, "ms")
 
-    def keeps(facts: Facts) -> NDArray[np.bool_]:
+    def keeps(facts: PhotoFacts) -> NDArray[np.bool_]:
         taken = facts.column("taken")
         within: NDArray[np.bool_] = (begin <= taken) & (taken < end)  # both false of NaT
         return within
@@ -125,7 +125,7 @@ def _size(value: str) -> Keeps:
     if most is not None and least > most:
         raise ValueError(f"{least} is more than {most}")
 
-    def keeps(facts: Facts) -> NDArray[np.bool_]:
+    def keeps(facts: PhotoFacts) -> NDArray[np.bool_]:
         longer = np.maximum(facts.column("width"), facts.column("height"))
         within: NDArray[np.bool_] = longer >= least
         return within if most is None else within & (longer <= most)

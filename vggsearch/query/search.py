@@ -10,25 +10,27 @@ from PIL import Image
 from vggsearch.defaults import ALIGN
 from vggsearch.errors import OptionError
 from vggsearch.knn.vectors import unit_rows
-from vggsearch.matching.rerank import Aligner, believed, joined
+from vggsearch.matching.rerank import Reranker, confident, reranked
 from vggsearch.model.engine import Engine
 from vggsearch.query.containment import photos_with
 from vggsearch.query.options import QueryOptions
 from vggsearch.query.searcher import Candidate, Match, ranked
-from vggsearch.query.targets import Asked
+from vggsearch.query.targets import TargetView
 
 LEAST_LEFT = 1e-3  # length of a vector from which others were subtracted; what is shorter is rounding
 
 
-def answer_blank(asked: Sequence[Asked]) -> tuple[Match, ...]:
+def answer_blank(asked: Sequence[TargetView]) -> tuple[Match, ...]:
     """Return what a blank picture finds: itself, where it is one of the photos."""
-    return tuple(match for each in asked for match in each.told(each.searcher.itself(each.own_path, each.wanted)))
+    return tuple(
+        match for each in asked for match in each.labelled(each.searcher.itself(each.own_path, each.wanted))
+    )
 
 
 def answer(
     picture: Image.Image,
     pixels: NDArray[np.uint8],
-    asked: Sequence[Asked],
+    asked: Sequence[TargetView],
     engine: Engine,
     options: QueryOptions,
 ) -> tuple[Match, ...]:
@@ -38,18 +40,18 @@ def answer(
     """
     if options.part:
         return _best(photos_with(picture, asked, engine, options), asked, options)
-    aligners = [each.source.aligner(engine) if options.verify else None for each in asked]
-    looking = next(filter(None, aligners), None)
+    rerankers = [each.target.reranker(engine) if options.verify else None for each in asked]
+    looking = next(filter(None, rerankers), None)
     if looking is None:
         own_paths = [(each.own_path,) for each in asked]
         return answer_plainly(unit_rows(engine.embed(pixels[None])), own_paths, asked, options)[0]
     embeddings, views = looking.of_query(picture)
     found = {(match.index, match.path): match for match in _nearest(embeddings[0], asked, options)}
-    for each, aligner, candidates in _candidates(embeddings, asked, aligners):
-        alignments = aligner.align(views, aligner.of_photos([candidate.path for candidate in candidates]))
+    for each, reranker, candidates in _candidates(embeddings, asked, rerankers):
+        alignments = reranker.align(views, reranker.of_photos([candidate.path for candidate in candidates]))
         for candidate, alignment in zip(candidates, alignments, strict=True):
-            similarity = joined(candidate.upright, candidate.oriented, alignment)
-            match = Match(candidate.path, similarity, believed(alignment), each.name)
+            similarity = reranked(candidate.upright, candidate.oriented, alignment)
+            match = Match(candidate.path, similarity, confident(alignment), each.name)
             found[match.index, match.path] = match
     return _best(found.values(), asked, options)
 
@@ -57,7 +59,7 @@ def answer(
 def answer_plainly(
     embeddings: NDArray[np.float32],
     own_paths: Sequence[Sequence[str | None]],
-    asked: Sequence[Asked],
+    asked: Sequence[TargetView],
     options: QueryOptions,
 ) -> list[tuple[Match, ...]]:
     """Return the photos most like each of several pictures, by their embeddings (m, dim) alone.
@@ -73,15 +75,17 @@ def answer_plainly(
     names = [each.name for each in asked]
     return [
         ranked(
-            chain.from_iterable(each.told(matches) for each, matches in zip(asked, of_query, strict=True)),
-            options.most, options.min_similarity, set(zip(names, own, strict=True)),
+            chain.from_iterable(each.labelled(matches) for each, matches in zip(asked, of_query, strict=True)),
+            options.most,
+            options.min_similarity,
+            set(zip(names, own, strict=True)),
         )
         for of_query, own in zip(zip(*found, strict=True), zip(*own_paths, strict=True), strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def answer_combined(
-    added: NDArray[np.float32], subtracted: NDArray[np.float32], asked: Sequence[Asked], options: QueryOptions
+    added: NDArray[np.float32], subtracted: NDArray[np.float32], asked: Sequence[TargetView], options: QueryOptions
 ) -> tuple[Match, ...]:
     """Return the photos most like several pictures at once, and unlike others: embeddings (m, dim) and (n, dim).
 
@@ -94,7 +98,7 @@ def answer_combined(
         vector = _combined(each.searcher.index.searched(added), each.searcher.index.searched(subtracted))
         floor = options.min_similarity
         [matches] = each.searcher.nearest_to_vectors(vector[None], options.most, floor, [None], each.wanted)
-        found += each.told(matches)
+        found += each.labelled(matches)
     return _best(found, asked, options)
 
 
@@ -106,7 +110,7 @@ def _combined(added: NDArray[np.float32], subtracted: NDArray[np.float32]) -> ND
     return combined
 
 
-def _nearest(embedding: NDArray[np.float32], asked: Sequence[Asked], options: QueryOptions) -> list[Match]:
+def _nearest(embedding: NDArray[np.float32], asked: Sequence[TargetView], options: QueryOptions) -> list[Match]:
     """Return those of each index by similarity alone, among which the best of all are.
 
     Where there is a count, none is left out for being too little similar: geometry may still raise it.
@@ -115,15 +119,17 @@ def _nearest(embedding: NDArray[np.float32], asked: Sequence[Asked], options: Qu
     return [
         match
         for each in asked
-        for match in each.told(each.searcher.nearest(embedding, options.most, floor, each.own_path, each.wanted))
+        for match in each.labelled(
+            each.searcher.nearest(embedding, options.most, floor, each.own_path, each.wanted)
+        )
     ]
 
 
 def _candidates(
-    embeddings: NDArray[np.float32], asked: Sequence[Asked], aligners: Sequence[Aligner | None]
-) -> list[tuple[Asked, Aligner, list[Candidate]]]:
+    embeddings: NDArray[np.float32], asked: Sequence[TargetView], rerankers: Sequence[Reranker | None]
+) -> list[tuple[TargetView, Reranker, list[Candidate]]]:
     """Return the best candidates for geometry of all indexes together: those of each, with its own aligner."""
-    looked_at = [(each, aligner) for each, aligner in zip(asked, aligners, strict=True) if aligner is not None]
+    looked_at = [(each, reranker) for each, reranker in zip(asked, rerankers, strict=True) if reranker is not None]
     found = [
         (candidate, place)
         for place, (each, _) in enumerate(looked_at)
@@ -132,11 +138,11 @@ def _candidates(
     found.sort(key=lambda candidate_place: -candidate_place[0].oriented)
     best = found[: ALIGN.candidates]
     return [
-        (each, aligner, [candidate for candidate, at in best if at == place])
-        for place, (each, aligner) in enumerate(looked_at)
+        (each, reranker, [candidate for candidate, at in best if at == place])
+        for place, (each, reranker) in enumerate(looked_at)
     ]
 
 
-def _best(matches: Iterable[Match], asked: Sequence[Asked], options: QueryOptions) -> tuple[Match, ...]:
+def _best(matches: Iterable[Match], asked: Sequence[TargetView], options: QueryOptions) -> tuple[Match, ...]:
     own = {(each.name, each.own_path) for each in asked}
     return ranked(matches, options.most, options.min_similarity, own)

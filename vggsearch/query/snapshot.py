@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.errors import IndexDamaged
-from vggsearch.indexing.build import index_in_memory, open_index
+from vggsearch.indexing.build import index_in_memory, open_vector_index
 from vggsearch.indexing.local_features import from_store
 from vggsearch.knn.vector_index import Selection, VectorIndex
 from vggsearch.knn.whitening import Whitening, WhiteningOptions
@@ -25,14 +25,14 @@ Read = TypeVar("Read")
 Wanted = tuple[tuple[str, ...], frozenset[str]]  # the texts of filters, and the folders that are left out
 
 
-class State:
+class Snapshot:
     """One committed state of a store, whatever is asked of it read once. It is what filters look at, too."""
 
     def __init__(self, store: Store, open: Callable[[], VectorIndex | None]) -> None:
         self._store, self._open = store, open
         self._columns: dict[str, NDArray[Any]] = {}
         self._last_wanted: tuple[Wanted, Selection] | None = None
-        self._last_ruled: tuple[Whitening | None, Searcher] | None = None
+        self._last_rewhitened: tuple[Whitening | None, Searcher] | None = None
 
     @cached_property
     def paths(self) -> Sequence[str]:
@@ -61,17 +61,17 @@ class State:
             self._columns[name] = self._store.array(name)
         return self._columns[name]
 
-    def ruled_by(self, ruler: Searcher) -> Searcher:
+    def with_whitening_of(self, reference: Searcher) -> Searcher:
         """Return the search with the whitening of another one, so that similarities of both are on one scale.
 
         Where that is not this one's own, all embeddings are whitened anew, in memory.
         """
-        whitening = ruler.index.whitening
+        whitening = reference.index.whitening
         if _are_same(whitening, self.searcher.index.whitening):
             return self.searcher
-        if self._last_ruled is None or not _are_same(whitening, self._last_ruled[0]):
-            self._last_ruled = whitening, searcher_under(self._store, whitening)
-        return self._last_ruled[1]
+        if self._last_rewhitened is None or not _are_same(whitening, self._last_rewhitened[0]):
+            self._last_rewhitened = whitening, searcher_under(self._store, whitening)
+        return self._last_rewhitened[1]
 
     def wanted(self, filters: Sequence[Filter], without: Collection[str] = ()) -> Selection | None:
         """Return the photos that pass all filters and lie directly in none of some folders; None for all photos.
@@ -107,12 +107,12 @@ class State:
         return numbers, np.array(of_rows, np.int64)
 
 
-class PresentSearch:
+class LatestSnapshot:
     """The search over the last committed state of a store, kept while that is the state."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._state: State | None = None
+        self._state: Snapshot | None = None
         self._of: tuple[str, str | None] | None = None  # the state that it is
 
     def close(self) -> None:
@@ -122,14 +122,14 @@ class PresentSearch:
     def open(self) -> VectorIndex | None:
         """Return the search side if it belongs to the present state and can be opened, else None."""
         try:
-            return open_index(self._store)
+            return open_vector_index(self._store)
         except IndexDamaged as error:
             if not self._store.is_current:
                 raise  # a writer has removed it: there is a newer state to read
             log.warning("%s The embeddings themselves are searched; vggsearch index renews it.", error)
             return None
 
-    def read(self, read: Callable[[State], Read]) -> Read:
+    def read(self, read: Callable[[Snapshot], Read]) -> Read:
         """Return what `read` makes of the last committed state. If its files go meanwhile, it is called again."""
         self._store.refresh()
         return self._store.read_whole(lambda: read(self._present()))
@@ -150,14 +150,14 @@ class PresentSearch:
             log.warning("%s Local features are made from the photos; vggsearch verify --repair drops these.", error)
             return {}
 
-    def _present(self) -> State:
+    def _present(self) -> Snapshot:
         side = self._store.manifest.search
         present = self._store.manifest.fingerprint, side.name if side is not None else None
         if self._state is None or self._of != present:
-            self._state, self._of = State(self._store, self.open), present
+            self._state, self._of = Snapshot(self._store, self.open), present
         return self._state
 
-    def _read_features(self, state: State, paths: set[str]) -> dict[str, tuple[Levels, float]]:
+    def _read_features(self, state: Snapshot, paths: set[str]) -> dict[str, tuple[Levels, float]]:
         rows = {row: path for row, path in enumerate(state.paths) if path in paths}
         facts = self._store.facts_of(list(rows))
         found = self._store.local().find([sha256 for sha256, _, _ in facts])

@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 
 from vggsearch.errors import OptionError, SpecMismatch
 from vggsearch.knn.vector_index import Selection
-from vggsearch.matching.rerank import Aligner
+from vggsearch.matching.rerank import Reranker
 from vggsearch.model.engine import Engine
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.photos.inputs import ImageLike, name_of
 from vggsearch.query.options import QueryOptions
 from vggsearch.query.searcher import Match, Searcher
-from vggsearch.query.snapshot import PresentSearch, State, folder_of
+from vggsearch.query.snapshot import LatestSnapshot, Snapshot, folder_of
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Source:
+class Target:
     """An index that can be asked. `root` is its photo folder, `engine` loads the network.
 
     `aligner` gives what checks answers with a network, None where there are no photos to look at.
@@ -33,9 +33,9 @@ class Source:
     directory: Path
     root: Path | None
     spec: EmbeddingSpec
-    present: PresentSearch
+    present: LatestSnapshot
     engine: Callable[[], Engine]
-    aligner: Callable[[Engine], Aligner | None]
+    reranker: Callable[[Engine], Reranker | None]
 
     def path_of(self, image: ImageLike) -> str | None:
         """Return the path of a file below the photo folder as the index would name it, None for all else."""
@@ -46,7 +46,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Asked:
+class TargetView:
     """An index as one query sees it: the search, and the photos that are wanted, None for all.
 
     `name` is told with each match where several indexes are asked, else None. `own_path` is the photo that the
@@ -55,44 +55,44 @@ class Asked:
     """
 
     name: str | None
-    source: Source
+    target: Target
     searcher: Searcher
     wanted: Selection | None
     own_path: str | None
     contents: NDArray[Any]
 
-    def told(self, matches: Iterable[Match]) -> list[Match]:
+    def labelled(self, matches: Iterable[Match]) -> list[Match]:
         """Return matches with the name of the index."""
         return [replace(match, index=self.name) for match in matches]
 
 
-def see(sources: Sequence[Source], images: Sequence[ImageLike], options: QueryOptions) -> list[Asked]:
+def views_of(targets: Sequence[Target], images: Sequence[ImageLike], options: QueryOptions) -> list[TargetView]:
     """Return each index as a query of some pictures sees it, in order; see ImageIndex.query.
 
     Of several, all are searched with the whitening of the one with the most photos, of equals the first.
     """
-    check_sources(sources)
+    check_targets(targets)
     if options.exclude_same_folder:
-        _tell_outside(sources, images)
-    if len(sources) == 1:
-        return [_seen(sources[0], images, options, None)]
-    ruler = max((source.present.searcher() for source in sources), key=lambda searcher: len(searcher.paths))
-    return [_seen(source, images, options, ruler) for source in sources]
+        _tell_outside(targets, images)
+    if len(targets) == 1:
+        return [_view_of(targets[0], images, options, None)]
+    reference = max((target.present.searcher() for target in targets), key=lambda searcher: len(searcher.paths))
+    return [_view_of(target, images, options, reference) for target in targets]
 
 
-def own_path_in(source: Source, image: ImageLike, options: QueryOptions) -> str | None:
+def own_path_in(target: Target, image: ImageLike, options: QueryOptions) -> str | None:
     """Return which photo of an index a query is, None where it is none, or a part of one."""
-    return source.path_of(image) if options.crop is None else None
+    return target.path_of(image) if options.crop is None else None
 
 
-def check_sources(sources: Sequence[Source]) -> None:
+def check_targets(targets: Sequence[Target]) -> None:
     """Raise OptionError where one index is named twice, SpecMismatch where two hold different embeddings."""
-    places = [source.directory.resolve() for source in sources]
-    for place, source in zip(places, sources, strict=True):
+    places = [target.directory.resolve() for target in targets]
+    for place, target in zip(places, targets, strict=True):
         if places.count(place) > 1:
-            raise OptionError(f"{source.directory} is named twice. Name each index once.")
-    first = sources[0]
-    for other in sources:
+            raise OptionError(f"{target.directory} is named twice. Name each index once.")
+    first = targets[0]
+    for other in targets:
         if other.spec != first.spec:
             raise SpecMismatch(
                 f"{first.directory} holds embeddings of {first.spec}, {other.directory} of {other.spec}: they "
@@ -100,32 +100,34 @@ def check_sources(sources: Sequence[Source]) -> None:
             )
 
 
-def _seen(source: Source, images: Sequence[ImageLike], options: QueryOptions, ruler: Searcher | None) -> Asked:
-    paths = [path for path in map(source.path_of, images) if path is not None]
+def _view_of(
+    target: Target, images: Sequence[ImageLike], options: QueryOptions, reference: Searcher | None
+) -> TargetView:
+    paths = [path for path in map(target.path_of, images) if path is not None]
     without = {folder_of(path) for path in paths} if options.exclude_same_folder else ()
-    own_path = own_path_in(source, images[0], options) if len(images) == 1 else None
-    name = str(source.directory) if ruler is not None else None
+    own_path = own_path_in(target, images[0], options) if len(images) == 1 else None
+    name = str(target.directory) if reference is not None else None
 
-    def read(state: State) -> Asked:
-        searcher = state.ruled_by(ruler) if ruler is not None else state.searcher
-        contents = _contents(state, source) if options.part else np.empty(0, object)
-        return Asked(name, source, searcher, state.wanted(options.filters, without), own_path, contents)
+    def read(state: Snapshot) -> TargetView:
+        searcher = state.with_whitening_of(reference) if reference is not None else state.searcher
+        contents = _contents(state, target) if options.part else np.empty(0, object)
+        return TargetView(name, target, searcher, state.wanted(options.filters, without), own_path, contents)
 
-    return source.present.read(read)
+    return target.present.read(read)
 
 
-def _contents(state: State, source: Source) -> NDArray[Any]:
+def _contents(state: Snapshot, target: Target) -> NDArray[Any]:
     if state.local is None:
         raise OptionError(
-            f"{source.directory} keeps no local features, by which parts are found. Make them: "
-            f"vggsearch index PHOTOS --index {source.directory} --local-features"
+            f"{target.directory} keeps no local features, by which parts are found. Make them: "
+            f"vggsearch index PHOTOS --index {target.directory} --local-features"
         )
     return state.column("sha256")
 
 
-def _tell_outside(sources: Sequence[Source], images: Sequence[ImageLike]) -> None:
+def _tell_outside(targets: Sequence[Target], images: Sequence[ImageLike]) -> None:
     """Log which pictures lie in no photo folder, so that there is none to leave out."""
     for image in images:
-        if all(source.path_of(image) is None for source in sources):
-            folders = ", ".join(str(source.root) for source in sources)
+        if all(target.path_of(image) is None for target in targets):
+            folders = ", ".join(str(target.root) for target in targets)
             log.warning("%s is not in %s: no folder is left out for it.", name_of(image), folders)

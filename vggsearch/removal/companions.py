@@ -5,10 +5,35 @@ from pathlib import PurePosixPath
 
 LIVE = frozenset((".heic", ".heif", ".jpg", ".jpeg"))
 VIDEOS = frozenset((".mov", ".mp4"))
-RAW = frozenset((
-    ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos", ".mrw", ".nef",
-    ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
-))  # fmt: skip
+RAW = frozenset(
+    (
+        ".3fr",
+        ".arw",
+        ".cr2",
+        ".cr3",
+        ".crw",
+        ".dcr",
+        ".dng",
+        ".erf",
+        ".iiq",
+        ".kdc",
+        ".mef",
+        ".mos",
+        ".mrw",
+        ".nef",
+        ".nrw",
+        ".orf",
+        ".pef",
+        ".raf",
+        ".raw",
+        ".rw2",
+        ".rwl",
+        ".sr2",
+        ".srf",
+        ".srw",
+        ".x3f",
+    )
+)
 PICTURES = RAW | LIVE | {".avif", ".bmp", ".gif", ".jp2", ".jpe", ".jxl", ".png", ".psd", ".tif", ".tiff", ".webp"}
 
 

@@ -23,14 +23,14 @@ NOT_HERE = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.E
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundFile:
     """A regular file below the photo folder: `inside`, as it was asked for, and where it really is."""
 
     inside: str
     path: Path
     status: os.stat_result
 
-    def is_same_file(self, other: "Found") -> bool:
+    def is_same_file(self, other: "FoundFile") -> bool:
         """Say whether both names lead to one file: a hard link, another spelling of one name, a second mount."""
         return os.path.samestat(self.status, other.status)
 
@@ -71,7 +71,7 @@ def place(root: Path, inside: str) -> Path:
     return folder / parts[-1]
 
 
-def look(root: Path, inside: str) -> Found:
+def look(root: Path, inside: str) -> FoundFile:
     """Look at a file, opening nothing. Raises ActionRefused unless it is a regular file below `root`."""
     path = place(root, inside)
     with reading(inside):
@@ -80,7 +80,7 @@ def look(root: Path, inside: str) -> Found:
         raise ActionRefused(f"{inside} is a symbolic link, not a photo of its own")
     if not stat.S_ISREG(status.st_mode):
         raise ActionRefused(f"{inside} is not a regular file")
-    return Found(inside, path, status)
+    return FoundFile(inside, path, status)
 
 
 def open_to_read(path: Path) -> BufferedReader:

@@ -11,7 +11,7 @@ from pathlib import Path
 from vggsearch.errors import ActionRefused
 from vggsearch.removal import trash
 from vggsearch.removal.files import (
-    Found,
+    FoundFile,
     aside_name,
     check,
     copy_to,
@@ -24,13 +24,13 @@ from vggsearch.removal.files import (
     sha256_of,
 )
 from vggsearch.removal.journal import Entry, Journal
-from vggsearch.removal.plan import Act, Plan
+from vggsearch.removal.plan import Act, RemovalPlan
 from vggsearch.removal.request import Refusal
 from vggsearch.removal.safety import Examined, only_one_of_its_kind
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class RemovalReport:
     """What was done, photos and companions in order, and what was left alone and why.
 
     `stopped` says that not all acts were come to. `frees` is in bytes, as in the plan.
@@ -47,9 +47,9 @@ class Report:
 class _File:
     """One file of an act that was read through, and its copy that stays, if it needs one."""
 
-    found: Found
+    found: FoundFile
     sha256: str
-    keeper: Found | None
+    keeper: FoundFile | None
     keeper_sha256: str | None
 
 
@@ -58,11 +58,11 @@ class LeftAside(ActionRefused):
 
 
 def perform(
-    plan: Plan,
+    plan: RemovalPlan,
     journal: Path,
     progress: Callable[[int, int], None] = lambda *_: None,
     stop: Callable[[], bool] = lambda: False,
-) -> Report:
+) -> RemovalReport:
     """Do what is planned, and say what was done. A photo that is not as it was is left alone, with the reason.
 
     `journal` is a new file. `progress` hears how many acts were come to, of how many; `stop` is asked before each.
@@ -80,11 +80,11 @@ def perform(
                 break
             performer.remove(act)
             progress(number, len(plan.acts))
-    return Report(journal, tuple(done), tuple(refusals), number < len(plan.acts), performer.frees)
+    return RemovalReport(journal, tuple(done), tuple(refusals), number < len(plan.acts), performer.frees)
 
 
 class _Performer:
-    def __init__(self, plan: Plan, journal: Journal, done: list[Entry], refusals: list[Refusal]) -> None:
+    def __init__(self, plan: RemovalPlan, journal: Journal, done: list[Entry], refusals: list[Refusal]) -> None:
         self.plan = plan
         self.journal = journal
         self.done = done
@@ -124,7 +124,7 @@ class _Performer:
         photo = _File(examined.photo, removal.sha256, examined.keeper, removal.keeper_sha256)
         return [photo, *(self._companion(each, examined.keeper) for each in examined.companions)]
 
-    def _companion(self, companion: Found, keeper: Found) -> _File:
+    def _companion(self, companion: FoundFile, keeper: FoundFile) -> _File:
         with reading(companion.inside):
             digest, _ = sha256_of(companion.path)
         if self.plan.action.kind != "delete":
@@ -135,7 +135,7 @@ class _Performer:
                     return _File(companion, digest, twin, digest)
         raise only_one_of_its_kind(companion, keeper)
 
-    def _targets(self, files: list[Found]) -> list[Path | None]:
+    def _targets(self, files: list[FoundFile]) -> list[Path | None]:
         """Return where files are moved, folders kept; all get the same number where one of the names is taken."""
         folder = self.plan.action.folder
         if folder is None:

@@ -30,7 +30,7 @@ class Act:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RemovalPlan:
     """What `perform` would do, in order, and what it would leave alone. Nothing has been read or changed yet."""
 
     root: Path
@@ -52,7 +52,7 @@ class Plan:
 
 def make_plan(
     root: Path, removals: Sequence[Removal], action: Action, protect: Sequence[Path] = (), with_raw: bool = False
-) -> Plan:
+) -> RemovalPlan:
     """Say what would be done to each removal. No file is opened; performing reads both files of each.
 
     `protect` are folders, or files, that are never touched. A photo that makes a RAW and JPEG pair is left alone
@@ -65,7 +65,7 @@ def make_plan(
     acts = _with_their_keepers(rules, examined, listings, refusals)
     order = {removal.path: number for number, removal in enumerate(removals)}
     refusals.sort(key=lambda refusal: order[refusal.path])
-    return Plan(rules.root, rules.action, tuple(acts), tuple(refusals), rules)
+    return RemovalPlan(rules.root, rules.action, tuple(acts), tuple(refusals), rules)
 
 
 def _possible(

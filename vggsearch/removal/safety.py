@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from vggsearch.errors import ActionRefused, OptionError, PhotosError
 from vggsearch.photos.walk import is_clutter
 from vggsearch.removal.companions import companions, raw_partner, twins
-from vggsearch.removal.files import Found, look, reading
+from vggsearch.removal.files import FoundFile, look, reading
 from vggsearch.removal.request import Action, Removal
 
 Identity = tuple[int, int]  # device and inode: one file or folder, under whatever name
@@ -20,9 +20,9 @@ class Examined:
     """A removal that nothing speaks against so far: its photo, its keeper, and what goes with the photo."""
 
     removal: Removal
-    photo: Found
-    keeper: Found
-    companions: tuple[Found, ...]
+    photo: FoundFile
+    keeper: FoundFile
+    companions: tuple[FoundFile, ...]
 
 
 class Rules:
@@ -74,7 +74,7 @@ class Rules:
                 raise only_one_of_its_kind(companion, keeper)
         return Examined(removal, photo, keeper, tuple(found))
 
-    def twins(self, keeper: Found, companion: Found, listings: Listings | None = None) -> list[Found]:
+    def twins(self, keeper: FoundFile, companion: FoundFile, listings: Listings | None = None) -> list[FoundFile]:
         """Return the keeper's own companions that may be the same as a companion of its copy: of the same size."""
         found = []
         for name in twins(keeper.path.name, _siblings(keeper, listings)):
@@ -86,7 +86,7 @@ class Rules:
                 found.append(twin)
         return found
 
-    def _keeper(self, removal: Removal, photo: Found) -> Found:
+    def _keeper(self, removal: Removal, photo: FoundFile) -> FoundFile:
         try:
             keeper = look(self.root, removal.keeper)
         except ActionRefused as error:
@@ -98,7 +98,7 @@ class Rules:
             )
         return keeper
 
-    def _check_protection(self, photo: Found) -> None:
+    def _check_protection(self, photo: FoundFile) -> None:
         if (photo.status.st_dev, photo.status.st_ino) in self.protected or self._is_protected(photo.path.parent):
             raise ActionRefused(f"{photo.inside} is protected")
 
@@ -108,7 +108,7 @@ class Rules:
             self._folders[folder] = any(_identity(each) in self.protected for each in (folder, *folder.parents))
         return self._folders[folder]
 
-    def _check_link(self, removal: Removal, photo: Found, keeper: Found) -> None:
+    def _check_link(self, removal: Removal, photo: FoundFile, keeper: FoundFile) -> None:
         if not removal.is_exact:
             raise ActionRefused(
                 f"{removal.path} has other bytes than {removal.keeper}, and a link would replace them: choose "
@@ -123,7 +123,7 @@ def beside(inside: str, name: str) -> str:
     return str(PurePosixPath(inside).with_name(name))
 
 
-def _siblings(photo: Found, listings: Listings | None) -> list[str]:
+def _siblings(photo: FoundFile, listings: Listings | None) -> list[str]:
     """Return the names in a photo's folder that begin like it; a folder may have a hundred thousand."""
     folder = photo.path.parent
     if listings is None or folder not in listings:
@@ -135,7 +135,7 @@ def _siblings(photo: Found, listings: Listings | None) -> list[str]:
     return [name for name in listings[folder] if name.startswith(stem)]
 
 
-def only_one_of_its_kind(companion: Found, keeper: Found) -> ActionRefused:
+def only_one_of_its_kind(companion: FoundFile, keeper: FoundFile) -> ActionRefused:
     """Say why a photo is not deleted whose companion would be lost with it."""
     return ActionRefused(
         f"{companion.inside} would be lost with its photo, as {keeper.inside} has no such file: choose trash or "

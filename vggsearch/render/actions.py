@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from vggsearch.removal.perform import Report
-from vggsearch.removal.plan import Plan
+from vggsearch.removal.perform import RemovalReport
+from vggsearch.removal.plan import RemovalPlan
 from vggsearch.removal.request import Refusal
 from vggsearch.removal.undo import UndoReport
 from vggsearch.render.text import bytes_text, one_line
@@ -11,7 +11,7 @@ from vggsearch.render.text import bytes_text, one_line
 MOST = 20  # lines of a kind that a person is shown
 
 
-def planned(plan: Plan) -> str:
+def planned(plan: RemovalPlan) -> str:
     """Say what would be done, with each file, and what would not."""
     lines = [
         f"{plan.action}  {one_line(act.path)}  (kept: {one_line(act.removal.keeper)})"
@@ -24,7 +24,7 @@ def planned(plan: Plan) -> str:
     return "\n".join([*lines, *_refusals(plan.refusals), total])
 
 
-def done(report: Report) -> str:
+def done(report: RemovalReport) -> str:
     """Say what was done, and how to undo it."""
     line = f"{len(report.done):,} files done, {bytes_text(report.frees)} freed"
     if report.stopped:

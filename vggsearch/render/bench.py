@@ -42,8 +42,14 @@ def engines(measured: Sequence[EngineReport], format: Format) -> str:
     if format == "json":
         return json.dumps([asdict(each) for each in measured], ensure_ascii=False, indent=2)
     rows = [
-        (each.engine, each.device, each.precision, f"{each.forward_per_s:,.1f}",
-         f"{each.cosine:.5f}", f"{each.worst_cosine:.5f}")
+        (
+            each.engine,
+            each.device,
+            each.precision,
+            f"{each.forward_per_s:,.1f}",
+            f"{each.cosine:.5f}",
+            f"{each.worst_cosine:.5f}",
+        )
         for each in measured
-    ]  # fmt: skip
+    ]
     return as_table(("engine", "device", "precision", "photos/s", "cosine", "worst"), rows, right=range(3, 6))

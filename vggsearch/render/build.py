@@ -5,9 +5,9 @@ from dataclasses import asdict
 
 from vggsearch.defaults import BUILD, WHITENING, Format
 from vggsearch.image_index import BuildReport
-from vggsearch.knn.recipes import RECIPES, Plan
+from vggsearch.knn.recipes import RECIPES, BuildPlan
 from vggsearch.render.text import as_table, bytes_text
-from vggsearch.store.manifest import SearchFacts
+from vggsearch.store.manifest import VectorIndexInfo
 
 
 def recipes(format: Format) -> str:
@@ -15,10 +15,15 @@ def recipes(format: Format) -> str:
     dim = WHITENING.dim
     can = ("exact", "remove", "merge", "range", "memory-map", "card")
     rows = [
-        (each.name, each.says, each.factory, each.code_bytes(dim),
-         (each.is_exact, each.can_remove, each.can_merge, each.has_range, each.can_map, each.on_card))
+        (
+            each.name,
+            each.says,
+            each.factory,
+            each.code_bytes(dim),
+            (each.is_exact, each.can_remove, each.can_merge, each.has_range, each.can_map, each.on_gpu),
+        )
         for each in RECIPES.values()
-    ]  # fmt: skip
+    ]
     if format == "json":
         values = [
             {"recipe": name, "says": says, "factory": factory, "bytes_per_photo": size}
@@ -42,7 +47,7 @@ def recipes(format: Format) -> str:
 SPLIT = ": more would not fit, so that the lists stay on disk, and a query may read there"
 
 
-def plan(planned: Plan, format: Format) -> str:
+def plan(planned: BuildPlan, format: Format) -> str:
     """Render what a build is going to do, as a table or as JSON."""
     if format == "json":
         return json.dumps(asdict(planned), indent=2)
@@ -76,7 +81,7 @@ def built(made: BuildReport, format: Format) -> str:
     )
 
 
-def search_facts(facts: SearchFacts) -> str:
+def search_facts(facts: VectorIndexInfo) -> str:
     """Say how photos are searched, and what that gave: ivf-sq8, 8 of 1,024 lists, recall 0.993 in 0.4 ms."""
     told = [facts.recipe]
     if facts.lists:

@@ -149,17 +149,38 @@ def _pair_values(pair: Pair) -> dict[str, object]:
 
 
 def _group_csv(groups: Sequence[Group], _root: Path | None) -> str:
-    head = ("group", "role", "path", "width", "height", "bytes", "taken", "kind", "similarity", "confidence",
-            "transform", "reason", "left_alone")  # fmt: skip
+    head = (
+        "group",
+        "role",
+        "path",
+        "width",
+        "height",
+        "bytes",
+        "taken",
+        "kind",
+        "similarity",
+        "confidence",
+        "transform",
+        "reason",
+        "left_alone",
+    )
     rows: list[tuple[str, ...]] = []
     for group in groups:
         rows.append((str(group.number), "keep", *_photo_fields(group.keeper), "", "", "", "", "", ""))
         rows += [
-            (str(group.number), "duplicate", *_photo_fields(member.photo), member.kind,
-             f"{member.similarity:.4f}", f"{member.confidence:.4f}", how_member_lies(member), member.reason,
-             member.left_alone or "")
+            (
+                str(group.number),
+                "duplicate",
+                *_photo_fields(member.photo),
+                member.kind,
+                f"{member.similarity:.4f}",
+                f"{member.confidence:.4f}",
+                how_member_lies(member),
+                member.reason,
+                member.left_alone or "",
+            )
             for member in group.members
-        ]  # fmt: skip
+        ]
     return as_csv(head, rows)
 
 
@@ -177,10 +198,16 @@ def _pair_table(pairs: Sequence[Pair], _root: Path | None) -> str:
     if not pairs:
         return "no duplicates"
     rows = [
-        (similarity_text(pair.similarity), confidence_text(pair.confidence), pair.kind, pair.first.path,
-         pair.second.path, _how_pair_lies(pair))
+        (
+            similarity_text(pair.similarity),
+            confidence_text(pair.confidence),
+            pair.kind,
+            pair.first.path,
+            pair.second.path,
+            _how_pair_lies(pair),
+        )
         for pair in pairs
-    ]  # fmt: skip
+    ]
     return "\n".join([*aligned(rows, (0, 1)), "", _count(len(pairs), "pair")])
 
 
@@ -192,10 +219,16 @@ def _how_pair_lies(pair: Pair) -> str:
 
 def _pair_csv(pairs: Sequence[Pair], _root: Path | None) -> str:
     rows = [
-        (pair.first.path, pair.second.path, f"{pair.similarity:.4f}", f"{pair.confidence:.4f}", pair.kind,
-         _how_pair_lies(pair))
+        (
+            pair.first.path,
+            pair.second.path,
+            f"{pair.similarity:.4f}",
+            f"{pair.confidence:.4f}",
+            pair.kind,
+            _how_pair_lies(pair),
+        )
         for pair in pairs
-    ]  # fmt: skip
+    ]
     return as_csv(("a", "b", "similarity", "confidence", "kind", "transform"), rows)
 
 

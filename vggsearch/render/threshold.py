@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vggsearch.duplicates.calibration import Calibration
-from vggsearch.duplicates.classify import Found
+from vggsearch.duplicates.classify import ClassifiedPairs
 from vggsearch.duplicates.find import DuplicatesReport
 from vggsearch.render.text import as_table
 
@@ -70,7 +70,7 @@ def _between(start: int, end: int | None) -> str:
     return "none" if start == 0 else f"{start}" if end == start + 1 else f"{start} to {end - 1}"
 
 
-def _histogram(found: Found) -> str:
+def _histogram(found: ClassifiedPairs) -> str:
     similarity = found.compared.similarity
     bins = np.arange(0.2, 1.0001, 0.05)
     counts = np.histogram(similarity, bins)[0]
@@ -95,7 +95,7 @@ def _bar(count: int, expected: float, most: int) -> str:
     return "#" * full + "." * (length - full)
 
 
-def _choices(found: Found) -> str:
+def _choices(found: ClassifiedPairs) -> str:
     """Return a table of what other confidences would give."""
     confidence = found.compared.confidence
     rows = []

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vggsearch.errors import IndexDamaged
 from vggsearch.store.files import reading_from, write_atomically
-from vggsearch.store.manifest import CHECKSUM, SearchSide
+from vggsearch.store.manifest import CHECKSUM, StoredVectorIndex
 
 EDGES = "edges.parquet"
 METADATA = b"vggsearch"
@@ -51,7 +51,7 @@ class StoredEdges:
     similarity: NDArray[np.float32]
 
 
-def made_of(side: SearchSide) -> str:
+def made_of(side: StoredVectorIndex) -> str:
     """Return the name of a search side's vectors: it changes with their numbers, their order and their photos.
 
     A side that was only compacted, or whose FAISS file alone was made anew, keeps it.

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from vggsearch.errors import IndexDamaged
 from vggsearch.store.files import reading_from, write_atomically
 
-CHECKS = "checks.parquet"
+KEYPOINT_MATCHES = "checks.parquet"
 MADE_BY = b"vggsearch.made_by"
 WAY_OUT = "Delete it: the pairs are checked anew."
 SCHEMA = pa.schema(
@@ -34,7 +34,7 @@ Key = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class KeypointMatch:
     """Where in the second photo the first lies, as geometry.Alignment has it; a score of 0 where nowhere.
 
     `same_pixels` says whether they are one picture, None where nobody has looked.
@@ -49,25 +49,26 @@ class Check:
     same_pixels: bool | None = None
 
 
-def write_checks(directory: Path, checks: Mapping[Key, Check], made_by: str) -> None:
+def write_keypoint_matches(directory: Path, matches: Mapping[Key, KeypointMatch], made_by: str) -> None:
     """Write the checks into the index. `made_by` names what made them. Raises IndexNotWritable."""
     columns = [
-        [first for first, _ in checks],
-        [second for _, second in checks],
-        *([getattr(check, field.name) for check in checks.values()] for field in list(SCHEMA)[2:]),
+        [first for first, _ in matches],
+        [second for _, second in matches],
+        *([getattr(match, field.name) for match in matches.values()] for field in list(SCHEMA)[2:]),
     ]
     table = pa.table(
         [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)],
         SCHEMA.with_metadata({MADE_BY: made_by.encode("utf-8")}),
     )
     write_atomically(
-        directory / CHECKS, lambda path: pq.write_table(table, path, compression="zstd", write_page_checksum=True)
+        directory / KEYPOINT_MATCHES,
+        lambda path: pq.write_table(table, path, compression="zstd", write_page_checksum=True),
     )
 
 
-def read_checks(directory: Path, made_by: str) -> dict[Key, Check]:
+def read_keypoint_matches(directory: Path, made_by: str) -> dict[Key, KeypointMatch]:
     """Return the checks that `made_by` made, none where there are none. Raises IndexDamaged, IndexNotReadable."""
-    path = directory / CHECKS
+    path = directory / KEYPOINT_MATCHES
     if not path.exists():
         return {}
     try:
@@ -78,8 +79,8 @@ def read_checks(directory: Path, made_by: str) -> dict[Key, Check]:
         firsts, seconds, *columns = (table.column(field.name).to_pylist() for field in SCHEMA)
     except (pa.ArrowException, KeyError, ValueError) as error:
         raise IndexDamaged(path, f"is damaged ({str(error).splitlines()[0]})", WAY_OUT) from error
-    checks = (
-        Check(*values, tuple(corners), same)  # type: ignore[call-arg]
+    matches = (
+        KeypointMatch(*values, tuple(corners), same)  # type: ignore[call-arg]
         for *values, corners, same in zip(*columns, strict=True)
     )
-    return dict(zip(zip(firsts, seconds, strict=True), checks, strict=True))
+    return dict(zip(zip(firsts, seconds, strict=True), matches, strict=True))

@@ -34,7 +34,7 @@ class Part(FileHash):
 
 
 @dataclass(frozen=True)
-class WhiteningFacts:
+class WhiteningInfo:
     """How the whitening of a search side was learned: with how many photos, to how many numbers, how shrunk."""
 
     rows: int
@@ -57,7 +57,7 @@ class BuildOptions:
 
 
 @dataclass(frozen=True)
-class SearchFacts:
+class VectorIndexInfo:
     """How a search side was made and how it is searched.
 
     `factory` is FAISS's string for the recipe. Its `lists` were learned when there were `trained_rows` photos.
@@ -73,7 +73,7 @@ class SearchFacts:
     candidates: int
     recall: float | None
     milliseconds: float | None
-    whitening: WhiteningFacts | None
+    whitening: WhiteningInfo | None
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class MadeFrom:
 
 
 @dataclass(frozen=True)
-class SearchSide(SearchFacts):
+class StoredVectorIndex(VectorIndexInfo):
     """The FAISS files derived from the parts: how they were made, the fingerprint of what from, where they are."""
 
     fingerprint: str
@@ -101,9 +101,9 @@ class SearchSide(SearchFacts):
     made_from: tuple[MadeFrom, ...]
 
     @property
-    def facts(self) -> SearchFacts:
+    def facts(self) -> VectorIndexInfo:
         """How it was made and is searched, without where it is."""
-        return SearchFacts(**{field.name: getattr(self, field.name) for field in fields(SearchFacts)})
+        return VectorIndexInfo(**{field.name: getattr(self, field.name) for field in fields(VectorIndexInfo)})
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Manifest:
     next_part: int = 1
     build: BuildOptions = BuildOptions()
     skipped: FileHash | None = None
-    search: SearchSide | None = None
+    search: StoredVectorIndex | None = None
     has_local: bool = False
     local: tuple[LocalPart, ...] = ()
     format: int = FORMAT
@@ -137,7 +137,7 @@ class Manifest:
         return hashlib.sha256(json.dumps(state).encode()).hexdigest()
 
     @property
-    def fresh_search(self) -> SearchSide | None:
+    def fresh_vector_index(self) -> StoredVectorIndex | None:
         """The search side, if it was made from exactly the live rows."""
         return self.search if self.search is not None and self.search.fingerprint == self.fingerprint else None
 
@@ -151,7 +151,7 @@ class Manifest:
         """How many photos are live."""
         return sum(part.rows - len(part.dead) for part in self.parts)
 
-    def lived_on(self, side: SearchSide) -> tuple[NDArray[np.int64], tuple[Part, ...]] | None:
+    def surviving_rows(self, side: StoredVectorIndex) -> tuple[NDArray[np.int64], tuple[Part, ...]] | None:
         """Return which rows of a search side are still live, ascending, and the parts that were added since.
 
         None where that cannot be told: parts it was made from were merged, or it does not say which they were.
@@ -272,10 +272,10 @@ def _part(values: dict[str, Any]) -> Part:
     return Part(**{**values, "dead": tuple(int(row) for row in values["dead"])})
 
 
-def _search(values: dict[str, Any]) -> SearchSide:
+def _search(values: dict[str, Any]) -> StoredVectorIndex:
     if Path(values["name"]).name != values["name"]:
         raise ValueError(f"the folder name {values['name']!r} leaves the index")
-    whitening = WhiteningFacts(**values["whitening"]) if values["whitening"] is not None else None
+    whitening = WhiteningInfo(**values["whitening"]) if values["whitening"] is not None else None
     files = tuple(FileHash(**file) for file in values["files"])
     made_from = tuple(MadeFrom(made["name"], made["rows"], tuple(made["dead"])) for made in values["made_from"])
-    return SearchSide(**{**values, "files": files, "whitening": whitening, "made_from": made_from})
+    return StoredVectorIndex(**{**values, "files": files, "whitening": whitening, "made_from": made_from})

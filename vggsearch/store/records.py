@@ -47,7 +47,7 @@ class Embedded:
         return replace(self, file=file, is_reused=True)
 
 
-class Known(Protocol):
+class ContentLookup(Protocol):
     """Photos by the bytes in their files, so that no embedding is made twice."""
 
     @property

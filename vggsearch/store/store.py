@@ -181,12 +181,12 @@ class Store:
                         return data
             known.check(self.directory)  # says what is wrong, unless it got its name just now
 
-    def search_directory(self) -> Path | None:
+    def vector_index_directory(self) -> Path | None:
         """Return where the search side of this state is, None where there is none. Raises IndexDamaged.
 
         Only the sizes of its files are checked, so that opening a large one is quick; `verify` reads them.
         """
-        side = self.manifest.fresh_search
+        side = self.manifest.fresh_vector_index
         if side is None:
             return None
         directory = self.directory / SEARCH / side.name
@@ -194,7 +194,7 @@ class Store:
             file.check_size(directory)
         return directory
 
-    def stale_search_directory(self) -> Path | None:
+    def last_vector_index_directory(self) -> Path | None:
         """Return where the last search side is, of this state or an earlier one; None where there is none."""
         side = self.manifest.search
         return self.directory / SEARCH / side.name if side is not None else None

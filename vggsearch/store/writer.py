@@ -17,7 +17,7 @@ from vggsearch.store.compaction import Group, is_due, is_kept, plan_groups
 from vggsearch.store.files import FileHash, flush_directory, write_folder_atomically, writing_to
 from vggsearch.store.local_features import LOCAL, ROWS, LocalPart, StoredFeatures, write_local
 from vggsearch.store.lock import only_writer
-from vggsearch.store.manifest import BuildOptions, Manifest, Part, SearchFacts, SearchSide, part_name
+from vggsearch.store.manifest import BuildOptions, Manifest, Part, StoredVectorIndex, VectorIndexInfo, part_name
 from vggsearch.store.parts import SKIPPED, Origin, merge_parts, write_part, write_skipped
 from vggsearch.store.records import Embedded, MadeBy
 from vggsearch.store.store import EMBEDDINGS, SEARCH, SKIPPED_NEXT, Store
@@ -90,18 +90,21 @@ class StoreWriter:
         if is_whitened != self._store.manifest.is_whitened:
             self._replace(replace(self._store.manifest, is_whitened=is_whitened, search=None))
 
-    def set_search(self, make: Callable[[Path], SearchFacts], wanted: BuildOptions | None = None) -> SearchSide:
+    def set_vector_index(
+        self, make: Callable[[Path], VectorIndexInfo], wanted: BuildOptions | None = None
+    ) -> StoredVectorIndex:
         """Let `make` fill a folder with the search side of the present state; remove those of earlier ones.
 
         `wanted` is what later ones are to be like, if not as before.
         """
         folder = self._store.directory / SEARCH
         name = next_name(folder)
-        facts: list[SearchFacts] = []
+        facts: list[VectorIndexInfo] = []
         files = write_folder_atomically(folder / name, lambda path: facts.append(make(path)))
         manifest = self._store.manifest
-        side = SearchSide(**vars(facts[0]), fingerprint=manifest.fingerprint, name=name, files=files,
-                          made_from=manifest.made_from)  # fmt: skip
+        side = StoredVectorIndex(
+            **vars(facts[0]), fingerprint=manifest.fingerprint, name=name, files=files, made_from=manifest.made_from
+        )
         self._replace(replace(manifest, search=side, build=wanted or manifest.build))
         self._clean()
         return side
@@ -167,8 +170,10 @@ class StoreWriter:
                 parts.append(self._merge(part_name(number), group))
                 number += 1
         changed = replace(manifest, parts=tuple(parts), next_part=number)
-        if manifest.fresh_search is not None:
-            side = replace(manifest.fresh_search, fingerprint=changed.fingerprint, made_from=changed.made_from)
+        if manifest.fresh_vector_index is not None:
+            side = replace(
+                manifest.fresh_vector_index, fingerprint=changed.fingerprint, made_from=changed.made_from
+            )
             changed = replace(changed, search=side)
         self._replace(changed)
         self._rows = self._locate()

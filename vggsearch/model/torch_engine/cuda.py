@@ -1,4 +1,4 @@
-"""The torch engine on a CUDA card: fixed batches through two slots, one CUDA graph, and a batch size that fits."""
+"""The torch engine on a CUDA GPU: fixed batches through two slots, one CUDA graph, and a batch size that fits."""
 
 import logging
 import threading
@@ -31,7 +31,7 @@ opening = threading.Lock()  # torch allows one capture at a time in a process, a
 
 @contextmanager
 def memory_errors() -> Iterator[None]:
-    """Raise torch.OutOfMemoryError for all that torch raises where a card's memory is used up.
+    """Raise torch.OutOfMemoryError for all that torch raises where a GPU's memory is used up.
 
     Only torch's own allocator raises it. The driver says "CUDA error: out of memory"; and a convolution for which
     there is no room to work in is tried in every way that cuDNN knows, after which torch says that it "was unable
@@ -48,7 +48,7 @@ def memory_errors() -> Iterator[None]:
 
 
 class CudaSlots:
-    """Slots on a card: pinned buffers, a stream that copies, a stream that computes, a graph of the computation.
+    """Slots on a GPU: pinned buffers, a stream that copies, a stream that computes, a graph of the computation.
 
     The graph reads and writes fixed memory, so one graph serves both slots: a slot's pixels are copied to its
     input first, and its output to the slot's pinned buffer afterwards, which is little next to the network.
@@ -56,25 +56,25 @@ class CudaSlots:
 
     @memory_errors()
     @torch.inference_mode()
-    def __init__(self, embedder: Embedder, card: torch.device, batch_size: int) -> None:
+    def __init__(self, embedder: Embedder, gpu: torch.device, batch_size: int) -> None:
         self.batch_size = batch_size
         self._embedder = embedder
         pixels, embeddings = (batch_size, *[embedder.spec.size] * 2, 3), (batch_size, embedder.spec.dim)
-        torch.cuda.synchronize(card)  # the weights may still be on their way, in another stream
+        torch.cuda.synchronize(gpu)  # the weights may still be on their way, in another stream
         torch.cuda.empty_cache()  # what larger slots held goes back before anything is asked for
-        self._copying = torch.cuda.Stream(card)  # type: ignore[no-untyped-call]
-        self._computing = torch.cuda.Stream(card)  # type: ignore[no-untyped-call]
+        self._copying = torch.cuda.Stream(gpu)  # type: ignore[no-untyped-call]
+        self._computing = torch.cuda.Stream(gpu)  # type: ignore[no-untyped-call]
         self._uploaded = [torch.cuda.Event() for _ in range(SLOTS)]  # type: ignore[no-untyped-call]
         # Blocking: while the host waits, its processor is left to the decoding threads.
         self._computed = [torch.cuda.Event(blocking=True) for _ in range(SLOTS)]  # type: ignore[no-untyped-call]
         with torch.cuda.stream(self._computing):
             self._pixels_in = [torch.empty(pixels, dtype=torch.uint8, pin_memory=True) for _ in range(SLOTS)]
             self._embeddings_out = [torch.empty(embeddings, pin_memory=True) for _ in range(SLOTS)]
-            self._pixels = [torch.empty(pixels, dtype=torch.uint8, device=card) for _ in range(SLOTS)]
+            self._pixels = [torch.empty(pixels, dtype=torch.uint8, device=gpu) for _ in range(SLOTS)]
             for memory in self._pixels:
                 memory.record_stream(self._copying)  # not to be given to others while a copy is under way
-            self._input = torch.zeros(pixels, dtype=torch.uint8, device=card)
-            self._output = torch.empty(embeddings, device=card)
+            self._input = torch.zeros(pixels, dtype=torch.uint8, device=gpu)
+            self._output = torch.empty(embeddings, device=gpu)
             for _ in range(WARM_UPS):
                 self._compute()
             self._graph = captured(self._compute, self._computing)
@@ -124,7 +124,7 @@ def captured(work: Callable[[], None], stream: torch.cuda.Stream) -> torch.cuda.
     """
     try:
         graph = torch.cuda.CUDAGraph()
-        # thread_local, so that what other threads ask of a card meanwhile does not spoil the capture. The outer
+        # thread_local, so that what other threads ask of a GPU meanwhile does not spoil the capture. The outer
         # context puts the current stream back, which torch does not where ending a capture fails.
         capture = torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local")
         with torch.cuda.stream(stream), capture:
@@ -143,7 +143,7 @@ def first_line(error: Exception) -> str:
 
 
 class CudaEngine(TorchEngine):
-    """A TorchEngine on one card, `card` with its index. `batch_size` is halved where the card's memory demands it.
+    """A TorchEngine on one GPU, `gpu` with its index. `batch_size` is halved where the GPU's memory demands it.
 
     A stream has slots to itself; when it ends they are kept for the next, so that a graph is captured once.
     """
@@ -153,10 +153,10 @@ class CudaEngine(TorchEngine):
         spec: EmbeddingSpec,
         kernels: dict[str, Kernel],
         options: EngineOptions,
-        card: torch.device,
+        gpu: torch.device,
         load_kernels: LoadKernels | None = None,
     ) -> None:
-        super().__init__(spec, kernels, options, card, load_kernels)
+        super().__init__(spec, kernels, options, gpu, load_kernels)
         self._decode = options.decode
         self._idle: Slots | None = None
 
@@ -170,15 +170,15 @@ class CudaEngine(TorchEngine):
         return Pipeline(self).stream(batches)
 
     def square_jpeg(self) -> "SquareJpeg | None":
-        """See Engine.square_jpeg: the decoders of all cards, unless the options say that the CPU is to decode.
+        """See Engine.square_jpeg: the decoders of all GPUs, unless the options say that the CPU is to decode.
 
         Raises OptionError where they say "gpu" and this torchvision cannot.
         """
         if self._decode == "cpu":
             return None
-        cards = [torch.device("cuda", card) for card in range(torch.cuda.device_count())]
+        gpus = [torch.device("cuda", gpu) for gpu in range(torch.cuda.device_count())]
         try:
-            return DeviceJpeg(cards).square
+            return DeviceJpeg(gpus).square
         except OptionError as error:
             if self._decode == "gpu":
                 raise
@@ -194,7 +194,7 @@ class CudaEngine(TorchEngine):
         return side**3 * rate(lambda: (matrix @ matrix)[0, 0].item(), seconds)
 
     def open_slots(self, batch_size: int) -> Slots:
-        """Open slots on the card. Raises torch.OutOfMemoryError where they do not fit."""
+        """Open slots on the GPU. Raises torch.OutOfMemoryError where they do not fit."""
         with opening:
             return CudaSlots(self.embedder, self.torch_device, batch_size)
 
@@ -209,7 +209,7 @@ class CudaEngine(TorchEngine):
             self._idle = slots
 
     def shrink(self, batch_size: int) -> None:
-        """Halve the batch size, `batch_size` having been too much for the card."""
+        """Halve the batch size, `batch_size` having been too much for the GPU."""
         self._idle = None
         self.batch_size = min(self.batch_size, batch_size // 2)
         log.warning(
@@ -217,16 +217,16 @@ class CudaEngine(TorchEngine):
         )
 
     def too_small(self, error: torch.OutOfMemoryError) -> OptionError:
-        """Return the error for a card that has no memory for one picture."""
+        """Return the error for a GPU that has no memory for one picture."""
         spec = self.embedder.spec
         free, total = (amount >> 20 for amount in self.memory())
         reason = first_line(error).partition(". ")[0]
         return OptionError(
             f"{self.device} has {free:,} of {total:,} MB free, too little for even one photo of {spec.size} x "
             f"{spec.size} pixels with {spec.model} {spec.layer} in {self.precision} ({reason}). Close what else "
-            "uses the card, or use --device cpu."
+            "uses the GPU, or use --device cpu."
         )
 
     def memory(self) -> tuple[int, int]:
-        """Return the card's free and total memory in bytes."""
+        """Return the GPU's free and total memory in bytes."""
         return torch.cuda.mem_get_info(self.torch_device)

@@ -1,4 +1,4 @@
-"""The reference engine: torch on a CPU, a CUDA card or Apple's MPS."""
+"""The reference engine: torch on a CPU, a CUDA GPU or Apple's MPS."""
 
 from collections.abc import Callable, Mapping
 from functools import cached_property

@@ -1,4 +1,4 @@
-"""JPEG decoded and resized where the network runs, so that a few CPU cores can feed a card."""
+"""JPEG decoded and resized where the network runs, so that a few CPU cores can feed a GPU."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -53,7 +53,7 @@ class DeviceJpeg:
     """
 
     def __init__(self, devices: Sequence[torch.device]) -> None:
-        """Try the decoder out. Raises OptionError where there is no card, or torchvision is built without nvJPEG.
+        """Try the decoder out. Raises OptionError where there is no GPU, or torchvision is built without nvJPEG.
 
         Or has no decoder at all: its decoders are deprecated in favour of another package's.
         """
@@ -64,7 +64,7 @@ class DeviceJpeg:
                 decoded(io.encode_jpeg(torch.zeros(3, 16, 16, dtype=torch.uint8)), device)
         except (RuntimeError, AttributeError) as error:
             reason = str(error).partition("\n")[0]
-            raise OptionError(f"JPEG cannot be decoded on the card ({reason}). Use --decode cpu.") from error
+            raise OptionError(f"JPEG cannot be decoded on the GPU ({reason}). Use --decode cpu.") from error
 
     def square(self, data: bytes, size: int, resize: str, orientation: int) -> NDArray[np.uint8] | None:
         """Return one file's picture as preprocess.square does: uint8 (size, size, 3), RGB, upright, the caller's.
@@ -79,7 +79,7 @@ class DeviceJpeg:
             with torch.inference_mode(), self._stream() as device:
                 fitted = _upright(FITS[resize](decoded(encoded, device), size), orientation)
                 pixels = fitted.permute(1, 2, 0).cpu().numpy()  # waits for the stream
-        except RuntimeError:  # what torchvision and nvJPEG raise, and torch where the card's memory is full
+        except RuntimeError:  # what torchvision and nvJPEG raise, and torch where the GPU's memory is full
             return None
         return _centred(pixels, size)
 

@@ -1,4 +1,4 @@
-"""A stream of batches through two places on a card: one computes while the other is filled or emptied."""
+"""A stream of batches through two places on a GPU: one computes while the other is filled or emptied."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -78,7 +78,7 @@ class Pipeline:
         self._next_slot = 0
 
     def stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
-        """See Engine.embed_stream. Raises OptionError where not even one picture fits the card."""
+        """See Engine.embed_stream. Raises OptionError where not even one picture fits the GPU."""
         held = self._held
         try:
             for squares in batches:

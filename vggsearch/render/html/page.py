@@ -27,7 +27,7 @@ GROUPS, PICTURES = "<!-- groups -->\n", "<!-- pictures -->\n"
 
 
 @dataclass(frozen=True)
-class Facts:
+class PageFacts:
     """What a page says about itself: its title, and rows of what and value, as of the index and the threshold.
 
     `command` are the words to which a mark adds its own, so that a person can copy it: vggsearch dups.
@@ -42,7 +42,7 @@ def write_page(
     path: Path,
     groups: Sequence[Group],
     root: Path,
-    facts: Facts = Facts(),
+    facts: PageFacts = PageFacts(),
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write groups of duplicates, whose photos are below `root`, as a page at `path`.
@@ -78,7 +78,7 @@ def _write(
     groups: Sequence[Group],
     root: Path,
     link: str,
-    facts: Facts,
+    facts: PageFacts,
     progress: Callable[[int, int], None],
 ) -> None:
     before, between, after = _frame(groups, facts)
@@ -101,7 +101,7 @@ def _write_data(file: TextIO, name: str, values: object) -> None:
     file.write(f'<script type="application/json" id="{name}">{_json(values)}</script>\n')
 
 
-def _frame(groups: Sequence[Group], facts: Facts) -> tuple[str, str, str]:
+def _frame(groups: Sequence[Group], facts: PageFacts) -> tuple[str, str, str]:
     """Return the page's text before its groups, between them and their pictures, and after those."""
     style, script = _asset("page.css"), "(() => {\n" + "\n".join(map(_asset, SCRIPTS)) + "})();\n"
     rows = "".join(f"<div><dt>{_escaped(name)}<dd>{_escaped(value)}</div>" for name, value in facts.rows)
@@ -143,7 +143,7 @@ def _json(values: object) -> str:
     return json.dumps(values, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _facts_values(root: Path, facts: Facts) -> dict[str, str]:
+def _facts_values(root: Path, facts: PageFacts) -> dict[str, str]:
     folder = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
     return {"command": " ".join(map(shell_word, facts.command)), "folder": folder}
 

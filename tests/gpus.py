@@ -1,4 +1,4 @@
-"""Cards that need no card: what runs in the processes of test_many_cards.py, which start faster without pytest."""
+"""GPUs that need no GPU: what runs in the processes of test_many_cards.py, which start faster without pytest."""
 
 import os
 import signal
@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from tests.fakes import FakeEngine
 from vggsearch.errors import OptionError
 
-POISON = 255  # the value of a batch no card survives
+POISON = 255  # the value of a batch no GPU survives
 
 Ill = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Load:
-    """Loads a fake engine in a card's process; each table is by the card's number.
+    """Loads a fake engine in a GPU's process; each table is by the GPU's number.
 
-    `falls_ill` says what a card does instead of its n-th batch, counted from 1.
+    `falls_ill` says what a GPU does instead of its n-th batch, counted from 1.
     """
 
     seconds_a_batch: dict[int, float] = field(default_factory=dict)
@@ -29,21 +29,21 @@ class Load:
     falls_ill: dict[int, tuple[int, Ill]] = field(default_factory=dict)
     does_not_load: tuple[int, ...] = ()
 
-    def __call__(self, card: int) -> "CardEngine":
-        time.sleep(self.seconds_to_load.get(card, 0))
-        if card in self.does_not_load:
-            raise OptionError(f"there is no card {card}")
-        return CardEngine(card, self.seconds_a_batch.get(card, 0), self.falls_ill.get(card))
+    def __call__(self, gpu: int) -> "GpuEngine":
+        time.sleep(self.seconds_to_load.get(gpu, 0))
+        if gpu in self.does_not_load:
+            raise OptionError(f"there is no GPU {gpu}")
+        return GpuEngine(gpu, self.seconds_a_batch.get(gpu, 0), self.falls_ill.get(gpu))
 
 
-class CardEngine(FakeEngine):
+class GpuEngine(FakeEngine):
     """Writes its number last into each embedding, so that a test can see who made it."""
 
-    device = "a pretended card"
+    device = "a pretended GPU"
 
-    def __init__(self, card: int, seconds: float = 0.0, falls_ill: tuple[int, Ill] | None = None) -> None:
+    def __init__(self, gpu: int, seconds: float = 0.0, falls_ill: tuple[int, Ill] | None = None) -> None:
         super().__init__(batch_size=5)
-        self.card = card
+        self.gpu = gpu
         self.seconds = seconds
         self.falls_ill = falls_ill
 
@@ -54,7 +54,7 @@ class CardEngine(FakeEngine):
         if (squares == POISON).all():
             raise ValueError("poison")
         time.sleep(self.seconds)
-        rows[:, -1] = self.card
+        rows[:, -1] = self.gpu
         return rows
 
 

@@ -1,4 +1,4 @@
-"""Several cards as one engine: real processes, each with a pretended card."""
+"""Several GPUs as one engine: real processes, each with a pretended GPU."""
 
 import logging
 import os
@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.cards import POISON, CardEngine, Ill, Load, chatter, die, raise_an_error
 from tests.fakes import FAKE_SPEC, FakeEngine, save_photo
+from tests.gpus import POISON, GpuEngine, Ill, Load, chatter, die, raise_an_error
 from vggsearch.errors import EngineError
 from vggsearch.indexing.extract import extract
-from vggsearch.model.multi_gpu import BATCHES_A_CARD, ManyCardsEngine
+from vggsearch.model.multi_gpu import BATCHES_A_CARD, MultiGpuEngine
 from vggsearch.photos.walk import PhotoFile, walk
 from vggsearch.store.records import Embedded
 
@@ -27,8 +27,8 @@ SIDE = 16
 LOCAL = 9  # the number of the engine in this process
 
 
-def engine_of(load: Load, cards: int) -> ManyCardsEngine:
-    return ManyCardsEngine(CardEngine(LOCAL), load, range(cards))
+def engine_of(load: Load, gpus: int) -> MultiGpuEngine:
+    return MultiGpuEngine(GpuEngine(LOCAL), load, range(gpus))
 
 
 def batch(seed: int, count: int = 3) -> NDArray[np.uint8]:
@@ -51,7 +51,7 @@ def assert_right(results: list[NDArray[np.float32]], asked: list[NDArray[np.uint
             assert (rows[:, :-1] == single.embed(squares)[:, :-1]).all()
 
 
-def cards_of(results: list[NDArray[np.float32]]) -> list[int]:
+def gpus_of(results: list[NDArray[np.float32]]) -> list[int]:
     return [int(rows[0, -1]) for rows in results if len(rows)]
 
 
@@ -82,34 +82,34 @@ def no_process_is_left() -> Iterator[None]:
     assert children() <= before
 
 
-def test_batches_come_out_in_the_order_they_went_in_whatever_the_speed_of_a_card() -> None:
+def test_batches_come_out_in_the_order_they_went_in_whatever_the_speed_of_a_gpu() -> None:
     asked = batches(45)
     load = Load(seconds_a_batch={0: 0.2, 1: 0.05}, falls_ill={1: (2, chatter)})
     results = list(engine_of(load, 2).embed_stream(asked))
     assert_right(results, asked)
-    assert set(cards_of(results)) == {0, 1}
-    assert cards_of(results).count(1) > cards_of(results).count(0)
+    assert set(gpus_of(results)) == {0, 1}
+    assert gpus_of(results).count(1) > gpus_of(results).count(0)
 
 
 def test_a_query_starts_no_process_nor_does_a_stream_that_is_short() -> None:
     before, engine, asked = children(), engine_of(Load(), 3), [batch(1), batch(2)]
-    assert cards_of([engine.embed(batch(1))]) == [LOCAL]
+    assert gpus_of([engine.embed(batch(1))]) == [LOCAL]
     results = []
     for rows in engine.embed_stream(asked):
         results.append(rows)
         assert children() <= before
     assert_right(results, asked)
-    assert cards_of(results) == [LOCAL, LOCAL]
+    assert gpus_of(results) == [LOCAL, LOCAL]
 
 
-def test_it_is_an_engine_like_its_cards() -> None:
+def test_it_is_an_engine_like_its_gpus() -> None:
     engine = engine_of(Load(), 2)
     assert (engine.name, engine.precision, engine.batch_size) == ("fake", "fp32", 5)
-    assert str(engine) == "fake, 2 x a pretended card, fp32"
-    assert engine.multiply_adds_per_s(1.0) == 2 * CardEngine(LOCAL).multiply_adds_per_s(1.0)
+    assert str(engine) == "fake, 2 x a pretended GPU, fp32"
+    assert engine.multiply_adds_per_s(1.0) == 2 * GpuEngine(LOCAL).multiply_adds_per_s(1.0)
 
 
-def test_photos_go_through_it_as_through_one_card(tmp_path: Path) -> None:
+def test_photos_go_through_it_as_through_one_gpu(tmp_path: Path) -> None:
     for number in range(20):
         save_photo(tmp_path / f"{number:02}.jpg", number, (40, 30))
     (tmp_path / "07.jpg").write_bytes(b"no picture")
@@ -134,50 +134,50 @@ def test_batches_larger_than_any_pipe_holds_pass_in_both_directions() -> None:
     ("illness", "reason"),
     [(raise_an_error, "RuntimeError: out of memory"), (die, "its process was ended by signal 9, Killed")],
 )
-def test_the_others_do_the_work_of_a_card_that_fails(
+def test_the_others_do_the_work_of_a_gpu_that_fails(
     illness: Ill, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     asked = batches(40)
     load = Load(falls_ill={1: (3, illness)}, seconds_to_load={0: 1.0}, seconds_a_batch={0: 0.05})
     results = list(engine_of(load, 2).embed_stream(asked))
     assert_right(results, asked)
-    assert set(cards_of(results)) == {0, 1}
+    assert set(gpus_of(results)) == {0, 1}
     assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == [
-        f"card 1 failed ({reason}); its work goes to the others"
+        f"GPU 1 failed ({reason}); its work goes to the others"
     ]
 
 
-def test_a_card_that_does_not_load_is_done_without(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_gpu_that_does_not_load_is_done_without(caplog: pytest.LogCaptureFixture) -> None:
     asked = batches(10)
     load = Load(does_not_load=(0,), seconds_to_load={1: 2.0})
     assert_right(list(engine_of(load, 2).embed_stream(asked)), asked)
-    assert "card 0 failed (OptionError: there is no card 0); its work goes to the others" in caplog.text
+    assert "GPU 0 failed (OptionError: there is no GPU 0); its work goes to the others" in caplog.text
 
 
-def test_work_starts_on_the_first_card_that_is_up() -> None:
+def test_work_starts_on_the_first_gpu_that_is_up() -> None:
     asked = batches(10)
     started = time.monotonic()
     assert_right(list(engine_of(Load(seconds_to_load={0: 60.0}), 2).embed_stream(asked)), asked)
     assert time.monotonic() - started < 30
 
 
-def test_when_the_last_card_fails_each_is_named_with_its_reason() -> None:
+def test_when_the_last_gpu_fails_each_is_named_with_its_reason() -> None:
     load = Load(falls_ill={0: (2, raise_an_error), 1: (4, die)})
     engine = engine_of(load, 2)
     with pytest.raises(EngineError) as raised:
         list(engine.embed_stream(batches(40)))
-    assert "card 0 (RuntimeError: out of memory)" in str(raised.value)
-    assert "card 1 (its process was ended by signal 9, Killed)" in str(raised.value)
+    assert "GPU 0 (RuntimeError: out of memory)" in str(raised.value)
+    assert "GPU 1 (its process was ended by signal 9, Killed)" in str(raised.value)
 
 
-def test_a_batch_that_no_card_survives_is_tried_once_on_each() -> None:
+def test_a_batch_that_no_gpu_survives_is_tried_once_on_each() -> None:
     asked = [*batches(6), np.full((2, SIDE, SIDE, 3), POISON, np.uint8), *batches(6)]
     with pytest.raises(EngineError) as raised:
         list(engine_of(Load(), 2).embed_stream(asked))
     assert str(raised.value).count("ValueError: poison") == 2
 
 
-def test_the_look_ahead_stays_bounded_behind_a_slow_card_and_among_empty_batches() -> None:
+def test_the_look_ahead_stays_bounded_behind_a_slow_gpu_and_among_empty_batches() -> None:
     counted = Counted([batch(seed, count=seed % 3) for seed in range(45)])
     engine = engine_of(Load(seconds_a_batch={0: 0.1}), 2)
     stream = engine.embed_stream(counted)
@@ -214,7 +214,7 @@ import signal, sys, time
 from itertools import count
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from what it runs in the background
 from tests.test_many_cards import batch, engine_of
-from tests.cards import Load
+from tests.GPUs import Load
 try:
     for _ in engine_of(Load(seconds_a_batch={0: 0.01, 1: 0.01}), 2).embed_stream(map(batch, count())):
         print("embedded", flush=True)

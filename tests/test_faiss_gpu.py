@@ -1,4 +1,4 @@
-"""What vggsearch asks of FAISS's cards, and what it does where they cannot: a card made of CPU. See test_gpu.py."""
+"""What vggsearch asks of FAISS's GPUs, and what it does where they cannot: a GPU made of CPU. See test_gpu.py."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tests.vectors import families, saved
 from vggsearch.defaults import BUILD
 from vggsearch.knn import gpu
-from vggsearch.knn.build import change, of_embeddings
+from vggsearch.knn.build import of_embeddings, update_in_place
 from vggsearch.knn.faiss_import import faiss
 from vggsearch.knn.vector_index import Selection, Tuning, VectorIndex
 from vggsearch.knn.vectors import unit_rows
@@ -22,8 +22,8 @@ ROWS = 2000
 OUT_OF_MEMORY = "Error in void f() at x.cpp:1: Error: 'err == ok' failed: alloc fail, out of memory\nOutstanding:\n"
 
 
-class Card:
-    """A FAISS index as a card holds one: with no rules which rows may be found, and with limits."""
+class Gpu:
+    """A FAISS index as a GPU holds one: with no rules which rows may be found, and with limits."""
 
     def __init__(self, core: Any) -> None:
         self.core = faiss().clone_index(core)
@@ -40,32 +40,34 @@ class Card:
 
 
 class Machine:
-    """Cards that have room for a whole index, or for a part of one each, or for nothing."""
+    """GPUs that have room for a whole index, or for a part of one each, or for nothing."""
 
     def __init__(self, count: int, room: str) -> None:
         self.count, self.room = count, room
-        self.held: list[Card] = []
+        self.held: list[Gpu] = []
 
-    def copied(self, core: Any, options: Any) -> Card:
+    def copied(self, core: Any, options: Any) -> Gpu:
         assert options.useFloat16
         if self.room != "whole" and not (self.room == "part" and options.shard):
             raise RuntimeError(OUT_OF_MEMORY)
-        self.held.append(Card(core))
+        self.held.append(Gpu(core))
         return self.held[-1]
 
-    def set_parameter(self, card: Card, name: str, value: int) -> None:
+    def set_parameter(self, gpu: Gpu, name: str, value: int) -> None:
         assert (name, 0 < value <= 2048) == ("nprobe", True)
-        card.core.nprobe = value
+        gpu.core.nprobe = value
 
     def module(self) -> Any:
         real = faiss()
         names = {name: getattr(real, name) for name in dir(real) if name.startswith("Index")}
         return SimpleNamespace(
-            **names, StandardGpuResources=object, get_num_gpus=lambda: self.count,
+            **names,
+            StandardGpuResources=object,
+            get_num_gpus=lambda: self.count,
             GpuMultipleClonerOptions=lambda: SimpleNamespace(useFloat16=False, shard=None),
             GpuParameterSpace=lambda: SimpleNamespace(set_index_parameter=self.set_parameter),
             index_cpu_to_all_gpus=self.copied,
-        )  # fmt: skip
+        )
 
 
 @pytest.fixture
@@ -73,7 +75,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str], Machine]:
     def made(count: int, room: str) -> Machine:
         found = Machine(count, room)
         monkeypatch.setattr(gpu, "faiss", found.module)
-        monkeypatch.setattr("vggsearch.knn.vector_index.BUILD", replace(BUILD, card_queries=20, few_rows=10))
+        monkeypatch.setattr("vggsearch.knn.vector_index.BUILD", replace(BUILD, gpu_queries=20, few_rows=10))
         return found
 
     return made
@@ -86,13 +88,13 @@ def stored() -> NDArray[np.float16]:
 
 def opened(folder: Path, stored: NDArray[np.float16], recipe: str, effort: int = 16) -> VectorIndex:
     index = saved(folder / "x", stored, recipe, Tuning(effort, 4))
-    index.use_cards()
+    index.use_gpus()
     return index
 
 
 @pytest.mark.parametrize("recipe", ["flat", "ivf-flat", "ivf-sq8"])
 @pytest.mark.parametrize(("count", "room"), [(1, "whole"), (2, "whole"), (2, "part")])
-def test_cards_find_what_the_cpu_finds_with_exact_similarities(
+def test_gpus_find_what_the_cpu_finds_with_exact_similarities(
     machine: Callable[[int, str], Machine],
     stored: NDArray[np.float16],
     tmp_path: Path,
@@ -106,7 +108,7 @@ def test_cards_find_what_the_cpu_finds_with_exact_similarities(
     before = index.nearest(queries[:19], 10)
     assert there.held == []  # too few to be worth a copy
     found = index.nearest(queries, 10)
-    assert [card.searches for card in there.held] == [30]
+    assert [gpu.searches for gpu in there.held] == [30]
     np.testing.assert_array_equal(found[0][:19], before[0])
     np.testing.assert_allclose(found[1], np.take_along_axis(queries @ unit_rows(stored).T, found[0], 1), atol=1e-5)
     kept = Path(index.stored.filename).parent / "index.faiss"  # type: ignore[attr-defined]
@@ -117,7 +119,7 @@ def test_rows_that_may_not_be_found_are_dropped_and_no_answer_is_short(
     machine: Callable[[int, str], Machine], stored: NDArray[np.float16], tmp_path: Path
 ) -> None:
     there = machine(1, "whole")
-    stored[:1500] = stored[0]  # so many copies that what cards return is all of them
+    stored[:1500] = stored[0]  # so many copies that what GPUs return is all of them
     index = opened(tmp_path, stored, "ivf-sq8")
     mask = np.arange(ROWS) >= 900
     mask[::7] = True
@@ -138,25 +140,30 @@ def test_dead_slots_are_no_rows(
     before = saved(tmp_path / "old", stored, "ivf-sq8", Tuning(16, 4))
     kept = np.flatnonzero(np.arange(ROWS) % 4 > 0)
     (tmp_path / "new").mkdir()
-    change(tmp_path / "new", tmp_path / "old", before, kept, of_embeddings([], None), 0, ROWS, lambda *_: None)
+    update_in_place(
+        tmp_path / "new", tmp_path / "old", before, kept, of_embeddings([], None), 0, ROWS, lambda *_: None
+    )
     index = VectorIndex.open(tmp_path / "new", len(kept), stored.shape[1], Tuning(16, 4))
-    index.use_cards()
+    index.use_gpus()
     rows, _ = index.nearest(unit_rows(stored[kept[:50]]), 1)
     assert there.held[0].searches == 50
     np.testing.assert_array_equal(stored[kept[rows[:, 0]]], stored[kept[:50]])
 
 
 @pytest.mark.parametrize("recipe", ["ivf-pq", "ivf-rabitq", "hnsw"])
-def test_what_cards_do_not_know_stays_on_the_cpu(
-    machine: Callable[[int, str], Machine], stored: NDArray[np.float16], tmp_path: Path, recipe: str,
+def test_what_gpus_do_not_know_stays_on_the_cpu(
+    machine: Callable[[int, str], Machine],
+    stored: NDArray[np.float16],
+    tmp_path: Path,
+    recipe: str,
     caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
+) -> None:
     there = machine(1, "whole")
     assert opened(tmp_path, stored, recipe).nearest(unit_rows(stored[:40]), 5)[0].shape == (40, 5)
     assert (there.held, caplog.messages) == ([], [])
 
 
-def test_more_than_cards_select_is_asked_of_the_cpu(
+def test_more_than_gpus_select_is_asked_of_the_cpu(
     machine: Callable[[int, str], Machine], stored: NDArray[np.float16], tmp_path: Path
 ) -> None:
     there = machine(1, "whole")
@@ -169,10 +176,13 @@ def test_more_than_cards_select_is_asked_of_the_cpu(
 
 
 @pytest.mark.parametrize("when", ["copying", "searching"])
-def test_where_a_card_has_no_memory_the_cpu_goes_on_and_one_line_says_so(
-    machine: Callable[[int, str], Machine], stored: NDArray[np.float16], tmp_path: Path, when: str,
+def test_where_a_gpu_has_no_memory_the_cpu_goes_on_and_one_line_says_so(
+    machine: Callable[[int, str], Machine],
+    stored: NDArray[np.float16],
+    tmp_path: Path,
+    when: str,
     caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
+) -> None:
     there = machine(2, "whole" if when == "searching" else "none")
     index = opened(tmp_path, stored, "flat")
     queries = unit_rows(stored[:25])
@@ -182,10 +192,10 @@ def test_where_a_card_has_no_memory_the_cpu_goes_on_and_one_line_says_so(
         there.held[0].fails = True
     for _ in range(3):
         np.testing.assert_array_equal(index.nearest(queries, 10)[0], expected)
-    assert caplog.messages == ["FAISS cannot search on the card, so the CPU does: alloc fail, out of memory"]
+    assert caplog.messages == ["FAISS cannot search on the GPU, so the CPU does: alloc fail, out of memory"]
 
 
-def test_without_cards_nothing_is_copied(
+def test_without_gpus_nothing_is_copied(
     machine: Callable[[int, str], Machine], stored: NDArray[np.float16], tmp_path: Path
 ) -> None:
     there = machine(0, "whole")

@@ -1,0 +1,97 @@
+"""How far long work is and how to stop it: one shape for every long call, and a progress bar that shows it.
+
+>>> from vggsearch import ImageIndex, progress_bar
+>>> with ImageIndex.for_photos("photos") as index, progress_bar() as progress:
+...     index.update("photos", progress=progress)
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Task, TaskID
+
+Unit: TypeAlias = Literal["photos", "pairs", "vectors", "bytes", "files"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far one stage of long work is: `done` of `total`, counted in `unit`.
+
+    `stage` names what is being done, "embedding photos"; `note` adds what a user may want to know meanwhile, such
+    as the inference backend or how many files were skipped.
+    """
+
+    stage: str
+    done: int
+    total: int
+    unit: Unit = "photos"
+    note: str = ""
+
+
+OnProgress: TypeAlias = Callable[[Progress], None]  # called as work advances; it must not raise
+Stop: TypeAlias = Callable[[], bool]  # asked between steps; once it returns True, the work ends with Stopped
+
+
+def ignore_progress(_progress: Progress) -> None:
+    """Show nothing: what a call reports to when nobody listens."""
+
+
+def never_stop() -> bool:
+    """Never stop: what a call asks when nobody can stop it."""
+    return False
+
+
+@contextmanager
+def progress_bar(console: "Console | None" = None) -> Iterator[OnProgress]:
+    """Show a progress bar for each stage, with rate and time left, on a terminal or in a Jupyter notebook.
+
+    Pass what it yields as `progress=` to any long call. Nothing is shown where there is neither, as when stderr is
+    redirected to a file. `console` is rich's; by default the one of stderr, or the notebook's own.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+    from rich.text import Text
+
+    class Counted(ProgressColumn):
+        """How many of how many, and how many a second."""
+
+        def render(self, task: "Task") -> Text:
+            return Text(counted(task.fields["unit"], task.completed, task.total, task.speed))
+
+    if console is None:
+        console = Console() if Console().is_jupyter else Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        Counted(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
+    is_shown = console.is_terminal or console.is_jupyter
+    with Bars(*columns, console=console, disable=not is_shown, transient=console.is_terminal) as bars:
+        rows: dict[str, TaskID] = {}
+
+        def show(progress: Progress) -> None:
+            if progress.stage not in rows:
+                rows[progress.stage] = bars.add_task(progress.stage, unit=progress.unit, note="")
+            row = rows[progress.stage]
+            bars.update(row, completed=progress.done, total=progress.total, note=progress.note)
+
+        yield show
+
+
+def counted(unit: Unit, done: float, total: float | None, speed: float | None) -> str:
+    """Return "120/4,000 photos, 32.1/s", or the same in megabytes.
+
+    >>> counted("photos", 120, 4000, 32.1)
+    '120/4,000 photos, 32.1/s'
+    """
+    by, name, digits = (1e6, "MB", 1) if unit == "bytes" else (1.0, unit, 0)
+    of = f"/{total / by:,.{digits}f}" if total is not None else ""
+    rate = f", {speed / by:,.1f}/s" if speed else ""
+    return f"{done / by:,.{digits}f}{of} {name}{rate}"
