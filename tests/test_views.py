@@ -129,7 +129,9 @@ def test_all_views_run_in_int8_and_give_nearly_the_embeddings_of_fp32() -> None:
     assert isinstance(short, OpenVinoEngine)
     steps = [step.get_rt_info() for step in short._network.get_runtime_model().get_ops()]
     ran_as = [(step["layerType"].astype(str), step["runtimePrecision"].astype(str)) for step in steps]
-    assert [precision for kind, precision in ran_as if kind == "Convolution"] == ["u8"] * 4 * 13
+    of_convolutions = [precision for kind, precision in ran_as if kind == "Convolution"]
+    assert len(of_convolutions) == 4 * 13
+    assert set(of_convolutions) <= {"u8", "i8"}, "eight bits; a processor with AMX runs some of them signed"
     assert [kind for kind, _ in ran_as].count("Eltwise") < 13, "biases are added outside of the convolutions"
     pixels = squares(4, 192)
     assert (short.embed(pixels) * exact.embed(pixels)).sum(axis=1).min() > 0.99
