@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ import pytest
 
 from tests.disks import IS_ROOT, mount
 from tests.fakes import FakeEngine, save_photo
+from tests.helpers.decoders import InProcessDecoders
 
 if TYPE_CHECKING:
     from vggsearch.image_index import ImageIndex
@@ -14,13 +16,39 @@ if TYPE_CHECKING:
 SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """A folder of six photos in two folders."""
-    folder = tmp_path / "photos"
+@pytest.fixture(autouse=True)
+def decoders_in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decode photos in this process, but in tests marked `decoders`, which are about decoder processes."""
+    if request.node.get_closest_marker("decoders") is None:
+        monkeypatch.setattr("vggsearch.indexing.extract.Decoders", InProcessDecoders)
+
+
+@pytest.fixture(scope="session")
+def six_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The photos of the fixture `photos`, made once: not to be changed."""
+    folder = tmp_path_factory.mktemp("six") / "photos"
     for seed in range(6):
         save_photo(folder / ("summer" if seed < 4 else "winter") / f"{seed}.jpg", seed)
     return folder
+
+
+@pytest.fixture(scope="session")
+def six_indexed(six_photos: Path) -> FakeEngine:
+    """Index them once, in indexes/ beside their folder; return the engine with its counts."""
+    from vggsearch.image_index import ImageIndex  # not above: the tests for a GPU need none of what it imports
+
+    engine = FakeEngine()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vggsearch.indexing.extract.Decoders", InProcessDecoders)
+        with ImageIndex.create(six_photos.parent / "indexes" / "photos", engine=engine) as made:
+            made.update(six_photos)
+    return engine
+
+
+@pytest.fixture
+def photos(tmp_path: Path, six_photos: Path) -> Path:
+    """A folder of six photos in two folders."""
+    return Path(shutil.copytree(six_photos, tmp_path / "photos"))
 
 
 @pytest.fixture
@@ -29,13 +57,19 @@ def engine() -> FakeEngine:
 
 
 @pytest.fixture
-def index(tmp_path: Path, photos: Path, engine: FakeEngine) -> Iterator["ImageIndex"]:
-    """An index of those photos, made with the fake engine."""
-    from vggsearch.image_index import ImageIndex  # not above: the tests for a GPU need none of what it imports
+def index(
+    tmp_path: Path, photos: Path, engine: FakeEngine, six_photos: Path, six_indexed: FakeEngine
+) -> Iterator["ImageIndex"]:
+    """An index of those photos, made with the fake engine.
 
-    with ImageIndex.create(tmp_path / "indexes" / "photos", engine=engine) as made:
-        made.update(photos)
-        yield made
+    It is a copy: the manifest names the photo folder relative to the index, and copies keep the files' times.
+    """
+    from vggsearch.image_index import ImageIndex
+
+    shutil.copytree(six_photos.parent / "indexes", tmp_path / "indexes")
+    engine.calls, engine.pictures = six_indexed.calls, six_indexed.pictures
+    with ImageIndex.open(tmp_path / "indexes" / "photos", engine=engine) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

@@ -18,30 +18,13 @@ from tests.fakes import FakeEngine, picture, save_photo
 from tests.make_golden_index import SMALL_SPEC
 from vggsearch.image_index import ImageIndex
 from vggsearch.photos.decode import decode
-from vggsearch.photos.decoder_pool import Square
-from vggsearch.photos.resize import is_blank, square
+from vggsearch.photos.resize import square
 from vggsearch.store.store import Store
 
 PATHS = st.sampled_from(["a.png", "b.png", "c/a.png", "c/d.png", "c/ü\n.png", "e/f/g.png"])
 SEEDS = st.integers(0, 3)
 BROKEN = -1
 SIZE = (48, 36)
-
-
-class DecodersHere:
-    """Decodes in this process: a process for each of thousands of updates would take minutes."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def close(self) -> None:
-        pass
-
-    def decode(self, root: Path, path: str, size: int, resize: str) -> Square:
-        with (root / path).open("rb") as file:
-            photo = decode(file, path, at_least=size)
-        pixels = square(photo.image, size, resize)
-        return Square(photo.width, photo.height, photo.format, photo.taken, is_blank(pixels), pixels)
 
 
 class Killed(BaseException):
@@ -53,8 +36,6 @@ class AnyHistory(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.patch = pytest.MonkeyPatch()
-        self.patch.setattr("vggsearch.indexing.extract.Decoders", DecodersHere)
         self.folder = Path(tempfile.mkdtemp())
         self.photos, self.directory = self.folder / "photos", self.folder / "index"
         self.photos.mkdir()
@@ -64,7 +45,6 @@ class AnyHistory(RuleBasedStateMachine):
         self.clock = 0
 
     def teardown(self) -> None:
-        self.patch.undo()
         shutil.rmtree(self.folder)
 
     def embedding(self, seed: int) -> NDArray[np.float16]:

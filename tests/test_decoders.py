@@ -27,6 +27,8 @@ from vggsearch.photos.resize import square
 from vggsearch.photos.walk import PhotoFile, Skipped, walk
 from vggsearch.store.records import Embedded
 
+pytestmark = pytest.mark.decoders
+
 SIZE, RESIZE = 64, "squash"
 ODD_NAMES = ["line\nbreak.jpg", "\u00fcml\u00e4ut.jpg", 'quo"te.jpg', "{}.jpg", " .jpg"]
 

@@ -125,6 +125,7 @@ def test_a_half_size_copy_is_nearer_than_another_photo(tmp_path: Path) -> None:
     assert first @ other < 0.98
 
 
+@pytest.mark.decoders
 @pytest.mark.parametrize("workers", [1, 2, 8])
 def test_photos_come_out_in_the_order_they_went_in(tmp_path: Path, workers: int) -> None:
     for number in range(20):
@@ -137,6 +138,7 @@ def test_photos_come_out_in_the_order_they_went_in(tmp_path: Path, workers: int)
         assert item.embedding == pytest.approx(embed_slowly(tmp_path / item.file.path))
 
 
+@pytest.mark.decoders
 def test_a_bad_file_costs_only_itself_and_keeps_its_place(tmp_path: Path) -> None:
     save_small(tmp_path, 7)
     save_bad(tmp_path / "003.jpg")
@@ -153,6 +155,7 @@ def test_a_bad_file_costs_only_itself_and_keeps_its_place(tmp_path: Path) -> Non
     assert engine.pictures == 5
 
 
+@pytest.mark.decoders
 def test_each_photo_gets_its_own_embedding_where_others_are_bad(tmp_path: Path) -> None:
     save_small(tmp_path, 12)
     for number in (0, 4, 5, 11):
@@ -216,6 +219,7 @@ def test_embeddings_do_not_depend_on_batches_or_threads(tmp_path: Path, batch_si
     assert (rows == np.stack([embed_slowly(tmp_path / file.path) for file in files])).all()
 
 
+@pytest.mark.decoders
 def test_what_is_known_of_a_photo_comes_with_its_embedding(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[274] = 6
@@ -238,6 +242,7 @@ def test_the_hash_is_of_the_bytes_in_the_file(tmp_path: Path) -> None:
     assert other == hashlib.sha256((tmp_path / "c.png").read_bytes()).hexdigest() != one
 
 
+@pytest.mark.decoders
 def test_a_file_that_is_gone_since_the_walk_is_unreadable(tmp_path: Path) -> None:
     files = save_small(tmp_path, 3)
     (tmp_path / files[1].path).unlink()
@@ -258,6 +263,7 @@ def test_a_file_that_changed_since_the_walk_waits_for_the_next_update(tmp_path: 
     assert isinstance(last, Embedded)
 
 
+@pytest.mark.decoders
 def test_closing_early_ends_the_threads(tmp_path: Path) -> None:
     items = extract(save_small(tmp_path, 40), tmp_path, FAKE_SPEC, partial(FakeEngine, batch_size=2), workers=4)
     next(items)
@@ -271,6 +277,7 @@ def test_a_finished_extraction_leaves_no_threads(tmp_path: Path) -> None:
     assert decoding_threads() == []
 
 
+@pytest.mark.decoders
 def test_an_engine_that_fails_is_heard_and_leaves_no_threads(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="no memory for 2"):
         list(
