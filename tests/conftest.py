@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.disks import IS_ROOT, mount
 from tests.fakes import FakeEngine, save_photo
 from tests.helpers.decoders import InProcessDecoders
+from tests.helpers.disks import IS_ROOT, mount
 
 if TYPE_CHECKING:
     from vggsearch.image_index import ImageIndex

@@ -10,7 +10,7 @@ from pathlib import Path
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.removals import Steps, all_contents, fill, sha256, trash_in, tree
+from tests.helpers.removals import Steps, all_contents, fill, sha256, trash_in, tree
 from vggsearch.errors import JournalError
 from vggsearch.removal.files import PREFIX
 from vggsearch.removal.journal import read_journal

@@ -16,8 +16,8 @@ import pytest
 from click.testing import CliRunner
 
 from tests.fakes import FakeEngine
+from tests.helpers.vectors import families
 from tests.make_golden_index import SMALL_SPEC
-from tests.vectors import families
 from vggsearch.cli import cli
 from vggsearch.defaults import BUILD
 from vggsearch.errors import OptionError
@@ -279,9 +279,9 @@ def test_memory_is_that_of_the_sample_and_the_index_not_of_the_vectors(tmp_path:
 import resource, sys
 import numpy as np
 from pathlib import Path
-from vggsearch.index.build import build
-from vggsearch.index.library import faiss
-from vggsearch.index.recipes import plan
+from vggsearch.knn.build import build
+from vggsearch.knn.faiss_import import faiss
+from vggsearch.knn.recipes import plan
 faiss()
 blocks = (np.random.default_rng(seed).standard_normal((5000, 256)).astype(np.float16) for seed in range(40))
 planned = plan(200_000, 256, "IVF64,RaBitQ", 10**9, 0.99)
@@ -346,7 +346,7 @@ def test_what_cannot_be_is_one_line_and_exit_status_2(directory: Path, words: li
 
 
 def test_a_hundred_thousand_rows_open_at_once(tmp_path: Path) -> None:
-    from tests.vectors import saved
+    from tests.helpers.vectors import saved
 
     stored = families(100_000)
     index = saved(tmp_path / "x", stored, "IVF16,SQ8")

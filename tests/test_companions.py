@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.removals import fill, removal, remove, restore, trash_in, tree
+from tests.helpers.removals import fill, removal, remove, restore, trash_in, tree
 from vggsearch.removal.companions import companions, raw_partner
 from vggsearch.removal.plan import make_plan
 from vggsearch.removal.request import Action

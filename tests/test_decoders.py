@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests import hostile
 from tests.fakes import FAKE_SPEC, FakeEngine, picture, save_photo
+from tests.helpers import hostile
 from vggsearch import defaults
 from vggsearch.errors import ImageError, InstallationError
 from vggsearch.indexing.extract import extract
@@ -41,7 +41,7 @@ def decoders() -> Iterator[Decoders]:
 
 @pytest.fixture
 def hostile_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoder_pool, "SERVE", "from tests.hostile import serve; serve()")
+    monkeypatch.setattr(decoder_pool, "SERVE", "from tests.helpers.hostile import serve; serve()")
     monkeypatch.setattr(defaults, "DECODER", hostile.LIMITS)
 
 
@@ -171,7 +171,7 @@ def test_closing_breaks_off_a_file_that_hangs(
     monkeypatch.setattr(
         decoder_pool,
         "SERVE",
-        "from tests import hostile; hostile.LIMITS = hostile.DecoderDefaults(); hostile.serve()",
+        "from tests.helpers import hostile; hostile.LIMITS = hostile.DecoderDefaults(); hostile.serve()",
     )
     save_photo(tmp_path / "a.jpg", 0)
     for number in range(8):

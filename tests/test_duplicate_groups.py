@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tests.duplicates import TAKEN, photo
+from tests.helpers.duplicates import TAKEN, photo
 from vggsearch.duplicates.bursts import sibling
 from vggsearch.duplicates.keep_policy import LOSSLESS, RatedPhoto, keep_rules, quality_of, ranked, reason
 from vggsearch.duplicates.results import Photo, keepers

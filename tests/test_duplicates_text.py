@@ -2,7 +2,7 @@ import csv
 import json
 from pathlib import Path
 
-from tests.duplicates import aligned, group, member, pair, photo
+from tests.helpers.duplicates import aligned, group, member, pair, photo
 from vggsearch.render.duplicates import duplicate_groups, duplicate_pairs, how_member_lies
 
 ROOT = Path("/photos")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.vectors import families, saved
+from tests.helpers.vectors import families, saved
 from vggsearch.defaults import BUILD
 from vggsearch.knn import gpu
 from vggsearch.knn.build import of_embeddings, update_in_place

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from tests.disks import IS_ROOT, mount
 from tests.fakes import FakeEngine, picture, save_photo
+from tests.helpers.disks import IS_ROOT, mount
 from tests.make_golden_index import SMALL_SPEC
 from tests.test_store import made, photo
 from vggsearch.cli import cli

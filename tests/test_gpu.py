@@ -1,4 +1,4 @@
-"""On a real GPU: what test_cuda.py, test_jpeg.py and test_many_cards.py can only pretend.
+"""On a real GPU: what test_cuda.py, test_jpeg.py and test_multi_gpu.py can only pretend.
 
 `make gpu` runs this where only torch, torchvision, numpy, Pillow, pyarrow, click and pytest are installed.
 """
@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from tests.fakes import picture, random_kernels, save_photo, squares
-from tests.jpegs import (
+from tests.helpers.jpegs import (
     BASELINE,
     FOR_IT,
     LARGE,
@@ -404,7 +404,7 @@ def test_faiss_on_the_gpu_finds_what_the_cpu_finds_beside_torch(
     faiss = pytest.importorskip("faiss", reason="needs FAISS")
     if faiss.get_num_gpus() == 0:
         pytest.skip("this FAISS sees no GPU")
-    from tests.vectors import families, saved
+    from tests.helpers.vectors import families, saved
     from vggsearch.defaults import BUILD
     from vggsearch.knn.vector_index import Tuning
     from vggsearch.knn.vectors import unit_rows

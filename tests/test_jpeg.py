@@ -16,7 +16,7 @@ from torchvision import io as codecs
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from tests.fakes import picture
-from tests.jpegs import (
+from tests.helpers.jpegs import (
     BASELINE,
     FOR_IT,
     LARGE,

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.fakes import FAKE_SPEC, FakeEngine, save_photo
-from tests.gpus import POISON, GpuEngine, Ill, Load, chatter, die, raise_an_error
+from tests.helpers.gpus import POISON, GpuEngine, Ill, Load, chatter, die, raise_an_error
 from vggsearch.errors import EngineError
 from vggsearch.indexing.extract import extract
 from vggsearch.model.multi_gpu import BATCHES_A_CARD, MultiGpuEngine
@@ -213,8 +213,8 @@ SCRIPT = """
 import signal, sys, time
 from itertools import count
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from what it runs in the background
-from tests.test_many_cards import batch, engine_of
-from tests.GPUs import Load
+from tests.test_multi_gpu import batch, engine_of
+from tests.helpers.gpus import Load
 try:
     for _ in engine_of(Load(seconds_a_batch={0: 0.01, 1: 0.01}), 2).embed_stream(map(batch, count())):
         print("embedded", flush=True)

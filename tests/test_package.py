@@ -19,7 +19,9 @@ WITHOUT_THEM = f"import sys; sys.modules.update(dict.fromkeys({OTHERS}))\n"  # i
 def run_without(code: str, *words: str) -> str:
     """Run code as where only torch, torchvision, numpy, Pillow, pyarrow, click and pytest were installed."""
     environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    decoders_too = f"from vggsearch.decoders import pool; pool.SERVE = {WITHOUT_THEM!r} + pool.SERVE\n"
+    decoders_too = (
+        f"from vggsearch.photos import decoder_pool as pool; pool.SERVE = {WITHOUT_THEM!r} + pool.SERVE\n"
+    )
     command = [sys.executable, "-c", WITHOUT_THEM + decoders_too + code, *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -34,7 +36,7 @@ def test_the_wheel_holds_the_package_its_weights_and_its_notices_and_nothing_els
         names = {info.filename: info.file_size for info in archive.infolist()}
     assert names["vggsearch/model/weights/vgg16_conv_imagenet1k_v1.fp16.safetensors"] == 29_431_816
     assert "vggsearch/py.typed" in names
-    assets = {str(path.relative_to(ROOT)) for path in (ROOT / "vggsearch" / "page" / "assets").iterdir()}
+    assets = {str(path.relative_to(ROOT)) for path in (ROOT / "vggsearch" / "render" / "html" / "assets").iterdir()}
     assert assets <= set(names)
     notices = {Path(name).name for name in names if "/licenses/" in name}
     assert notices == {"LICENSE", "NOTICE"}
@@ -56,10 +58,11 @@ def test_what_make_gpu_runs_needs_none_of_the_other_dependencies() -> None:
 
 def test_the_bench_of_make_gpu_needs_none_of_them_either(photos: Path) -> None:
     code = """
-from vggsearch import bench, cli
+from vggsearch.cli import cli
+from vggsearch.evaluation import throughput
 for name in ("DECODE_S", "FORWARD_S", "END_TO_END_S", "LIMIT_S"):
-    setattr(bench, name, 0.1)
-cli.cli(["bench", sys.argv[1], "--engine", "torch", "--device", "cpu", "--size", "32", "--format", "json"])
+    setattr(throughput, name, 0.1)
+cli(["bench", sys.argv[1], "--engine", "torch", "--device", "cpu", "--size", "32", "--format", "json"])
 """
     assert json.loads(run_without(code, str(photos)))["engine"] == "torch"
 
@@ -71,10 +74,10 @@ def test_without_them_torch_embeds_all_photos_but_heic_and_says_what_that_needs(
     save_photo(tmp_path / "c.avif", 3)
     code = """
 from pathlib import Path
-from vggsearch.extract import extract
+from vggsearch.indexing.extract import extract
 from vggsearch.model.engine import EngineOptions, load_engine
 from vggsearch.model.spec import EmbeddingOptions
-from vggsearch.photos import walk
+from vggsearch.photos.walk import walk
 root = Path(sys.argv[1])
 spec, weights = EmbeddingOptions(layer="pool1", size=32).resolve()
 for item in extract(walk(root), root, spec, lambda: load_engine(spec, weights, EngineOptions("torch", "cpu"))):

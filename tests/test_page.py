@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.duplicates import group, member, photo
 from tests.fakes import save_photo
+from tests.helpers.duplicates import group, member, photo
 from vggsearch.defaults import THUMBNAILS
 from vggsearch.duplicates.results import Group
 from vggsearch.errors import OptionError

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser import Browser, Tab, chromium
-from tests.duplicates import aligned, group, member, photo
 from tests.fakes import picture, save_photo
+from tests.helpers.browser import Browser, Tab, chromium
+from tests.helpers.duplicates import aligned, group, member, photo
 from tests.test_page import HOSTILE
 from vggsearch.duplicates.results import Group
 from vggsearch.render.html.page import PageFacts, write_page

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.vectors import DIM, families, saved
+from tests.helpers.vectors import DIM, families, saved
 from vggsearch.defaults import BUILD
 from vggsearch.errors import OptionError
 from vggsearch.knn.build import of_embeddings, update_in_place

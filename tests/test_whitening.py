@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.vectors import saved
+from tests.helpers.vectors import saved
 from vggsearch.defaults import WHITENING
 from vggsearch.image_index import ImageIndex
 from vggsearch.knn.build import in_memory

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.duplicates import group, member, photo
 from tests.fakes import save_photo
+from tests.helpers.duplicates import group, member, photo
 from vggsearch.cli.terminal import picture_screen
 from vggsearch.duplicates.results import Group
 from vggsearch.render.terminal_images import COLUMNS, GAP, KEEP, PIXELS, ROWS, Screen, Way, preview

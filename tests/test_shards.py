@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.vectors import DIM, families
+from tests.helpers.vectors import DIM, families
 from vggsearch.defaults import BUILD
 from vggsearch.errors import OptionError
 from vggsearch.knn.build import build, of_embeddings, update_in_place
@@ -97,7 +97,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
-from vggsearch.index import build, recipes
+from vggsearch.knn import build, recipes
 recipes.BUILD = build.BUILD = replace(build.BUILD, block_rows=8192, lists_of_root=0.2)
 planned = recipes.plan(200_000, 256, "ivf-flat", int(sys.argv[2]), 0.99)
 blocks = (np.random.default_rng(seed).standard_normal((5000, 256)).astype(np.float16) for seed in range(40))

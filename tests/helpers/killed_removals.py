@@ -1,6 +1,7 @@
 """Remove a copy, or undo that, in processes that are killed: one at each step, in a folder of its own.
 
-python -m tests.killed_actions TEMPLATE FOLDERS ACTION perform|undo [BESIDE]: each folder is a copy of TEMPLATE.
+python -m tests.helpers.killed_removals TEMPLATE FOLDERS ACTION perform|undo [BESIDE]: each folder is a copy of
+TEMPLATE.
 Moved files go to BESIDE, or into the folder. This is a process of its own, since it forks.
 """
 
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.removals import Steps, removal, trash_in
+from tests.helpers.removals import Steps, removal, trash_in
 from vggsearch.removal.perform import perform
 from vggsearch.removal.plan import make_plan
 from vggsearch.removal.request import Action

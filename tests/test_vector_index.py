@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.vectors import DIM, families, saved
+from tests.helpers.vectors import DIM, families, saved
 from vggsearch.errors import IndexDamaged, InstallationError
 from vggsearch.knn import faiss_import
 from vggsearch.knn.build import in_memory

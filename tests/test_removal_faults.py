@@ -13,8 +13,8 @@ from typing import BinaryIO
 
 import pytest
 
-from tests.disks import IS_ROOT, mount
-from tests.removals import Steps, all_contents, fill, removal, remove, restore, trash_in, tree
+from tests.helpers.disks import IS_ROOT, mount
+from tests.helpers.removals import Steps, all_contents, fill, removal, remove, restore, trash_in, tree
 from vggsearch.errors import JournalError
 from vggsearch.removal import files
 from vggsearch.removal import perform as performing
@@ -83,7 +83,7 @@ def test_killed_at_any_step_between_two_volumes(root: Path, tmp_path: Path, smal
 def killed_at_each_step(root: Path, tmp_path: Path, action: str, what: str, *beside: Path) -> None:
     template, folders = tmp_path / "template", tmp_path / "killed"
     root.rename(fill(template, {}) / "photos")
-    words = [sys.executable, "-m", "tests.killed_actions", *map(str, (template, folders)), action, what]
+    words = [sys.executable, "-m", "tests.helpers.killed_removals", *map(str, (template, folders)), action, what]
     subprocess.run([*words, *map(str, beside)], check=True, cwd=Path(__file__).parent.parent)
     killed = sorted(folders.iterdir())
     assert 15 < len(killed) < 200

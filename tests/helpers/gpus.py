@@ -1,4 +1,4 @@
-"""GPUs that need no GPU: what runs in the processes of test_many_cards.py, which start faster without pytest."""
+"""GPUs that need no GPU: what runs in the processes of test_multi_gpu.py, which start faster without pytest."""
 
 import os
 import signal

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.removals import fill, removal, remove, restore, sha256, trash_in, tree
+from tests.helpers.removals import fill, removal, remove, restore, sha256, trash_in, tree
 from vggsearch.errors import JournalError, OptionError, PhotosError
 from vggsearch.removal.files import PREFIX
 from vggsearch.removal.perform import perform
