@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.removals import fill, removal, remove, restore, trash_in, tree
+from vggsearch.photos.raw_formats import RAW_MAKERS
 from vggsearch.removal.companions import companions, raw_partner
 from vggsearch.removal.plan import make_plan
 from vggsearch.removal.request import Action
@@ -54,6 +55,11 @@ def test_what_two_photos_share_goes_with_the_last_of_them() -> None:
 )
 def test_raw_and_jpeg_pairs(photo: str, beside_it: list[str], partner: str | None) -> None:
     assert raw_partner(photo, [photo, *beside_it]) == partner
+
+
+@pytest.mark.parametrize("suffix", RAW_MAKERS)
+def test_each_raw_format_makes_a_pair_with_a_jpeg(suffix: str) -> None:
+    assert raw_partner("a.jpg", ["a.jpg", f"a{suffix}"]) == f"a{suffix}"
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from vggsearch.duplicates.keep_policy import LOSSLESS, RatedPhoto, keep_rules, q
 from vggsearch.duplicates.results import Photo, keepers
 from vggsearch.errors import OptionError
 from vggsearch.knn.edges import Edges, edges_of
+from vggsearch.photos.raw_formats import RAW_MAKERS
 
 Pairs = Sequence[tuple[int, int, float]]
 
@@ -172,7 +173,10 @@ def taken(path: str, seconds: float, size: tuple[int, int] = (640, 480)) -> Phot
         (taken("a.jpg", 0), taken("b.jpg", 2), "burst, 2 s apart"),
         (taken("a.jpg", 0), taken("b.jpg", 2, (480, 640)), "burst, 2 s apart"),
         (taken("IMG_0007.jpg", 0), taken("IMG_0008.jpg", 0), "burst, within a second"),
-        (photo("x/IMG_1.CR2"), photo("x/IMG_1.jpg"), "raw and developed file of one shot"),
+        *(
+            (photo(f"x/IMG_1{suffix.upper()}"), photo("x/IMG_1.jpg"), "raw and developed file of one shot")
+            for suffix in RAW_MAKERS
+        ),
     ],
 )
 def test_what_one_press_of_the_button_made_is_no_duplicate(first: Photo, second: Photo, why: str) -> None:

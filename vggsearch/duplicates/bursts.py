@@ -5,34 +5,8 @@ from pathlib import PurePosixPath
 
 from vggsearch.defaults import DUPLICATES
 from vggsearch.duplicates.results import Photo
+from vggsearch.photos.raw_formats import is_raw
 
-RAW_SUFFIXES = frozenset(
-    (
-        ".3fr",
-        ".arw",
-        ".cr2",
-        ".cr3",
-        ".dng",
-        ".erf",
-        ".iiq",
-        ".kdc",
-        ".mef",
-        ".mos",
-        ".mrw",
-        ".nef",
-        ".nrw",
-        ".orf",
-        ".pef",
-        ".raf",
-        ".raw",
-        ".rw2",
-        ".rwl",
-        ".sr2",
-        ".srf",
-        ".srw",
-        ".x3f",
-    )
-)
 NUMBER = re.compile(r"\d+")
 NEXT_SHOTS = 3  # numbers that two shots of one second may lie apart: faster cameras write bursts into one folder
 
@@ -57,8 +31,7 @@ def sibling(first: Photo, second: Photo) -> str | None:
 
 def _is_raw_pair(first: str, second: str) -> bool:
     one, other = PurePosixPath(first), PurePosixPath(second)
-    raws = [path.suffix.casefold() in RAW_SUFFIXES for path in (one, other)]
-    return one.with_suffix("") == other.with_suffix("") and raws.count(True) == 1
+    return one.with_suffix("") == other.with_suffix("") and is_raw(first) != is_raw(second)
 
 
 def _size(photo: Photo) -> tuple[int, int]:

@@ -3,38 +3,13 @@
 from collections.abc import Collection, Iterator
 from pathlib import PurePosixPath
 
+from vggsearch.photos.raw_formats import RAW_MAKERS, is_raw
+
 LIVE = frozenset((".heic", ".heif", ".jpg", ".jpeg"))
 VIDEOS = frozenset((".mov", ".mp4"))
-RAW = frozenset(
-    (
-        ".3fr",
-        ".arw",
-        ".cr2",
-        ".cr3",
-        ".crw",
-        ".dcr",
-        ".dng",
-        ".erf",
-        ".iiq",
-        ".kdc",
-        ".mef",
-        ".mos",
-        ".mrw",
-        ".nef",
-        ".nrw",
-        ".orf",
-        ".pef",
-        ".raf",
-        ".raw",
-        ".rw2",
-        ".rwl",
-        ".sr2",
-        ".srf",
-        ".srw",
-        ".x3f",
-    )
+PICTURES = LIVE.union(
+    RAW_MAKERS, (".avif", ".bmp", ".gif", ".jp2", ".jpe", ".jxl", ".png", ".psd", ".tif", ".tiff", ".webp")
 )
-PICTURES = RAW | LIVE | {".avif", ".bmp", ".gif", ".jp2", ".jpe", ".jxl", ".png", ".psd", ".tif", ".tiff", ".webp"}
 
 
 def companions(name: str, siblings: Collection[str], leaving: Collection[str] = ()) -> tuple[str, ...]:
@@ -77,10 +52,8 @@ def _needs(other: str, companion: str, photo: str) -> bool:
 
 
 def _is_pair(one: str, other: str) -> bool:
-    first, second = _suffix(one), _suffix(other)
-    if PurePosixPath(one).stem != PurePosixPath(other).stem or not {first, second} <= PICTURES:
-        return False
-    return (first in RAW) != (second in RAW)
+    is_same_name = PurePosixPath(one).stem == PurePosixPath(other).stem
+    return is_same_name and {_suffix(one), _suffix(other)} <= PICTURES and is_raw(one) != is_raw(other)
 
 
 def _suffix(name: str) -> str:
