@@ -127,7 +127,7 @@ def limit_pixels(monkeypatch: pytest.MonkeyPatch, pixels: int) -> None:
 
 @pytest.mark.parametrize("format", SAVE_OPTIONS)
 @pytest.mark.parametrize("orientation", AS_STORED)
-def test_every_orientation_comes_out_upright_in_every_format(format: str, orientation: int) -> None:
+def test_every_orientation_is_decoded_upright_in_every_format(format: str, orientation: int) -> None:
     photo = decoded(as_stored(orientation, format))
     assert photo.image.size == SIZE
     assert difference(photo.image, picture(0, SIZE)) < 4
@@ -136,7 +136,7 @@ def test_every_orientation_comes_out_upright_in_every_format(format: str, orient
 
 @pytest.mark.parametrize("orientation", [1, 3, 6])
 @pytest.mark.parametrize("format", SAVE_OPTIONS)
-def test_width_and_height_are_those_of_the_upright_picture(format: str, orientation: int) -> None:
+def test_width_and_height_are_those_of_the_upright_image(format: str, orientation: int) -> None:
     photo = decoded(as_stored(orientation, format))
     assert (photo.width, photo.height) == SIZE
 
@@ -150,34 +150,34 @@ def test_a_jpeg_decoded_small_is_upright_too(orientation: int) -> None:
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
-def test_an_orientation_that_does_not_exist_turns_nothing(orientation: int) -> None:
+def test_an_invalid_orientation_is_ignored(orientation: int) -> None:
     photo = decoded(encoded(picture(0, SIZE), "PNG", exif=exif_of(orientation)))
     assert difference(photo.image, picture(0, SIZE)) == 0
 
 
 @pytest.mark.parametrize("orientation", AS_STORED)
-def test_a_picture_in_memory_is_turned_by_its_exif(orientation: int) -> None:
+def test_an_image_in_memory_is_turned_upright_by_its_exif(orientation: int) -> None:
     opened = Image.open(io.BytesIO(as_stored(orientation, "PNG")))
     assert difference(upright_rgb(opened), picture(0, SIZE)) == 0
 
 
 @pytest.mark.parametrize("loaded", [True, False])
 @pytest.mark.parametrize("format", SAVE_OPTIONS)
-def test_a_picture_that_was_only_opened_is_turned_once(format: str, loaded: bool) -> None:
+def test_an_image_that_is_not_loaded_yet_is_turned_once(format: str, loaded: bool) -> None:
     opened = Image.open(io.BytesIO(as_stored(3, format)))
     if loaded:
         opened.load()
     assert difference(upright_rgb(opened), picture(0, SIZE)) < 4
 
 
-def test_a_large_jpeg_is_decoded_small_and_says_its_full_size() -> None:
+def test_a_large_jpeg_is_decoded_small_and_reports_its_full_size() -> None:
     photo = decoded(encoded(picture(0, (4000, 3000)), "JPEG"), at_least=192)
     assert min(photo.image.size) >= 384
     assert max(photo.image.size) < 4000
     assert (photo.width, photo.height) == (4000, 3000)
 
 
-def test_a_jpeg_is_decoded_in_full_where_no_size_is_asked_for() -> None:
+def test_a_jpeg_is_decoded_in_full_without_a_size() -> None:
     assert decoded(encoded(picture(0, (800, 600)), "JPEG")).image.size == (800, 600)
 
 
@@ -185,7 +185,7 @@ def test_a_jpeg_that_is_already_small_is_not_shrunk_below_its_size() -> None:
     assert decoded(encoded(picture(0, SIZE), "JPEG"), at_least=192).image.size == SIZE
 
 
-def test_a_jpeg_decoded_small_shows_the_same_picture() -> None:
+def test_a_jpeg_decoded_small_shows_the_same_image() -> None:
     data = encoded(picture(0, (1600, 1200)), "JPEG", quality=95)
     small, full = decoded(data, at_least=64).image, decoded(data).image
     assert difference(small.resize(SIZE), full.resize(SIZE)) < 3
@@ -196,17 +196,17 @@ def sixteen_bit(levels: NDArray[np.uint8], times: int) -> Image.Image:
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF"])
-def test_a_16_bit_grey_picture_looks_like_its_8_bit_version(format: str) -> None:
+def test_a_16_bit_grey_image_matches_its_8_bit_version(format: str) -> None:
     photo = decoded(encoded(sixteen_bit(grey_bytes(), 257), format))
     assert np.abs(values(photo.image) - values(grey_rgb())).max() <= 1
 
 
-def test_a_big_endian_16_bit_tiff_looks_like_its_8_bit_version() -> None:
+def test_a_big_endian_16_bit_tiff_matches_its_8_bit_version() -> None:
     deep = Image.frombytes("I;16B", SIZE, (grey_bytes().astype(">u2") * 257).tobytes())
     assert np.abs(values(decoded(encoded(deep, "TIFF")).image) - values(grey_rgb())).max() <= 1
 
 
-def test_two_different_16_bit_pictures_stay_different() -> None:
+def test_two_different_16_bit_images_stay_different() -> None:
     one, other = (decoded(encoded(sixteen_bit(grey_bytes(seed), 257), "PNG")).image for seed in (0, 1))
     assert difference(one, other) > 20
 
@@ -221,12 +221,12 @@ def test_a_32_bit_integer_tiff_is_scaled() -> None:
     assert np.abs(values(decoded(encoded(deep, "TIFF")).image) - values(grey_rgb())).max() <= 1
 
 
-def test_a_dim_16_bit_picture_stays_dim() -> None:
+def test_a_dim_16_bit_image_stays_dim() -> None:
     dim = sixteen_bit(grey_bytes() // 2, 257)
     assert np.abs(values(decoded(encoded(dim, "PNG")).image) - values(grey_rgb()) // 2).max() <= 1
 
 
-def test_a_16_bit_picture_that_is_almost_black_stays_black() -> None:
+def test_an_almost_black_16_bit_image_stays_black() -> None:
     assert values(decoded(encoded(sixteen_bit(grey_bytes() // 200, 1), "PNG")).image).max() <= 1
 
 
@@ -235,7 +235,7 @@ def float_tiff(numbers: NDArray[np.floating[Any]]) -> Image.Image:
 
 
 @pytest.mark.parametrize("full", [1.0, 255.0])
-def test_floats_up_to_1_or_255_look_like_their_8_bit_version(full: float) -> None:
+def test_floats_up_to_1_or_255_match_their_8_bit_version(full: float) -> None:
     image = float_tiff(grey_bytes() * (full / 255))
     assert np.abs(values(image) - values(grey_rgb())).max() <= 1
 
@@ -247,7 +247,7 @@ def test_floats_below_zero_are_stretched_from_darkest_to_brightest() -> None:
 
 
 @pytest.mark.parametrize("hole", [np.nan, np.inf, -np.inf])
-def test_a_float_that_is_no_number_is_black_and_harms_no_other(hole: float) -> None:
+def test_a_float_that_is_not_a_number_is_black_and_affects_no_other(hole: float) -> None:
     numbers = grey_bytes() / 255
     numbers[0, 0] = hole
     image = values(float_tiff(numbers))
@@ -255,13 +255,13 @@ def test_a_float_that_is_no_number_is_black_and_harms_no_other(hole: float) -> N
     assert np.abs(image - values(grey_rgb()))[1:].max() <= 1
 
 
-def test_a_float_picture_of_nothing_but_nan_is_black() -> None:
+def test_a_float_image_of_only_nan_is_black() -> None:
     assert not values(float_tiff(np.full((48, 64), np.nan))).any()
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize(("alpha", "seen"), [(0, WHITE), (128, (255, 127, 127)), (255, RED)])
-def test_transparency_is_laid_over_white(format: str, alpha: int, seen: tuple[int, int, int]) -> None:
+def test_transparency_is_composited_over_white(format: str, alpha: int, seen: tuple[int, int, int]) -> None:
     image = Image.new("RGBA", SIZE, (*RED, alpha))
     photo = decoded(encoded(image, format, **SAVE_OPTIONS[format]))
     assert corner(photo.image) == seen
@@ -296,16 +296,16 @@ def test_a_transparent_colour_of_a_png_is_white(image: Image.Image, transparent:
     assert photo.image.getpixel((SIZE[0] - 1, 0)) == other
 
 
-def test_grey_with_alpha_is_laid_over_white() -> None:
+def test_grey_with_alpha_is_composited_over_white() -> None:
     assert corner(decoded(encoded(Image.new("LA", SIZE, (0, 0)), "PNG")).image) == WHITE
 
 
-def test_a_cmyk_jpeg_looks_like_its_rgb() -> None:
+def test_a_cmyk_jpeg_matches_its_rgb_version() -> None:
     photo = decoded(encoded(picture(0, SIZE).convert("CMYK"), "JPEG", quality=95))
     assert difference(photo.image, picture(0, SIZE)) < 4
 
 
-def test_a_lab_tiff_looks_like_its_rgb() -> None:
+def test_a_lab_tiff_matches_its_rgb_version() -> None:
     lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
     image = ImageCms.profileToProfile(picture(0, SIZE), srgb, lab, outputMode="LAB")
     assert image is not None
@@ -314,14 +314,14 @@ def test_a_lab_tiff_looks_like_its_rgb() -> None:
 
 
 @pytest.mark.parametrize(("format", "options"), [("PNG", {}), ("TIFF", {"compression": "group4"}), ("BMP", {})])
-def test_a_1_bit_picture_is_black_and_white(format: str, options: dict[str, str]) -> None:
+def test_a_1_bit_image_is_black_and_white(format: str, options: dict[str, str]) -> None:
     photo = decoded(encoded(two_halves("1", 1, 0), format, **options))
     assert corner(photo.image) == WHITE
     assert photo.image.getpixel((SIZE[0] - 1, 0)) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
-def test_the_first_frame_of_several_is_taken(format: str) -> None:
+def test_the_first_frame_of_several_is_decoded(format: str) -> None:
     first, second = Image.new("RGB", SIZE, GREEN), Image.new("RGB", SIZE, BLUE)
     data = encoded(first, format, save_all=True, append_images=[second], **SAVE_OPTIONS.get(format, {}))
     with Image.open(io.BytesIO(data)) as opened:
@@ -329,33 +329,33 @@ def test_the_first_frame_of_several_is_taken(format: str) -> None:
     assert decoded(data).image.getpixel((5, 5)) == GREEN
 
 
-def test_a_jpeg_with_a_second_picture_behind_it_gives_the_first() -> None:
+def test_the_first_image_of_a_multi_picture_jpeg_is_decoded() -> None:
     data = encoded(picture(0, SIZE), "MPO", save_all=True, append_images=[picture(1, SIZE)], quality=95)
     photo = decoded(data, "photo.jpg")
     assert photo.format == "JPEG"
     assert difference(photo.image, picture(0, SIZE)) < 4
 
 
-def test_the_content_decides_and_not_the_name() -> None:
+def test_the_format_is_detected_by_content_and_not_by_name() -> None:
     photo = decoded(encoded(picture(0, SIZE), "PNG"), "photo.jpg")
     assert photo.format == "PNG"
     assert difference(photo.image, picture(0, SIZE)) == 0
 
 
-def test_a_format_without_a_signature_is_only_believed_by_its_name() -> None:
+def test_a_format_without_a_signature_needs_its_suffix() -> None:
     data = encoded(picture(0, SIZE), "TGA")
     assert difference(decoded(data, "photo.TGA").image, picture(0, SIZE)) == 0
     assert refusal(data, "photo.bin").kind == "not a picture"
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "notes", "clip.mov"])
-def test_a_text_file_is_not_a_picture(name: str) -> None:
+def test_a_text_file_is_not_an_image(name: str) -> None:
     error = refusal(b"Dear diary,\n" * 100, name)
     assert (error.kind, error.reason) == ("not a picture", "not a picture")
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.HEIC", "sub.folder/a.png"])
-def test_a_text_file_named_like_a_picture_is_broken_and_its_suffix_is_said(name: str) -> None:
+def test_a_text_file_with_the_suffix_of_an_image_is_broken_and_its_suffix_is_named(name: str) -> None:
     error = refusal(b"Dear diary,\n" * 100, name)
     assert error.kind == "broken"
     assert Path(name).suffix.lower() in error.reason
@@ -374,7 +374,7 @@ def test_a_truncated_file_is_broken(format: str) -> None:
     assert error.reason
 
 
-def test_a_damaged_heic_is_broken_and_its_suffix_is_said() -> None:
+def test_a_damaged_heic_is_broken_and_its_suffix_is_named() -> None:
     data = bytearray(encoded(picture(0, SIZE), "HEIF"))
     data[24:] = bytes(len(data) - 24)
     error = refusal(bytes(data), "IMG_0001.HEIC")
@@ -385,7 +385,9 @@ def test_a_damaged_heic_is_broken_and_its_suffix_is_said() -> None:
 @pytest.mark.parametrize(
     ("name", "kind"), [("a.eps", "broken"), ("a.jpg", "broken"), ("a.ps", "broken"), ("a", "not a picture")]
 )
-def test_postscript_is_never_handed_to_a_program(monkeypatch: pytest.MonkeyPatch, name: str, kind: str) -> None:
+def test_postscript_is_never_passed_to_an_external_program(
+    monkeypatch: pytest.MonkeyPatch, name: str, kind: str
+) -> None:
     def fail(*args: object, **kwargs: object) -> None:
         pytest.fail("a program was run")
 
@@ -396,7 +398,7 @@ def test_postscript_is_never_handed_to_a_program(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("name", ["a.eps", "a.svg", "a.wmf", "a.emf"])
-def test_a_drawing_is_refused_with_a_way_out(name: str) -> None:
+def test_a_vector_drawing_is_refused_with_a_way_out(name: str) -> None:
     error = refusal(b"<svg xmlns='http://www.w3.org/2000/svg'/>", name)
     assert error.kind == "broken"
     assert "PNG" in error.reason
@@ -408,20 +410,20 @@ def test_a_header_that_claims_too_many_pixels_is_too_large(size: tuple[int, int]
     assert refusal(png(*size), "a.png").kind == "too large"
 
 
-def test_how_large_is_too_large_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_size_limit_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     limit_pixels(monkeypatch, 1_000_000)
     reason = refusal(encoded(picture(0, (2000, 1500)), "PNG")).reason
     assert reason == "2000 x 1500 is 3 megapixels to decode; the limit is 1"
 
 
-def test_a_picture_under_the_limit_is_not_refused_for_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_under_the_limit_is_not_refused_for_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
     limit_pixels(monkeypatch, SIZE[0] * SIZE[1])
     assert decoded(encoded(picture(0, SIZE), "PNG")).image.size == SIZE
     limit_pixels(monkeypatch, SIZE[0] * SIZE[1] - 1)
     assert refusal(encoded(picture(0, SIZE), "PNG")).kind == "too large"
 
 
-def test_a_jpeg_over_the_limit_is_decoded_where_small_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_jpeg_over_the_limit_is_decoded_at_a_reduced_size(monkeypatch: pytest.MonkeyPatch) -> None:
     limit_pixels(monkeypatch, 1_000_000)
     data = encoded(picture(0, (1600, 1200)), "JPEG")
     assert refusal(data).kind == "too large"
@@ -454,7 +456,7 @@ BROKEN_EXIF = {
 @ignore_decoder_warnings
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("damage", BROKEN_EXIF)
-def test_a_broken_exif_block_does_not_cost_the_photo(format: str, damage: str) -> None:
+def test_a_photo_with_a_broken_exif_block_is_decoded(format: str, damage: str) -> None:
     photo = decoded(encoded(picture(0, SIZE), format, exif=BROKEN_EXIF[damage], **SAVE_OPTIONS[format]))
     assert difference(photo.image, picture(0, SIZE)) < 4
     assert photo.taken is None
@@ -471,11 +473,11 @@ def taken_of(taken: str | None, changed: str | None) -> datetime | None:
     return decoded(encoded(picture(0, SIZE), "JPEG", exif=exif_of(taken=taken, changed=changed))).taken
 
 
-def test_when_it_was_taken_wins_over_when_it_was_changed() -> None:
+def test_the_date_taken_takes_precedence_over_the_date_changed() -> None:
     assert taken_of("2001:02:03 04:05:06", "2024:01:01 00:00:00") == datetime(2001, 2, 3, 4, 5, 6)
 
 
-def test_when_it_was_changed_serves_where_nothing_else_is_known() -> None:
+def test_the_date_changed_is_used_without_a_date_taken() -> None:
     assert taken_of(None, "2024:01:01 00:00:00") == datetime(2024, 1, 1)
 
 
@@ -491,11 +493,11 @@ def test_when_it_was_changed_serves_where_nothing_else_is_known() -> None:
         "99999:01:01 00:00:00",
     ],
 )
-def test_a_date_that_is_nonsense_is_none(text: str) -> None:
+def test_a_malformed_date_is_none(text: str) -> None:
     assert taken_of(text, None) is None
 
 
-def test_no_exif_is_no_date() -> None:
+def test_without_exif_there_is_no_date() -> None:
     assert decoded(encoded(picture(0, SIZE), "JPEG")).taken is None
 
 
@@ -555,7 +557,7 @@ IN_MEMORY: dict[str, Callable[[], Image.Image]] = {
 
 @pytest.mark.parametrize("make", IN_MEMORY.values(), ids=IN_MEMORY)
 @pytest.mark.parametrize("convert", [to_rgb, upright_rgb])
-def test_converting_leaves_the_picture_as_it_was(
+def test_converting_does_not_change_the_image(
     make: Callable[[], Image.Image], convert: Callable[[Image.Image], Image.Image]
 ) -> None:
     image, untouched = make(), make()

@@ -41,7 +41,7 @@ def decoders() -> Iterator[Decoders]:
 
 @pytest.fixture
 def hostile_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoder_pool, "SERVE", "from tests.helpers.hostile import serve; serve()")
+    monkeypatch.setattr(decoder_pool, "WORKER_CODE", "from tests.helpers.hostile import serve; serve()")
     monkeypatch.setattr(defaults, "DECODER", hostile.LIMITS)
 
 
@@ -68,7 +68,7 @@ def the_process(decoders: Decoders) -> int:
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", *ODD_NAMES])
-def test_a_process_decodes_as_this_one_would(tmp_path: Path, decoders: Decoders, name: str) -> None:
+def test_a_decoder_process_decodes_as_this_process_does(tmp_path: Path, decoders: Decoders, name: str) -> None:
     path = save_photo(tmp_path / name, 0, (300, 200))
     got = decoders.decode(tmp_path, name, SIZE, RESIZE)
     with path.open("rb") as file:
@@ -80,7 +80,7 @@ def test_a_process_decodes_as_this_one_would(tmp_path: Path, decoders: Decoders,
     assert got.pixels.flags.writeable
 
 
-def test_when_a_photo_was_taken_comes_through(tmp_path: Path, decoders: Decoders) -> None:
+def test_the_date_taken_is_transferred(tmp_path: Path, decoders: Decoders) -> None:
     save_photo(tmp_path / "a.jpg", 0, exif=_taken("2004:02:29 23:59:58"))
     taken = decoders.decode(tmp_path, "a.jpg", SIZE, RESIZE).taken
     assert str(taken) == "2004-02-29 23:59:58"
@@ -111,14 +111,14 @@ def test_a_file_that_cannot_be_used_leaves_the_process_alive(tmp_path: Path, dec
     ("deed", "kind", "reason"),
     [
         ("crash", "broken", "its decoder crashed (Segmentation fault)"),
-        ("hang", "broken", "decoding it took more than 1 s"),
+        ("hang", "broken", "decoding took more than 1 s"),
         ("flood", "unreadable", "not enough memory to decode it"),
-        ("end", "broken", "its decoder ended with exit status 3"),
-        ("be_killed", "unreadable", "its decoder was killed, perhaps for want of memory"),
+        ("end", "broken", "its decoder exited with status 3"),
+        ("be_killed", "unreadable", "its decoder was killed, perhaps because memory ran out"),
         ("chatter", "broken", "damaged (ValueError: chatter only)"),
     ],
 )
-def test_a_hostile_file_costs_only_itself(tmp_path: Path, deed: str, kind: str, reason: str) -> None:
+def test_a_hostile_file_affects_no_other_file(tmp_path: Path, deed: str, kind: str, reason: str) -> None:
     save_photo(tmp_path / "good.jpg", 0)
     name = save_hostile(tmp_path / "bad.jpg", deed)
     with Decoders(1) as decoders:
@@ -131,7 +131,7 @@ def test_a_hostile_file_costs_only_itself(tmp_path: Path, deed: str, kind: str, 
 
 
 @pytest.mark.usefixtures("hostile_decoders")
-def test_a_folder_of_hostile_files_is_worked_through_in_order(tmp_path: Path) -> None:
+def test_a_folder_of_hostile_files_is_processed_in_order(tmp_path: Path) -> None:
     deeds = sorted(name.decode() for name in hostile.DEEDS)
     for number in range(24):
         if number % 3 == 1:
@@ -161,16 +161,16 @@ def test_a_process_ends_with_its_parent(tmp_path: Path, decoders: Decoders) -> N
     save_photo(tmp_path / "a.jpg", 0)
     decoders.decode(tmp_path, "a.jpg", SIZE, RESIZE)
     (decoder,) = decoders._all
-    decoder._questions.close()  # as the system does for a parent that is gone
+    decoder._requests.close()  # as the system does for a parent that is gone
     assert decoder._process.wait(timeout=10) == 0
 
 
-def test_closing_breaks_off_a_file_that_hangs(
+def test_closing_interrupts_a_file_that_hangs(
     tmp_path: Path, hostile_decoders: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         decoder_pool,
-        "SERVE",
+        "WORKER_CODE",
         "from tests.helpers import hostile; hostile.LIMITS = hostile.DecoderDefaults(); hostile.serve()",
     )
     save_photo(tmp_path / "a.jpg", 0)
@@ -186,7 +186,7 @@ def test_closing_breaks_off_a_file_that_hangs(
     assert children() == before
 
 
-def test_nothing_is_left_running(tmp_path: Path) -> None:
+def test_no_process_is_left_running(tmp_path: Path) -> None:
     before = children()
     for number in range(4):
         save_photo(tmp_path / f"{number}.jpg", number)
@@ -195,18 +195,18 @@ def test_nothing_is_left_running(tmp_path: Path) -> None:
     assert children() == before
 
 
-def test_a_decoder_that_does_not_start_says_how_to_find_out_why(
+def test_the_error_of_a_decoder_that_does_not_start_says_how_to_find_out_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoder_pool, "SERVE", "import no_such_module")
+    monkeypatch.setattr(decoder_pool, "WORKER_CODE", "import no_such_module")
     save_photo(tmp_path / "a.jpg", 0)
     with Decoders(1) as decoders, pytest.raises(InstallationError, match=r"does not start \(exit status 1\)"):
         decoders.decode(tmp_path, "a.jpg", SIZE, RESIZE)
 
 
-def test_a_mistake_in_vggsearch_is_no_fault_of_the_file(tmp_path: Path, decoders: Decoders) -> None:
+def test_a_bug_in_vggsearch_is_not_blamed_on_the_file(tmp_path: Path, decoders: Decoders) -> None:
     save_photo(tmp_path / "a.jpg", 0)
-    with pytest.raises(RuntimeError, match=r"(?s)a mistake in vggsearch, at a\.jpg:.*KeyError: 'no such resize'"):
+    with pytest.raises(RuntimeError, match=r"(?s)a bug in vggsearch, at a\.jpg:.*KeyError: 'no such resize'"):
         decoders.decode(tmp_path, "a.jpg", SIZE, "no such resize")
     assert decoders.decode(tmp_path, "a.jpg", SIZE, RESIZE).width == 320
 
@@ -222,7 +222,9 @@ def png_with_text_bomb() -> bytes:
 
 
 @pytest.mark.parametrize(("name", "reason"), [("text bomb.png", "too large"), ("pixel bomb.png", "exceeds limit")])
-def test_a_bomb_is_refused_before_it_goes_off(tmp_path: Path, decoders: Decoders, name: str, reason: str) -> None:
+def test_a_decompression_bomb_is_refused_before_it_is_decompressed(
+    tmp_path: Path, decoders: Decoders, name: str, reason: str
+) -> None:
     if name.startswith("text"):
         (tmp_path / name).write_bytes(png_with_text_bomb())
     else:

@@ -17,10 +17,10 @@ WITHOUT_THEM = f"import sys; sys.modules.update(dict.fromkeys({OTHERS}))\n"  # i
 
 
 def run_without(code: str, *words: str) -> str:
-    """Run code as where only torch, torchvision, numpy, Pillow, pyarrow, click and pytest were installed."""
+    """Run code as if only torch, torchvision, numpy, Pillow, pyarrow, click and pytest were installed."""
     environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     decoders_too = (
-        f"from vggsearch.photos import decoder_pool as pool; pool.SERVE = {WITHOUT_THEM!r} + pool.SERVE\n"
+        f"from vggsearch.photos import decoder_pool as pool; pool.WORKER_CODE = {WITHOUT_THEM!r} + pool.WORKER_CODE\n"
     )
     command = [sys.executable, "-c", WITHOUT_THEM + decoders_too + code, *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)

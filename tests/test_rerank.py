@@ -97,10 +97,12 @@ def test_the_photo_itself_stays_at_one_and_first(real: ImageIndex, sample_photos
 
 
 @pytest.mark.parametrize("box", [(-1, 0, 10, 10), (0, 0, 0, 10), (0, 0, 10_000, 10), (5, 290, 10, 50)])
-def test_a_part_that_is_not_in_the_picture_is_refused_with_the_numbers(
+def test_a_crop_outside_the_image_is_refused_with_both_sizes(
     real: ImageIndex, cat: Image.Image, box: tuple[int, int, int, int]
 ) -> None:
-    with pytest.raises(OptionError, match=rf"The part .* is not in -, which has {cat.width} x {cat.height} pixels"):
+    with pytest.raises(
+        OptionError, match=rf"The crop .* is not inside - \({cat.width} x {cat.height} pixels\)\. Pass crop="
+    ):
         real.query(cat, crop=box)
 
 

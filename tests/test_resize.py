@@ -39,13 +39,13 @@ def colour(pixels: NDArray[np.uint8], row: int, column: int) -> tuple[int, ...]:
     return tuple(int(value) for value in pixels[row, column])
 
 
-def test_the_options_name_every_way_to_resize() -> None:
+def test_the_defaults_list_every_resize_mode() -> None:
     assert tuple(RESIZES) == defaults.RESIZES
 
 
 @every_resize
 @pytest.mark.parametrize("size", [(320, 240), (240, 320), (192, 192), (50, 70), (1, 1), (3, 4000), (4000, 3)])
-def test_any_shape_becomes_a_square_that_the_caller_owns(resize: str, size: tuple[int, int]) -> None:
+def test_any_shape_becomes_a_writeable_square(resize: str, size: tuple[int, int]) -> None:
     pixels = square(picture(0, size), SIZE, resize)
     assert pixels.shape == (SIZE, SIZE, 3)
     assert pixels.dtype == np.uint8
@@ -56,18 +56,18 @@ def test_any_shape_becomes_a_square_that_the_caller_owns(resize: str, size: tupl
 
 @every_resize
 @pytest.mark.parametrize("size", [32, 100, 224])
-def test_the_square_has_the_size_asked_for(resize: str, size: int) -> None:
+def test_the_square_has_the_requested_size(resize: str, size: int) -> None:
     assert square(picture(0), size, resize).shape == (size, size, 3)
 
 
 @every_resize
-def test_a_square_picture_of_the_right_size_is_not_changed(resize: str) -> None:
+def test_a_square_image_of_the_right_size_is_not_changed(resize: str) -> None:
     image = picture(0, (SIZE, SIZE))
     assert (square(image, SIZE, resize) == np.asarray(image)).all()
 
 
 @every_resize
-def test_the_picture_itself_is_left_as_it_was(resize: str) -> None:
+def test_the_input_image_is_not_changed(resize: str) -> None:
     image = picture(0)
     square(image, SIZE, resize)[:] = 0
     assert image.tobytes() == picture(0).tobytes()
@@ -105,7 +105,7 @@ def test_crop_keeps_the_ends_of_the_shorter_side() -> None:
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_pad_keeps_the_shape_and_fills_with_the_mean_colour(turned: bool) -> None:
+def test_pad_keeps_the_aspect_ratio_and_fills_with_the_mean_colour(turned: bool) -> None:
     pixels = square(with_red_and_blue_ends((400, 800) if turned else (800, 400)), SIZE, "pad")
     if turned:
         pixels = pixels.transpose(1, 0, 2)
@@ -130,7 +130,7 @@ def test_a_half_size_copy_is_nearly_the_same_square(resize: str, seed: int) -> N
 
 
 @every_resize
-def test_a_very_large_picture_is_averaged_and_not_sampled(resize: str) -> None:
+def test_a_very_large_image_is_averaged_and_not_sampled(resize: str) -> None:
     stripes = np.zeros((1920, 1920, 3), np.uint8)
     stripes[:, ::2] = 200
     pixels = square(Image.fromarray(stripes), SIZE, resize)
@@ -145,14 +145,14 @@ def noise(deviation: float, mean: float = 60.0) -> NDArray[np.uint8]:
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (12, 200, 90), PAD_COLOUR])
 @pytest.mark.parametrize("resize", RESIZES)
 @pytest.mark.parametrize("size", [(640, 480), (480, 640), (50, 50)])
-def test_one_colour_is_blank_however_it_became_square(
+def test_one_colour_is_blank_with_every_resize_mode(
     colour: tuple[int, int, int], resize: str, size: tuple[int, int]
 ) -> None:
     assert is_blank(square(Image.new("RGB", size, colour), 192, resize))
 
 
 @pytest.mark.parametrize("resize", RESIZES)
-def test_a_picture_is_not_blank(resize: str) -> None:
+def test_an_image_with_content_is_not_blank(resize: str) -> None:
     assert not is_blank(square(picture(0), 192, resize))
 
 

@@ -67,7 +67,7 @@ def failing_scandir(folder: Path) -> Callable[[Path], "os._ScandirIterator[str]"
     return scandir
 
 
-def test_walk_goes_into_every_folder_and_names_files_from_the_root(tmp_path: Path) -> None:
+def test_walk_enters_every_folder_and_yields_paths_relative_to_the_root(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg", "2024/b.jpg", "2024/01 January/c d.jpg")
     assert sorted(found(tmp_path)) == ["2024/01 January/c d.jpg", "2024/b.jpg", "a.jpg"]
 
@@ -79,7 +79,7 @@ def test_files_of_a_folder_and_folders_come_in_name_order(tmp_path: Path) -> Non
     assert list(dict.fromkeys(path.split("/")[0] for path in paths)) == ["a", "a b", "m", "z"]
 
 
-def test_two_walks_of_one_folder_are_the_same(tmp_path: Path) -> None:
+def test_two_walks_of_one_folder_yield_the_same(tmp_path: Path) -> None:
     put(tmp_path, *(f"{number * 7 % 10}/{number * 3 % 10}.jpg" for number in range(10)))
     assert list(walk(tmp_path)) == list(walk(tmp_path))
 
@@ -91,13 +91,13 @@ def test_every_file_is_listed_whatever_its_extension(tmp_path: Path, name: str) 
 
 
 @pytest.mark.parametrize("name", CLUTTER_FILES)
-def test_files_that_systems_leave_behind_are_not_listed(tmp_path: Path, name: str) -> None:
+def test_clutter_files_are_not_listed(tmp_path: Path, name: str) -> None:
     put(tmp_path, name, "photo.jpg")
     assert found(tmp_path) == ["photo.jpg"]
 
 
 @pytest.mark.parametrize("name", CLUTTER_FOLDERS)
-def test_folders_that_systems_leave_behind_are_not_entered(tmp_path: Path, name: str) -> None:
+def test_clutter_folders_are_not_entered(tmp_path: Path, name: str) -> None:
     put(tmp_path, f"{name}/small copy.jpg", f"sub/{name}/small copy.jpg", "photo.jpg")
     assert found(tmp_path) == ["photo.jpg"]
 
@@ -113,7 +113,7 @@ def test_the_root_itself_may_be_named_like_clutter(tmp_path: Path) -> None:
     assert found(tmp_path / ".private") == ["a.jpg"]
 
 
-def test_the_excluded_folder_is_left_out_and_its_namesake_elsewhere_is_not(tmp_path: Path) -> None:
+def test_the_excluded_folder_is_left_out_but_not_its_namesake_elsewhere(tmp_path: Path) -> None:
     put(tmp_path, "index/part.parquet", "2024/index/photo.jpg")
     assert found(tmp_path, exclude=tmp_path / "index") == ["2024/index/photo.jpg"]
 
@@ -129,7 +129,7 @@ def test_excluding_a_folder_elsewhere_changes_nothing(tmp_path: Path) -> None:
     assert found(tmp_path / "photos", exclude=tmp_path / "index") == ["a.jpg"]
 
 
-def test_size_and_age_are_those_of_the_file(tmp_path: Path) -> None:
+def test_size_and_modification_time_are_those_of_the_file(tmp_path: Path) -> None:
     photo = tmp_path / "sub" / "a.jpg"
     photo.parent.mkdir()
     photo.write_bytes(b"12345")
@@ -138,7 +138,7 @@ def test_size_and_age_are_those_of_the_file(tmp_path: Path) -> None:
     assert photo.stat().st_mtime_ns // 1_000_000_000 == 1_600_000_000
 
 
-def test_a_link_to_a_file_is_named_and_not_followed(tmp_path: Path) -> None:
+def test_a_link_to_a_file_is_reported_and_not_followed(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg")
     (tmp_path / "b.jpg").symlink_to(tmp_path / "a.jpg")
     photo, link = walk(tmp_path)
@@ -189,12 +189,14 @@ def test_a_folder_whose_name_is_not_utf8_skips_the_files_inside(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", ["two\nlines.jpg", "tab\there.jpg", " spaces .jpg", "été 写真 📷.jpg"])
-def test_unusual_names_are_carried_through_whole(tmp_path: Path, name: str) -> None:
+def test_unusual_names_are_preserved(tmp_path: Path, name: str) -> None:
     put(tmp_path, name, f"{name} folder/{name}")
     assert [item.path for item in walk(tmp_path) if isinstance(item, PhotoFile)] == [name, f"{name} folder/{name}"]
 
 
-def test_a_folder_that_cannot_be_read_costs_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_read_affects_no_other_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(tmp_path, "a/1.jpg", "locked/2.jpg", "z/3.jpg")
     monkeypatch.setattr(os, "scandir", failing_scandir(tmp_path / "locked"))
     assert found(tmp_path) == ["a/1.jpg", "locked", "z/3.jpg"]

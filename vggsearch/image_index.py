@@ -38,7 +38,7 @@ from vggsearch.matching.rerank import Reranker
 from vggsearch.model.engine import Engine, EngineOptions, load_engine
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.weights import WeightsFile, find_again
-from vggsearch.photos.inputs import Box, ImageLike, read_picture
+from vggsearch.photos.inputs import Box, ImageLike, read_image
 from vggsearch.photos.resize import square
 from vggsearch.photos.walk import Skipped, check_folder, walk
 from vggsearch.query.options import Answer, Images, Pick, QueryOptions, QueryResult, each_of, rules
@@ -509,7 +509,7 @@ class ImageIndex:
         return Reranker(root, self.spec, engine or self.engine, self._search.kept_features)
 
     def _pixels(self, image: ImageLike) -> NDArray[np.uint8]:
-        return square(read_picture(image, self.spec.size), self.spec.size, self.spec.resize)
+        return square(read_image(image, self.spec.size), self.spec.size, self.spec.resize)
 
     def searcher(self, whitening: WhiteningOptions | None = None) -> Searcher:
         """Return the search over the last committed state: rows, paths, and all similarities at once.

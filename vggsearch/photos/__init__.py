@@ -1,1 +1,1 @@
-"""Files on disk, and the square of pixels that the network sees of each."""
+"""From files on disk to the square RGB images that the network takes as input."""

@@ -1,4 +1,4 @@
-"""Decode a file into an upright RGB picture, whatever its format, or say why it cannot be done."""
+"""Decode image files of any supported format into upright RGB images, or raise ImageError with the reason."""
 
 import errno
 import io
@@ -19,19 +19,19 @@ from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, UnidentifiedImageErr
 from vggsearch.defaults import IMAGE
 from vggsearch.errors import ImageError
 
-# Formats that are not opened: EPS and WMF hand the file to an outside program, the others hold no picture.
-NOT_OPENED = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC", "MCIDAS", "FITS"})
-# Formats without a signature: the name must agree, or any file that begins with a few zeros is a picture.
-BY_NAME = {"TGA": {".tga", ".icb", ".vda", ".vst"}, "PCD": {".pcd"}, "SPIDER": {".spi"}, "IMT": {".imt"}}
-# Named like a picture, and never read: each with the way out.
-NOT_READ = {
-    ".eps": "PostScript would have to be run by an outside program: export it as PNG",
-    ".svg": "a drawing, not a photo: export it as PNG",
-    ".wmf": "a drawing, not a photo: export it as PNG",
-    ".emf": "a drawing, not a photo: export it as PNG",
+# Formats that are never opened: EPS and WMF pass the file to an external program, the others contain no image.
+EXCLUDED_FORMATS = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC", "MCIDAS", "FITS"})
+# Formats without a signature: the suffix must match, or any file that starts with a few zeros would be an image.
+FORMATS_BY_SUFFIX = {"TGA": {".tga", ".icb", ".vda", ".vst"}, "PCD": {".pcd"}, "SPIDER": {".spi"}, "IMT": {".imt"}}
+# Image suffixes that are not supported, and what to do instead.
+UNSUPPORTED_SUFFIXES = {
+    ".eps": "PostScript needs an external program to render: export it as PNG",
+    ".svg": "a vector drawing, not a photo: export it as PNG",
+    ".wmf": "a vector drawing, not a photo: export it as PNG",
+    ".emf": "a vector drawing, not a photo: export it as PNG",
 }
 
-DECODER_ERRORS = (  # what Pillow's and libheif's decoders raise on damaged files
+DECODER_ERRORS = (  # raised by Pillow's and libheif's decoders on damaged files
     ValueError,
     EOFError,
     NotImplementedError,
@@ -47,14 +47,14 @@ DECODER_ERRORS = (  # what Pillow's and libheif's decoders raise on damaged file
     zlib.error,
 )
 
-# A damaged file sends its decoder to impossible places; any other errno is the disk's fault.
-FILES_OWN_FAULT = (errno.EINVAL, errno.EOVERFLOW, errno.EFBIG)
+# A damaged file makes its decoder seek to impossible offsets; any other errno is the fault of the disk.
+ERRNOS_OF_DAMAGED_FILES = (errno.EINVAL, errno.EOVERFLOW, errno.EFBIG)
 
 JPEG_START = b"\xff\xd8\xff"
 
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # ISO/IEC 23008-12
 
-UPRIGHT = {  # EXIF orientation: how to turn the stored pixels
+UPRIGHT = {  # EXIF orientation -> the transposition that turns the stored pixels upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -64,17 +64,17 @@ UPRIGHT = {  # EXIF orientation: how to turn the stored pixels
     8: Image.Transpose.ROTATE_90,
 }
 
-STANDARD_LUMINANCE = 3688  # the sum of table K.1 of ITU-T T.81, annex K
+STANDARD_LUMINANCE_SUM = 3688  # of the quantisation table K.1 in ITU-T T.81, annex K
 
-FULL_SCALES = (1.0, 2.0**8 - 1, 2.0**10 - 1, 2.0**12 - 1, 2.0**14 - 1, 2.0**16 - 1, 2.0**32 - 1)
+GREYSCALE_MAXIMA = (1.0, 2.0**8 - 1, 2.0**10 - 1, 2.0**12 - 1, 2.0**14 - 1, 2.0**16 - 1, 2.0**32 - 1)
 
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """A decoded picture.
+    """A decoded image file.
 
-    `image` is RGB and upright, perhaps smaller than the file's own `width` x `height` (pixels, upright).
-    `format` is Pillow's name of the file format; `taken` is the camera's local time, where it wrote one.
+    `image` is RGB and upright. It may be smaller than `width` x `height`, the size of the file in pixels, upright.
+    `format` is Pillow's name of the file format; `taken` is the local time of the camera, None if not recorded.
     """
 
     image: Image.Image
@@ -85,9 +85,10 @@ class DecodedImage:
 
 
 def decode(file: BinaryIO, name: str = "", at_least: int | None = None) -> DecodedImage:
-    """Decode the first frame of an open file. JPEG is decoded small where `at_least` pixels a side suffice.
+    """Decode the first frame of an open file.
 
-    `name` is only asked where a format has no signature. Raises ImageError with the reason.
+    With `at_least`, a JPEG is decoded at a reduced size that still leaves at least that many pixels per side.
+    The suffix of `name` is used only for formats that have no signature. Raises ImageError with the reason.
     """
     with decoder_errors():
         opened = _open(file, name)
@@ -98,18 +99,18 @@ def decode(file: BinaryIO, name: str = "", at_least: int | None = None) -> Decod
             opened.draft(None, (wanted, wanted))
         _refuse_bombs(opened.size, full)
         opened.load()
-        # Asked after loading: PNG may only then have found its EXIF block, and TIFF has turned itself by then
-        # and gave its size upright from the start.
-        turned = _orientation(opened)
-        image = _upright(to_rgb(opened), turned)
-    if turned >= 5:
+        # Read after loading: PNG may find its EXIF block only then, and TIFF has applied its orientation by then
+        # (its size is upright from the start).
+        orientation = _orientation(opened)
+        image = _upright(to_rgb(opened), orientation)
+    if orientation >= 5:
         full = (full[1], full[0])
     return DecodedImage(image, full[0], full[1], opened.format or "", taken)
 
 
 @dataclass(frozen=True)
 class JpegHeader:
-    """What `decode` says of a JPEG, without its pixels, and the EXIF orientation that they are stored in."""
+    """The fields of DecodedImage for a JPEG, without pixels, and the EXIF orientation of its stored pixels."""
 
     width: int
     height: int
@@ -119,27 +120,27 @@ class JpegHeader:
 
 
 def jpeg_header(data: bytes) -> JpegHeader:
-    """Return the header of what begins with JPEG_START. Raises ImageError where it is damaged."""
+    """Return the header of JPEG `data`, which starts with JPEG_START. Raises ImageError if it is damaged."""
     with decoder_errors():
         opened = _Jpeg(io.BytesIO(data))
-        turned = _orientation(opened)
-        width, height = opened.size[::-1] if turned >= 5 else opened.size
-        return JpegHeader(width, height, opened.format or "", _taken(opened), turned)
+        orientation = _orientation(opened)
+        width, height = opened.size[::-1] if orientation >= 5 else opened.size
+        return JpegHeader(width, height, opened.format or "", _taken(opened), orientation)
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """Return a picture that is already in memory as upright RGB; `image` is left as it was."""
+    """Return an image that is already in memory as upright RGB. `image` itself is not changed."""
     with decoder_errors():
         image.load()
         return _upright(to_rgb(image), _orientation(image))
 
 
-def _upright(image: Image.Image, turned: int) -> Image.Image:
-    return image.transpose(UPRIGHT[turned]) if turned in UPRIGHT else image
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return RGB: transparency over white, deep greyscale scaled (Pillow would clip it), Lab converted."""
+    """Convert to RGB: transparency over white, deep greyscale scaled (Pillow would clip it), Lab by ICC profile."""
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
@@ -154,14 +155,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _scaled(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Scale greyscale of any depth to 0..255 by the smallest usual full scale that holds its brightest pixel.
+    """Scale greyscale of any depth to 0..255 by the smallest of GREYSCALE_MAXIMA that its brightest pixel fits.
 
-    Files say too little of their depth (12 bits in 16, floats in 0..1 or 0..255) to scale by it; stretching
-    each picture from its darkest to its brightest would make a dim photo unlike its own 8-bit copy.
+    Files do not reliably state their depth (12 bits in 16, floats in 0..1 or 0..255). Stretching each image from
+    its darkest to its brightest pixel instead would make a dim photo differ from its own 8-bit copy.
     """
     grey = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     darkest, brightest = float(grey.min()), float(grey.max())
-    fits = [full for full in FULL_SCALES if brightest <= full]
+    fits = [full for full in GREYSCALE_MAXIMA if brightest <= full]
     if np.issubdtype(values.dtype, np.integer):
         fits = [full for full in fits if full >= 255]
     if darkest < 0 or not fits:
@@ -173,31 +174,31 @@ def _scaled(values: NDArray[np.generic]) -> NDArray[np.uint8]:
 def _lab_to_rgb(image: Image.Image) -> Image.Image:
     lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
     converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-    if converted is None:  # only where inPlace=True
+    if converted is None:  # only with inPlace=True
         raise ValueError("Lab colours could not be converted")
     return converted
 
 
 @cache
 def readable_formats() -> tuple[str, ...]:
-    """Register what Pillow and libheif read, once; return those formats but for the ones without a signature."""
+    """Register the formats of Pillow and libheif, once, and return those that have a signature."""
     Image.init()
-    with suppress(ImportError):  # _open says what is lost
+    with suppress(ImportError):  # _open names the missing package
         import pillow_heif
 
         pillow_heif.register_heif_opener()
-    return tuple(sorted(set(Image.OPEN) - NOT_OPENED - set(BY_NAME)))
+    return tuple(sorted(set(Image.OPEN) - EXCLUDED_FORMATS - set(FORMATS_BY_SUFFIX)))
 
 
 class _Jpeg(JpegImagePlugin.JpegImageFile):
-    """Pillow's JPEG reader without its look for a resolution in EXIF, over which an odd tag costs the photo."""
+    """Pillow's JPEG reader without the resolution from EXIF, where a malformed tag would cost the photo."""
 
     def _read_dpi_from_exif(self) -> None:
         pass
 
 
 def _open(file: BinaryIO, name: str) -> Image.Image:
-    """Open by content. JPEG goes straight to its reader: Image.open counts pixels before a reduced decode."""
+    """Open by content. JPEG bypasses Image.open, which would apply its pixel limit before the reduced decode."""
     formats = readable_formats()
     start = file.read(12)
     file.seek(0)
@@ -206,21 +207,23 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
     if start.startswith(JPEG_START):
         return _Jpeg(file)
     suffix = PurePath(name).suffix.lower()
-    named = [format for format, suffixes in BY_NAME.items() if suffix in suffixes]
+    named = [format for format, suffixes in FORMATS_BY_SUFFIX.items() if suffix in suffixes]
     try:
         return Image.open(file, formats=[*formats, *named])
     except UnidentifiedImageError as error:
         if "HEIF" not in formats and start[4:8] == b"ftyp" and start[8:] in HEIC_BRANDS:
-            raise ImageError("HEIC is read by pillow-heif: pip install pillow-heif", "unreadable") from error
+            raise ImageError("HEIC needs pillow-heif: pip install pillow-heif", "unreadable") from error
         raise _unidentified(suffix) from error
 
 
 def _unidentified(suffix: str) -> ImageError:
-    """Tell a file that is no picture from one that is named like one, which a person would miss."""
-    if suffix in NOT_READ:
-        return ImageError(NOT_READ[suffix], "broken")
+    """Return the error of an unidentified file: one with the suffix of an image is reported as broken."""
+    if suffix in UNSUPPORTED_SUFFIXES:
+        return ImageError(UNSUPPORTED_SUFFIXES[suffix], "broken")
     if suffix in Image.registered_extensions():
-        return ImageError(f"named {suffix} but damaged, or of a kind that cannot be read", "broken")
+        return ImageError(
+            f"has the suffix {suffix} but is damaged or in an unsupported variant of that format", "broken"
+        )
     return ImageError("not a picture", "not a picture")
 
 
@@ -234,16 +237,16 @@ def _refuse_bombs(size: tuple[int, int], full: tuple[int, int]) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 where there is none or the EXIF block cannot be read."""
+    """Return the EXIF orientation (1 to 8), 1 if it is missing or EXIF cannot be read."""
     try:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1)
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except (OSError, *DECODER_ERRORS):
         return 1
-    return turned if isinstance(turned, int) and 1 <= turned <= 8 else 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
 def _taken(image: Image.Image) -> datetime | None:
-    """Return when the photo was taken, None where EXIF does not say or says nonsense."""
+    """Return when the photo was taken, None if EXIF does not record it or the value is malformed."""
     try:
         exif = image.getexif()
         camera = exif.get_ifd(ExifTags.IFD.Exif)
@@ -255,7 +258,7 @@ def _taken(image: Image.Image) -> datetime | None:
 
 @contextmanager
 def decoder_errors() -> Iterator[None]:
-    """Turn what decoders raise on a bad file into ImageError. A failing disk is "unreadable", not "broken"."""
+    """Turn the exceptions of decoders into ImageError: "broken" for a damaged file, "unreadable" for a disk error."""
     try:
         yield
     except ImageError:
@@ -265,7 +268,7 @@ def decoder_errors() -> Iterator[None]:
     except MemoryError as error:
         raise ImageError("not enough memory to decode it", "unreadable") from error
     except OSError as error:
-        if error.errno is not None and error.errno not in FILES_OWN_FAULT:
+        if error.errno is not None and error.errno not in ERRNOS_OF_DAMAGED_FILES:
             raise ImageError(error.strerror or str(error), "unreadable") from error
         raise ImageError(str(error) or "damaged", "broken") from error
     except DECODER_ERRORS as error:
@@ -273,15 +276,15 @@ def decoder_errors() -> Iterator[None]:
 
 
 def jpeg_quality(file: BinaryIO) -> int | None:
-    """Return the quality, 1 to 100, that a JPEG was saved with, as its quantisation says; None for another format.
+    """Estimate the quality, 1 to 100, a JPEG was saved with from its quantisation table; None for another format.
 
-    It is the scale of the IJG library, where the standard's own table is quality 50. Raises ImageError.
+    The scale is that of the IJG library, where the table of the standard is quality 50. Raises ImageError.
     """
     with decoder_errors():
         opened = Image.open(file)
         tables = opened.quantization if isinstance(opened, JpegImagePlugin.JpegImageFile) else {}
     if 0 not in tables:
         return None
-    percent = 100 * sum(tables[0]) / STANDARD_LUMINANCE
+    percent = 100 * sum(tables[0]) / STANDARD_LUMINANCE_SUM
     quality = 5000 / percent if percent > 100 else (200 - percent) / 2
     return min(100, max(1, round(quality)))

@@ -1,4 +1,4 @@
-"""Decoder processes, seen from the process that uses them."""
+"""A pool of decoder processes: a file that crashes, hangs or exhausts its decoder costs only itself."""
 
 import contextlib
 import json
@@ -21,17 +21,17 @@ from numpy.typing import NDArray
 from vggsearch import defaults
 from vggsearch.errors import ImageError, InstallationError, SkipKind
 
-SERVE = "from vggsearch.photos.decoder_worker import serve; serve()"
+WORKER_CODE = "from vggsearch.photos.decoder_worker import serve; serve()"
 
-# Whoever sends these does not mean the file: a person, a service manager, or a system out of memory.
-SENT_FROM_OUTSIDE = {getattr(signal, name, None) for name in ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")}
+# Sent by the user, a service manager or a system that is out of memory: not the fault of the file.
+EXTERNAL_SIGNALS = {getattr(signal, name, None) for name in ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")}
 
 
 @dataclass(frozen=True, slots=True)
 class Square:
-    """A decoded photo as the network sees it: `pixels` is uint8 (size, size, 3), RGB; see images.Photo.
+    """A decoded photo as network input: `pixels` is uint8 of shape (size, size, 3), RGB.
 
-    `is_blank` says that there is nothing in it to compare: see preprocess.is_blank.
+    The fields before it are those of decode.DecodedImage; `is_blank` is the result of resize.is_blank.
     """
 
     width: int
@@ -43,7 +43,10 @@ class Square:
 
 
 class _Died(Exception):
-    """The process ended within a file: `reason` and `kind` are the file's, if `is_certain` without another try."""
+    """The process ended while it decoded a file. `reason` and `kind` are those of the file's ImageError.
+
+    `is_certain` means that the file itself is the cause, and that it is not tried again.
+    """
 
     def __init__(self, reason: str, kind: SkipKind, *, is_certain: bool = False) -> None:
         super().__init__(reason)
@@ -53,85 +56,86 @@ class _Died(Exception):
 
 
 class _Decoder:
-    """One decoder process. It remembers nothing between files, so it can be ended and started anew at any time."""
+    """One decoder process. It keeps no state between files, so it can be killed and restarted at any time."""
 
     def __init__(self) -> None:
         self.start()
 
     def start(self) -> None:
-        code = f"import sys; sys.path[:] = {sys.path!r}; {SERVE}"
-        # A session of its own keeps a terminal's Ctrl-C from it: what is being decoded is to be finished.
+        code = f"import sys; sys.path[:] = {sys.path!r}; {WORKER_CODE}"
+        # A session of its own shields it from Ctrl-C in the terminal, so that files in progress are finished.
         self._process = subprocess.Popen(
             [sys.executable, "-c", code],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # libtiff and libheif write a line for each odd tag
+            stderr=subprocess.DEVNULL,  # libtiff and libheif print a line for every unusual tag
             start_new_session=True,
         )
-        assert self._process.stdin is not None  # noqa: S101 - for the type checker: both are pipes, as asked for
+        assert self._process.stdin is not None  # noqa: S101 - for the type checker: both are pipes
         assert isinstance(self._process.stdout, BufferedReader)  # noqa: S101
-        self._questions, self._answers = self._process.stdin, self._process.stdout
+        self._requests, self._responses = self._process.stdin, self._process.stdout
         self._is_ready = False
 
     def close(self) -> None:
         self._process.kill()
         self._process.wait()
-        self._answers.close()
-        with contextlib.suppress(OSError):  # half a question may still be in it
-            self._questions.close()
+        self._responses.close()
+        with contextlib.suppress(OSError):  # an unsent part of a request may still be buffered
+            self._requests.close()
 
-    def decode(self, question: "_Question") -> Square:
-        """Raise ImageError where the file cannot be used, _Died where it ended the process."""
+    def decode(self, request: "_Request") -> Square:
+        """Decode one file. Raises ImageError if it cannot be used, _Died if the process ended."""
         self._wait_until_ready()
         started = time.monotonic()
         try:
-            self._questions.write(json.dumps(asdict(question)).encode() + b"\n")
-            self._questions.flush()
-            answer = self._hear()
-            pixels = np.empty((question.size, question.size, 3) if answer["pixels"] else 0, np.uint8)
-            if self._answers.readinto(pixels.data) != pixels.nbytes:
+            self._requests.write(json.dumps(asdict(request)).encode() + b"\n")
+            self._requests.flush()
+            response = self._receive()
+            pixels = np.empty((request.size, request.size, 3) if response["pixels"] else 0, np.uint8)
+            if self._responses.readinto(pixels.data) != pixels.nbytes:
                 raise EOFError
         except (EOFError, OSError) as error:
-            raise self._how_it_died(time.monotonic() - started) from error
-        if "traceback" in answer:
-            raise RuntimeError(f"a mistake in vggsearch, at {question.path}:\n{answer['traceback']}")
-        if "reason" in answer:
-            raise ImageError(answer["reason"], answer["kind"])
-        taken = datetime.fromisoformat(answer["taken"]) if answer["taken"] else None
-        return Square(answer["width"], answer["height"], answer["format"], taken, answer["is_blank"], pixels)
+            raise self._cause_of_death(time.monotonic() - started) from error
+        if "traceback" in response:
+            raise RuntimeError(f"a bug in vggsearch, at {request.path}:\n{response['traceback']}")
+        if "reason" in response:
+            raise ImageError(response["reason"], response["kind"])
+        taken = datetime.fromisoformat(response["taken"]) if response["taken"] else None
+        size = response["width"], response["height"]
+        return Square(*size, response["format"], taken, response["is_blank"], pixels)
 
-    def _hear(self) -> dict[str, Any]:
-        line = self._answers.readline()
+    def _receive(self) -> dict[str, Any]:
+        line = self._responses.readline()
         if not line.endswith(b"\n"):
             raise EOFError
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        response: dict[str, Any] = json.loads(line)
+        return response
 
     def _wait_until_ready(self) -> None:
         if self._is_ready:
             return
         try:
-            self._hear()
+            self._receive()
         except EOFError as error:
             raise InstallationError(
-                f"The process that decodes photos does not start (exit status {self._process.wait()}). "
-                f"What does this say? {sys.executable} -c 'import vggsearch.photos.decoder_worker'"
+                f"The decoder process does not start (exit status {self._process.wait()}). "
+                f"To see why, run {sys.executable} -c 'import vggsearch.photos.decoder_worker'"
             ) from error
         self._is_ready = True
 
-    def _how_it_died(self, seconds: float) -> _Died:
+    def _cause_of_death(self, seconds: float) -> _Died:
         status = self._process.wait()
         if status >= 0 and seconds >= defaults.DECODER.seconds:
-            return _Died(f"decoding it took more than {defaults.DECODER.seconds:g} s", "broken", is_certain=True)
+            return _Died(f"decoding took more than {defaults.DECODER.seconds:g} s", "broken", is_certain=True)
         if status >= 0:
-            return _Died(f"its decoder ended with exit status {status}", "broken")
-        if -status in SENT_FROM_OUTSIDE:
-            return _Died("its decoder was killed, perhaps for want of memory", "unreadable")
+            return _Died(f"its decoder exited with status {status}", "broken")
+        if -status in EXTERNAL_SIGNALS:
+            return _Died("its decoder was killed, perhaps because memory ran out", "unreadable")
         return _Died(f"its decoder crashed ({signal.strsignal(-status)})", "broken")
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
+class _Request:
     root: str
     path: str
     size: int
@@ -139,7 +143,7 @@ class _Question:
 
 
 class Decoders:
-    """`count` decoder processes, for as many threads. They start at once and are ready a moment later."""
+    """`count` decoder processes, to be shared by as many threads. They start in the background."""
 
     def __init__(self, count: int) -> None:
         self._is_open = True
@@ -150,48 +154,48 @@ class Decoders:
             self._idle.put(decoder)
 
     def __enter__(self) -> "Decoders":
-        """Return the decoders."""
+        """Return itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close them."""
+        """End the processes."""
         self.close()
 
     def close(self) -> None:
-        """End the processes, whatever they are at; who waits for one gets an ImageError."""
+        """End the processes, even while they decode; a thread that waits for one gets an ImageError."""
         with self._opening:
             self._is_open = False
             for decoder in self._all:
                 decoder.close()
 
     def decode(self, root: Path, path: str, size: int, resize: str) -> Square:
-        """Decode the file at `root`/`path` into a square of `size` pixels a side; see preprocess.square.
+        """Decode the file at `root`/`path` into a square of `size` pixels per side; see resize.square.
 
-        Waits for an idle process. Raises ImageError, also for a file that ends its process. A crash is believed
-        when it happens twice, the second time in a new process, which no file before it can have harmed.
+        Waits for an idle process. Raises ImageError, also for a file that ends its process. A file is blamed for a
+        crash only if it crashes a second, fresh process, which no earlier file can have corrupted.
         """
-        question = _Question(str(root), path, size, resize)
+        request = _Request(str(root), path, size, resize)
         decoder = self._idle.get()
         try:
             try:
-                return self._decode_once(decoder, question)
+                return self._decode_once(decoder, request)
             except _Died as died:
                 if died.is_certain or not self._is_open:
                     raise
-            return self._decode_once(decoder, question)
+            return self._decode_once(decoder, request)
         except _Died as died:
             raise ImageError(died.reason, died.kind) from died
         finally:
             self._idle.put(decoder)
 
-    def _decode_once(self, decoder: _Decoder, question: _Question) -> Square:
+    def _decode_once(self, decoder: _Decoder, request: _Request) -> Square:
         try:
-            return decoder.decode(question)
+            return decoder.decode(request)
         except ImageError:
             raise
-        except BaseException:  # it is dead, or has half an answer left to give
+        except BaseException:  # it has died, or part of its response is still unread
             with self._opening:
                 if self._is_open:
                     decoder.close()

@@ -1,4 +1,4 @@
-"""What runs in a decoder process: one file after the other, from its path to the square of pixels."""
+"""The decoder process: decode one file after another, from its path to the square of pixels."""
 
 import contextlib
 import faulthandler
@@ -15,71 +15,71 @@ from vggsearch.photos.decode import decode, decoder_errors, readable_formats
 from vggsearch.photos.resize import is_blank, square
 
 STDIN, STDOUT = 0, 1
-LIKELY_VICTIM = b"500"  # of 1000: where the system runs out of memory, it ends this process and not its parent
+OOM_SCORE = b"500"  # of 1000: when memory runs out, Linux kills this process rather than its parent
 
 
 def serve() -> None:
-    """Answer questions on standard input, one JSON line each, until it is closed.
+    """Serve requests from standard input, one JSON line each, until it is closed.
 
-    A question is {"root", "path", "size", "resize"}. An answer is a JSON line, which ends in "pixels", the number
-    of bytes that follow: uint8 of shape (size, size, 3). A file that cannot be used is answered with "reason" and
-    "kind", a mistake in vggsearch itself with "traceback". What kills the process is left to the parent to see.
+    A request is {"root", "path", "size", "resize"}. A response is a JSON line whose last key, "pixels", is the number
+    of bytes that follow it: uint8 of shape (size, size, 3). A response has "reason" and "kind" for a file that cannot
+    be used, "traceback" for a bug in vggsearch. If the process dies, its parent finds out why.
     """
-    answers = _own_stdout()
-    readable_formats()  # which imports the decoders
+    responses = _own_stdout()
+    readable_formats()  # imports the decoders
     _limit_memory()
-    _say(answers, {"ready": os.getpid()})
-    with os.fdopen(STDIN, "rb") as questions, Path(os.devnull).open("wb") as nowhere:
-        for line in questions:
-            # It needs no interpreter to end a decoder that never comes back, and works on every system.
-            faulthandler.dump_traceback_later(defaults.DECODER.seconds, exit=True, file=nowhere)
-            answer, pixels = _answer(json.loads(line))
+    _send(responses, {"ready": os.getpid()})
+    with os.fdopen(STDIN, "rb") as requests, Path(os.devnull).open("wb") as devnull:
+        for line in requests:
+            # This ends a decoder that never returns without needing the interpreter, on every operating system.
+            faulthandler.dump_traceback_later(defaults.DECODER.seconds, exit=True, file=devnull)
+            response, pixels = _respond(json.loads(line))
             faulthandler.cancel_dump_traceback_later()
-            _say(answers, answer, pixels)
+            _send(responses, response, pixels)
 
 
-def _answer(question: dict[str, str | int]) -> tuple[dict[str, object], bytes]:
-    root, path, size = str(question["root"]), str(question["path"]), int(question["size"])
+def _respond(request: dict[str, str | int]) -> tuple[dict[str, object], bytes]:
+    root, path, size = str(request["root"]), str(request["path"]), int(request["size"])
     try:
         with decoder_errors(), Path(root, path).open("rb") as file:
             photo = decode(file, path, at_least=size)
-        pixels = square(photo.image, size, str(question["resize"]))
+        pixels = square(photo.image, size, str(request["resize"]))
     except ImageError as error:
         return {"reason": error.reason, "kind": error.kind}, b""
     except MemoryError:
         return {"reason": "not enough memory to resize it", "kind": "unreadable"}, b""
-    except Exception:  # noqa: BLE001 - the parent raises it
+    except Exception:  # noqa: BLE001 - the parent process raises it
         return {"traceback": traceback.format_exc()}, b""
     taken = photo.taken.isoformat() if photo.taken else None
     facts = {"width": photo.width, "height": photo.height, "format": photo.format, "taken": taken}
     return {**facts, "is_blank": is_blank(pixels)}, pixels.tobytes()
 
 
-def _say(answers: BinaryIO, answer: dict[str, object], pixels: bytes = b"") -> None:
-    answers.write(json.dumps({**answer, "pixels": len(pixels)}).encode() + b"\n")
-    answers.write(pixels)
-    answers.flush()
+def _send(responses: BinaryIO, response: dict[str, object], pixels: bytes = b"") -> None:
+    responses.write(json.dumps({**response, "pixels": len(pixels)}).encode() + b"\n")
+    responses.write(pixels)
+    responses.flush()
 
 
 def _own_stdout() -> BinaryIO:
-    """Take standard output for the answers alone: what a library prints goes nowhere."""
-    answers = os.dup(STDOUT)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, STDOUT)
-    os.close(nowhere)
-    return os.fdopen(answers, "wb")
+    """Reserve standard output for responses: whatever a library prints is discarded."""
+    responses = os.dup(STDOUT)
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, STDOUT)
+    os.close(devnull)
+    return os.fdopen(responses, "wb")
 
 
 def _limit_memory() -> None:
-    """Make a decoder that asks for too much memory fail alone. Only Linux keeps such a limit."""
+    """Limit the memory of this process, so that a decoder that needs too much fails alone. Only on Linux."""
     if not sys.platform.startswith("linux"):
         return
     import resource
 
-    # What the libraries have by now is not the file's: on many processors it is gigabytes of address space.
+    # Exclude what the libraries have reserved by now: gigabytes of address space on a machine with many CPU cores.
     libraries = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    _, most = resource.getrlimit(resource.RLIMIT_AS)
-    with contextlib.suppress(ValueError, OSError):  # a lower limit is set already
-        resource.setrlimit(resource.RLIMIT_AS, (libraries + defaults.DECODER.bytes, most))
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_AS)
+    with contextlib.suppress(ValueError, OSError):  # a lower limit is already set
+        resource.setrlimit(resource.RLIMIT_AS, (libraries + defaults.DECODER.bytes, hard_limit))
     with contextlib.suppress(OSError):  # a container may forbid it
-        Path("/proc/self/oom_score_adj").write_bytes(LIKELY_VICTIM)
+        Path("/proc/self/oom_score_adj").write_bytes(OOM_SCORE)

@@ -1,4 +1,4 @@
-"""What can be asked for: a picture in a file, in memory or as an array, the whole of it or a part."""
+"""Query inputs: an image as a file, as bytes, as a Pillow image or as an array, optionally cropped."""
 
 import io
 import os
@@ -8,37 +8,39 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vggsearch.errors import OptionError
+from vggsearch.errors import OptionError, Spelled
 from vggsearch.photos.decode import decode, decoder_errors, upright_rgb
 
 Box = tuple[int, int, int, int]  # left, top, width, height, in pixels
 ImageLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
-ONE_IMAGE = (str, os.PathLike, bytes, Image.Image, np.ndarray)  # as isinstance takes it
+IMAGE_TYPES = (str, os.PathLike, bytes, Image.Image, np.ndarray)  # ImageLike, for isinstance
 
 
 def name_of(image: ImageLike) -> str:
-    """Return the path of a picture, "-" where it has none."""
+    """Return the path of an image, "-" if it is not a file."""
     return os.fspath(image) if isinstance(image, str | os.PathLike) else "-"
 
 
-def read_picture(image: ImageLike, at_least: int, crop: Box | None = None) -> Image.Image:
-    """Return the upright RGB picture, or the part `crop` of it.
+def read_image(image: ImageLike, at_least: int, crop: Box | None = None) -> Image.Image:
+    """Return the image as upright RGB, cropped to `crop` (in pixels of the upright image) if given.
 
-    A large JPEG is decoded small, to `at_least` pixels a side. Raises ImageError where the picture cannot be used,
-    OptionError for an array of another kind and for a part that is not in the picture.
+    Without `crop`, a large JPEG is decoded at a reduced size of at least `at_least` pixels per side. Raises ImageError
+    if the image cannot be used, OptionError for an array of another dtype or shape and for a crop outside the image.
     """
     with decoder_errors():
         if crop is None:
             return _read(image, at_least)
-        picture = _read(image, None)
+        full = _read(image, None)
     left, top, width, height = crop
-    is_inside = min(left, top) >= 0 and left + width <= picture.width and top + height <= picture.height
+    is_inside = min(left, top) >= 0 and left + width <= full.width and top + height <= full.height
     if not is_inside or min(width, height) < 1:
         raise OptionError(
-            f"The part {left},{top},{width},{height} is not in {name_of(image)}, which has {picture.width} x "
-            f"{picture.height} pixels. Give left, top, width and height in pixels."
+            f"The crop {left},{top},{width},{height} is not inside {name_of(image)} "
+            f"({full.width} x {full.height} pixels). Pass ",
+            Spelled("crop=(left, top, width, height)", "--crop LEFT,TOP,WIDTH,HEIGHT"),
+            " in pixels.",
         )
-    return picture.crop((left, top, left + width, top + height))
+    return full.crop((left, top, left + width, top + height))
 
 
 def _read(image: ImageLike, at_least: int | None) -> Image.Image:
@@ -54,5 +56,7 @@ def _read(image: ImageLike, at_least: int | None) -> Image.Image:
 
 def _from_array(array: NDArray[np.uint8]) -> Image.Image:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-        raise OptionError(f"An array must be uint8 of shape (h, w, 3), RGB; this is {array.dtype} {array.shape}.")
+        raise OptionError(
+            f"An image array must be uint8 RGB of shape (height, width, 3); this one is {array.dtype} {array.shape}."
+        )
     return Image.fromarray(array)

@@ -1,4 +1,4 @@
-"""Bring a picture of any shape to the square of uint8 pixels that the network sees."""
+"""Fit an image of any aspect ratio to the square uint8 input of the network."""
 
 from collections.abc import Callable
 
@@ -9,21 +9,21 @@ from PIL import Image, ImageOps
 from vggsearch.defaults import IMAGE
 
 FILTER = Image.Resampling.BICUBIC
-PAD_COLOUR = (124, 116, 104)  # ImageNet's mean colour: zero to the network after normalisation
+PAD_COLOUR = (124, 116, 104)  # the mean colour of ImageNet, which normalisation maps to zero
 
 
 def squash(image: Image.Image, size: int) -> Image.Image:
-    """Squeeze the whole picture into the square; its shape is lost, nothing else is."""
+    """Resize the whole image to the square, ignoring its aspect ratio."""
     return image.resize((size, size), FILTER, reducing_gap=IMAGE.reducing_gap)
 
 
 def crop(image: Image.Image, size: int) -> Image.Image:
-    """Keep the shape and the centre; the ends of the longer side are cut off."""
+    """Keep the aspect ratio and the centre; cut off both ends of the longer side."""
     return ImageOps.fit(image, (size, size), FILTER)
 
 
 def pad(image: Image.Image, size: int) -> Image.Image:
-    """Keep the shape and the whole picture; the rest of the square is filled with the mean colour."""
+    """Keep the aspect ratio and the whole image; fill the rest of the square with the mean colour."""
     return ImageOps.pad(image, (size, size), FILTER, color=PAD_COLOUR)
 
 
@@ -32,12 +32,12 @@ RESIZES: dict[str, Callable[[Image.Image, int], Image.Image]] = {"squash": squas
 
 def square(image: Image.Image, size: int, resize: str) -> NDArray[np.uint8]:
     """Return uint8 of shape (size, size, 3), RGB in 0..255. `resize` is a key of RESIZES."""
-    return np.array(RESIZES[resize](image, size), dtype=np.uint8)  # a copy: torch wants to own what it reads
+    return np.array(RESIZES[resize](image, size), dtype=np.uint8)  # a copy, since torch needs writable memory
 
 
 def is_blank(pixels: NDArray[np.uint8]) -> bool:
-    """Say whether a square, uint8 (size, size, 3), shows nothing: one colour but for noise, padding aside."""
-    pixels = pixels[::2, ::2].reshape(-1, 3)  # a quarter says as much, in a quarter of the time
+    """Return whether a square, uint8 (size, size, 3), is one colour apart from noise; padding is ignored."""
+    pixels = pixels[::2, ::2].reshape(-1, 3)  # a quarter of the pixels gives the same result
     if (pixels[0] == PAD_COLOUR).all():
         pixels = pixels[(pixels != PAD_COLOUR).any(axis=1)]
     channels = pixels.T.copy()

@@ -1,4 +1,4 @@
-"""Photos made small to be shown: read in threads, in order, a few ahead."""
+"""Thumbnails for display, made by a few threads ahead of the reader, in order."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -13,27 +13,27 @@ from vggsearch.defaults import THUMBNAILS
 from vggsearch.photos.decode import decode, decoder_errors
 
 Item = TypeVar("Item")
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
 def thumbnail(root: Path, path: str, side: int = THUMBNAILS.side) -> Image.Image:
-    """Return a photo, upright RGB, its longer side at most `side` pixels. Raises ImageError with the reason."""
+    """Return a photo as upright RGB, at most `side` pixels on the longer side. Raises ImageError with the reason."""
     with decoder_errors(), (root / path).open("rb") as file:
-        picture = decode(file, path, at_least=side // 2).image
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return picture
+        image = decode(file, path, at_least=side // 2).image
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return image
 
 
-def in_order(work: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
-    """Yield what `work` makes of each item, in order. Threads work on the next ones, THUMBNAILS.ahead at most."""
+def in_order(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield `work(item)` for each item, in order, while threads work on at most THUMBNAILS.ahead of the next ones."""
     source = iter(items)
     with ThreadPoolExecutor(THUMBNAILS.threads, thread_name_prefix="thumbnail") as pool:
-        waiting: deque[Future[Made]] = deque(pool.submit(work, item) for item in islice(source, THUMBNAILS.ahead))
+        waiting: deque[Future[Result]] = deque(pool.submit(work, item) for item in islice(source, THUMBNAILS.ahead))
         try:
             while waiting:
-                made = waiting.popleft().result()
+                result = waiting.popleft().result()
                 waiting.extend(pool.submit(work, item) for item in islice(source, 1))
-                yield made
+                yield result
         finally:
             for future in waiting:
                 future.cancel()

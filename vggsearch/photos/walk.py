@@ -1,4 +1,4 @@
-"""Walk a photo folder: which files are there, of what size and age. Nothing is opened here."""
+"""Walk a photo folder and list its files with size and modification time. No file is opened."""
 
 import os
 from collections.abc import Iterator
@@ -22,20 +22,21 @@ CLUTTER_NAMES = frozenset(
         "Thumbs.db",  # Windows
         "ehthumbs.db",  # Windows
         "desktop.ini",  # Windows
-        "__MACOSX",  # AppleDouble files in zip archives
+        "__MACOSX",  # AppleDouble files in ZIP archives
         "Icon\r",  # macOS
         "Network Trash Folder",  # AFP shares
         "Temporary Items",  # AFP shares
         "lost+found",  # ext file systems
     )
 )
-CLUTTER_SUFFIXES = (".lrdata",)  # Lightroom's previews: thousands of small copies of the photos
+CLUTTER_SUFFIXES = (".lrdata",)  # Lightroom previews: thousands of small copies of the photos
 
 
 class PhotoFile(NamedTuple):
-    """A file that may be a photo, as the walk saw it. A tuple, since there may be millions.
+    """A file that may be a photo, as the walk found it. A tuple, since there may be millions of them.
 
-    `path` is POSIX and relative to the photo folder, `bytes` its size, `mtime_ns` its age in nanoseconds.
+    `path` is a POSIX path relative to the photo folder, `bytes` the size of the file, `mtime_ns` its modification
+    time in nanoseconds since the epoch.
     """
 
     path: str
@@ -45,10 +46,10 @@ class PhotoFile(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A file or folder that could not be used. `reason` is for a person, `kind` for a program.
+    """A file or folder that could not be used. `reason` is for display, `kind` for programs.
 
-    "unreadable" is the disk's fault, not the file's: it is tried again next time, and what an index
-    knows of `path` and below it is kept. `bytes` and `mtime_ns` are 0 where they could not be read.
+    "unreadable" means that the disk, not the file, is at fault: it is tried again on the next update, and whatever
+    the index holds for `path` and everything below it is kept. `bytes` and `mtime_ns` are 0 if they could not be read.
     """
 
     path: str
@@ -59,32 +60,32 @@ class Skipped:
 
 
 def is_clutter(name: str) -> bool:
-    """Say whether a file or folder of this name is never a person's photo: hidden, a thumbnail cache, a bin."""
+    """Return whether a file or folder of this name never holds photos: hidden, a thumbnail cache, a recycle bin."""
     folded = name.casefold()
     return name.startswith(".") or folded in CLUTTER_NAMES or folded.endswith(CLUTTER_SUFFIXES)
 
 
 def check_folder(folder: Path) -> Path:
-    """Return `folder`. Raises PhotosError where there is no such folder."""
+    """Return `folder`. Raises PhotosError if it is not a folder."""
     if not folder.is_dir():
-        raise PhotosError(f"{folder} is not a folder of photos. Is its disk mounted?")
+        raise PhotosError(f"{folder} is not a folder. Is its disk mounted?")
     return folder
 
 
 def walk(folder: Path, exclude: Path | None = None) -> Iterator[PhotoFile | Skipped]:
-    """Yield every file below `folder`, folders and files in name order, clutter and `exclude` left out.
+    """Yield every file below `folder`, sorted by name, without clutter and without the folder `exclude`.
 
-    Symbolic links below `folder` are named but not followed, so that loops end and one photo has one path.
-    Raises PhotosError where `folder` itself cannot be read.
+    Symbolic links below `folder` are reported as skipped and not followed, which avoids loops and gives each photo
+    one path. Raises PhotosError if `folder` itself cannot be read.
     """
     check_folder(folder)
-    avoid = exclude.resolve() if exclude is not None else None
+    excluded = exclude.resolve() if exclude is not None else None
     pending = [""]
     while pending:
         inside = pending.pop()
         try:
-            with os.scandir(folder / inside) as found:
-                entries = sorted(found, key=lambda entry: entry.name)
+            with os.scandir(folder / inside) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
             if not inside:
                 raise PhotosError(f"{folder} cannot be read: {error.strerror}.") from error
@@ -96,20 +97,20 @@ def walk(folder: Path, exclude: Path | None = None) -> Iterator[PhotoFile | Skip
                 continue
             path = f"{inside}/{entry.name}" if inside else entry.name
             if not entry.is_dir(follow_symlinks=False):
-                yield _look_at(entry, path)
-            elif avoid is None or entry.name != avoid.name or Path(entry.path).resolve() != avoid:
+                yield _classify(entry, path)
+            elif excluded is None or entry.name != excluded.name or Path(entry.path).resolve() != excluded:
                 subfolders.append(path)
         pending.extend(reversed(subfolders))
 
 
 def printable(path: str) -> str:
-    """Return `path` as it can be stored and shown: bytes that are not UTF-8 become escapes."""
+    """Return `path` as text that can be stored and shown: bytes that are not UTF-8 are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _look_at(entry: "os.DirEntry[str]", path: str) -> PhotoFile | Skipped:
+def _classify(entry: "os.DirEntry[str]", path: str) -> PhotoFile | Skipped:
     if not path.isascii() and printable(path) != path:
-        return Skipped(printable(path), "its name is not UTF-8: rename the file or its folder", "bad name")
+        return Skipped(printable(path), "its path is not valid UTF-8: rename the file or its folder", "bad name")
     try:
         status = entry.stat(follow_symlinks=False)
     except OSError as error:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from vggsearch.defaults import SEARCH
 from vggsearch.errors import OptionError
-from vggsearch.photos.inputs import ONE_IMAGE, Box, ImageLike
+from vggsearch.photos.inputs import IMAGE_TYPES, Box, ImageLike
 from vggsearch.photos.walk import Skipped
 from vggsearch.query.filters import Filter, parse_filter
 from vggsearch.query.searcher import Match
@@ -70,7 +70,7 @@ def rules(filters: str | Iterable[str]) -> tuple[Filter, ...]:
 
 def each_of(images: Images) -> tuple[ImageLike, ...]:
     """Return pictures as a tuple, whether it is one or several."""
-    return (images,) if isinstance(images, ONE_IMAGE) else tuple(images)
+    return (images,) if isinstance(images, IMAGE_TYPES) else tuple(images)
 
 
 def several_parts() -> OptionError:

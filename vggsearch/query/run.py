@@ -12,7 +12,7 @@ from vggsearch.defaults import ALIGN, SEARCH
 from vggsearch.errors import ImageError, OptionError
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.model.engine import Engine
-from vggsearch.photos.inputs import Box, ImageLike, name_of, read_picture
+from vggsearch.photos.inputs import Box, ImageLike, name_of, read_image
 from vggsearch.photos.resize import is_blank, square
 from vggsearch.photos.walk import Skipped
 from vggsearch.query.filters import Filter
@@ -114,12 +114,12 @@ def embed_squares(engine: Engine, squares: NDArray[np.uint8]) -> NDArray[np.floa
 
 def _square(target: Target, image: ImageLike, crop: Box | None) -> NDArray[np.uint8]:
     spec = target.spec
-    return square(read_picture(image, spec.size, crop), spec.size, spec.resize)
+    return square(read_image(image, spec.size, crop), spec.size, spec.resize)
 
 
 def _ask_one(targets: Sequence[Target], image: ImageLike, options: QueryOptions) -> QueryResult:
     spec = targets[0].spec
-    picture = read_picture(image, spec.size, options.crop)
+    picture = read_image(image, spec.size, options.crop)
     pixels = square(picture, spec.size, spec.resize)
     asked = views_of(targets, [image], options)
     if is_blank(pixels):

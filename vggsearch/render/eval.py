@@ -38,7 +38,7 @@ def copies(found: CopiesReport, format: Format) -> str:
     if format == "json":
         by_edit = {edit: asdict(each) for edit, each in found.by_edit.items()}
         return json.dumps({**asdict(found.figures), "photos": found.photos, "by_edit": by_edit}, indent=2)
-    rows = [(name, EDITS[name].says, *_shares(each)) for name, each in found.by_edit.items()]
+    rows = [(name, EDITS[name].description, *_shares(each)) for name, each in found.by_edit.items()]
     rows.append(("all", "under one threshold", *_shares(found.figures)))
     head = ("edit", "what it does", "recall@1", "recall@10", "micro-AP", "r@P99", "threshold")
     table = as_table(head, rows, right=range(2, 7), rule_before=len(found.by_edit))
