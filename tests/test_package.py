@@ -20,7 +20,7 @@ def run_without(code: str, *words: str) -> str:
     """Run code as if only torch, torchvision, numpy, Pillow, pyarrow, click and pytest were installed."""
     environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     decoders_too = (
-        f"from vggsearch.photos import decoder_pool as pool; pool.WORKER_CODE = {WITHOUT_THEM!r} + pool.WORKER_CODE\n"
+        f"from vggsearch.photos import decoder_pool as p; p.WORKER_CODE = {WITHOUT_THEM!r} + p.WORKER_CODE\n"
     )
     command = [sys.executable, "-c", WITHOUT_THEM + decoders_too + code, *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
@@ -85,6 +85,6 @@ for item in extract(walk(root), root, spec, lambda: load_engine(spec, weights, E
 """
     assert run_without(code, str(tmp_path)).splitlines() == [
         "(64,)",
-        "('b.heic', 'unreadable', 'HEIC is read by pillow-heif: pip install pillow-heif')",
+        "('b.heic', 'unreadable', 'HEIC needs pillow-heif: pip install pillow-heif')",
         "(64,)",
     ]

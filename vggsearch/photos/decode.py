@@ -258,7 +258,7 @@ def _taken(image: Image.Image) -> datetime | None:
 
 @contextmanager
 def decoder_errors() -> Iterator[None]:
-    """Turn the exceptions of decoders into ImageError: "broken" for a damaged file, "unreadable" for a disk error."""
+    """Turn the exceptions of decoders into ImageError: "broken" for damaged files, "unreadable" for disk errors."""
     try:
         yield
     except ImageError:

@@ -21,9 +21,9 @@ OOM_SCORE = b"500"  # of 1000: when memory runs out, Linux kills this process ra
 def serve() -> None:
     """Serve requests from standard input, one JSON line each, until it is closed.
 
-    A request is {"root", "path", "size", "resize"}. A response is a JSON line whose last key, "pixels", is the number
-    of bytes that follow it: uint8 of shape (size, size, 3). A response has "reason" and "kind" for a file that cannot
-    be used, "traceback" for a bug in vggsearch. If the process dies, its parent finds out why.
+    A request is {"root", "path", "size", "resize"}. A response is a JSON line whose last key, "pixels", is the
+    number of bytes that follow it: uint8 of shape (size, size, 3). A response has "reason" and "kind" for a file
+    that cannot be used, "traceback" for a bug in vggsearch. If the process dies, its parent finds out why.
     """
     responses = _own_stdout()
     readable_formats()  # imports the decoders

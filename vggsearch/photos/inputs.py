@@ -24,8 +24,9 @@ def name_of(image: ImageLike) -> str:
 def read_image(image: ImageLike, at_least: int, crop: Box | None = None) -> Image.Image:
     """Return the image as upright RGB, cropped to `crop` (in pixels of the upright image) if given.
 
-    Without `crop`, a large JPEG is decoded at a reduced size of at least `at_least` pixels per side. Raises ImageError
-    if the image cannot be used, OptionError for an array of another dtype or shape and for a crop outside the image.
+    Without `crop`, a large JPEG is decoded at a reduced size of at least `at_least` pixels per side. Raises
+    ImageError if the image cannot be used, OptionError for an array of another dtype or shape and for a crop
+    outside the image.
     """
     with decoder_errors():
         if crop is None:
@@ -57,6 +58,6 @@ def _read(image: ImageLike, at_least: int | None) -> Image.Image:
 def _from_array(array: NDArray[np.uint8]) -> Image.Image:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         raise OptionError(
-            f"An image array must be uint8 RGB of shape (height, width, 3); this one is {array.dtype} {array.shape}."
+            f"An image array must be uint8 RGB of shape (height, width, 3); got {array.dtype} {array.shape}."
         )
     return Image.fromarray(array)

@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 
 def thumbnail(root: Path, path: str, side: int = THUMBNAILS.side) -> Image.Image:
-    """Return a photo as upright RGB, at most `side` pixels on the longer side. Raises ImageError with the reason."""
+    """Return a photo as upright RGB, its longer side at most `side` pixels. Raises ImageError with the reason."""
     with decoder_errors(), (root / path).open("rb") as file:
         image = decode(file, path, at_least=side // 2).image
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
@@ -25,7 +25,7 @@ def thumbnail(root: Path, path: str, side: int = THUMBNAILS.side) -> Image.Image
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield `work(item)` for each item, in order, while threads work on at most THUMBNAILS.ahead of the next ones."""
+    """Yield `work(item)` for each item, in order. Threads work up to THUMBNAILS.ahead items ahead of the reader."""
     source = iter(items)
     with ThreadPoolExecutor(THUMBNAILS.threads, thread_name_prefix="thumbnail") as pool:
         waiting: deque[Future[Result]] = deque(pool.submit(work, item) for item in islice(source, THUMBNAILS.ahead))

@@ -49,7 +49,8 @@ class Skipped:
     """A file or folder that could not be used. `reason` is for display, `kind` for programs.
 
     "unreadable" means that the disk, not the file, is at fault: it is tried again on the next update, and whatever
-    the index holds for `path` and everything below it is kept. `bytes` and `mtime_ns` are 0 if they could not be read.
+    the index holds for `path` and everything below it is kept. `bytes` and `mtime_ns` are 0 if they could not be
+    read.
     """
 
     path: str
