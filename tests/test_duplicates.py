@@ -10,15 +10,15 @@ from PIL import Image
 
 from tests.fakes import FakeEngine
 from vggsearch import ImageIndex
-from vggsearch.duplicates.decisions import DECISIONS, read_decisions
 from vggsearch.duplicates.find import DuplicatesReport
 from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.duplicates.removals import new_journal, plan_removals
 from vggsearch.errors import DecisionsDamaged, OptionError
 from vggsearch.removal.perform import perform
 from vggsearch.removal.undo import undo
+from vggsearch.store.contents import DECISIONS, KEYPOINT_MATCHES
+from vggsearch.store.decisions import read_decisions
 from vggsearch.store.edges import EDGES
-from vggsearch.store.keypoint_matches import KEYPOINT_MATCHES
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,8 @@ from vggsearch.indexing.local_features import from_store, to_store
 from vggsearch.indexing.update import Progress
 from vggsearch.matching.feature_maps import encode
 from vggsearch.matching.regions import best_regions, part_vectors, region_vectors
-from vggsearch.store.local_features import CELLS, LOCAL, REGIONS
+from vggsearch.store.contents import LOCAL
+from vggsearch.store.local_features import CELLS, REGIONS
 from vggsearch.store.store import Store
 
 

@@ -27,8 +27,7 @@ from vggsearch.indexing.integrity import verify
 from vggsearch.photos.resize import square
 from vggsearch.photos.walk import Skipped
 from vggsearch.store import compaction
-from vggsearch.store.locate import MANIFEST
-from vggsearch.store.lock import HOLDER, LOCK
+from vggsearch.store.contents import LOCK, LOCK_HOLDER, MANIFEST
 from vggsearch.store.records import Embedded
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
@@ -223,7 +222,7 @@ def test_a_name_that_a_killed_writer_left_is_not_told_as_the_holder(tmp_path: Pa
     store = made(tmp_path / "x")
     lock = FileLock(tmp_path / "x" / LOCK)
     with lock:  # another has just got it, and has not said so yet
-        (tmp_path / "x" / HOLDER).write_text(text.format(dead=dead_process(), host=socket.gethostname()))
+        (tmp_path / "x" / LOCK_HOLDER).write_text(text.format(dead=dead_process(), host=socket.gethostname()))
         with pytest.raises(IndexLocked, match=r"being written by another process. Wait"), writing(store):
             pass
 
@@ -231,7 +230,7 @@ def test_a_name_that_a_killed_writer_left_is_not_told_as_the_holder(tmp_path: Pa
 def test_a_writer_on_another_machine_is_told_by_its_name(tmp_path: Path) -> None:
     store = made(tmp_path / "x")
     with FileLock(tmp_path / "x" / LOCK):
-        (tmp_path / "x" / HOLDER).write_text("process 1 on nas-at-home")
+        (tmp_path / "x" / LOCK_HOLDER).write_text("process 1 on nas-at-home")
         with pytest.raises(IndexLocked, match=r"being written by process 1 on nas-at-home\."), writing(store):
             pass
 

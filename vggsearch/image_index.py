@@ -12,14 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.duplicates.collection import Collection
-from vggsearch.duplicates.decisions import (
-    DECISIONS,
-    Decision,
-    Judgement,
-    add_decisions,
-    decide,
-    read_decisions,
-)
 from vggsearch.duplicates.find import DuplicatesReport, duplicates
 from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.duplicates.paths import inside, photos_named
@@ -46,7 +38,15 @@ from vggsearch.query.run import embed_squares, pick_random, run_queries, run_que
 from vggsearch.query.searcher import Searcher
 from vggsearch.query.snapshot import LatestSnapshot
 from vggsearch.query.targets import Target
-from vggsearch.store.locate import MANIFEST, directory_for
+from vggsearch.store.contents import DECISIONS, MANIFEST
+from vggsearch.store.decisions import (
+    Decision,
+    Judgement,
+    add_decisions,
+    decide,
+    read_decisions,
+)
+from vggsearch.store.locate import directory_for
 from vggsearch.store.manifest import BuildOptions, VectorIndexInfo
 from vggsearch.store.reuse import KnownContent
 from vggsearch.store.store import Store

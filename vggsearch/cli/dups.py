@@ -12,13 +12,14 @@ from vggsearch.cli.terminal import counting_bar, picture_screen, quiet_decoders,
 from vggsearch.defaults import DUPLICATES, Format
 from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.errors import OptionError
-from vggsearch.store.locate import MANIFEST, index_of, only_index
+from vggsearch.store.contents import MANIFEST
+from vggsearch.store.locate import index_of, only_index
 
 if TYPE_CHECKING:
-    from vggsearch.duplicates.decisions import Judgement
     from vggsearch.duplicates.find import DuplicatesReport
     from vggsearch.duplicates.results import Group
     from vggsearch.image_index import ImageIndex
+    from vggsearch.store.decisions import Judgement
 
 # The command gets them as `options`, DuplicateOptions.
 duplicate_options = collected(

@@ -20,9 +20,9 @@ from vggsearch.knn.all_pairs import Progress
 from vggsearch.matching.keypoints import align, each_in_one_thread, keypoints
 from vggsearch.photos.decode import decode, decoder_errors
 from vggsearch.photos.edits import EDITS, edited
+from vggsearch.store.contents import CALIBRATION
 from vggsearch.store.files import write_atomically
 
-CALIBRATION = "calibration.json"
 COLLAGE = "collage"  # needs other photos beside it
 AT_ONCE = 16  # photos whose copies are in memory, and go to the network together
 

@@ -16,7 +16,6 @@ from vggsearch.duplicates.calibration import Calibration, LabelledPairs, by_simi
 from vggsearch.duplicates.calibration_pairs import CalibrationPairs
 from vggsearch.duplicates.candidates import candidates_of
 from vggsearch.duplicates.collection import Collection
-from vggsearch.duplicates.decisions import Judgement
 from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.duplicates.pairs import CandidatePairs, compare, pairs_sharing_a_duplicate, similarities_at_random
 from vggsearch.duplicates.results import Photo
@@ -24,6 +23,7 @@ from vggsearch.duplicates.verification import KeypointMatcher
 from vggsearch.knn.all_pairs import Stop
 from vggsearch.knn.build import Tell
 from vggsearch.knn.edges import Edges
+from vggsearch.store.decisions import Judgement
 
 Judged = dict[tuple[str, str], Judgement]
 ONE_PRESS = "one press of the button: a burst, or raw and developed"

@@ -22,7 +22,6 @@ from vggsearch.duplicates.calibration_pairs import (
 )
 from vggsearch.duplicates.classify import ClassifiedPairs, classify_pairs
 from vggsearch.duplicates.collection import Collection
-from vggsearch.duplicates.decisions import DECISIONS, read_decisions
 from vggsearch.duplicates.grouping import GroupBuilder
 from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.duplicates.pairs import unrelated_pairs
@@ -31,6 +30,8 @@ from vggsearch.duplicates.verification import MADE_BY, KeypointMatcher
 from vggsearch.errors import IndexNotWritable
 from vggsearch.knn.all_pairs import Stop
 from vggsearch.knn.build import Tell
+from vggsearch.store.contents import DECISIONS
+from vggsearch.store.decisions import read_decisions
 
 log = logging.getLogger(__name__)
 

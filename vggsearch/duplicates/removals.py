@@ -10,8 +10,7 @@ from vggsearch.duplicates.results import Group
 from vggsearch.errors import OptionError
 from vggsearch.removal.plan import RemovalPlan, make_plan
 from vggsearch.removal.request import Action, Removal
-
-JOURNALS = "journals"
+from vggsearch.store.contents import JOURNALS
 
 
 def plan_removals(

@@ -13,13 +13,13 @@ from vggsearch.errors import IndexDamaged, IndexMissing
 from vggsearch.indexing.build import build_vector_index
 from vggsearch.knn.vector_index import VectorIndex
 from vggsearch.photos.walk import Skipped
-from vggsearch.store.local_features import LOCAL, LocalPart
-from vggsearch.store.locate import MANIFEST
+from vggsearch.store.contents import EMBEDDINGS, LOCAL, MANIFEST, SEARCH, SKIPPED
+from vggsearch.store.local_features import LocalPart
 from vggsearch.store.lock import only_writer
 from vggsearch.store.manifest import Manifest, Part, write_manifest
-from vggsearch.store.parts import SKIPPED, Table, embeddings_in, read_columns, read_origin
+from vggsearch.store.parts import Table, embeddings_in, read_columns, read_origin
 from vggsearch.store.recovery import rebuild_manifest
-from vggsearch.store.store import EMBEDDINGS, SEARCH, Store, size_of
+from vggsearch.store.store import Store, size_of
 from vggsearch.store.writer import StoreWriter
 
 NORM_ERROR = 2e-3  # float16 keeps eleven bits: rounding moves the length of a unit vector by less than 5e-4

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vggsearch.errors import IndexDamaged, IndexNotReadable, IndexNotWritable
-
-TEMPORARY = ".tmp"
+from vggsearch.store.contents import TEMPORARY
 
 
 @dataclass(frozen=True)

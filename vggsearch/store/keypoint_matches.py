@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vggsearch.errors import IndexDamaged
+from vggsearch.store.contents import KEYPOINT_MATCHES
 from vggsearch.store.files import reading_from, write_atomically
 
-KEYPOINT_MATCHES = "checks.parquet"
 MADE_BY = b"vggsearch.made_by"
 WAY_OUT = "Delete it: the pairs are checked anew."
 SCHEMA = pa.schema(

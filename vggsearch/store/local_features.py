@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from vggsearch.errors import IndexDamaged
 from vggsearch.store.files import FileHash
 
-LOCAL = "local"
 KEYS, CELLS, REGIONS = "keys.npy", "cells.npy", "regions.npy"
 ROWS = 4096  # of one folder; 55 MB with the packaged weights
 

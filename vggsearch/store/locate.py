@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from vggsearch.errors import IndexMissing
+from vggsearch.store.contents import MANIFEST
 
 INDEXES = Path("indexes")
-MANIFEST = "manifest.json"
 
 
 def directory_for(photos: Path) -> Path:

@@ -10,16 +10,14 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from vggsearch.errors import IndexLocked
+from vggsearch.store.contents import LOCK, LOCK_HOLDER
 from vggsearch.store.files import writing_to
-
-LOCK = "writer.lock"
-HOLDER = "writer.txt"
 
 
 @contextmanager
 def only_writer(directory: Path) -> Iterator[None]:
     """Be the one process that writes to the index. Raises IndexLocked where another is, IndexNotWritable."""
-    lock, holder = FileLock(directory / LOCK, timeout=0), directory / HOLDER
+    lock, holder = FileLock(directory / LOCK, timeout=0), directory / LOCK_HOLDER
     with writing_to(directory):
         try:
             lock.acquire()

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from vggsearch.defaults import BUILD
 from vggsearch.errors import IndexDamaged, IndexFormatError, IndexMissing, OptionError
 from vggsearch.model.spec import EmbeddingSpec, spec_from_json
+from vggsearch.store.contents import MANIFEST
 from vggsearch.store.files import FileHash, reading_from, write_atomically
 from vggsearch.store.local_features import LocalPart
-from vggsearch.store.locate import MANIFEST
 from vggsearch.store.migrations import migrate
 
 FORMAT = 5

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from vggsearch.defaults import BUILD
+from vggsearch.store.contents import SKIPPED
 from vggsearch.store.files import FileHash
-from vggsearch.store.parts import SKIPPED, present_embedding
+from vggsearch.store.parts import present_embedding
 
 Values = dict[str, Any]
 

@@ -17,7 +17,6 @@ from vggsearch.photos.walk import Skipped
 from vggsearch.store.files import reading_from, write_atomically
 from vggsearch.store.records import Embedded
 
-SKIPPED = "skipped.parquet"
 METADATA = b"vggsearch"
 BLANK = "is_blank"
 Table: TypeAlias = pa.Table

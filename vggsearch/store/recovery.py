@@ -4,11 +4,10 @@ from pathlib import Path
 
 from vggsearch.errors import IndexDamaged
 from vggsearch.model.spec import EmbeddingSpec
+from vggsearch.store.contents import EMBEDDINGS, MANIFEST, SKIPPED
 from vggsearch.store.files import FileHash
-from vggsearch.store.locate import MANIFEST
 from vggsearch.store.manifest import Manifest, Part
-from vggsearch.store.parts import SKIPPED, Origin, read_columns, read_origin, read_skipped
-from vggsearch.store.store import EMBEDDINGS
+from vggsearch.store.parts import Origin, read_columns, read_origin, read_skipped
 
 CANNOT = "Delete the index and index again"
 

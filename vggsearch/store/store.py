@@ -14,15 +14,14 @@ from numpy.typing import NDArray
 from vggsearch.errors import IndexDamaged, IndexExists, SpecMismatch
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.photos.walk import PhotoFile, Skipped
+from vggsearch.store.contents import EMBEDDINGS, LOCAL, MANIFEST, SEARCH, SKIPPED, SKIPPED_NEXT, TEMPORARY
 from vggsearch.store.files import (
-    TEMPORARY,
     FileHash,
     flush_directory,
     reading_from,
     writing_to,
 )
-from vggsearch.store.local_features import LOCAL, LocalStore
-from vggsearch.store.locate import MANIFEST
+from vggsearch.store.local_features import LocalStore
 from vggsearch.store.manifest import (
     Manifest,
     Part,
@@ -31,7 +30,6 @@ from vggsearch.store.manifest import (
 )
 from vggsearch.store.parts import (
     BLANK,
-    SKIPPED,
     embeddings_in,
     part_schema,
     read_columns,
@@ -39,10 +37,6 @@ from vggsearch.store.parts import (
     read_skipped,
 )
 from vggsearch.store.paths import Paths
-
-EMBEDDINGS = "embeddings"
-SEARCH = "search"
-SKIPPED_NEXT = "skipped.next.parquet"  # becomes skipped.parquet once the manifest that knows it is there
 
 Item = TypeVar("Item")
 Read = TypeVar("Read")

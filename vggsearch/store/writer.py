@@ -14,13 +14,14 @@ from vggsearch.defaults import COMPACT
 from vggsearch.errors import IndexDamaged
 from vggsearch.photos.walk import Skipped
 from vggsearch.store.compaction import Group, is_due, is_kept, plan_groups
+from vggsearch.store.contents import EMBEDDINGS, LOCAL, SEARCH, SKIPPED, SKIPPED_NEXT
 from vggsearch.store.files import FileHash, flush_directory, write_folder_atomically, writing_to
-from vggsearch.store.local_features import LOCAL, ROWS, LocalPart, StoredFeatures, write_local
+from vggsearch.store.local_features import ROWS, LocalPart, StoredFeatures, write_local
 from vggsearch.store.lock import only_writer
 from vggsearch.store.manifest import BuildOptions, Manifest, Part, StoredVectorIndex, VectorIndexInfo, part_name
-from vggsearch.store.parts import SKIPPED, Origin, merge_parts, write_part, write_skipped
+from vggsearch.store.parts import Origin, merge_parts, write_part, write_skipped
 from vggsearch.store.records import Embedded, MadeBy
-from vggsearch.store.store import EMBEDDINGS, SEARCH, SKIPPED_NEXT, Store
+from vggsearch.store.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from vggsearch.errors import DecisionsDamaged
+from vggsearch.store.contents import DECISIONS
 from vggsearch.store.files import write_atomically
 from vggsearch.store.lock import only_writer
 
 Judgement = Literal["same", "different", "undecided"]
 
-DECISIONS = "decisions.jsonl"
 JUDGEMENTS: tuple[Judgement, ...] = get_args(Judgement)
 
 
