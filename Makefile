@@ -1,5 +1,6 @@
 # make demo   a sample folder of photos, indexed and searched; nothing but Python 3.11 and make is needed
-# make test   everything CI checks
+# make test   lint, types and the quick tests: under five minutes on two cores
+# make test-all  everything CI checks: make test, then make test-slow, which is what is long and real
 # make gpu    on a machine with a CUDA card, with PYTHON's own torch, torchvision, numpy, Pillow, pyarrow, click, pytest
 #
 # make demo PHOTOS=~/Pictures QUERY=img.jpg    the same on your own photos
@@ -14,7 +15,7 @@ PHOTOS ?= demo/photos
 QUERY ?= demo/photos/originals/chelsea.jpg
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test gpu fmt docs lint types unit clean
+.PHONY: help demo test test-all test-slow gpu fmt docs lint types unit clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -36,7 +37,14 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 demo: $(VENV)/.demo
 	@BIN=$(BIN) PHOTOS='$(PHOTOS)' QUERY='$(QUERY)' sh examples/demo.sh
 
+# JOBS=1 runs the tests one after the other; COVERAGE=1 also counts lines, and fails below the floor in pyproject.toml.
+JOBS ?= auto
+COVERAGE ?=
+PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist loadgroup
+
 test: lint types unit
+
+test-all: test test-slow
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -46,7 +54,10 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not slow" $(if $(COVERAGE),--cov)
+
+test-slow: $(VENV)/.dev
+	$(PYTEST) -m "slow or hypothesis" --hypothesis-profile ci
 
 gpu:
 	@$(PYTHON) -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "torch sees no CUDA card here.")'
@@ -61,4 +72,4 @@ docs: $(VENV)/.dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cog -r README.md
 
 clean:
-	rm -rf $(VENV) demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*

@@ -1,3 +1,5 @@
+import contextlib
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -12,6 +14,17 @@ from tests.helpers.disks import IS_ROOT, mount
 
 if TYPE_CHECKING:
     from vggsearch.image_index import ImageIndex
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # set before any library counts the processors: a worker has one to itself
+    for library in ("OMP", "OPENBLAS", "MKL"):
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
+with contextlib.suppress(ImportError):  # the tests for a GPU do without
+    from hypothesis import settings
+
+    settings.register_profile("dev", max_examples=20, deadline=None)
+    settings.register_profile("ci", max_examples=100, deadline=None)
+    settings.load_profile("dev")  # pytest --hypothesis-profile ci chooses the other
 
 SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 

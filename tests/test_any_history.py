@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from numpy.typing import NDArray
 
 from tests.fakes import FakeEngine, picture, save_photo
+from tests.helpers.examples import examples
 from tests.make_golden_index import SMALL_SPEC
 from vggsearch.image_index import ImageIndex
 from vggsearch.photos.decode import decode
@@ -159,5 +160,5 @@ class AnyHistory(RuleBasedStateMachine):
         return dict(zip(paths, embeddings, strict=True))
 
 
-AnyHistory.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+AnyHistory.TestCase.settings = settings(max_examples=examples(25), stateful_step_count=25)
 TestAnyHistory = AnyHistory.TestCase

@@ -10,6 +10,7 @@ from pathlib import Path
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.helpers.examples import examples
 from tests.helpers.removals import Steps, all_contents, fill, sha256, trash_in, tree
 from vggsearch.errors import JournalError
 from vggsearch.removal.files import PREFIX
@@ -80,7 +81,7 @@ def symlinks(root: Path) -> dict[str, str]:
     return {str(path): str(path.readlink()) for path in root.rglob("*") if path.is_symlink()}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(files=files, links=links, runs=st.lists(runs, min_size=1, max_size=4))
 @example(
     files={"a/1.jpg": b"one", "b/1.jpg": b"one", "c.jpg": b"one"},

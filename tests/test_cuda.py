@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.fakes import random_kernels, squares
+from tests.helpers.examples import examples
 from vggsearch.errors import OptionError
 from vggsearch.model.engine import Engine, EngineOptions, load_engine
 from vggsearch.model.local_features import LoadKernels
@@ -334,7 +335,7 @@ def test_slots_that_are_too_large_by_now_are_not_kept() -> None:
     assert gpu.counted("open") == [4, 2]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(
     counts=st.lists(st.integers(0, 9), max_size=8).filter(lambda counts: sum(counts) <= len(MANY)),
     batch_size=st.integers(1, 12),

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms
 
 from tests.fakes import picture
+from tests.helpers.examples import examples
 from vggsearch.defaults import IMAGE
 from vggsearch.errors import ImageError
 from vggsearch.photos import decode as decoding
@@ -606,7 +607,7 @@ def outcome(data: bytes, at_least: int | None) -> DecodedImage | ImageError:
             return error
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500))
 @given(data=damaged_files(), at_least=st.none() | st.just(8))
 def test_a_damaged_file_is_decoded_or_refused_and_nothing_else(data: bytes, at_least: int | None) -> None:
     result = outcome(data, at_least)
@@ -618,7 +619,7 @@ def test_a_damaged_file_is_decoded_or_refused_and_nothing_else(data: bytes, at_l
         assert min(result.width, result.height, *result.image.size) >= 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(data=st.binary(max_size=300))
 def test_random_bytes_are_refused(data: bytes) -> None:
     result = outcome(data, None)

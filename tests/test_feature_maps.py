@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from tests.helpers.examples import examples
 from vggsearch.errors import OptionError
 from vggsearch.matching import feature_maps
 from vggsearch.matching.alignment import Alignment
@@ -199,7 +200,7 @@ def test_voting_finds_what_trying_all_pairs_finds(box: Box) -> None:
     assert strength(alignment) >= 0.95 * best_by_trying_all_pairs(noisy, candidate)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(
     side=st.floats(0.5, 1.0),
     left=st.floats(0, 1),

@@ -16,6 +16,7 @@ from torchvision import io as codecs
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from tests.fakes import picture
+from tests.helpers.examples import examples
 from tests.helpers.jpegs import (
     BASELINE,
     FOR_IT,
@@ -146,7 +147,7 @@ def test_every_file_cut_short_is_left_to_the_cpu() -> None:
     assert [cut for cut in range(len(data)) if jpeg.is_for_device(data[:cut], SIZE)] in ([], [len(data) - 1])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(st.data())
 def test_a_damaged_file_is_decoded_or_left_to_the_cpu_and_nothing_else(draws: st.DataObject) -> None:
     data = bytearray(draws.draw(st.sampled_from([photo("smooth", (48, 40)), *NOT_FOR_IT.values()])))

@@ -6,7 +6,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
@@ -106,7 +106,6 @@ def slow_at_p99(queries: list[Answers]) -> tuple[float, float | None]:
     return best
 
 
-@settings(deadline=None)
 @given(any_queries)
 def test_every_figure_is_that_of_the_slow_way(queries: list[Answers]) -> None:
     figures = figures_of(*queries)
@@ -120,7 +119,6 @@ def test_every_figure_is_that_of_the_slow_way(queries: list[Answers]) -> None:
     assert figures.threshold_at_p99 == (None if threshold is None else pytest.approx(threshold, abs=1e-12))
 
 
-@settings(deadline=None)
 @given(any_queries)
 def test_the_curve_is_that_of_the_slow_way(queries: list[Answers]) -> None:
     curve = tally_of(queries).curve()
@@ -128,7 +126,6 @@ def test_the_curve_is_that_of_the_slow_way(queries: list[Answers]) -> None:
     np.testing.assert_allclose(found, np.reshape(slow_curve(queries), (-1, 3)), rtol=0, atol=1e-12)
 
 
-@settings(deadline=None)
 @given(any_queries)
 def test_scikit_learn_finds_the_same_average_precision_where_all_photos_are_found(queries: list[Answers]) -> None:
     complete = [Answers(query.pairs, sum(right for _, right in query.pairs)) for query in queries]
@@ -139,7 +136,6 @@ def test_scikit_learn_finds_the_same_average_precision_where_all_photos_are_foun
     assert figures_of(*complete).pair_ap == pytest.approx(expected, abs=1e-12)
 
 
-@settings(deadline=None)
 @given(any_answers())
 def test_no_order_of_a_tie_ranks_the_relevant_lower(query: Answers) -> None:
     similarities = np.array([pair[0] for pair in query.pairs], np.float32)
@@ -148,7 +144,6 @@ def test_no_order_of_a_tie_ranks_the_relevant_lower(query: Answers) -> None:
     assert worst_ranks(similarities, relevant).tolist() == expected
 
 
-@settings(deadline=None)
 @given(any_queries)
 def test_the_order_within_ties_and_that_of_the_queries_change_nothing(queries: list[Answers]) -> None:
     other = [

@@ -7,7 +7,7 @@ import numpy as np
 import openvino
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from openvino import opset13 as ops
@@ -157,7 +157,6 @@ def test_a_pooling_equals_the_loops_of_its_paper(
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-@settings(deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), height=st.integers(1, 15), width=st.integers(1, 15))
 def test_a_pooling_equals_its_loops_on_maps_of_any_shape(pooling: str, seed: int, height: int, width: int) -> None:
     maps = relu_maps(seed, 1, 4, height, width)
@@ -223,7 +222,6 @@ def test_rmac_regions_of_a_14_by_7_map_are_known_by_eye() -> None:
     assert rmac_regions(14, 7) == three + eight + fifteen
 
 
-@settings(deadline=None)
 @given(height=st.integers(1, 40), width=st.integers(1, 40))
 def test_rmac_regions_lie_inside_the_map_and_turn_with_it(height: int, width: int) -> None:
     regions = rmac_regions(height, width)

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fakes import FAKE_SPEC
+from tests.helpers.examples import examples
 from vggsearch.errors import (
     IndexDamaged,
     IndexExists,
@@ -278,7 +279,7 @@ names = st.sampled_from(["a", "b", "c", "d", "é/ü ñ.jpg", "new\nline"])
 steps = st.lists(st.tuples(st.lists(names, unique=True, max_size=4), st.sets(names, max_size=3)), max_size=5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(steps=steps)
 def test_any_sequence_of_commits_leaves_what_a_dictionary_would(
     steps: list[tuple[list[str], set[str]]],
