@@ -21,7 +21,7 @@ sys.path.append(str(Path(__file__).parent.parent / "examples"))
 
 from make_photos import shipped_photos
 
-from vggsearch.model.engine import load_engine
+from vggsearch.model.loading import load_engine
 from vggsearch.model.local_features import WHITENINGS
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.photos.resize import square

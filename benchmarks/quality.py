@@ -30,7 +30,8 @@ from vggsearch.evaluation.evaluate import evaluate_copies, evaluate_truth, white
 from vggsearch.evaluation.ground_truth import read_truth
 from vggsearch.evaluation.metrics import Tally
 from vggsearch.image_index import ImageIndex
-from vggsearch.model.engine import Description, Engine, load_engine
+from vggsearch.model.engine import Description, Engine
+from vggsearch.model.loading import load_engine
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.photos.edits import EDITS, edited
 

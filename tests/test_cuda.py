@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from tests.fakes import random_kernels, squares
 from tests.helpers.examples import examples
 from vggsearch.errors import OptionError
-from vggsearch.model.engine import Engine, EngineOptions, load_engine
+from vggsearch.model.engine import Engine, EngineOptions
+from vggsearch.model.loading import load_engine
 from vggsearch.model.local_features import LoadKernels
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.torch_engine import cuda, load

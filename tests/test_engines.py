@@ -11,8 +11,9 @@ from torch import Tensor
 
 from tests.fakes import random_kernels
 from vggsearch.errors import OptionError, WeightsError
-from vggsearch.model import engine as engines
-from vggsearch.model.engine import Engine, EngineOptions, choose_engine, load_engine, rate
+from vggsearch.model import loading
+from vggsearch.model.engine import Engine, EngineOptions, rate
+from vggsearch.model.loading import choose_engine, load_engine
 from vggsearch.model.openvino_engine.engine import OpenVinoEngine
 from vggsearch.model.openvino_engine.graph import WHOLE, convolution_graph
 from vggsearch.model.openvino_engine.ranges import ACTIVATION_RANGES
@@ -228,9 +229,9 @@ def test_a_batch_that_was_given_out_is_not_overwritten_by_the_next(sample_photos
 
 
 def test_without_a_gpu_openvino_runs_and_with_one_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "has_cuda", lambda: False)
+    monkeypatch.setattr(loading, "has_cuda", lambda: False)
     assert choose_engine(EngineOptions()) == "openvino"
-    monkeypatch.setattr(engines, "has_cuda", lambda: True)
+    monkeypatch.setattr(loading, "has_cuda", lambda: True)
     assert choose_engine(EngineOptions()) == "torch"
     assert choose_engine(EngineOptions(device="cpu")) == "openvino"
     assert choose_engine(EngineOptions(engine="openvino")) == "openvino"
@@ -239,8 +240,8 @@ def test_without_a_gpu_openvino_runs_and_with_one_torch(monkeypatch: pytest.Monk
 def test_without_openvino_torch_runs_and_says_what_is_lost(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(engines, "has_cuda", lambda: False)
-    monkeypatch.setattr(engines, "find_spec", lambda _: None)
+    monkeypatch.setattr(loading, "has_cuda", lambda: False)
+    monkeypatch.setattr(loading, "find_spec", lambda _: None)
     assert choose_engine(EngineOptions()) == "torch"
     assert "less than half the speed" in caplog.text
     with pytest.raises(OptionError, match="pip install openvino"):

@@ -23,7 +23,8 @@ from vggsearch.matching.feature_maps import (
     encode,
     orient,
 )
-from vggsearch.model.engine import Engine, EngineOptions, load_engine
+from vggsearch.model.engine import Engine, EngineOptions
+from vggsearch.model.loading import load_engine
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.photos.resize import square
 

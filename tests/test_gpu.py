@@ -36,13 +36,13 @@ from tests.helpers.jpegs import (
 )
 from vggsearch.errors import OptionError
 from vggsearch.indexing.extract import extract
-from vggsearch.model.engine import Engine, EngineOptions, has_cuda, load_engine
+from vggsearch.model.engine import Engine, EngineOptions
+from vggsearch.model.loading import has_cuda, load_engine, load_gpu
 from vggsearch.model.multi_gpu import MultiGpuEngine
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.torch_engine.cuda import CudaEngine, CudaSlots
 from vggsearch.model.torch_engine.engine import Embedder, TorchEngine
 from vggsearch.model.torch_engine.jpeg import FITS, DeviceJpeg
-from vggsearch.model.torch_engine.load import load_gpu
 from vggsearch.model.weights import load_weights
 from vggsearch.photos.walk import PhotoFile, walk
 from vggsearch.store.records import Embedded

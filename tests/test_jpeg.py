@@ -37,7 +37,8 @@ from tests.helpers.jpegs import (
     turned,
 )
 from vggsearch.errors import OptionError
-from vggsearch.model.engine import EngineOptions, load_engine
+from vggsearch.model.engine import EngineOptions
+from vggsearch.model.loading import load_engine
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.model.torch_engine import jpeg
 from vggsearch.model.torch_engine.jpeg import FITS, PAD_COLOUR, DeviceJpeg

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torchvision.models import VGG16_Weights, get_model
 from torchvision.transforms.functional import normalize as normalise_pixels
 
-from vggsearch.model.engine import Engine, EngineOptions, load_engine
+from vggsearch.model.engine import Engine, EngineOptions
 from vggsearch.model.layers import CONNECTED_LAYERS, LAYERS, MAP_LAYERS
+from vggsearch.model.loading import load_engine
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.model.torch_engine.network import TruncatedVGG
 from vggsearch.model.vgg import MODELS

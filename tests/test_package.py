@@ -75,7 +75,8 @@ def test_without_them_torch_embeds_all_photos_but_heic_and_says_what_that_needs(
     code = """
 from pathlib import Path
 from vggsearch.indexing.extract import extract
-from vggsearch.model.engine import EngineOptions, load_engine
+from vggsearch.model.engine import EngineOptions
+from vggsearch.model.loading import load_engine
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.photos.walk import walk
 root = Path(sys.argv[1])

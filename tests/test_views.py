@@ -13,7 +13,8 @@ from PIL import Image
 
 from tests.fakes import random_kernels, squares
 from vggsearch.errors import OptionError
-from vggsearch.model.engine import Engine, EngineOptions, load_engine
+from vggsearch.model.engine import Engine, EngineOptions
+from vggsearch.model.loading import load_engine
 from vggsearch.model.openvino_engine.engine import OpenVinoEngine
 from vggsearch.model.openvino_engine.operations import OpenVinoOperations, numbers
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec, parse_sizes

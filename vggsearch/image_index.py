@@ -27,7 +27,8 @@ from vggsearch.knn.recipes import BuildPlan
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.knn.whitening import WhiteningOptions
 from vggsearch.matching.rerank import Reranker
-from vggsearch.model.engine import Engine, EngineOptions, load_engine
+from vggsearch.model.engine import Engine, EngineOptions
+from vggsearch.model.loading import load_engine
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.weights import WeightsFile, find_again
 from vggsearch.photos.inputs import Box, ImageLike, read_image

@@ -41,7 +41,7 @@ def bench(
       vggsearch bench --compare
     """
     from vggsearch.evaluation import throughput as measure
-    from vggsearch.model.engine import load_engine
+    from vggsearch.model.loading import load_engine
     from vggsearch.render.bench import bench as bench_text
     from vggsearch.render.bench import engines as engines_text
 

@@ -14,8 +14,9 @@ from PIL import Image
 
 from vggsearch.errors import OptionError, PhotosError
 from vggsearch.indexing.extract import Decoded, decoded, extract
-from vggsearch.model.engine import Engine, EngineOptions, load_engine, rate
+from vggsearch.model.engine import Engine, EngineOptions, rate
 from vggsearch.model.layers import needed_modules
+from vggsearch.model.loading import load_engine
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.vgg import describe
 from vggsearch.model.weights import WeightsFile

@@ -1,20 +1,12 @@
 """What runs the network: bytes in, embeddings out. One protocol, so that engines can be exchanged."""
 
-import ctypes
-import logging
-import sys
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import partial
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from vggsearch.defaults import DECODE_ON, DEVICES, ENGINES, PRECISIONS
 from vggsearch.errors import OptionError
-from vggsearch.model.layers import DEEPEST
-from vggsearch.model.spec import EmbeddingSpec
-from vggsearch.model.weights import WeightsFile, load_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -24,8 +16,6 @@ if TYPE_CHECKING:
 
     # A JPEG file's bytes, size, resize and EXIF orientation to preprocess.square's pixels; None: not for it.
     SquareJpeg = Callable[[bytes, int, str, int], NDArray[np.uint8] | None]
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,58 +108,6 @@ class EngineOptions:
                 raise OptionError(f"There is no {option} {value!r}. Choose one of {', '.join(table)}.")
         if self.batch_size is not None and self.batch_size < 1:
             raise OptionError(f"The batch size must be at least 1, not {self.batch_size}.")
-
-
-def load_engine(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOptions | None = None) -> Engine:
-    """Load the network that makes embeddings of `spec`.
-
-    Raises WeightsError, or OptionError where engine, device, precision and decode do not go together.
-    """
-    options = options or EngineOptions()
-    engine = _load_engine(spec, weights, options)
-    if options.decode == "gpu" and engine.square_jpeg() is None:
-        raise OptionError(f"Only a CUDA GPU decodes JPEG; the network runs on {engine.device}. Use --decode cpu.")
-    return engine
-
-
-def _load_engine(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOptions) -> Engine:
-    if choose_engine(options) == "openvino":
-        from vggsearch.model.openvino_engine.engine import OpenVinoEngine
-
-        load = partial(load_weights, weights, spec.model)
-        return OpenVinoEngine(spec, load(spec.layer), options, partial(load, DEEPEST))
-    from vggsearch.model.torch_engine.load import load_torch_engine
-
-    return load_torch_engine(spec, weights, options)
-
-
-def choose_engine(options: EngineOptions) -> str:
-    """Return the engine: the wanted one; torch where there is a GPU; else OpenVINO, without importing torch."""
-    if options.engine != "auto":
-        if options.engine == "openvino" and find_spec("openvino") is None:
-            raise OptionError("OpenVINO is not installed: pip install openvino, or use --engine torch.")
-        return options.engine
-    if options.device in ("cuda", "mps") or (options.device == "auto" and has_cuda()):
-        return "torch"
-    if find_spec("openvino") is None:
-        log.warning("OpenVINO is not installed, so torch runs the network, at less than half the speed on a CPU.")
-        return "torch"
-    return "openvino"
-
-
-def has_cuda() -> bool:
-    """Say whether torch can run on a GPU. The driver is asked first, since importing torch takes seconds."""
-    names = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
-    try:
-        driver = ctypes.CDLL(names[sys.platform])
-    except (KeyError, OSError):
-        return False
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
-        return False
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def no_embeddings() -> "NDArray[np.float32]":
