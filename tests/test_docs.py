@@ -77,22 +77,3 @@ def test_links_between_documents_lead_somewhere(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (ROOT / target).exists(), f"{document}: {target}"
-
-
-def test_the_format_page_documents_every_field_that_is_written() -> None:
-    from dataclasses import fields
-
-    from vggsearch.model.spec import EmbeddingSpec
-    from vggsearch.store.files import FileHash
-    from vggsearch.store.manifest import CHECKSUM, BuildOptions, MadeFrom, Manifest, Part, StoredVectorIndex
-    from vggsearch.store.parts import METADATA, SKIPPED_SCHEMA, part_schema
-
-    page = (ROOT / "indexes" / "README.md").read_text(encoding="utf-8")
-    names = {f"embedding.{field.name}" for field in fields(EmbeddingSpec)}
-    names |= {f"parts[].{field.name}" for field in fields(Part)}
-    names |= {f"search.{field.name}" for field in fields(StoredVectorIndex)}
-    names |= {field.name for field in (*fields(BuildOptions), *fields(MadeFrom))}
-    names |= {field.name for field in fields(FileHash)} | {CHECKSUM} | {METADATA.decode()}
-    names |= {field.name for field in fields(Manifest)} - {"embedding", "parts", "search"}
-    names |= {*part_schema(2).names, *SKIPPED_SCHEMA.names}
-    assert {name for name in names if f"`{name}`" not in page} == set()

@@ -206,7 +206,7 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
 
 
 def checksum(values: dict[str, Any]) -> str:
-    """Return the hash of all fields but the checksum itself, as indexes/README.md defines it."""
+    """Return the hash of all fields but the checksum itself, as docs/index-format.md defines it."""
     fields = {name: value for name, value in values.items() if name != CHECKSUM}
     return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode("ascii")).hexdigest()
 
