@@ -1,4 +1,4 @@
-"""Cells with known places, to be found again; and the demo's photos through the real network."""
+"""Alignment by feature maps: synthetic cells with known positions, and the sample photos with the real network."""
 
 from pathlib import Path
 
@@ -14,14 +14,14 @@ from vggsearch.errors import OptionError
 from vggsearch.matching import feature_maps
 from vggsearch.matching.alignment import Alignment
 from vggsearch.matching.feature_maps import (
-    HALF,
     ORIENTATIONS,
+    STRENGTH_OF_HALF_SCORE,
     Cells,
     LocalFeatures,
     align_many,
+    apply_orientation,
     decode,
     encode,
-    orient,
 )
 from vggsearch.model.engine import Engine, EngineOptions
 from vggsearch.model.loading import load_engine
@@ -30,24 +30,24 @@ from vggsearch.photos.resize import square
 
 SIDE = 12
 CELL = 1 / SIDE
-NUMBERS = 64
-WIDTH = 0.1  # over which a photo changes, in units in which its area is 1: a little more than a cell
+DIMENSIONS = 64
+WIDTH = 0.1  # distance over which a synthetic photo changes, where its area is 1: a little more than a cell
 Box = tuple[float, float, float, float]
 WHOLE: Box = (0, 0, 1, 1)
 
 
-def photo_at(seed: int, places: NDArray[np.complex128]) -> NDArray[np.float32]:
-    """Return what a made-up photo shows there: unit vectors that change smoothly, one photo a seed."""
+def photo_at(seed: int, points: NDArray[np.complex128]) -> NDArray[np.float32]:
+    """Return the cells of a synthetic photo at these points: smoothly changing unit vectors; one photo per seed."""
     random = np.random.default_rng(seed)
-    waves = random.normal(0, 1 / WIDTH, (2, NUMBERS))
-    phases = random.uniform(0, 2 * np.pi, NUMBERS)
-    values = np.cos(places.real[..., None] * waves[0] + places.imag[..., None] * waves[1] + phases)
+    waves = random.normal(0, 1 / WIDTH, (2, DIMENSIONS))
+    phases = random.uniform(0, 2 * np.pi, DIMENSIONS)
+    values = np.cos(points.real[..., None] * waves[0] + points.imag[..., None] * waves[1] + phases)
     unit: NDArray[np.float32] = (values / np.linalg.norm(values, axis=-1, keepdims=True)).astype(np.float32)
     return unit
 
 
 def cells_in(seed: int, aspect: float, box: Box = WHOLE, turn: float = 0, side: int = SIDE) -> Cells:
-    """Return the cells of a box of the photo, in fractions of its sides, turned clockwise by degrees."""
+    """Return the cells of a box of the photo, in fractions of its sides, rotated clockwise by `turn` degrees."""
     left, top, right, bottom = box
     steps = (np.arange(side) + 0.5) / side - 0.5
     x, y = steps * (right - left) * np.sqrt(aspect), steps[:, None] * (bottom - top) / np.sqrt(aspect)
@@ -76,10 +76,10 @@ def corners_of(box: Box) -> list[tuple[float, float]]:
 
 
 def strength(alignment: Alignment) -> float:
-    return HALF * alignment.score / (1 - alignment.score)
+    return STRENGTH_OF_HALF_SCORE * alignment.score / (1 - alignment.score)
 
 
-def test_the_same_photo_lies_on_all_of_itself() -> None:
+def test_a_photo_is_found_in_itself_as_a_whole() -> None:
     same = found([whole(1, 1.5)], whole(1, 1.5))
     assert same.score > 0.94
     assert same.inliers >= SIDE**2
@@ -96,12 +96,12 @@ def test_the_same_photo_lies_on_all_of_itself() -> None:
         (0.3, 0.4, 1.0, 0.9),
         (0.0, 0.0, 0.55, 0.55),  # 30 %
         (0.4, 0.5, 0.85, 0.95),  # 20 %
-        (-0.3, -0.2, 1.2, 1.3),  # a frame around it
+        (-0.3, -0.2, 1.2, 1.3),  # with a border around it
         (-0.1, -1.0, 1.1, 2.0),  # a screenshot
     ],
 )
 @pytest.mark.parametrize("aspect", [0.66, 1.0, 1.5])
-def test_a_crop_and_a_frame_are_found_where_they_are(box: Box, aspect: float) -> None:
+def test_a_crop_and_a_bordered_copy_are_located(box: Box, aspect: float) -> None:
     alignment = found([part(2, aspect, box)], whole(2, aspect))
     np.testing.assert_allclose(alignment.corners, corners_of(box), atol=CELL * max(1, box[2] - box[0]))
     area = (box[2] - box[0]) * (box[3] - box[1])
@@ -110,41 +110,39 @@ def test_a_crop_and_a_frame_are_found_where_they_are(box: Box, aspect: float) ->
 
 
 @pytest.mark.parametrize("turn", [-12, -5, 5, 12])
-def test_a_small_turn_is_measured(turn: float) -> None:
+def test_a_small_rotation_is_measured(turn: float) -> None:
     alignment = found([part(3, 1.4, (0.1, 0.1, 0.9, 0.9), turn)], whole(3, 1.4))
     assert alignment.turned == pytest.approx(turn, abs=3)
     assert alignment.scale == pytest.approx(0.8, rel=0.06)
 
 
 @pytest.mark.parametrize("number", range(len(ORIENTATIONS)))
-def test_the_orientation_that_agrees_is_found_with_its_corners_in_order(number: int) -> None:
+def test_the_matching_orientation_is_found_with_its_corners_in_order(number: int) -> None:
     box = (0.2, 0.1, 0.9, 0.8)
-    seen = part(4, 1.6, box)
+    region = part(4, 1.6, box)
     turns, is_mirrored = ORIENTATIONS[number]
-    shape = 1 / seen.aspect if turns % 2 else seen.aspect
+    shape = 1 / region.aspect if turns % 2 else region.aspect
     query = [whole(100 + other, shape) for other in range(len(ORIENTATIONS))]
-    query[number] = LocalFeatures(seen.levels, shape)
+    query[number] = LocalFeatures(region.levels, shape)
     alignment = found(query, whole(4, 1.6))
     assert alignment.mirrored is is_mirrored
-    # The view is the query oriented: turned left by so many quarters. So the query is turned right by as many.
+    # The view is the query rotated counter-clockwise, so the query itself is the photo rotated clockwise.
     undone = turns * 90 if is_mirrored else -turns * 90
     assert abs((alignment.turned - undone + 180) % 360 - 180) < 5
-    labels = orient(
-        np.array([[0, 1], [3, 2]]), ORIENTATIONS[number]
-    )  # the query's corners, where the view has them
+    labels = apply_orientation(np.array([[0, 1], [3, 2]]), ORIENTATIONS[number])  # the query's corners in the view
     left, top, right, bottom = box
-    places = {labels[0, 0]: (left, top), labels[0, 1]: (right, top)}
-    places |= {labels[1, 1]: (right, bottom), labels[1, 0]: (left, bottom)}
-    np.testing.assert_allclose(alignment.corners, [places[corner] for corner in range(4)], atol=CELL)
+    points = {labels[0, 0]: (left, top), labels[0, 1]: (right, top)}
+    points |= {labels[1, 1]: (right, bottom), labels[1, 0]: (left, bottom)}
+    np.testing.assert_allclose(alignment.corners, [points[corner] for corner in range(4)], atol=CELL)
 
 
 @pytest.mark.parametrize("number", range(len(ORIENTATIONS)))
-def test_turned_says_how_a_person_would_have_made_the_query(number: int) -> None:
-    """Mirror a picture, turn it left, and orient the result as each view is: one view shows the picture again."""
+def test_turned_is_the_rotation_that_makes_the_query_from_the_photo(number: int) -> None:
+    """Mirror an image, rotate it, and bring the result into the orientation of its view: that restores the image."""
     picture = np.arange(12).reshape(3, 4)
     turns, is_mirrored = ORIENTATIONS[number]
     made = np.rot90(picture[:, ::-1] if is_mirrored else picture, -turns if not is_mirrored else turns)
-    np.testing.assert_array_equal(orient(made, ORIENTATIONS[number]), picture)
+    np.testing.assert_array_equal(apply_orientation(made, ORIENTATIONS[number]), picture)
 
 
 def test_unrelated_photos_do_not_align() -> None:
@@ -157,7 +155,7 @@ def noise(seed: int) -> NDArray[np.float32]:
     return photo_at(seed, np.random.default_rng(seed).normal(0, 100, (SIDE, SIDE)).astype(np.complex128))
 
 
-def test_a_copy_agrees_far_more_than_a_look_alike_that_shares_a_corner() -> None:
+def test_a_copy_scores_far_higher_than_a_photo_that_shares_one_corner() -> None:
     photo = whole(5)
     mixed = photo.levels[0].copy()
     other = cells_in(6, 1.0)
@@ -169,13 +167,13 @@ def test_a_copy_agrees_far_more_than_a_look_alike_that_shares_a_corner() -> None
 
 
 def best_by_trying_all_pairs(query: NDArray[np.float32], candidate: NDArray[np.float32]) -> float:
-    """Return the largest strength of any transform through two matches: the obvious slow way, shape 1 : 1."""
-    one, other = query.reshape(-1, NUMBERS), candidate.reshape(-1, NUMBERS)
+    """Return the largest strength of any transform through two matches, by brute force; aspect ratio 1."""
+    one, other = query.reshape(-1, DIMENSIONS), candidate.reshape(-1, DIMENSIONS)
     similarities = one @ other.T
     steps = (np.arange(SIDE) + 0.5) / SIDE - 0.5
-    places = (steps + 1j * steps[:, None]).ravel()
+    points = (steps + 1j * steps[:, None]).ravel()
     matches = [
-        (places[row], places[column], float(similarities[row, column]) ** 2)
+        (points[row], points[column], float(similarities[row, column]) ** 2)
         for row, column in enumerate(similarities.argmax(axis=1).tolist())
         if similarities[:, column].argmax() == row and similarities[row, column] > 0
     ]
@@ -187,7 +185,7 @@ def best_by_trying_all_pairs(query: NDArray[np.float32], candidate: NDArray[np.f
             if 0.3 < abs(scale_turn) < 3.2 and abs(np.angle(scale_turn)) < np.deg2rad(15):
                 shift = target[first] - scale_turn * source[first]
                 missed = np.abs(scale_turn * source + shift - target)
-                reach = feature_maps.REACH * CELL * max(1, abs(scale_turn))
+                reach = feature_maps.INLIER_RADIUS * CELL * max(1, abs(scale_turn))
                 best = max(best, float((weights * np.maximum(1 - (missed / reach) ** 2, 0)).sum()))
     return best
 
@@ -210,7 +208,7 @@ def test_voting_finds_what_trying_all_pairs_finds(box: Box) -> None:
     turn=st.floats(-10, 10),
     seed=st.integers(0, 1000),
 )
-def test_any_crop_is_found_and_the_other_way_round_it_is_the_inverse(
+def test_any_crop_is_found_and_swapping_the_two_images_inverts_the_alignment(
     side: float, left: float, top: float, aspect: float, turn: float, seed: int
 ) -> None:
     box = (left * (1 - side), top * (1 - side), left * (1 - side) + side, top * (1 - side) + side)
@@ -226,7 +224,7 @@ def test_any_crop_is_found_and_the_other_way_round_it_is_the_inverse(
     assert 0 < there.score < 1
 
 
-def test_each_candidate_has_its_answer_in_order() -> None:
+def test_each_candidate_gets_its_alignment_in_order() -> None:
     query = [part(8, 1.0, (0.1, 0.1, 0.9, 0.9))]
     candidates = [whole(9), whole(8), whole(8)]
     together = align_many(query, candidates)
@@ -236,9 +234,9 @@ def test_each_candidate_has_its_answer_in_order() -> None:
 
 
 def test_padding_is_no_evidence() -> None:
-    padded = np.broadcast_to(photo_at(1, np.zeros(1, complex)), (SIDE, SIDE, NUMBERS)).copy()
+    padded = np.broadcast_to(photo_at(1, np.zeros(1, complex)), (SIDE, SIDE, DIMENSIONS)).copy()
     inside = slice(SIDE // 4, -SIDE // 4)
-    window = (0.0, -0.5, 1.0, 1.5)  # a panorama in a square: its rows are the middle half
+    window = (0.0, -0.5, 1.0, 1.5)  # a padded panorama: its rows are the middle half
     tall, other = padded.copy(), padded.copy()
     tall[inside], other[inside] = noise(1)[inside], noise(2)[inside]
     assert align_many([LocalFeatures((tall,), 2.0, window)], [LocalFeatures((other,), 2.0, window)]) == [None]
@@ -247,18 +245,18 @@ def test_padding_is_no_evidence() -> None:
     np.testing.assert_allclose(same.corners, corners_of(WHOLE), atol=0.01)
 
 
-def test_cells_of_other_engines_are_refused_with_both_numbers() -> None:
-    with pytest.raises(OptionError, match="Cells of 64 numbers cannot be matched with cells of 12"):
+def test_cells_of_other_dimensions_are_refused_with_both() -> None:
+    with pytest.raises(OptionError, match=r"Cells of 64 dimensions cannot be matched with cells of 12\."):
         align_many([whole(1)], [LocalFeatures((whole(1).levels[0][..., :12],), 1.0)])
 
 
-def test_stored_cells_take_a_byte_a_number_and_are_nearly_the_same() -> None:
-    cells = np.random.default_rng(0).normal(0, 1, (SIDE, SIDE, NUMBERS)).astype(np.float32)
+def test_stored_cells_take_a_byte_per_dimension_and_are_nearly_the_same() -> None:
+    cells = np.random.default_rng(0).normal(0, 1, (SIDE, SIDE, DIMENSIONS)).astype(np.float32)
     cells /= np.linalg.norm(cells, axis=-1, keepdims=True)
     cells[0, 0] = 0
     stored = encode(cells)
     assert stored.dtype == np.int8
-    assert stored.nbytes == SIDE * SIDE * NUMBERS
+    assert stored.nbytes == SIDE * SIDE * DIMENSIONS
     cosines = (decode(stored) * cells).sum(axis=-1).ravel()
     assert cosines[0] == 0
     assert cosines[1:].min() > 0.999
@@ -274,12 +272,12 @@ def network() -> Engine:
 def views(engine: Engine, picture: Image.Image, count: int) -> list[LocalFeatures]:
     aspect = picture.width / picture.height
     upright = square(picture.convert("RGB"), 192, "squash")
-    levels = engine.describe(np.stack([orient(upright, which) for which in ORIENTATIONS[:count]])).levels
+    levels = engine.describe(np.stack([apply_orientation(upright, which) for which in ORIENTATIONS[:count]])).levels
     return [LocalFeatures((fine, coarse), aspect) for fine, coarse in zip(*levels, strict=True)]
 
 
 @pytest.mark.network
-def test_edited_photos_are_found_where_they_are_and_others_are_not(sample_photos: Path, network: Engine) -> None:
+def test_edited_photos_are_located_and_others_are_not(sample_photos: Path, network: Engine) -> None:
     originals = sorted((sample_photos / "originals").glob("*.jpg"))
     [name] = [number for number, path in enumerate(originals) if path.stem == "coffee"]
     stored = [views(network, Image.open(path), 1)[0] for path in originals]

@@ -1,4 +1,4 @@
-"""Keypoints: where in one photo another lies, on a real photo that scikit-image brings along."""
+"""Alignment by keypoints, on real photos that scikit-image ships."""
 
 import io
 import math
@@ -9,7 +9,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from skimage import data
 
 from vggsearch.matching.alignment import inverted
-from vggsearch.matching.keypoints import Keypoints, align, keypoints, mirrored
+from vggsearch.matching.keypoints import Keypoints, align, detect_keypoints, mirrored_keypoints
 
 
 @pytest.fixture(scope="module")
@@ -18,8 +18,8 @@ def photo() -> Image.Image:
 
 
 @pytest.fixture(scope="module")
-def seen(photo: Image.Image) -> Keypoints:
-    return keypoints(photo)
+def cat(photo: Image.Image) -> Keypoints:
+    return detect_keypoints(photo)
 
 
 def sample(name: str) -> Image.Image:
@@ -32,8 +32,8 @@ def jpeg(picture: Image.Image, quality: int) -> Image.Image:
     return Image.open(file).convert("RGB")
 
 
-def test_a_photo_lies_in_itself_as_a_whole(seen: Keypoints) -> None:
-    found = align(seen, seen)
+def test_a_photo_is_found_in_itself_as_a_whole(cat: Keypoints) -> None:
+    found = align(cat, cat)
     assert found is not None
     assert not found.mirrored
     assert found.inliers >= 40  # of 64 fields
@@ -55,21 +55,21 @@ def test_a_photo_lies_in_itself_as_a_whole(seen: Keypoints) -> None:
         (lambda photo: photo.rotate(7), False, 7),
     ],
 )
-def test_an_edited_copy_is_found_and_what_was_done_is_told(
-    photo: Image.Image, seen: Keypoints, edit: object, mirrored_: bool, turned: int
+def test_an_edited_copy_is_found_with_the_edit_reported(
+    photo: Image.Image, cat: Keypoints, edit: object, mirrored_: bool, turned: int
 ) -> None:
     assert callable(edit)
-    found = align(seen, keypoints(edit(photo)))
+    found = align(cat, detect_keypoints(edit(photo)))
     assert found is not None
     assert found.inliers >= 20
     assert found.mirrored is mirrored_
     assert math.cos(math.radians(found.turned - turned)) > math.cos(math.radians(2))
 
 
-def test_a_crop_is_found_at_its_place_and_the_whole_around_it(photo: Image.Image, seen: Keypoints) -> None:
+def test_a_crop_is_located_and_the_alignment_inverts(photo: Image.Image, cat: Keypoints) -> None:
     left, top, right, bottom = 120, 60, 330, 220
     crop = photo.crop((left, top, right, bottom))
-    found = align(keypoints(crop), seen)
+    found = align(detect_keypoints(crop), cat)
     assert found is not None
     width, height = photo.size
     expected = [(left, top), (right, top), (right, bottom), (left, bottom)]
@@ -84,11 +84,11 @@ def test_a_crop_is_found_at_its_place_and_the_whole_around_it(photo: Image.Image
         assert (left + x * 210, top + y * 160) == pytest.approx((real_x, real_y), abs=12)
 
 
-def test_turning_back_a_mirrored_alignment_gives_the_alignment_of_the_two_the_other_way_round(
-    photo: Image.Image, seen: Keypoints
+def test_inverting_a_mirrored_alignment_gives_the_alignment_of_the_swapped_images(
+    photo: Image.Image, cat: Keypoints
 ) -> None:
-    other = keypoints(ImageOps.mirror(photo).rotate(90, expand=True))
-    there, back = align(seen, other), align(other, seen)
+    other = detect_keypoints(ImageOps.mirror(photo).rotate(90, expand=True))
+    there, back = align(cat, other), align(other, cat)
     assert there is not None
     assert back is not None
     turned = inverted(there)
@@ -99,42 +99,42 @@ def test_turning_back_a_mirrored_alignment_gives_the_alignment_of_the_two_the_ot
         assert one == pytest.approx(two, abs=0.02)
 
 
-def test_keypoints_turned_over_are_those_of_the_mirror_image(photo: Image.Image, seen: Keypoints) -> None:
-    found = align(mirrored(seen), keypoints(ImageOps.mirror(photo)))
+def test_mirrored_keypoints_are_those_of_the_mirror_image(photo: Image.Image, cat: Keypoints) -> None:
+    found = align(mirrored_keypoints(cat), detect_keypoints(ImageOps.mirror(photo)))
     assert found is not None
     assert not found.mirrored
     assert found.inliers >= 40
 
 
 @pytest.mark.parametrize("name", ["astronaut", "coffee", "rocket"])
-def test_other_photos_do_not_lie_in_it(seen: Keypoints, name: str) -> None:
-    found = align(seen, keypoints(sample(name)))
+def test_other_photos_do_not_align(cat: Keypoints, name: str) -> None:
+    found = align(cat, detect_keypoints(sample(name)))
     assert found is None or found.inliers < 10
 
 
-def test_what_fits_in_a_strip_alone_is_no_copy(photo: Image.Image) -> None:
+def test_photos_that_only_share_a_strip_do_not_align(photo: Image.Image) -> None:
     other = sample("coffee").resize(photo.size)
     strip = sample("rocket").resize((photo.width, photo.height // 6))
     with_strip = []
     for picture in (photo, other):
         captioned = picture.copy()
         captioned.paste(strip, (0, round(photo.height * 0.8)))
-        with_strip.append(keypoints(captioned))
+        with_strip.append(detect_keypoints(captioned))
     assert align(*with_strip) is None
 
 
-def test_a_transform_to_a_point_is_none() -> None:
-    places = np.array([(x, y) for x in range(20, 380, 40) for y in range(20, 280, 40)], np.float32)
-    descriptors = np.random.default_rng(0).integers(0, 256, (len(places), 128), dtype=np.uint8)
-    spread = Keypoints(places, descriptors, 384, 288)
-    point = Keypoints(np.float32(200) + places / np.float32(100), descriptors, 384, 288)
+def test_a_transform_to_a_single_point_is_rejected() -> None:
+    points = np.array([(x, y) for x in range(20, 380, 40) for y in range(20, 280, 40)], np.float32)
+    descriptors = np.random.default_rng(0).integers(0, 256, (len(points), 128), dtype=np.uint8)
+    spread = Keypoints(points, descriptors, 384, 288)
+    point = Keypoints(np.float32(200) + points / np.float32(100), descriptors, 384, 288)
     assert align(spread, spread) is not None
     assert align(spread, point) is None
     assert align(point, spread) is None
 
 
-def test_a_picture_without_anything_in_it_has_no_keypoints_and_lies_nowhere(seen: Keypoints) -> None:
-    nothing = keypoints(Image.new("RGB", (400, 300), "grey"))
-    assert nothing.places.shape == (0, 2)
-    assert align(nothing, seen) is None
-    assert align(seen, nothing) is None
+def test_a_blank_image_has_no_keypoints_and_does_not_align(cat: Keypoints) -> None:
+    blank = detect_keypoints(Image.new("RGB", (400, 300), "grey"))
+    assert blank.points.shape == (0, 2)
+    assert align(blank, cat) is None
+    assert align(cat, blank) is None

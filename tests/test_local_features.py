@@ -1,4 +1,4 @@
-"""Local features that are kept: as good as made anew, by content, whole or told, and found parts."""
+"""Stored local features: as good as computed ones, shared by content, checked for damage, used by `containing`."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from vggsearch.image_index import ImageIndex
 from vggsearch.indexing.local_features import from_store, to_store
 from vggsearch.indexing.update import Progress
 from vggsearch.matching.feature_maps import encode
-from vggsearch.matching.regions import best_regions, part_vectors, region_vectors
+from vggsearch.matching.regions import best_similarities, query_vectors, region_vectors
 from vggsearch.store.contents import LOCAL
 from vggsearch.store.local_features import CELLS, REGIONS
 from vggsearch.store.store import Store
@@ -40,7 +40,7 @@ def kept(index: ImageIndex) -> int:
 
 
 def tamper(path: Path) -> None:
-    """Change a byte, but neither size nor time: only its hash tells."""
+    """Change a byte, but neither size nor time, so that only the hash differs."""
     status = path.stat()
     data = bytearray(path.read_bytes())
     data[-20] ^= 1
@@ -48,7 +48,7 @@ def tamper(path: Path) -> None:
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def test_stored_cells_are_nearly_those_that_were_made() -> None:
+def test_stored_cells_are_nearly_the_computed_ones() -> None:
     random = np.random.default_rng(0)
     levels = tuple(random.standard_normal((side, side, 8)).astype(np.float32) for side in (12, 6))
     levels = tuple(level / np.linalg.norm(level, axis=-1, keepdims=True) for level in levels)
@@ -67,13 +67,13 @@ def test_region_vectors_are_means_of_their_cells() -> None:
     np.testing.assert_allclose(vectors[0], whole / np.linalg.norm(whole), atol=1e-6)
     corner = cells[:8, :8].mean(axis=(0, 1))
     np.testing.assert_allclose(vectors[1], corner / np.linalg.norm(corner), atol=1e-6)
-    parts = part_vectors([cells[8:, 8:], cells[:8, :8]])
+    parts = query_vectors([cells[8:, 8:], cells[:8, :8]])
     regions = np.stack([encode(vectors), encode(-vectors)])
     expected = (vectors @ parts.T).max(), (-vectors @ parts.T).max()
-    np.testing.assert_allclose(best_regions(parts, regions), expected, atol=0.01)
+    np.testing.assert_allclose(best_similarities(parts, regions), expected, atol=0.01)
 
 
-def test_queries_are_checked_alike_with_kept_features_and_without(index: ImageIndex, photos: Path) -> None:
+def test_queries_are_re_ranked_alike_with_and_without_stored_features(index: ImageIndex, photos: Path) -> None:
     index.update(photos)
     query = Image.open(photos / "3.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     made = index.query(query, 6).matches
@@ -86,7 +86,7 @@ def test_queries_are_checked_alike_with_kept_features_and_without(index: ImageIn
     assert found[0].alignment.mirrored
 
 
-def test_with_kept_features_no_photo_is_needed_to_check_a_query(index: ImageIndex, photos: Path) -> None:
+def test_with_stored_features_re_ranking_needs_no_photo(index: ImageIndex, photos: Path) -> None:
     index.update(photos, local_features=True)
     query = Image.open(photos / "3.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     before = index.query(query, 6).matches
@@ -94,7 +94,7 @@ def test_with_kept_features_no_photo_is_needed_to_check_a_query(index: ImageInde
     assert index.query(query, 6).matches == before
 
 
-def test_features_follow_a_renamed_photo_and_are_made_once_for_copies(index: ImageIndex, photos: Path) -> None:
+def test_features_follow_a_renamed_photo_and_are_computed_once_for_copies(index: ImageIndex, photos: Path) -> None:
     shutil.copy(photos / "0.png", photos / "copy.png")
     index.update(photos, local_features=True)
     assert kept(index) == 6
@@ -107,7 +107,7 @@ def test_features_follow_a_renamed_photo_and_are_made_once_for_copies(index: Ima
     assert kept(index) == 6
 
 
-def test_features_of_photos_that_are_gone_are_cleared_once_they_are_many(index: ImageIndex, photos: Path) -> None:
+def test_features_of_removed_photos_are_deleted_once_they_are_many(index: ImageIndex, photos: Path) -> None:
     index.update(photos, local_features=True)
     (photos / "0.png").unlink()
     index.update()
@@ -119,7 +119,7 @@ def test_features_of_photos_that_are_gone_are_cleared_once_they_are_many(index: 
     assert index.query(photos / "2.png", 1).matches[0].path == "2.png"
 
 
-def test_damaged_features_get_no_new_hash_when_folders_are_cleared(index: ImageIndex, photos: Path) -> None:
+def test_damaged_features_get_no_new_hash_when_folders_are_compacted(index: ImageIndex, photos: Path) -> None:
     index.update(photos, local_features=True)
     [folder] = (index.directory / LOCAL).iterdir()
     data = bytearray((folder / CELLS).read_bytes())
@@ -133,7 +133,7 @@ def test_damaged_features_get_no_new_hash_when_folders_are_cleared(index: ImageI
     assert "sha256" in finding.problem
 
 
-def test_folders_are_cleared_though_as_many_photos_have_no_features(index: ImageIndex, photos: Path) -> None:
+def test_folders_are_compacted_even_if_as_many_photos_have_no_features(index: ImageIndex, photos: Path) -> None:
     index.update(photos, local_features=True)
     for seed in range(6, 9):
         save_photo(photos / f"{seed}.png", seed)
@@ -148,7 +148,7 @@ def test_folders_are_cleared_though_as_many_photos_have_no_features(index: Image
     assert (kept(index), len(index)) == (3, 6)
 
 
-def test_what_a_killed_run_left_is_removed(index: ImageIndex, photos: Path) -> None:
+def test_leftovers_of_a_killed_run_are_removed(index: ImageIndex, photos: Path) -> None:
     index.update(photos, local_features=True)
     (index.directory / LOCAL / "000007").mkdir()
     index.update()
@@ -156,14 +156,16 @@ def test_what_a_killed_run_left_is_removed(index: ImageIndex, photos: Path) -> N
     assert index.info().local_features == 6
 
 
-def test_features_that_are_no_longer_wanted_are_removed(index: ImageIndex, photos: Path) -> None:
+def test_features_are_removed_when_the_option_is_switched_off(index: ImageIndex, photos: Path) -> None:
     index.update(photos, local_features=True)
     index.update(local_features=False)
     assert kept(index) == 0
     assert not list((index.directory / LOCAL).iterdir())
 
 
-def test_a_stopped_run_keeps_what_it_made(index: ImageIndex, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_keeps_what_it_computed(
+    index: ImageIndex, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     index.update(photos)
     engine = index.engine
     engine.batch_size = 2
@@ -175,7 +177,7 @@ def test_a_stopped_run_keeps_what_it_made(index: ImageIndex, photos: Path, monke
     assert kept(index) == 6
 
 
-def test_a_photo_that_changed_meanwhile_gets_no_features_of_other_bytes(index: ImageIndex, photos: Path) -> None:
+def test_a_photo_that_changed_since_indexing_gets_no_features(index: ImageIndex, photos: Path) -> None:
     index.update(photos)
     tamper(photos / "2.png")
     index.update(local_features=True)
@@ -183,7 +185,7 @@ def test_a_photo_that_changed_meanwhile_gets_no_features_of_other_bytes(index: I
 
 
 @pytest.mark.parametrize("name", [CELLS, REGIONS, "keys.npy"])
-def test_every_flipped_byte_is_told_and_repaired(index: ImageIndex, photos: Path, name: str) -> None:
+def test_every_flipped_byte_is_reported_and_repaired(index: ImageIndex, photos: Path, name: str) -> None:
     index.update(photos, local_features=True)
     [folder] = (index.directory / LOCAL).iterdir()
     data = bytearray((folder / name).read_bytes())
@@ -198,7 +200,7 @@ def test_every_flipped_byte_is_told_and_repaired(index: ImageIndex, photos: Path
     assert index.verify().is_whole
 
 
-def test_features_that_are_cut_short_are_made_from_the_photos(
+def test_truncated_features_are_recomputed_from_the_photos(
     index: ImageIndex, photos: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     index.update(photos, local_features=True)
@@ -209,13 +211,13 @@ def test_features_that_are_cut_short_are_made_from_the_photos(
     assert "cells.npy has 500 bytes" in caplog.text
 
 
-def test_parts_need_kept_features(index: ImageIndex, photos: Path) -> None:
+def test_containing_needs_stored_features(index: ImageIndex, photos: Path) -> None:
     index.update(photos)
     with pytest.raises(OptionError, match="--local-features"):
         index.query(photos / "1.png", part=True)
 
 
-def test_a_part_is_found_without_geometry_too_and_blank_photos_are_not(index: ImageIndex, photos: Path) -> None:
+def test_containing_works_without_re_ranking_and_never_finds_blank_photos(index: ImageIndex, photos: Path) -> None:
     Image.new("RGB", (320, 240), (127, 128, 128)).save(photos / "blank.png")
     index.update(photos, local_features=True)
     assert kept(index) == 7
@@ -226,7 +228,7 @@ def test_a_part_is_found_without_geometry_too_and_blank_photos_are_not(index: Im
         assert verify or all(match.alignment is None for match in found)
 
 
-def test_no_part_is_found_where_only_photos_that_are_gone_have_features(
+def test_containing_finds_nothing_where_only_removed_photos_have_features(
     index: ImageIndex, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index.update(photos, local_features=True)
@@ -241,7 +243,7 @@ def test_no_part_is_found_where_only_photos_that_are_gone_have_features(
 
 
 @pytest.mark.network
-def test_a_detail_finds_the_photo_it_is_of(sample_photos: Path, tmp_path: Path) -> None:
+def test_a_detail_finds_the_photo_that_contains_it(sample_photos: Path, tmp_path: Path) -> None:
     with ImageIndex.create(tmp_path / "index") as index:
         index.update(sample_photos / "originals", local_features=True)
     photo = Image.open(sample_photos / "originals" / "astronaut.jpg").convert("RGB")

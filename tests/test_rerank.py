@@ -1,4 +1,4 @@
-"""Queries whose answers geometry checks, with the real network and the demo's photos."""
+"""Re-ranked queries, with the real network and the sample photos."""
 
 import json
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from vggsearch.defaults import ALIGN
 from vggsearch.errors import OptionError
 from vggsearch.image_index import ImageIndex
 from vggsearch.matching.alignment import Alignment
-from vggsearch.matching.rerank import WINDOWS, confident, reranked
+from vggsearch.matching.rerank import VISIBLE_WINDOWS, confident, reranked
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def alignment(score: float) -> Alignment:
     return Alignment(score, 20, False, 0.0, 1.0, ((0, 0), (1, 0), (1, 1), (0, 1)))
 
 
-def test_a_similarity_is_raised_but_never_to_that_of_the_photo_itself() -> None:
+def test_a_similarity_is_raised_but_never_to_1() -> None:
     assert reranked(0.4, 0.9, None) == 0.4
     assert reranked(1.0, 0.9, alignment(0.9)) == 1.0
     assert 0.4 < reranked(0.4, 0.3, alignment(0.3)) < reranked(0.4, 0.3, alignment(0.9)) < 1
@@ -43,15 +43,15 @@ def test_a_similarity_is_raised_but_never_to_that_of_the_photo_itself() -> None:
 
 
 @pytest.mark.parametrize("aspect", [0.5, 1.0, 2.0])
-def test_a_window_says_what_the_square_shows_of_the_photo(aspect: float) -> None:
-    assert WINDOWS["squash"](aspect) == (0, 0, 1, 1)
-    left, top, right, bottom = WINDOWS["crop"](aspect)
+def test_a_window_is_the_region_of_the_photo_that_the_square_shows(aspect: float) -> None:
+    assert VISIBLE_WINDOWS["squash"](aspect) == (0, 0, 1, 1)
+    left, top, right, bottom = VISIBLE_WINDOWS["crop"](aspect)
     assert ((right - left) * aspect, bottom - top) == pytest.approx((min(1, aspect),) * 2)
-    left, top, right, bottom = WINDOWS["pad"](aspect)
+    left, top, right, bottom = VISIBLE_WINDOWS["pad"](aspect)
     assert ((right - left) * aspect, bottom - top) == pytest.approx((max(1, aspect),) * 2)
 
 
-def test_a_crop_is_found_with_the_place_it_has_in_the_photo(real: ImageIndex, sample_photos: Path) -> None:
+def test_a_crop_is_found_with_its_position_in_the_photo(real: ImageIndex, sample_photos: Path) -> None:
     photo = Image.open(sample_photos / "originals" / "astronaut.jpg").convert("RGB")
     box = (photo.width // 4, photo.height // 4, photo.width // 2, photo.height // 2)
     found = real.query(photo, 5, verify=True, crop=box).matches
@@ -65,7 +65,7 @@ def test_a_crop_is_found_with_the_place_it_has_in_the_photo(real: ImageIndex, sa
         assert (x, y) == pytest.approx((wanted_x, wanted_y), abs=0.1)
 
 
-def test_a_mirrored_copy_is_told_and_raised(real: ImageIndex, cat: Image.Image) -> None:
+def test_a_mirrored_copy_is_reported_and_raised(real: ImageIndex, cat: Image.Image) -> None:
     mirrored = ImageOps.mirror(cat)
     plain = {match.path: match for match in real.query(mirrored, 10, verify=False).matches}
     checked = {match.path: match for match in real.query(mirrored, 10, verify=True).matches}
@@ -77,7 +77,9 @@ def test_a_mirrored_copy_is_told_and_raised(real: ImageIndex, cat: Image.Image) 
     assert checked[other].alignment is None
 
 
-def test_the_command_says_how_a_query_lies_in_a_photo(real: ImageIndex, cat: Image.Image, tmp_path: Path) -> None:
+def test_the_command_shows_the_position_of_the_query_in_a_photo(
+    real: ImageIndex, cat: Image.Image, tmp_path: Path
+) -> None:
     ImageOps.mirror(cat).save(tmp_path / "mirrored.png")
     words = ["query", str(tmp_path / "mirrored.png"), "--verify", "--index", str(real.directory), "-k", "4"]
     shown = CliRunner().invoke(cli, words).stdout

@@ -17,7 +17,7 @@ from vggsearch.defaults import DUPLICATES, MEASURE
 from vggsearch.duplicates.calibration import LabelledPairs
 from vggsearch.errors import ImageError
 from vggsearch.knn.all_pairs import Progress
-from vggsearch.matching.keypoints import align, each_in_one_thread, keypoints
+from vggsearch.matching.keypoints import align, detect_keypoints, single_threaded_blas
 from vggsearch.photos.decode import decode, decoder_errors
 from vggsearch.photos.edits import EDITS, edited
 from vggsearch.store.contents import CALIBRATION
@@ -64,14 +64,14 @@ def copies_of(
                 photo = decode(file, paths[row], at_least=MEASURE.copy_pixels).image
         except ImageError:
             return []
-        seen = keypoints(photo)
+        seen = detect_keypoints(photo)
         made = [_reread(edited(photo, EDITS[name], f"{paths[row]} {name}")) for name in names]
-        found = [align(seen, keypoints(copy)) for copy in made]
+        found = [align(seen, detect_keypoints(copy)) for copy in made]
         return [(row, copy, each.inliers if each else 0) for copy, each in zip(made, found, strict=True)]
 
     similarities: list[float] = []
     inliers: list[int] = []
-    with each_in_one_thread(), ThreadPoolExecutor() as collection:
+    with single_threaded_blas(), ThreadPoolExecutor() as collection:
         for start in range(0, len(subset), AT_ONCE):
             some = edits[start : start + AT_ONCE]
             made = list(chain.from_iterable(collection.map(lambda each: copies(*each), some)))

@@ -13,7 +13,7 @@ from vggsearch.duplicates.collection import Collection
 from vggsearch.duplicates.verification import KeypointMatcher
 from vggsearch.knn.all_pairs import Stop
 from vggsearch.knn.build import Tell
-from vggsearch.matching.keypoints import HALF
+from vggsearch.matching.keypoints import INLIERS_OF_HALF_SCORE
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class CandidatePairs:
     @cached_property
     def raised(self) -> NDArray[np.float64]:
         """Return the similarities as they are shown: raised by what the keypoints say, float64 (n,)."""
-        score = np.maximum(self.inliers, 0) / (np.maximum(self.inliers, 0) + HALF)
+        score = np.maximum(self.inliers, 0) / (np.maximum(self.inliers, 0) + INLIERS_OF_HALF_SCORE)
         raised: NDArray[np.float64] = self.similarity + (1 - self.similarity) * ALIGN.weight * score
         return raised
 

@@ -15,7 +15,7 @@ from vggsearch.defaults import DUPLICATES, KEYPOINTS
 from vggsearch.errors import ImageError, IndexDamaged, IndexNotWritable
 from vggsearch.knn.all_pairs import Progress, Stop
 from vggsearch.matching.alignment import Alignment
-from vggsearch.matching.keypoints import Keypoints, align, each_in_one_thread, keypoints
+from vggsearch.matching.keypoints import Keypoints, align, detect_keypoints, single_threaded_blas
 from vggsearch.photos.decode import decode, decoder_errors
 from vggsearch.store.keypoint_matches import Key, KeypointMatch, read_keypoint_matches, write_keypoint_matches
 
@@ -61,7 +61,7 @@ class KeypointMatcher:
         todo = _by_hub([pair for pair in pairs if self.known(pair) is None])
         saved, is_done, done = time.monotonic(), True, 0
         total = sum(map(len, todo.values()))
-        with each_in_one_thread(), ThreadPoolExecutor() as threads:
+        with single_threaded_blas(), ThreadPoolExecutor() as threads:
             for hub, others in todo.items():
                 if stop is not None and stop():
                     is_done = False
@@ -132,7 +132,7 @@ class KeypointMatcher:
 
     def _look_at(self, row: int) -> Keypoints | None:
         picture = self._picture(row)
-        return keypoints(picture) if picture is not None else None
+        return detect_keypoints(picture) if picture is not None else None
 
     def _picture(self, row: int) -> Image.Image | None:
         path = self._files(row)

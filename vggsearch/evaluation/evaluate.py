@@ -209,7 +209,7 @@ class _Checks:
 
         Only rows that are `among`, bool (n,), are answers.
         """
-        embeddings, views = self._aligner.of_query(picture)
+        embeddings, views = self._aligner.query_features(picture)
         oriented = np.maximum(similarities, self._searcher.similarities(embeddings[1:]).max(axis=0))
         order = np.argsort(-oriented, kind="stable")[: ALIGN.candidates + 1]
         best = [row for row in order.tolist() if among is None or among[row]][: ALIGN.candidates]
@@ -224,7 +224,7 @@ class _Checks:
         if len(self._known) + len(new) > ALIGN.remembered:
             self._known, new = {}, rows
         self._known.update(
-            zip(new, self._aligner.of_photos([self._searcher.paths[row] for row in new]), strict=True)
+            zip(new, self._aligner.photo_features([self._searcher.paths[row] for row in new]), strict=True)
         )
         return [self._known[row] for row in rows]
 

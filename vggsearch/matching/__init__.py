@@ -1,1 +1,1 @@
-"""Where one picture lies in another: feature maps, keypoints, and the re-ranking that rests on them."""
+"""Geometric matching of two images by feature maps or keypoints, and the re-ranking based on it."""

@@ -1,4 +1,4 @@
-"""Where in a found photo a query lies."""
+"""The position of a query image in a photo."""
 
 from dataclasses import dataclass, replace
 
@@ -7,13 +7,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Alignment:
-    """Where in the found photo the query lies.
+    """The similarity transform that maps a query image onto a photo.
 
-    `score` is 0..1: how much the two pictures agree there. `inliers` is how many pairs of cells say so. The query
-    is the found photo or a part of it, `mirrored` first, then `turned` counter-clockwise by degrees in -180..180.
-    `scale` is its side there, measured by area: 0.5 is a quarter of the found photo, 2 four times as much.
-    `corners` are its top-left, top-right, bottom-right and bottom-left corner there, each (x, y) in fractions of
-    the found photo's width and height; outside 0..1 where the query shows more.
+    `score` is in 0..1: how well the two images agree. `inliers` is the number of matches that agree with the
+    transform. The query is a copy of the photo, or of a region of it, that was first mirrored if `mirrored`, then
+    rotated counter-clockwise by `turned` degrees, -180..180. `scale` is the square root of the query's area in the
+    photo relative to the photo's area: 0.5 covers a quarter of the photo, 2 covers four times the photo. `corners`
+    are the query's top-left, top-right, bottom-right and bottom-left corner in the photo, each (x, y) in fractions
+    of the photo's width and height; they lie outside 0..1 where the query shows more than the photo.
     """
 
     score: float
@@ -25,7 +26,7 @@ class Alignment:
 
 
 def inverted(alignment: Alignment) -> Alignment:
-    """Return where in the query the found photo lies."""
+    """Return the inverse: the position of the photo in the query."""
     left_top, right_top, _, left_bottom = (np.array(corner) for corner in alignment.corners)
     matrix = np.stack([right_top - left_top, left_bottom - left_top], axis=1)
     corners = np.linalg.solve(matrix, (np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) - left_top).T).T

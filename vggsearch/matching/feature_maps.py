@@ -1,16 +1,17 @@
-"""Where in another photo a picture lies: cells of two feature maps matched, and one transform that most agree on.
+"""Find the position of one image in another: match the cells of their feature maps and estimate one transform.
 
-A cell is one place of the map before pool5, a unit vector of a few numbers. Cells that are each other's nearest are
-a match; matches vote for a scale, a turn and a shift; those that agree with the winner are its inliers. It is the
-weak geometric consistency of Jegou, Douze & Schmid, "Hamming embedding and weak geometric consistency for large
-scale image search", ECCV 2008, section 4, with the shift voted for too, as in Lowe, "Distinctive image features
-from scale-invariant keypoints", IJCV 2004, section 7.3.
+A cell is one position of the feature map before pool5, described by a unit vector. Two cells that are each other's
+nearest neighbour are a match. Matches vote for a scale, a rotation and a translation; those that agree with the
+winner are its inliers. This is the weak geometric consistency of Jegou, Douze & Schmid, "Hamming embedding and weak
+geometric consistency for large scale image search", ECCV 2008, section 4, except that the translation is voted for
+too, as in Lowe, "Distinctive image features from scale-invariant keypoints", IJCV 2004, section 7.3.
 
-A network knows a thing neither mirrored nor lying on its side, and hardly at twice its size. So a query comes in up
-to eight orientations, and both pictures may come at a second, coarser scale.
+The features of a network are not invariant to mirroring or right-angle rotations, and hardly to a factor of two in
+scale. So a query is given in up to eight orientations, and both images may be given at a second, coarser scale.
 
-Within, a place in a picture is a complex number: x to the right, y down, from its centre, in units in which its
-area is 1. There, whatever the shapes of the two, an edited copy is a * place + b: scaled by |a|, turned by arg a.
+In this module a point of an image is a complex number: x to the right, y down, from the centre, in units in which
+the area of the image is 1. Whatever the two aspect ratios, an edited copy is then a * point + b: scaled by |a|,
+rotated by arg a, translated by b.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,11 +25,11 @@ from vggsearch.errors import OptionError
 from vggsearch.matching.alignment import Alignment
 
 Cells: TypeAlias = NDArray[np.float32]
-Places: TypeAlias = NDArray[np.complex128]
-Window: TypeAlias = tuple[float, float, float, float]
+Points: TypeAlias = NDArray[np.complex128]
+Window: TypeAlias = tuple[float, float, float, float]  # left, top, right, bottom
 Number = TypeVar("Number", bound=np.generic)
 
-# Quarter turns to the left, after a mirroring or none. Likeliest first, since a few may do.
+# (counter-clockwise quarter turns, mirrored first or not), most frequent first: callers may try only the first few.
 ORIENTATIONS = (
     (0, False),
     (0, True),
@@ -39,82 +40,83 @@ ORIENTATIONS = (
     (3, True),
     (2, True),
 )
-WHOLE: Window = (0.0, 0.0, 1.0, 1.0)
+FULL_IMAGE: Window = (0.0, 0.0, 1.0, 1.0)
 
-SCALES = 2.0 ** (np.arange(-5, 6) / 3)  # 0.3 to 3.2: steps that a cell at the rim feels as one cell
-TURNS = np.deg2rad([-10.0, 0.0, 10.0])  # left over after a right-angle turn; a network knows no more than that
-GRID = (SCALES[:, None] * np.exp(1j * TURNS)).ravel()
-BIN = 4 / 3  # cells; a match votes for the four nearest, by how near they are
-REACH = 1.5  # cells from where the transform puts it that an inlier may lie; the further, the less it counts
-VIEWS_TRIED = 2  # orientations with the strongest matches that get to vote
-PEAKS_TRIED = 3  # scales and turns with the most votes that are fitted
-FITS = 2  # rounds of least squares, each on the inliers of the last
-FEWEST = 4  # inliers; two fix a transform, so fewer would be no evidence
-WEAKEST = 2.0  # strength; less is chance
-SMALLEST, LARGEST = 0.2, 5.0  # scale of a transform that is believed
-LEVELS = 127  # of a stored number, which is -1..1
-HALF = 8.0  # strength that scores 0.5; one in a hundred unrelated photos that look alike has it
+SCALES = 2.0 ** (np.arange(-5, 6) / 3)  # 0.3 to 3.2; one step moves a cell at the border by about one cell
+ROTATIONS = np.deg2rad([-10.0, 0.0, 10.0])  # besides right angles; features tolerate no more than these
+TRANSFORMS = (SCALES[:, None] * np.exp(1j * ROTATIONS)).ravel()
+BIN_SIZE = 4 / 3  # cells; each match votes for its four nearest bins, weighted by proximity
+INLIER_RADIUS = 1.5  # cells between a point and its transformed partner; weight falls with the distance
+ORIENTATIONS_TRIED = 2  # only the matches of the best-matching orientations vote
+PEAKS_TRIED = 3  # pairs of scale and rotation with the most votes, which are fitted
+REFINEMENTS = 2  # rounds of least squares, each on the inliers of the round before
+MIN_INLIERS = 4  # two matches determine a transform, so fewer are no evidence
+MIN_STRENGTH = 2.0  # a lower strength occurs by chance
+MIN_SCALE, MAX_SCALE = 0.2, 5.0  # of a plausible transform
+QUANTISATION_LEVELS = 127  # int8 value of 1.0 in a stored cell
+STRENGTH_OF_HALF_SCORE = 8.0  # one in a hundred unrelated but similar photos reaches it
 
 
 @dataclass(frozen=True, eq=False)
 class LocalFeatures:
-    """The cells of one picture as the network saw it.
+    """The cells of one image, as given to the network.
 
-    `levels` are float32 (rows, columns, d) of unit vectors, the finest first; a second one may come from the
-    picture at half the size. `aspect` is the photo's width over its height. `window` is what the square shows of
-    the photo: left, top, right, bottom in fractions of its width and height; outside 0..1 where it was padded.
+    `levels` are float32 (rows, columns, d) of unit vectors, the finest first; the second, if present, is computed
+    from the image at half the size. `aspect` is the width of the photo divided by its height. `window` is the
+    region of the photo that the square network input shows: left, top, right, bottom in fractions of the photo's
+    width and height; outside 0..1 where it was padded.
     """
 
     levels: tuple[Cells, ...]
     aspect: float
-    window: Window = WHOLE
+    window: Window = FULL_IMAGE
 
 
 @dataclass(frozen=True, eq=False)
 class _View:
-    """A picture in one orientation: the cells of all levels (n, d), their places, and how many each level has."""
+    """An image in one orientation: the cells of all levels (n, d), their points, and how many each level has."""
 
     cells: Cells
-    places: Places
+    points: Points
     counts: tuple[int, ...]
-    side: float  # of a cell of the finest level, as places are measured
-    is_shown: NDArray[np.bool_]  # what is padding is not
+    side: float  # of a cell of the finest level, in the unit of points
+    is_shown: NDArray[np.bool_]  # False for padding
 
 
 @dataclass(frozen=True, eq=False)
 class _Matches:
-    """Cells that are each other's nearest: their places in query and candidate, and what each match weighs.
+    """Cells that are each other's nearest neighbour: their points in query and candidate, and the match weights.
 
-    That is the square of the similarity: matches by chance are many, and weak.
+    The weight is the squared similarity, since chance matches are many but weak.
     """
 
-    query: Places
-    candidate: Places
+    query: Points
+    candidate: Points
     weights: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class _Fit:
-    """The transform `turn_scale` * place + `shift`, how many matches agree, and the sum of their weights."""
+    """The transform `rotation_scale` * point + `shift`, the number of its inliers, and the sum of their weights."""
 
-    turn_scale: complex
+    rotation_scale: complex
     shift: complex
     inliers: int
     strength: float
 
 
-def orient(square: NDArray[Number], orientation: tuple[int, bool]) -> NDArray[Number]:
-    """Return a picture (rows, columns, ...) mirrored or not, then turned left by quarters, as ORIENTATIONS says."""
+def apply_orientation(square: NDArray[Number], orientation: tuple[int, bool]) -> NDArray[Number]:
+    """Return an array (rows, columns, ...) mirrored if so, then rotated by quarter turns; see ORIENTATIONS."""
     turns, is_mirrored = orientation
     return np.rot90(square[:, ::-1] if is_mirrored else square, turns)
 
 
 def align_many(query: Sequence[LocalFeatures], candidates: Iterable[LocalFeatures]) -> list[Alignment | None]:
-    """Say of each candidate where in it the query lies; None where too few cells agree.
+    """Return the position of the query in each candidate, None where too few cells agree.
 
-    `query[i]` holds the cells of the query's square in ORIENTATIONS[i]; aspect and window are the upright query's.
-    One finds upright copies, two also mirrored ones, four those that lie on a side, eight all.
-    Raises OptionError where the cells of the two have not as many numbers.
+    `query[i]` holds the cells of the query's square in ORIENTATIONS[i]; aspect and window are those of the upright
+    query. One orientation finds upright copies, two also mirrored ones, four also copies rotated by 90 degrees to
+    either side, eight all. Raises OptionError if the cells of query and candidate differ in dimensions.
     """
     views = [_view(*oriented) for oriented in zip(query, ORIENTATIONS, strict=False)]
     cells = np.concatenate([view.cells for view in views])
@@ -123,63 +125,66 @@ def align_many(query: Sequence[LocalFeatures], candidates: Iterable[LocalFeature
 
 def _align(aspect: float, views: Sequence[_View], cells: Cells, features: LocalFeatures) -> Alignment | None:
     candidate = _view(features, ORIENTATIONS[0])
-    asked, held = cells.shape[1], candidate.cells.shape[1]
-    if asked != held:
-        raise OptionError(f"Cells of {asked} numbers cannot be matched with cells of {held}. Make both alike.")
+    query_dimensions, candidate_dimensions = cells.shape[1], candidate.cells.shape[1]
+    if query_dimensions != candidate_dimensions:
+        raise OptionError(
+            f"Cells of {query_dimensions} dimensions cannot be matched with cells of {candidate_dimensions}. "
+            "Compute both with the same weights."
+        )
     similarities = (cells @ candidate.cells.T).reshape(len(views), -1, len(candidate.cells))
     matches = _match(similarities, views, candidate)
-    tried = sorted(range(len(views)), key=lambda number: -matches[number].weights.sum())[:VIEWS_TRIED]
-    fits = [(_fit(matches[number], views[number].side, candidate.side), number) for number in tried]
-    fit, number = max(fits, key=lambda found: found[0].strength)
-    if fit.inliers < FEWEST or fit.strength < WEAKEST:
+    tried = sorted(range(len(views)), key=lambda index: -matches[index].weights.sum())[:ORIENTATIONS_TRIED]
+    fits = [(_fit(matches[index], views[index].side, candidate.side), index) for index in tried]
+    fit, best = max(fits, key=lambda pair: pair[0].strength)
+    if fit.inliers < MIN_INLIERS or fit.strength < MIN_STRENGTH:
         return None
-    return _alignment(fit, ORIENTATIONS[number], aspect, features.aspect)
+    return _alignment(fit, ORIENTATIONS[best], aspect, features.aspect)
 
 
 def _view(features: LocalFeatures, orientation: tuple[int, bool]) -> _View:
-    """Lay the cells of a picture that was oriented before the network saw it over the places where they are."""
+    """Assign each cell its point. The image was brought into `orientation` before it was given to the network."""
     left, top, right, bottom = features.window
     sides = _sides(features.aspect)
-    places, shown = [], []
+    points, shown = [], []
     for level in features.levels:
-        rows, columns = orient(level[:, :, 0], (-orientation[0] % 2, False)).shape
+        rows, columns = apply_orientation(level[:, :, 0], (-orientation[0] % 2, False)).shape
         x = left + (np.arange(columns) + 0.5) / columns * (right - left)
         y = top + (np.arange(rows) + 0.5) / rows * (bottom - top)
         upright = (x - 0.5) * sides[0] + 1j * (y[:, None] - 0.5) * sides[1]
         is_inside = (abs(x - 0.5) < 0.5) & (abs(y[:, None] - 0.5) < 0.5)
-        places.append(_oriented(orient(upright, orientation), orientation).ravel())
-        shown.append(orient(is_inside, orientation).ravel())
-    numbers = features.levels[0].shape[2]
+        points.append(_orient_points(apply_orientation(upright, orientation), orientation).ravel())
+        shown.append(apply_orientation(is_inside, orientation).ravel())
+    dimensions = features.levels[0].shape[2]
     return _View(
-        cells=np.concatenate([level.reshape(-1, numbers) for level in features.levels]),
-        places=np.concatenate(places),
-        counts=tuple(len(of_level) for of_level in places),
-        side=float(np.sqrt((right - left) * (bottom - top) / len(places[0]))),
+        cells=np.concatenate([level.reshape(-1, dimensions) for level in features.levels]),
+        points=np.concatenate(points),
+        counts=tuple(map(len, points)),
+        side=float(np.sqrt((right - left) * (bottom - top) / len(points[0]))),
         is_shown=np.concatenate(shown),
     )
 
 
 def _match(similarities: Cells, views: Sequence[_View], candidate: _View) -> list[_Matches]:
-    """Find, in each view, the cells that are each other's nearest: finest to finest, and to coarser either way."""
+    """Return, for each view, the cells that are each other's nearest neighbour, over all pairs of levels."""
     found = []
     for rows, columns in _level_pairs(views[0].counts, candidate.counts):
         block = similarities[:, rows, columns]
         nearest, back = block.argmax(axis=2), block.argmax(axis=1)
         is_mutual = np.take_along_axis(back, nearest, axis=1) == np.arange(block.shape[1])
-        number, row = np.nonzero(is_mutual)
-        found.append((number, row + rows.start, nearest[is_mutual] + columns.start))
-    numbers, ones, others = (np.concatenate(part) for part in zip(*found, strict=True))
-    weights = np.maximum(similarities[numbers, ones, others], 0).astype(np.float64) ** 2
+        of_view, row = np.nonzero(is_mutual)
+        found.append((of_view, row + rows.start, nearest[is_mutual] + columns.start))
+    of_view, of_query, of_candidate = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    weights = np.maximum(similarities[of_view, of_query, of_candidate], 0).astype(np.float64) ** 2
     matches = []
-    for position, view in enumerate(views):
-        its = np.flatnonzero((numbers == position) & (weights > 0))
-        its = its[view.is_shown[ones[its]] & candidate.is_shown[others[its]]]
-        matches.append(_Matches(view.places[ones[its]], candidate.places[others[its]], weights[its]))
+    for index, view in enumerate(views):
+        its = np.flatnonzero((of_view == index) & (weights > 0))
+        its = its[view.is_shown[of_query[its]] & candidate.is_shown[of_candidate[its]]]
+        matches.append(_Matches(view.points[of_query[its]], candidate.points[of_candidate[its]], weights[its]))
     return matches
 
 
 def _level_pairs(query: Sequence[int], candidate: Sequence[int]) -> list[tuple[slice, slice]]:
-    """Return the rows and columns of each pair of levels to match; two coarse ones say nothing new."""
+    """Return rows and columns of each pair of levels to match: all but two coarse levels, which add nothing."""
     rows, columns = (
         [slice(end - count, end) for count, end in zip(counts, np.cumsum(counts).tolist(), strict=True)]
         for counts in (query, candidate)
@@ -188,76 +193,79 @@ def _level_pairs(query: Sequence[int], candidate: Sequence[int]) -> list[tuple[s
 
 
 def _fit(matches: _Matches, query_side: float, candidate_side: float) -> _Fit:
-    """Return the transform that the heaviest matches agree on: voted for, then fitted."""
+    """Return the transform with the greatest inlier strength: voted for, then refined by least squares."""
 
-    def agreeing(turn_scale: complex, shift: complex) -> tuple[_Fit, NDArray[np.float64]]:
-        reach = REACH * max(candidate_side, abs(turn_scale) * query_side)
-        missed = np.abs(turn_scale * matches.query + shift - matches.candidate) / reach
-        weights = matches.weights * np.maximum(1 - missed**2, 0)
-        return _Fit(turn_scale, shift, int((missed < 1).sum()), float(weights.sum())), weights
+    def evaluate(rotation_scale: complex, shift: complex) -> tuple[_Fit, NDArray[np.float64]]:
+        radius = INLIER_RADIUS * max(candidate_side, abs(rotation_scale) * query_side)
+        errors = np.abs(rotation_scale * matches.query + shift - matches.candidate) / radius
+        weights = matches.weights * np.maximum(1 - errors**2, 0)
+        return _Fit(rotation_scale, shift, int((errors < 1).sum()), float(weights.sum())), weights
 
     best = _Fit(1.0, 0.0, 0, 0.0)
     for peak in _peaks(matches, candidate_side):
-        fit, weights = agreeing(*peak)
-        for _ in range(FITS):
-            better, its_weights = agreeing(*_least_squares(matches, weights, peak))
-            if better.strength <= fit.strength:
+        fit, weights = evaluate(*peak)
+        for _ in range(REFINEMENTS):
+            refined, refined_weights = evaluate(*_least_squares(matches, weights, peak))
+            if refined.strength <= fit.strength:
                 break
-            fit, weights = better, its_weights
-        best = max(best, fit, key=lambda found: found.strength)
+            fit, weights = refined, refined_weights
+        best = max(best, fit, key=lambda each: each.strength)
     return best
 
 
 def _peaks(matches: _Matches, side: float) -> list[tuple[complex, complex]]:
-    """Let each match vote, at every scale and turn, for the shift it implies; return the best transforms."""
-    reach = BIN * side * np.maximum(1, np.abs(GRID))
-    shifts = (matches.candidate - GRID[:, None] * matches.query) / reach[:, None]
+    """Let each match vote, at every scale and rotation, for the shift it implies; return the best transforms."""
+    bin_side = BIN_SIZE * side * np.maximum(1, np.abs(TRANSFORMS))
+    shifts = (matches.candidate - TRANSFORMS[:, None] * matches.query) / bin_side[:, None]
     half = int(np.abs(shifts.view(np.float64)).max(initial=0)) + 2
     width = 2 * half
     shifts += half * (1 + 1j)
     x, y = shifts.real.astype(np.int64), shifts.imag.astype(np.int64)
     right, below = shifts.real - x, shifts.imag - y
-    bins = (np.arange(len(GRID))[:, None] * width + y) * width + x
+    bins = (np.arange(len(TRANSFORMS))[:, None] * width + y) * width + x
     share = matches.weights * right
     rest = matches.weights - share
     votes = np.bincount(
         np.concatenate([bins, bins + 1, bins + width, bins + width + 1], axis=None),
         np.concatenate([rest * (1 - below), share * (1 - below), rest * below, share * below], axis=None),
-        len(GRID) * width * width,
+        len(TRANSFORMS) * width * width,
     )
-    votes = votes.reshape(len(GRID), -1)
-    places = votes.argmax(axis=1)
-    number = np.argsort(-votes[np.arange(len(GRID)), places], kind="stable")[:PEAKS_TRIED]
-    row, column = np.divmod(places[number], width)
-    found = ((column - half) + 1j * (row - half)) * reach[number]
-    return list(zip(GRID[number].tolist(), found.tolist(), strict=True))
+    votes = votes.reshape(len(TRANSFORMS), -1)
+    fullest = votes.argmax(axis=1)
+    best = np.argsort(-votes[np.arange(len(TRANSFORMS)), fullest], kind="stable")[:PEAKS_TRIED]
+    row, column = np.divmod(fullest[best], width)
+    best_shifts = ((column - half) + 1j * (row - half)) * bin_side[best]
+    return list(zip(TRANSFORMS[best].tolist(), best_shifts.tolist(), strict=True))
 
 
 def _least_squares(
-    matches: _Matches, weights: NDArray[np.float64], otherwise: tuple[complex, complex]
+    matches: _Matches, weights: NDArray[np.float64], fallback: tuple[complex, complex]
 ) -> tuple[complex, complex]:
-    """Return the transform nearest to the weighted matches: Umeyama, TPAMI 1991, in the plane, unmirrored."""
+    """Return the weighted least-squares similarity transform without reflection: Umeyama, TPAMI 1991, in the plane.
+
+    Returns `fallback` where the matches do not determine one or its scale is implausible.
+    """
     total = weights.sum()
     if total == 0:
-        return otherwise
-    of_query, of_candidate = weights @ matches.query / total, weights @ matches.candidate / total
-    centred = matches.query - of_query
-    spread = weights @ np.abs(centred) ** 2
-    if spread == 0:
-        return otherwise
-    turn_scale = complex(weights @ (centred.conj() * (matches.candidate - of_candidate)) / spread)
-    if not SMALLEST < abs(turn_scale) < LARGEST:
-        return otherwise
-    return turn_scale, complex(of_candidate - turn_scale * of_query)
+        return fallback
+    query_mean, candidate_mean = weights @ matches.query / total, weights @ matches.candidate / total
+    centred = matches.query - query_mean
+    variance = weights @ np.abs(centred) ** 2
+    if variance == 0:
+        return fallback
+    rotation_scale = complex(weights @ (centred.conj() * (matches.candidate - candidate_mean)) / variance)
+    if not MIN_SCALE < abs(rotation_scale) < MAX_SCALE:
+        return fallback
+    return rotation_scale, complex(candidate_mean - rotation_scale * query_mean)
 
 
 def encode(cells: Cells) -> NDArray[np.int8]:
-    """Return cells in a quarter of the bytes, to be stored: 64 a cell with the packaged weights, 9 kB a photo."""
-    return np.rint(cells * LEVELS).astype(np.int8)
+    """Quantise cells to int8 for storage: with the packaged weights, 64 bytes per cell and 9 kB per photo."""
+    return np.rint(cells * QUANTISATION_LEVELS).astype(np.int8)
 
 
 def decode(stored: NDArray[np.int8]) -> Cells:
-    """Return stored cells as float32 of unit length; zero stays zero."""
+    """Return stored cells as float32 unit vectors; a zero vector stays zero."""
     cells = stored.astype(np.float32)
     cells /= np.maximum(np.linalg.norm(cells, axis=-1, keepdims=True), 1)
     return cells
@@ -268,27 +276,27 @@ def _alignment(fit: _Fit, orientation: tuple[int, bool], query_aspect: float, as
     width, height = _sides(query_aspect)
     upright = np.array([-1 - 1j, 1 - 1j, 1 + 1j, -1 + 1j])
     upright = (upright.real * width + 1j * upright.imag * height) / 2
-    corners = fit.turn_scale * _oriented(upright, orientation) + fit.shift
+    corners = fit.rotation_scale * _orient_points(upright, orientation) + fit.shift
     width, height = _sides(aspect)
-    turned = np.angle(fit.turn_scale * (-1j) ** turns, deg=True)
+    turned = np.angle(fit.rotation_scale * (-1j) ** turns, deg=True)
     return Alignment(
-        score=fit.strength / (fit.strength + HALF),
+        score=fit.strength / (fit.strength + STRENGTH_OF_HALF_SCORE),
         inliers=fit.inliers,
         mirrored=is_mirrored,
         turned=float(-turned if is_mirrored else turned),
-        scale=abs(fit.turn_scale),
+        scale=abs(fit.rotation_scale),
         corners=tuple((float(z.real / width + 0.5), float(z.imag / height + 0.5)) for z in corners),
     )
 
 
 def _sides(aspect: float) -> tuple[float, float]:
-    """Return width and height of a picture of area 1."""
+    """Return the width and height of an image of area 1."""
     width = float(np.sqrt(aspect))
     return width, 1 / width
 
 
-def _oriented(places: Places, orientation: tuple[int, bool]) -> Places:
-    """Return where places of an upright picture are once it is oriented."""
+def _orient_points(points: Points, orientation: tuple[int, bool]) -> Points:
+    """Return the points of an upright image after it was brought into `orientation`."""
     turns, is_mirrored = orientation
-    oriented: Places = (-places.conj() if is_mirrored else places) * (-1j) ** turns
+    oriented: Points = (-points.conj() if is_mirrored else points) * (-1j) ** turns
     return oriented

@@ -1,9 +1,10 @@
-"""Where in one photo another one lies, by keypoints: small things that both show, at places that fit together.
+"""Find the position of one photo in another by matching SIFT keypoints.
 
-SIFT: Lowe, "Distinctive image features from scale-invariant keypoints", IJCV 2004; its descriptors compared as in
-Arandjelovic & Zisserman, "Three things everyone should know to improve object retrieval", CVPR 2012, section 3.
-The transform is a scaling, a turn and a shift, found by RANSAC: Fischler & Bolles, CACM 1981. It takes no network,
-knows any turn and scale, and hardly ever finds twenty keypoints that fit in two photos that have nothing in common.
+SIFT: Lowe, "Distinctive image features from scale-invariant keypoints", IJCV 2004. Descriptors are compared as in
+Arandjelovic & Zisserman, "Three things everyone should know to improve object retrieval", CVPR 2012, section 3
+(RootSIFT). The transform is a scaling, a rotation and a translation, found by RANSAC: Fischler & Bolles, CACM 1981.
+The method needs no network, is invariant to rotation and scale, and hardly ever finds twenty inliers in two
+unrelated photos.
 """
 
 from collections.abc import Iterator
@@ -20,80 +21,83 @@ from threadpoolctl import threadpool_limits
 from vggsearch.defaults import KEYPOINTS
 from vggsearch.matching.alignment import Alignment
 
-FEWEST = 4  # matches; two fix a transform, so fewer would be no evidence
-HALF = 10  # inliers that score 0.5
-SURE = 20  # inliers from which it is not looked at mirrored, too
-# A descriptor is 4 x 4 fields of 8 directions: rows, columns, directions, along the keypoint's own.
-MIRRORED = np.arange(128).reshape(4, 4, 8)[::-1, :, -np.arange(8) % 8].ravel()
+MIN_INLIERS = 4  # two matches determine a transform, so fewer are no evidence
+INLIERS_OF_HALF_SCORE = 10  # an alignment with so many scores 0.5
+CLEAR_INLIERS = 20  # with so many, the mirror image is not tried
+# A descriptor has 4 x 4 fields of 8 directions (rows, columns, directions), relative to the keypoint's orientation.
+MIRRORED_DESCRIPTOR = np.arange(128).reshape(4, 4, 8)[::-1, :, -np.arange(8) % 8].ravel()
 
 
 @dataclass(frozen=True, eq=False)
 class Keypoints:
-    """The keypoints of a photo: `places`, float32 (n, 2), x and y in pixels of a picture of `width` x `height`.
+    """The keypoints of a photo that was resized to `width` x `height` pixels.
 
-    `descriptors`, uint8 (n, 128), say what is around each.
+    `points`, float32 (n, 2), are x and y in pixels of the resized photo; `descriptors`, uint8 (n, 128), are SIFT's.
     """
 
-    places: NDArray[np.float32]
+    points: NDArray[np.float32]
     descriptors: NDArray[np.uint8]
     width: int
     height: int
 
 
-def keypoints(picture: Image.Image) -> Keypoints:
-    """Return the KEYPOINTS.count clearest keypoints of a picture, upright RGB, seen at KEYPOINTS.pixels a side."""
-    scale = KEYPOINTS.pixels / max(picture.size)
-    width, height = (max(1, round(side * scale)) for side in picture.size)
-    grey = np.asarray(picture.convert("L").resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0))
+def detect_keypoints(image: Image.Image) -> Keypoints:
+    """Return the strongest keypoints, at most KEYPOINTS.count, of an upright RGB image.
+
+    The image is first resized to KEYPOINTS.pixels on the longer side.
+    """
+    scale = KEYPOINTS.pixels / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    grey = np.asarray(image.convert("L").resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0))
     found, descriptors = _sift().detectAndCompute(grey, None)
-    found = found[: KEYPOINTS.count]  # OpenCV adds all that are as clear as the last one
-    places = np.array([each.pt for each in found], np.float32).reshape(-1, 2)
-    if not found:  # then there are no descriptors either, but None
-        return Keypoints(places, np.empty((0, 128), np.uint8), width, height)
-    return Keypoints(places, descriptors[: len(found)].astype(np.uint8), width, height)
+    found = found[: KEYPOINTS.count]  # OpenCV also returns all that are as strong as the last one
+    points = np.array([each.pt for each in found], np.float32).reshape(-1, 2)
+    if not found:  # OpenCV then returns None for the descriptors
+        return Keypoints(points, np.empty((0, 128), np.uint8), width, height)
+    return Keypoints(points, descriptors[: len(found)].astype(np.uint8), width, height)
 
 
 @contextmanager
-def each_in_one_thread() -> Iterator[None]:
-    """Let products of matrices take one thread each, where pairs are compared in several.
+def single_threaded_blas() -> Iterator[None]:
+    """Limit each matrix product to one thread, for callers that compare pairs in several threads.
 
-    Ours are small: threads that wait for each other's part of one take ten times as long.
+    The matrices here are small: with BLAS threads on top, synchronisation makes a product ten times slower.
     """
     with threadpool_limits(limits=1, user_api="blas"):
         yield
 
 
-def mirrored(seen: Keypoints) -> Keypoints:
-    """Return the keypoints of the mirror image, which need not be looked for again.
+def mirrored_keypoints(keypoints: Keypoints) -> Keypoints:
+    """Return the keypoints of the mirror image, without detecting them again.
 
-    What is around a keypoint is described along its own direction, and so is turned over across it.
+    Since a descriptor is relative to the orientation of its keypoint, mirroring only permutes its values.
     """
-    places = np.stack([seen.width - 1 - seen.places[:, 0], seen.places[:, 1]], axis=1)
-    return Keypoints(places, seen.descriptors[:, MIRRORED], seen.width, seen.height)
+    points = np.stack([keypoints.width - 1 - keypoints.points[:, 0], keypoints.points[:, 1]], axis=1)
+    return Keypoints(points, keypoints.descriptors[:, MIRRORED_DESCRIPTOR], keypoints.width, keypoints.height)
 
 
 def align(query: Keypoints, photo: Keypoints) -> Alignment | None:
-    """Say where in a photo a query lies, as it is or mirrored; None where nothing of it does."""
+    """Return the position of the query, or of its mirror image, in the photo; None if too little matches."""
     upright = _align(query, photo, is_mirrored=False)
-    if upright is not None and upright.inliers >= SURE:
+    if upright is not None and upright.inliers >= CLEAR_INLIERS:
         return upright
-    turned_over = _align(mirrored(query), photo, is_mirrored=True)
-    return max(filter(None, (upright, turned_over)), key=lambda alignment: alignment.inliers, default=None)
+    mirrored = _align(mirrored_keypoints(query), photo, is_mirrored=True)
+    return max(filter(None, (upright, mirrored)), key=lambda alignment: alignment.inliers, default=None)
 
 
 def _align(query: Keypoints, photo: Keypoints, *, is_mirrored: bool) -> Alignment | None:
-    ones, others = _matches(query, photo)
-    if len(ones) < FEWEST:
+    of_query, of_photo = _matches(query, photo)
+    if len(of_query) < MIN_INLIERS:
         return None
-    matrix, is_inlier = _transform(query.places[ones], photo.places[others])
+    matrix, is_inlier = _transform(query.points[of_query], photo.points[of_photo])
     if matrix is None:
         return None
-    size = float(np.hypot(matrix[0, 0], matrix[1, 0]))
-    if not 1 / KEYPOINTS.largest_scale < size < KEYPOINTS.largest_scale:
-        return None  # all of one picture in a point of the other
+    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    if not 1 / KEYPOINTS.largest_scale < scale < KEYPOINTS.largest_scale:
+        return None  # maps all of one image to about one point of the other
     fit = np.flatnonzero(is_inlier)
-    inliers = max(_fields(query, ones[fit]), _fields(photo, others[fit]))
-    if inliers < FEWEST:
+    inliers = max(_covered_fields(query, of_query[fit]), _covered_fields(photo, of_photo[fit]))
+    if inliers < MIN_INLIERS:
         return None
     left, right = (query.width, 0.0) if is_mirrored else (0.0, query.width)
     upright = np.array([[left, 0], [right, 0], [right, query.height], [left, query.height]])
@@ -101,59 +105,60 @@ def _align(query: Keypoints, photo: Keypoints, *, is_mirrored: bool) -> Alignmen
     turned = -float(np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0])))
     areas = (query.width * query.height) / (photo.width * photo.height)
     return Alignment(
-        score=inliers / (inliers + HALF),
+        score=inliers / (inliers + INLIERS_OF_HALF_SCORE),
         inliers=inliers,
         mirrored=is_mirrored,
         turned=turned,
-        scale=size * float(np.sqrt(areas)),
+        scale=scale * float(np.sqrt(areas)),
         corners=tuple((float(x), float(y)) for x, y in corners),
     )
 
 
-def _fields(seen: Keypoints, chosen: NDArray[np.int64]) -> int:
-    """Return in how many fields of a grid over a picture some keypoints lie; 0 where they lie in a strip of it.
+def _covered_fields(keypoints: Keypoints, chosen: NDArray[np.int64]) -> int:
+    """Return how many fields of a grid over the image hold chosen keypoints; 0 if all lie in a narrow strip.
 
-    One in each counts, and a strip is none: what two photos share may be a caption, a logo, or a frame.
+    Each field counts once and a strip counts nothing, since two photos may share a caption, a logo or a frame.
     """
-    columns, rows = (seen.places[chosen] * KEYPOINTS.grid / (seen.width, seen.height)).astype(np.int64).T
+    size = (keypoints.width, keypoints.height)
+    columns, rows = (keypoints.points[chosen] * KEYPOINTS.grid / size).astype(np.int64).T
     if min(len(np.unique(rows)), len(np.unique(columns))) < KEYPOINTS.across:
         return 0
     return len(np.unique(rows * KEYPOINTS.grid + columns))
 
 
 def _transform(
-    some: NDArray[np.float32], others: NDArray[np.float32]
+    query: NDArray[np.float32], photo: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64] | None, NDArray[np.uint8]]:
-    """Return the matrix (2, 3) that most places agree on, None for none, and which do; OpenCV's types say less."""
-    found: Any = cv2.estimateAffinePartial2D(
-        some, others, ransacReprojThreshold=KEYPOINTS.reach, maxIters=KEYPOINTS.rounds
+    """Return the (2, 3) matrix found by RANSAC, None if there is none, and which matches are its inliers."""
+    result: Any = cv2.estimateAffinePartial2D(
+        query, photo, ransacReprojThreshold=KEYPOINTS.reach, maxIters=KEYPOINTS.rounds
     )
-    return found[0], found[1]
+    return result[0], result[1]
 
 
 def _matches(query: Keypoints, photo: Keypoints) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return which keypoints are each other's most similar, clearly more than the next: Lowe's ratio."""
-    if len(query.places) < FEWEST or len(photo.places) < FEWEST:
+    """Return the indices of keypoints that are each other's nearest neighbour and pass Lowe's ratio test."""
+    if len(query.points) < MIN_INLIERS or len(photo.points) < MIN_INLIERS:
         return np.empty(0, np.int64), np.empty(0, np.int64)
     similarities = _unit(query.descriptors) @ _unit(photo.descriptors).T
     nearest = similarities.argmax(axis=1)
-    ones = np.arange(len(nearest))
-    best = similarities[ones, nearest]
-    is_mutual = similarities.argmax(axis=0)[nearest] == ones
-    similarities[ones, nearest] = -1
+    rows = np.arange(len(nearest))
+    best = similarities[rows, nearest]
+    is_mutual = similarities.argmax(axis=0)[nearest] == rows
+    similarities[rows, nearest] = -1
     next_best = similarities.max(axis=1)
-    is_clear = 1 - best < KEYPOINTS.ratio**2 * (1 - next_best)  # squared distances of unit vectors, halved
+    is_clear = 1 - best < KEYPOINTS.ratio**2 * (1 - next_best)  # half the squared distances of unit vectors
     chosen = np.flatnonzero(is_mutual & is_clear)
     return chosen, nearest[chosen]
 
 
 def _unit(descriptors: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the square roots of descriptors that sum to one: their products are the Hellinger kernel."""
-    numbers = descriptors.astype(np.float32)
-    unit: NDArray[np.float32] = np.sqrt(numbers / np.maximum(numbers.sum(axis=1, keepdims=True), 1))
+    """Return the square roots of L1-normalised descriptors: their dot products are the Hellinger kernel."""
+    values = descriptors.astype(np.float32)
+    unit: NDArray[np.float32] = np.sqrt(values / np.maximum(values.sum(axis=1, keepdims=True), 1))
     return unit
 
 
 def _sift() -> cv2.SIFT:
-    """Return a new one: it is not said that several threads may use one."""
+    """Return a new detector: OpenCV does not document that threads may share one."""
     return cv2.SIFT.create(nfeatures=KEYPOINTS.count, contrastThreshold=KEYPOINTS.contrast)

@@ -1,8 +1,8 @@
-"""Region vectors: a few squares of a photo, each a vector, so that a picture finds the photos that contain it.
+"""Region vectors: one vector for each of several square regions of a photo, to find photos that contain an image.
 
 The regions are those of R-MAC (Tolias, Sicre & Jegou, "Particular object retrieval with integral max-pooling of CNN
-activations", ICLR 2016, section 3.2), at four scales. Each is the mean of its cells, which are whitened already and
-of either sign, where a maximum would say little.
+activations", ICLR 2016, section 3.2), at four scales. A region's vector is the mean of its cells. R-MAC takes their
+maximum, but these cells are whitened, so their values have either sign and a maximum carries little information.
 """
 
 from collections.abc import Sequence
@@ -12,40 +12,40 @@ from numpy.typing import NDArray
 
 from vggsearch.model.poolings import rmac_regions
 
-LEVELS = 4  # scales: the whole square, then 4, 9 and 16 squares of it
-BLOCK = 4096  # photos that are compared at once, to bound memory
+REGION_SCALES = 4  # the whole square, then 4, 9 and 16 overlapping squares of it
+PHOTOS_PER_BLOCK = 4096  # compared at once, to bound memory
 
 
 def region_vectors(cells: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the vectors of all regions of cells (rows, columns, d): float32 (30, d), rows of unit length."""
+    """Return the vectors of all regions of cells (rows, columns, d): float32 (30, d), each of unit length."""
     rows, columns, _ = cells.shape
     means = [
         cells[top : top + side, left : left + side].mean(axis=(0, 1))
-        for top, left, side in rmac_regions(rows, columns, LEVELS)
+        for top, left, side in rmac_regions(rows, columns, REGION_SCALES)
     ]
     return _unit(np.stack(means))
 
 
-def part_vectors(levels: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Return the vectors of a picture that may be a part of others, one for each array of its coarse cells.
+def query_vectors(levels: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return the vectors of an image that other photos may contain, one per array of cells: float32 (n, d), unit.
 
-    The cells are those of the picture at half the size, where things are about as large as in a photo that it is
-    a part of. Returns float32 (n, d), rows of unit length.
+    Each array, (rows, columns, d), is one orientation of the image at half the size, in which objects are about as
+    large as in a photo that contains the image.
     """
     return _unit(np.stack([cells.mean(axis=(0, 1)) for cells in levels]))
 
 
-def best_regions(parts: NDArray[np.float32], regions: NDArray[np.int8]) -> NDArray[np.float32]:
-    """Return how similar each photo's most similar region is to any of some parts (m, d): float32 (n,).
+def best_similarities(queries: NDArray[np.float32], regions: NDArray[np.int8]) -> NDArray[np.float32]:
+    """Return the largest similarity of any region of each photo to any of the `queries` (m, d): float32 (n,).
 
     `regions` are the stored vectors (n, 30, d), which may be memory-mapped.
     """
-    found = np.empty(len(regions), np.float32)
-    for start in range(0, len(regions), BLOCK):
-        block = regions[start : start + BLOCK].astype(np.float32)
+    best = np.empty(len(regions), np.float32)
+    for start in range(0, len(regions), PHOTOS_PER_BLOCK):
+        block = regions[start : start + PHOTOS_PER_BLOCK].astype(np.float32)
         norms = np.maximum(np.linalg.norm(block, axis=2, keepdims=True), 1)
-        found[start : start + BLOCK] = ((block / norms) @ parts.T).max(axis=(1, 2))
-    return found
+        best[start : start + PHOTOS_PER_BLOCK] = ((block / norms) @ queries.T).max(axis=(1, 2))
+    return best
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vggsearch.defaults import ALIGN
-from vggsearch.matching.regions import best_regions, part_vectors
+from vggsearch.matching.regions import best_similarities, query_vectors
 from vggsearch.matching.rerank import confident, reranked
 from vggsearch.model.engine import Engine
 from vggsearch.query.options import QueryOptions
@@ -29,13 +29,13 @@ def photos_with(
     with_aligner = [(each, reranker) for each in asked if (reranker := each.target.reranker(engine)) is not None]
     if not with_aligner:
         return []
-    embeddings, views = with_aligner[0][1].of_query(picture)
-    parts = part_vectors([view.levels[1] for view in views])
+    embeddings, views = with_aligner[0][1].query_features(picture)
+    parts = query_vectors([view.levels[1] for view in views])
     found: list[Match] = []
     for each, reranker in with_aligner:
         matches = _containing(each, embeddings, parts, options)
         best = matches[: 2 * _looked_at(options)] if options.verify else []
-        alignments = reranker.align(views, reranker.of_photos([match.path for match in best]))
+        alignments = reranker.align(views, reranker.photo_features([match.path for match in best]))
         checked = [
             Match(match.path, reranked(match.similarity, match.similarity, alignment), confident(alignment))
             for match, alignment in zip(best, alignments, strict=True)
@@ -81,7 +81,7 @@ def _similarities_of_regions(asked: TargetView, parts: NDArray[np.float32]) -> N
         return {
             key: similarity
             for keys, regions in kept
-            for key, similarity in zip(keys, best_regions(parts, regions).tolist(), strict=True)
+            for key, similarity in zip(keys, best_similarities(parts, regions).tolist(), strict=True)
         }
 
     by_content = asked.target.present.read(read)

@@ -45,10 +45,10 @@ def answer(
     if looking is None:
         own_paths = [(each.own_path,) for each in asked]
         return answer_plainly(unit_rows(engine.embed(pixels[None])), own_paths, asked, options)[0]
-    embeddings, views = looking.of_query(picture)
+    embeddings, views = looking.query_features(picture)
     found = {(match.index, match.path): match for match in _nearest(embeddings[0], asked, options)}
     for each, reranker, candidates in _candidates(embeddings, asked, rerankers):
-        alignments = reranker.align(views, reranker.of_photos([candidate.path for candidate in candidates]))
+        alignments = reranker.align(views, reranker.photo_features([candidate.path for candidate in candidates]))
         for candidate, alignment in zip(candidates, alignments, strict=True):
             similarity = reranked(candidate.upright, candidate.oriented, alignment)
             match = Match(candidate.path, similarity, confident(alignment), each.name)
