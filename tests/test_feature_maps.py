@@ -138,7 +138,7 @@ def test_the_matching_orientation_is_found_with_its_corners_in_order(number: int
 
 @pytest.mark.parametrize("number", range(len(ORIENTATIONS)))
 def test_turned_is_the_rotation_that_makes_the_query_from_the_photo(number: int) -> None:
-    """Mirror an image, rotate it, and bring the result into the orientation of its view: that restores the image."""
+    """Mirror and rotate an image, then bring it into the orientation of its view: that restores the image."""
     picture = np.arange(12).reshape(3, 4)
     turns, is_mirrored = ORIENTATIONS[number]
     made = np.rot90(picture[:, ::-1] if is_mirrored else picture, -turns if not is_mirrored else turns)
