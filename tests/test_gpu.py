@@ -34,6 +34,7 @@ from tests.helpers.jpegs import (
     photo,
     squared,
 )
+from vggsearch.defaults import RESIZES
 from vggsearch.errors import OptionError
 from vggsearch.indexing.extract import extract
 from vggsearch.model.engine import Engine, EngineOptions
@@ -42,7 +43,7 @@ from vggsearch.model.multi_gpu import MultiGpuEngine
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.torch_engine.cuda import CudaEngine, CudaSlots
 from vggsearch.model.torch_engine.engine import Embedder, TorchEngine
-from vggsearch.model.torch_engine.jpeg import FITS, DeviceJpeg
+from vggsearch.model.torch_engine.jpeg import DeviceJpeg
 from vggsearch.model.weights import load_weights
 from vggsearch.photos.walk import PhotoFile, walk
 from vggsearch.store.records import Embedded
@@ -301,7 +302,7 @@ def test_slots_on_the_gpu_hold_pinned_memory() -> None:
     assert_expected([slots.download(0), slots.download(1)], [4, 4])
 
 
-@pytest.mark.parametrize("resize", FITS)
+@pytest.mark.parametrize("resize", RESIZES)
 @pytest.mark.parametrize("subsampling", [0, 2])
 @pytest.mark.parametrize("size", [SMALL, TALL, LARGE])
 @pytest.mark.parametrize("kind", MAKE)

@@ -36,16 +36,18 @@ from tests.helpers.jpegs import (
     squared,
     turned,
 )
+from vggsearch.defaults import RESIZES
 from vggsearch.errors import OptionError
 from vggsearch.model.engine import EngineOptions
 from vggsearch.model.loading import load_engine
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.model.torch_engine import jpeg
-from vggsearch.model.torch_engine.jpeg import FITS, PAD_COLOUR, DeviceJpeg
+from vggsearch.model.torch_engine.jpeg import DeviceJpeg
 from vggsearch.photos import resize as resizing
 from vggsearch.photos.decode import UPRIGHT
+from vggsearch.photos.resize import PAD_COLOUR
 
-every_resize = pytest.mark.parametrize("resize", FITS)
+every_resize = pytest.mark.parametrize("resize", RESIZES)
 
 
 @every_resize
@@ -68,9 +70,9 @@ def test_the_tolerance_tells_one_photo_and_one_resize_from_another() -> None:
         assert np.abs(squared(data).astype(int) - wrong).mean() > 2 * TOLERANCE["smooth"]
 
 
-def test_the_ways_to_resize_and_the_colour_around_are_preprocess_own() -> None:
-    assert list(FITS) == list(resizing.RESIZES)
-    assert PAD_COLOUR == resizing.PAD_COLOUR
+def test_every_resize_mode_has_the_function_of_its_name() -> None:
+    names = dict(zip(RESIZES, RESIZES, strict=True))
+    assert {name: function.__name__ for name, function in jpeg.RESIZE_BY_NAME.items()} == names
 
 
 @every_resize
@@ -154,7 +156,7 @@ def test_a_damaged_file_is_decoded_or_left_to_the_cpu_and_nothing_else(draws: st
     data = bytearray(draws.draw(st.sampled_from([photo("smooth", (48, 40)), *NOT_FOR_IT.values()])))
     for place in draws.draw(st.lists(st.integers(0, 700), max_size=8)) if data else []:
         data[place % len(data)] = draws.draw(st.integers(0, 255))
-    pixels = cpu().square(bytes(data), 32, draws.draw(st.sampled_from(list(FITS))), draws.draw(st.integers(0, 9)))
+    pixels = cpu().square(bytes(data), 32, draws.draw(st.sampled_from(RESIZES)), draws.draw(st.integers(0, 9)))
     assert pixels is None or (pixels.shape == (32, 32, 3) and pixels.dtype == np.uint8)
 
 

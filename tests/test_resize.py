@@ -4,8 +4,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.fakes import picture
-from vggsearch import defaults
-from vggsearch.photos.resize import PAD_COLOUR, RESIZES, is_blank, square
+from vggsearch.defaults import RESIZES
+from vggsearch.model.views import MEAN
+from vggsearch.photos.resize import PAD_COLOUR, RESIZE_BY_NAME, is_blank, square
 
 SIZE = 192
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -39,8 +40,14 @@ def colour(pixels: NDArray[np.uint8], row: int, column: int) -> tuple[int, ...]:
     return tuple(int(value) for value in pixels[row, column])
 
 
-def test_the_defaults_list_every_resize_mode() -> None:
-    assert tuple(RESIZES) == defaults.RESIZES
+def test_every_resize_mode_has_the_function_of_its_name() -> None:
+    assert {name: function.__name__ for name, function in RESIZE_BY_NAME.items()} == dict(
+        zip(RESIZES, RESIZES, strict=True)
+    )
+
+
+def test_the_colour_of_the_padding_is_the_mean_that_normalisation_maps_to_zero() -> None:
+    assert tuple(round(255 * mean) for mean in MEAN) == PAD_COLOUR
 
 
 @every_resize

@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vggsearch.defaults import EMBEDDING, POOLINGS, RESIZES
+from vggsearch.defaults import EMBEDDING, RESIZES
 from vggsearch.errors import OptionError, SpecMismatch, WeightsError
 from vggsearch.model.layers import needed_modules
+from vggsearch.model.poolings import POOLINGS
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec, spec_from_json
 from vggsearch.model.weights import PACKAGED, Kernel, WeightsFile, find_again, find_weights, load_weights
 

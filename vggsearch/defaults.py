@@ -11,7 +11,6 @@ ActionKind = Literal["trash", "move", "hardlink", "symlink", "delete"]
 
 FORMATS: tuple[Format, ...] = get_args(Format)
 ACTIONS: tuple[ActionKind, ...] = get_args(ActionKind)  # what can become of a duplicate
-POOLINGS = ("spoc", "gem", "mac", "rmac", "crow", "flat")
 RESIZES = ("squash", "crop", "pad")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DECODE_ON = ("auto", "cpu", "gpu")

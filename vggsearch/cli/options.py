@@ -9,8 +9,9 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from vggsearch.defaults import DEVICES, EMBEDDING, ENGINES, FORMATS, POOLINGS, PRECISIONS, RESIZES
+from vggsearch.defaults import DEVICES, EMBEDDING, ENGINES, FORMATS, PRECISIONS, RESIZES
 from vggsearch.model.layers import LAYERS
+from vggsearch.model.poolings import POOLINGS
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.model.vgg import MODELS
 
@@ -114,7 +115,9 @@ def embedding_options(*, of_the_index: bool) -> Callable[[Command], Command]:
         click.option(
             "--layer", help=told(f"Where it is cut: {', '.join(LAYERS)}, or a sum: 0.5*pool4+pool5.", at.layer)
         ),
-        click.option("--pooling", type=click.Choice(POOLINGS), help=told("How a map is pooled.", at.map_pooling)),
+        click.option(
+            "--pooling", type=click.Choice(tuple(POOLINGS)), help=told("How a map is pooled.", at.map_pooling)
+        ),
         click.option(
             "--size",
             metavar="PIXELS",

@@ -1,11 +1,13 @@
 """What an embedding is made of. Two embeddings may be compared only where these agree."""
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from vggsearch.defaults import EMBEDDING, POOLINGS, RESIZES
+from vggsearch.defaults import EMBEDDING, RESIZES
 from vggsearch.errors import OptionError, SpecMismatch
 from vggsearch.model.layers import CONNECTED_LAYERS, canonical, check_size, has_connected, has_maps, parts
+from vggsearch.model.poolings import POOLINGS
 from vggsearch.model.vgg import describe, modules
 from vggsearch.model.weights import WeightsFile, find_weights
 
@@ -165,6 +167,6 @@ def _on_off(is_on: bool | None) -> str | None:
     return None if is_on is None else "on" if is_on else "off"
 
 
-def _check_name(option: str, value: str, known: tuple[str, ...]) -> None:
+def _check_name(option: str, value: str, known: Collection[str]) -> None:
     if value not in known:
         raise OptionError(f"There is no {option} {value!r}. Choose one of {', '.join(known)}.")

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+MEAN = (0.485, 0.456, 0.406)  # of ImageNet, with which the weights were trained: red, green and blue in 0..1
+STD = (0.229, 0.224, 0.225)
+
 
 class ViewOperations(Protocol):
     """What views are made of, as each engine does it. Pictures are (n, 3, size, size), float32, in 0..255."""

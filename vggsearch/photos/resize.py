@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from vggsearch.defaults import IMAGE
+from vggsearch.defaults import IMAGE, RESIZES
 
 FILTER = Image.Resampling.BICUBIC
 PAD_COLOUR = (124, 116, 104)  # the mean colour of ImageNet, which normalisation maps to zero
@@ -27,12 +27,16 @@ def pad(image: Image.Image, size: int) -> Image.Image:
     return ImageOps.pad(image, (size, size), FILTER, color=PAD_COLOUR)
 
 
-RESIZES: dict[str, Callable[[Image.Image, int], Image.Image]] = {"squash": squash, "crop": crop, "pad": pad}
+RESIZE_BY_NAME: dict[str, Callable[[Image.Image, int], Image.Image]] = dict(
+    zip(RESIZES, (squash, crop, pad), strict=True)
+)
 
 
 def square(image: Image.Image, size: int, resize: str) -> NDArray[np.uint8]:
-    """Return uint8 of shape (size, size, 3), RGB in 0..255. `resize` is a key of RESIZES."""
-    return np.array(RESIZES[resize](image, size), dtype=np.uint8)  # a copy, since torch needs writable memory
+    """Return uint8 of shape (size, size, 3), RGB in 0..255. `resize` is one of defaults.RESIZES."""
+    return np.array(
+        RESIZE_BY_NAME[resize](image, size), dtype=np.uint8
+    )  # a copy, since torch needs writable memory
 
 
 def is_blank(pixels: NDArray[np.uint8]) -> bool:

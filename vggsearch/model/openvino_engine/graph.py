@@ -10,12 +10,11 @@ from openvino import opset13 as ops
 
 from vggsearch.model.layers import needed_modules, parts
 from vggsearch.model.local_features import find_whitening, half_size, local_cells, modules_before_pool5
-from vggsearch.model.normalization import MEAN, STD
 from vggsearch.model.openvino_engine.operations import OpenVinoOperations, integers, numbers
 from vggsearch.model.poolings import embedding
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.vgg import CONNECTED_SIDE, Module
-from vggsearch.model.views import embedding_of_views, shrinking
+from vggsearch.model.views import MEAN, STD, embedding_of_views, shrinking
 from vggsearch.model.weights import Kernel
 
 WHOLE = 127  # the largest number of int8, symmetric

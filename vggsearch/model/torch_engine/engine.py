@@ -12,12 +12,11 @@ from vggsearch.defaults import EXTRACT
 from vggsearch.errors import OptionError
 from vggsearch.model.engine import Description, Engine, EngineOptions, rate
 from vggsearch.model.local_features import LoadKernels, find_whitening, half_size, local_cells, modules_before_pool5
-from vggsearch.model.normalization import MEAN, STD
 from vggsearch.model.poolings import embedding
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.torch_engine.network import TruncatedVGG
 from vggsearch.model.torch_engine.operations import TorchOperations
-from vggsearch.model.views import embedding_of_views, shrinking
+from vggsearch.model.views import MEAN, STD, embedding_of_views, shrinking
 from vggsearch.model.weights import Kernel
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

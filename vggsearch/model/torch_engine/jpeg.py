@@ -9,29 +9,32 @@ from itertools import cycle
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL.Image import Transpose
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision import io
 
+from vggsearch.defaults import RESIZES
 from vggsearch.errors import OptionError
-from vggsearch.model.normalization import MEAN
+from vggsearch.photos.decode import UPRIGHT
+from vggsearch.photos.resize import PAD_COLOUR
 
 START, END = b"\xff\xd8\xff", b"\xff\xd9"
 ADOBE, SCAN = 0xEE, 0xDA
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # each is a way to code the picture
 READ_FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended and progressive, all in Huffman codes
 PIXEL_LIMIT = 50_000_000  # up to 1.2 GB a thread as floats; what is larger the CPU decodes small
-PAD_COLOUR = tuple(round(mean * 255) for mean in MEAN)  # preprocess's own, which this room may not import
 
 HEIGHT, WIDTH = 1, 2  # dimensions of pixels, which here are uint8 (3, height, width)
-UPRIGHT: dict[int, tuple[bool, tuple[int, ...]]] = {  # EXIF orientation: transpose or not, then flip along these
-    2: (False, (WIDTH,)),
-    3: (False, (HEIGHT, WIDTH)),
-    4: (False, (HEIGHT,)),
-    5: (True, ()),
-    6: (True, (WIDTH,)),
-    7: (True, (HEIGHT, WIDTH)),
-    8: (True, (HEIGHT,)),
+# Pillow's transposition -> whether to swap height and width, then the dimensions to flip.
+SWAP_AND_FLIPS: dict[Transpose, tuple[bool, tuple[int, ...]]] = {
+    Transpose.FLIP_LEFT_RIGHT: (False, (WIDTH,)),
+    Transpose.ROTATE_180: (False, (HEIGHT, WIDTH)),
+    Transpose.FLIP_TOP_BOTTOM: (False, (HEIGHT,)),
+    Transpose.TRANSPOSE: (True, ()),
+    Transpose.ROTATE_270: (True, (WIDTH,)),
+    Transpose.TRANSVERSE: (True, (HEIGHT, WIDTH)),
+    Transpose.ROTATE_90: (True, (HEIGHT,)),
 }
 
 
@@ -69,7 +72,7 @@ class DeviceJpeg:
     def square(self, data: bytes, size: int, resize: str, orientation: int) -> NDArray[np.uint8] | None:
         """Return one file's picture as preprocess.square does: uint8 (size, size, 3), RGB, upright, the caller's.
 
-        `resize` is a key of FITS, `orientation` the EXIF one, which is applied here and nowhere else. None where
+        `resize` is one of defaults.RESIZES, `orientation` the EXIF one, applied here and nowhere else. None where
         the file is not for this decoder: the CPU's then decodes it, or says what is wrong with it.
         """
         if not is_for_device(data, size):
@@ -77,7 +80,7 @@ class DeviceJpeg:
         encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)  # of bytes themselves torch would warn
         try:
             with torch.inference_mode(), self._stream() as device:
-                fitted = _upright(FITS[resize](decoded(encoded, device), size), orientation)
+                fitted = _upright(RESIZE_BY_NAME[resize](decoded(encoded, device), size), orientation)
                 pixels = fitted.permute(1, 2, 0).cpu().numpy()  # waits for the stream
         except RuntimeError:  # what torchvision and nvJPEG raise, and torch where the GPU's memory is full
             return None
@@ -203,7 +206,7 @@ def pad(pixels: Tensor, size: int) -> Tensor:
     return _resized(pixels, round(height / longer * size), round(width / longer * size))
 
 
-FITS: dict[str, Callable[[Tensor, int], Tensor]] = {"squash": squash, "crop": crop, "pad": pad}
+RESIZE_BY_NAME: dict[str, Callable[[Tensor, int], Tensor]] = dict(zip(RESIZES, (squash, crop, pad), strict=True))
 
 
 def _resized(pixels: Tensor, height: int, width: int) -> Tensor:
@@ -213,8 +216,10 @@ def _resized(pixels: Tensor, height: int, width: int) -> Tensor:
 
 
 def _upright(pixels: Tensor, orientation: int) -> Tensor:
-    transposed, flipped = UPRIGHT.get(orientation, (False, ()))
-    return (pixels.transpose(HEIGHT, WIDTH) if transposed else pixels).flip(flipped)
+    if orientation not in UPRIGHT:
+        return pixels
+    swapped, flipped = SWAP_AND_FLIPS[UPRIGHT[orientation]]
+    return (pixels.transpose(HEIGHT, WIDTH) if swapped else pixels).flip(flipped)
 
 
 def _centred(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
