@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vggsearch.defaults import MEASURE
-from vggsearch.evaluation.evaluate import evaluate_copies, evaluate_truth, whitening_named
+from vggsearch.evaluation.evaluate import evaluate, evaluate_copies, whitening_named
 from vggsearch.evaluation.ground_truth import read_truth
 from vggsearch.evaluation.metrics import Tally
 from vggsearch.image_index import ImageIndex
@@ -110,10 +110,9 @@ def measure(wanted: Row, photos: Path, ukbench: Path, folder: Path, sample: int)
     of_photos, of_ukbench = indexes
     labels = read_truth(ukbench / "truth.tsv")
     for text in wanted.whitenings:
-        whitening = whitening_named(text)
-        copies = evaluate_copies(of_photos, BASIC, sample=sample, whitening=whitening)
-        views = evaluate_truth(of_ukbench, labels, whitening=whitening).figures
-        numbers = of_photos.searcher(whitening).index.unit_vectors(slice(1)).shape[1]
+        copies = evaluate_copies(of_photos, edits="basic", sample=sample, whiten=text, rerank=False)
+        views = evaluate(of_ukbench, labels, whiten=text, rerank=False).figures
+        numbers = of_photos.searcher(whitening_named(text)).index.unit_vectors(slice(1)).shape[1]
         mirrored = " mirror" if spec.mirror else ""
         print(
             f"| {spec.layer} {spec.pooling} {'+'.join(map(str, spec.sizes))}{mirrored} | {text} "
@@ -170,9 +169,9 @@ def measure_crowd(folders: Sequence[Path]) -> None:
             index.update(together)
             for verify in (False, True):
                 sample = [f"{photos.name}/{name}" for name in chosen]
-                copies = evaluate_copies(index, BASIC, sample=sample, verify=verify)
+                copies = evaluate_copies(index, edits="basic", sample=sample, rerank=verify)
                 marked = {f"{ukbench.name}/{path}": label for path, label in labels.items()}
-                views = evaluate_truth(index, marked, verify=verify).figures
+                views = evaluate(index, marked, rerank=verify).figures
                 print(
                     f"| {len(index):,} photos | {'--verify' if verify else '--no-verify'} "
                     f"| {copies.figures.recall_at[1]:.3f} | {copies.figures.pair_ap:.3f} "
@@ -198,7 +197,9 @@ def measure_fewer(photos: Path, sample: int) -> None:
                 index = ImageIndex.create(Path(folder) / "index", engine=engine)
                 index.update(Path(folder) / "photos")
                 raw, whitened = (
-                    evaluate_copies(index, BASIC, sample=sample, seed=draw, whitening=whitening_named(text)).figures
+                    evaluate_copies(
+                        index, edits="basic", sample=sample, seed=draw, whiten=text, rerank=False
+                    ).figures
                     for text in ("none", "auto")
                 )
                 print(f"| {count} | {draw + 1} | {raw.pair_ap:.4f} | {whitened.pair_ap:.4f} |", flush=True)
@@ -216,7 +217,7 @@ def measure_parts(photos: Path, sample: int) -> None:
             asked = [(path, _part(Image.open(photos / path).convert("RGB"), share, generator)) for path in chosen]
             for way, (verify, part) in ways.items():
                 started = time.perf_counter()
-                results = [index.query(picture, 10, verify=verify, part=part) for _, picture in asked]
+                results = [index.query(picture, 10, rerank=verify, containing=part) for _, picture in asked]
                 found = [[match.path for match in result.matches] for result in results]
                 seconds = (time.perf_counter() - started) / len(asked)
                 first = np.mean([paths[:1] == [path] for (path, _), paths in zip(asked, found, strict=True)])

@@ -58,8 +58,10 @@ def make(source: Path, directory: Path) -> dict[str, float]:
 def build(directory: Path, recipe: str, memory: int) -> dict[str, object]:
     held: list[int] = []
     with ImageIndex.open(directory) as index:
-        plan, started = index.plan_build(recipe, memory), time.process_time()
-        made = index.build(recipe, memory, tell=lambda *_: held.append(memory_of_this()["RssAnon"]))
+        plan, started = index.plan_build(recipe=recipe, memory=memory), time.process_time()
+        made = index.build(
+            recipe=recipe, memory=memory, progress=lambda *_: held.append(memory_of_this()["RssAnon"])
+        )
     return {
         **asdict(made.facts),
         "plan": asdict(plan),

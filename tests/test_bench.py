@@ -12,19 +12,20 @@ from numpy.typing import NDArray
 from tests.fakes import FAKE_SPEC, FakeEngine, save_photo
 from vggsearch.cli import cli
 from vggsearch.errors import PhotosError
-from vggsearch.evaluation import throughput as measure
+from vggsearch.evaluation import throughput
 from vggsearch.evaluation.throughput import (
     BenchReport,
     EngineReport,
-    bench,
     compare,
     counted,
     make_pictures,
+    measure,
     multiply_adds,
     sample,
 )
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.photos.walk import PhotoFile, Skipped, walk
+from vggsearch.progress import Progress
 from vggsearch.render.bench import bench as bench_text
 from vggsearch.render.bench import engines as engines_text
 
@@ -34,7 +35,7 @@ SPEEDS = ("DECODE_S", "FORWARD_S", "END_TO_END_S", "LIMIT_S", "COMPARE_S")
 @pytest.fixture
 def in_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in SPEEDS:
-        monkeypatch.setattr(measure, name, 0.3)
+        monkeypatch.setattr(throughput, name, 0.3)
 
 
 def batches(count: int, size: int, pause_s: float, skip_every: int = 0) -> Generator[object, None, None]:
@@ -70,36 +71,36 @@ class SlowEngine(FakeEngine):
 
 @pytest.mark.usefixtures("in_a_moment")
 def test_each_stage_is_measured_and_told(photos: Path) -> None:
-    stages: list[str] = []
-    report = bench(FAKE_SPEC, SlowEngine(batch_size=4), photos, workers=1, tell=stages.append)
+    told: list[Progress] = []
+    report = measure(FAKE_SPEC, SlowEngine(batch_size=4), photos, workers=1, progress=told.append)
     assert (report.device, report.engine, report.precision) == ("nothing", "fake", "fp32")
     at_most = 4 / 0.05
     assert at_most / 3 < report.forward_per_s <= at_most
     assert at_most / 5 < report.end_to_end_per_s <= at_most
     assert report.decode_per_s > 0
     assert report.limit_per_s > 0
-    assert stages == ["decoding", "the network", "decoding and the network together", "the machine's limit"]
+    assert [(each.done, each.note) for each in told] == [*enumerate(throughput.STAGES), (4, "")]
 
 
 @pytest.mark.usefixtures("in_a_moment")
 def test_without_a_folder_pictures_are_made_and_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(measure, "MADE_PHOTOS", 2)
-    assert bench(FAKE_SPEC, FakeEngine(), workers=1).decode_per_s > 0
+    monkeypatch.setattr(throughput, "MADE_PHOTOS", 2)
+    assert measure(FAKE_SPEC, FakeEngine(), workers=1).decode_per_s > 0
     assert list(tmp_path.iterdir()) == []
 
 
 def test_made_pictures_differ_and_compress_as_photos_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "MADE_PHOTOS", 3)
+    monkeypatch.setattr(throughput, "MADE_PHOTOS", 3)
     make_pictures(tmp_path)
     sizes = [path.stat().st_size for path in tmp_path.iterdir()]
-    pixels = measure.MADE_SIZE[0] * measure.MADE_SIZE[1]
+    pixels = throughput.MADE_SIZE[0] * throughput.MADE_SIZE[1]
     assert len(set(sizes)) == 3
     assert all(0.5 < 8 * size / pixels < 4 for size in sizes), "bits a pixel"
 
 
 def test_a_sample_is_spread_over_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "MOST_PHOTOS", 4)
+    monkeypatch.setattr(throughput, "MOST_PHOTOS", 4)
     for number in range(10):
         (tmp_path / f"{number}.jpg").write_bytes(b"x")
     with sample(tmp_path) as (root, files):
@@ -114,13 +115,13 @@ def test_a_folder_without_photos_is_said(tmp_path: Path, name: str | None, messa
     if name:
         (tmp_path / name).write_text("hello")
     with pytest.raises(PhotosError, match=message):
-        bench(FAKE_SPEC, FakeEngine(), tmp_path)
+        measure(FAKE_SPEC, FakeEngine(), tmp_path)
 
 
 @pytest.mark.network
 @pytest.mark.usefixtures("in_a_moment")
 def test_every_engine_here_is_compared_with_fp32(sample_photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "COMPARED_PHOTOS", 8)
+    monkeypatch.setattr(throughput, "COMPARED_PHOTOS", 8)
     spec, weights = EmbeddingOptions().resolve()
     reports = compare(spec, weights, sample_photos)
     assert (reports[0].engine, reports[0].precision, reports[0].cosine) == ("torch", "fp32", 1.0)
@@ -166,7 +167,7 @@ def test_the_last_file_of_a_folder_that_shrinks_is_no_obstacle(tmp_path: Path) -
     save_photo(tmp_path / "b.jpg", 1)
     files = [file for file in walk(tmp_path) if isinstance(file, PhotoFile)]
     (tmp_path / "a.jpg").unlink()
-    seen = measure.squares(files, tmp_path, FAKE_SPEC, 3)
+    seen = throughput.squares(files, tmp_path, FAKE_SPEC, 3)
     assert seen.shape == (3, FAKE_SPEC.size, FAKE_SPEC.size, 3)
     assert (seen[0] == seen[2]).all()
     assert seen.dtype == np.uint8

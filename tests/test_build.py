@@ -118,7 +118,7 @@ def test_every_recipe_is_built_remembered_changed_and_verified(
         with writing(Store.open(directory)) as writer:
             writer.set_whitened(False)
     with opened(directory) as index:
-        made = index.build(recipe, recall=0.98, metric=metric)
+        made = index.build(recipe=recipe, recall=0.98, metric=metric)
         assert (made.facts.recipe, made.photos, made.facts.whitening is not None) == (recipe, ROWS, is_whitened)
         assert made.facts.recall is not None
         assert made.facts.recall >= (0.98 if recipe != "ivf-rabitq" else 0.95)  # whitened, all are as unlike
@@ -136,7 +136,7 @@ def test_every_recipe_is_built_remembered_changed_and_verified(
 
 def test_an_index_that_grew_or_lost_much_learns_its_lists_anew(directory: Path) -> None:
     with opened(directory) as index:
-        index.build("ivf-sq8")
+        index.build(recipe="ivf-sq8")
     change(directory, gone=list(range(300)), added=(ROWS, 1))  # a third of all vectors would be holes
     facts = opened(directory).info().search
     assert facts is not None
@@ -151,7 +151,7 @@ def test_an_index_that_grew_or_lost_much_learns_its_lists_anew(directory: Path) 
 
 def test_a_damaged_search_side_is_not_taken_over(directory: Path) -> None:
     with opened(directory) as index:
-        index.build("ivf-sq8")
+        index.build(recipe="ivf-sq8")
     vectors = next(directory.rglob("vectors.npy"))
     data = bytearray(vectors.read_bytes())
     data[len(data) // 2] ^= 0xFF
@@ -165,7 +165,7 @@ def test_photos_too_few_for_what_was_wanted_get_the_nearest(
     directory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with opened(directory) as index:
-        index.build("ivf-sq8")
+        index.build(recipe="ivf-sq8")
     change(directory, gone=list(range(900)), added=(0, 0))
     assert "learns from at least 156 photos, there are 100" in caplog.text
     with opened(directory) as index:
@@ -199,9 +199,9 @@ def test_auto_goes_on_to_the_next_recipe_where_the_first_finds_too_little(
             r"ivf-pq finds 0\.\d+ of the ten nearest here, not 0.9. Now it is made as ivf-sq8.", warning
         )
         caplog.clear()
-        assert index.build("ivf-pq", recall=0.9).facts.recipe == "ivf-pq"  # who asks for it by name gets it
+        assert index.build(recipe="ivf-pq", recall=0.9).facts.recipe == "ivf-pq"  # who asks for it by name gets it
         assert "ivf-sq8 finds more than ivf-pq" in caplog.messages[0]
-        index.build("auto", recall=0.9)
+        index.build(recipe="auto", recall=0.9)
     caplog.clear()
     change(directory, gone=list(range(0, 100, 3)), added=(ROWS, 30))
     side = opened(directory).info().search
@@ -212,35 +212,35 @@ def test_auto_goes_on_to_the_next_recipe_where_the_first_finds_too_little(
 
 def test_what_cannot_be_changes_nothing(directory: Path) -> None:
     with opened(directory) as index:
-        index.build("flat")
+        index.build(recipe="flat")
         before = read_manifest(directory)
         for recipe, memory in (("IVF4096,SQ8", None), ("flat", 1000), ("IVF8,PQ16,RFlat", None), ("what", None)):
             with pytest.raises(OptionError):
-                index.build(recipe, memory)
+                index.build(recipe=recipe, memory=memory)
     assert read_manifest(directory) == before
 
 
 def test_a_reader_goes_on_with_what_it_has_open_and_then_with_the_new(directory: Path) -> None:
     with opened(directory) as reader:
-        reader.build("ivf-sq8")
+        reader.build(recipe="ivf-sq8")
         searcher = reader.searcher()
         query = reader.embeddings()[5]
         before = searcher.nearest(query, 20)
         change(directory, gone=[7, 8], added=(ROWS, 30))
         assert searcher.nearest(query, 20) == before
         assert len(reader.searcher().paths) == ROWS + 28
-        reader.build("ivf-rabitq")
+        reader.build(recipe="ivf-rabitq")
         assert reader.searcher().index.tuning.candidates > 1
 
 
 BUILD_SLOWLY = """
 import sys, time
 from vggsearch import ImageIndex
-def tell(what, done, total):
-    print(what, done, flush=True)
+def show(progress):
+    print(progress.stage, progress.done, flush=True)
     time.sleep(0.05)
 with ImageIndex.open(sys.argv[1]) as index:
-    index.build("ivf-rabitq", tell=tell)
+    index.build(recipe="ivf-rabitq", progress=show)
 """
 
 
@@ -255,7 +255,7 @@ def test_a_build_that_is_broken_off_leaves_the_old_index_in_use(
     directory: Path, stage: str, number: signal.Signals
 ) -> None:
     with opened(directory) as index:
-        index.build("ivf-sq8")
+        index.build(recipe="ivf-sq8")
         before = read_manifest(directory)
         answers = index.searcher().nearest(index.embeddings()[3], 10)
     command = [sys.executable, "-c", BUILD_SLOWLY, str(directory)]
@@ -269,7 +269,7 @@ def test_a_build_that_is_broken_off_leaves_the_old_index_in_use(
     with opened(directory) as index:
         assert index.searcher().nearest(index.embeddings()[3], 10) == answers
         assert verify(directory).findings == ()
-        assert index.build("ivf-rabitq").facts.recipe == "ivf-rabitq"
+        assert index.build(recipe="ivf-rabitq").facts.recipe == "ivf-rabitq"
     assert len(list((directory / "search").iterdir())) == 1
 
 

@@ -12,9 +12,8 @@ from tests.fakes import FakeEngine
 from vggsearch import ImageIndex
 from vggsearch.duplicates.find import DuplicatesReport
 from vggsearch.duplicates.options import DuplicateOptions
-from vggsearch.duplicates.removals import new_journal, plan_removals
-from vggsearch.errors import DecisionsDamaged, OptionError
-from vggsearch.removal.perform import perform
+from vggsearch.duplicates.removals import new_journal
+from vggsearch.errors import DecisionsDamaged, OptionError, Stopped
 from vggsearch.removal.undo import undo
 from vggsearch.store.contents import DECISIONS, KEYPOINT_MATCHES
 from vggsearch.store.decisions import read_decisions
@@ -40,7 +39,7 @@ def whole(sample_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(scope="module")
 def found(whole: ImageIndex) -> DuplicatesReport:
-    return report_of(whole)
+    return whole.duplicates()
 
 
 @pytest.fixture
@@ -51,12 +50,6 @@ def index(whole: ImageIndex, tmp_path: Path) -> Iterator[ImageIndex]:
     shutil.copytree(whole.directory, tmp_path / "index")
     with ImageIndex.open(tmp_path / "index", engine=FakeEngine(), root=tmp_path / "photos") as copied:
         yield copied
-
-
-def report_of(index: ImageIndex, options: DuplicateOptions | None = None) -> DuplicatesReport:
-    report = index.duplicates(options)
-    assert report is not None
-    return report
 
 
 def family(path: str) -> str:
@@ -107,8 +100,7 @@ def test_every_member_says_why_the_keeper_is_kept_and_is_less_than_certain_unles
 
 def test_the_second_run_is_the_same_and_looks_at_nothing_again(index: ImageIndex, found: DuplicatesReport) -> None:
     stages: list[str] = []
-    again = index.duplicates(tell=lambda stage, _done, _total: stages.append(stage))
-    assert again is not None
+    again = index.duplicates(progress=lambda progress: stages.append(progress.stage))
     assert again.groups == found.groups
     assert "comparing pairs" not in stages
     assert "making edited copies" not in stages
@@ -117,22 +109,22 @@ def test_the_second_run_is_the_same_and_looks_at_nothing_again(index: ImageIndex
 
 
 def test_what_a_person_calls_different_does_not_come_back_even_when_renamed(index: ImageIndex) -> None:
-    before = report_of(index)
+    before = index.duplicates()
     group = next(group for group in before.groups if family(group.keeper.path) == "rocket")
     paths = [group.keeper.path, *(member.photo.path for member in group.members if member.kind != "exact")]
     index.decide("different", paths)
-    assert group_of(report_of(index), "originals/rocket.jpg") == {"originals/rocket.jpg", "again/rocket.jpg"}
+    assert group_of(index.duplicates(), "originals/rocket.jpg") == {"originals/rocket.jpg", "again/rocket.jpg"}
     assert index.root is not None
     (index.root / paths[1]).rename(index.root / "renamed.jpg")
     index.update(index.root)
-    assert group_of(report_of(index), "renamed.jpg") == {"renamed.jpg"}
+    assert group_of(index.duplicates(), "renamed.jpg") == {"renamed.jpg"}
     index.decide("undecided", [path if path != paths[1] else "renamed.jpg" for path in paths])
-    assert "renamed.jpg" in group_of(report_of(index), "originals/rocket.jpg")
+    assert "renamed.jpg" in group_of(index.duplicates(), "originals/rocket.jpg")
 
 
 def test_what_a_person_calls_the_same_is_a_duplicate_however_little_alike(index: ImageIndex) -> None:
     index.decide("same", ["originals/rocket.jpg", "originals/coffee.jpg"])
-    pairs = report_of(index).pairs
+    pairs = index.duplicates().pairs
     mixed = [pair for pair in pairs if {family(pair.first.path), family(pair.second.path)} == {"rocket", "coffee"}]
     assert any(pair.confidence == 1.0 for pair in mixed)
 
@@ -148,29 +140,31 @@ def test_a_person_is_believed_even_of_two_shots_of_a_burst(index: ImageIndex) ->
             photo.save(path, quality=80 + second, exif=exif)
         shots.append(path.name)
     index.update(index.root)
-    pairs = {frozenset((pair.first.path, pair.second.path)) for pair in report_of(index).pairs}
+    pairs = {frozenset((pair.first.path, pair.second.path)) for pair in index.duplicates().pairs}
     assert frozenset(shots) not in pairs
     index.decide("same", shots)
-    pairs = {frozenset((pair.first.path, pair.second.path)) for pair in report_of(index).pairs}
+    pairs = {frozenset((pair.first.path, pair.second.path)) for pair in index.duplicates().pairs}
     assert frozenset(shots) in pairs
 
 
 def test_nothing_is_done_on_half_a_search(index: ImageIndex) -> None:
     (index.directory / KEYPOINT_MATCHES).unlink()
     asked = iter([False] * 2)
-    report = index.duplicates(stop=lambda: next(asked, True))
-    assert report is not None
+    with pytest.raises(Stopped) as stopped:
+        index.duplicates(stop=lambda: next(asked, True))
+    report = stopped.value.report
+    assert isinstance(report, DuplicatesReport)
     assert not report.found.is_whole
     with pytest.raises(OptionError, match="stopped early"):
-        plan_removals(index.root or Path(), report, "delete", (), with_raw=False)
+        index.plan_removal(report, "delete")
 
 
 def test_nothing_is_done_by_similarity_alone_unless_a_threshold_was_asked_for(index: ImageIndex) -> None:
-    unseen = report_of(index, DuplicateOptions(verify=False))
-    with pytest.raises(OptionError, match="were not looked at"):
-        plan_removals(index.root or Path(), unseen, "delete", (), with_raw=False)
-    asked = report_of(index, DuplicateOptions(verify=False, threshold=0.95))
-    assert plan_removals(index.root or Path(), asked, "delete", (), with_raw=False).acts
+    unseen = index.duplicates(confirm=False)
+    with pytest.raises(OptionError, match="were not compared"):
+        index.plan_removal(unseen, "delete")
+    asked = index.duplicates(confirm=False, threshold=0.95)
+    assert index.plan_removal(asked, "delete").acts
 
 
 def test_protected_folders_are_named_as_a_person_sees_them(
@@ -178,7 +172,7 @@ def test_protected_folders_are_named_as_a_person_sees_them(
 ) -> None:
     assert index.root is not None
     monkeypatch.chdir(index.root.parent)
-    plan = plan_removals(index.root, report_of(index), "delete", ("photos/edited",), with_raw=False)
+    plan = index.plan_removal(index.duplicates(), "delete", protect=["photos/edited"])
     assert plan.acts
     assert not any(act.path.startswith("edited/") for act in plan.acts)
 
@@ -207,7 +201,7 @@ def test_decisions_of_another_index_are_merged_each_once(index: ImageIndex, tmp_
 
 
 def test_a_protected_folder_is_kept_whatever_the_policy(index: ImageIndex) -> None:
-    report = report_of(index, DuplicateOptions(protect=("edited",), keep="resolution"))
+    report = index.duplicates(protect=("edited",), keep="resolution")
     for group in report.groups:
         for member in group.removable:
             assert not member.photo.path.startswith("edited/")
@@ -215,8 +209,8 @@ def test_a_protected_folder_is_kept_whatever_the_policy(index: ImageIndex) -> No
 
 
 def test_pairs_can_be_looked_for_within_or_across_folders(index: ImageIndex) -> None:
-    within = report_of(index, DuplicateOptions(within_folder=True))
-    across = report_of(index, DuplicateOptions(across_folders=True))
+    within = index.duplicates(within_folder=True)
+    across = index.duplicates(across_folders=True)
     for pair in within.pairs:
         assert Path(pair.first.path).parent == Path(pair.second.path).parent
     for pair in across.pairs:
@@ -236,14 +230,14 @@ def test_exact_copies_elsewhere_do_not_hide_pairs_of_folders(index: ImageIndex) 
         picture.save(index.root / "a" / "near.jpg", quality=60)
     index.update(index.root)
 
-    def paths(wish: DuplicateOptions) -> set[frozenset[str]]:
-        report = report_of(index, wish)
+    def paths(report: DuplicatesReport, *, within_folder: bool) -> set[frozenset[str]]:
         for group in report.groups:
             folders = [Path(member.photo.path).parent == Path(group.keeper.path).parent for member in group.members]
-            assert all(folders) if wish.within_folder else not any(folders)
+            assert all(folders) if within_folder else not any(folders)
         return {frozenset((pair.first.path, pair.second.path)) for pair in report.pairs}
 
-    within, across = paths(DuplicateOptions(within_folder=True)), paths(DuplicateOptions(across_folders=True))
+    within = paths(index.duplicates(within_folder=True), within_folder=True)
+    across = paths(index.duplicates(across_folders=True), within_folder=False)
     assert {frozenset(("a/near.jpg", "a/rocket.jpg")), frozenset(("b/rocket.jpg", "b/second.jpg"))} <= within
     assert {frozenset(("a/near.jpg", "b/rocket.jpg")), frozenset(("a/rocket.jpg", "b/rocket.jpg"))} <= across
 
@@ -256,27 +250,26 @@ def test_only_the_copies_another_index_has_already_are_found_against_it(index: I
     with ImageIndex.create(tmp_path / "other-index", engine=FakeEngine()) as theirs:
         theirs.update(other)
         report = index.duplicates(against=theirs)
-        assert report is not None
         assert {group.keeper.path for group in report.groups} == {str(other / "kept.jpg")}
         with pytest.raises(OptionError, match="within one index"):
-            plan_removals(index.root, report, "delete", (), with_raw=False)
+            index.plan_removal(report, "delete")
         paths = {member.photo.path for group in report.groups for member in group.members}
         assert {"originals/rocket.jpg", "again/rocket.jpg"} <= paths
         assert {family(path) for path in paths} == {"rocket"}
 
 
 def test_a_threshold_takes_the_place_of_the_calibration(index: ImageIndex) -> None:
-    strict = report_of(index, DuplicateOptions(threshold=0.97))
+    strict = index.duplicates(threshold=0.97)
     assert strict.found.least_confidence is None
     assert all(pair.similarity >= 0.97 for pair in strict.pairs)
-    loose = report_of(index, DuplicateOptions(threshold=0.6))
+    loose = index.duplicates(threshold=0.6)
     assert len(loose.pairs) > len(strict.pairs)
 
 
 def test_large_groups_alone_can_be_shown_and_the_least_sure_come_first(
     found: DuplicatesReport, index: ImageIndex
 ) -> None:
-    large = report_of(index, DuplicateOptions(min_size=4))
+    large = index.duplicates(min_size=4)
     assert all(len(group.members) >= 3 for group in large.groups)
     confidences = [min(member.confidence for member in group.members) for group in found.in_review_order()]
     assert confidences == sorted(confidences)
@@ -285,7 +278,7 @@ def test_large_groups_alone_can_be_shown_and_the_least_sure_come_first(
 def test_without_the_photos_embeddings_alone_decide_and_it_is_said(index: ImageIndex) -> None:
     assert index.root is not None
     index.root.rename(index.root.with_name("away"))
-    report = report_of(index)
+    report = index.duplicates()
     assert not report.was_compared
     assert any(member.kind == "exact" for group in report.groups for member in group.members)
 
@@ -293,9 +286,8 @@ def test_without_the_photos_embeddings_alone_decide_and_it_is_said(index: ImageI
 def test_duplicates_are_moved_away_and_brought_back(index: ImageIndex, tmp_path: Path) -> None:
     assert index.root is not None
     before = {path.relative_to(index.root): path.read_bytes() for path in index.root.rglob("*") if path.is_file()}
-    report = report_of(index)
-    plan = plan_removals(index.root, report, f"move:{tmp_path / 'away'}", (), with_raw=False)
-    done = perform(plan, new_journal(index.directory))
+    report = index.duplicates()
+    done = index.remove(index.plan_removal(report, f"move:{tmp_path / 'away'}"))
     gone = {member.photo.path for group in report.groups for member in group.removable}
     assert {entry.path for entry in done.done} == gone
     assert not any((index.root / path).exists() for path in gone)
@@ -308,8 +300,8 @@ def test_duplicates_are_moved_away_and_brought_back(index: ImageIndex, tmp_path:
 @pytest.mark.parametrize(
     "options",
     [
-        {"precision": 1.0},
-        {"precision": 0.2},
+        {"min_precision": 1.0},
+        {"min_precision": 0.2},
         {"threshold": 0.0},
         {"threshold": 1.5},
         {"min_size": 1},

@@ -11,7 +11,7 @@ from PIL import Image
 from tests.fakes import FakeEngine, picture, save_photo
 from vggsearch.cli import cli
 from vggsearch.errors import OptionError, PhotosError, TruthError
-from vggsearch.evaluation.evaluate import chosen_edits, evaluate_copies, evaluate_truth, whitening_named
+from vggsearch.evaluation.evaluate import chosen_edits, evaluate, evaluate_copies, whitening_named
 from vggsearch.image_index import ImageIndex
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.knn.whitening import WhiteningOptions
@@ -42,7 +42,7 @@ def labels(index: ImageIndex) -> dict[str, str]:
 
 
 def test_labelled_photos_are_measured_as_numpy_does(families: ImageIndex) -> None:
-    found = evaluate_truth(families, labels(families))
+    found = evaluate(families, labels(families), rerank=False)
     vectors = unit_rows(families.embeddings())
     similarities = vectors @ vectors.T
     np.fill_diagonal(similarities, 2)
@@ -56,16 +56,16 @@ def test_labelled_photos_are_measured_as_numpy_does(families: ImageIndex) -> Non
 
 def test_photos_without_a_label_are_searched_but_never_right(families: ImageIndex) -> None:
     some = {path: label for path, label in labels(families).items() if path[0] < "3" and path[1] in "ab"}
-    figures = evaluate_truth(families, some).figures
+    figures = evaluate(families, some, rerank=False).figures
     assert (figures.images, figures.queries, figures.ns) == (40, 6, None)
 
 
 def test_labelled_photos_that_are_not_indexed_are_named(families: ImageIndex) -> None:
-    found = evaluate_truth(families, {**labels(families), "gone.png": "1"})
+    found = evaluate(families, {**labels(families), "gone.png": "1"}, rerank=False)
     assert found.missing == ("gone.png",)
     assert found.figures.queries == 40
     with pytest.raises(TruthError, match=r"holds none of the 2 labelled photos"):
-        evaluate_truth(families, {"x.png": "1", "y.png": "1"})
+        evaluate(families, {"x.png": "1", "y.png": "1"}, rerank=False)
 
 
 def test_another_whitening_gives_other_answers_and_leaves_the_index_alone(families: ImageIndex) -> None:
@@ -74,16 +74,16 @@ def test_another_whitening_gives_other_answers_and_leaves_the_index_alone(famili
         save_photo(families.root / f"x{seed}.png", seed)
     families.update()
     before = families.info()
-    own = evaluate_truth(families, labels(families)).figures
-    none = evaluate_truth(families, labels(families), whitening=WhiteningOptions(dim=0)).figures
-    same = evaluate_truth(families, labels(families), whitening=WhiteningOptions()).figures
+    own = evaluate(families, labels(families), rerank=False).figures
+    none = evaluate(families, labels(families), whiten="none", rerank=False).figures
+    same = evaluate(families, labels(families), whiten=str(WhiteningOptions().dim)).figures
     assert own.pair_ap == pytest.approx(same.pair_ap, abs=1e-3)
     assert own.pair_ap != none.pair_ap
     assert families.info() == before
 
 
 def test_copies_are_found_and_reported_by_edit(families: ImageIndex) -> None:
-    report = evaluate_copies(families, chosen_edits("half,jpeg30,mirror"), sample=5)
+    report = evaluate_copies(families, edits="half,jpeg30,mirror", sample=5, rerank=False)
     assert list(report.by_edit) == ["half", "jpeg30", "mirror"]
     assert report.photos == 5
     assert report.figures.queries == 15
@@ -93,7 +93,7 @@ def test_copies_are_found_and_reported_by_edit(families: ImageIndex) -> None:
 
 def test_the_same_seed_makes_the_same_copies_and_another_others(families: ImageIndex, tmp_path: Path) -> None:
     for folder, seed in (("one", 0), ("two", 0), ("three", 1)):
-        evaluate_copies(families, chosen_edits("crop50,collage"), sample=3, seed=seed, save=tmp_path / folder)
+        evaluate_copies(families, edits="crop50,collage", sample=3, seed=seed, save=tmp_path / folder, rerank=False)
 
     def saved(folder: str) -> dict[str, bytes]:
         return {file.name: file.read_bytes() for file in (tmp_path / folder).iterdir()}
@@ -105,20 +105,20 @@ def test_the_same_seed_makes_the_same_copies_and_another_others(families: ImageI
 
 def test_nothing_is_written_unless_asked(families: ImageIndex, tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
-    evaluate_copies(families, chosen_edits("half"), sample=3)
+    evaluate_copies(families, edits="half", sample=3, rerank=False)
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_photo_that_is_gone_costs_only_itself_and_all_gone_is_an_error(families: ImageIndex) -> None:
     assert families.root is not None
     (families.root / "0a.png").unlink()
-    report = evaluate_copies(families, chosen_edits("half"), sample=40)
+    report = evaluate_copies(families, edits="half", sample=40, rerank=False)
     assert report.skipped == ("0a.png",)
     assert report.photos == 39
     for file in families.root.iterdir():
         file.unlink()
     with pytest.raises(PhotosError, match="None of 40 photos"):
-        evaluate_copies(families, chosen_edits("half"), sample=40)
+        evaluate_copies(families, edits="half", sample=40, rerank=False)
 
 
 @pytest.mark.parametrize("name", EDITS)
@@ -172,20 +172,20 @@ def truth(families: ImageIndex, tmp_path: Path) -> Path:
 
 
 def test_eval_prints_the_documented_keys(families: ImageIndex, truth: Path) -> None:
-    done = run("eval", truth, "--index", families.directory, "--no-verify", "--format", "json")
+    done = run("eval", truth, "--index", families.directory, "rerank=False", "--format", "json")
     assert done.exit_code == 0, done.output
     values = json.loads(done.stdout)
     keys = {"images", "map", "recall_at", "ns", "pair_ap", "recall_at_p99", "threshold_at_p99"}
     assert keys <= set(values)
     assert set(values["recall_at"]) == {"1", "5", "10"}
-    named = run("eval", "truth", truth, "--index", families.directory, "--no-verify", "--format", "json")
+    named = run("eval", "truth", truth, "--index", families.directory, "rerank=False", "--format", "json")
     assert named.stdout == done.stdout
 
 
 def test_eval_draws_its_curve_and_refuses_another_file_first(
     families: ImageIndex, truth: Path, tmp_path: Path
 ) -> None:
-    done = run("eval", truth, "--index", families.directory, "--no-verify", "--curve", tmp_path / "curve.png")
+    done = run("eval", truth, "--index", families.directory, "rerank=False", "--curve", tmp_path / "curve.png")
     assert done.exit_code == 0, done.output
     assert "micro-AP of all pairs" in done.stdout
     with Image.open(tmp_path / "curve.png") as drawn:
@@ -205,7 +205,7 @@ def test_eval_copies_prints_a_line_for_each_edit(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("vggsearch.image_index.load_engine", lambda *_: engine)
-    done = run("eval", "copies", "photos", "--edits", "half,mirror", "--sample", "4", "--no-verify")
+    done = run("eval", "copies", "photos", "--edits", "half,mirror", "--sample", "4", "rerank=False")
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines[2:4]] == ["half", "mirror"]
@@ -223,12 +223,12 @@ def test_eval_copies_without_an_index_says_how_to_make_one(tmp_path: Path, monke
 
 
 def test_geometry_raises_what_it_finds_and_nothing_else(families: ImageIndex) -> None:
-    plain = evaluate_copies(families, chosen_edits("half,jpeg30"), sample=5)
-    checked = evaluate_copies(families, chosen_edits("half,jpeg30"), sample=5, verify=True)
+    plain = evaluate_copies(families, edits="half,jpeg30", sample=5, rerank=False)
+    checked = evaluate_copies(families, edits="half,jpeg30", sample=5, rerank=True)
     assert checked.figures.pair_ap >= plain.figures.pair_ap
-    own = evaluate_truth(families, labels(families), verify=True).figures
+    own = evaluate(families, labels(families), rerank=True).figures
     assert own.queries == 40
     assert families.root is not None
     families.root.rename(families.root.with_name("elsewhere"))
-    with pytest.raises(PhotosError, match="--no-verify"):
-        evaluate_truth(families, labels(families), verify=True)
+    with pytest.raises(PhotosError, match="rerank=False"):
+        evaluate(families, labels(families), rerank=True)

@@ -11,12 +11,12 @@ from PIL import Image
 
 from tests.fakes import FAKE_SPEC, FakeEngine, save_photo
 from vggsearch.cli import cli
-from vggsearch.errors import OptionError
+from vggsearch.errors import OptionError, Stopped
 from vggsearch.image_index import ImageIndex
 from vggsearch.indexing.local_features import from_store, to_store
-from vggsearch.indexing.update import Progress
 from vggsearch.matching.feature_maps import encode
 from vggsearch.matching.regions import best_similarities, query_vectors, region_vectors
+from vggsearch.progress import Progress
 from vggsearch.store.contents import LOCAL
 from vggsearch.store.local_features import CELLS, REGIONS
 from vggsearch.store.store import Store
@@ -170,10 +170,11 @@ def test_a_stopped_run_keeps_what_it_computed(
     engine = index.engine
     engine.batch_size = 2
     told: list[Progress] = []
-    assert index.update(local_features=True, progress=told.append, stop=lambda: len(told) >= 2).stopped
+    with pytest.raises(Stopped):
+        index.update(local_features=True, progress=told.append, stop=lambda: len(told) >= 2)
     assert kept(index) == 4
     monkeypatch.setattr("vggsearch.indexing.local_features.ROWS", 1)
-    assert not index.update().stopped
+    index.update()
     assert kept(index) == 6
 
 
@@ -214,7 +215,7 @@ def test_truncated_features_are_recomputed_from_the_photos(
 def test_containing_needs_stored_features(index: ImageIndex, photos: Path) -> None:
     index.update(photos)
     with pytest.raises(OptionError, match="--local-features"):
-        index.query(photos / "1.png", part=True)
+        index.query(photos / "1.png", containing=True)
 
 
 def test_containing_works_without_re_ranking_and_never_finds_blank_photos(index: ImageIndex, photos: Path) -> None:
@@ -223,7 +224,7 @@ def test_containing_works_without_re_ranking_and_never_finds_blank_photos(index:
     assert kept(index) == 7
     photo = Image.open(photos / "2.png")
     for verify in (True, False):
-        found = index.query(photo.crop((0, 0, 160, 120)), 10, part=True, verify=verify).matches
+        found = index.query(photo.crop((0, 0, 160, 120)), 10, containing=True, rerank=verify).matches
         assert {match.path for match in found} == {f"{seed}.png" for seed in range(6)}
         assert verify or all(match.alignment is None for match in found)
 
@@ -239,7 +240,7 @@ def test_containing_finds_nothing_where_only_removed_photos_have_features(
     index.update(allow_empty=True)
     assert index.paths() == ["new.png"]
     assert kept(index) == 6
-    assert index.query(photos / "new.png", part=True).matches == ()
+    assert index.query(photos / "new.png", containing=True).matches == ()
 
 
 @pytest.mark.network

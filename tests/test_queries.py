@@ -93,7 +93,7 @@ def test_behind_a_filter_are_the_best_of_those_that_pass_and_never_too_few(
     stranger = picture(500, (64, 48))
     values = truth(many, many, searched(many, stranger))
     allowed = sorted((value for path, value in values.items() if passes(seed_of(path))), reverse=True)
-    found = many.query(stranger, 20, verify=False, filters=filters).matches
+    found = many.query(stranger, 20, rerank=False, filters=filters).matches
     assert len(found) == min(20, len(allowed))
     assert all(passes(seed_of(match.path)) for match in found)
     assert [match.similarity for match in found] == pytest.approx(allowed[:20], abs=2e-3)
@@ -105,7 +105,7 @@ def test_geometry_and_parts_look_only_at_photos_that_pass(
     many: ImageIndex, part: bool, filters: list[str], passes: Callable[[int], bool]
 ) -> None:
     turned = Image.open(photo_of(many, 60)).convert("RGB").transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    found = many.query(turned, 20, part=part, filters=filters).matches
+    found = many.query(turned, 20, containing=part, filters=filters).matches
     assert len(found) == min(20, sum(map(passes, range(COUNT))))
     assert all(passes(seed_of(match.path)) for match in found)
     if passes(60):
@@ -123,12 +123,12 @@ def test_queries_asked_together_find_what_each_finds_alone(
     Image.new("RGB", (64, 48)).save(tmp_path / "black.png")
     good: list[Any] = [photo_of(big, 3), photo_of(big, 8), picture(500, (64, 48)), photo_of(small, BIG)]
     asked: list[Any] = [*good, tmp_path / "bad.jpg", tmp_path / "black.png", [good[0], good[1]], *good[:2]]
-    found = list(big.query_many(iter(asked), verify=False, also_in=[small], **wish))
+    found = list(big.query_many(iter(asked), rerank=False, also_in=[small], **wish))
     assert isinstance(found[4], Skipped)
     assert Path(found[4].path).name == "bad.jpg"
     for query, answer in zip(asked[:4] + asked[5:], found[:4] + found[5:], strict=True):
         assert isinstance(answer, QueryResult)
-        alone = big.query(query, verify=False, also_in=[small], **wish)
+        alone = big.query(query, rerank=False, also_in=[small], **wish)
         assert answer.query == alone.query
         together = {(match.index, match.path): match.similarity for match in answer.matches}
         # Products of many rows at once may differ in the last bit, which may round a similarity the other way.
@@ -141,7 +141,7 @@ def test_queries_asked_together_go_through_the_network_together(photos: Path, in
     assert isinstance(engine, FakeEngine)
     asked = sorted(photos.rglob("*.jpg"))
     calls, pictures = engine.calls, engine.pictures
-    answers = list(index.query_many(asked, 1, verify=False))
+    answers = list(index.query_many(asked, 1, rerank=False))
     assert [answer.matches[0].path for answer in answers if isinstance(answer, QueryResult)] == [
         path.relative_to(photos).as_posix() for path in asked
     ]
@@ -185,22 +185,22 @@ def test_a_threshold_alone_finds_all_that_reach_it(many: ImageIndex, verify: boo
     values = truth(many, many, searched(many, query))
     floor = sorted(values.values())[COUNT // 2]
     expected = {path for path, value in values.items() if value >= floor + 2e-3}
-    found = many.query(query, min_similarity=floor, verify=verify).matches
+    found = many.query(query, min_similarity=floor, rerank=verify).matches
     assert len(expected) > 50
     assert expected <= {match.path for match in found}
     assert all(match.similarity >= floor for match in found)
-    assert len(many.query(query, 7, floor, verify=verify).matches) == 7
-    assert len(many.query(query, verify=verify).matches) == 10
+    assert len(many.query(query, 7, min_similarity=floor, rerank=verify).matches) == 7
+    assert len(many.query(query, rerank=verify).matches) == 10
 
 
 def test_of_parts_a_threshold_alone_finds_all_that_reach_it(many: ImageIndex) -> None:
     query = Image.open(photo_of(many, 1)).crop((0, 0, 40, 30))
-    every = many.query(query, COUNT, part=True, verify=False).matches
+    every = many.query(query, COUNT, containing=True, rerank=False).matches
     assert len(every) == COUNT
     floor = every[COUNT * 2 // 3].similarity
     expected = tuple(match for match in every if match.similarity >= floor)
-    assert many.query(query, None, floor, part=True, verify=False).matches == expected
-    assert len(many.query(query, None, -1, part=True, filters="*.png").matches) == COUNT // 10
+    assert many.query(query, min_similarity=floor, containing=True, rerank=False).matches == expected
+    assert len(many.query(query, min_similarity=-1, containing=True, filters="*.png").matches) == COUNT // 10
 
 
 def test_photos_beside_the_query_are_left_out(
@@ -226,7 +226,7 @@ def test_two_indexes_answer_as_one_that_has_the_whitening_of_the_larger(
 ) -> None:
     big, small = two
     query = photo_of(small, 111)
-    found = small.query(query, COUNT, verify=False, also_in=[big]).matches
+    found = small.query(query, COUNT, rerank=False, also_in=[big]).matches
     assert (found[0].path, found[0].similarity, found[0].index) == (name_of(111), 1.0, str(small.directory))
     vector = searched(big, query)
     expected = {
@@ -235,7 +235,7 @@ def test_two_indexes_answer_as_one_that_has_the_whitening_of_the_larger(
     assert len(found) == len(expected) == COUNT
     assert [match.similarity for match in found] == pytest.approx(sorted(expected.values(), reverse=True), abs=2e-3)
     assert all(abs(match.similarity - expected[str(match.index), match.path]) < 2e-3 for match in found)
-    assert small.query(query, 5, verify=False, also_in=[big]).matches == found[:5]
+    assert small.query(query, 5, rerank=False, also_in=[big]).matches == found[:5]
     assert {match.index for match in small.query(query, 1).matches} == {None}
 
 
@@ -247,12 +247,12 @@ def test_a_turned_photo_is_found_in_whichever_of_two_indexes_it_is(
     big, small = two
     home = big if seed < BIG else small
     turned = Image.open(photo_of(home, seed)).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    first, *others = big.query(turned, 20, part=part, also_in=[small]).matches
+    first, *others = big.query(turned, 20, containing=part, also_in=[small]).matches
     assert (first.path, first.index) == (name_of(seed), str(home.directory))
     assert first.alignment is not None
     assert first.alignment.mirrored
     assert {match.index for match in others} == {str(big.directory), str(small.directory)}
-    only = big.query(turned, 20, part=part, also_in=[small], filters=["2019/**"]).matches
+    only = big.query(turned, 20, containing=part, also_in=[small], filters=["2019/**"]).matches
     assert {match.path[:5] for match in only} == {"2019/"}
     assert len(only) == 20
 
@@ -289,7 +289,7 @@ def test_indexes_that_cannot_be_asked_as_one_are_refused(tmp_path: Path, index: 
         index.query(query, also_in=[again])
     empty = ImageIndex.create(tmp_path / "empty", engine=FakeEngine())
     with pytest.raises(OptionError, match=r"photos keeps no local features.* --index .*photos --local-features"):
-        index.query(query, part=True, also_in=[empty])
+        index.query(query, containing=True, also_in=[empty])
     assert len(empty.query(query, also_in=[index]).matches) == 6
 
 
@@ -323,9 +323,9 @@ def test_what_says_nothing_or_cannot_be_combined_is_refused(many: ImageIndex) ->
     with pytest.raises(OptionError, match="Nothing is left of the query"):
         many.query(paths[0], minus=paths[0])
     with pytest.raises(OptionError, match="one picture at a time"):
-        many.query(paths, part=True)
+        many.query(paths, containing=True)
     with pytest.raises(OptionError, match="one picture at a time"):
-        many.query(paths[0], part=True, minus=paths[1])
+        many.query(paths[0], containing=True, minus=paths[1])
     with pytest.raises(OptionError, match="needs at least one"):
         many.query([])
     blank = Image.new("RGB", (64, 48))

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.removals import fill, removal, remove, restore, sha256, trash_in, tree
-from vggsearch.errors import JournalError, OptionError, PhotosError
+from vggsearch.errors import JournalError, OptionError, PhotosError, Stopped
+from vggsearch.progress import Progress
 from vggsearch.removal.files import PREFIX
-from vggsearch.removal.perform import perform
+from vggsearch.removal.perform import RemovalReport, perform
 from vggsearch.removal.plan import make_plan
 from vggsearch.removal.request import Action, Removal
-from vggsearch.removal.undo import undo
+from vggsearch.removal.undo import UndoReport, undo
 
 ACTIONS = ("trash", "move", "hardlink", "symlink", "delete")
 PHOTO, OTHER = b"the photo" * 100, b"another one" * 100
@@ -59,7 +60,7 @@ def test_a_copy_is_removed_and_comes_back_as_it_was(root: Path, action: str, tra
     os.utime(copy, ns=(1, 1_234_567_890_123_456_789))
     before, status = tree(root), copy.lstat()
     report = remove(root, [removal(root, "copies/b.jpg", "kept/a.jpg")], named(action, root))
-    assert ([entry.path for entry in report.done], report.refusals, report.stopped) == (["copies/b.jpg"], (), False)
+    assert ([entry.path for entry in report.done], report.refusals) == (["copies/b.jpg"], ())
     assert report.frees == len(PHOTO)
     assert (root / "kept/a.jpg").read_bytes() == PHOTO
     if action == "hardlink":
@@ -305,8 +306,9 @@ def test_a_second_undo_goes_on_where_the_first_was_stopped(root: Path) -> None:
     before = tree(root)
     report = remove(root, [removal(root, path, "kept/a.jpg") for path in ("copies/b.jpg", "copies/c.jpg")], "trash")
     answers = iter([False, True])
-    first = undo(report.journal, stop=lambda: next(answers))
-    assert (first.restored, first.stopped) == (("copies/c.jpg",), True)
+    with pytest.raises(Stopped) as stopped:
+        undo(report.journal, stop=lambda: next(answers))
+    assert stopped.value.report == UndoReport(("copies/c.jpg",), (), ())
     assert undo(report.journal).restored == ("copies/b.jpg",)
     assert tree(root) == before
 
@@ -317,11 +319,12 @@ def test_stopping_leaves_the_rest_alone_and_the_journal_true(root: Path) -> None
         [removal(root, path, "kept/a.jpg") for path in ("copies/b.jpg", "copies/c.jpg")],
         Action.parse("trash"),
     )
-    seen: list[tuple[int, int]] = []
-    report = perform(
-        plan, root.parent / "j.jsonl", lambda done, of: seen.append((done, of)), stop=lambda: len(seen) == 1
-    )
-    assert (len(report.done), report.stopped, seen) == (1, True, [(1, 2)])
+    seen: list[Progress] = []
+    with pytest.raises(Stopped) as stopped:
+        perform(plan, root.parent / "j.jsonl", progress=seen.append, stop=lambda: len(seen) == 1)
+    report = stopped.value.report
+    assert isinstance(report, RemovalReport)
+    assert (len(report.done), seen) == (1, [Progress("removing duplicates", 1, 2)])
     assert "copies/c.jpg" in tree(root)
 
 

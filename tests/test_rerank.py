@@ -54,7 +54,7 @@ def test_a_window_is_the_region_of_the_photo_that_the_square_shows(aspect: float
 def test_a_crop_is_found_with_its_position_in_the_photo(real: ImageIndex, sample_photos: Path) -> None:
     photo = Image.open(sample_photos / "originals" / "astronaut.jpg").convert("RGB")
     box = (photo.width // 4, photo.height // 4, photo.width // 2, photo.height // 2)
-    found = real.query(photo, 5, verify=True, crop=box).matches
+    found = real.query(photo, 5, rerank=True, crop=box).matches
     original = next(match for match in found if match.path == "originals/astronaut.jpg")
     assert original.alignment is not None
     assert not original.alignment.mirrored
@@ -67,8 +67,8 @@ def test_a_crop_is_found_with_its_position_in_the_photo(real: ImageIndex, sample
 
 def test_a_mirrored_copy_is_reported_and_raised(real: ImageIndex, cat: Image.Image) -> None:
     mirrored = ImageOps.mirror(cat)
-    plain = {match.path: match for match in real.query(mirrored, 10, verify=False).matches}
-    checked = {match.path: match for match in real.query(mirrored, 10, verify=True).matches}
+    plain = {match.path: match for match in real.query(mirrored, 10, rerank=False).matches}
+    checked = {match.path: match for match in real.query(mirrored, 10, rerank=True).matches}
     original = checked["originals/chelsea.jpg"]
     assert original.alignment is not None
     assert original.alignment.mirrored
@@ -94,7 +94,7 @@ def test_the_command_shows_the_position_of_the_query_in_a_photo(
 
 
 def test_the_photo_itself_stays_at_one_and_first(real: ImageIndex, sample_photos: Path) -> None:
-    first = real.query(sample_photos / "originals" / "chelsea.jpg", 3, verify=True).matches[0]
+    first = real.query(sample_photos / "originals" / "chelsea.jpg", 3, rerank=True).matches[0]
     assert (first.path, first.similarity) == ("originals/chelsea.jpg", 1.0)
 
 
@@ -118,8 +118,8 @@ def test_without_its_photos_an_index_still_answers(
     with ImageIndex.create(tmp_path / "index") as index:
         index.update(folder)
         (folder / "astronaut.jpg").unlink()
-        assert index.query(cat, 2, verify=True).matches[0].path == "chelsea.jpg"
+        assert index.query(cat, 2, rerank=True).matches[0].path == "chelsea.jpg"
         (folder / "chelsea.jpg").unlink()
         folder.rmdir()
-        assert index.query(cat, 2, verify=True).matches[0].path == "chelsea.jpg"
+        assert index.query(cat, 2, rerank=True).matches[0].path == "chelsea.jpg"
     assert "no answer is checked by geometry" in caplog.text

@@ -25,7 +25,7 @@ def test_of_the_four_nearest_in_ukbench_at_least_3_90_show_the_same_object(
         right = sum(
             label[match.path] == label[path]
             for path in label
-            for match in index.query(folder / path, 4, verify=False).matches
+            for match in index.query(folder / path, 4, rerank=False).matches
         )
     assert right / len(label) >= 3.90
 
@@ -44,7 +44,7 @@ def test_500_photos_find_themselves_first_and_their_half_size_copies_next(
     with ImageIndex.create(tmp_path / "x") as index:
         assert index.update(folder).photos == 2 * len(originals) == 1000
         for photo in originals:
-            itself, copy = index.query(photo, count=2, verify=False).matches
+            itself, copy = index.query(photo, count=2, rerank=False).matches
             assert (itself.path, itself.similarity) == (photo.name, 1.0)
             assert copy.path == f"half/{photo.with_suffix('.jpg').name}"
 

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.fakes import FakeEngine, save_photo
-from vggsearch.errors import PhotosError
+from vggsearch.errors import PhotosError, Stopped
 from vggsearch.image_index import ImageIndex
-from vggsearch.indexing.update import Progress, plan_update
+from vggsearch.indexing.update import UpdateReport, plan_update
 from vggsearch.photos.walk import PhotoFile, Skipped
+from vggsearch.progress import Progress
 from vggsearch.query.searcher import Match
 
 files = st.builds(PhotoFile, st.sampled_from(["a", "b", "c/d", "c/e", "f"]), st.integers(1, 2), st.integers(1, 2))
@@ -98,18 +99,22 @@ def test_a_photo_that_breaks_leaves_the_index_and_says_why(index: ImageIndex, ph
 def test_an_update_that_is_asked_to_stop_keeps_what_it_did(tmp_path: Path, photos: Path) -> None:
     done: list[Progress] = []
     with ImageIndex.create(tmp_path / "x", engine=FakeEngine(batch_size=1)) as index:
-        report = index.update(photos, progress=done.append, stop=lambda: done[-1].done >= 2)
-        assert (report.stopped, report.indexed, len(index)) == (True, 2, 2)
+        with pytest.raises(Stopped) as stopped:
+            index.update(photos, progress=done.append, stop=lambda: done[-1].done >= 2)
+        assert isinstance(stopped.value.report, UpdateReport)
+        assert (stopped.value.report.indexed, len(index)) == (2, 2)
         assert len(index.query(photos / "summer" / "0.jpg").matches) == 2
         report = index.update(photos)
-        assert (report.stopped, report.indexed, report.unchanged) == (False, 4, 2)
+        assert (report.indexed, report.unchanged) == (4, 2)
 
 
 def test_nothing_is_dropped_by_an_update_that_was_stopped(index: ImageIndex, photos: Path) -> None:
     (photos / "winter" / "4.jpg").unlink()
     save_photo(photos / "new.jpg", seed=80)
-    report = index.update(stop=lambda: True)
-    assert report.gone == 0
+    with pytest.raises(Stopped) as stopped:
+        index.update(stop=lambda: True)
+    assert isinstance(stopped.value.report, UpdateReport)
+    assert stopped.value.report.gone == 0
     assert "winter/4.jpg" in index.paths()
 
 
@@ -119,8 +124,8 @@ def test_progress_tells_done_total_and_the_engine(index: ImageIndex, photos: Pat
     (photos / "bad.jpg").write_bytes(b"\xff\xd8\xff")
     index.update(progress=told.append)
     assert [(one.done, one.total) for one in told] == [(0, 2), (1, 2), (2, 2)]
-    assert told[-1].skipped == 1
-    assert told[0].engine == "fake, nothing, fp32"
+    assert told[-1].note == "fake, nothing, fp32, 1 skipped"
+    assert told[0].note == "fake, nothing, fp32"
 
 
 def test_parts_are_committed_while_the_update_runs(

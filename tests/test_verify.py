@@ -16,6 +16,7 @@ from vggsearch.indexing.integrity import verify
 from vggsearch.knn.build import build
 from vggsearch.knn.recipes import plan
 from vggsearch.photos.walk import Skipped
+from vggsearch.progress import Progress
 from vggsearch.store.manifest import Manifest, Part, VectorIndexInfo, write_manifest
 from vggsearch.store.records import Embedded
 from vggsearch.store.store import Store
@@ -54,14 +55,14 @@ def grown(index: ImageIndex, photos: Path) -> ImageIndex:
 
 
 def test_a_whole_index_is_whole_and_every_byte_of_it_was_read(grown: ImageIndex) -> None:
-    told: list[tuple[int, int]] = []
-    report = grown.verify(progress=lambda done, total: told.append((done, total)))
+    told: list[Progress] = []
+    report = grown.verify(progress=told.append)
     assert report.is_whole
     assert (report.findings, report.notes, report.photos, report.parts) == ((), (), 8, 2)
     hashed = [path for path in grown.directory.rglob("*") if path.suffix in (".parquet", ".faiss", ".npy")]
     assert report.bytes == sum(path.stat().st_size for path in hashed)
-    assert told[0] == (0, report.bytes)
-    assert told[-1] == (report.bytes, report.bytes)
+    assert told[0] == Progress("checking", 0, report.bytes, "bytes")
+    assert told[-1] == Progress("checking", report.bytes, report.bytes, "bytes")
 
 
 def test_a_damaged_part_is_named_with_its_photos_and_only_they_are_dropped(

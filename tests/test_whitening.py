@@ -136,13 +136,13 @@ def test_a_small_update_keeps_the_whitening_and_growth_renews_it(index: ImageInd
     assert index.root is not None
     before = {
         match.path: match.similarity
-        for match in index.query(index.root / "more" / "0.jpg", 100, verify=False).matches
+        for match in index.query(index.root / "more" / "0.jpg", 100, rerank=False).matches
     }
     many_photos(index, 120)
     assert whitening_of(index) == first
     after = {
         match.path: match.similarity
-        for match in index.query(index.root / "more" / "0.jpg", 126, verify=False).matches
+        for match in index.query(index.root / "more" / "0.jpg", 126, rerank=False).matches
     }
     assert len(before) == 100
     assert before.items() <= after.items()
@@ -155,23 +155,23 @@ def test_it_can_be_left_out_and_taken_in_again(index: ImageIndex) -> None:
     many_photos(index, 94)
     assert index.root is not None
     photo = index.root / "more" / "0.jpg"
-    whitened = index.query(photo, 5, verify=False)
+    whitened = index.query(photo, 5, rerank=False)
     index.update(whiten=False)
     assert whitening_of(index) is None
-    assert index.query(photo, 5, verify=False) != whitened
-    assert index.query(photo, 1, verify=False).matches[0].similarity == 1.0
+    assert index.query(photo, 5, rerank=False) != whitened
+    assert index.query(photo, 1, rerank=False).matches[0].similarity == 1.0
     index.update()
     assert whitening_of(index) is None
     index.update(whiten=True)
-    assert index.query(photo, 5, verify=False) == whitened
+    assert index.query(photo, 5, rerank=False) == whitened
 
 
 def test_without_its_search_side_an_index_still_answers_the_same(index: ImageIndex) -> None:
     many_photos(index, 94)
     assert index.root is not None
     photo = index.root / "more" / "0.jpg"
-    expected = index.query(photo, 5, verify=False)
+    expected = index.query(photo, 5, rerank=False)
     for file in (index.directory / "search").rglob("*.npy"):
         file.unlink()
     with ImageIndex.open(index.directory, engine=index.engine) as reopened:
-        assert reopened.query(photo, 5, verify=False) == expected
+        assert reopened.query(photo, 5, rerank=False) == expected

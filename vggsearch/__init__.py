@@ -9,18 +9,26 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vggsearch.duplicates.find import DuplicatesReport as DuplicatesReport
-    from vggsearch.duplicates.options import DuplicateOptions as DuplicateOptions
     from vggsearch.duplicates.results import Group as Group
     from vggsearch.duplicates.results import Member as Member
     from vggsearch.duplicates.results import Pair as Pair
     from vggsearch.errors import ImageError as ImageError
+    from vggsearch.errors import Stopped as Stopped
     from vggsearch.errors import VggsearchError as VggsearchError
+    from vggsearch.evaluation.evaluate import CopiesReport as CopiesReport
+    from vggsearch.evaluation.evaluate import EvaluationReport as EvaluationReport
+    from vggsearch.evaluation.evaluate import evaluate as evaluate
+    from vggsearch.evaluation.evaluate import evaluate_copies as evaluate_copies
+    from vggsearch.evaluation.throughput import BenchReport as BenchReport
+    from vggsearch.evaluation.throughput import EngineReport as EngineReport
+    from vggsearch.evaluation.throughput import bench as bench
+    from vggsearch.evaluation.throughput import compare_engines as compare_engines
     from vggsearch.image_index import BuildReport as BuildReport
     from vggsearch.image_index import ImageIndex as ImageIndex
     from vggsearch.indexing.info import Info as Info
     from vggsearch.indexing.integrity import Finding as Finding
     from vggsearch.indexing.integrity import VerifyReport as VerifyReport
-    from vggsearch.indexing.update import Progress as Progress
+    from vggsearch.indexing.integrity import verify as verify
     from vggsearch.indexing.update import UpdateReport as UpdateReport
     from vggsearch.knn.recipes import BuildPlan as BuildPlan
     from vggsearch.matching.alignment import Alignment as Alignment
@@ -28,16 +36,40 @@ if TYPE_CHECKING:
     from vggsearch.model.spec import EmbeddingOptions as EmbeddingOptions
     from vggsearch.model.spec import EmbeddingSpec as EmbeddingSpec
     from vggsearch.photos.walk import Skipped as Skipped
+    from vggsearch.progress import OnProgress as OnProgress
+    from vggsearch.progress import Progress as Progress
+    from vggsearch.progress import Stop as Stop
+    from vggsearch.progress import progress_bar as progress_bar
     from vggsearch.query.options import Pick as Pick
     from vggsearch.query.options import QueryResult as QueryResult
     from vggsearch.query.searcher import Match as Match
+    from vggsearch.removal.perform import RemovalReport as RemovalReport
+    from vggsearch.removal.plan import RemovalPlan as RemovalPlan
+    from vggsearch.removal.undo import UndoReport as UndoReport
+    from vggsearch.removal.undo import undo as undo
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Stopped": "vggsearch.errors",
+    "CopiesReport": "vggsearch.evaluation.evaluate",
+    "EvaluationReport": "vggsearch.evaluation.evaluate",
+    "evaluate": "vggsearch.evaluation.evaluate",
+    "evaluate_copies": "vggsearch.evaluation.evaluate",
+    "BenchReport": "vggsearch.evaluation.throughput",
+    "EngineReport": "vggsearch.evaluation.throughput",
+    "bench": "vggsearch.evaluation.throughput",
+    "compare_engines": "vggsearch.evaluation.throughput",
+    "verify": "vggsearch.indexing.integrity",
+    "OnProgress": "vggsearch.progress",
+    "Stop": "vggsearch.progress",
+    "progress_bar": "vggsearch.progress",
+    "RemovalPlan": "vggsearch.removal.plan",
+    "RemovalReport": "vggsearch.removal.perform",
+    "UndoReport": "vggsearch.removal.undo",
+    "undo": "vggsearch.removal.undo",
     "Alignment": "vggsearch.matching.alignment",
     "BuildReport": "vggsearch.image_index",
-    "DuplicateOptions": "vggsearch.duplicates.options",
     "DuplicatesReport": "vggsearch.duplicates.find",
     "EmbeddingOptions": "vggsearch.model.spec",
     "EmbeddingSpec": "vggsearch.model.spec",
@@ -52,7 +84,7 @@ _HOMES = {
     "Pair": "vggsearch.duplicates.results",
     "Pick": "vggsearch.query.options",
     "BuildPlan": "vggsearch.knn.recipes",
-    "Progress": "vggsearch.indexing.update",
+    "Progress": "vggsearch.progress",
     "QueryResult": "vggsearch.query.options",
     "Skipped": "vggsearch.photos.walk",
     "UpdateReport": "vggsearch.indexing.update",

@@ -56,6 +56,9 @@ class VggsearchError(Exception):
         return "".join(part.shell if isinstance(part, Spelled) else part for part in self.parts)
 
 
+AGAIN = Spelled("The same call goes on from there.", "Run the same command to go on.")
+
+
 class Stopped(VggsearchError):
     """The work ended early because `stop` asked it to. What was finished is kept; the same call goes on from there.
 
@@ -63,7 +66,7 @@ class Stopped(VggsearchError):
     """
 
     def __init__(self, *parts: str | Spelled, report: object = None) -> None:
-        super().__init__(*parts)
+        super().__init__(*(parts or ("Stopped early; what was done is kept. ", AGAIN)))
         self.report = report
 
 

@@ -11,18 +11,18 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
+from vggsearch.defaults import DUPLICATES
 from vggsearch.duplicates.collection import Collection
 from vggsearch.duplicates.find import DuplicatesReport, duplicates
 from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.duplicates.paths import inside, photos_named
-from vggsearch.errors import OptionError, PhotosError, SpecMismatch
+from vggsearch.duplicates.removals import new_journal, plan_removals
+from vggsearch.errors import OptionError, PhotosError, SpecMismatch, Stopped, option
 from vggsearch.indexing.build import build_vector_index, plan_build
 from vggsearch.indexing.info import Info, read_info
 from vggsearch.indexing.integrity import VerifyReport, verify
 from vggsearch.indexing.local_features import keep_local_features
-from vggsearch.indexing.update import Progress, UpdateReport, plan_update, refuse_to_empty, run_update
-from vggsearch.knn.all_pairs import Stop
-from vggsearch.knn.build import Tell
+from vggsearch.indexing.update import UpdateReport, plan_update, refuse_to_empty, run_update
 from vggsearch.knn.recipes import BuildPlan
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.knn.whitening import WhiteningOptions
@@ -34,11 +34,14 @@ from vggsearch.model.weights import WeightsFile, find_again
 from vggsearch.photos.inputs import Box, ImageLike, read_image
 from vggsearch.photos.resize import square
 from vggsearch.photos.walk import Skipped, check_folder, walk
+from vggsearch.progress import OnProgress, Progress, Stop, Unit, ignore_progress, never_stop
 from vggsearch.query.options import Answer, Images, Pick, QueryOptions, QueryResult, each_of, rules
 from vggsearch.query.run import embed_squares, pick_random, run_queries, run_query
 from vggsearch.query.searcher import Searcher
 from vggsearch.query.snapshot import LatestSnapshot
 from vggsearch.query.targets import Target
+from vggsearch.removal.perform import RemovalReport, perform
+from vggsearch.removal.plan import RemovalPlan
 from vggsearch.store.contents import DECISIONS, MANIFEST
 from vggsearch.store.decisions import (
     Decision,
@@ -219,20 +222,20 @@ class ImageIndex:
         compact: bool = False,
         whiten: bool | None = None,
         local_features: bool | None = None,
-        progress: Callable[[Progress], None] | None = None,
-        stop: Callable[[], bool] | None = None,
+        progress: OnProgress | None = None,
+        stop: Stop | None = None,
     ) -> UpdateReport:
         """Index what is new or changed in the photo folder, drop what is gone, and renew the search side.
 
         `folder` may be left out once an index has one; `moved` says that `folder` is where the same photos are
         now. `allow_empty` lets an update drop every photo. `compact` merges small parts and clears dead rows even
         where that is not due yet. `whiten` decides whether whitened embeddings are searched; None: as it is,
-        at first True. `local_features` decides whether those are kept too, so that geometry need not read the
-        photos again and `query` finds parts; None: as it is, at first False. For `progress` and `stop` see
-        update.run_update.
+        at first True. `local_features` decides whether those are kept too, so that re-ranking need not read the
+        photos again and `query(containing=True)` works; None: as it is, at first False.
 
-        Raises PhotosError for a folder that is missing, another one, or empty all of a sudden; IndexLocked
-        where another process writes; IndexNotWritable for a full or read-only disk.
+        Raises PhotosError for a folder that is missing, another one, or empty all of a sudden; IndexLocked where
+        another process writes; IndexNotWritable for a full or read-only disk; Stopped, with the report of what was
+        done, where `stop` ended it early.
         """
         started = time.monotonic()
         root = self._checked_root(folder, moved)
@@ -274,10 +277,14 @@ class ImageIndex:
                 before, after = writer.compact(only_if_due=not compact)
                 if after < before:
                     log.info("%d parts were merged into %d.", before, after)
-        return replace(report, seconds=time.monotonic() - started)
+        report = replace(report, seconds=time.monotonic() - started)
+        if report.stopped:
+            raise Stopped(report=report)
+        return report
 
     def plan_build(
         self,
+        *,
         recipe: str | None = None,
         memory: int | None = None,
         recall: float | None = None,
@@ -289,29 +296,29 @@ class ImageIndex:
 
     def build(
         self,
+        *,
         recipe: str | None = None,
         memory: int | None = None,
         recall: float | None = None,
         metric: str | None = None,
-        *,
-        tell: Tell | None = None,
+        progress: OnProgress | None = None,
+        stop: Stop | None = None,
     ) -> BuildReport:
         """Make the FAISS index anew from the stored embeddings, and every later one alike.
 
         `recipe` is auto, a name of index.recipes.RECIPES, or a FAISS factory string; `memory` how many bytes it may
         take; `recall` the share of the ten nearest photos that it is to find; `metric` how FAISS compares what it
         holds, cosine or euclidean: similarities are cosines in any case. What is left out is as it was wanted last.
-        `tell` is called with what is being done, and how many of how many vectors are. Until it is done, and
-        where it is broken off, the old index stays in use.
+        Until it is done, and where it is stopped, the old index stays in use.
 
         Raises OptionError, before it works, where that cannot be, with the nearest that can; IndexLocked,
-        IndexNotWritable.
+        IndexNotWritable; Stopped.
         """
         started = time.monotonic()
         with writing(self._store) as writer:
             options = self._wanted(recipe, memory, recall, metric)
             plan_build(self._store, options)
-            side = build_vector_index(self._store, writer, tell, options=options)
+            side = build_vector_index(self._store, writer, _telling(progress, stop, "vectors"), options=options)
         size = sum(file.bytes for file in side.files)
         return BuildReport(self.directory, len(self), side.facts, size, time.monotonic() - started)
 
@@ -326,12 +333,14 @@ class ImageIndex:
             metric=last.metric if metric is None else metric,
         )
 
-    def verify(self, *, repair: bool = False, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
+    def verify(
+        self, *, repair: bool = False, progress: OnProgress | None = None, stop: Stop | None = None
+    ) -> VerifyReport:
         """Check every byte of the index. With `repair`, what is damaged is dropped, and `update` makes it again.
 
-        See verify.verify, which also mends an index whose manifest can no longer be opened.
+        `vggsearch.verify` also mends an index whose manifest can no longer be opened.
         """
-        report = verify(self.directory, repair=repair, progress=progress)
+        report = verify(self.directory, repair=repair, progress=progress, stop=stop)
         self._store.refresh()
         return report
 
@@ -339,11 +348,11 @@ class ImageIndex:
         self,
         image: Images,
         count: int | None = None,
-        min_similarity: float | None = None,
         *,
-        verify: bool = True,
+        min_similarity: float | None = None,
+        rerank: bool = True,
         crop: Box | None = None,
-        part: bool = False,
+        containing: bool = False,
         filters: str | Iterable[str] = (),
         exclude_same_folder: bool = False,
         minus: Images = (),
@@ -355,11 +364,11 @@ class ImageIndex:
         A photo that is in the index finds itself at 1.0. Blank pictures are all alike: one finds only itself, and
         no other picture finds it. What another process has committed since is seen.
 
-        With `verify`, geometry checks the best ALIGN.candidates, where the photo folder is there, and raises those
+        With `rerank`, geometry checks the best ALIGN.candidates, where the photo folder is there, and raises those
         in which the query lies; `min_similarity` holds for what comes out. `crop` is the part of the image to ask
-        for: left, top, width and height in pixels of the upright picture. With `part`, photos that contain the
-        image are looked for, by the most similar region of each; that needs local features (`update`). A similarity
-        is then that of a region and of the whole joined, below 1.0 for the photo itself, too.
+        for: left, top, width and height in pixels of the upright picture. With `containing`, photos that contain
+        the image are looked for, by the most similar region of each; that needs local features (`update`). A
+        similarity is then that of a region and of the whole joined, below 1.0 for the photo itself, too.
 
         Only photos that pass all `filters` are found, texts as filters.parse_filter reads them, and with
         `exclude_same_folder` none that lies beside the image. Neither shortens an answer: what is left out is left
@@ -373,10 +382,10 @@ class ImageIndex:
         the most photos. The embeddings of another are whitened anew for that, in memory, once while it is open.
 
         Raises ImageError where a picture cannot be used; OptionError for a part that is not in it, a filter that is
-        none, options that do not go together, or `part` without local features; SpecMismatch for `also_in`.
+        none, options that do not go together, or `containing` without local features; SpecMismatch for `also_in`.
         """
         options = QueryOptions(
-            count, min_similarity, verify, crop, part, rules(filters), exclude_same_folder, each_of(minus)
+            count, min_similarity, rerank, crop, containing, rules(filters), exclude_same_folder, each_of(minus)
         )
         return run_query(self._targets(also_in), image, options)
 
@@ -384,11 +393,11 @@ class ImageIndex:
         self,
         images: Iterable[Images],
         count: int | None = None,
-        min_similarity: float | None = None,
         *,
-        verify: bool = True,
+        min_similarity: float | None = None,
+        rerank: bool = True,
         crop: Box | None = None,
-        part: bool = False,
+        containing: bool = False,
         filters: str | Iterable[str] = (),
         exclude_same_folder: bool = False,
         minus: Images = (),
@@ -396,11 +405,11 @@ class ImageIndex:
     ) -> Iterator[Answer]:
         """Yield a QueryResult for each image, or a Skipped for one that cannot be used, in order; see query.
 
-        With `verify` false, SEARCH.at_once of them are read ahead and go through the network together, unless
-        `part`, `minus` or `exclude_same_folder` make each a search of its own.
+        With `rerank` false, SEARCH.at_once of them are read ahead and go through the network together, unless
+        `containing`, `minus` or `exclude_same_folder` make each a search of its own.
         """
         options = QueryOptions(
-            count, min_similarity, verify, crop, part, rules(filters), exclude_same_folder, each_of(minus)
+            count, min_similarity, rerank, crop, containing, rules(filters), exclude_same_folder, each_of(minus)
         )
         return run_queries(self._targets(also_in), images, options)
 
@@ -426,26 +435,79 @@ class ImageIndex:
 
     def duplicates(
         self,
-        options: DuplicateOptions | None = None,
         *,
+        min_precision: float = DUPLICATES.precision,
+        threshold: float | None = None,
+        keep: str = DUPLICATES.keep,
+        protect: Sequence[str] = (),
+        min_size: int = 2,
+        within_folder: bool = False,
+        across_folders: bool = False,
+        similar: bool = False,
+        siblings: bool = False,
+        confirm: bool = True,
         against: "ImageIndex | None" = None,
-        tell: Tell | None = None,
+        progress: OnProgress | None = None,
         stop: Stop | None = None,
-    ) -> DuplicatesReport | None:
-        """Return the groups of photos that are copies of one another, and which to keep; nothing is changed.
+    ) -> DuplicatesReport:
+        """Find photos that are copies or edited copies of one another, and suggest which to keep. Changes nothing.
 
-        With `against`, the photos that another index has already. Pairs, what was compared and a calibration on the
-        folder's own photos are kept in the index, so that the next call is quick. `tell` hears what is being done
-        and how much of it is; None is returned where `stop` says so before anything was compared. Raises
-        OptionError, DecisionsDamaged, and SpecMismatch where the two indexes hold different embeddings.
+        At least the share `min_precision`, 0.5 to below 1, of the pairs is expected to be right, as calibrated on
+        the folder's own photos; `threshold` uses a fixed similarity instead. `keep` lists the rules by which the
+        photo to keep is chosen, first rule first; in the folders `protect` nothing may be removed. `min_size` is
+        the smallest group to return. `within_folder` and `across_folders` restrict pairs to one folder, or to two.
+        `similar` also returns other shots of the same subject, `siblings` treats burst shots as duplicates. With
+        `confirm`, candidates are compared by keypoints, where the photos are there. `against` finds the photos that
+        another index already has.
+
+        Candidates, comparisons and the calibration are kept in the index, so the next call is quick. Raises
+        OptionError, DecisionsDamaged, SpecMismatch where the two indexes hold different embeddings, and Stopped,
+        with the report of the pairs compared until then, where `stop` ended it early.
         """
-        labelled = tell or (lambda _what, _done, _total: None)
-        options = options or DuplicateOptions()
-        if self.root is not None:
-            options = replace(options, protect=tuple(inside(self.root, folder) for folder in options.protect))
-        return self._store.read_whole(
-            lambda: duplicates(self._collection(against), options, self.embed_many, labelled, stop)
+        root = self.root
+        options = DuplicateOptions(
+            min_precision=min_precision,
+            threshold=threshold,
+            keep=keep,
+            protect=tuple(protect) if root is None else tuple(inside(root, folder) for folder in protect),
+            min_size=min_size,
+            within_folder=within_folder,
+            across_folders=across_folders,
+            similar=similar,
+            siblings=siblings,
+            confirm=confirm,
         )
+        report = self._store.read_whole(
+            lambda: duplicates(
+                self._collection(against), options, self.embed_many, _telling(progress, None, "pairs"), stop
+            )
+        )
+        if report is None:
+            raise Stopped("Stopped before any photos were compared.")
+        if not report.found.is_whole:
+            raise Stopped(report=report)
+        return report
+
+    def plan_removal(
+        self, report: DuplicatesReport, action: str, *, protect: Sequence[str] = (), raw_pairs: bool = False
+    ) -> RemovalPlan:
+        """Return what `remove` would do with the duplicates of a report, without doing it.
+
+        `action` is "trash", "move:DIR", "hardlink", "symlink" or "delete". `protect` are folders in which nothing
+        is touched. A photo with a RAW file beside it is left alone unless `raw_pairs`. Raises OptionError for an
+        unknown action and for a report that is not to be acted on, PhotosError where a folder is missing.
+        """
+        return plan_removals(self.root or Path(), report, action, protect, with_raw=raw_pairs)
+
+    def remove(
+        self, plan: RemovalPlan, *, progress: OnProgress | None = None, stop: Stop | None = None
+    ) -> RemovalReport:
+        """Do what a plan says, and note it in a journal inside the index; `vggsearch.undo` takes that back.
+
+        A photo that is no longer as it was is left alone, and the report says why. Raises JournalError where the
+        journal cannot be written, and Stopped, with the report of what was done, where `stop` ended it early.
+        """
+        return perform(plan, new_journal(self.directory), progress=progress, stop=stop)
 
     def decide(self, judgement: Judgement, photos: Sequence[str]) -> Decision:
         """Remember what a person says of each two of some photos: "same", "different", or "undecided" again.
@@ -529,10 +591,22 @@ class ImageIndex:
         if known is not None and not moved and not _is_same_folder(root, known):
             raise PhotosError(
                 f"{self.directory} is the index of {known}, not of {root}: updating it would drop its "
-                f"{len(self):,} photos. Name another index with --index, or, if these are the same photos in a "
-                "new place, say so with --moved."
+                f"{len(self):,} photos. Use another index or, if these are the same photos in a new place, pass ",
+                option("moved"),
+                ".",
             )
         return root
+
+
+def _telling(progress: OnProgress | None, stop: Stop | None, unit: Unit) -> Callable[[str, int, int], None]:
+    show, asked = progress or ignore_progress, stop or never_stop
+
+    def tell(stage: str, done: int, total: int) -> None:
+        show(Progress(stage, done, total, unit))
+        if asked():
+            raise Stopped("Stopped early; the FAISS index is as it was.")
+
+    return tell
 
 
 def _is_same_folder(one: Path, other: Path) -> bool:

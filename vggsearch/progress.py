@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Task, TaskID
 
-Unit: TypeAlias = Literal["photos", "pairs", "vectors", "bytes", "files"]
+Unit: TypeAlias = Literal["photos", "pairs", "vectors", "bytes", "files", "stages"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import click
 from vggsearch.cli.options import FOLDER, embedding_options, engine_options, numbers_option
 from vggsearch.defaults import Format
 from vggsearch.model.spec import EmbeddingOptions
+from vggsearch.progress import progress_bar
 
 if TYPE_CHECKING:
     from vggsearch.model.engine import EngineOptions
@@ -40,19 +41,15 @@ def bench(
       vggsearch bench ./photos
       vggsearch bench --compare
     """
-    from vggsearch.evaluation import throughput as measure
-    from vggsearch.model.loading import load_engine
+    from vggsearch.evaluation import throughput
     from vggsearch.render.bench import bench as bench_text
     from vggsearch.render.bench import engines as engines_text
 
-    spec, found = options.resolve()
-
-    def tell(stage: str) -> None:
-        click.echo(f"measuring {stage} ...", err=True)
-
-    if compare:
-        click.echo(engines_text(measure.compare(spec, found, photos, tell=tell), format))
-        return
-    runs = load_engine(spec, found, replace(runs_on, batch_size=batch_size))
-    measured = measure.bench(spec, runs, photos, workers=workers, tell=tell)
-    click.echo(bench_text(measured, format))
+    with progress_bar() as progress:
+        if compare:
+            text = engines_text(throughput.compare_engines(photos, options, progress=progress), format)
+        else:
+            chosen = replace(runs_on, batch_size=batch_size)
+            measured = throughput.bench(photos, options, engine_options=chosen, workers=workers, progress=progress)
+            text = bench_text(measured, format)
+    click.echo(text)

@@ -5,8 +5,9 @@ from pathlib import Path
 import click
 
 from vggsearch.cli.options import byte_count, index_option, numbers_option
-from vggsearch.cli.terminal import stages_bar
+from vggsearch.cli.terminal import stopping_on_ctrl_c
 from vggsearch.defaults import BUILD, METRICS, Format
+from vggsearch.progress import progress_bar
 from vggsearch.store.locate import only_index
 
 
@@ -67,11 +68,13 @@ def build(
         click.echo(recipes(format))
         return
     with ImageIndex.open(directory or only_index()) as opened:
-        plan = opened.plan_build(recipe, memory, recall, metric)
+        plan = opened.plan_build(recipe=recipe, memory=memory, recall=recall, metric=metric)
         if dry_run:
             click.echo(plan_text(plan, format))
             return
         click.echo(plan_text(plan, "table"), err=True)
-        with stages_bar() as tell:
-            made = opened.build(recipe, memory, recall, metric, tell=tell)
+        with progress_bar() as progress, stopping_on_ctrl_c() as stop:
+            made = opened.build(
+                recipe=recipe, memory=memory, recall=recall, metric=metric, progress=progress, stop=stop
+            )
     click.echo(built(made, format))

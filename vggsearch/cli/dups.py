@@ -3,15 +3,15 @@
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vggsearch.cli.options import FILE, FOLDER, collected, format_option, index_option
-from vggsearch.cli.terminal import counting_bar, picture_screen, quiet_decoders, stages_bar, stopping_on_ctrl_c
+from vggsearch.cli.terminal import counting_bar, picture_screen, quiet_decoders, stopping_on_ctrl_c
 from vggsearch.defaults import DUPLICATES, Format
-from vggsearch.duplicates.options import DuplicateOptions
-from vggsearch.errors import OptionError
+from vggsearch.errors import OptionError, Stopped
+from vggsearch.progress import progress_bar
 from vggsearch.store.contents import MANIFEST
 from vggsearch.store.locate import index_of, only_index
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from vggsearch.image_index import ImageIndex
     from vggsearch.store.decisions import Judgement
 
-# The command gets them as `options`, DuplicateOptions.
+# The command gets them as `options`, the keywords of ImageIndex.duplicates.
 duplicate_options = collected(
     "options",
-    DuplicateOptions,
+    dict,
     (
-        "precision",
+        "min_precision",
         "threshold",
         "keep",
         "protect",
@@ -35,10 +35,11 @@ duplicate_options = collected(
         "across_folders",
         "similar",
         "siblings",
-        "verify",
+        "confirm",
     ),
     click.option(
         "--precision",
+        "min_precision",
         type=click.FloatRange(0.5, 1, max_open=True),
         default=DUPLICATES.precision,
         show_default=True,
@@ -70,6 +71,7 @@ duplicate_options = collected(
     click.option("--siblings", is_flag=True, help="Take the shots of a burst for duplicates, too."),
     click.option(
         "--verify/--no-verify",
+        "confirm",
         default=True,
         show_default=True,
         help="Look at the photos, not at their embeddings alone.",
@@ -114,7 +116,7 @@ duplicate_options = collected(
 def dups(
     photos: tuple[str, ...],
     directory: Path | None,
-    options: DuplicateOptions,
+    options: dict[str, Any],
     against: Path | None,
     explain_threshold: bool,
     as_pairs: bool,
@@ -158,38 +160,45 @@ def dups(
         if imported is not None:
             click.echo(f"{opened.import_decisions(imported):,} decisions added.")
             return
-        report = _found(opened, options, against)
+        report, stopped = _found(opened, options, against)
         groups = report.in_review_order() if review_order else report.groups
         if page is not None:
             _write_page(page, groups, opened, report)
         if action is not None:
-            _act(opened, report, action, options, raw_pairs=raw_pairs, yes=yes)
+            _act(opened, report, action, options["protect"], raw_pairs=raw_pairs, yes=yes)
         elif explain_threshold:
             _explain(report, format)
         elif preview:
             _preview(opened, groups)
         elif page is None:
             _show(opened, groups, report, format, as_pairs=as_pairs)
+    if stopped is not None:
+        raise stopped
     if fail_if_found and groups:
         click.get_current_context().exit(1)
 
 
-def _found(opened: "ImageIndex", options: DuplicateOptions, against: Path | None) -> "DuplicatesReport":
+def _found(
+    opened: "ImageIndex", options: dict[str, Any], against: Path | None
+) -> "tuple[DuplicatesReport, Stopped | None]":
+    from vggsearch.duplicates.find import DuplicatesReport
     from vggsearch.image_index import ImageIndex
 
     with ExitStack() as stack:
         stop = stack.enter_context(stopping_on_ctrl_c())
-        tell = stack.enter_context(stages_bar())
+        progress = stack.enter_context(progress_bar())
         stack.enter_context(quiet_decoders())
         others = None
         if against is not None:
             others = stack.enter_context(
                 ImageIndex.open(against if (against / MANIFEST).exists() else index_of(against))
             )
-        report = opened.duplicates(options, against=others, tell=tell, stop=stop)
-    if report is None:
-        raise click.ClickException("stopped before any photos were compared.")
-    return report
+        try:
+            return opened.duplicates(**options, against=others, progress=progress, stop=stop), None
+        except Stopped as stopped:
+            if isinstance(stopped.report, DuplicatesReport):
+                return stopped.report, stopped
+            raise
 
 
 def _show(
@@ -255,31 +264,40 @@ def _act(
     opened: "ImageIndex",
     report: "DuplicatesReport",
     action: str,
-    options: DuplicateOptions,
+    protect: tuple[str, ...],
     *,
     raw_pairs: bool,
     yes: bool,
 ) -> None:
-    from vggsearch.duplicates.removals import new_journal, plan_removals
-    from vggsearch.removal.perform import perform
+    from vggsearch.removal.perform import RemovalReport
     from vggsearch.render.actions import done, planned
 
-    plan = plan_removals(opened.root or Path(), report, action, options.protect, with_raw=raw_pairs)
+    plan = opened.plan_removal(report, action, protect=protect, raw_pairs=raw_pairs)
     click.echo(planned(plan), err=yes)
     if not yes:
         click.echo("Nothing was changed. Do it with --yes; it can be undone, but for what is said above.", err=True)
         return
-    with counting_bar(str(plan.action)) as progress, stopping_on_ctrl_c() as stop:
-        performed = perform(plan, new_journal(opened.directory), progress, stop)
+    try:
+        with progress_bar() as progress, stopping_on_ctrl_c() as stop:
+            performed = opened.remove(plan, progress=progress, stop=stop)
+    except Stopped as stopped:
+        if isinstance(stopped.report, RemovalReport):
+            click.echo(done(stopped.report))
+        raise
     click.echo(done(performed))
 
 
 def _undo(journal: Path, root: Path | None) -> None:
-    from vggsearch.removal.undo import undo
+    from vggsearch.removal.undo import UndoReport, undo
     from vggsearch.render.actions import undone
 
-    with counting_bar("undoing") as progress, stopping_on_ctrl_c() as stop:
-        report = undo(journal, root, progress, stop)
+    try:
+        with progress_bar() as progress, stopping_on_ctrl_c() as stop:
+            report = undo(journal, root, progress=progress, stop=stop)
+    except Stopped as stopped:
+        if isinstance(stopped.report, UndoReport):
+            click.echo(undone(stopped.report))
+        raise
     click.echo(undone(report))
     if report.refusals:
         click.get_current_context().exit(1)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 import click
 
 from vggsearch.cli.options import FILE, FOLDER, engine_options, index_option, numbers_option, verify_option
-from vggsearch.cli.terminal import counting_bar, quiet_decoders
+from vggsearch.cli.terminal import quiet_decoders, stopping_on_ctrl_c
 from vggsearch.defaults import MEASURE, Format
+from vggsearch.progress import progress_bar
 from vggsearch.store.locate import index_of, only_index
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def truth(
     truth: Path,
     directory: Path | None,
     whiten: str,
-    verify: bool,
+    rerank: bool,
     linear_probe: bool,
     curve: Path | None,
     format: Format,
@@ -85,9 +86,8 @@ def truth(
         if linear_probe:
             click.echo(probe(evaluate.evaluate_probe(opened, labels), format))
             return
-        with counting_bar("asking for photos") as tell:
-            whitening = evaluate.whitening_named(whiten)
-            found = evaluate.evaluate_truth(opened, labels, whitening=whitening, verify=verify, tell=tell)
+        with progress_bar() as progress, stopping_on_ctrl_c() as stop:
+            found = evaluate.evaluate(opened, labels, whiten=whiten, rerank=rerank, progress=progress, stop=stop)
     if found.missing:
         click.echo(f"{len(found.missing):,} of {len(labels):,} labelled photos are not in the index.", err=True)
     click.echo(figures(found.figures, format))
@@ -127,7 +127,7 @@ def copies(
     seed: int,
     save: Path | None,
     whiten: str,
-    verify: bool,
+    rerank: bool,
     curve: Path | None,
     format: Format,
     runs_on: "EngineOptions",
@@ -147,22 +147,24 @@ def copies(
 
     if curve is not None:
         check_curve_file(curve)
-    wanted = evaluate.chosen_edits(edits)
+    evaluate.chosen_edits(edits)  # a wrong name is said before anything is opened
     where = directory or index_of(photos)
     with (
         ImageIndex.open(where, engine_options=runs_on, root=photos) as opened,
         quiet_decoders(),
-        counting_bar("making copies and asking for them") as tell,
+        progress_bar() as progress,
+        stopping_on_ctrl_c() as stop,
     ):
         found = evaluate.evaluate_copies(
             opened,
-            wanted,
+            edits=edits,
             sample=sample,
             seed=seed,
-            whitening=evaluate.whitening_named(whiten),
-            verify=verify,
+            whiten=whiten,
+            rerank=rerank,
             save=save,
-            tell=tell,
+            progress=progress,
+            stop=stop,
         )
     for path in found.skipped:
         click.echo(f"skipped {one_line(path)}: it cannot be read any more", err=True)

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import click
 
 from vggsearch.cli.options import FOLDER, embedding_options, engine_options, index_option
-from vggsearch.cli.terminal import progress_bar, stopping_on_ctrl_c
+from vggsearch.cli.terminal import announced, stopping_on_ctrl_c
 from vggsearch.defaults import DECODE_ON
+from vggsearch.errors import Stopped
 from vggsearch.model.spec import EmbeddingOptions
+from vggsearch.progress import progress_bar
 
 if TYPE_CHECKING:
     from vggsearch.model.engine import EngineOptions
@@ -70,30 +72,37 @@ def index(
       vggsearch index ./photos --layer fc7 --index indexes/photos-fc7
     """
     from vggsearch.image_index import ImageIndex
+    from vggsearch.indexing.update import UpdateReport
     from vggsearch.render.index import skipped_lines, update_line
 
     runs_on = replace(runs_on, decode=decode, batch_size=batch_size)
     with (
         ImageIndex.for_photos(photos, directory, options, engine_options=runs_on) as opened,
         stopping_on_ctrl_c() as stop,
-        progress_bar(str(opened.spec)) as progress,
+        progress_bar() as progress,
     ):
-        report = opened.update(
-            photos,
-            workers=workers,
-            moved=moved,
-            allow_empty=allow_empty,
-            retry_skipped=retry_skipped,
-            compact=compact,
-            whiten=whiten,
-            local_features=local_features,
-            progress=progress,
-            stop=stop,
-        )
+        stopped = None
+        try:
+            report = opened.update(
+                photos,
+                workers=workers,
+                moved=moved,
+                allow_empty=allow_empty,
+                retry_skipped=retry_skipped,
+                compact=compact,
+                whiten=whiten,
+                local_features=local_features,
+                progress=announced(str(opened.spec), progress),
+                stop=stop,
+            )
+        except Stopped as error:
+            if not isinstance(error.report, UpdateReport):
+                raise
+            report, stopped = error.report, error
     for line in skipped_lines(report.newly_skipped):
         click.echo(line, err=True)
     click.echo(update_line(report, opened.directory))
     if strict and (pictures := [skipped for skipped in report.skipped if skipped.kind != "not a picture"]):
         raise click.ClickException(f"{len(pictures):,} skipped, and --strict was given: vggsearch info --skipped")
-    if report.stopped:
-        raise click.ClickException("stopped early; what was done is kept. Run the same command to go on.")
+    if stopped is not None:
+        raise stopped

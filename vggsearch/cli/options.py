@@ -77,6 +77,7 @@ indexes_option = click.option(
 )
 verify_option = click.option(
     "--verify/--no-verify",
+    "rerank",
     default=True,
     show_default=True,
     help="Check the best answers by geometry: finds crops, mirrored and turned copies.",

@@ -51,7 +51,9 @@ STDIN = "-"
     callback=box,
     help="Ask for a part of each IMAGE: left, top, width, height in pixels.",
 )
-@click.option("--part", is_flag=True, help="Find photos that contain IMAGE; needs index --local-features.")
+@click.option(
+    "--part", "containing", is_flag=True, help="Find photos that contain IMAGE; needs index --local-features."
+)
 @click.option(
     "--filter",
     "filters",
@@ -76,14 +78,14 @@ def query(
     count: int | None,
     min_similarity: float | None,
     crop: tuple[int, int, int, int] | None,
-    part: bool,
+    containing: bool,
     filters: tuple[str, ...],
     exclude_same_folder: bool,
     together: bool,
     minus: tuple[str, ...],
     random: int | None,
     seed: int | None,
-    verify: bool,
+    rerank: bool,
     format: Format,
     root: Path | None,
     options: EmbeddingOptions,
@@ -105,7 +107,7 @@ def query(
     from vggsearch.image_index import ImageIndex
     from vggsearch.render.query import picks
 
-    is_like_something = any((images, count, crop, part, exclude_same_folder, together, minus))
+    is_like_something = any((images, count, crop, containing, exclude_same_folder, together, minus))
     if random is None and not images:
         raise click.UsageError("Name an IMAGE to ask for, or look around: vggsearch query --random 20")
     if random is None and seed is not None:
@@ -133,10 +135,10 @@ def query(
         answers = first.query_many(
             [tuple(asked)] if together else asked,
             count,
-            min_similarity,
-            verify=verify,
+            min_similarity=min_similarity,
+            rerank=rerank,
             crop=crop,
-            part=part,
+            containing=containing,
             filters=filters,
             exclude_same_folder=exclude_same_folder,
             minus=tuple(read_images(minus)),

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-if TYPE_CHECKING:
-    from rich.progress import TaskID
+from vggsearch.progress import OnProgress, Progress
 
-    from vggsearch.indexing.update import Progress
+if TYPE_CHECKING:
     from vggsearch.render.terminal_images import Screen, Way
 
 STDERR = 2
@@ -96,20 +95,6 @@ def stopping_on_ctrl_c() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def bytes_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how many bytes of how many are done, where stderr is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Bars(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
-        row = bars.add_task(title, total=None)
-        yield lambda done, total: bars.update(row, completed=done, total=total)
-
-
-@contextmanager
 def counting_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     """Show how many photos of how many are done, and the time left, where stderr is a terminal."""
     from rich.console import Console
@@ -123,65 +108,18 @@ def counting_bar(title: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bars.update(row, completed=done, total=total)
 
 
-@contextmanager
-def stages_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Show for each stage of a build how many vectors are done, the rate and the time left, on a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-    from rich.progress import Task as Row
-    from rich.text import Text
+def announced(title: str, progress: OnProgress) -> OnProgress:
+    """Return `progress`, which prints `title`, and the inference backend, before the first that names one."""
+    is_announced = False
 
-    class Rate(ProgressColumn):
-        def render(self, task: Row) -> Text:
-            return Text(f"{task.speed or 0:,.0f}/s")
+    def show(each: Progress) -> None:
+        nonlocal is_announced
+        if each.note and not is_announced:
+            is_announced = True
+            click.echo(f"{title}\non {each.note}", err=True)
+        progress(each)
 
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
-    with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
-        rows: dict[str, TaskID] = {}
-
-        def tell(stage: str, done: int, total: int) -> None:
-            if stage not in rows:
-                rows[stage] = bars.add_task(stage, total=total)
-            bars.update(rows[stage], completed=done, total=total)
-
-        yield tell
-
-
-@contextmanager
-def progress_bar(title: str) -> Iterator[Callable[["Progress"], None]]:
-    """Show what runs and on which device, then progress with rate and time left where stderr is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-    from rich.progress import Task as Row
-    from rich.text import Text
-
-    class Rate(ProgressColumn):
-        def render(self, task: Row) -> Text:
-            return Text(f"{task.speed or 0:,.1f} photos/s")
-
-    console = Console(stderr=True)
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        Rate(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Bars(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
-        row = bars.add_task("", total=None, note="walking the folder")
-        told: list[str] = []
-
-        def tell(progress: "Progress") -> None:
-            if progress.engine is not None and not told:
-                told.append(progress.engine)
-                console.print(f"{title}\non {progress.engine}", highlight=False, markup=False, soft_wrap=True)
-            note = f"{progress.skipped:,} skipped" if progress.skipped else ""
-            bars.update(row, completed=progress.done, total=progress.total, note=note)
-
-        yield tell
+    return show
 
 
 def picture_screen(stream: TextIO) -> "Screen | None":

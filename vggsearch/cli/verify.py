@@ -6,8 +6,9 @@ from pathlib import Path
 import click
 
 from vggsearch.cli.options import format_option, index_option
-from vggsearch.cli.terminal import bytes_bar
+from vggsearch.cli.terminal import stopping_on_ctrl_c
 from vggsearch.defaults import Format
+from vggsearch.progress import progress_bar
 from vggsearch.store.locate import only_index
 
 
@@ -26,8 +27,8 @@ def verify(directory: Path | None, repair: bool, format: Format) -> None:
     from vggsearch.indexing.integrity import verify as check
     from vggsearch.render.verify import verified
 
-    with bytes_bar("checking") as progress:
-        result = check(directory or only_index(), repair=repair, progress=progress)
+    with progress_bar() as progress, stopping_on_ctrl_c() as stop:
+        result = check(directory or only_index(), repair=repair, progress=progress, stop=stop)
     click.echo(verified(result, format))
     if not result.is_whole:
         sys.exit(1)

@@ -78,7 +78,7 @@ def classify_pairs(
     compared = _with_confidence(candidates, calibration, collection, judged)
     if matcher is not None and collection.others is None:
         compared, is_closed = _closed(
-            compared, calibration, collection, judged, matcher, options.precision, tell, stop
+            compared, calibration, collection, judged, matcher, options.min_precision, tell, stop
         )
         is_whole = is_whole and is_closed
     if options.by_folder and collection.others is None:
@@ -102,7 +102,7 @@ def _chosen(
     left_alone[judgements == -1] = SAID
     allowed = left_alone == ""
     is_exact = collection.contents[compared.first] == collection.contents[compared.second]
-    least = least_confidence(confidence[allowed & ~is_exact], options.precision)
+    least = least_confidence(confidence[allowed & ~is_exact], options.min_precision)
     if options.threshold is not None:
         is_duplicate = allowed & ((compared.raised >= options.threshold) | (judgements == 1) | is_exact)
     else:

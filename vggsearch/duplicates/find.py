@@ -68,7 +68,7 @@ def duplicates(
     directory = collection.store.directory
     matcher = (
         KeypointMatcher(directory, collection.file, collection.key)
-        if options.verify and collection.is_there
+        if options.confirm and collection.is_there
         else None
     )
     judged = read_decisions(directory / DECISIONS).pairs()

@@ -13,10 +13,10 @@ class DuplicateOptions:
     `threshold`, a similarity, takes the place of the calibration. `protect` are folders, relative to the photo
     folder, in which nothing is to be removed. Pairs are looked for in one folder alone with `within_folder`, in two
     with `across_folders`. `similar` shows what is no copy but may be another shot, too; `siblings` takes the shots
-    of a burst for duplicates; `verify` compares keypoints, where the photos are there.
+    of a burst for duplicates; `confirm` compares keypoints, where the photos are there.
     """
 
-    precision: float = DUPLICATES.precision
+    min_precision: float = DUPLICATES.precision
     threshold: float | None = None
     keep: str = DUPLICATES.keep
     protect: tuple[str, ...] = ()
@@ -25,7 +25,7 @@ class DuplicateOptions:
     across_folders: bool = False
     similar: bool = False
     siblings: bool = False
-    verify: bool = True
+    confirm: bool = True
 
     @property
     def by_folder(self) -> bool:
@@ -34,8 +34,8 @@ class DuplicateOptions:
 
     def __post_init__(self) -> None:
         """Raise OptionError for what makes no sense."""
-        if not 0.5 <= self.precision < 1:
-            raise OptionError(f"The precision must be from 0.5 to below 1, not {self.precision:g}.")
+        if not 0.5 <= self.min_precision < 1:
+            raise OptionError(f"The wanted precision must be from 0.5 to below 1, not {self.min_precision:g}.")
         if self.threshold is not None and not 0 < self.threshold <= 1:
             raise OptionError(f"The threshold is a similarity above 0 and at most 1, not {self.threshold:g}.")
         if self.min_size < 2:

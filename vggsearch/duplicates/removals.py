@@ -7,7 +7,7 @@ from pathlib import Path
 from vggsearch.duplicates.find import DuplicatesReport
 from vggsearch.duplicates.paths import inside
 from vggsearch.duplicates.results import Group
-from vggsearch.errors import OptionError
+from vggsearch.errors import OptionError, option
 from vggsearch.removal.plan import RemovalPlan, make_plan
 from vggsearch.removal.request import Action, Removal
 from vggsearch.store.contents import JOURNALS
@@ -23,15 +23,16 @@ def plan_removals(
     whose photos are not looked after here; and one of similarity alone, unless by a threshold that was asked for.
     """
     if not report.found.is_whole:
-        raise OptionError("The search was stopped early: nothing is done on half of it. Run it again to go on.")
+        raise OptionError("The search was stopped early; a partial result is not acted on. Search again first.")
     if report.is_against:
-        raise OptionError(
-            "An action is for duplicates within one index. Show those against another: --format paths"
-        )
+        raise OptionError("An action is for duplicates within one index, not for those found against another.")
     if not report.was_compared and report.found.threshold is None:
         raise OptionError(
-            "The photos were not looked at, so that other shots of a thing may be taken for copies of one. Leave "
-            "--no-verify out or, if you are sure from which similarity on they are copies, say so: --threshold 0.9"
+            "The photos were not compared, so other shots of the same subject may be taken for copies. Pass ",
+            option("confirm"),
+            " or, if you are sure from which similarity on they are copies, ",
+            option("threshold", 0.9),
+            ".",
         )
     folders = [root / inside(root, folder) for folder in protect]
     return make_plan(root, removals_of(report.groups), Action.parse(action), folders, with_raw=with_raw)

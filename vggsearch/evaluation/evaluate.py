@@ -1,8 +1,9 @@
 """How good the answers of an index are: on labelled photos, and on edited copies of its own."""
 
 import io
+import os
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vggsearch.defaults import ALIGN, MEASURE, WHITENING
-from vggsearch.errors import ImageError, OptionError, PhotosError, TruthError
+from vggsearch.errors import ImageError, OptionError, PhotosError, Stopped, TruthError, option
+from vggsearch.evaluation.ground_truth import read_truth
 from vggsearch.evaluation.linear_probe import ProbeReport, linear_probe
 from vggsearch.evaluation.metrics import Curve, Figures, Tally
 from vggsearch.image_index import ImageIndex
@@ -20,16 +22,15 @@ from vggsearch.matching.feature_maps import LocalFeatures
 from vggsearch.matching.rerank import reranked
 from vggsearch.photos.decode import decode
 from vggsearch.photos.edits import EDITS, Edit, edited
+from vggsearch.progress import OnProgress, Progress, Stop, ignore_progress, never_stop
 from vggsearch.query.searcher import Searcher
-
-Tell = Callable[[int, int], None]  # how many photos are done, of how many
 
 COLLAGE = "collage"
 COLLAGE_OTHERS = 3
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationReport:
     """How good the answers to labelled photos are. `missing` are labelled paths that the index does not hold."""
 
     figures: Figures
@@ -60,21 +61,28 @@ class _Answers:
     total: int
 
 
-def evaluate_truth(
+def evaluate(
     index: ImageIndex,
-    labels: Mapping[str, str],
+    labels: Mapping[str, str] | str | os.PathLike[str],
     *,
-    whitening: WhiteningOptions | None = None,
-    verify: bool = False,
-    tell: Tell = lambda _done, _total: None,
-) -> Evaluation:
-    """Ask for every labelled photo with its own embedding, itself left out; all other photos are searched.
+    whiten: str = "auto",
+    rerank: bool = True,
+    progress: OnProgress | None = None,
+    stop: Stop | None = None,
+) -> EvaluationReport:
+    """Query with every labelled photo, and measure which of the other photos are found.
 
-    With `verify`, the best answers are checked by geometry, as queries do it.
+    `labels` maps paths, relative to the photo folder, to labels, or names a file of both (`path<TAB>label`). Photos
+    with the same label belong together; photos without one are never relevant. `whiten` is "auto", the index's own
+    whitening, "none", or dimensions with an optional shrinkage: "384:0.5". With `rerank`, the best results are
+    re-ranked by geometry, as queries do it.
 
-    `labels` are by path, as measure.truth.read_truth returns them. Photos without a label are never relevant.
-    Raises TruthError where the index holds none of them, or no two of a label.
+    Raises TruthError where the index holds none of the labelled photos, or no two of a label; OptionError;
+    PhotosError where the photos cannot be read to re-rank; Stopped, without a report.
     """
+    if not isinstance(labels, Mapping):
+        labels = read_truth(Path(labels))
+    whitening, show, asked_to_stop = whitening_named(whiten), progress or ignore_progress, stop or never_stop
     searcher = index.searcher(whitening)
     embeddings = index.embeddings()
     rows = {path: row for row, path in enumerate(searcher.paths)}
@@ -82,11 +90,11 @@ def evaluate_truth(
     if not asked:
         raise TruthError(
             f"{index.directory} holds none of the {len(labels):,} labelled photos. Paths must be relative to the "
-            f"photo folder, as in: vggsearch query IMAGE --format csv"
+            "photo folder."
         )
     label_of = np.array([labels.get(path, "") for path in searcher.paths])
     is_labelled = np.array([path in labels for path in searcher.paths])
-    checks = _Checks(index, searcher) if verify else None
+    checks = _Checks(index, searcher) if rerank else None
     tally = Tally()
     for start in range(0, len(asked), MEASURE.block_queries):
         block = [rows[path] for path in asked[start : start + MEASURE.block_queries]]
@@ -97,54 +105,61 @@ def evaluate_truth(
                 similarities = checks.raised(photo, similarities, others)
             answers = _ranked(similarities[others], relevant[others], len(similarities))
             tally.add(answers.similarities, answers.relevant, answers.total)
-        tell(start + len(block), len(asked))
+        show(Progress("querying", start + len(block), len(asked)))
+        if asked_to_stop():
+            raise Stopped("Stopped before all photos were queried.")
     missing = tuple(path for path in labels if path not in rows)
-    return Evaluation(tally.figures(len(searcher.paths)), tally.curve(), missing)
+    return EvaluationReport(tally.figures(len(searcher.paths)), tally.curve(), missing)
 
 
 def evaluate_copies(
     index: ImageIndex,
-    edits: Mapping[str, Edit],
     *,
+    edits: str | Iterable[str] = "all",
     sample: int | Sequence[str] = MEASURE.sample,
     seed: int = 0,
-    whitening: WhiteningOptions | None = None,
-    verify: bool = False,
-    save: Path | None = None,
-    tell: Tell = lambda _done, _total: None,
+    whiten: str = "auto",
+    rerank: bool = True,
+    save: str | os.PathLike[str] | None = None,
+    progress: OnProgress | None = None,
+    stop: Stop | None = None,
 ) -> CopiesReport:
-    """Search for edited copies of `sample` of the index's own photos, chosen by `seed`, among all of them.
+    """Make edited copies of some of the index's own photos, and measure whether a query finds the originals.
 
-    `sample` may name the photos instead.
+    `edits` is "all", "basic", or names of edits. `sample` is how many photos are drawn, by `seed`, or names them.
+    The photo that a copy was made from is relevant, and so are photos with the same embedding, as exact copies
+    have. `whiten` and `rerank` are those of `evaluate`. Copies live in memory only, unless `save` names a folder.
 
-    The photo that a copy was made from is the one right answer, and so are photos with the same embedding, as exact
-    copies have. With `verify`, the best answers are checked by geometry, as queries do it. Copies live in memory
-    only, unless `save` names a folder. Raises PhotosError where the photos cannot be read, OptionError for a sample
-    of less than one.
+    Raises PhotosError where the photos cannot be read, OptionError for an unknown edit or a sample below 1;
+    Stopped, without a report.
     """
+    chosen_by, whitening = chosen_edits(edits), whitening_named(whiten)
+    show, asked_to_stop = progress or ignore_progress, stop or never_stop
     if isinstance(sample, int) and sample < 1:
         raise OptionError(f"The sample must be at least 1 photo, not {sample}.")
     searcher = index.searcher(whitening)
-    checks = _Checks(index, searcher) if verify else None
+    checks = _Checks(index, searcher) if rerank else None
     chosen = _sample(searcher, sample, seed) if isinstance(sample, int) else [*map(searcher.paths.index, sample)]
-    answers: dict[str, list[_Answers]] = {edit: [] for edit in edits}
+    answers: dict[str, list[_Answers]] = {edit: [] for edit in chosen_by}
     skipped: list[str] = []
     for done, row in enumerate(chosen, start=1):
         path = searcher.paths[row]
         try:
-            copies = dict(_copies(index, searcher, row, edits, seed))
+            copies = dict(_copies(index, searcher, row, chosen_by, seed))
         except ImageError:
             skipped.append(path)
             continue
         if save is not None:
-            _save(copies, save, path)
+            _save(copies, Path(save), path)
         similarities = searcher.similarities(index.embed_many(list(copies.values())))
         relevant = searcher.similarities_of_row(row) >= 1 - MEASURE.same
         for edit, each in zip(copies, similarities, strict=True):
             if checks is not None:
                 each = checks.raised(_decoded(copies[edit], index.spec.size), each)
             answers[edit].append(_ranked(each, relevant, MEASURE.most_answers))
-        tell(done, len(chosen))
+        show(Progress("making copies and querying", done, len(chosen)))
+        if asked_to_stop():
+            raise Stopped("Stopped before all photos were queried.")
     if len(skipped) == len(chosen):
         raise PhotosError(f"None of {len(chosen):,} photos of {index.directory} can be read in {index.root}.")
     images = len(searcher.paths)
@@ -162,13 +177,13 @@ def evaluate_probe(index: ImageIndex, labels: Mapping[str, str]) -> ProbeReport:
     return linear_probe(index.embeddings()[[rows[path] for path in held]], [labels[path] for path in held])
 
 
-def chosen_edits(names: str) -> dict[str, Edit]:
-    """Return the edits that "all", "basic" or a list such as "crop50,mirror" names. Raises OptionError."""
+def chosen_edits(names: str | Iterable[str]) -> dict[str, Edit]:
+    """Return the edits that "all", "basic", "crop50,mirror" or several names mean. Raises OptionError."""
     if names == "all":
         return EDITS
     if names == "basic":
         return {name: edit for name, edit in EDITS.items() if edit.is_basic}
-    wanted = [name.strip() for name in names.split(",")]
+    wanted = [name.strip() for name in (names.split(",") if isinstance(names, str) else names)]
     if unknown := [name for name in wanted if name not in EDITS]:
         raise OptionError(f"There is no edit {unknown[0]!r}. Choose of {', '.join(EDITS)}; or all, or basic.")
     return {name: EDITS[name] for name in wanted}
@@ -197,7 +212,7 @@ class _Checks:
         reranker = index.reranker()
         if reranker is None:
             raise PhotosError(
-                f"Geometry needs the photos, and {index.root} is no folder. Leave it out: --no-verify"
+                f"Re-ranking needs the photos, and {index.root} is no folder. Pass ", option("rerank", False), "."
             )
         self._aligner, self._searcher = reranker, searcher
         self._known: dict[int, LocalFeatures | None] = {}
@@ -245,7 +260,7 @@ def _sample(searcher: Searcher, count: int, seed: int) -> list[int]:
     blank = set(searcher.blank.tolist())
     rows = sorted((path, row) for row, path in enumerate(searcher.paths) if row not in blank)
     if not rows:
-        raise PhotosError("The index holds no photo to make copies of. Index some: vggsearch index PHOTOS")
+        raise PhotosError("The index holds no photo to make copies of.")
     chosen = random.Random(seed).sample(rows, min(count, len(rows)))  # noqa: S311 - repeatable is what is wanted
     return [row for _, row in chosen]
 

@@ -1,8 +1,9 @@
 """How fast this machine looks at photos: each stage alone, all together, and next to the machine's own limit."""
 
+import os
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import cycle, islice, repeat
@@ -12,22 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vggsearch.errors import OptionError, PhotosError
+from vggsearch.errors import OptionError, PhotosError, Stopped
 from vggsearch.indexing.extract import Decoded, decoded, extract
 from vggsearch.model.engine import Engine, EngineOptions, rate
 from vggsearch.model.layers import needed_modules
 from vggsearch.model.loading import load_engine
-from vggsearch.model.spec import EmbeddingSpec
+from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.vgg import describe
 from vggsearch.model.weights import WeightsFile
 from vggsearch.photos.walk import PhotoFile, Skipped, check_folder, walk
-
-Stage = Callable[[str], None]
+from vggsearch.progress import OnProgress, Progress, Stop, ignore_progress, never_stop
 
 DECODE_S, FORWARD_S, END_TO_END_S, LIMIT_S, COMPARE_S = 5.0, 8.0, 15.0, 4.0, 4.0
 MOST_PHOTOS = 1000  # of a folder, evenly spread: more would not fit in the time
 COMPARED_PHOTOS = 32
 MADE_PHOTOS, MADE_SIZE = 48, (1600, 1200)
+STAGES = ("decoding", "network", "decoding and network together", "limit of the machine")
 REFERENCE = EngineOptions("torch", "cpu", "fp32")
 ENGINES_COMPARED = (
     REFERENCE,
@@ -76,50 +77,94 @@ class EngineReport:
 
 
 def bench(
+    folder: str | os.PathLike[str] | None = None,
+    options: EmbeddingOptions | None = None,
+    *,
+    engine_options: EngineOptions | None = None,
+    workers: int | None = None,
+    progress: OnProgress | None = None,
+    stop: Stop | None = None,
+) -> BenchReport:
+    """Measure how many photos a second this machine indexes, next to its own limit, in about half a minute.
+
+    The photos are those of `folder`, or pictures made for the purpose. Raises PhotosError where the folder has no
+    photo, OptionError, WeightsError, and Stopped between two stages.
+    """
+    spec, weights = (options or EmbeddingOptions()).resolve()
+    engine = load_engine(spec, weights, engine_options or EngineOptions())
+    where = None if folder is None else Path(folder)
+    return measure(spec, engine, where, workers=workers, progress=progress, stop=stop)
+
+
+def compare_engines(
+    folder: str | os.PathLike[str] | None = None,
+    options: EmbeddingOptions | None = None,
+    *,
+    progress: OnProgress | None = None,
+    stop: Stop | None = None,
+) -> list[EngineReport]:
+    """Measure every inference backend and precision that runs here, torch's fp32 first, a few seconds each.
+
+    Raises what `bench` raises.
+    """
+    spec, weights = (options or EmbeddingOptions()).resolve()
+    return compare(spec, weights, None if folder is None else Path(folder), progress=progress, stop=stop)
+
+
+def measure(
     spec: EmbeddingSpec,
     engine: Engine,
     folder: Path | None = None,
     *,
     workers: int | None = None,
-    tell: Stage = lambda _: None,
+    progress: OnProgress | None = None,
+    stop: Stop | None = None,
 ) -> BenchReport:
-    """Measure on photos of `folder`, or on pictures made for it, in about half a minute.
-
-    `tell` is given the name of each stage as it begins. Raises PhotosError where the folder has no photo.
-    """
+    """Measure one engine on photos of `folder`, or on pictures made for it. Raises PhotosError and Stopped."""
+    stages = _Stages(
+        ("decoding", "network", "decoding and network together", "limit of the machine"), progress, stop
+    )
     with sample(folder) as (root, files):
         at_once = engine.batch_size
         batch = squares(files, root, spec, at_once)
-        tell("decoding")
+        stages.begin()
         decode = counted(decoded(cycle(files), root, spec, ahead=at_once, workers=workers), DECODE_S, 1)
-        tell("the network")
+        stages.begin()
         forward = len(batch) * counted(stream(engine, batch), FORWARD_S, 1)
-        tell("decoding and the network together")
+        stages.begin()
         both = extract(cycle(files), root, spec, lambda: engine, workers=workers)
         end_to_end = counted(both, END_TO_END_S, at_once)
-    tell("the machine's limit")
+    stages.begin()
     limit = engine.multiply_adds_per_s(LIMIT_S) / multiply_adds(spec)
+    stages.end()
     rates = (round(each, 2) for each in (decode, forward, end_to_end, limit))
     return BenchReport(engine.device, engine.name, engine.precision, *rates)
 
 
 def compare(
-    spec: EmbeddingSpec, weights: WeightsFile, folder: Path | None = None, *, tell: Stage = lambda _: None
+    spec: EmbeddingSpec,
+    weights: WeightsFile,
+    folder: Path | None = None,
+    *,
+    progress: OnProgress | None = None,
+    stop: Stop | None = None,
 ) -> list[EngineReport]:
     """Measure every engine and precision that runs here, torch's fp32 first, a few seconds each.
 
-    Raises PhotosError as `bench` does.
+    Raises PhotosError and Stopped.
     """
     with sample(folder) as (root, files):
         batch = squares(files, root, spec, COMPARED_PHOTOS)
     reports: list[EngineReport] = []
     expected = np.empty(0, np.float32)
+    names = [f"{each.engine} {each.device} {each.precision}" for each in ENGINES_COMPARED]
+    stages = _Stages(names, progress, stop)
     for options in ENGINES_COMPARED:
+        stages.begin()
         try:
             engine = load_engine(spec, weights, options)
         except OptionError:  # not here, or not for these weights
             continue
-        tell(str(engine))
         embeddings = np.concatenate([engine.embed(part) for part in parts(batch, engine.batch_size)])
         expected = embeddings if options == REFERENCE else expected
         cosines = (embeddings * expected).sum(axis=1)
@@ -127,7 +172,25 @@ def compare(
         forward = len(some) * rate(lambda: engine.embed(some), COMPARE_S)  # noqa: B023 - it is called at once
         measured = (round(forward, 2), round(float(cosines.mean()), 5), round(float(cosines.min()), 5))
         reports.append(EngineReport(engine.name, engine.device, engine.precision, *measured))
+    stages.end()
     return reports
+
+
+class _Stages:
+    """Shows which stage of a measurement runs, and how many are done; raises Stopped between two."""
+
+    def __init__(self, names: Sequence[str], progress: OnProgress | None, stop: Stop | None) -> None:
+        self._names, self._show, self._stop = names, progress or ignore_progress, stop or never_stop
+        self._done = 0
+
+    def begin(self) -> None:
+        if self._stop():
+            raise Stopped("Stopped before everything was measured.")
+        self._show(Progress("measuring", self._done, len(self._names), "stages", self._names[self._done]))
+        self._done += 1
+
+    def end(self) -> None:
+        self._show(Progress("measuring", len(self._names), len(self._names), "stages"))
 
 
 def multiply_adds(spec: EmbeddingSpec) -> int:

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.errors import IndexDamaged, IndexMissing
+from vggsearch.errors import IndexDamaged, IndexMissing, Stopped
 from vggsearch.indexing.build import build_vector_index
 from vggsearch.knn.vector_index import VectorIndex
 from vggsearch.photos.walk import Skipped
+from vggsearch.progress import OnProgress, Progress, Stop, ignore_progress, never_stop
 from vggsearch.store.contents import EMBEDDINGS, LOCAL, MANIFEST, SEARCH, SKIPPED
 from vggsearch.store.local_features import LocalPart
 from vggsearch.store.lock import only_writer
@@ -81,34 +82,43 @@ class VerifyReport:
 
 
 def verify(
-    directory: Path, *, repair: bool = False, progress: Callable[[int, int], None] | None = None
+    directory: str | os.PathLike[str],
+    *,
+    repair: bool = False,
+    progress: OnProgress | None = None,
+    stop: Stop | None = None,
 ) -> VerifyReport:
     """Check every byte of the index in `directory`; with `repair`, drop what is damaged and renew what is derived.
 
-    `progress` is called with the bytes that were read, and those there are. Raises IndexMissing,
-    IndexFormatError, and, for a repair, IndexLocked and IndexNotWritable; IndexDamaged where nothing is left
-    that a repair could start from.
+    Raises IndexMissing, IndexFormatError, and, for a repair, IndexLocked and IndexNotWritable; IndexDamaged where
+    nothing is left that a repair could start from; Stopped where `stop` ended it, before anything was repaired.
     """
+    directory = Path(directory)
+    show, asked = progress or ignore_progress, stop or never_stop
+
+    def read(done: int, total: int) -> None:
+        show(Progress("checking", done, total, "bytes"))
+        if asked():
+            raise Stopped("Stopped before every byte was read; nothing was repaired.")
+
     if repair:
         if not (directory / EMBEDDINGS).is_dir():
             Store.open(directory)  # says what there is instead
         with only_writer(directory):
-            return _verify(directory, True, progress)[0]
+            return _verify(directory, True, read)[0]
     while True:
-        report, is_current = _verify(directory, False, progress)
+        report, is_current = _verify(directory, False, read)
         if is_current or not report.findings:
             return report
 
 
-def _verify(
-    directory: Path, repair: bool, progress: Callable[[int, int], None] | None
-) -> tuple[VerifyReport, bool]:
+def _verify(directory: Path, repair: bool, progress: Callable[[int, int], None]) -> tuple[VerifyReport, bool]:
     """Return what was found, and whether no writer had come in between."""
     started = time.monotonic()
     findings, store = _open(directory, repair)
     if store is None:
         return VerifyReport(directory, 0, 0, 0, time.monotonic() - started, findings, (), False), True
-    check = _Check(store, repair, progress or (lambda _done, _total: None), list(findings))
+    check = _Check(store, repair, progress, list(findings))
     check.all()
     is_current = store.is_current
     if repair:

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from vggsearch.defaults import EXTRACT
 from vggsearch.indexing.extract import Decoded, decoded
-from vggsearch.indexing.update import Progress
 from vggsearch.matching.feature_maps import decode, encode
 from vggsearch.matching.regions import region_vectors
 from vggsearch.model.engine import Engine
 from vggsearch.model.local_features import half_size
 from vggsearch.photos.walk import PhotoFile
+from vggsearch.progress import OnProgress, Progress, Stop
 from vggsearch.store.local_features import ROWS, StoredFeatures
 from vggsearch.store.store import Store
 from vggsearch.store.writer import StoreWriter
@@ -32,8 +32,8 @@ def keep_local_features(
     load_engine: Callable[[], Engine],
     *,
     workers: int | None = None,
-    progress: Callable[[Progress], None] | None = None,
-    stop: Callable[[], bool] | None = None,
+    progress: OnProgress | None = None,
+    stop: Stop | None = None,
 ) -> bool:
     """Make the local features of all live photos that have none; commit them every minute, and when it is stopped.
 
@@ -56,8 +56,8 @@ def _make(
     root: Path,
     engine: Engine,
     workers: int | None,
-    progress: Callable[[Progress], None] | None,
-    stop: Callable[[], bool] | None,
+    progress: OnProgress | None,
+    stop: Stop | None,
 ) -> bool:
     """Make the local features of some files, by sha256; return whether it came to its end."""
     made: dict[str, StoredFeatures] = {}
@@ -66,7 +66,7 @@ def _make(
         made |= features
         done += count
         if progress is not None:
-            progress(Progress(done, len(files), 0, f"local features, {engine}"))
+            progress(Progress("local features", done, len(files), note=str(engine)))
         is_stopped = stop is not None and stop()
         if is_stopped:
             break

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vggsearch.defaults import EXTRACT
-from vggsearch.errors import PhotosError
+from vggsearch.errors import PhotosError, option
 from vggsearch.indexing.extract import extract
 from vggsearch.model.engine import Engine
 from vggsearch.photos.walk import PhotoFile, Skipped
+from vggsearch.progress import OnProgress, Progress, Stop
 from vggsearch.store.records import Embedded
 from vggsearch.store.reuse import KnownContent
 from vggsearch.store.store import Store
@@ -34,19 +35,6 @@ class UpdatePlan:
     def empties(self, photos: int) -> bool:
         """Whether none of the `photos` there are would be left of a store."""
         return 0 < photos == len(self.gone)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far an update is: files `done` of `total`, how many of those were skipped, and what runs the network.
-
-    `engine` is None until the network is needed.
-    """
-
-    done: int
-    total: int
-    skipped: int
-    engine: str | None
 
 
 @dataclass(frozen=True)
@@ -173,8 +161,8 @@ def run_update(
     *,
     workers: int | None = None,
     allow_empty: bool = False,
-    progress: Callable[[Progress], None] | None = None,
-    stop: Callable[[], bool] | None = None,
+    progress: OnProgress | None = None,
+    stop: Stop | None = None,
 ) -> UpdateReport:
     """Embed what `plan` lists and commit it part by part; drop what is gone with the last part.
 
@@ -197,7 +185,9 @@ def run_update(
 
     def tell(done: int) -> None:
         if progress is not None:
-            progress(Progress(done, len(plan.todo), len(run.newly_skipped), str(engine) if engine else None))
+            skipped = f"{len(run.newly_skipped):,} skipped" if run.newly_skipped else ""
+            note = ", ".join(filter(None, [str(engine) if engine else "", skipped]))
+            progress(Progress("embedding photos", done, len(plan.todo), note=note))
 
     items = extract(plan.todo, root, store.spec, loaded, known=known, workers=workers)
     for done, item in enumerate(items, start=1):
@@ -241,5 +231,7 @@ def nothing_left(before: int, store: Store, root: Path) -> PhotosError:
     """Return the error for a folder in which none of the `before` photos of a store was found."""
     return PhotosError(
         f"{root} holds none of the {before:,} photos in {store.directory}. "
-        "Is its disk mounted? If they were really deleted, say so with --allow-empty."
+        "Is its disk mounted? If they were really deleted, pass ",
+        option("allow_empty"),
+        ".",
     )

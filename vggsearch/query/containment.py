@@ -34,7 +34,7 @@ def photos_with(
     found: list[Match] = []
     for each, reranker in with_aligner:
         matches = _containing(each, embeddings, parts, options)
-        best = matches[: 2 * _looked_at(options)] if options.verify else []
+        best = matches[: 2 * _looked_at(options)] if options.rerank else []
         alignments = reranker.align(views, reranker.photo_features([match.path for match in best]))
         checked = [
             Match(match.path, reranked(match.similarity, match.similarity, alignment), confident(alignment))

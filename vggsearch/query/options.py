@@ -38,9 +38,9 @@ class QueryOptions:
 
     count: int | None = None
     min_similarity: float | None = None
-    verify: bool = True
+    rerank: bool = True
     crop: Box | None = None
-    part: bool = False
+    containing: bool = False
     filters: tuple[Filter, ...] = ()
     exclude_same_folder: bool = False
     minus: tuple[ImageLike, ...] = ()
@@ -49,13 +49,13 @@ class QueryOptions:
         """Check them."""
         if self.count is not None and self.count < 1:
             raise OptionError(f"The count of photos to show must be at least 1, not {self.count}.")
-        if self.part and self.minus:
+        if self.containing and self.minus:
             raise several_parts()
 
     @property
     def is_plain(self) -> bool:
         """Whether embeddings alone decide, and the same photos may be found whatever the picture."""
-        return not (self.verify or self.part or self.minus or self.exclude_same_folder)
+        return not (self.rerank or self.containing or self.minus or self.exclude_same_folder)
 
     @property
     def most(self) -> int | None:

@@ -29,7 +29,7 @@ def run_query(targets: Sequence[Target], query: Images, options: QueryOptions) -
     images = each_of(query)
     if len(images) == 1 and not options.minus:
         return _ask_one(targets, images[0], options)
-    if options.part:
+    if options.containing:
         raise several_parts()
     if not images:
         raise OptionError("A query of several pictures needs at least one.")

@@ -38,9 +38,9 @@ def answer(
 
     `pixels` are its square, uint8 (size, size, 3).
     """
-    if options.part:
+    if options.containing:
         return _best(photos_with(picture, asked, engine, options), asked, options)
-    rerankers = [each.target.reranker(engine) if options.verify else None for each in asked]
+    rerankers = [each.target.reranker(engine) if options.rerank else None for each in asked]
     looking = next(filter(None, rerankers), None)
     if looking is None:
         own_paths = [(each.own_path,) for each in asked]

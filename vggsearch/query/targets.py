@@ -110,7 +110,7 @@ def _view_of(
 
     def read(state: Snapshot) -> TargetView:
         searcher = state.with_whitening_of(reference) if reference is not None else state.searcher
-        contents = _contents(state, target) if options.part else np.empty(0, object)
+        contents = _contents(state, target) if options.containing else np.empty(0, object)
         return TargetView(name, target, searcher, state.wanted(options.filters, without), own_path, contents)
 
     return target.present.read(read)

@@ -8,7 +8,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vggsearch.errors import ActionRefused
+from vggsearch.errors import ActionRefused, Stopped
+from vggsearch.progress import OnProgress, Progress, Stop, ignore_progress, never_stop
 from vggsearch.removal import trash
 from vggsearch.removal.files import (
     FoundFile,
@@ -33,13 +34,12 @@ from vggsearch.removal.safety import Examined, only_one_of_its_kind
 class RemovalReport:
     """What was done, photos and companions in order, and what was left alone and why.
 
-    `stopped` says that not all acts were come to. `frees` is in bytes, as in the plan.
+    `frees` is in bytes, as in the plan.
     """
 
     journal: Path
     done: tuple[Entry, ...]
     refusals: tuple[Refusal, ...]
-    stopped: bool
     frees: int
 
 
@@ -58,29 +58,29 @@ class LeftAside(ActionRefused):
 
 
 def perform(
-    plan: RemovalPlan,
-    journal: Path,
-    progress: Callable[[int, int], None] = lambda *_: None,
-    stop: Callable[[], bool] = lambda: False,
+    plan: RemovalPlan, journal: Path, *, progress: OnProgress | None = None, stop: Stop | None = None
 ) -> RemovalReport:
     """Do what is planned, and say what was done. A photo that is not as it was is left alone, with the reason.
 
-    `journal` is a new file. `progress` hears how many acts were come to, of how many; `stop` is asked before each.
-    Raises JournalError where the journal cannot be written: what it holds was done, or is undone from it, and
-    nothing else was touched.
+    `journal` is a new file. `stop` is asked before each act. Raises JournalError where the journal cannot be
+    written: what it holds was done, or is undone from it, and nothing else was touched; Stopped, with the report of
+    what was done, where `stop` ended it early.
     """
+    show, asked = progress or ignore_progress, stop or never_stop
     done: list[Entry] = []
     refusals: list[Refusal] = []
-    number = 0
+    is_stopped = False
     with Journal.create(journal, plan.root, str(plan.action)) as log:
         performer = _Performer(plan, log, done, refusals)
         for number, act in enumerate(plan.acts, 1):
-            if stop():
-                number -= 1
+            if is_stopped := asked():
                 break
             performer.remove(act)
-            progress(number, len(plan.acts))
-    return RemovalReport(journal, tuple(done), tuple(refusals), number < len(plan.acts), performer.frees)
+            show(Progress("removing duplicates", number, len(plan.acts)))
+    report = RemovalReport(journal, tuple(done), tuple(refusals), performer.frees)
+    if is_stopped:
+        raise Stopped(report=report)
+    return report
 
 
 class _Performer:

@@ -7,11 +7,12 @@ its keeper, which has the same bytes.
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from vggsearch.errors import ActionRefused, PhotosError
+from vggsearch.errors import ActionRefused, PhotosError, Stopped, option
+from vggsearch.progress import OnProgress, Progress, Stop, ignore_progress, never_stop
 from vggsearch.removal.files import (
     aside_name,
     copy_to,
@@ -37,30 +38,30 @@ class UndoReport:
     restored: tuple[str, ...]
     already: tuple[str, ...]
     refusals: tuple[Refusal, ...]
-    stopped: bool
 
 
 def undo(
-    journal: Path,
-    root: Path | None = None,
-    progress: Callable[[int, int], None] = lambda *_: None,
-    stop: Callable[[], bool] = lambda: False,
+    journal: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None = None,
+    *,
+    progress: OnProgress | None = None,
+    stop: Stop | None = None,
 ) -> UndoReport:
     """Restore what a journal's acts removed, and note it in the journal. It may be interrupted and run again.
 
-    `root` is the photo folder where that was moved since. `progress` hears how many acts were come to, of how many;
-    `stop` is asked before each. Raises JournalError where the journal cannot be read or written, PhotosError where
-    the photo folder is not there.
+    `root` is the photo folder where that was moved since. `stop` is asked before each file. Raises JournalError
+    where the journal cannot be read or written, PhotosError where the photo folder is not there; Stopped, with the
+    report of what was restored, where `stop` ended it early.
     """
-    record = read_journal(journal)
-    folder = _folder(record, root)
+    show, asked = progress or ignore_progress, stop or never_stop
+    record = read_journal(Path(journal))
+    folder = _folder(record, None if root is None else Path(root))
     entries = [each for each in reversed(record.entries) if record.outcomes.get(each.act) not in ("kept", "undone")]
     restored, already, refusals = list[str](), list[str](), list[Refusal]()
-    number, bin_ = 0, Trash()
-    with Journal.extend(journal) as log:
+    is_stopped, bin_ = False, Trash()
+    with Journal.extend(Path(journal)) as log:
         for number, entry in enumerate(entries, 1):
-            if stop():
-                number -= 1
+            if is_stopped := asked():
                 break
             try:
                 with refusing(entry.path):
@@ -68,15 +69,20 @@ def undo(
                 log.end(entry, "undone")
             except ActionRefused as error:
                 refusals.append(Refusal(entry.path, str(error)))
-            progress(number, len(entries))
-    return UndoReport(tuple(restored), tuple(already), tuple(refusals), number < len(entries))
+            show(Progress("restoring", number, len(entries), "files"))
+    report = UndoReport(tuple(restored), tuple(already), tuple(refusals))
+    if is_stopped:
+        raise Stopped(report=report)
+    return report
 
 
 def _folder(record: Record, root: Path | None) -> Path:
     folder = record.root if root is None else root
     if not folder.is_dir():
         raise PhotosError(
-            f"{folder}, where the photos were, is not there. Is its disk mounted? Else --root names it."
+            f"{folder}, where the photos were, is not there. Is its disk mounted? If they moved, pass ",
+            option("root", "DIR"),
+            ".",
         )
     return Path(os.path.realpath(folder))
 

@@ -27,8 +27,6 @@ def planned(plan: RemovalPlan) -> str:
 def done(report: RemovalReport) -> str:
     """Say what was done, and how to undo it."""
     line = f"{len(report.done):,} files done, {bytes_text(report.frees)} freed"
-    if report.stopped:
-        line += "; stopped early, the rest is as it was"
     return "\n".join([*_refusals(report.refusals), line, f"To undo it: vggsearch dups --undo {report.journal}"])
 
 
@@ -37,8 +35,6 @@ def undone(report: UndoReport) -> str:
     line = f"{len(report.restored):,} files restored"
     if report.already:
         line += f", {len(report.already):,} there already"
-    if report.stopped:
-        line += "; stopped early, run it again to go on"
     return "\n".join([*_refusals(report.refusals), line])
 
 
