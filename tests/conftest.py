@@ -11,6 +11,7 @@ import pytest
 from tests.fakes import FakeEngine, save_photo
 from tests.helpers.decoders import InProcessDecoders
 from tests.helpers.disks import IS_ROOT, mount
+from vggsearch.photos.decoder_pool import Decoders
 
 if TYPE_CHECKING:
     from vggsearch.image_index import ImageIndex
@@ -29,11 +30,19 @@ with contextlib.suppress(ImportError):  # the tests for a GPU do without
 SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def decoders_in_this_process() -> Iterator[None]:
+    """Decode photos in this process: a decoder process for each of thousands of updates costs minutes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vggsearch.indexing.extract.Decoders", InProcessDecoders)
+        yield
+
+
 @pytest.fixture(autouse=True)
-def decoders_in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decode photos in this process, but in tests marked `decoders`, which are about decoder processes."""
-    if request.node.get_closest_marker("decoders") is None:
-        monkeypatch.setattr("vggsearch.indexing.extract.Decoders", InProcessDecoders)
+def decoder_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decode in processes of their own in tests marked `decoders`, which are about them."""
+    if request.node.get_closest_marker("decoders") is not None:
+        monkeypatch.setattr("vggsearch.indexing.extract.Decoders", Decoders)
 
 
 @pytest.fixture(scope="session")
@@ -51,10 +60,8 @@ def six_indexed(six_photos: Path) -> FakeEngine:
     from vggsearch.image_index import ImageIndex  # not above: the tests for a GPU need none of what it imports
 
     engine = FakeEngine()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vggsearch.indexing.extract.Decoders", InProcessDecoders)
-        with ImageIndex.create(six_photos.parent / "indexes" / "photos", engine=engine) as made:
-            made.update(six_photos)
+    with ImageIndex.create(six_photos.parent / "indexes" / "photos", engine=engine) as made:
+        made.update(six_photos)
     return engine
 
 

@@ -1,6 +1,5 @@
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -302,15 +301,19 @@ def test_an_index_made_by_one_engine_answers_queries_of_another(sample_photos: P
     assert best.similarity > 0.995
 
 
-def test_a_rate_counts_all_runs_but_the_first() -> None:
+def test_a_rate_counts_all_runs_but_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
     ended: list[float] = []
 
     def run() -> None:
-        time.sleep(0.01 if ended else 0.5)
-        ended.append(time.perf_counter())
+        nonlocal now
+        now += 0.01 if ended else 0.5
+        ended.append(now)
 
+    monkeypatch.setattr("time.perf_counter", lambda: now)
     found = rate(run, 0.2)
-    assert found == pytest.approx((len(ended) - 1) / (ended[-1] - ended[0]), rel=0.02)
+    assert found == pytest.approx((len(ended) - 1) / (ended[-1] - ended[0]))
+    assert found == pytest.approx(1 / 0.01)
     assert ended[-1] - ended[0] >= 0.2
 
 

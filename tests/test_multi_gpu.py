@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from tests.fakes import FAKE_SPEC, FakeEngine, save_photo
 from tests.helpers.gpus import POISON, GpuEngine, Ill, Load, chatter, die, raise_an_error
+from tests.helpers.waiting import LIMIT_S, wait_until
 from vggsearch.errors import EngineError
 from vggsearch.indexing.extract import extract
 from vggsearch.model.multi_gpu import BATCHES_A_CARD, MultiGpuEngine
@@ -154,11 +154,11 @@ def test_a_gpu_that_does_not_load_is_done_without(caplog: pytest.LogCaptureFixtu
     assert "GPU 0 failed (OptionError: there is no GPU 0); its work goes to the others" in caplog.text
 
 
-def test_work_starts_on_the_first_gpu_that_is_up() -> None:
+def test_work_starts_on_the_first_gpu_that_is_up(tmp_path: Path) -> None:
     asked = batches(10)
-    started = time.monotonic()
-    assert_right(list(engine_of(Load(seconds_to_load={0: 60.0}), 2).embed_stream(asked)), asked)
-    assert time.monotonic() - started < 30
+    load = Load(seconds_to_load={0: 60.0}, diary=tmp_path)
+    assert_right(list(engine_of(load, 2).embed_stream(asked)), asked)
+    assert not (tmp_path / "GPU 0 is up").exists()
 
 
 def test_when_the_last_gpu_fails_each_is_named_with_its_reason() -> None:
@@ -197,16 +197,16 @@ def test_a_stream_that_is_left_early_ends_its_processes() -> None:
     assert children() <= before
 
 
-def test_an_error_in_the_source_is_heard_and_ends_processes_that_load_or_work() -> None:
+def test_an_error_in_the_source_is_heard_and_ends_processes_that_load_or_work(tmp_path: Path) -> None:
     def broken() -> Iterator[NDArray[np.uint8]]:
         yield from (batch(seed) for seed in range(4))
-        time.sleep(1.5)  # by now one works
+        wait_until((tmp_path / "GPU 1 began").exists)
         raise OSError("disk gone")
 
-    started = time.monotonic()
+    load = Load(seconds_to_load={0: 60.0}, seconds_a_batch={1: 60.0}, diary=tmp_path)
     with pytest.raises(OSError, match="disk gone"):
-        list(engine_of(Load(seconds_to_load={0: 60.0}, seconds_a_batch={1: 60.0}), 2).embed_stream(broken()))
-    assert time.monotonic() - started < 20
+        list(engine_of(load, 2).embed_stream(broken()))
+    assert {path.name for path in tmp_path.iterdir()} == {"GPU 1 is up", "GPU 1 began"}
 
 
 SCRIPT = """
@@ -238,7 +238,7 @@ def test_a_script_without_a_guard_may_be_interrupted_or_killed(number: signal.Si
         assert process.stdout.readline() == "embedded\n"
         os.killpg(process.pid, number)  # as a terminal does: every process of the session
         # Its output ends only when all who inherited it are gone.
-        said, complained = process.communicate(timeout=20)
+        said, complained = process.communicate(timeout=LIMIT_S)
     if number == signal.SIGINT:
         assert said.endswith("interrupted\n")
         assert process.returncode == 0
