@@ -1,7 +1,7 @@
 # make demo   a sample folder of photos, indexed and searched; nothing but Python 3.11 and make is needed
 # make test   lint, types and the quick tests: under five minutes on two cores
 # make test-all  everything CI checks: make test, then make test-slow, which is what is long and real
-# make gpu    on a machine with a CUDA card, with PYTHON's own torch, torchvision, numpy, Pillow, pyarrow, click, pytest
+# make gpu    on a machine with a CUDA GPU; needs torch, torchvision, safetensors, numpy, Pillow, pyarrow, click, pytest
 #
 # make demo PHOTOS=~/Pictures QUERY=img.jpg    the same on your own photos
 

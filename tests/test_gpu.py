@@ -1,6 +1,6 @@
 """On a real GPU: what test_cuda.py, test_jpeg.py and test_multi_gpu.py can only pretend.
 
-`make gpu` runs this where only torch, torchvision, numpy, Pillow, pyarrow, click and pytest are installed.
+`make gpu` runs this where only torch, torchvision, safetensors, numpy, Pillow, pyarrow, click and pytest are there.
 """
 
 import gc

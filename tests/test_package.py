@@ -11,13 +11,13 @@ import vggsearch
 from tests.fakes import save_photo
 
 ROOT = Path(__file__).parent.parent
-OTHERS = ["faiss", "openvino", "pillow_heif", "rich", "safetensors"]  # that vggsearch needs
+OTHERS = ["faiss", "openvino", "pillow_heif", "rich"]  # that vggsearch needs
 OTHERS += ["cogapp", "duckdb", "hypothesis", "pandas", "skimage", "sklearn"]  # that its other tests need
 WITHOUT_THEM = f"import sys; sys.modules.update(dict.fromkeys({OTHERS}))\n"  # importing None is an ImportError
 
 
 def run_without(code: str, *words: str) -> str:
-    """Run code as if only torch, torchvision, numpy, Pillow, pyarrow, click and pytest were installed."""
+    """Run code with only torch, torchvision, safetensors, numpy, Pillow, pyarrow, click and pytest installed."""
     environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     decoders_too = (
         f"from vggsearch.photos import decoder_pool as p; p.WORKER_CODE = {WITHOUT_THEM!r} + p.WORKER_CODE\n"

@@ -242,12 +242,27 @@ def test_a_safetensors_that_is_none_is_refused(data: bytes, tmp_path: Path) -> N
         ('{"features.0.weight": {"data_offsets": ["0", "8"], "dtype": "F32", "shape": [2]}}', 8),
         ('{"features.0.weight": {"data_offsets": [0, 8], "dtype": "F32", "shape": [2]}}', 9),
         ('{"other": {"data_offsets": [0, 8], "dtype": "F32", "shape": [2]}}', 4),
+        ('{"features.0.weight": {"data_offsets": [8, 0], "dtype": "F32", "shape": [2]}}', 8),
+        ('{"features.0.weight": {"data_offsets": [-8, 0], "dtype": "F32", "shape": [2]}}', 8),
+        ('{"features.0.weight": {"data_offsets": [0, 8], "dtype": "F32", "shape": [4611686018427387905, 4]}}', 8),
+        ('{"features.0.weight": {"data_offsets": [0, 8], "dtype": "F32", "shape": [-1, -2]}}', 8),
+        (
+            '{"features.0.weight": {"data_offsets": [0, 8], "dtype": "F32", "shape": [2]},'
+            ' "other": {"data_offsets": [4, 12], "dtype": "F32", "shape": [2]}}',
+            12,
+        ),
     ],
 )
 def test_a_safetensors_with_a_nonsensical_header_is_refused(header: str, numbers: int, tmp_path: Path) -> None:
     length = len(header).to_bytes(8, "little")
     (tmp_path / "odd.safetensors").write_bytes(length + header.encode() + bytes(numbers))
     assert "odd.safetensors is damaged or cut short" in refusal(tmp_path / "odd.safetensors")
+
+
+@pytest.mark.parametrize("length", [2**32, 2**62, 2**64 - 1])
+def test_a_safetensors_that_claims_a_longer_header_than_it_has_is_refused(length: int, tmp_path: Path) -> None:
+    (tmp_path / "long.safetensors").write_bytes(length.to_bytes(8, "little") + b'{"a": 1}')
+    assert "long.safetensors is damaged or cut short" in refusal(tmp_path / "long.safetensors")
 
 
 def test_an_old_file_cut_short_anywhere_is_refused(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Find and load the numbers of a VGG network: a named file, the packaged one, torchvision's cache or download."""
 
 import hashlib
-import json
 import logging
 import pickle
 import struct
@@ -9,7 +8,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING
 
 from vggsearch.errors import SpecMismatch, WeightsError
 from vggsearch.model.layers import has_connected, needed_modules
@@ -18,6 +17,7 @@ from vggsearch.model.vgg import Module
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from safetensors import safe_open
 
     Tensors = Mapping[str, NDArray[np.float32]]
 
@@ -25,9 +25,7 @@ PACKAGED = Path(__file__).parent / "weights" / "vgg16_conv_imagenet1k_v1.fp16.sa
 PACKAGED_MODEL = "vgg16"
 NORM_EPSILON = 1e-5  # torch.nn.BatchNorm2d's, with which the published weights were trained
 
-LENGTH_BYTES = 8
-NUMBERS = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}  # of a .safetensors, as numpy names them
-BAD_HEADER_ERRORS = (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)
+NUMPY_FLOATS = ("F16", "F32", "F64")  # as the header of a .safetensors names them
 UNPICKLING_ERRORS = (  # what torch.load raises on files that are damaged, cut short, or no pickle at all
     RuntimeError,
     EOFError,
@@ -140,38 +138,25 @@ def _read_tensors(path: Path, wanted: set[str]) -> "Tensors":
 
 
 def _read_safetensors(path: Path, wanted: set[str]) -> "Tensors":
-    """Read a .safetensors: eight bytes that say how long its JSON header is, the header, the numbers.
+    """Read the wanted tensors of a .safetensors file. Raises WeightsError where it is damaged."""
+    from safetensors import SafetensorError, safe_open
 
-    By hand: it is less than what a dependency would cost.
-    """
-    size = path.stat().st_size - LENGTH_BYTES
-    with path.open("rb") as file:
-        try:
-            length = int.from_bytes(file.read(LENGTH_BYTES), "little")
-            header = json.loads(file.read(min(length, size)))
-            header.pop("__metadata__", None)
-            ends = [entry["data_offsets"][1] for entry in header.values()]
-            if length + max(ends, default=0) != size:
-                raise ValueError(f"{size:,} bytes instead of {length + max(ends, default=0):,}")
-            return {key: _read_tensor(file, LENGTH_BYTES + length, header[key]) for key in wanted & set(header)}
-        except BAD_HEADER_ERRORS as error:
-            raise WeightsError(f"{path} is damaged or cut short ({error}). Copy it again.") from error
-        except KeyError as error:
-            raise WeightsError(
-                f"{path} holds numbers as {error}. Save its tensors as float16 or float32."
-            ) from error
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {key: _read_tensor(path, file, key) for key in wanted.intersection(file.keys())}
+    except SafetensorError as error:
+        raise WeightsError(f"{path} is damaged or cut short ({error}). Copy it again.") from error
 
 
-def _read_tensor(file: BinaryIO, numbers: int, entry: "Mapping[str, Any]") -> "NDArray[np.float32]":
-    """Return the tensor of a header's entry as float32; the numbers start at that byte of the file."""
+def _read_tensor(path: Path, file: "safe_open", key: str) -> "NDArray[np.float32]":
+    """Return one tensor as float32. Raises WeightsError for a number format that numpy does not have."""
     import numpy as np
 
-    if entry["dtype"] not in NUMBERS:
-        raise WeightsError(f"{file.name} holds {entry['dtype']} numbers. Save its tensors as float16 or float32.")
-    begin, end = entry["data_offsets"]
-    file.seek(numbers + begin)
-    stored = np.frombuffer(file.read(end - begin), NUMBERS[entry["dtype"]])
-    return stored.reshape(entry["shape"]).astype(np.float32)
+    dtype = file.get_slice(key).get_dtype()  # type: ignore[no-untyped-call]
+    if dtype not in NUMPY_FLOATS:
+        raise WeightsError(f"{path} holds {dtype} numbers. Save its tensors as float16 or float32.")
+    stored: NDArray[np.floating] = file.get_tensor(key)  # type: ignore[no-untyped-call]
+    return stored.astype(np.float32)
 
 
 def _read_torch(path: Path, wanted: set[str]) -> "Tensors":
