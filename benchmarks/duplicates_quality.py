@@ -1,13 +1,13 @@
-"""How right duplicates are: a folder of photos with edited copies of some of them, and look-alikes.
+"""Measure how many reported duplicates are right, on photos with edited copies of some of them, and look-alikes.
 
 python benchmarks/duplicates_quality.py FOLDER PHOTOS [LOOKALIKES]
 
-FOLDER is made anew: PHOTOS, the basic edits of COPIED of them, and LOOKALIKES, if given, none of which counts as a
+FOLDER is created: PHOTOS, the basic edits of COPIED of them, and LOOKALIKES, if given, none of which counts as a
 duplicate of another.
 
 python benchmarks/duplicates_quality.py FOLDER --truth TRUTH.tsv
 
-FOLDER is there, and TRUTH.tsv says which of its photos show one thing.
+FOLDER exists, and TRUTH.tsv says which of its photos show the same thing.
 """
 
 import random
@@ -30,13 +30,13 @@ ORIGINALS, COPIES, OTHERS = "originals", "copies", "look-alikes"
 
 
 def make_folder(folder: Path, photos: Path, others: Path | None) -> None:
-    """Copy the photos, and make the edited copies, each COPIES/NAME__EDIT.jpg."""
+    """Copy the photos and write the edited copies, each as COPIES/NAME__EDIT.jpg."""
     shutil.copytree(photos, folder / ORIGINALS)
     if others is not None:
         shutil.copytree(others, folder / OTHERS)
     (folder / COPIES).mkdir()
     names = sorted(path for path in (folder / ORIGINALS).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
-    for path in random.Random(SEED).sample(names, COPIED):  # noqa: S311 - a repeatable choice is what is wanted
+    for path in random.Random(SEED).sample(names, COPIED):  # noqa: S311 - the choice has to be repeatable
         picture = Image.open(path).convert("RGB")
         for name, edit in EDITS.items():
             if edit.is_basic:
@@ -46,15 +46,15 @@ def make_folder(folder: Path, photos: Path, others: Path | None) -> None:
 
 
 def family(path: str) -> str:
-    """Return what the files made of one photo share."""
+    """Return the name that all files made from one photo share."""
     return path if path.startswith(OTHERS) else Path(path).stem.split("__")[0]
 
 
 def show(report: DuplicatesReport, label: Callable[[str], str | None], paths: list[str]) -> None:
-    """Print what was promised and what was found."""
+    """Print expected and measured precision and recall."""
     found = report.found
     print(
-        f"{found.precision or 0:.4f} of pairs expected to be right, {found.recall or 0:.3f} of copies to be found"
+        f"{found.precision or 0:.4f} expected precision of pairs, {found.recall or 0:.3f} expected recall of copies"
     )
     pairs = [(pair.first.path, pair.second.path) for pair in report.pairs]
     right = [label(one) == label(other) for one, other in pairs]
@@ -81,7 +81,7 @@ def show(report: DuplicatesReport, label: Callable[[str], str | None], paths: li
 
 
 def main(arguments: list[str]) -> None:
-    """Make the folder, index it beside itself, find duplicates, print the figures."""
+    """Make the folder, index it (the index is written beside it), find duplicates and print the figures."""
     folder, *rest = arguments
     where = Path(folder)
     label: Callable[[str], str | None] = family

@@ -1,11 +1,12 @@
-"""Other libraries' indexes on the vectors of benchmarks/index_scale.py, and how every index is measured.
+"""Measure other libraries' indexes on the vectors of benchmarks/index_scale.py; also how every index is measured.
 
 PEERS_PYTHON benchmarks/index_peers.py CONTENDER FOLDER KEPT
 
-runs in an environment of its own (pip install autofaiss faiss-cpu hnswlib "pyarrow<20" usearch), needs nothing of
-this project, and prints one line of JSON. FOLDER holds vectors.npy, float16 of unit length, queries.npy and
-tenth.npy, the similarity of each query with the tenth nearest of all vectors. The index stays in KEPT, so that a
-later call only asks again, in the best way that was found: where other programs run, the least of several is true.
+runs in a separate environment (pip install autofaiss faiss-cpu hnswlib "pyarrow<20" usearch), imports nothing of
+this project, and prints one line of JSON. FOLDER holds vectors.npy, float16 of unit length, queries.npy, and
+tenth.npy, the similarity of each query with the tenth nearest of all vectors. The index stays in KEPT, so a later
+call only repeats the queries with the best setting: when other programs are running, the minimum of several runs is
+the best estimate.
 """
 
 import importlib
@@ -24,19 +25,19 @@ from numpy.typing import NDArray
 
 COUNT = 10
 WANTED = 0.99
-ENOUGH = 3  # ways to search that reach it: the quickest is among the first
-SAME = 1e-5  # similarities that differ by less are one: float16 vectors, sums in float32
+ENOUGH = 3  # settings that reach it: the fastest is among the first
+SAME = 1e-5  # similarities that differ by less are equal: float16 vectors, sums in float32
 BLOCK = 1 << 16
 THREADS = len(os.sched_getaffinity(0))
-EFFORTS = tuple(round(2 ** (step / 2)) for step in range(6, 23))  # of a graph's queue: 8 to 2,048
+EFFORTS = tuple(round(2 ** (step / 2)) for step in range(6, 23))  # efSearch of a graph: 8 to 2,048
 
 
 @dataclass(frozen=True)
 class Point:
-    """One way to search: recall@10, and what it costs with all queries in one batch.
+    """One search setting: its recall@10 and its cost with all queries in one batch.
 
-    `cpu_us` is processor time a query, which other processes on the machine change little; `per_s` and
-    `per_s_alone` are queries a second with all processors and with one.
+    `cpu_us` is CPU time per query in microseconds, which other processes on the machine affect little; `per_s` and
+    `per_s_alone` are queries per second on all cores and on one.
     """
 
     setting: str
@@ -47,7 +48,7 @@ class Point:
 
 
 class Contender(ABC):
-    """One kind of index, of `rows` vectors of `dim` numbers."""
+    """One kind of index, of `rows` vectors with `dim` dimensions."""
 
     name: str
     rows: int
@@ -64,7 +65,7 @@ class Contender(ABC):
 
     @abstractmethod
     def settings(self) -> Iterator[str]:
-        """Yield ways to search, the quickest and least exact first."""
+        """Yield search settings, the fastest and least exact first."""
 
     @abstractmethod
     def search(self, queries: NDArray[np.float32], setting: str, threads: int) -> NDArray[np.int64]:
@@ -72,7 +73,7 @@ class Contender(ABC):
 
 
 def measure(contender: Contender, folder: Path, kept: Path) -> dict[str, Any]:
-    """Build and save into `kept`, unless it is there; open and search; return the figures."""
+    """Build and save into `kept`, unless it exists; open and search; return the figures."""
     vectors = np.load(folder / "vectors.npy", mmap_mode="r")
     queries, tenth = np.load(folder / "queries.npy"), np.load(folder / "tenth.npy")
     contender.rows, contender.dim = vectors.shape
@@ -92,7 +93,7 @@ def measure(contender: Contender, folder: Path, kept: Path) -> dict[str, Any]:
 
 
 def _built(contender: Contender, vectors: NDArray[np.float16], kept: Path) -> dict[str, Any]:
-    """Build and save an index; return what that took."""
+    """Build and save an index; return time, size and memory."""
     build_s, build_cpu_s = timed(lambda: contender.build(vectors))
     kept.mkdir(parents=True)
     contender.save(kept)
@@ -107,13 +108,13 @@ def _built(contender: Contender, vectors: NDArray[np.float16], kept: Path) -> di
 
 
 def peak_bytes() -> int:
-    """Return the most memory this process had, with its modules, and with files while they were mapped."""
-    status = Path("/proc/self/status").read_text()  # getrusage would tell of the process before exec, too
+    """Return the peak memory of this process in bytes, modules and mapped files included."""
+    status = Path("/proc/self/status").read_text()  # getrusage would include the process before exec
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def reaching(line: dict[str, Any]) -> dict[str, Any]:
-    """Return the cheapest point of the wanted recall; where there is none, the one of the highest recall."""
+    """Return the cheapest point that reaches the wanted recall; if there is none, the one with the highest."""
     points: list[dict[str, Any]] = line["points"]
     enough = [point for point in points if point["recall"] >= WANTED]
     if enough:
@@ -139,7 +140,7 @@ def _point(
 def recall_of(
     rows: NDArray[np.int64], vectors: NDArray[np.float16], queries: NDArray[np.float32], tenth: NDArray[np.float32]
 ) -> float:
-    """Return the share of the ten nearest that are among the rows: those as similar as the tenth, each once."""
+    """Return the share of the ten nearest that were found: rows as similar as the tenth nearest, each once."""
     right = 0
     for found, query, least in zip(rows, queries, tenth, strict=True):
         unique = np.unique(found[found >= 0])
@@ -154,7 +155,7 @@ def unit(vectors: NDArray[np.float16]) -> NDArray[np.float32]:
 
 
 def timed(work: Callable[[], object]) -> tuple[float, float]:
-    """Return the seconds that passed, and those that this process's threads used."""
+    """Return wall-clock seconds and the CPU seconds of this process."""
     wall, cpu = time.perf_counter(), time.process_time()
     work()
     return round(time.perf_counter() - wall, 3), round(time.process_time() - cpu, 3)
@@ -165,7 +166,7 @@ def blocks(vectors: NDArray[np.float16]) -> Iterator[NDArray[np.float32]]:
 
 
 class Hnsw32(Contender):
-    """FAISS's graph, as its factory string HNSW32 makes it."""
+    """FAISS's HNSW graph, from the factory string HNSW32."""
 
     name = "FAISS HNSW32"
 
@@ -195,7 +196,7 @@ class Hnsw32(Contender):
 
 
 class Autofaiss(Hnsw32):
-    """What autofaiss chooses by itself, for the memory that a flat index in float32 would take."""
+    """The index autofaiss chooses, given the memory of a flat index in float32."""
 
     name = "autofaiss"
 
@@ -219,7 +220,7 @@ class Autofaiss(Hnsw32):
 
 
 class Hnswlib(Contender):
-    """hnswlib as its documentation makes one: M 16, ef_construction 200."""
+    """hnswlib with the settings of its documentation: M 16, ef_construction 200."""
 
     name = "hnswlib"
 
@@ -246,7 +247,7 @@ class Hnswlib(Contender):
 
 
 class Usearch(Contender):
-    """usearch as it is made by default, its vectors in float16."""
+    """usearch with its defaults and float16 vectors."""
 
     name = "usearch f16"
 

@@ -1,13 +1,13 @@
-"""How indexes grow: build, size, opening, queries a second at a recall of 0.99, all pairs; next to other libraries.
+"""Measure how indexes scale: build, size, opening, queries/s at a recall of 0.99, all pairs; with other libraries.
 
 python benchmarks/index_scale.py run FOLDER RESULTS.jsonl --index INDEX... --rows 100000 --contenders flat hnsw32
 python benchmarks/index_scale.py report RESULTS.jsonl [GROWTH.svg]
 
-`run` makes realistic vectors from the photos of the indexes (benchmarks/realistic_vectors.py) in FOLDER, once for
-each number of rows, and adds a line to RESULTS for each contender: a recipe, a FAISS factory string, `pairs`, or,
-with --peers-python, one of benchmarks/index_peers.py in its own environment. Each runs in a process of its own.
-With --rounds 3 all are asked again in turn, twice, and `report` takes the best: other programs disturb one round or
-the other. Indexes stay in FOLDER.
+`run` generates realistic vectors from the photos of the indexes (benchmarks/realistic_vectors.py) in FOLDER, once
+for each number of rows, and adds a line to RESULTS for each contender: a recipe, a FAISS factory string, `pairs`,
+or, with --peers-python, one of benchmarks/index_peers.py in its own environment. Each runs in a separate process.
+With --rounds 3 all are queried again in turn, twice, and `report` takes the best, since other programs may disturb
+a round. Indexes stay in FOLDER.
 """
 
 import argparse
@@ -39,16 +39,16 @@ from vggsearch.knn.vector_index import Tuning, VectorIndex
 
 DIM = 256
 QUERIES = 1000
-SPARE = 1000  # of the queries, whose share of each block is rounded up
+SPARE = 1000  # extra vectors, since the share of queries in each block is rounded up
 EFFORTS = tuple(round(2 ** (step / 2)) for step in range(8, 23))  # 16 to 2,048
-CANDIDATES = (5, 10, 20)  # times COUNT that are re-scored
-HAND_ROWS = 512  # compared with all at once by hand
+CANDIDATES = (5, 10, 20)  # multiples of COUNT that are re-scored
+HAND_ROWS = 512  # rows that NumPy compares with all at once
 MEMORY = 16_000_000_000
 Line = dict[str, Any]
 
 
 class Ours(Contender):
-    """A recipe, through the product's own code: built to files, opened memory-mapped, re-scored exactly."""
+    """A recipe of vggsearch: built to files, opened memory-mapped, re-scored exactly."""
 
     def __init__(self, recipe: str) -> None:
         self.name = f"vggsearch {recipe}"
@@ -78,16 +78,16 @@ class Ours(Contender):
 
     def search(self, queries: NDArray[np.float32], setting: str, threads: int) -> NDArray[np.int64]:
         faiss().omp_set_num_threads(threads)
-        faiss_import._threads.cache_clear()  # it keeps to the number that it saw first
+        faiss_import._threads.cache_clear()  # it keeps the first number it saw
         effort, candidates = map(int, setting.split(","))
         self.index.tuning = Tuning(effort, candidates)
         return self.index.nearest_vectors(queries, COUNT)[0]
 
 
 def measure_pairs(folder: Path) -> Line:
-    """Time all pairs, next to what numpy does by hand and to FAISS's own search.
+    """Time all pairs, compared with plain NumPy and with FAISS's own search.
 
-    Those two compare every row with all: of many rows, only a share is timed and the seconds are multiplied.
+    Those two compare every row with all others; for many rows, only a share is timed and the seconds multiplied.
     """
     vectors = np.load(folder / "vectors.npy", mmap_mode="r")
     units = np.concatenate(list(blocks(vectors)))
@@ -95,7 +95,7 @@ def measure_pairs(folder: Path) -> Line:
     asked = units[: len(units) // share]
 
     def by_hand(with_lists: bool) -> None:
-        room = np.empty((HAND_ROWS, len(units)), np.float32)  # a new one each time costs as much as the product
+        room = np.empty((HAND_ROWS, len(units)), np.float32)  # allocating it each time costs as much as the product
         for start in range(0, len(asked), HAND_ROWS):
             some = asked[start : start + HAND_ROWS]
             products = np.matmul(some, units.T, out=room[: len(some)])
@@ -104,19 +104,19 @@ def measure_pairs(folder: Path) -> Line:
 
     ways: dict[str, tuple[int, Callable[[], object]]] = {
         "vggsearch": (1, lambda: all_pairs(vectors, PAIRS.count, -1.0)),
-        "numpy, products and argpartition": (share, lambda: by_hand(True)),
+        "NumPy, products and argpartition": (share, lambda: by_hand(True)),
         "FAISS knn": (
             share,
             lambda: faiss().knn(asked, units, PAIRS.count + 1, metric=faiss().METRIC_INNER_PRODUCT),
         ),
-        "numpy, products alone": (share, lambda: by_hand(False)),
+        "NumPy, products alone": (share, lambda: by_hand(False)),
     }
     figures = {name: [seconds * times for seconds in timed(way)] for name, (times, way) in ways.items()}
     return {"contender": "pairs", "rows": len(vectors), "pairs": figures}
 
 
 def prepare(folder: Path, indexes: list[Path], rows: int) -> Path:
-    """Write the vectors, the queries, which are others of the same collection, and the exact answers."""
+    """Write the vectors, the queries (other vectors of the same collection) and the exact results."""
     made = folder / f"{rows}"
     if (made / "tenth.npy").exists():
         return made
@@ -198,13 +198,13 @@ def report(options: argparse.Namespace) -> None:
     for what, of in curves.items():
         for name, points in of.items():
             if len(points) > 1:
-                print(f"{what}, {name}: grows with rows ** {exponent(points):.2f}")
+                print(f"{what}, {name}: grows as rows ** {exponent(points):.2f}")
     if options.svg:
         options.svg.write_text(drawing(curves))
 
 
 def best_of(one: Line, other: Line) -> Line:
-    """Return one of two lines of the same index with the best point of both."""
+    """Return one of two lines for the same index with the best figures of both."""
     points = [reaching(one), reaching(other)]
     best = {
         **points[0],
@@ -216,7 +216,7 @@ def best_of(one: Line, other: Line) -> Line:
 
 
 def growth(indexes: list[Line]) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """Return curves by what they show and by contender: (rows, value) in order of rows."""
+    """Return curves by quantity and contender: (rows, value) in order of rows."""
     curves: dict[str, dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
     for line in indexes:
         name = re.sub(r"IVF\d+", "IVF", line["contender"].split(" (")[0])
@@ -227,7 +227,7 @@ def growth(indexes: list[Line]) -> dict[str, dict[str, list[tuple[float, float]]
 
 
 def exponent(points: list[tuple[float, float]]) -> float:
-    """Return the power of the number of rows that fits best."""
+    """Return the exponent of the number of rows that fits best."""
     rows, values = np.log(np.array(points)).T
     return float(np.polyfit(rows, values, 1)[0])
 
@@ -248,9 +248,9 @@ WIDTH, HEIGHT, MARGIN = 460, 360, 60
 
 
 def drawing(curves: dict[str, dict[str, list[tuple[float, float]]]]) -> str:
-    """Return an SVG with one plane for each kind of curve, both axes logarithmic."""
+    """Return an SVG with one plot for each quantity, both axes logarithmic."""
     names = sorted({name for of in curves.values() for name in of})
-    shapes = [plane(title, of, names, place * WIDTH) for place, (title, of) in enumerate(curves.items())]
+    shapes = [plot(title, of, names, place * WIDTH) for place, (title, of) in enumerate(curves.items())]
     for place, name in enumerate(names):
         x, y = MARGIN + place % 4 * 220, HEIGHT + 18 + place // 4 * 18
         shapes.append(f'<text x="{x}" y="{y}" fill="{COLOURS[place % len(COLOURS)]}">{name}</text>')
@@ -261,7 +261,7 @@ def drawing(curves: dict[str, dict[str, list[tuple[float, float]]]]) -> str:
     )
 
 
-def plane(title: str, of: dict[str, list[tuple[float, float]]], names: list[str], left: float) -> str:
+def plot(title: str, of: dict[str, list[tuple[float, float]]], names: list[str], left: float) -> str:
     every = np.log10(np.array([point for points in of.values() for point in points]))
     low, high = np.floor(every.min(axis=0)), np.ceil(every.max(axis=0) - 1e-9)
 

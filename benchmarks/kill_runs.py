@@ -1,11 +1,11 @@
-"""Kill indexing runs at random moments, go on each time, and compare what comes out with an undisturbed run.
+"""Kill indexing runs at random moments, resume each time, and compare the result with an undisturbed run.
 
 python benchmarks/kill_runs.py PHOTOS [KILLS]
 
-A process that indexes PHOTOS is killed (SIGKILL) after up to two seconds, again and again; each takes up the index
-that the one before left. Parts are committed every quarter of a second here, not every minute, so that kills also
-fall into commits. Behind every kill the index, if there is one yet, must open and answer a query. Once an index
-is complete it is compared, row by row, with that of an undisturbed run and verified, and another is begun.
+A process that indexes PHOTOS is killed (SIGKILL) within two seconds, again and again; each run resumes the index of
+the previous one. Parts are committed every quarter of a second here, not every minute, so kills also hit commits.
+After every kill the index, if there is one yet, must open and answer a query. A complete index is compared row by
+row with that of an undisturbed run and verified, and a new one is begun.
 """
 
 import os
@@ -38,7 +38,7 @@ with ImageIndex.for_photos(sys.argv[1], sys.argv[2]) as index:
 
 
 def run(photos: Path, directory: Path, kill_after: float | None) -> list[str]:
-    """Index, perhaps only for a while; return what was said. Raises RuntimeError where a decoder lives on."""
+    """Index, or kill the run after some seconds; return its output. Raises RuntimeError if a decoder survives."""
     command = [sys.executable, "-c", RUN, str(photos), str(directory)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         if kill_after is not None:
@@ -49,7 +49,7 @@ def run(photos: Path, directory: Path, kill_after: float | None) -> list[str]:
         assert process.stdout is not None  # noqa: S101 - it is a pipe
         said = process.stdout.read().split()
     if kill_after is None and process.returncode != 0:
-        raise RuntimeError(f"an undisturbed run ended with {process.returncode}")
+        raise RuntimeError(f"the undisturbed run exited with {process.returncode}")
     return said
 
 
@@ -62,7 +62,7 @@ def wait_for_the_end(pids: list[int]) -> None:
     until = time.monotonic() + 10
     while any(is_running(pid) for pid in pids):
         if time.monotonic() > until:
-            raise RuntimeError(f"of the decoders {pids}, some outlive their parent")
+            raise RuntimeError(f"some of the decoders {pids} outlive their parent")
         time.sleep(0.01)
 
 
@@ -75,7 +75,7 @@ def is_running(pid: int) -> bool:
 
 
 def contents(directory: Path) -> dict[str, object]:
-    """Return all that an index holds of each photo, by path, and of each file that was skipped."""
+    """Return everything an index holds on each photo and each skipped file, by path."""
     with ImageIndex.open(directory) as index:
         store = index._store
         rows: dict[str, object] = {}
@@ -84,13 +84,13 @@ def contents(directory: Path) -> dict[str, object]:
             columns = [store.column(part, name) for name in names]
             for path, *facts, embedding in zip(*columns, store.part_embeddings(part), strict=True):
                 if path in rows:
-                    raise RuntimeError(f"{path} is there twice")
+                    raise RuntimeError(f"{path} is in the index twice")
                 rows[path] = (*facts, embedding.tobytes())
         return rows | {f"skipped {one.path}": one for one in index.skipped()}
 
 
 def committed(directory: Path, engine: Engine, photo: Path) -> int:
-    """Return how many photos an index holds, having asked it for one; -1 where there is none yet."""
+    """Query an index and return how many photos it holds; -1 if there is no index yet."""
     try:
         with ImageIndex.open(directory, engine=engine) as index:
             index.query(photo)
@@ -100,7 +100,7 @@ def committed(directory: Path, engine: Engine, photo: Path) -> int:
 
 
 def main(photos: Path, kills: int) -> None:
-    random = Random(0)  # noqa: S311 - moments, no secrets
+    random = Random(0)  # noqa: S311 - times, not secrets
     moments: Counter[str] = Counter()
     redone, complete, whole = [0], 0, 0
     with tempfile.TemporaryDirectory() as made:
@@ -130,9 +130,11 @@ def main(photos: Path, kills: int) -> None:
                         if not finished.verify().is_whole:
                             raise RuntimeError(f"{directory} is damaged")
                     directory, before = Path(made, f"index {kill + 1}"), 0
-    told = ", ".join(f"{count} {moment}" for moment, count in sorted(moments.items()))
-    print(f"{kills} kills ({signal.SIGKILL.name}): {told}; at most {max(redone)} photos embedded again after one")
-    print(f"{whole} of {complete} indexes equal to the undisturbed one of {len(expected)} files, bit for bit")
+    counts = ", ".join(f"{count} {moment}" for moment, count in sorted(moments.items()))
+    print(f"{kills} kills ({signal.SIGKILL.name}): {counts}; at most {max(redone)} photos embedded again")
+    print(
+        f"{whole} of {complete} indexes are identical, bit for bit, to the undisturbed one of {len(expected)} files"
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Learn the whitening of local features for the packaged weights, on the photos of the demo.
+"""Learn the whitening of local features for the packaged weights, from the photos of the demo.
 
 python benchmarks/learn_local_whitening.py [FILE]
 
 Writes `mean` (512,) and `projection` (64, 512), float16, to FILE, by default the one inside the package. The photos
 are those in the scikit-image and scikit-learn wheels (examples/make_photos.py --credits): each whole, in windows of
-70, 50 and 35 % of its sides, and all of that mirrored. Eigenvalues are shrunk towards their mean, since a dozen
-photos do not show all there is.
+70, 50 and 35 % of its sides, and all of these mirrored. Eigenvalues are shrunk towards their mean, since a dozen
+photos do not show every variation.
 """
 
 import sys
@@ -26,10 +26,10 @@ from vggsearch.model.local_features import WHITENINGS
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.photos.resize import square
 
-NUMBERS = 64
+DIMENSIONS = 64
 SHRINK = 0.3
-WINDOWS = {1.0: 1, 0.7: 2, 0.5: 3, 0.35: 3}  # share of a side -> places along it
-UNKNOWN = "0" * 64  # weights that have no whitening yet
+WINDOWS = {1.0: 1, 0.7: 2, 0.5: 3, 0.35: 3}  # share of a side -> windows along it
+UNKNOWN = "0" * 64  # weights without a whitening
 
 
 def windows(photo: Image.Image, size: int) -> Iterator[NDArray[np.uint8]]:
@@ -43,11 +43,11 @@ def windows(photo: Image.Image, size: int) -> Iterator[NDArray[np.uint8]]:
 
 
 def learn(cells: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the mean and the projection of cells (n, channels): PCA, each direction scaled to deviation 1."""
+    """Return mean and projection of cells (n, channels): PCA, each direction scaled to standard deviation 1."""
     mean = cells.mean(axis=0, dtype=np.float64)
     values, directions = np.linalg.eigh(np.cov(cells, rowvar=False, dtype=np.float64))
     shrunk = (1 - SHRINK) * values + SHRINK * values.mean()
-    projection = (directions / np.sqrt(shrunk)).T[::-1][:NUMBERS]
+    projection = (directions / np.sqrt(shrunk)).T[::-1][:DIMENSIONS]
     return mean, projection / np.linalg.norm(projection, axis=1).min()  # cells are scaled to length 1 afterwards
 
 

@@ -1,7 +1,7 @@
 """Time filters on a synthetic index: python benchmarks/measure_filters.py 1000000 [DIRECTORY]
 
-Each filter from its text to the rows that it leaves, in an index that was just opened and again; then searches for
-the ten nearest of some photos, among all rows and among those that a filter leaves.
+Times each filter from its text to the rows it leaves, in an index just opened and again; then searches for the ten
+nearest of some photos, among all rows and among those a filter leaves.
 """
 
 import sys
@@ -25,10 +25,10 @@ from vggsearch.store.records import Embedded, MadeBy
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
 
-LAYER = "pool3"  # 256 numbers
-RECIPE = "IVF1024,SQ8"  # a fifth of the lists that auto makes of a million: they are learned in a minute
+LAYER = "pool3"  # 256 dimensions
+RECIPE = "IVF1024,SQ8"  # a quarter of the lists that auto uses for a million: trained in a minute
 PART = 50_000  # photos
-CENTRES = 4000  # around which photos are alike
+CENTRES = 4000  # of clusters of similar photos
 QUERIES, COUNT = 100, 10
 MADE_BY = MadeBy("none", "fp32")
 RULES = (
@@ -71,12 +71,12 @@ def fill(folder: Path, count: int) -> None:
 
 
 def time_filters(store: Store) -> None:
-    store.array("width")  # the first column has pyarrow import pandas, where that is installed
+    store.array("width")  # reading the first column makes pyarrow import pandas, if it is installed
     for texts in RULES:
         present = LatestSnapshot(store)
         rows = len(present.read(lambda state: state.paths))
         state = present.read(lambda state: state)
-        started = time.process_time()  # one thread, whatever else runs here
+        started = time.process_time()  # CPU time of one thread, so other programs do not matter
         wanted = state.wanted([parse_filter(text) for text in texts])
         first = time.process_time() - started
         started = time.process_time()
@@ -104,15 +104,17 @@ def time_searches(index: VectorIndex) -> None:
         started = time.perf_counter()
         index.nearest_vectors(vectors, COUNT, selection)
         together = (time.perf_counter() - started) / QUERIES
-        told = "all rows" if share is None else f"{share:.0%} of them"
-        print(f"{told:12} {1e3 * took:7.1f} ms a query, {1e3 * together:7.1f} ms in one block, recall {recall:.3f}")
+        label = "all rows" if share is None else f"{share:.0%} of them"
+        print(
+            f"{label:12} {1e3 * took:7.1f} ms a query, {1e3 * together:7.1f} ms in one block, recall {recall:.3f}"
+        )
 
 
 def main(count: int, folder: Path) -> None:
     if not folder.exists():
         started = time.perf_counter()
         fill(folder, count)
-        print(f"made in {time.perf_counter() - started:.0f} s", flush=True)
+        print(f"created in {time.perf_counter() - started:.0f} s", flush=True)
     store = Store.open(folder)
     started = time.perf_counter()
     LatestSnapshot(store).read(lambda state: state.paths)
@@ -122,7 +124,7 @@ def main(count: int, folder: Path) -> None:
         with writing(store) as writer:
             build_vector_index(store, writer, options=BuildOptions(recipe=RECIPE))
     index = LatestSnapshot(store).searcher().index
-    print(f"searched as {RECIPE}, {index.tuning}", flush=True)
+    print(f"recipe {RECIPE}, {index.tuning}", flush=True)
     time_searches(index)
 
 

@@ -2,9 +2,9 @@
 
 python benchmarks/measure_ranges.py PHOTOS...
 
-Prints, for each convolution, the 99th percentile over photos of the largest activation in each photo; a table of
-these numbers is vggsearch/model/on_openvino/ranges.py. A higher percentile coarsens every photo for the sake of a
-few; between the 98th and the 100th the embeddings hardly differ.
+Prints, for each convolution, the 99th percentile over photos of the largest activation in each photo. The table of
+these numbers is vggsearch/model/openvino_engine/ranges.py. A higher percentile reduces the precision of every photo
+for the sake of a few; between the 98th and the 100th the embeddings hardly differ.
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Time the store on a synthetic index: python benchmarks/measure_store.py 100000
 
-Merging parts, reading every byte (verify), opening for a query: each in a process of its own, with the memory it
-took on top of its imports.
+Merges parts, builds the vector index, reads every byte (verify) and opens the index for a query, each in a separate
+process, and prints time and memory on top of the imports.
 """
 
 import multiprocessing
@@ -26,7 +26,7 @@ from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
 
 MADE_BY = MadeBy("none", "fp32")
-PART = 1000  # photos: about what half a minute gives on a CPU
+PART = 1000  # photos: about half a minute of work for a CPU
 
 
 def photos(start: int, count: int, dim: int) -> list[Embedded]:
@@ -83,9 +83,9 @@ def measured(step: Callable[[Path], str], folder: Path) -> None:
     faiss()
     before = peak()
     started = time.perf_counter()
-    told = step(folder)
+    result = step(folder)
     seconds = time.perf_counter() - started
-    print(f"{step.__name__:20} {seconds:8.2f} s  {bytes_text(peak() - before):>10}  {told}", flush=True)
+    print(f"{step.__name__:20} {seconds:8.2f} s  {bytes_text(peak() - before):>10}  {result}", flush=True)
 
 
 def peak() -> int:

@@ -1,10 +1,10 @@
-"""What a precision costs in quality: the same questions asked of an index in int8 and of one in fp32.
+"""Measure what a precision costs in quality: the same queries on an index in int8 and on one in fp32.
 
 python benchmarks/precision_quality.py LABELLED PHOTOS
 
-LABELLED is a folder with a truth.tsv (path, label) in which labels come in fours, as UKBench has them; of the four
-photos nearest to each, N-S counts those of the same label. Of PHOTOS, every fifth is edited in the ways below, and
-asked for among all of them; counted is how often the original comes first.
+LABELLED is a folder with a truth.tsv (path, label) in which labels come in fours, as in UKBench. N-S counts how
+many of the four photos nearest to each have its label. Every fifth of PHOTOS is edited in the ways below and
+searched among all of them; the benchmark counts how often the original comes first.
 """
 
 import csv

@@ -1,12 +1,12 @@
-"""The table of docs/quality.md: descriptors and whitenings on UKBench and on edited copies.
+"""Measure descriptors and whitenings on UKBench and on edited copies: the tables of docs/quality.md.
 
-python benchmarks/quality.py PHOTOS UKBENCH [--rows default|descriptors|sizes|hashes|parts|fewer] [--sample 100]
-    [--crowd FOLDER]
+python benchmarks/quality.py PHOTOS UKBENCH [--rows default|descriptors|sizes|hashes|containing|fewer]
+    [--sample 100] [--crowd FOLDER]
 
-PHOTOS are unrelated photos; copies are made of SAMPLE of them, by the eighteen basic edits, and searched among all.
-UKBENCH is a folder with its truth.tsv. Each row prints what `vggsearch eval` prints for it, and what it costs: the
-bytes a photo takes in the search side, and how many photos a second are embedded. With --crowd, PHOTOS, UKBENCH and
-FOLDER are one index, and the same queries are asked of it, with geometry and without.
+PHOTOS is a folder of unrelated photos. Copies are made of SAMPLE of them by the eighteen basic edits and searched
+among all. UKBENCH is a folder with its truth.tsv. Each row prints what `vggsearch eval` prints for it and the cost:
+bytes of a photo in the vector index, and photos embedded per second. With --crowd, PHOTOS, UKBENCH and FOLDER are
+one index, and the same queries are run with and without re-ranking.
 """
 
 import argparse
@@ -40,7 +40,7 @@ BASIC = {name: edit for name, edit in EDITS.items() if edit.is_basic}
 
 @dataclass(frozen=True)
 class Row:
-    """One descriptor, and the whitenings to measure it with."""
+    """A descriptor and the whitenings to measure it with."""
 
     options: EmbeddingOptions
     whitenings: tuple[str, ...] = ("none", "auto")
@@ -73,7 +73,7 @@ ROWS = {
 
 
 class Remembering(Engine):
-    """Embeds each picture once, since every whitening is measured on the same."""
+    """Embeds each picture once: every whitening is measured on the same embeddings."""
 
     name, device, precision = "remembering", "", ""
 
@@ -124,7 +124,7 @@ def measure(wanted: Row, photos: Path, ukbench: Path, folder: Path, sample: int)
 
 
 def measure_hashes(photos: Path) -> None:
-    """Perceptual hashes of 64 bits, on the same copies; similarity is 1 - 2 * the share of bits that differ."""
+    """Measure 64-bit perceptual hashes on the same copies; similarity is 1 - 2 * the share of differing bits."""
     paths = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.*"))
     chosen = random.Random(0).sample(paths, MEASURE.sample)  # noqa: S311 - as evaluate_copies chooses them
 
@@ -156,7 +156,7 @@ def measure_hashes(photos: Path) -> None:
 
 
 def measure_crowd(folders: Sequence[Path]) -> None:
-    """Ask the queries of the first two folders of one index over all of them."""
+    """Index all folders together and run the queries of the first two."""
     photos, ukbench = folders[:2]
     names = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.*"))
     chosen = random.Random(0).sample(names, MEASURE.sample)  # noqa: S311 - as evaluate_copies chooses them
@@ -167,13 +167,13 @@ def measure_crowd(folders: Sequence[Path]) -> None:
             shutil.copytree(source, together / source.name)
         with ImageIndex.create(Path(folder) / "index") as index:
             index.update(together)
-            for verify in (False, True):
+            for rerank in (False, True):
                 sample = [f"{photos.name}/{name}" for name in chosen]
-                copies = evaluate_copies(index, edits="basic", sample=sample, rerank=verify)
+                copies = evaluate_copies(index, edits="basic", sample=sample, rerank=rerank)
                 marked = {f"{ukbench.name}/{path}": label for path, label in labels.items()}
-                views = evaluate(index, marked, rerank=verify).figures
+                views = evaluate(index, marked, rerank=rerank).figures
                 print(
-                    f"| {len(index):,} photos | {'--verify' if verify else '--no-verify'} "
+                    f"| {len(index):,} photos | {'--rerank' if rerank else '--no-rerank'} "
                     f"| {copies.figures.recall_at[1]:.3f} | {copies.figures.pair_ap:.3f} "
                     f"| {copies.figures.recall_at_p99:.3f} | {copies.by_edit['strong'].recall_at[1]:.2f} "
                     f"| {views.ns:.3f} | {views.pair_ap:.3f} | | |",
@@ -182,7 +182,7 @@ def measure_crowd(folders: Sequence[Path]) -> None:
 
 
 def measure_fewer(photos: Path, sample: int) -> None:
-    """Whiten on 100, 300 and 500 photos, drawn three times each, and compare with no whitening."""
+    """Compare whitening with none on samples of 100, 300 and 500 photos, drawn three times each."""
     spec, weights = EmbeddingOptions().resolve()
     engine = Remembering(load_engine(spec, weights))
     names = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.*"))
@@ -205,19 +205,19 @@ def measure_fewer(photos: Path, sample: int) -> None:
                 print(f"| {count} | {draw + 1} | {raw.pair_ap:.4f} | {whitened.pair_ap:.4f} |", flush=True)
 
 
-def measure_parts(photos: Path, sample: int) -> None:
-    """Ask for random parts of photos: as plain queries, checked by geometry, and with --part."""
-    ways = {"--no-verify": (False, False), "--verify": (True, False), "--part": (True, True)}
-    print("| part of the photo | query | R@1 | R@10 | s a query |")
+def measure_containing(photos: Path, sample: int) -> None:
+    """Search for random regions of photos: without re-ranking, with it, and with --containing."""
+    ways = {"--no-rerank": (False, False), "--rerank": (True, False), "--containing": (True, True)}
+    print("| region of the photo | query | R@1 | R@10 | s a query |")
     with tempfile.TemporaryDirectory() as folder, ImageIndex.create(Path(folder) / "index") as index:
         index.update(photos, local_features=True)
         generator = random.Random(5)  # noqa: S311
         chosen = generator.sample(index.paths(), sample)
         for share in (0.4, 0.2, 0.1, 0.05):
-            asked = [(path, _part(Image.open(photos / path).convert("RGB"), share, generator)) for path in chosen]
-            for way, (verify, part) in ways.items():
+            asked = [(path, _region(Image.open(photos / path).convert("RGB"), share, generator)) for path in chosen]
+            for way, (rerank, containing) in ways.items():
                 started = time.perf_counter()
-                results = [index.query(picture, 10, rerank=verify, containing=part) for _, picture in asked]
+                results = [index.query(picture, 10, rerank=rerank, containing=containing) for _, picture in asked]
                 found = [[match.path for match in result.matches] for result in results]
                 seconds = (time.perf_counter() - started) / len(asked)
                 first = np.mean([paths[:1] == [path] for (path, _), paths in zip(asked, found, strict=True)])
@@ -225,7 +225,7 @@ def measure_parts(photos: Path, sample: int) -> None:
                 print(f"| {share:.0%} | {way} | {first:.3f} | {ten:.3f} | {seconds:.2f} |", flush=True)
 
 
-def _part(photo: Image.Image, share: float, generator: random.Random) -> Image.Image:
+def _region(photo: Image.Image, share: float, generator: random.Random) -> Image.Image:
     width, height = (round(side * share**0.5) for side in photo.size)
     left, top = generator.randint(0, photo.width - width), generator.randint(0, photo.height - height)
     return photo.crop((left, top, left + width, top + height))
@@ -235,12 +235,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path)
     parser.add_argument("ukbench", type=Path)
-    parser.add_argument("--rows", choices=(*ROWS, "hashes", "parts", "fewer"), default="default")
+    parser.add_argument("--rows", choices=(*ROWS, "hashes", "containing", "fewer"), default="default")
     parser.add_argument("--sample", type=int, default=MEASURE.sample)
     parser.add_argument("--crowd", type=Path)
     given = parser.parse_args()
-    if given.rows in ("parts", "fewer"):
-        (measure_parts if given.rows == "parts" else measure_fewer)(given.photos, given.sample)
+    if given.rows in ("containing", "fewer"):
+        (measure_containing if given.rows == "containing" else measure_fewer)(given.photos, given.sample)
         return
     print("| descriptor | whitening | R@1 | micro-AP | r@P99 | strong | N-S | pair AP | bytes | photos/s |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")

@@ -1,13 +1,13 @@
-"""Vectors like those of real photos, at any size, so that recall is not measured on noise.
+"""Generate vectors like those of real photos, in any number, so that recall is not measured on noise.
 
 python benchmarks/realistic_vectors.py INDEX...
 
-The embeddings of the photos of some indexes are whitened together. Around each, SCENES scenes are made, on the way
-to one of its NEIGHBOURS nearest and jittered; around scenes, events; around events, photos; of some photos, edited
-copies. So there are near neighbours at every scale, as among photos, and neither one cloud of noise nor as many far
-ones as there are real photos. Jitter varies as real photos do, by their covariance.
+The embeddings of the photos of some indexes are whitened together. Around each, SCENES scenes are generated,
+jittered points on the way to one of its NEIGHBOURS nearest; around scenes, events; around events, photos; and of
+some photos, edited copies. So there are near neighbours at every scale, as among photos, neither one cloud of noise
+nor only as many distinct places as there are real photos. The jitter has the covariance of the real photos.
 
-Run by itself it prints how similar the nearest vectors are, of the real photos and of as many made ones.
+Run as a script, it prints how similar the nearest vectors are, for the real photos and for as many generated ones.
 """
 
 import sys
@@ -21,12 +21,12 @@ from vggsearch.knn.vectors import unit_rows
 from vggsearch.knn.whitening import WhiteningOptions, learn
 from vggsearch.store.store import Store
 
-NEIGHBOURS = 8  # real photos on the way to which a scene may lie
-FURTHEST = 0.5  # of that way
-SCENES = 4  # around each real photo; of the whole collection
-EVENT = 4  # photos in an event
-FAMILY_SHARE = 0.3  # of all vectors are in a family of edited copies
-FAMILY = 4  # vectors in a family
+NEIGHBOURS = 8  # nearest real photos towards which a scene may lie
+FURTHEST = 0.5  # largest share of that way
+SCENES = 4  # around each real photo
+EVENT = 4  # photos of an event
+FAMILY_SHARE = 0.3  # share of vectors in a family of edited copies
+FAMILY = 4  # vectors of a family
 # Lengths of the jitter, as shares of the length of a vector.
 SCENE_JITTER, EVENT_JITTER, PHOTO_JITTER, EDIT_JITTER = (0.6, 1.2), (0.4, 0.8), (0.9, 1.6), (0.3, 1.0)
 BLOCK = 1 << 16
@@ -39,12 +39,12 @@ def real_vectors(directories: list[Path], dim: int) -> NDArray[np.float32]:
     rows, width = sum(map(len, embeddings)), embeddings[0].shape[1]
     learned = learn(embeddings, width, rows, np.empty(0, np.int64), WhiteningOptions(dim=dim))
     if learned is None:
-        raise SystemExit(f"{rows} photos are too few to learn a whitening from.")
+        raise SystemExit(f"{rows} photos are too few to learn a whitening.")
     return np.concatenate([learned[0].apply(block) for block in embeddings])
 
 
 class Realistic:
-    """Makes the same vectors for the same photos and seed, however many of them are asked for."""
+    """Generates the same vectors for the same photos and seed, however many are requested."""
 
     def __init__(self, real: NDArray[np.float32], seed: int = 0) -> None:
         self._seed = seed
@@ -59,7 +59,7 @@ class Realistic:
             yield self.block(number)[: rows - start].astype(np.float16)
 
     def block(self, number: int, rows: int = BLOCK) -> NDArray[np.float32]:
-        """Return one block, float32 (rows, dim), whose events and families are whole."""
+        """Return one block, float32 (rows, dim), of complete events and families."""
         random = np.random.default_rng((self._seed, number + 1))
         families = int(rows * FAMILY_SHARE) // FAMILY
         photos = rows - families * (FAMILY - 1)
@@ -88,7 +88,7 @@ class Realistic:
 
 
 def nearest_similarities(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return how similar each vector and its nearest, and its tenth nearest, are: float32 (2, n)."""
+    """Return the similarity of each vector with its nearest and its tenth nearest: float32 (2, n)."""
     similarity = vectors @ vectors.T
     np.fill_diagonal(similarity, -2)
     ordered = -np.partition(-similarity, (0, 9), axis=1)
@@ -98,14 +98,16 @@ def nearest_similarities(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 def main(directories: list[Path], dim: int = 256) -> None:
     real = real_vectors(directories, dim)
     made = Realistic(real).block(0, len(real))
-    print(f"Similarity of {len(real):,} vectors of {dim} numbers with their nearest, and their tenth nearest.")
+    print(f"Similarity of {len(real):,} vectors of {dim} dimensions with their nearest and their tenth nearest.")
     print("| percentile | " + " | ".join(map(str, PERCENTILES)) + " |")
-    for name, vectors in (("real", real), ("made", made)):
+    for name, vectors in (("real", real), ("generated", made)):
         for place, values in zip(("nearest", "tenth"), nearest_similarities(vectors), strict=True):
             print(
                 f"| {name}, {place} | " + " | ".join(f"{x:.2f}" for x in np.percentile(values, PERCENTILES)) + " |"
             )
-    print(f"of all pairs: real {np.std(real @ real.T):.3f}, made {np.std(made @ made.T):.3f}")
+    print(
+        f"standard deviation of all pairs: real {np.std(real @ real.T):.3f}, generated {np.std(made @ made.T):.3f}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""How long an update of a catalogued folder takes in which nothing has changed, next to a bare look at the folder.
+"""Measure an update of an indexed folder in which nothing has changed, compared with a plain scan of the folder.
 
 python benchmarks/unchanged.py 20000 100000 ...
 
-For each count a tree of tiny files is made, 1,000 to a folder, and an index that knows them all, with embeddings
-that no network made. The update, without its FAISS side, is timed against a recursive os.scandir with a stat of
-each file.
+For each count, a tree of tiny files is created, 1,000 to a folder, and an index that knows them all, with made-up
+embeddings. The update, without its vector index, is timed against a recursive os.scandir with a stat of each file.
 """
 
 import os
@@ -76,7 +75,7 @@ def fastest(run: Callable[[], int], count: int) -> float:
         found = run()
         times.append(time.perf_counter() - started)
         if found != count:
-            raise SystemExit(f"{found} of {count} files were found")
+            raise SystemExit(f"found {found} of {count} files")
     return min(times)
 
 
@@ -88,9 +87,7 @@ if __name__ == "__main__":
             make_tree(root, count)
             catalogue(root, directory)
             look, update = (
-                fastest(lambda: bare(str(root)), count),  # noqa: B023 - called at once
+                fastest(lambda: bare(str(root)), count),  # noqa: B023 - called immediately
                 fastest(lambda: unchanged(root, directory), count),  # noqa: B023
             )
-            print(
-                f"{count:,} files: a bare look {look:.3f} s, the update {update:.3f} s, {update / look:.2f} times"
-            )
+            print(f"{count:,} files: scan {look:.3f} s, update {update:.3f} s, {update / look:.2f} times the scan")

@@ -1,10 +1,10 @@
-"""A large index through the product's own path: store, build, opening in a new process, queries, memory.
+"""Measure a large index with the real write and read path: store, build, opening in a new process, queries, memory.
 
 python benchmarks/whole_index.py make VECTORS INDEX            # vectors.npy of index_scale.py to a store
-python benchmarks/whole_index.py build INDEX auto 4000000000   # what `vggsearch build` does
-python benchmarks/whole_index.py ask INDEX QUERIES             # opens it and asks, once what is mapped is warm
+python benchmarks/whole_index.py build INDEX auto 4000000000   # like `vggsearch build`
+python benchmarks/whole_index.py query INDEX QUERIES           # opens it and queries it, warm
 
-There is no network in it: a query is an embedding here. Each prints one line of JSON.
+The network is not involved: a query here is an embedding. Each prints one line of JSON.
 """
 
 import hashlib
@@ -29,10 +29,10 @@ from vggsearch.store.records import Embedded, MadeBy
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
 
-SPEC = EmbeddingSpec("vgg16", "pool3", "spoc", (192,), "squash", "0" * 64)  # its embeddings have 256 numbers
+SPEC = EmbeddingSpec("vgg16", "pool3", "spoc", (192,), "squash", "0" * 64)  # its embeddings have 256 dimensions
 MADE_BY = MadeBy("made up", "fp32")
 PART_ROWS = 1 << 17
-ROUNDS = 5  # each query is asked so often; the least is what it takes on an idle machine
+ROUNDS = 5  # repetitions of each query; the minimum is its time on an idle machine
 COUNT = 10
 SAME = 1e-4
 
@@ -68,12 +68,12 @@ def build(directory: Path, recipe: str, memory: int) -> dict[str, object]:
         "seconds": made.seconds,
         "bytes": made.bytes,
         "cpu_s": time.process_time() - started,
-        "most_of_its_own": max(held),
+        "peak_private_mb": max(held),
         **memory_of_this(),
     }
 
 
-def ask(directory: Path, queries: Path) -> dict[str, object]:
+def query(directory: Path, queries: Path) -> dict[str, object]:
     asked, modules = np.load(queries), memory_of_this()
     opening = [_opened(directory) for _ in range(ROUNDS)]
     with ImageIndex.open(directory) as index:
@@ -94,12 +94,12 @@ def ask(directory: Path, queries: Path) -> dict[str, object]:
         "recall": recall,
         "modules": modules,
         "opened": held,
-        "asked": found,
+        "after_queries": found,
     }
 
 
 def _opened(directory: Path) -> tuple[float, float]:
-    """Return the seconds that opening takes until the first query can be asked, and those of the processor."""
+    """Return wall-clock and CPU seconds from opening until the index is ready for a query."""
     wall, cpu = time.perf_counter(), time.process_time()
     with ImageIndex.open(directory) as index:
         index.searcher()
@@ -120,7 +120,7 @@ def _seconds(searcher: Searcher, query: NDArray[np.float32], own_path: str | Non
 
 
 def memory_of_this() -> dict[str, int]:
-    """Return the MB of memory of this process: the most it had, its own now, and what is mapped from files now."""
+    """Return the memory of this process in MB: peak, private now, and mapped from files now."""
     lines = Path("/proc/self/status").read_text().splitlines()
     values = {
         line.split(":")[0]: line.split()[1] for line in lines if line.startswith(("VmHWM", "RssAnon", "RssFile"))
@@ -135,4 +135,4 @@ if __name__ == "__main__":
     elif command == "build":
         print(json.dumps(build(Path(words[0]), words[1], int(words[2]))))
     else:
-        print(json.dumps(ask(Path(words[0]), Path(words[1]))))
+        print(json.dumps(query(Path(words[0]), Path(words[1]))))
