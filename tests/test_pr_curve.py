@@ -6,20 +6,15 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from PIL import Image, ImageColor
 
 from vggsearch.errors import OptionError
 from vggsearch.evaluation.metrics import Curve, Tally
 from vggsearch.evaluation.pr_curve import (
     BOTTOM,
-    HEIGHT,
     INKS,
     LEFT,
-    PNG_SCALE,
     RIGHT,
     TOP,
-    WIDTH,
     Ink,
     check_curve_file,
     save_curve,
@@ -41,21 +36,16 @@ def curve() -> Curve:
     return tally.curve()
 
 
-def pixels(file: Path) -> NDArray[np.uint8]:
-    with Image.open(file) as image:
-        assert image.format == "PNG"
-        return np.asarray(image.convert("RGB"))
-
-
-def inked(picture: NDArray[np.uint8], ink: Ink) -> NDArray[np.bool_]:
-    return np.asarray((picture == ImageColor.getrgb(INKS[ink][0])).all(axis=2))
-
-
-def share_at(picture: NDArray[np.uint8], ink: Ink, x: float) -> float:
-    """Return what share a curve has at a place from left to right, read from the picture as a person would."""
-    rows = np.flatnonzero(inked(picture, ink)[:, round(x * PNG_SCALE)])
-    in_the_plane = rows[rows > (TOP - 8) * PNG_SCALE]  # the legend is above
-    return float(BOTTOM - in_the_plane.mean() / PNG_SCALE) / (BOTTOM - TOP)
+def share_at(svg: ElementTree.Element, ink: Ink, x: float) -> float:
+    """Return the share that a curve shows at a place from left to right, read from the chart as a user would."""
+    [line] = [
+        line
+        for line in svg.iter("polyline")
+        if line.attrib["stroke"] == f"var(--{ink})" and len(line.attrib["points"].split()) > 2  # not the legend
+    ]
+    points = np.array([point.split(",") for point in line.attrib["points"].split()], float)
+    y = points[np.argmin(np.abs(points[:, 0] - x)), 1]
+    return float(BOTTOM - y) / (BOTTOM - TOP)
 
 
 def test_the_numbers_of_a_csv_are_those_of_the_curve(curve: Curve, tmp_path: Path) -> None:
@@ -68,16 +58,22 @@ def test_the_numbers_of_a_csv_are_those_of_the_curve(curve: Curve, tmp_path: Pat
     assert all(re.fullmatch(r"-?\d\.\d{1,4}", row["threshold"]) for row in rows)
 
 
-def test_a_png_shows_both_curves_where_they_are(curve: Curve, tmp_path: Path) -> None:
-    save_curve(curve, tmp_path / "curve.png")
-    picture = pixels(tmp_path / "curve.png")
-    assert picture.shape == (HEIGHT * PNG_SCALE, WIDTH * PNG_SCALE, 3)
+def test_a_chart_shows_both_curves_where_they_are(curve: Curve, tmp_path: Path) -> None:
+    svg = svg_of(curve, tmp_path)
     low, high = shown_thresholds(curve, tmp_path)
     for threshold in (0.3, 0.4, 0.5, 0.6, 0.7):
         x = LEFT + (RIGHT - LEFT) * (threshold - low) / (high - low)
         at = np.flatnonzero(curve.threshold >= threshold)[-1]
-        assert share_at(picture, "recall", x) == pytest.approx(curve.recall[at], abs=0.015)
-        assert share_at(picture, "precision", x) == pytest.approx(curve.precision[at], abs=0.015)
+        assert share_at(svg, "recall", x) == pytest.approx(curve.recall[at], abs=0.015)
+        assert share_at(svg, "precision", x) == pytest.approx(curve.precision[at], abs=0.015)
+
+
+def test_an_svg_is_the_chart_of_the_page_as_a_file_of_its_own(curve: Curve, tmp_path: Path) -> None:
+    save_curve(curve, tmp_path / "curve.svg")
+    alone = ElementTree.parse(tmp_path / "curve.svg").getroot()  # noqa: S314 - written a moment ago
+    assert alone.tag == "{http://www.w3.org/2000/svg}svg"
+    inline = svg_of(curve, tmp_path)
+    assert [each.attrib for each in alone] == [each.attrib for each in inline]
 
 
 def shown_thresholds(curve: Curve, tmp_path: Path) -> tuple[float, float]:
@@ -102,14 +98,14 @@ def test_a_page_names_its_axes_its_curves_and_the_point_of_99_percent(curve: Cur
     texts = " | ".join(svg_texts(curve, tmp_path))
     at = curve.at_p99()
     assert at is not None
-    assert f"At threshold {curve.threshold[at]:.4f}, precision is 99 % or more" in texts
-    assert f"and recall {100 * curve.recall[at]:.1f} %." in texts
+    assert f"At threshold {curve.threshold[at]:.4f}, precision is 99% or more" in texts
+    assert f"and recall is {100 * curve.recall[at]:.1f}%." in texts
     for words in (
         "share of pairs",
-        "threshold: similarity from which",
-        "precision: found",
-        "recall: right",
-        "100 %",
+        "threshold: minimum similarity",
+        "precision: share of found pairs",
+        "recall: share of right pairs",
+        "100%",
     ):
         assert words in texts
 
@@ -138,7 +134,7 @@ def test_a_page_is_whole_in_itself_and_has_colours_for_light_and_dark(curve: Cur
 
 def test_without_a_precise_threshold_nothing_is_marked_and_that_is_said(tmp_path: Path) -> None:
     poor = Curve(np.array([0.5, 0.4]), np.array([0.5, 0.4]), np.array([0.5, 1.0]))
-    assert "No threshold reaches a precision of 99 %." in svg_texts(poor, tmp_path)
+    assert "No threshold reaches a precision of 99%." in svg_texts(poor, tmp_path)
     assert not list(svg_of(poor, tmp_path).iter("circle"))
 
 
@@ -154,8 +150,6 @@ def test_without_a_precise_threshold_nothing_is_marked_and_that_is_said(tmp_path
     ids=["nothing", "one", "wrong", "widest", "narrowest"],
 )
 def test_curves_of_few_points_are_drawn_within_the_plane(curve: Curve, tmp_path: Path) -> None:
-    save_curve(curve, tmp_path / "curve.png")
-    assert inked(pixels(tmp_path / "curve.png"), "text").any()
     svg = svg_of(curve, tmp_path)
     for line in svg.iter("polyline"):
         for x, y in (point.split(",") for point in line.attrib["points"].split()):
@@ -172,9 +166,9 @@ def test_the_axis_leaves_out_where_only_wrong_pairs_are(tmp_path: Path) -> None:
     assert shown_thresholds(curve, tmp_path)[0] == pytest.approx(0.7, abs=0.06)
 
 
-@pytest.mark.parametrize("name", ["curve.jpg", "curve", "curve.csv.gz"])
+@pytest.mark.parametrize("name", ["curve.png", "curve", "curve.csv.gz"])
 def test_another_name_is_refused_before_anything_is_measured(curve: Curve, tmp_path: Path, name: str) -> None:
-    with pytest.raises(OptionError, match=r"is no name for a curve: let it end in .csv, .png, .html"):
+    with pytest.raises(OptionError, match=r"curve.* use a file name ending in \.csv, \.html, \.svg\."):
         check_curve_file(tmp_path / name)
     with pytest.raises(OptionError):
         save_curve(curve, tmp_path / name)
@@ -187,5 +181,5 @@ def test_the_case_of_a_suffix_does_not_matter(curve: Curve, tmp_path: Path) -> N
 
 
 def test_a_folder_that_is_not_there_is_one_line(curve: Curve, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"curve.png cannot be written: No such file or directory"):
-        save_curve(curve, tmp_path / "none" / "curve.png")
+    with pytest.raises(OptionError, match=r"Cannot write .*curve.svg: No such file or directory"):
+        save_curve(curve, tmp_path / "none" / "curve.svg")

@@ -1,7 +1,4 @@
-"""Save precision and recall over the threshold: numbers as CSV, or a drawing as PNG or HTML.
-
-A drawing is a list of lines, texts and dots, which both formats draw.
-"""
+"""Save precision and recall over the threshold: the values as CSV, or a chart as HTML or SVG."""
 
 import csv
 import io
@@ -11,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 
 from vggsearch.errors import OptionError
 from vggsearch.evaluation.metrics import Curve
@@ -20,20 +16,26 @@ Ink = Literal["paper", "text", "faint", "precision", "recall"]
 Anchor = Literal["start", "middle", "end"]
 Point = tuple[float, float]
 
-WIDTH, HEIGHT = 760, 480  # units: pixels of an HTML page, two pixels of a PNG
-LEFT, RIGHT, TOP, BOTTOM = 64, 730, 120, 420  # of the plane that the curves are in
+WIDTH, HEIGHT = 760, 480  # pixels
+LEFT, RIGHT, TOP, BOTTOM = 64, 730, 120, 420  # edges of the plot area
 TICK_STEPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 MOST_TICKS = 10
-PNG_SCALE, FINER = 2, 2  # drawn finer, then reduced, for smooth lines
-DASH = 6
-ANCHORS: dict[Anchor, str] = {"start": "ls", "middle": "ms", "end": "rs"}  # as Pillow calls them, on the base line
-INKS: dict[Ink, tuple[str, str]] = {  # on light, on dark; blue and vermilion differ for the colour-blind too
+INKS: dict[Ink, tuple[str, str]] = {  # light, dark; blue and vermilion differ for the colour-blind, too
     "paper": ("#ffffff", "#16181c"),
     "text": ("#1f2328", "#e6e6e6"),
     "faint": ("#d4d7db", "#3a3f47"),
     "precision": ("#0072b2", "#56b4e9"),
     "recall": ("#d55e00", "#f0894a"),
 }
+SVG = """<svg{namespace} viewBox="0 0 {width} {height}" role="img" aria-label="{label}">
+<style>
+:root {{ color-scheme: light dark; {light} }}
+@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}
+svg {{ font-family: system-ui, sans-serif; background: var(--paper); }}
+</style>
+{shapes}
+</svg>"""
+NAMESPACE = ' xmlns="http://www.w3.org/2000/svg"'  # required in a file of its own, not within HTML
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -41,124 +43,77 @@ PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width">
 <title>Precision and recall</title>
 <style>
-:root {{ color-scheme: light dark; {light} }}
-@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}
 body {{ margin: 2rem auto; max-width: 60rem; padding: 0 1rem; background: var(--paper); }}
-svg {{ width: 100%; height: auto; font-family: system-ui, sans-serif; }}
+svg {{ width: 100%; height: auto; }}
 </style>
 </head>
 <body>
-<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">
-{shapes}
-</svg>
+{svg}
 </body>
 </html>
 """
 
 
-@dataclass(frozen=True)
-class Line:
-    """From point to point, `width` units thick."""
-
-    points: tuple[Point, ...]
-    ink: Ink
-    width: float = 1.0
-
-
-@dataclass(frozen=True)
-class Text:
-    """One line, whose start, middle or end is at a point on its base line."""
-
-    at: Point
-    text: str
-    anchor: Anchor = "start"
-    size: int = 13
-
-
-@dataclass(frozen=True)
-class Dot:
-    """A filled circle of `radius` units."""
-
-    at: Point
-    ink: Ink
-    radius: float = 4.5
-
-
-Shape = Line | Text | Dot
-
-
 def check_curve_file(file: Path) -> None:
-    """Raise OptionError where the name of a curve's file does not say its format."""
+    """Raise OptionError if the suffix of the file is not that of a supported format."""
     if file.suffix.lower() not in _FORMATS:
-        raise OptionError(f"{file} is no name for a curve: let it end in {', '.join(_FORMATS)}.")
+        raise OptionError(f"Cannot save a curve as {file}: use a file name ending in {', '.join(_FORMATS)}.")
 
 
 def save_curve(curve: Curve, file: Path) -> None:
-    """Write the curve as the name of the file says: `.csv` every threshold, `.png` and `.html` a drawing.
+    """Write the curve in the format of the file's suffix: `.csv` all thresholds, `.html` and `.svg` a chart.
 
-    The page is whole in itself. Raises OptionError where the file has another name or cannot be written.
+    Both charts are self-contained. Raises OptionError if the suffix is another one or the file cannot be written.
     """
     check_curve_file(file)
-    data = _FORMATS[file.suffix.lower()](curve)
+    text = _FORMATS[file.suffix.lower()](curve)
     try:
-        file.write_bytes(data)
+        file.write_text(text, encoding="utf-8", newline="")
     except OSError as error:
-        raise OptionError(f"{file} cannot be written: {error.strerror}. Name another file.") from error
+        raise OptionError(f"Cannot write {file}: {error.strerror}. Choose another file.") from error
 
 
-def _csv(curve: Curve) -> bytes:
+def _csv(curve: Curve) -> str:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["threshold", "precision", "recall"])
     writer.writerows(zip(curve.threshold.tolist(), curve.precision.tolist(), curve.recall.tolist(), strict=True))
-    return text.getvalue().encode()
+    return text.getvalue()
 
 
-def _png(curve: Curve) -> bytes:
-    scale = PNG_SCALE * FINER
-    image = Image.new("RGB", (WIDTH * scale, HEIGHT * scale), INKS["paper"][0])
-    pen = ImageDraw.Draw(image)
-    for shape in _drawing(curve):
-        match shape:
-            case Line(points, ink, width):
-                scaled = [(x * scale, y * scale) for x, y in points]
-                pen.line(scaled, INKS[ink][0], round(width * scale), joint="curve")
-            case Text((x, y), words, anchor, size):
-                font = ImageFont.load_default(size * scale)
-                pen.text((x * scale, y * scale), words, INKS["text"][0], font, ANCHORS[anchor])
-            case Dot((x, y), ink, radius):
-                pen.circle((x * scale, y * scale), radius * scale, INKS[ink][0])
-    file = io.BytesIO()
-    image.reduce(FINER).save(file, "PNG", optimize=True)
-    return file.getvalue()
+def _html(curve: Curve) -> str:
+    return PAGE.format(svg=_svg(curve, namespace=""))
 
 
-def _html(curve: Curve) -> bytes:
+def _svg(curve: Curve, namespace: str = NAMESPACE) -> str:
     light, dark = (" ".join(f"--{name}: {inks[side]};" for name, inks in INKS.items()) for side in (0, 1))
-    shapes = "\n".join(_svg(shape) for shape in _drawing(curve))
-    label = f"Precision and recall over the threshold. {_note(curve)}"
-    page = PAGE.format(light=light, dark=dark, width=WIDTH, height=HEIGHT, label=label, shapes=shapes)
-    return page.encode()
+    label = f"Precision and recall by threshold. {_note(curve)}"
+    shapes = "\n".join(_shapes(curve))
+    return SVG.format(
+        namespace=namespace, width=WIDTH, height=HEIGHT, label=label, light=light, dark=dark, shapes=shapes
+    )
 
 
-def _svg(shape: Shape) -> str:
-    match shape:
-        case Line(points, ink, width):
-            path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-            return f'<polyline points="{path}" fill="none" stroke="var(--{ink})" stroke-width="{width}"/>'
-        case Text((x, y), words, anchor, size):
-            place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}"'
-            return f'<text {place} fill="var(--text)">{words}</text>'
-        case Dot((x, y), ink, radius):
-            return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}" fill="var(--{ink})"/>'
+_FORMATS = {".csv": _csv, ".html": _html, ".svg": _svg}
 
 
-_FORMATS = {".csv": _csv, ".png": _png, ".html": _html}
+def _line(points: tuple[Point, ...], ink: Ink, width: float = 1.0, more: str = "") -> str:
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    return f'<polyline points="{path}" fill="none" stroke="var(--{ink})" stroke-width="{width}"{more}/>'
+
+
+def _text(at: Point, words: str, anchor: Anchor = "start", size: int = 13) -> str:
+    place = f'x="{at[0]:.1f}" y="{at[1]:.1f}" text-anchor="{anchor}" font-size="{size}"'
+    return f'<text {place} fill="var(--text)">{words}</text>'
+
+
+def _dot(at: Point, ink: Ink) -> str:
+    return f'<circle cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="4.5" fill="var(--{ink})"/>'
 
 
 @dataclass(frozen=True)
 class _Axis:
-    """Thresholds from left to right, and where ticks are."""
+    """The thresholds from left to right, and the ticks."""
 
     low: float
     high: float
@@ -169,7 +124,7 @@ class _Axis:
 
 
 def _axis(curve: Curve) -> _Axis:
-    """Return the thresholds worth showing: those below which no right pair is left to be found are not."""
+    """Return the thresholds worth showing, down to the one that finds every right pair."""
     low, high = 0.0, 1.0
     if len(curve.threshold):
         low = float(curve.threshold[np.argmax(curve.recall == curve.recall[-1])])
@@ -185,65 +140,59 @@ def _y(share: float) -> float:
     return BOTTOM - (BOTTOM - TOP) * share
 
 
-def _drawing(curve: Curve) -> list[Shape]:
+def _shapes(curve: Curve) -> list[str]:
     axis = _axis(curve)
-    shapes: list[Shape] = [
-        Text((LEFT, 28), "Precision and recall of all pairs", size=18),
-        Text((LEFT, 52), _note(curve)),
-        *_legend(LEFT, "precision", "precision: found pairs that are right"),
-        *_legend(LEFT + 280, "recall", "recall: right pairs that are found"),
+    shapes = [
+        _text((LEFT, 28), "Precision and recall over all pairs", size=18),
+        _text((LEFT, 52), _note(curve)),
+        *_legend(LEFT, "precision", "precision: share of found pairs that are right"),
+        *_legend(LEFT + 330, "recall", "recall: share of right pairs that are found"),
         *_grid(axis),
-        Text((16, TOP - 14), "share of pairs"),
-        Text(
-            ((LEFT + RIGHT) / 2, BOTTOM + 46), "threshold: similarity from which a pair counts as found", "middle"
-        ),
+        _text((16, TOP - 14), "share of pairs"),
+        _text(((LEFT + RIGHT) / 2, BOTTOM + 46), "threshold: minimum similarity of a found pair", "middle"),
     ]
     if len(curve.threshold) == 0:
         return shapes
     at = curve.at_p99()
     if at is not None:
-        shapes += _dashed(axis.x(curve.threshold[at]))
+        x = axis.x(curve.threshold[at])
+        shapes.append(_line(((x, TOP), (x, BOTTOM)), "text", more=' stroke-dasharray="6"'))
     shapes += [
-        Line(_points(curve, curve.recall, axis), "recall", 2.5),
-        Line(_points(curve, curve.precision, axis), "precision", 2.5),
+        _line(_points(curve, curve.recall, axis), "recall", 2.5),
+        _line(_points(curve, curve.precision, axis), "precision", 2.5),
     ]
     if at is not None:
-        x = axis.x(curve.threshold[at])
-        shapes += [Dot((x, _y(curve.recall[at])), "recall"), Dot((x, _y(curve.precision[at])), "precision")]
+        shapes += [_dot((x, _y(curve.recall[at])), "recall"), _dot((x, _y(curve.precision[at])), "precision")]
     return shapes
 
 
 def _note(curve: Curve) -> str:
     at = curve.at_p99()
     if at is None:
-        return "No threshold reaches a precision of 99 %."
+        return "No threshold reaches a precision of 99%."
     percent = 100 * curve.recall[at]
-    return f"At threshold {curve.threshold[at]:.4f}, precision is 99 % or more and recall {percent:.1f} %."
+    return f"At threshold {curve.threshold[at]:.4f}, precision is 99% or more and recall is {percent:.1f}%."
 
 
-def _legend(x: float, ink: Ink, words: str) -> list[Shape]:
-    return [Line(((x, 74), (x + 24, 74)), ink, 2.5), Text((x + 32, 78), words)]
+def _legend(x: float, ink: Ink, words: str) -> list[str]:
+    return [_line(((x, 74), (x + 24, 74)), ink, 2.5), _text((x + 32, 78), words)]
 
 
-def _grid(axis: _Axis) -> list[Shape]:
-    shapes: list[Shape] = []
+def _grid(axis: _Axis) -> list[str]:
+    shapes: list[str] = []
     for percent in range(0, 101, 20):
         y = _y(percent / 100)
-        shapes += [Line(((LEFT, y), (RIGHT, y)), "faint"), Text((LEFT - 8, y + 4), f"{percent} %", "end")]
+        shapes += [_line(((LEFT, y), (RIGHT, y)), "faint"), _text((LEFT - 8, y + 4), f"{percent}%", "end")]
     decimals = max(len(f"{tick:g}".partition(".")[2]) for tick in axis.ticks)
     for tick in axis.ticks:
         x = axis.x(tick)
-        shapes += [Line(((x, BOTTOM), (x, BOTTOM + 5)), "text")]
-        shapes += [Text((x, BOTTOM + 22), f"{tick:.{decimals}f}", "middle")]
+        shapes.append(_line(((x, BOTTOM), (x, BOTTOM + 5)), "text"))
+        shapes.append(_text((x, BOTTOM + 22), f"{tick:.{decimals}f}", "middle"))
     return shapes
 
 
-def _dashed(x: float) -> list[Shape]:
-    return [Line(((x, y), (x, min(y + DASH, BOTTOM))), "text") for y in range(TOP, BOTTOM, 2 * DASH)]
-
-
 def _points(curve: Curve, shares: NDArray[np.float64], axis: _Axis) -> tuple[Point, ...]:
-    """Return where a curve goes, one point a unit, from the left to where nothing is found."""
+    """Return the points of a curve, one per pixel, from the left to the highest threshold that finds any pair."""
     thresholds = np.linspace(axis.low, axis.high, RIGHT - LEFT + 1)
     place = np.searchsorted(-curve.threshold, -(thresholds - 1e-9), side="right") - 1
     return tuple((axis.x(t), _y(shares[at])) for t, at in zip(thresholds, place, strict=True) if at >= 0)
