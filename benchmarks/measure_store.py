@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from rich.filesize import decimal
 
 from vggsearch.image_index import ImageIndex
 from vggsearch.indexing.build import build_vector_index
@@ -20,7 +21,6 @@ from vggsearch.indexing.integrity import verify
 from vggsearch.knn.faiss_import import faiss
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.photos.walk import PhotoFile
-from vggsearch.render.text import bytes_text
 from vggsearch.store.records import Embedded, MadeBy
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
@@ -66,12 +66,12 @@ def build(folder: Path) -> str:
     store = Store.open(folder)
     with writing(store) as writer:
         build_vector_index(store, writer)
-    return bytes_text(store.bytes)
+    return decimal(store.bytes)
 
 
 def check(folder: Path) -> str:
     report = verify(folder)
-    return f"{len(report.findings)} problems, {bytes_text(report.bytes)} read"
+    return f"{len(report.findings)} problems, {decimal(report.bytes)} read"
 
 
 def open_for_a_query(folder: Path) -> str:
@@ -85,7 +85,7 @@ def measured(step: Callable[[Path], str], folder: Path) -> None:
     started = time.perf_counter()
     result = step(folder)
     seconds = time.perf_counter() - started
-    print(f"{step.__name__:20} {seconds:8.2f} s  {bytes_text(peak() - before):>10}  {result}", flush=True)
+    print(f"{step.__name__:20} {seconds:8.2f} s  {decimal(peak() - before):>10}  {result}", flush=True)
 
 
 def peak() -> int:

@@ -306,7 +306,7 @@ def test_the_command_says_its_plan_builds_and_info_shows_it(directory: Path) -> 
     )
     assert result.exit_code == 0, result.output
     assert "ivf-sq8 (IVF16,SQ8)" in result.stderr
-    assert "1,000 photos in" in result.stdout
+    assert "Built from 1,000 photos in" in result.stdout
     assert "of 16 lists" in result.stdout
     assert "recall 0.9" in result.stdout or "recall 1.0" in result.stdout
     told = run("info", "--index", str(directory))()
@@ -325,7 +325,7 @@ def test_a_dry_run_does_nothing_and_the_list_needs_no_index(directory: Path, tmp
     listed = json.loads(run("build", "--list", "--format", "json")())
     assert [row["recipe"] for row in listed] == list(RECIPES)
     assert (listed[2]["recipe"], listed[2]["factory"]) == ("ivf-pq", "IVF{lists},PQ{groups}x4fs")
-    assert (listed[2]["bytes_per_photo"], listed[2]["remove"], listed[2]["memory-map"]) == (104, False, False)
+    assert (listed[2]["bytes_per_photo"], listed[2]["remove"], listed[2]["memory_map"]) == (104, False, False)
     assert "ivf-rabitq" in run("build", "--list")()
 
 
@@ -335,7 +335,7 @@ def test_a_dry_run_does_nothing_and_the_list_needs_no_index(directory: Path, tmp
         (["--recipe", "IVF4096,Flat"], "learns from at least 159,744 photos, there are 1,000"),
         (["--recipe", "hnsw", "--memory", "1M"], "more than 1.0 MB. Give it --memory 2M"),
         (["--recall", "0"], "0"),
-        (["--memory", "many"], "'many' is no size. Write 500M or 4G."),
+        (["--memory", "many"], "'many' is not a size, such as 500M or 4G."),
         (["--recipe", "ivf-sq8", "--recall", "1"], "only reached by --recipe flat"),
     ],
 )

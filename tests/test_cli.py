@@ -14,10 +14,29 @@ from click.testing import CliRunner, Result
 
 from tests.fakes import FakeEngine, save_photo
 from tests.helpers.announced import EMBEDDED
-from vggsearch.cli import cli
+from vggsearch.cli import cli, dups, main
+from vggsearch.cli import eval as eval_
+from vggsearch.cli.dups.remove import dry_run
 from vggsearch.image_index import ImageIndex
+from vggsearch.render.text import quantity
 
-COMMANDS = ("index", "query", "dups", "info", "build", "verify", "eval", "bench", "model")
+COMMANDS = (
+    "index",
+    "query",
+    "dups",
+    "dups find",
+    "dups decide",
+    "dups remove",
+    "dups undo",
+    "info",
+    "build",
+    "verify",
+    "eval",
+    "eval truth",
+    "eval copies",
+    "bench",
+    "model",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +60,7 @@ def indexed(photos: Path, fake_network: FakeEngine) -> Path:
 
 
 def run(*words: str, stdin: bytes | None = None) -> Result:
-    return CliRunner().invoke(cli, words, input=stdin)
+    return CliRunner().invoke(cli, words, input=stdin, prog_name="vggsearch")
 
 
 def test_index_makes_an_index_named_after_the_folder_and_says_so(photos: Path, fake_network: FakeEngine) -> None:
@@ -69,13 +88,13 @@ def test_strict_turns_a_skipped_picture_into_an_error_and_other_files_not(
         done = run("index", "photos", "--strict")
         assert (done.exit_code, done.stderr.splitlines()[-1]) == (
             1,
-            "Error: 1 skipped, and --strict was given: vggsearch info --skipped",
+            "Error: 1 skipped picture, and --strict is set. List them: vggsearch info --skipped",
         )
     assert run("index", "photos").exit_code == 0
 
 
 def test_query_prints_an_aligned_table(indexed: Path) -> None:
-    done = run("query", "photos/summer/0.jpg", "-k", "3", "--no-verify")
+    done = run("query", "photos/summer/0.jpg", "-k", "3", "--no-rerank")
     lines = done.stdout.splitlines()
     assert lines[:2] == ["photos/summer/0.jpg", "  1.000  summer/0.jpg"]
     assert len(lines) == 4
@@ -115,7 +134,7 @@ def test_a_bad_query_is_told_and_the_others_are_answered(indexed: Path) -> None:
 
 def test_nothing_similar_enough_is_said(indexed: Path) -> None:
     save_photo(Path("strange.jpg"), seed=99)
-    assert "nothing found" in run("query", "strange.jpg", "--min-similarity", "1").stdout
+    assert "no matching photos" in run("query", "strange.jpg", "--min-similarity", "1").stdout
 
 
 def test_a_name_with_a_newline_cannot_break_the_table(photos: Path, fake_network: FakeEngine) -> None:
@@ -130,7 +149,7 @@ def test_a_name_with_a_newline_cannot_break_the_table(photos: Path, fake_network
 def test_info_shows_what_the_index_is(indexed: Path) -> None:
     shown = run("info").stdout
     assert re.search(r"^photos +6$", shown, re.MULTILINE)
-    assert re.search(r"^network +vgg16, cut at pool4\+pool5, spoc pooling$", shown, re.MULTILINE)
+    assert re.search(r"^network +vgg16, layer pool4\+pool5, spoc pooling$", shown, re.MULTILINE)
     facts = json.loads(run("info", "--format", "json").stdout)
     assert (facts["photos"], facts["spec"]["layer"], facts["directory"]) == (6, "pool4+pool5", "indexes/photos")
 
@@ -139,8 +158,8 @@ def test_an_index_of_several_sizes_and_mirror_images_says_so_and_is_asked_in_its
     options = ("--layer", "0.5*pool1 + pool2", "--size", "48+32", "--mirror")
     assert run("index", "photos", *options).exit_code == 0
     shown = run("info").stdout
-    assert "vgg16, cut at 0.5*pool1+pool2, spoc pooling\n" in shown
-    assert "input           32 x 32 and 48 x 48 pixels, squash, and mirrored\n" in shown
+    assert "vgg16, layer 0.5*pool1+pool2, spoc pooling\n" in shown
+    assert "input           32 x 32 and 48 x 48 pixels, squash, averaged with mirror images\n" in shown
     spec = json.loads(run("info", "--format", "json").stdout)["spec"]
     assert (spec["sizes"], spec["mirror"]) == ([32, 48], True)
     assert run("index", "photos").stdout.startswith("0 indexed, 6 unchanged")
@@ -169,7 +188,7 @@ def test_model_marks_the_cut_and_counts_the_parameters() -> None:
     lines = run("model", "--layer", "pool4+pool5").stdout.splitlines()
     marked = [line.split()[0] for line in lines if line.endswith("<- embedding")]
     assert marked == ["pool4", "pool5"]
-    assert [line.split()[0] for line in lines if line.endswith("not built")] == ["fc6", "fc7", "fc8"]
+    assert [line.split()[0] for line in lines if line.endswith("not loaded")] == ["fc6", "fc7", "fc8"]
     assert next(line for line in lines if line.startswith("up to pool5")).split()[3] == "14,714,688"
     assert next(line for line in lines if line.startswith("whole network")).split()[2] == "138,357,544"
 
@@ -184,7 +203,7 @@ def damage_a_part(index: Path) -> None:
 def test_verify_says_that_an_index_is_whole(indexed: Path) -> None:
     done = run("verify")
     assert done.exit_code == 0
-    assert re.fullmatch(r"indexes/photos: whole; 6 photos, 1 part, [\d.]+ kB read in [\d.]+ s\n", done.stdout)
+    assert re.fullmatch(r"indexes/photos: no damage; 6 photos, 1 part, [\d.]+ kB read in [\d.]+ s\n", done.stdout)
     assert json.loads(run("verify", "--format", "json").stdout)["findings"] == []
     assert run("verify", "--format", "paths").stdout == "\n"
 
@@ -222,7 +241,7 @@ def test_verify_mends_an_index_whose_manifest_is_lost(indexed: Path) -> None:
     asked = run("query", "photos/summer/0.jpg")
     assert asked.exit_code == 1
     assert re.fullmatch(
-        r"Error: indexes/photos/manifest.json is damaged \(.*\)\. Mend the index: vggsearch verify --repair\n",
+        r"Error: indexes/photos/manifest.json is damaged \(.*\)\. Repair the index: vggsearch verify --repair\n",
         asked.stderr,
     )
     assert run("verify").exit_code == 1
@@ -241,13 +260,13 @@ def test_index_merges_parts_when_asked(indexed: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
-        (("index", "nowhere"), 1, "nowhere is not a folder of photos"),
+        (("index", "nowhere"), 1, "nowhere is not a folder."),
         (("query", "x.jpg"), 1, "There is no index under indexes/ here. Make one: vggsearch index PHOTOS"),
-        (("query",), 2, "Name an IMAGE to ask for, or look around: vggsearch query --random 20"),
-        (("query", "x.jpg", "--random", "3"), 2, "--random shows any photos: it takes no IMAGE"),
-        (("query", "--random", "3", "--min-similarity", "0"), 2, "of what is to be found only --filter"),
-        (("query", "x.jpg", "--seed", "3"), 2, "--seed is for --random N"),
-        (("query", "x.jpg", "--index", "a", "--index", "b", "--root", "c"), 2, "--root is for one index"),
+        (("query",), 2, "Name an IMAGE, or show random photos: vggsearch query --random 20"),
+        (("query", "x.jpg", "--random", "3"), 2, "--random takes no IMAGE"),
+        (("query", "--random", "3", "--min-similarity", "0"), 2, "of the search options, only --filter"),
+        (("query", "x.jpg", "--seed", "3"), 2, "--seed requires --random N"),
+        (("query", "x.jpg", "--index", "a", "--index", "b", "--root", "c"), 2, "--root applies to a single index"),
         (("index", "photos", "--layer", "pool9"), 2, "There is no layer 'pool9'. Choose one of pool1"),
         (("index", "photos", "--layer", "fc7", "--size", "192"), 2, "224 x 224 pixels, not 192"),
         (("index", "photos", "--size", "8"), 2, "32 to 1024 pixels, not 8"),
@@ -299,12 +318,14 @@ def test_an_index_goes_on_with_the_options_it_was_made_with(photos: Path, fake_n
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example(command: str) -> None:
-    shown = run(command, "--help").stdout
+    shown = run(*command.split(), "--help").stdout
     assert f"Example:\n    vggsearch {command}" in shown
 
 
 def test_every_command_is_tested_here() -> None:
-    assert set(COMMANDS) == set(cli.commands)
+    assert set(COMMANDS) == {*main.COMMANDS} | {f"dups {name}" for name in dups.COMMANDS} | {
+        f"eval {name}" for name in eval_.COMMANDS
+    }
 
 
 def test_a_bug_keeps_its_traceback(indexed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,14 +351,15 @@ def vggsearch(*words: str) -> list[str]:
 HEAVY = ("PIL", "cv2", "faiss", "filelock", "numpy", "openvino", "pyarrow", "rich", "torch")
 
 
-def test_help_imports_nothing_heavy_so_that_it_answers_at_once() -> None:
+@pytest.mark.parametrize("group", ["", "dups", "eval"])
+def test_help_of_a_group_imports_nothing_heavy_so_that_it_answers_at_once(group: str) -> None:
     code = (
         "import sys; from vggsearch.cli import cli\n"
-        "cli(['--help'], standalone_mode=False)\n"
+        "cli([*sys.argv[1].split(), '--help'], prog_name='vggsearch', standalone_mode=False)\n"
         "print(*(sys.modules), sep='\\n', file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert "vggsearch dups" in done.stdout
+    done = subprocess.run([sys.executable, "-c", code, group], check=True, capture_output=True, text=True)
+    assert "Commands:" in done.stdout
     assert set(done.stderr.split()) & set(HEAVY) == set()
 
 
@@ -426,7 +448,7 @@ def test_runs_that_are_killed_again_and_again_make_the_index_of_one_undisturbed_
 def test_query_asks_several_indexes_and_says_which_a_photo_is_in(indexed: Path) -> None:
     save_photo(Path("phone") / "0.jpg", seed=0)
     assert run("index", "phone").exit_code == 0
-    asked = ("query", "photos/summer/0.jpg", "--index", "indexes/photos", "--index", "indexes/phone", "--no-verify")
+    asked = ("query", "photos/summer/0.jpg", "--index", "indexes/photos", "--index", "indexes/phone", "--no-rerank")
     assert run(*asked, "-k", "2").stdout.splitlines()[1:] == [
         "  1.000  indexes/photos  summer/0.jpg",
         "  1.000  indexes/phone   0.jpg",
@@ -477,7 +499,7 @@ def test_query_shows_photos_at_random_in_every_format(indexed: Path, fake_networ
     assert run(*asked, "--format", "csv").stdout.splitlines() == ["path", *paths]
     opened = run(*asked, "--format", "paths").stdout.splitlines()
     assert [Path(path).resolve() for path in opened] == [Path("photos", path).resolve() for path in paths]
-    assert run("query", "--random", "4", "--filter", "autumn/").stdout == "nothing found\n"
+    assert run("query", "--random", "4", "--filter", "autumn/").stdout == "no matching photos\n"
     assert fake_network.calls == calls
 
 
@@ -515,8 +537,8 @@ def test_dups_shows_groups_and_how_they_were_chosen_and_changes_nothing(with_a_c
     done = run("dups")
     assert done.exit_code == 0
     assert "group 1: 2 photos" in done.stdout
-    assert "exact  1.000  100 %" in done.stdout
-    assert "pairs of 7 photos looked at" in done.stderr
+    assert "exact  1.000  100%" in done.stdout
+    assert re.search(r"Compared \d+ candidate pairs? among 7 photos\.", done.stderr)
     assert (with_a_copy / "winter" / "copy.jpg").exists()
     assert run("dups", "--fail-if-found").exit_code == 1
     [pair] = [json.loads(line) for line in run("dups", "--pairs", "--format", "jsonl").stdout.splitlines()]
@@ -524,43 +546,82 @@ def test_dups_shows_groups_and_how_they_were_chosen_and_changes_nothing(with_a_c
     assert json.loads(run("dups", "--explain-threshold", "--format", "json").stdout)["photos"] == 7
 
 
-def test_dups_acts_only_with_yes_and_undo_brings_back(with_a_copy: Path) -> None:
-    planned = run("dups", "--action", "move:away")
+def test_dups_alone_is_dups_find(with_a_copy: Path) -> None:
+    alone, named = run("dups", "--format", "csv"), run("dups", "find", "--format", "csv")
+    assert (alone.exit_code, alone.stdout) == (named.exit_code, named.stdout) == (0, named.stdout)
+    assert "winter/copy.jpg" in alone.stdout
+
+
+def test_dups_removes_only_with_yes_and_undo_restores(with_a_copy: Path) -> None:
+    planned = run("dups", "remove", "move:away")
     assert planned.exit_code == 0
-    assert "1 files to move" in planned.stdout
-    assert "Nothing was changed" in planned.stderr
+    assert planned.stdout.splitlines()[0] == "move  winter/copy.jpg  (keep summer/1.jpg)"
+    assert f"1 photo would be moved to {Path('away').resolve()}, freeing " in planned.stdout
+    assert (
+        planned.stderr.splitlines()[-1]
+        == "Dry run, nothing was changed. Add --yes to apply; everything can be undone."
+    )
     assert not Path("away").exists()
-    done = run("dups", "--action", "move:away", "--yes")
+    done = run("dups", "remove", "move:away", "--yes")
     assert done.exit_code == 0
+    assert "1 file removed, " in done.stdout
     [journal] = Path("indexes/photos/journals").iterdir()
-    assert str(journal) in done.stdout
+    assert f"Undo: vggsearch dups undo {journal}" in done.stdout
     assert len(list(with_a_copy.rglob("*.jpg"))) == 6
-    assert run("dups", "--undo", str(journal)).exit_code == 0
+    undone = run("dups", "undo", str(journal))
+    assert (undone.exit_code, undone.stdout) == (0, "1 file restored\n")
     assert len(list(with_a_copy.rglob("*.jpg"))) == 7
 
 
-def test_dups_writes_a_page_and_remembers_what_a_person_says(with_a_copy: Path) -> None:
-    assert "1 group of 2 photos" in run("dups", "--html", "dups.html").stdout
-    assert "winter/copy.jpg" in Path("dups.html").read_text("utf-8")
-    said = run("dups", "--not-duplicates", "summer/1.jpg", "summer/2.jpg")
-    assert said.stdout == "2 photos are remembered as different.\n"
+def test_a_removal_says_which_deletions_no_undo_restores() -> None:
+    assert "everything except the deletions listed above can be undone" in dry_run(has_irreversible=True)
+
+
+def test_dups_remove_keeps_what_is_protected(with_a_copy: Path) -> None:
+    assert "(keep winter/copy.jpg)" in run("dups", "remove", "trash", "--protect", "photos/winter").stdout
+    both = run("dups", "remove", "trash", "--protect", "photos/winter", "--protect", "photos/summer")
+    assert both.stdout == "Nothing to remove.\n"
+
+
+def test_dups_writes_a_page_and_records_decisions(with_a_copy: Path) -> None:
+    assert "dups.html: 1 group, 2 photos: 1 duplicate" in run("dups", "--html", "dups.html").stdout
+    page = Path("dups.html").read_text("utf-8")
+    assert "winter/copy.jpg" in page
+    assert "vggsearch dups decide --index indexes/photos" in page
+    decided = run("dups", "decide", "--not-duplicates", "summer/1.jpg", "summer/2.jpg")
+    assert decided.stdout == "Saved: the 2 photos are not duplicates of each other.\n"
     assert Path("indexes/photos/decisions.jsonl").exists()
+    shutil.copy("indexes/photos/decisions.jsonl", "other.jsonl")
+    assert run("dups", "decide", "--import", "other.jsonl").stdout == "Imported 0 new decisions.\n"
+    cleared = run("dups", "decide", "--undecided", "summer/1.jpg", "summer/2.jpg")
+    assert cleared.stdout == "Cleared earlier decisions about the 2 photos.\n"
 
 
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
-        (["--yes"], 2, "--yes is for --action: name one, such as trash."),
-        (["--raw-pairs", "--html", "x.html"], 2, "--raw-pairs is for --action"),
-        (["summer/1.jpg"], 2, "Say --same, --not-duplicates or --undecided"),
-        (["--same", "summer/1.jpg", "nowhere.jpg"], 2, "nowhere.jpg is not in the index"),
-        (["--action", "burn"], 2, "There is no action 'burn'"),
+        (["--yes"], 2, "No such option --yes. Did you mean: vggsearch dups remove --yes ACTION"),
+        (["--action", "trash"], 2, "No such option --action. Did you mean: vggsearch dups remove ACTION"),
+        (["--raw-pairs"], 2, "Did you mean: vggsearch dups remove --raw-pairs ACTION"),
+        (["--undo", "x.jsonl"], 2, "No such option --undo. Did you mean: vggsearch dups undo JOURNAL"),
+        (
+            ["--same", "a.jpg"],
+            2,
+            "No such option --same. Did you mean: vggsearch dups decide --same PHOTO PHOTO...",
+        ),
+        (["--htmll", "x.html"], 2, "--html"),
+        (["udno", "x.jsonl"], 2, "unexpected extra arguments (udno x.jsonl)"),
+        (["decide", "summer/1.jpg", "summer/2.jpg"], 2, "Add a decision: --same, --not-duplicates or --undecided"),
+        (["decide", "--import", "x.jsonl", "--same"], 2, "--import takes no PHOTO and no decision"),
+        (["decide", "--same", "summer/1.jpg", "nowhere.jpg"], 2, "nowhere.jpg is not in the index"),
+        (["decide", "--import", "nothing.jsonl"], 2, "is no file of decisions"),
+        (["remove"], 2, "Missing argument 'ACTION'"),
+        (["remove", "burn"], 2, "There is no action 'burn'"),
+        (["undo", "nothing.jsonl"], 1, "nothing.jsonl cannot be read"),
         (["--keep", "biggest"], 2, "Nothing is kept for 'biggest'"),
         (["--within-folder", "--across-folders-only"], 2, "choose one of both"),
-        (["--undo", "nothing.jsonl"], 1, "nothing.jsonl cannot be read"),
         (["--against", "nowhere"], 1, "nowhere has no index yet"),
         (["--protect", "/"], 2, "/ is not in the photo folder"),
-        (["--import-decisions", "nothing.jsonl"], 2, "is no file of decisions"),
     ],
 )
 def test_what_dups_cannot_do_is_said_in_a_line(
@@ -569,3 +630,24 @@ def test_what_dups_cannot_do_is_said_in_a_line(
     done = run("dups", *words)
     assert done.exit_code == status
     assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["verfy"], "No such command 'verfy'. Did you mean 'verify'?"),
+        (["dance"], "No such command 'dance'. Choose one of index, query, dups, info, "),
+        (["query", "--html", "x.html"], "No such option"),
+        (["eval", "--linear-prob", "truth.tsv"], "--linear-probe"),
+    ],
+)
+def test_a_mistyped_command_or_option_leads_to_the_right_one(words: list[str], message: str) -> None:
+    done = run(*words)
+    assert done.exit_code == 2
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize(("count", "words"), [(0, "0 photos"), (1, "1 photo"), (1_234, "1,234 photos")])
+def test_a_quantity_is_in_the_singular_only_for_one(count: int, words: str) -> None:
+    assert quantity(count, "photo") == words
+    assert quantity(count, "copy", "copies").endswith("copy" if count == 1 else "copies")

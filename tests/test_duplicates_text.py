@@ -3,7 +3,7 @@ import json
 from pathlib import Path
 
 from tests.helpers.duplicates import aligned, group, member, pair, photo
-from vggsearch.render.duplicates import duplicate_groups, duplicate_pairs, how_member_lies
+from vggsearch.render.duplicates import duplicate_groups, duplicate_pairs, member_edit
 
 ROOT = Path("/photos")
 HALF = aligned(scale=0.5)
@@ -22,17 +22,17 @@ GROUPS = [
 
 def test_a_table_shows_what_is_kept_what_the_others_are_and_what_could_be_freed() -> None:
     assert duplicate_groups(GROUPS, "table", ROOT).splitlines() == [
-        "group 1: 3 photos, similarity at least 0.980, frees 3.2 MB",
+        "group 1: 3 photos, similarity 0.980 or more, frees 3.2 MB",
         "  keep  trip/a.jpg  4000 x 3000    3.2 MB  2024-05-01 12:30",
-        "        b.jpg         640 x 480    3.2 MB  2024-05-01 12:30  exact  1.000   100 %  larger",
-        "        c.jpg         640 x 480  100.0 kB  2024-05-01 12:30  near   0.980  99.1 %  a part, 25% of it; "
+        "        b.jpg         640 x 480    3.2 MB  2024-05-01 12:30  exact  1.000   100%  larger",
+        "        c.jpg         640 x 480  100.0 kB  2024-05-01 12:30  near   0.980  99.1%  crop of 25%; "
         "more pixels; left alone: in a read-only folder",
         "",
-        "group 2: 2 photos, similarity at least 0.900, frees 1.0 kB",
+        "group 2: 2 photos, similarity 0.900 or more, frees 1.0 kB",
         "  keep  日本.jpg      640 x 480  100.0 kB  2024-05-01 12:30",
-        "        d.jpg         640 x 480    1.0 kB  2024-05-01 12:30  near   0.900  95.0 %  larger",
+        "        d.jpg         640 x 480    1.0 kB  2024-05-01 12:30  near   0.900  95.0%  larger",
         "",
-        "2 groups of 5 photos: 3 duplicates, 2 of which may be removed, which frees 3.2 MB",
+        "2 groups, 5 photos: 3 duplicates, 2 removable, freeing 3.2 MB",
     ]
 
 
@@ -60,7 +60,7 @@ def test_json_lines_are_a_group_a_line_as_programs_were_promised() -> None:
     assert first["members"][1]["transform"] == {
         "mirrored": False,
         "turned": 0.0,
-        "part": 0.25,
+        "area": 0.25,
         "in": "keeper",
         "corners": [[0.25, 0.25], [0.75, 0.25], [0.75, 0.75], [0.25, 0.75]],
     }
@@ -80,7 +80,7 @@ def test_csv_has_a_row_for_each_photo_of_a_group() -> None:
     assert (rows[2]["similarity"], rows[2]["confidence"], rows[2]["transform"]) == (
         "0.9800",
         "0.9910",
-        "a part, 25% of it",
+        "crop of 25%",
     )
 
 
@@ -98,8 +98,8 @@ def test_no_duplicates_are_said_in_a_word_and_are_empty_for_programs() -> None:
 def test_pairs_are_told_in_every_format() -> None:
     pairs = [pair("a.jpg", "b.jpg", 1.0, "exact"), pair("a.jpg", "c.jpg", 0.98, "near", aligned(mirrored=True))]
     assert duplicate_pairs(pairs, "table", ROOT).splitlines() == [
-        "1.000   100 %  exact  a.jpg  b.jpg",
-        "0.980  98.0 %  near   a.jpg  c.jpg  mirrored",
+        "1.000   100%  exact  a.jpg  b.jpg",
+        "0.980  98.0%  near   a.jpg  c.jpg  mirrored",
         "",
         "2 pairs",
     ]
@@ -113,9 +113,9 @@ def test_pairs_are_told_in_every_format() -> None:
 def test_what_was_done_to_the_keeper_is_told_from_whichever_photo_the_other_was_found_in() -> None:
     turned = aligned(turned=90.0, scale=0.5)
     said = {
-        where: how_member_lies(member("b.jpg", "near", 0.9, 0.9, alignment=turned, aligned_in=where))
+        where: member_edit(member("b.jpg", "near", 0.9, 0.9, alignment=turned, aligned_in=where))
         for where in ("keeper", "member")
     }
-    assert said == {"keeper": "turned 90°, a part, 25% of it", "member": "turned 270°, holds more"}
+    assert said == {"keeper": "rotated 90°, crop of 25%", "member": "rotated 270°, shows more"}
     mirrored = member("b.jpg", "near", 0.9, 0.9, alignment=aligned(turned=90.0, mirrored=True), aligned_in="member")
-    assert how_member_lies(mirrored) == "mirrored, turned 90°"
+    assert member_edit(mirrored) == "mirrored, rotated 90°"

@@ -252,7 +252,7 @@ def test_a_detail_finds_the_photo_that_contains_it(sample_photos: Path, tmp_path
     photo.crop((width // 8, height // 8, width // 8 + width // 3, height // 8 + height // 3)).save(
         tmp_path / "part.png"
     )
-    arguments = ["query", str(tmp_path / "part.png"), "--part", "-k", "2", "--index", str(tmp_path / "index")]
+    arguments = ["query", str(tmp_path / "part.png"), "--containing", "-k", "2", "--index", str(tmp_path / "index")]
     done = CliRunner().invoke(cli, [*arguments, "--format", "paths"])
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[0].endswith("astronaut.jpg")

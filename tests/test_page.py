@@ -15,8 +15,9 @@ from vggsearch.defaults import THUMBNAILS
 from vggsearch.duplicates.results import Group
 from vggsearch.errors import OptionError
 from vggsearch.photos.thumbnails import in_order, thumbnail
+from vggsearch.progress import Progress
+from vggsearch.render.html.group_data import shell_word
 from vggsearch.render.html.page import PageFacts, write_page
-from vggsearch.render.html.values import shell_word
 
 HOSTILE = [
     '"><script>hacked=1</script>.jpg',
@@ -100,7 +101,7 @@ def test_a_shell_reads_a_name_as_it_is(name: str) -> None:
 
 def test_a_photo_is_never_taken_for_the_page_to_write(root: Path) -> None:
     before = (root / "a.jpg").read_bytes()
-    with pytest.raises(OptionError, match=r"a\.jpg exists and is no page"):
+    with pytest.raises(OptionError, match=r"a\.jpg exists and was not written by vggsearch"):
         write_page(root / "a.jpg", of_three(), root)
     assert (root / "a.jpg").read_bytes() == before
 
@@ -113,8 +114,8 @@ def test_a_page_takes_the_place_of_an_older_one(root: Path) -> None:
 
 
 def test_a_page_that_was_broken_off_is_not_there_and_the_older_one_still_is(root: Path) -> None:
-    def break_off(done: int, _total: int) -> None:
-        if done > 3:
+    def break_off(progress: Progress) -> None:
+        if progress.done > 3:
             raise KeyboardInterrupt
 
     page = root.parent / "page.html"
@@ -140,9 +141,9 @@ def test_a_page_finds_the_photos_from_wherever_it_lies(root: Path) -> None:
 
 
 def test_progress_counts_photos(root: Path) -> None:
-    told: list[tuple[int, int]] = []
-    write_page(root.parent / "page.html", of_three(), root, progress=lambda *each: told.append(each))
-    assert told == [(3, 5), (5, 5)]
+    shown: list[Progress] = []
+    write_page(root.parent / "page.html", of_three(), root, progress=shown.append)
+    assert [(each.done, each.total) for each in shown] == [(3, 5), (5, 5)]
 
 
 def test_photos_are_read_a_few_groups_ahead_and_no_more() -> None:

@@ -1,4 +1,4 @@
-"""The page as a person has it, in a headless Chromium. Where none is installed, these are skipped."""
+"""The page as the user sees it, in a headless Chromium. Where none is installed, these are skipped."""
 
 import json
 from collections.abc import Iterator
@@ -91,7 +91,7 @@ def test_the_page_opens_without_a_complaint_and_asks_for_nothing_outside(tab: Ta
 def test_a_card_says_what_is_kept_and_in_what_a_duplicate_differs(tab: Tab) -> None:
     assert "Keep" in tab.text("article figure.keeper .badges")
     told = " ".join(tab.text("article figure[data-position='2']").split())
-    for words in ("crop.jpg", "near 0.950", "99.1 % sure", "▼ 75 %", "▼ 60 %", "a part, 25% of it"):
+    for words in ("crop.jpg", "near 0.950", "confidence 99.1%", "▼ 75%", "▼ 60%", "crop of 25%"):
         assert words in told
     broken = tab.text("article figure[data-position='3']")
     assert "cannot be shown: " in broken
@@ -166,18 +166,18 @@ def test_filters_leave_what_was_asked_for(tab: Tab) -> None:
     assert shown_groups(tab) == ["Group 1"]
     choose(tab, "text", "")
     choose(tab, "least", "")
-    choose(tab, "sure-to", "95")
+    choose(tab, "confidence-to", "95")
     assert shown_groups(tab) == ["Group 2", "Group 3"]
     assert tab.text("#count").startswith("2 of 3 groups, 11 photos")
     tab.click("#kinds input[value=near]")
     assert shown_groups(tab) == ["Group 3"]
     tab.click("#kinds input[value=similar]")
-    assert tab.text("#groups") == "No group is like that."
+    assert tab.text("#groups") == "No matching groups."
     tab.press("j", "f", "n")
 
 
-def test_sorting_puts_the_least_sure_first(tab: Tab) -> None:
-    choose(tab, "sort", "least sure first")
+def test_sorting_puts_the_least_certain_first(tab: Tab) -> None:
+    choose(tab, "sort", "least certain first")
     assert shown_groups(tab) == ["Group 3", "Group 2", "Group 1"]
     choose(tab, "sort", "most photos first")
     assert shown_groups(tab)[0] == "Group 2"
@@ -203,10 +203,10 @@ def test_marks_become_commands_and_outlast_a_reload(tab: Tab) -> None:
     tab.press("l", "n", "j", "Y", "j", "n", "n")
     tab.press("c")
     lines = str(tab.evaluate("document.getElementById('commands-text').value")).splitlines()
-    assert lines[0] == "vggsearch dups --not-duplicates trip/a.jpg crop.jpg"
-    assert all(line.startswith("vggsearch dups --same c.jpg ") for line in lines[1:])
+    assert lines[0] == "vggsearch dups decide --not-duplicates trip/a.jpg crop.jpg"
+    assert all(line.startswith("vggsearch dups decide --same c.jpg ") for line in lines[1:])
     assert len(lines) == 1 + len(HOSTILE)
-    assert r"vggsearch dups --same c.jpg $'\377\3769.jpg'" in lines
+    assert r"vggsearch dups decide --same c.jpg $'\377\3769.jpg'" in lines
     assert tab.text("#marks") == f"Marked: 1 as not duplicates, {len(HOSTILE)} as duplicates"
     tab.reload()
     assert tab.text("#marks") == f"Marked: 1 as not duplicates, {len(HOSTILE)} as duplicates"
@@ -219,7 +219,7 @@ def test_what_another_file_put_among_the_marks_never_becomes_a_command(tab: Tab,
     tab.reload()
     tab.press("y", "c")
     told = tab.evaluate("document.getElementById('commands-text').value")
-    assert told == "vggsearch dups --same trip/a.jpg trip/copy.jpg"
+    assert told == "vggsearch dups decide --same trip/a.jpg trip/copy.jpg"
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -81,7 +81,7 @@ def test_the_command_shows_the_position_of_the_query_in_a_photo(
     real: ImageIndex, cat: Image.Image, tmp_path: Path
 ) -> None:
     ImageOps.mirror(cat).save(tmp_path / "mirrored.png")
-    words = ["query", str(tmp_path / "mirrored.png"), "--verify", "--index", str(real.directory), "-k", "4"]
+    words = ["query", str(tmp_path / "mirrored.png"), "--rerank", "--index", str(real.directory), "-k", "4"]
     shown = CliRunner().invoke(cli, words).stdout
     assert "originals/chelsea.jpg  (mirrored)" in shown
     matches = json.loads(CliRunner().invoke(cli, [*words, "--format", "jsonl"]).stdout)["matches"]
@@ -90,7 +90,7 @@ def test_the_command_shows_the_position_of_the_query_in_a_photo(
     assert len(original["alignment"]["corners"]) == 4
     refused = CliRunner().invoke(cli, ["query", "x.jpg", "--crop", "1,2,3"])
     assert refused.exit_code == 2
-    assert "is not four whole numbers X,Y,W,H" in refused.stderr
+    assert "is not a region X,Y,W,H" in refused.stderr
 
 
 def test_the_photo_itself_stays_at_one_and_first(real: ImageIndex, sample_photos: Path) -> None:

@@ -8,9 +8,9 @@ from PIL import Image
 
 from tests.fakes import save_photo
 from tests.helpers.duplicates import group, member, photo
-from vggsearch.cli.terminal import picture_screen
+from vggsearch.cli.dups.find import picture_screen
 from vggsearch.duplicates.results import Group
-from vggsearch.render.terminal_images import COLUMNS, GAP, KEEP, PIXELS, ROWS, Screen, Way, preview
+from vggsearch.render.terminal_images import COLUMNS, GAP, KEEP, PIXELS, ROWS, Protocol, Screen, preview
 
 THREE = 3 * (COLUMNS + GAP) - GAP
 
@@ -37,9 +37,9 @@ def of_three() -> list[Group]:
     return [group(1, photo("a.jpg"), member("b.jpg", "near", 0.9, 0.9), member("gone.jpg", "near", 0.8, 0.9))]
 
 
-def previewed(root: Path, way: Way, columns: int = 200) -> str:
+def previewed(root: Path, protocol: Protocol, columns: int = 200) -> str:
     stream = io.StringIO()
-    preview(of_three(), root, stream, Screen(way, columns))
+    preview(of_three(), root, stream, Screen(protocol, columns))
     return stream.getvalue()
 
 
@@ -47,12 +47,12 @@ def picture_in(png: str) -> Image.Image:
     return Image.open(io.BytesIO(b64decode(png)))
 
 
-@pytest.mark.parametrize("way", ["kitty", "iterm2", "blocks"])
-def test_below_the_pictures_is_what_they_are(root: Path, way: Way) -> None:
-    shown = previewed(root, way)
+@pytest.mark.parametrize("protocol", ["kitty", "iterm2", "blocks"])
+def test_below_the_pictures_is_what_they_are(root: Path, protocol: Protocol) -> None:
+    shown = previewed(root, protocol)
     below = shown[shown.index("group 1: 3 photos") :]
     assert [name for name in ("a.jpg", "b.jpg", "gone.jpg") if name in below] == ["a.jpg", "b.jpg", "gone.jpg"]
-    assert below.endswith("1 group of 3 photos: 2 duplicates, 2 of which may be removed, which frees 200.0 kB\n")
+    assert below.endswith("1 group, 3 photos: 2 duplicates, 2 removable, freeing 200.0 kB\n")
     assert "\x1b" not in below
 
 
@@ -94,7 +94,7 @@ def test_no_more_photos_are_shown_than_fit_side_by_side(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("environment", "way"),
+    ("environment", "protocol"),
     [
         ({"TERM": "xterm-kitty"}, "kitty"),
         ({"KITTY_WINDOW_ID": "1", "TERM": "xterm-256color"}, "kitty"),
@@ -114,10 +114,10 @@ def test_no_more_photos_are_shown_than_fit_side_by_side(root: Path) -> None:
     ],
 )
 def test_a_terminal_is_known_by_its_variables(
-    environment: dict[str, str], way: Way | None, monkeypatch: pytest.MonkeyPatch
+    environment: dict[str, str], protocol: Protocol | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.environ", {**environment, "COLUMNS": "132"})
-    assert picture_screen(Terminal()) == (Screen(way, 132) if way else None)
+    assert picture_screen(Terminal()) == (Screen(protocol, 132) if protocol else None)
 
 
 def test_what_is_no_terminal_or_knows_no_half_blocks_shows_no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:

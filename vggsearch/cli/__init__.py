@@ -1,4 +1,4 @@
-"""The command line: each command parses, makes one call, and prints. Heavy imports wait inside the commands."""
+"""The command line: each command parses its options, makes one call, and prints the result."""
 
 from vggsearch.cli.main import cli
 

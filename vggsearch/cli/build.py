@@ -4,10 +4,13 @@ from pathlib import Path
 
 import click
 
-from vggsearch.cli.options import byte_count, index_option, numbers_option
+from vggsearch.cli.options import byte_count, index_option, table_or_json_option
 from vggsearch.cli.terminal import stopping_on_ctrl_c
 from vggsearch.defaults import BUILD, METRICS, Format
+from vggsearch.image_index import ImageIndex
 from vggsearch.progress import progress_bar
+from vggsearch.render.build import built, recipes
+from vggsearch.render.build import plan as plan_text
 from vggsearch.store.locate import only_index
 
 
@@ -16,28 +19,28 @@ from vggsearch.store.locate import only_index
 @click.option(
     "--recipe",
     metavar="auto|NAME|FACTORY",
-    help=f"How: auto, a name of --list, or a FAISS factory string.  [default: as last time; {BUILD.recipe}]",
+    help=f"auto, a name from --list, or a FAISS factory string.  [default: the last choice; {BUILD.recipe}]",
 )
 @click.option(
     "--memory",
     metavar="SIZE",
     callback=byte_count,
-    help="Memory that the FAISS index may take: 500M, 4G.  [default: as last time; 4G]",
+    help="Memory limit of the FAISS index: 500M, 4G.  [default: the last choice; 4G]",
 )
 @click.option(
     "--recall",
     type=click.FloatRange(0, 1, min_open=True),
-    help=f"Share of the ten nearest photos that are to be found.  [default: as last time; {BUILD.recall}]",
+    help=f"Target recall of the ten nearest photos.  [default: the last choice; {BUILD.recall}]",
 )
 @click.option(
     "--metric",
     type=click.Choice(tuple(METRICS)),
-    help="How FAISS compares what it holds, as some factory strings want it; the similarity that is "
-    f"shown is the cosine in any case.  [default: as last time; {BUILD.metric}]",
+    help="Metric of the FAISS index, for factory strings that require one; similarities are cosines in any "
+    f"case.  [default: the last choice; {BUILD.metric}]",
 )
-@click.option("--list", "is_list", is_flag=True, help="Show the recipes there are, and what each takes and can.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
-@numbers_option
+@click.option("--list", "is_list", is_flag=True, help="List the recipes with their size and capabilities.")
+@click.option("--dry-run", is_flag=True, help="Only show the plan.")
+@table_or_json_option
 def build(
     directory: Path | None,
     recipe: str | None,
@@ -48,10 +51,10 @@ def build(
     dry_run: bool,
     format: Format,
 ) -> None:
-    """Make the FAISS index anew from the stored embeddings, with a chosen or automatic recipe.
+    """Rebuild the FAISS index from the stored embeddings.
 
-    It says what it is going to do, does it, then measures how many of the nearest photos are found. Later runs of
-    vggsearch index go on with the same choice. Until it is done the old index is in use.
+    Shows the plan, builds, and measures the recall. Later runs of vggsearch index keep the same choices. The old
+    FAISS index stays in use until the new one is complete.
 
     \b
     Example:
@@ -60,10 +63,6 @@ def build(
       vggsearch build --memory 500M --dry-run
       vggsearch build --list
     """
-    from vggsearch.image_index import ImageIndex
-    from vggsearch.render.build import built, recipes
-    from vggsearch.render.build import plan as plan_text
-
     if is_list:
         click.echo(recipes(format))
         return

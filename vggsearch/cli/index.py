@@ -2,19 +2,25 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from vggsearch.cli.options import FOLDER, embedding_options, engine_options, index_option
-from vggsearch.cli.terminal import announced, stopping_on_ctrl_c
+from vggsearch.cli.options import (
+    FOLDER,
+    batch_size_option,
+    embedding_options,
+    engine_options,
+    index_option,
+    workers_option,
+)
+from vggsearch.cli.terminal import announced, until_stopped
 from vggsearch.defaults import DECODE_ON
-from vggsearch.errors import Stopped
+from vggsearch.image_index import ImageIndex
+from vggsearch.indexing.update import UpdateReport
+from vggsearch.model.engine import EngineOptions
 from vggsearch.model.spec import EmbeddingOptions
-from vggsearch.progress import progress_bar
-
-if TYPE_CHECKING:
-    from vggsearch.model.engine import EngineOptions
+from vggsearch.render.text import quantity
+from vggsearch.render.update import skipped_lines, update_line
 
 
 @click.command()
@@ -27,30 +33,31 @@ if TYPE_CHECKING:
     type=click.Choice(DECODE_ON),
     default="auto",
     show_default=True,
-    help="Where JPEG is decoded: auto is a CUDA GPU where there is one.",
+    help="Where JPEG files are decoded; auto is the GPU if there is one.",
 )
-@click.option("--batch-size", type=click.IntRange(min=1), help="Photos at once in the network.")
-@click.option("--workers", type=click.IntRange(min=1), help="Decoder processes.  [default: one a processor]")
-@click.option("--moved", is_flag=True, help="PHOTOS is where the photos of this index are now.")
-@click.option("--allow-empty", is_flag=True, help="Go on even if every photo is gone.")
-@click.option("--retry-skipped", is_flag=True, help="Try files again that could not be used before.")
-@click.option("--compact", is_flag=True, help="Merge small parts now.  [default: when there are many]")
+@batch_size_option
+@workers_option
+@click.option("--moved", is_flag=True, help="PHOTOS is the new location of the indexed photo folder.")
+@click.option("--allow-empty", is_flag=True, help="Continue even if all photos are gone.")
+@click.option("--retry-skipped", is_flag=True, help="Retry files that were skipped before.")
+@click.option("--compact", is_flag=True, help="Merge small parts now.  [default: only if there are many]")
 @click.option(
     "--whiten/--no-whiten",
     default=None,
-    help="Search embeddings whitened on this collection.  [default: what the index has; whitened]",
+    help="Search whitened embeddings.  [default: as before; whiten for a new index]",
 )
 @click.option(
     "--local-features/--no-local-features",
     default=None,
-    help="Keep local features, 13 kB a photo: quick checks, query --part.  [default: what the index has; none]",
+    help="Store local features, 13 kB per photo: faster re-ranking, and query --containing.  "
+    "[default: as before; not for a new index]",
 )
-@click.option("--strict", is_flag=True, help="Exit with status 1 if a picture was skipped, in this run or before.")
+@click.option("--strict", is_flag=True, help="Exit with status 1 if a picture was skipped, now or before.")
 def index(
     photos: Path,
     directory: Path | None,
     options: EmbeddingOptions,
-    runs_on: "EngineOptions",
+    engine_options: EngineOptions,
     decode: str,
     batch_size: int | None,
     workers: int | None,
@@ -62,28 +69,19 @@ def index(
     local_features: bool | None,
     strict: bool,
 ) -> None:
-    """Index the folder PHOTOS, or bring its index up to date: only what is new or changed is worked on.
+    """Index the folder PHOTOS, or update its index. An update processes only new and changed photos.
 
-    Once there is an index, options left out are those it was made with.
+    An existing index keeps its options; pass only those to change.
 
     \b
     Example:
       vggsearch index ./photos
       vggsearch index ./photos --layer fc7 --index indexes/photos-fc7
     """
-    from vggsearch.image_index import ImageIndex
-    from vggsearch.indexing.update import UpdateReport
-    from vggsearch.render.index import skipped_lines, update_line
-
-    runs_on = replace(runs_on, decode=decode, batch_size=batch_size)
-    with (
-        ImageIndex.for_photos(photos, directory, options, engine_options=runs_on) as opened,
-        stopping_on_ctrl_c() as stop,
-        progress_bar() as progress,
-    ):
-        stopped = None
-        try:
-            report = opened.update(
+    engine_options = replace(engine_options, decode=decode, batch_size=batch_size)
+    with ImageIndex.for_photos(photos, directory, options, engine_options=engine_options) as opened:
+        report, stopped = until_stopped(
+            lambda progress, stop: opened.update(
                 photos,
                 workers=workers,
                 moved=moved,
@@ -94,15 +92,14 @@ def index(
                 local_features=local_features,
                 progress=announced(str(opened.spec), progress),
                 stop=stop,
-            )
-        except Stopped as error:
-            if not isinstance(error.report, UpdateReport):
-                raise
-            report, stopped = error.report, error
+            ),
+            UpdateReport,
+        )
     for line in skipped_lines(report.newly_skipped):
         click.echo(line, err=True)
     click.echo(update_line(report, opened.directory))
     if strict and (pictures := [skipped for skipped in report.skipped if skipped.kind != "not a picture"]):
-        raise click.ClickException(f"{len(pictures):,} skipped, and --strict was given: vggsearch info --skipped")
+        skipped = quantity(len(pictures), "skipped picture")
+        raise click.ClickException(f"{skipped}, and --strict is set. List them: vggsearch info --skipped")
     if stopped is not None:
         raise stopped

@@ -6,25 +6,24 @@ import click
 
 from vggsearch.cli.options import format_option, index_option
 from vggsearch.defaults import Format
+from vggsearch.image_index import ImageIndex
+from vggsearch.render.info import info as rendered
+from vggsearch.render.update import skipped_files
 from vggsearch.store.locate import only_index
 
 
 @click.command()
 @index_option
-@click.option("--skipped", is_flag=True, help="List the files that could not be used, with the reason.")
+@click.option("--skipped", is_flag=True, help="List the skipped files with the reason for each.")
 @format_option
 def info(directory: Path | None, skipped: bool, format: Format) -> None:
-    """Show what an index holds and how it was made.
+    """Show what an index contains and how it was made.
 
     \b
     Example:
       vggsearch info
       vggsearch info --skipped --format csv
     """
-    from vggsearch.image_index import ImageIndex
-    from vggsearch.render.index import skipped_files
-    from vggsearch.render.info import info as info_text
-
     with ImageIndex.open(directory or only_index()) as opened:
-        text = skipped_files(opened.skipped(), format) if skipped else info_text(opened.info(), format)
+        text = skipped_files(opened.skipped(), format) if skipped else rendered(opened.info(), format)
     click.echo(text)

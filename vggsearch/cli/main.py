@@ -1,25 +1,29 @@
-"""The group of commands, and how errors become one line."""
+"""The command group, and how errors become one line."""
 
 from typing import Any
 
 import click
 
 from vggsearch import __version__
-from vggsearch.cli.bench import bench
-from vggsearch.cli.build import build
-from vggsearch.cli.dups import dups
-from vggsearch.cli.eval import eval_
-from vggsearch.cli.index import index
-from vggsearch.cli.info import info
-from vggsearch.cli.model import model
-from vggsearch.cli.query import query
+from vggsearch.cli.lazy import LazyCommand, LazyGroup
 from vggsearch.cli.terminal import log_to_stderr
-from vggsearch.cli.verify import verify
 from vggsearch.errors import OptionError, VggsearchError
 
+COMMANDS = {
+    "index": LazyCommand("vggsearch.cli.index:index", "Index a photo folder, or update its index."),
+    "query": LazyCommand("vggsearch.cli.query:query", "Find the photos most similar to an image."),
+    "dups": LazyCommand("vggsearch.cli.dups:dups", "Find, review and remove duplicates; undo a removal."),
+    "info": LazyCommand("vggsearch.cli.info:info", "Show what an index contains and how it was made."),
+    "build": LazyCommand("vggsearch.cli.build:build", "Rebuild the FAISS index from the stored embeddings."),
+    "verify": LazyCommand("vggsearch.cli.verify:verify", "Check every byte of an index, and repair it."),
+    "bench": LazyCommand("vggsearch.cli.bench:bench", "Measure how fast this machine indexes photos."),
+    "eval": LazyCommand("vggsearch.cli.eval:eval_", "Measure retrieval quality."),
+    "model": LazyCommand("vggsearch.cli.model:model", "Show a VGG network layer by layer."),
+}
 
-class Commands(click.Group):
-    """Turns what the library raises into one line on stderr; a bug keeps its traceback."""
+
+class Main(LazyGroup):
+    """Turns an error of the library into one line on stderr; a bug keeps its traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command. Exit status 1 for an error explained in one line, 2 for wrong usage."""
@@ -37,10 +41,14 @@ class Commands(click.Group):
             raise click.ClickException(f"{error.filename}: {error.strerror}") from error
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Main,
+    table=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="vggsearch")
 def cli() -> None:
-    """Find photos by photo, on your own machine: index a folder once, then ask.
+    """Reverse image search and duplicate detection for your photos, offline, on your own machine.
 
     \b
     Example:
@@ -49,7 +57,3 @@ def cli() -> None:
       vggsearch dups
     """
     log_to_stderr()
-
-
-for command in (index, query, dups, info, build, verify, bench, eval_, model):
-    cli.add_command(command)

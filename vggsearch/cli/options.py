@@ -1,4 +1,4 @@
-"""What several commands take: each option written once."""
+"""Options that several commands share, each written once."""
 
 import functools
 import re
@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 import click
 
 from vggsearch.defaults import DEVICES, EMBEDDING, ENGINES, FORMATS, PRECISIONS, RESIZES
+from vggsearch.model.engine import EngineOptions
 from vggsearch.model.layers import LAYERS
 from vggsearch.model.poolings import POOLINGS
 from vggsearch.model.spec import EmbeddingOptions
@@ -22,7 +23,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 def combined(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """Return several options as one decorator; they show in help in this order."""
+    """Return several options as one decorator; help shows them in this order."""
 
     def decorate(command: Command) -> Command:
         return functools.reduce(lambda decorated, option: option(decorated), reversed(options), command)
@@ -33,7 +34,7 @@ def combined(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 def collected(
     name: str, make: Callable[..., object], takes: Sequence[str], *options: Callable[[Command], Command]
 ) -> Callable[[Command], Command]:
-    """Return several options as one decorator; the command gets, as `name`, what `make` makes of those it takes."""
+    """Return several options as one decorator; the command gets their values as `name`, put together by `make`."""
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
@@ -52,12 +53,12 @@ index_option = click.option(
     type=FOLDER,
     envvar="VGGSEARCH_INDEX",
     show_envvar=True,
-    help="Where the index is. Default: indexes/NAME of the photo folder.",
+    help="Directory of the index.  [default: indexes/NAME of the photo folder]",
 )
 
 
 class OneFromEnvironment(click.Option):
-    """A repeatable option whose variable is one value: click would split a path there at each colon."""
+    """A repeatable option whose environment variable is one value: click would split a path at each colon."""
 
     def value_from_envvar(self, ctx: click.Context) -> tuple[str, ...] | None:
         """Return the whole variable as the only value."""
@@ -73,95 +74,90 @@ indexes_option = click.option(
     cls=OneFromEnvironment,
     envvar="VGGSEARCH_INDEX",
     show_envvar=True,
-    help="Where the index is, repeatable: several are asked as one.  [default: the only one in indexes/]",
+    help="Directory of the index; repeat it to search several as one.  [default: the only one in indexes/]",
 )
-verify_option = click.option(
-    "--verify/--no-verify",
-    "rerank",
+root_option = click.option("--root", type=FOLDER, help="Where the photo folder is now, if it was moved.")
+rerank_option = click.option(
+    "--rerank/--no-rerank",
     default=True,
     show_default=True,
-    help="Check the best answers by geometry: finds crops, mirrored and turned copies.",
+    help="Re-rank the best results geometrically: finds crops, mirrored and rotated copies.",
 )
 format_option = click.option(
-    "--format",
-    type=click.Choice(FORMATS),
-    default="table",
-    show_default=True,
-    help="How results are printed.",
+    "--format", type=click.Choice(FORMATS), default="table", show_default=True, help="Output format."
 )
-numbers_option = click.option(
-    "--format",
-    type=click.Choice(("table", "json")),
-    default="table",
-    show_default=True,
-    help="How results are printed.",
+table_or_json_option = click.option(
+    "--format", type=click.Choice(("table", "json")), default="table", show_default=True, help="Output format."
+)
+batch_size_option = click.option("--batch-size", type=click.IntRange(min=1), help="Batch size of the network.")
+workers_option = click.option(
+    "--workers", type=click.IntRange(min=1), help="Number of decoder processes.  [default: one per CPU]"
 )
 
 
 def embedding_options(*, of_the_index: bool) -> Callable[[Command], Command]:
     """Return the options that a command gets as `options`, EmbeddingOptions.
 
-    Help names the defaults, or says that they are the index's own.
+    Help shows the defaults or, with `of_the_index`, that they are those of the index.
     """
 
-    def told(text: str, value: object) -> str:
-        return f"{text}  [default: {'what the index holds' if of_the_index else value}]"
+    def with_default(text: str, value: object) -> str:
+        return f"{text}  [default: {'as indexed' if of_the_index else value}]"
 
     at = EMBEDDING
+    size = f"{at.map_size}; {at.connected_size} for fc6 and fc7"
+    layers = f"{', '.join(LAYERS)}, or a weighted sum: 0.5*pool4+pool5."
     return collected(
         "options",
         EmbeddingOptions,
         [field.name for field in fields(EmbeddingOptions)],
-        click.option("--model", type=click.Choice(MODELS), help=told("Which VGG.", at.model)),
+        click.option("--model", type=click.Choice(MODELS), help=with_default("VGG variant.", at.model)),
+        click.option("--layer", help=with_default(f"Feature layer: {layers}", at.layer)),
         click.option(
-            "--layer", help=told(f"Where it is cut: {', '.join(LAYERS)}, or a sum: 0.5*pool4+pool5.", at.layer)
-        ),
-        click.option(
-            "--pooling", type=click.Choice(tuple(POOLINGS)), help=told("How a map is pooled.", at.map_pooling)
+            "--pooling",
+            type=click.Choice(tuple(POOLINGS)),
+            help=with_default("Pooling of the feature map.", at.map_pooling),
         ),
         click.option(
             "--size",
             metavar="PIXELS",
-            help=told(
-                "Side of the input, or several to average: 160+224.",
-                f"{at.map_size}; {at.connected_size} for fc6 and fc7",
-            ),
+            help=with_default("Side of the square input, or several to average: 160+224.", size),
         ),
         click.option(
             "--mirror/--no-mirror",
             default=None,
-            help=told("Average each photo with its mirror image.", "mirror" if at.mirror else "no-mirror"),
+            help=with_default("Average each photo with its mirror image.", "mirror" if at.mirror else "no-mirror"),
         ),
-        click.option("--resize", type=click.Choice(RESIZES), help=told("How a photo becomes square.", at.resize)),
-        click.option("--weights", type=FILE, help="Weights: .safetensors, or .pth as torchvision has them."),
+        click.option(
+            "--resize",
+            type=click.Choice(RESIZES),
+            help=with_default("How photos are fitted to the square input.", at.resize),
+        ),
+        click.option("--weights", type=FILE, help="Weights file: .safetensors, or .pth in torchvision's format."),
     )
 
 
-def _engine_options(**given: Any) -> object:
-    from vggsearch.model.engine import EngineOptions
-
-    return EngineOptions(**given)
-
-
-# A command gets them as `runs_on`, EngineOptions.
-engine_options = collected(
-    "runs_on",
-    _engine_options,
+# A command gets them as `engine_options`, EngineOptions.
+engine_options: Callable[..., Callable[..., None]] = collected(
+    "engine_options",
+    EngineOptions,
     ("engine", "device", "precision"),
     click.option(
         "--engine",
         type=click.Choice(ENGINES),
         default="auto",
         show_default=True,
-        help="What runs the network: torch on a GPU, OpenVINO on a CPU.",
+        help="Inference backend; auto is torch on a GPU, OpenVINO on a CPU.",
     ),
-    click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Where it runs."),
+    click.option(
+        "--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Device to run on."
+    ),
     click.option(
         "--precision",
         type=click.Choice(PRECISIONS),
         default="auto",
         show_default=True,
-        help="Number format of the network; auto is the fastest that changes no answer.",
+        help="Numeric precision; auto is the fastest that leaves results unchanged.",
     ),
 )
 
@@ -173,7 +169,7 @@ def box(_context: click.Context, _option: click.Parameter, text: str | None) -> 
     numbers = text.split(",")
     if len(numbers) != 4 or not all(number.strip().isdecimal() for number in numbers):
         raise click.BadParameter(
-            f"{text!r} is not four whole numbers X,Y,W,H: left, top, width and height in pixels."
+            f"{text!r} is not a region X,Y,W,H: left, top, width and height in pixels, such as 100,50,400,300."
         )
     left, top, width, height = map(int, numbers)
     return left, top, width, height
@@ -185,6 +181,6 @@ def byte_count(_context: click.Context, _option: click.Parameter, text: str | No
         return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", text.strip(), re.IGNORECASE)
     if found is None or not float(found[1]):
-        raise click.BadParameter(f"{text!r} is no size. Write 500M or 4G.")
+        raise click.BadParameter(f"{text!r} is not a size, such as 500M or 4G.")
     thousands: int = " kmgt".index(found[2].lower() or " ")
     return round(float(found[1]) * float(10 ** (3 * thousands)))

@@ -4,30 +4,40 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from vggsearch.cli.options import (
-    FOLDER,
     box,
     embedding_options,
     engine_options,
     format_option,
     indexes_option,
-    verify_option,
+    rerank_option,
+    root_option,
 )
 from vggsearch.cli.terminal import quiet_decoders
 from vggsearch.defaults import SEARCH, Format
+from vggsearch.image_index import ImageIndex
+from vggsearch.model.engine import EngineOptions
 from vggsearch.model.spec import EmbeddingOptions
+from vggsearch.query.options import Answer, QueryResult
+from vggsearch.render.query import picks, query_results
+from vggsearch.render.text import one_line
 from vggsearch.store.locate import only_index
 
-if TYPE_CHECKING:
-    from vggsearch.image_index import ImageIndex
-    from vggsearch.model.engine import EngineOptions
-    from vggsearch.query.options import Answer
-
 STDIN = "-"
+SIMILARITY_OPTIONS = (  # which --random does not take: it shows any photos
+    "images",
+    "count",
+    "min_similarity",
+    "crop",
+    "containing",
+    "exclude_same_folder",
+    "together",
+    "minus",
+)
 
 
 @click.command()
@@ -37,39 +47,36 @@ STDIN = "-"
     "-k",
     "--count",
     type=click.IntRange(min=1),
-    help="How many photos to show for each IMAGE.  "
-    f"[default: {SEARCH.count}; with --min-similarity all that reach it]",
+    help="Number of photos to show per IMAGE.  "
+    f"[default: {SEARCH.count}; with --min-similarity, all that reach it]",
 )
 @click.option(
-    "--min-similarity",
-    type=click.FloatRange(-1, 1),
-    help="Show only photos at least this similar (1 is the same).",
+    "--min-similarity", type=click.FloatRange(-1, 1), help="Show only photos at least this similar; 1 is identical."
 )
 @click.option(
     "--crop",
     metavar="X,Y,W,H",
     callback=box,
-    help="Ask for a part of each IMAGE: left, top, width, height in pixels.",
+    help="Search with this region of each IMAGE only: left, top, width, height in pixels.",
 )
-@click.option(
-    "--part", "containing", is_flag=True, help="Find photos that contain IMAGE; needs index --local-features."
-)
+@click.option("--containing", is_flag=True, help="Find photos that contain IMAGE; requires index --local-features.")
 @click.option(
     "--filter",
     "filters",
     multiple=True,
     metavar="RULE",
-    help="Find only photos that keep RULE, repeatable: a path glob ('2019/**', '*.png'), folder:trips/rome, "
-    "taken:2019-05..2020, size:1000.. (pixels of the longer side), orientation:portrait|landscape|square.",
+    help="Search only photos that match RULE: a path glob ('2019/**', '*.png'), folder:trips/rome, "
+    "taken:2019-05..2020, size:1000.. (longer side in pixels), orientation:portrait|landscape|square. "
+    " [repeatable]",
 )
-@click.option("--exclude-same-folder", is_flag=True, help="Leave out the photos that lie beside IMAGE.")
-@click.option("--together", is_flag=True, help="Take all IMAGEs as one query: what is like all of them.")
-@click.option("--minus", multiple=True, metavar="IMAGE", help="Subtract this picture from the query, repeatable.")
-@click.option("--random", type=click.IntRange(min=1), metavar="N", help="Show N photos at random; takes no IMAGE.")
-@click.option("--seed", type=click.IntRange(min=0), help="Which photos --random shows: the same ones again.")
-@verify_option
+@click.option("--exclude-same-folder", is_flag=True, help="Exclude photos in the folder of IMAGE.")
+@click.option("--together", is_flag=True, help="Combine all IMAGEs into one query: photos similar to all of them.")
+@click.option("--minus", multiple=True, metavar="IMAGE", help="Subtract this image from the query.  [repeatable]")
+@click.option("--random", type=click.IntRange(min=1), metavar="N", help="Show N random photos; takes no IMAGE.")
+@click.option("--seed", type=click.IntRange(min=0), help="Random seed; the same seed shows the same photos.")
+@rerank_option
 @format_option
-@click.option("--root", type=FOLDER, help="Where the photos are now, if they moved apart from the index.")
+@root_option
 @embedding_options(of_the_index=True)
 @engine_options
 def query(
@@ -89,41 +96,25 @@ def query(
     format: Format,
     root: Path | None,
     options: EmbeddingOptions,
-    runs_on: "EngineOptions",
+    engine_options: EngineOptions,
 ) -> None:
-    """Show the photos most like each IMAGE; - reads one from standard input.
+    """Find the photos most similar to each IMAGE; - reads an image from standard input.
 
     \b
     Example:
       vggsearch query img.jpg
       vggsearch query img.jpg --crop 100,50,400,300
-      vggsearch query detail.jpg --part
+      vggsearch query detail.jpg --containing
       vggsearch query img.jpg --filter '2019/**' --filter size:1000.. --exclude-same-folder
       vggsearch query img.jpg --min-similarity 0.9 --index indexes/photos --index indexes/phone
       vggsearch query beach.jpg dog.jpg --together --minus crowd.jpg
       vggsearch query --random 20 --filter taken:2019
       vggsearch query img.jpg -k 3 --format paths | xargs -d '\\n' xdg-open
     """
-    from vggsearch.image_index import ImageIndex
-    from vggsearch.render.query import picks
-
-    is_like_something = any((images, count, crop, containing, exclude_same_folder, together, minus))
-    if random is None and not images:
-        raise click.UsageError("Name an IMAGE to ask for, or look around: vggsearch query --random 20")
-    if random is None and seed is not None:
-        raise click.UsageError("--seed is for --random N.")
-    if random is not None and (is_like_something or min_similarity is not None):
-        raise click.UsageError(
-            "--random shows any photos: it takes no IMAGE, and of what is to be found only --filter."
-        )
-    if len(directories) > 1 and root is not None:
-        raise click.UsageError(
-            "--root is for one index. Of several, tell each where its photos are now: "
-            "vggsearch index NEW/PLACE --index DIRECTORY --moved"
-        )
+    check_usage(click.get_current_context())
     with ExitStack() as stack:
         first, *others = indexes = [
-            stack.enter_context(ImageIndex.open(where, options, engine_options=runs_on, root=root))
+            stack.enter_context(ImageIndex.open(where, options, engine_options=engine_options, root=root))
             for where in directories or (only_index(),)
         ]
         if random is not None:
@@ -131,9 +122,9 @@ def query(
             click.echo(picks(picked, format, roots_of(indexes)))
             return
         stack.enter_context(quiet_decoders())
-        asked = read_images(images)
+        queries = read_images(images)
         answers = first.query_many(
-            [tuple(asked)] if together else asked,
+            [tuple(queries)] if together else queries,
             count,
             min_similarity=min_similarity,
             rerank=rerank,
@@ -147,23 +138,44 @@ def query(
         show(list(answers), format, roots_of(indexes))
 
 
+def check_usage(ctx: click.Context) -> None:
+    """Raise UsageError for arguments that do not go together."""
+    given = {name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    is_random = "random" in given
+    rules = (
+        (
+            not is_random and not ctx.params["images"],
+            "Name an IMAGE, or show random photos: vggsearch query --random 20",
+        ),
+        (not is_random and "seed" in given, "--seed requires --random N."),
+        (
+            is_random and not given.isdisjoint(SIMILARITY_OPTIONS),
+            "--random takes no IMAGE and, of the search options, only --filter.",
+        ),
+        (
+            "root" in given and len(ctx.params["directories"]) > 1,
+            "--root applies to a single index. With several, record each new location: "
+            "vggsearch index NEW/FOLDER --index DIRECTORY --moved",
+        ),
+    )
+    for is_wrong, message in rules:
+        if is_wrong:
+            raise click.UsageError(message)
+
+
 def read_images(images: tuple[str, ...]) -> Iterator[str | bytes]:
     """Yield each name as it is, and the bytes of standard input for "-"."""
     for image in images:
         yield sys.stdin.buffer.read() if image == STDIN else image
 
 
-def roots_of(indexes: Sequence["ImageIndex"]) -> dict[str, Path | None]:
+def roots_of(indexes: Sequence[ImageIndex]) -> dict[str, Path | None]:
     """Return the photo folder of each index, by directory."""
     return {str(index.directory): index.root for index in indexes}
 
 
-def show(answers: Sequence["Answer"], format: Format, roots: dict[str, Path | None]) -> None:
-    """Print what was found, and on stderr what could not be asked for; exit with status 1 if there is such."""
-    from vggsearch.query.options import QueryResult
-    from vggsearch.render.query import query_results
-    from vggsearch.render.text import one_line
-
+def show(answers: Sequence[Answer], format: Format, roots: dict[str, Path | None]) -> None:
+    """Print the results, and on stderr the images that could not be used; if there are any, exit with status 1."""
     results = [answer for answer in answers if isinstance(answer, QueryResult)]
     failed = [answer for answer in answers if not isinstance(answer, QueryResult)]
     if results:

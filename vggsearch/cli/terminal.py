@@ -1,4 +1,4 @@
-"""What the command line shows while it works: progress, log lines, and a Ctrl-C that keeps what was done."""
+"""What the command line shows while it works: progress, log lines, and a Ctrl-C that keeps finished work."""
 
 import faulthandler
 import logging
@@ -6,32 +6,31 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, TextIO
+from typing import TypeVar
 
 import click
 
-from vggsearch.progress import OnProgress, Progress
+from vggsearch.errors import Stopped
+from vggsearch.progress import OnProgress, Progress, Stop, progress_bar
 
-if TYPE_CHECKING:
-    from vggsearch.render.terminal_images import Screen, Way
+T = TypeVar("T")
 
 STDERR = 2
-KONSOLE_WITH_PICTURES = 220400  # Konsole 22.04
 
 
 class ToStderr(logging.Handler):
-    """Writes to what sys.stderr is at the time, as `quiet_decoders` moves it away from the decoders' own."""
+    """Writes to the current sys.stderr, which `quiet_decoders` moves away from that of the decoders."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a line."""
+        """Write one line."""
         click.echo(self.format(record), err=True)
 
 
 def log_to_stderr() -> None:
-    """Show vggsearch's own log lines, and not those of the decoders: what a file lacks is told as its reason."""
+    """Show the log lines of vggsearch, not those of the decoders: a skipped file is reported with its reason."""
     handler = ToStderr()
     handler.setFormatter(logging.Formatter("%(message)s"))
     log = logging.getLogger("vggsearch")
@@ -43,9 +42,9 @@ def log_to_stderr() -> None:
 
 @contextmanager
 def quiet_decoders() -> Iterator[None]:
-    """Keep libtiff and libheif quiet, which write to file descriptor 2 themselves, a line for each odd tag.
+    """Silence libtiff and libheif, which write a line for each odd tag to file descriptor 2 directly.
 
-    Python's own stderr moves to a copy of the descriptor meanwhile, and so does the trace of a native crash.
+    Meanwhile Python's stderr, and the traceback of a native crash, go to a copy of the descriptor.
     """
     if not _is_descriptor(STDERR):
         yield
@@ -69,7 +68,7 @@ def quiet_decoders() -> Iterator[None]:
 
 
 def _is_descriptor(number: int) -> bool:
-    """Say whether Python's stderr is this descriptor: tests and notebooks put something else in its place."""
+    """Return whether Python's stderr is this descriptor; tests and notebooks replace it."""
     try:
         return sys.stderr.fileno() == number
     except (AttributeError, OSError, ValueError):
@@ -78,13 +77,13 @@ def _is_descriptor(number: int) -> bool:
 
 @contextmanager
 def stopping_on_ctrl_c() -> Iterator[Callable[[], bool]]:
-    """Give a question that is answered True after Ctrl-C, so that work in hand is kept; a second one breaks off."""
+    """Yield a `stop` that is True after Ctrl-C, so that finished work is kept; a second Ctrl-C aborts at once."""
     asked = False
 
     def ask(_number: int, _frame: FrameType | None) -> None:
         nonlocal asked
         asked = True
-        click.echo("\nStopping: keeping what is done. Ctrl-C again breaks off at once.", err=True)
+        click.echo("\nStopping, finished work is kept. Press Ctrl-C again to abort at once.", err=True)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     before = signal.signal(signal.SIGINT, ask)
@@ -92,20 +91,6 @@ def stopping_on_ctrl_c() -> Iterator[Callable[[], bool]]:
         yield lambda: asked
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def counting_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how many photos of how many are done, and the time left, where stderr is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bars(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
-        row = bars.add_task(title, total=None)
-        yield lambda done, total: bars.update(row, completed=done, total=total)
 
 
 def announced(title: str, progress: OnProgress) -> OnProgress:
@@ -122,29 +107,15 @@ def announced(title: str, progress: OnProgress) -> OnProgress:
     return show
 
 
-def picture_screen(stream: TextIO) -> "Screen | None":
-    """Return how the terminal behind `stream` shows pictures; None where it cannot, or where there is none."""
-    from shutil import get_terminal_size  # here, since help needs none of what it imports
+def until_stopped(work: Callable[[OnProgress, Stop], T], kind: type[T]) -> tuple[T, Stopped | None]:
+    """Run long work with a progress bar; return its report and, if Ctrl-C stopped it early, the Stopped to raise.
 
-    from vggsearch.render.terminal_images import Screen
-
-    way = _picture_way(os.environ) if stream.isatty() else None
-    if way is None or (way == "blocks" and stream.encoding.lower() not in ("utf-8", "utf8")):
-        return None
-    return Screen(way, get_terminal_size().columns)
-
-
-def _picture_way(environment: Mapping[str, str]) -> "Way | None":
-    """Tell from its variables what a terminal shows. Asking it would take a time-out where it does not answer."""
-    term, program = environment.get("TERM", ""), environment.get("TERM_PROGRAM", "")
-    has_all_colours = environment.get("COLORTERM") in ("truecolor", "24bit") or "WT_SESSION" in environment
-    if "TMUX" in environment or term.startswith(("screen", "tmux")):  # which keeps pictures from its terminal
-        return "blocks" if has_all_colours else None
-    if "KITTY_WINDOW_ID" in environment or term in ("xterm-kitty", "xterm-ghostty") or program == "ghostty":
-        return "kitty"
-    konsole = environment.get("KONSOLE_VERSION", "")
-    if konsole.isdecimal() and int(konsole) >= KONSOLE_WITH_PICTURES:
-        return "kitty"
-    if program in ("iTerm.app", "WezTerm", "mintty") or environment.get("LC_TERMINAL") == "iTerm2":
-        return "iterm2"
-    return "blocks" if has_all_colours and term != "dumb" else None
+    `kind` is the type of the report. Raises Stopped where the work was stopped before there was a report.
+    """
+    try:
+        with progress_bar() as progress, stopping_on_ctrl_c() as stop:
+            return work(progress, stop), None
+    except Stopped as stopped:
+        if isinstance(stopped.report, kind):
+            return stopped.report, stopped
+        raise

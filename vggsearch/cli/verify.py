@@ -1,6 +1,5 @@
 """vggsearch verify"""
 
-import sys
 from pathlib import Path
 
 import click
@@ -8,27 +7,26 @@ import click
 from vggsearch.cli.options import format_option, index_option
 from vggsearch.cli.terminal import stopping_on_ctrl_c
 from vggsearch.defaults import Format
+from vggsearch.indexing.integrity import verify as check
 from vggsearch.progress import progress_bar
+from vggsearch.render.verify import verified
 from vggsearch.store.locate import only_index
 
 
 @click.command()
 @index_option
-@click.option("--repair", is_flag=True, help="Drop what is damaged; vggsearch index makes it again.")
+@click.option("--repair", is_flag=True, help="Remove damaged data; vggsearch index then recreates it.")
 @format_option
 def verify(directory: Path | None, repair: bool, format: Format) -> None:
-    """Check every byte of an index. Exit status 1 if anything is damaged and not repaired.
+    """Check every byte of an index against its checksums. Exit status 1 if damage was found and not repaired.
 
     \b
     Example:
       vggsearch verify
       vggsearch verify --repair && vggsearch index ./photos
     """
-    from vggsearch.indexing.integrity import verify as check
-    from vggsearch.render.verify import verified
-
     with progress_bar() as progress, stopping_on_ctrl_c() as stop:
         result = check(directory or only_index(), repair=repair, progress=progress, stop=stop)
     click.echo(verified(result, format))
     if not result.is_whole:
-        sys.exit(1)
+        click.get_current_context().exit(1)

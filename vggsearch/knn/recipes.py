@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.filesize import decimal
 
 from vggsearch.defaults import BUILD, METRICS
 from vggsearch.errors import OptionError
@@ -173,7 +174,7 @@ def plan(
         fitting = next((other.recipe for other in others if other.memory <= memory), None)
         way_out = f", or --recipe {fitting}" if fitting else ""
         raise OptionError(
-            f"{_takes(planned)}, more than {_size(memory)}. Give it {_flag(planned.memory)}{way_out}."
+            f"{_takes(planned)}, more than {decimal(memory)}. Give it {_flag(planned.memory)}{way_out}."
         )
     return planned
 
@@ -197,7 +198,7 @@ def _automatic(rows: int, dim: int, memory: int, recall: float, embedding_dim: i
             return planned
     least = min(plans, key=lambda planned: planned.memory)
     lower = "" if recall < 1 else " A recall below 1 takes less."
-    raise OptionError(f"{_takes(least)}, more than {_size(memory)}. Give it {_flag(least.memory)}.{lower}")
+    raise OptionError(f"{_takes(least)}, more than {decimal(memory)}. Give it {_flag(least.memory)}.{lower}")
 
 
 def _beyond_flat(rows: int, dim: int, recall: float, embedding_dim: int) -> list[BuildPlan]:
@@ -262,8 +263,8 @@ def _check_training(planned: BuildPlan, memory: int) -> None:
     sample = planned.training_rows * planned.dim * 4
     if sample > memory:
         raise OptionError(
-            f"Learning {planned.factory} takes {planned.training_rows:,} vectors in memory, {_size(sample)}, more "
-            f"than {_size(memory)}. Give it {_flag(sample)}."
+            f"Learning {planned.factory} takes {planned.training_rows:,} vectors in memory, {decimal(sample)}, "
+            f"more than {decimal(memory)}. Give it {_flag(sample)}."
         )
 
 
@@ -285,11 +286,7 @@ def _with_lists(factory: str, lists: int) -> str:
 
 
 def _takes(planned: BuildPlan) -> str:
-    return f"{planned.recipe} takes {_size(planned.memory)} of memory for {planned.rows:,} photos"
-
-
-def _size(count: float) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+    return f"{planned.recipe} takes {decimal(planned.memory)} of memory for {planned.rows:,} photos"
 
 
 def _flag(count: float) -> str:

@@ -1,4 +1,4 @@
-"""Measured speeds to text."""
+"""Measured throughput to text."""
 
 import json
 from collections.abc import Sequence
@@ -13,19 +13,19 @@ EXAMPLE_PHOTOS = 100_000
 
 
 def bench(measured: BenchReport, format: Format) -> str:
-    """Render how fast each stage is, next to what bounds it, as a table or as JSON."""
+    """Render the throughput of each stage beside the hardware limit, as a table or as JSON."""
     if format == "json":
         return json.dumps(asdict(measured), ensure_ascii=False, indent=2)
     each = measured
     rows = [
-        ("decoding alone", each.decode_per_s, ""),
-        ("the network alone", each.forward_per_s, f"{each.forward_per_s / each.limit_per_s:.0%} of the limit"),
+        ("decoding only", each.decode_per_s, ""),
+        ("network only", each.forward_per_s, f"{each.forward_per_s / each.limit_per_s:.0%} of the limit"),
         (
-            "both together",
+            "decoding and network",
             each.end_to_end_per_s,
-            f"{each.end_to_end_per_s / each.forward_per_s:.0%} of the network",
+            f"{each.end_to_end_per_s / each.forward_per_s:.0%} of the network alone",
         ),
-        ("this machine's limit", each.limit_per_s, "large convolutions in the same precision"),
+        ("hardware limit", each.limit_per_s, "large convolutions at the same precision"),
     ]
     table = as_table(
         ("stage", "photos/s", ""), [(name, f"{rate:,.1f}", note) for name, rate, note in rows], right=[1]
@@ -33,12 +33,12 @@ def bench(measured: BenchReport, format: Format) -> str:
     example = timedelta(seconds=round(EXAMPLE_PHOTOS / each.end_to_end_per_s))
     return (
         f"{each.engine}, {each.device}, {each.precision}\n\n{table}\n\n"
-        f"{EXAMPLE_PHOTOS:,} photos take about {example} (hours:minutes:seconds)."
+        f"{EXAMPLE_PHOTOS:,} photos take about {example} (h:mm:ss)."
     )
 
 
 def engines(measured: Sequence[EngineReport], format: Format) -> str:
-    """Render how fast each engine and precision is, and how near to fp32, as a table or as JSON."""
+    """Render the throughput of each backend and precision, and its deviation from fp32, as a table or as JSON."""
     if format == "json":
         return json.dumps([asdict(each) for each in measured], ensure_ascii=False, indent=2)
     rows = [
@@ -52,4 +52,6 @@ def engines(measured: Sequence[EngineReport], format: Format) -> str:
         )
         for each in measured
     ]
-    return as_table(("engine", "device", "precision", "photos/s", "cosine", "worst"), rows, right=range(3, 6))
+    return as_table(
+        ("engine", "device", "precision", "photos/s", "mean cosine", "min cosine"), rows, right=range(3, 6)
+    )

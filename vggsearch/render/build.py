@@ -1,50 +1,58 @@
-"""What a FAISS index is going to be made of, and what was made, to text."""
+"""Recipes for a FAISS index, the plan of a build and its result, to text."""
 
 import json
 from dataclasses import asdict
 
+from rich.filesize import decimal
+
 from vggsearch.defaults import BUILD, WHITENING, Format
 from vggsearch.image_index import BuildReport
-from vggsearch.knn.recipes import RECIPES, BuildPlan
-from vggsearch.render.text import as_table, bytes_text
+from vggsearch.knn.recipes import RECIPES, BuildPlan, Recipe
+from vggsearch.render.text import as_table, quantity
 from vggsearch.store.manifest import VectorIndexInfo
+
+ON_DISK = "; the inverted lists stay on disk, which slows queries down"  # where they do not fit into memory
 
 
 def recipes(format: Format) -> str:
-    """Render the recipes there are, with what each takes and can, as a table or as JSON."""
+    """Render all recipes, with their size and capabilities, as a table or as JSON."""
     dim = WHITENING.dim
-    can = ("exact", "remove", "merge", "range", "memory-map", "card")
+    if format == "json":
+        return json.dumps([_recipe_values(recipe, dim) for recipe in RECIPES.values()], indent=2)
     rows = [
         (
-            each.name,
-            each.says,
-            each.factory,
-            each.code_bytes(dim),
-            (each.is_exact, each.can_remove, each.can_merge, each.has_range, each.can_map, each.on_gpu),
+            recipe.name,
+            recipe.says,
+            f"{recipe.code_bytes(dim):,.0f}",
+            *("yes" if is_so else "no" for is_so in (recipe.can_remove, recipe.can_map, recipe.on_gpu)),
         )
-        for each in RECIPES.values()
+        for recipe in RECIPES.values()
     ]
-    if format == "json":
-        values = [
-            {"recipe": name, "says": says, "factory": factory, "bytes_per_photo": size}
-            | dict(zip(can, answers, strict=True))
-            for name, says, factory, size, answers in rows
-        ]
-        return json.dumps(values, indent=2)
-    cells = [
-        (name, says, f"{size:,.0f}", *("yes" if answer else "no" for answer in answers))
-        for name, says, _, size, answers in rows
-    ]
+    head = ("recipe", "description", "bytes", "removal", "mapped", "GPU")
     return (
-        as_table(("recipe", "what it is", f"bytes of {dim} numbers", *can), cells, right=[2])
-        + f"\n\nauto is flat up to {BUILD.most_flat_rows:,} photos, then ivf-pq; ivf-sq8 where that finds too "
-        "little, ivf-rabitq where memory is short. Beside it lie "
-        f"{2 * dim:,} bytes a photo, which are only mapped: every similarity is computed from them, so that it is "
-        "exact with every recipe. A FAISS factory string is a recipe, too: IVF1024,PQ48."
+        as_table(head, rows, right=[2])
+        + f"\n\nbytes: per photo, at {dim} dimensions. removal: removed photos leave the index at once.\n"
+        "mapped: opens without being read into memory. GPU: many queries can run on a GPU.\n\n"
+        f"auto chooses flat up to {BUILD.most_flat_rows:,} photos, then ivf-pq; ivf-sq8 if ivf-pq misses the\n"
+        f"target recall; ivf-rabitq if memory is short. In addition, {2 * dim:,} bytes per photo of float16\n"
+        "vectors are memory-mapped: every similarity is computed from them, exactly, whatever\n"
+        "the recipe. A FAISS factory string is a recipe, too: IVF1024,PQ48."
     )
 
 
-SPLIT = ": more would not fit, so that the lists stay on disk, and a query may read there"
+def _recipe_values(recipe: Recipe, dim: int) -> dict[str, object]:
+    return {
+        "recipe": recipe.name,
+        "description": recipe.says,
+        "factory": recipe.factory,
+        "bytes_per_photo": recipe.code_bytes(dim),
+        "exact": recipe.is_exact,
+        "remove": recipe.can_remove,
+        "merge": recipe.can_merge,
+        "range": recipe.has_range,
+        "memory_map": recipe.can_map,
+        "gpu": recipe.on_gpu,
+    }
 
 
 def plan(planned: BuildPlan, format: Format) -> str:
@@ -52,15 +60,16 @@ def plan(planned: BuildPlan, format: Format) -> str:
     if format == "json":
         return json.dumps(asdict(planned), indent=2)
     named = planned.recipe if planned.recipe == planned.factory else f"{planned.recipe} ({planned.factory})"
+    trained = f"on {quantity(planned.training_rows, 'photo')}" if planned.lists else "not needed"
     rows = [
         ("recipe", named),
-        ("photos", f"{planned.rows:,} of {planned.dim:,} numbers each"),
-        ("learned from", f"{planned.training_rows:,} of them" if planned.lists else "nothing to learn"),
-        ("memory", bytes_text(planned.memory) + (SPLIT if planned.shard_rows < planned.rows else "")),
-        ("on disk", bytes_text(planned.bytes + planned.vector_bytes)),
+        ("vectors", f"{planned.rows:,}, {quantity(planned.dim, 'dimension')} each"),
+        ("training", trained),
+        ("memory", decimal(planned.memory) + (ON_DISK if planned.shard_rows < planned.rows else "")),
+        ("on disk", decimal(planned.bytes + planned.vector_bytes)),
         ("time", _duration(planned.seconds)),
-        ("compared by", planned.metric),
-        ("recall wanted", f"{planned.recall:g} of the ten nearest"),
+        ("metric", planned.metric),
+        ("target recall", f"{planned.recall:g} of the ten nearest photos"),
     ]
     return "\n".join(f"{name:<13}  {value}" for name, value in rows)
 
@@ -72,24 +81,24 @@ def _duration(seconds: float) -> str:
 
 
 def built(made: BuildReport, format: Format) -> str:
-    """Render what a build made, as a line or as JSON."""
+    """Render the result of a build, as a line or as JSON."""
     if format == "json":
         return json.dumps(asdict(made) | {"directory": str(made.directory)}, ensure_ascii=False, indent=2)
     return (
-        f"{made.photos:,} photos in {made.seconds:.1f} s: {search_facts(made.facts)}, {bytes_text(made.bytes)} in "
-        f"{made.directory}"
+        f"Built from {quantity(made.photos, 'photo')} in {made.seconds:.1f} s: {vector_index_text(made.facts)}, "
+        f"{decimal(made.bytes)} in {made.directory}"
     )
 
 
-def search_facts(facts: VectorIndexInfo) -> str:
-    """Say how photos are searched, and what that gave: ivf-sq8, 8 of 1,024 lists, recall 0.993 in 0.4 ms."""
-    told = [facts.recipe]
+def vector_index_text(facts: VectorIndexInfo) -> str:
+    """Describe how photos are searched: ivf-sq8, probes 8 of 1,024 lists, recall@10 0.993 in 0.4 ms."""
+    words = [facts.recipe]
     if facts.lists:
-        told.append(f"{facts.effort:,} of {facts.lists:,} lists")
+        words.append(f"probes {facts.effort:,} of {quantity(facts.lists, 'list')}")
     elif facts.effort:
-        told.append(f"a queue of {facts.effort:,}")
+        words.append(f"efSearch {facts.effort:,}")
     if facts.candidates > 1:
-        told.append(f"{facts.candidates} times as many scored exactly")
+        words.append(f"{facts.candidates} times the candidates re-scored exactly")
     if facts.milliseconds is not None:
-        told.append(f"recall {facts.recall:.3f} of the ten nearest in {facts.milliseconds:.2g} ms")
-    return ", ".join(told)
+        words.append(f"recall {facts.recall:.3f} of the ten nearest in {facts.milliseconds:.2g} ms")
+    return ", ".join(words)

@@ -5,79 +5,82 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 
+from rich.filesize import decimal
+
 from vggsearch.defaults import Format
 from vggsearch.duplicates.results import Group, Member, Pair, Photo
 from vggsearch.matching.alignment import Alignment
-from vggsearch.render.text import aligned, as_csv, bytes_text, similarity_text, transform_words
+from vggsearch.render.text import aligned, as_csv, quantity, similarity_text, transform_words
 
-NUMBERS = (2, 3, 6, 7)  # columns of a group's table that are numbers
+NUMBERS = (2, 3, 6, 7)  # the right-aligned columns of a group's table
 
 
 def duplicate_groups(groups: Sequence[Group], format: Format, root: Path | None) -> str:
-    """Render groups of duplicates. `paths` is the photos that may be removed, joined to the photo folder."""
+    """Render groups of duplicates. `paths` lists the photos that may be removed, joined to the photo folder."""
     return GROUP_FORMATS[format](groups, root)
 
 
 def duplicate_pairs(pairs: Sequence[Pair], format: Format, root: Path | None) -> str:
-    """Render pairs of duplicates. `paths` is all photos of them, each once, joined to the photo folder."""
+    """Render pairs of duplicates. `paths` lists their photos, each once, joined to the photo folder."""
     return PAIR_FORMATS[format](pairs, root)
 
 
 def group_blocks(groups: Sequence[Group]) -> list[str]:
-    """Return each group as lines for a person, in columns that are aligned over all groups."""
+    """Return each group as lines of text, in columns that are aligned over all groups."""
     rows = [row for group in groups for row in _group_rows(group)]
     lines = iter(aligned(rows, NUMBERS) if rows else [])
     return ["\n".join([_headline(group), *islice(lines, 1 + len(group.members))]) for group in groups]
 
 
 def summary(groups: Sequence[Group]) -> str:
-    """Say how many groups there are, how many photos are in them, and what could be freed."""
+    """Count the groups, their photos, and what could be freed."""
     if not groups:
         return "no duplicates"
     photos = sum(1 + len(group.members) for group in groups)
     removable = sum(len(group.removable) for group in groups)
     return (
-        f"{_count(len(groups), 'group')} of {photos:,} photos: {_count(photos - len(groups), 'duplicate')}, "
-        f"{removable:,} of which may be removed, which frees {bytes_text(sum(map(freed_bytes, groups)))}"
+        f"{quantity(len(groups), 'group')}, {quantity(photos, 'photo')}: "
+        f"{quantity(photos - len(groups), 'duplicate')}, {removable:,} removable, "
+        f"freeing {decimal(sum(map(freed_bytes, groups)))}"
     )
 
 
 def freed_bytes(group: Group) -> int:
-    """Return the bytes of those members of a group that may be removed."""
+    """Return how many bytes the members of a group take that may be removed."""
     return sum(member.photo.bytes for member in group.removable)
 
 
-def how_member_lies(member: Member) -> str:
-    """Say in words what was done to the keeper to make this member: mirrored, turned 90°, a part, 30% of it."""
+def member_edit(member: Member) -> str:
+    """Describe what was done to the keeper to make this member: mirrored, rotated 90°, crop of 30%."""
     alignment = member.alignment
     if alignment is None:
         return ""
     if member.aligned_in == "keeper":
-        return transform_words(alignment.mirrored, alignment.turned, alignment.scale)
-    # The keeper is this photo, turned: so this photo is the keeper, turned back. A mirror image turns along.
+        return _words(alignment.mirrored, alignment.turned, alignment.scale)
+    # The keeper is this photo, rotated: so this photo is the keeper, rotated back, unless it is mirrored too.
     turned = alignment.turned if alignment.mirrored else -alignment.turned
-    return transform_words(alignment.mirrored, turned, 1 / alignment.scale)
+    return _words(alignment.mirrored, turned, 1 / alignment.scale)
 
 
 def confidence_text(confidence: float) -> str:
-    """Return per cent, of which 100 is kept for what is certain."""
-    return "100 %" if confidence == 1 else f"{min(confidence, 0.999):.1%}".replace("%", " %")
+    """Return a percentage; only certainty is 100%."""
+    return "100%" if confidence == 1 else f"{min(confidence, 0.999):.1%}"
 
 
 def date_text(photo: Photo) -> str:
-    """Return when a photo was taken, to the minute; nothing where its camera did not say."""
+    """Return when a photo was taken, to the minute; "" if unknown."""
     return f"{photo.taken:%Y-%m-%d %H:%M}" if photo.taken else ""
 
 
-def _count(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
+def _words(mirrored: bool, turned: float, scale: float) -> str:
+    return transform_words(mirrored, turned, scale, crop="crop of {}", wider="shows more")
 
 
 def _headline(group: Group) -> str:
     frees = freed_bytes(group)
     return (
-        f"group {group.number:,}: {1 + len(group.members):,} photos, similarity at least "
-        f"{similarity_text(group.lowest_similarity)}" + (f", frees {bytes_text(frees)}" if frees else "")
+        f"group {group.number:,}: {quantity(1 + len(group.members), 'photo')}, similarity "
+        f"{similarity_text(group.lowest_similarity)} or more" + (f", frees {decimal(frees)}" if frees else "")
     )
 
 
@@ -85,7 +88,7 @@ def _group_rows(group: Group) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [("  keep", *_photo_cells(group.keeper), "", "", "", "")]
     for member in group.members:
         notes = (
-            how_member_lies(member),
+            member_edit(member),
             member.reason,
             f"left alone: {member.left_alone}" if member.left_alone else "",
         )
@@ -95,7 +98,7 @@ def _group_rows(group: Group) -> list[tuple[str, ...]]:
 
 
 def _photo_cells(photo: Photo) -> tuple[str, str, str, str]:
-    return photo.path, f"{photo.width} x {photo.height}", bytes_text(photo.bytes), date_text(photo)
+    return photo.path, f"{photo.width} x {photo.height}", decimal(photo.bytes), date_text(photo)
 
 
 def _group_table(groups: Sequence[Group], _root: Path | None) -> str:
@@ -103,14 +106,14 @@ def _group_table(groups: Sequence[Group], _root: Path | None) -> str:
 
 
 def _group_values(group: Group) -> dict[str, object]:
-    """Return a group as JSON has it."""
+    """Return a group for JSON."""
     reasons = dict.fromkeys(member.reason for member in group.members)
     members = [_member_values(member) for member in group.members]
     return {"group": group.number, "keep": group.keeper.path, "reason": "; ".join(reasons), "members": members}
 
 
 def _member_values(member: Member) -> dict[str, object]:
-    """Return a member as JSON has it: `left_alone` and `transform` only where there are such."""
+    """Return a member for JSON; `left_alone` and `transform` only where it has them."""
     values: dict[str, object] = {
         "path": member.photo.path,
         "similarity": member.similarity,
@@ -126,11 +129,11 @@ def _member_values(member: Member) -> dict[str, object]:
 
 
 def _transform_values(alignment: Alignment) -> dict[str, object]:
-    """Return how one photo lies in another; `part` is the share of that photo's area it takes."""
+    """Return where one photo lies in another; `area` is the share of that photo it covers."""
     return {
         "mirrored": alignment.mirrored,
         "turned": round(alignment.turned, 1),
-        "part": round(alignment.scale**2, 3),
+        "area": round(alignment.scale**2, 3),
         "corners": [[round(x, 4), round(y, 4)] for x, y in alignment.corners],
     }
 
@@ -175,7 +178,7 @@ def _group_csv(groups: Sequence[Group], _root: Path | None) -> str:
                 member.kind,
                 f"{member.similarity:.4f}",
                 f"{member.confidence:.4f}",
-                how_member_lies(member),
+                member_edit(member),
                 member.reason,
                 member.left_alone or "",
             )
@@ -204,17 +207,17 @@ def _pair_table(pairs: Sequence[Pair], _root: Path | None) -> str:
             pair.kind,
             pair.first.path,
             pair.second.path,
-            _how_pair_lies(pair),
+            _pair_edit(pair),
         )
         for pair in pairs
     ]
-    return "\n".join([*aligned(rows, (0, 1)), "", _count(len(pairs), "pair")])
+    return "\n".join([*aligned(rows, (0, 1)), "", quantity(len(pairs), "pair")])
 
 
-def _how_pair_lies(pair: Pair) -> str:
-    """Say in words how the first photo of a pair lies in the second."""
+def _pair_edit(pair: Pair) -> str:
+    """Describe what was done to the second photo of a pair to make the first."""
     alignment = pair.alignment
-    return transform_words(alignment.mirrored, alignment.turned, alignment.scale) if alignment else ""
+    return _words(alignment.mirrored, alignment.turned, alignment.scale) if alignment else ""
 
 
 def _pair_csv(pairs: Sequence[Pair], _root: Path | None) -> str:
@@ -225,7 +228,7 @@ def _pair_csv(pairs: Sequence[Pair], _root: Path | None) -> str:
             f"{pair.similarity:.4f}",
             f"{pair.confidence:.4f}",
             pair.kind,
-            _how_pair_lies(pair),
+            _pair_edit(pair),
         )
         for pair in pairs
     ]

@@ -3,48 +3,63 @@
 import json
 from dataclasses import asdict
 
+from rich.filesize import decimal
+
 from vggsearch.defaults import Format
 from vggsearch.indexing.info import Info
 from vggsearch.model.spec import EmbeddingSpec
-from vggsearch.render.build import search_facts
-from vggsearch.render.text import as_csv, bytes_text, one_line
+from vggsearch.render.build import vector_index_text
+from vggsearch.render.text import as_csv, one_line, quantity
 
 
 def info(facts: Info, format: Format) -> str:
-    """Render what an index holds and how it was made, as a table or as JSON."""
+    """Render what an index holds and how it was made, as a table, as CSV or as JSON."""
     if format in ("json", "jsonl"):
-        values = asdict(facts) | {
-            "directory": str(facts.directory),
-            "root": str(facts.root) if facts.root else None,
-        }
+        root = str(facts.root) if facts.root else None
+        values = asdict(facts) | {"directory": str(facts.directory), "root": root}
         return json.dumps(values, ensure_ascii=False, indent=2 if format == "json" else None)
-    spec = facts.spec
-    skipped = ", ".join(f"{count:,} {kind}" for kind, count in sorted(facts.skipped.items()))
-    search = search_facts(facts.search) if facts.search is not None else "none"
-    if facts.search is not None and (whitening := facts.search.whitening) is not None:
-        search += f"; whitened to {whitening.dim} numbers, as learned on {whitening.rows:,} photos"
-    rows = [
-        ("index", str(facts.directory)),
-        ("photo folder", str(facts.root) if facts.root else "none yet"),
-        ("photos", f"{facts.photos:,}"),
-        ("blank photos", f"{facts.blank:,}, which match no other" if facts.blank else "none"),
-        ("skipped files", skipped or "none"),
-        ("network", f"{spec.model}, cut at {spec.layer}, {spec.pooling} pooling"),
-        ("input", _input(spec)),
-        ("weights", f"sha256 {spec.weights_sha256}"),
-        ("embedding", f"{spec.dim:,} numbers, float16, unit length"),
-        ("made by", ", ".join(facts.made_by) or "nothing yet"),
-        ("search", search if facts.is_search_fresh else f"{search}, out of date: run index again"),
-        ("local features", f"of {facts.local_features:,} photos" if facts.local_features else "none"),
-        ("on disk", f"{bytes_text(facts.bytes)} in {facts.parts} part{'s' if facts.parts != 1 else ''}"),
-    ]
+    rows = [*_contents(facts), *_embedding(facts.spec), *_storage(facts)]
     if format == "csv":
-        return as_csv(("what", "value"), rows)
+        return as_csv(("name", "value"), rows)
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {one_line(value)}" for name, value in rows)
 
 
-def _input(spec: EmbeddingSpec) -> str:
-    """Return what the network sees of a photo: 160 x 160 and 224 x 224 pixels, squash, and mirrored."""
+def _contents(facts: Info) -> list[tuple[str, str]]:
+    skipped = ", ".join(f"{count:,} {kind}" for kind, count in sorted(facts.skipped.items()))
+    return [
+        ("index", str(facts.directory)),
+        ("photo folder", str(facts.root) if facts.root else "none yet"),
+        ("photos", f"{facts.photos:,}"),
+        ("blank photos", f"{facts.blank:,}, which match no other photo" if facts.blank else "none"),
+        ("skipped files", skipped or "none"),
+    ]
+
+
+def _embedding(spec: EmbeddingSpec) -> list[tuple[str, str]]:
     squares = " and ".join(f"{size} x {size}" for size in spec.sizes)
-    return f"{squares} pixels, {spec.resize}{', and mirrored' if spec.mirror else ''}"
+    return [
+        ("network", f"{spec.model}, layer {spec.layer}, {spec.pooling} pooling"),
+        ("input", f"{squares} pixels, {spec.resize}{', averaged with mirror images' if spec.mirror else ''}"),
+        ("weights", f"sha256 {spec.weights_sha256}"),
+        ("embedding", f"{quantity(spec.dim, 'dimension')}, float16, unit length"),
+    ]
+
+
+def _storage(facts: Info) -> list[tuple[str, str]]:
+    return [
+        ("computed by", ", ".join(facts.made_by) or "nothing yet"),
+        ("vector index", _vector_index(facts)),
+        ("local features", f"of {quantity(facts.local_features, 'photo')}" if facts.local_features else "none"),
+        ("on disk", f"{decimal(facts.bytes)} in {quantity(facts.parts, 'part')}"),
+    ]
+
+
+def _vector_index(facts: Info) -> str:
+    if facts.search is None:
+        return "none"
+    words = vector_index_text(facts.search)
+    if (whitening := facts.search.whitening) is not None:
+        photos, dimensions = quantity(whitening.rows, "photo"), quantity(whitening.dim, "dimension")
+        words += f"; whitened to {dimensions}, fitted on {photos}"
+    return words if facts.is_search_fresh else f"{words}; out of date, run vggsearch index again"

@@ -1,27 +1,34 @@
-"""A network, layer by layer, to text."""
+"""The layers of a network to text."""
+
+from collections.abc import Sequence
 
 from vggsearch.model.layers import parts
-from vggsearch.model.vgg import describe
+from vggsearch.model.vgg import ModuleReport, describe
 from vggsearch.render.text import as_table
 
 
 def model(name: str, layer: str, size: int) -> str:
-    """Render a network layer by layer; what `layer` cuts is marked."""
-    wanted = parts(layer)
+    """Render a network layer by layer, for inputs of `size` pixels; the feature layers in `layer` are marked."""
+    chosen = parts(layer)
     reports = describe(name, size)
-    deepest = max(number for number, report in enumerate(reports) if report.module.name in wanted)
-    rows = []
-    for number, report in enumerate(reports):
-        module = report.module
-        shape = " x ".join(str(side) for side in report.shape)
-        mark = "<- embedding" if module.name in wanted else "" if number <= deepest else "not built"
-        field = str(report.receptive_field)
-        work = f"{report.multiply_adds / 1e6:,.1f}" if report.multiply_adds else ""
-        parameters = f"{module.parameters:,}" if module.parameters else ""
-        rows.append((module.name, shape, parameters, work, field, mark))
-    built, whole = reports[: deepest + 1], reports
-    for title, part in ((f"up to {reports[deepest].module.name}", built), ("whole network", whole)):
-        parameters = f"{sum(report.module.parameters for report in part):,}"
-        rows.append((title, "", parameters, f"{sum(report.multiply_adds for report in part) / 1e6:,.1f}", "", ""))
-    head = ("module", f"output at {size}", "parameters", "M multiply-adds", "sees, pixels", layer)
-    return as_table(head, rows, right=range(1, 5), rule_before=len(reports))
+    deepest = max(number for number, report in enumerate(reports) if report.module.name in chosen)
+    marks = [
+        "<- embedding" if report.module.name in chosen else "" if number <= deepest else "not loaded"
+        for number, report in enumerate(reports)
+    ]
+    rows = [_row(report, mark) for report, mark in zip(reports, marks, strict=True)]
+    sums = [_sum(f"up to {reports[deepest].module.name}", reports[: deepest + 1]), _sum("whole network", reports)]
+    head = ("layer", f"output at {size}", "parameters", "M mult-adds", "sees (px)", layer)
+    return as_table(head, [*rows, *sums], right=range(1, 5), rule_before=len(rows))
+
+
+def _row(report: ModuleReport, mark: str) -> tuple[str, ...]:
+    shape = " x ".join(map(str, report.shape))
+    parameters = f"{report.module.parameters:,}" if report.module.parameters else ""
+    work = f"{report.multiply_adds / 1e6:,.1f}" if report.multiply_adds else ""
+    return report.module.name, shape, parameters, work, str(report.receptive_field), mark
+
+
+def _sum(title: str, reports: Sequence[ModuleReport]) -> tuple[str, ...]:
+    parameters = f"{sum(report.module.parameters for report in reports):,}"
+    return title, "", parameters, f"{sum(report.multiply_adds for report in reports) / 1e6:,.1f}", "", ""

@@ -11,16 +11,16 @@ from vggsearch.query.options import Pick, QueryResult
 from vggsearch.query.searcher import Match
 from vggsearch.render.text import as_csv, one_line, similarity_text, transform_words
 
-Roots = Mapping[str, Path | None]  # the photo folders of the indexes that were asked, by directory
+Roots = Mapping[str, Path | None]  # the photo folder of each index that was searched, by its directory
 
 
 def query_results(results: Sequence[QueryResult], format: Format, roots: Roots) -> str:
-    """Render the results of some queries. `paths` joins each path to its photo folder, so that it can be opened."""
+    """Render the results of queries. `paths` joins each path to its photo folder, so that it can be opened."""
     return QUERY_FORMATS[format](results, roots)
 
 
 def picks(picked: Sequence[Pick], format: Format, roots: Roots) -> str:
-    """Render photos that were picked at random, in the same formats as the results of queries."""
+    """Render random photos, in the same formats as the results of queries."""
     values = [{name: value for name, value in asdict(each).items() if value is not None} for each in picked]
     if format == "json":
         return json.dumps(values, ensure_ascii=False, indent=2)
@@ -31,7 +31,9 @@ def picks(picked: Sequence[Pick], format: Format, roots: Roots) -> str:
     if format == "paths":
         return "\n".join(_on_disk(each, roots) for each in picked)
     width = _index_width(picked)
-    return "\n".join(f"{_padded(each.index, width)}{one_line(each.path)}" for each in picked) or "nothing found"
+    return (
+        "\n".join(f"{_padded(each.index, width)}{one_line(each.path)}" for each in picked) or "no matching photos"
+    )
 
 
 def _query_table(results: Sequence[QueryResult], _roots: Roots) -> str:
@@ -41,10 +43,10 @@ def _query_table(results: Sequence[QueryResult], _roots: Roots) -> str:
         lines = [one_line(result.query)]
         lines += [
             f"  {similarity_text(match.similarity)}  {_padded(match.index, width)}{one_line(match.path)}"
-            f"{_how(match.alignment)}"
+            f"{_relation(match.alignment)}"
             for match in result.matches
         ]
-        blocks.append("\n".join(lines if result.matches else [*lines, "  nothing found"]))
+        blocks.append("\n".join(lines if result.matches else [*lines, "  no matching photos"]))
     return "\n\n".join(blocks)
 
 
@@ -57,17 +59,23 @@ def _padded(index: str | None, width: int) -> str:
 
 
 def _on_disk(found: Match | Pick, roots: Roots) -> str:
-    """Return the path of a photo as it can be opened."""
+    """Return the path by which a photo can be opened."""
     root = roots[found.index] if found.index is not None else next(iter(roots.values()))
     return str((root or Path()) / found.path)
 
 
-def _how(alignment: Alignment | None) -> str:
-    """Say in words how the query lies in a photo, where that is not simply as a whole."""
+def _relation(alignment: Alignment | None) -> str:
+    """Describe how the query is related to a photo; "" where it is simply the whole."""
     if alignment is None:
         return ""
-    told = transform_words(alignment.mirrored, alignment.turned, alignment.scale)
-    return f"  ({told})" if told else ""
+    words = transform_words(
+        alignment.mirrored,
+        alignment.turned,
+        alignment.scale,
+        crop="query covers {} of it",
+        wider="shows part of the query",
+    )
+    return f"  ({words})" if words else ""
 
 
 def _query_json(results: Sequence[QueryResult], _roots: Roots) -> str:
@@ -75,7 +83,7 @@ def _query_json(results: Sequence[QueryResult], _roots: Roots) -> str:
 
 
 def _query_values(result: QueryResult) -> dict[str, object]:
-    """Return a result as JSON has it: an alignment and an index only where there is one."""
+    """Return a result for JSON; `alignment` and `index` only where a match has one."""
     matches = [
         {name: value for name, value in asdict(match).items() if value is not None} for match in result.matches
     ]

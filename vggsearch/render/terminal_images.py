@@ -1,13 +1,13 @@
-"""Groups of duplicates as pictures in a terminal: a strip of thumbnails for each group, and what they are below it.
+"""Groups of duplicates as pictures in a terminal: a strip of thumbnails for each group, described below it.
 
-Two protocols show real pictures: kitty's (sw.kovidgoyal.net/kitty/graphics-protocol), which Ghostty and Konsole
-know, and iTerm2's (iterm2.com/documentation-images.html), which WezTerm and mintty know. Any other terminal with
-all colours shows half blocks: an upper half in one colour over a lower half in another are two pixels.
+Two protocols show real pictures: kitty's (sw.kovidgoyal.net/kitty/graphics-protocol), also supported by Ghostty and
+Konsole, and iTerm2's (iterm2.com/documentation-images.html), also supported by WezTerm and mintty. Any other
+terminal with 24-bit colours shows half blocks, each of which is two pixels, one above the other.
 """
 
 import io
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -20,12 +20,13 @@ from vggsearch.errors import ImageError
 from vggsearch.photos.thumbnails import in_order, thumbnail
 from vggsearch.render.duplicates import group_blocks, summary
 
-Way = Literal["kitty", "iterm2", "blocks"]
+Protocol = Literal["kitty", "iterm2", "blocks"]
 
-COLUMNS, ROWS = 26, 10  # of a photo with its frame, in characters, which are twice as high as wide: 4:3
+COLUMNS, ROWS = 26, 10  # characters of a framed photo; they are twice as high as wide, so this is 4:3
 GAP = 1  # columns between two photos
-PIXELS = {"kitty": 10, "iterm2": 10, "blocks": 1}  # across a character
-CHUNK = 4096  # characters of base64 in one escape sequence, as kitty's protocol says
+PIXELS: dict[Protocol, int] = {"kitty": 10, "iterm2": 10, "blocks": 1}  # per character, horizontally
+CHUNK = 4096  # characters of base64 in one escape sequence, the most that kitty's protocol allows
+KONSOLE_WITH_PICTURES = 220400  # Konsole 22.04
 KEEP, OTHER, MISSING = (46, 160, 67, 255), (110, 118, 129, 255), (60, 64, 70, 255)
 NOTHING = (0, 0, 0, 0)
 RESET = "\x1b[0m"
@@ -33,27 +34,61 @@ RESET = "\x1b[0m"
 
 @dataclass(frozen=True)
 class Screen:
-    """A terminal that can show pictures: how, and how many characters wide it is."""
+    """A terminal that can show pictures: by which protocol, and how many characters wide it is."""
 
-    way: Way
+    protocol: Protocol
     columns: int
 
 
-def preview(groups: Sequence[Group], root: Path, stream: TextIO, screen: Screen) -> None:
-    """Write each group to a terminal: the keeper in a green frame, its duplicates right of it, all listed below.
+def protocol_of(environment: Mapping[str, str]) -> Protocol | None:
+    """Return how a terminal shows pictures, None if it cannot, judged by its environment variables.
 
-    As many as fit in a line are shown. A photo that cannot be read is a crossed box.
+    Sending it a query instead would wait for a time-out wherever it does not reply.
+    """
+    is_multiplexed = "TMUX" in environment or environment.get("TERM", "").startswith(("screen", "tmux"))
+    if not is_multiplexed:  # tmux and screen do not pass pictures on
+        if _supports_kitty(environment):
+            return "kitty"
+        if _supports_iterm2(environment):
+            return "iterm2"
+    return "blocks" if _has_24_bit_colours(environment) else None
+
+
+def _supports_kitty(environment: Mapping[str, str]) -> bool:
+    konsole = environment.get("KONSOLE_VERSION", "")
+    return (
+        "KITTY_WINDOW_ID" in environment
+        or environment.get("TERM") in ("xterm-kitty", "xterm-ghostty")
+        or environment.get("TERM_PROGRAM") == "ghostty"
+        or (konsole.isdecimal() and int(konsole) >= KONSOLE_WITH_PICTURES)
+    )
+
+
+def _supports_iterm2(environment: Mapping[str, str]) -> bool:
+    is_known = environment.get("TERM_PROGRAM") in ("iTerm.app", "WezTerm", "mintty")
+    return is_known or environment.get("LC_TERMINAL") == "iTerm2"
+
+
+def _has_24_bit_colours(environment: Mapping[str, str]) -> bool:
+    has_colours = environment.get("COLORTERM") in ("truecolor", "24bit") or "WT_SESSION" in environment
+    return has_colours and environment.get("TERM") != "dumb"
+
+
+def preview(groups: Sequence[Group], root: Path, stream: TextIO, screen: Screen) -> None:
+    """Write each group to a terminal: the keeper in a green frame, its duplicates to the right, a table below.
+
+    As many photos as fit in a line are shown. A photo that cannot be read is a crossed-out box.
     """
     most = max(1, (screen.columns + GAP) // (COLUMNS + GAP))
-    strips = in_order(lambda group: _strip(group, root, most, PIXELS[screen.way]), groups)
+    strips = in_order(lambda group: _strip(group, root, most, PIXELS[screen.protocol]), groups)
     for strip, block in zip(strips, group_blocks(groups), strict=True):
-        stream.write(f"{WAYS[screen.way](strip)}\n{block}\n\n")
+        stream.write(f"{ENCODERS[screen.protocol](strip)}\n{block}\n\n")
         stream.flush()
     stream.write(f"{summary(groups)}\n")
 
 
 def _strip(group: Group, root: Path, most: int, pixels: int) -> Image.Image:
-    """Return RGBA of the first `most` photos of a group side by side, `pixels` for the width of a character."""
+    """Return the first `most` photos of a group side by side, RGBA, `pixels` to the width of a character."""
     photos = [group.keeper, *(member.photo for member in group.members)][:most]
     columns = len(photos) * (COLUMNS + GAP) - GAP
     strip = Image.new("RGBA", (columns * pixels, 2 * ROWS * pixels), NOTHING)
@@ -64,7 +99,7 @@ def _strip(group: Group, root: Path, most: int, pixels: int) -> Image.Image:
 
 
 def _tile(photo: Photo, root: Path, colour: tuple[int, ...], pixels: int) -> Image.Image:
-    """Return a photo in the middle of a frame."""
+    """Return a photo centred in a frame."""
     width, height = COLUMNS * pixels, 2 * ROWS * pixels
     border = max(1, pixels // 2)
     inside = (width - 2 * border, height - 2 * border)
@@ -98,7 +133,7 @@ def _columns(strip: Image.Image) -> int:
 
 
 def _kitty(strip: Image.Image) -> str:
-    """Return a PNG in chunks; q=2 asks the terminal for no answer, which nobody would read."""
+    """Return a PNG in chunks; q=2 suppresses the reply of the terminal, which nobody would read."""
     data = _png(strip)
     chunks = [data[start : start + CHUNK] for start in range(0, len(data), CHUNK)]
     heads = [f"a=T,f=100,q=2,c={_columns(strip)},r={ROWS},", *[""] * (len(chunks) - 1)]
@@ -118,7 +153,7 @@ def _blocks(strip: Image.Image) -> str:
 
 
 def _block_line(strip: Image.Image, y: int) -> Iterator[str]:
-    """Yield a line of characters, colours told only where they change."""
+    """Yield a line of characters, setting colours only where they change."""
     pixels, row = strip.tobytes(), 4 * strip.width
     starts = range(y * row, (y + 1) * row, 4)
     cells = ((pixels[start : start + 4], pixels[start + row : start + row + 4]) for start in starts)
@@ -134,4 +169,4 @@ def _rgb(colour: bytes) -> str:
     return ";".join(map(str, colour[:3]))
 
 
-WAYS: dict[Way, Callable[[Image.Image], str]] = {"kitty": _kitty, "iterm2": _iterm2, "blocks": _blocks}
+ENCODERS: dict[Protocol, Callable[[Image.Image], str]] = {"kitty": _kitty, "iterm2": _iterm2, "blocks": _blocks}

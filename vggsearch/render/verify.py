@@ -1,16 +1,18 @@
-"""What a check of an index found to text."""
+"""The result of an integrity check to text."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from rich.filesize import decimal
+
 from vggsearch.defaults import Format
 from vggsearch.indexing.integrity import Finding, VerifyReport
-from vggsearch.render.text import as_csv, bytes_text, one_line
+from vggsearch.render.text import as_csv, one_line, quantity
 
 
 def verified(result: VerifyReport, format: Format) -> str:
-    """Render what a check found. `paths` lists the photos that are lost until they are indexed again."""
+    """Render the result of a check. `paths` lists the photos that are lost until they are indexed again."""
     if format == "json":
         values = asdict(result) | {"directory": str(result.directory), "is_whole": result.is_whole}
         return json.dumps(values, ensure_ascii=False, indent=2)
@@ -29,14 +31,15 @@ def _lost_photos(findings: Sequence[Finding], most: int = 10) -> list[str]:
     photos = [path for finding in findings for path in finding.photos]
     lines = [f"  {one_line(path)}" for path in photos[:most]]
     if len(photos) > most:
-        lines.append(f"  and {len(photos) - most:,} more: vggsearch verify --format paths lists all")
+        lines.append(f"  and {len(photos) - most:,} more; list all: vggsearch verify --format paths")
     return lines
 
 
 def _verdict(result: VerifyReport) -> str:
-    found = len(result.findings)
-    problems = f"{found:,} problem{'' if found == 1 else 's'}"
-    state = "whole" if not found else f"{problems} repaired" if result.is_repaired else f"damaged, {problems}"
-    held = f"{result.photos:,} photos, {result.parts:,} part{'' if result.parts == 1 else 's'}"
-    read = f"{bytes_text(result.bytes)} read in {result.seconds:.1f} s"
-    return f"{result.directory}: {state}; {held}, {read}"
+    problems = quantity(len(result.findings), "problem")
+    if not result.findings:
+        state = "no damage"
+    else:
+        state = f"{problems} repaired" if result.is_repaired else f"damaged, {problems}"
+    contents = f"{quantity(result.photos, 'photo')}, {quantity(result.parts, 'part')}"
+    return f"{result.directory}: {state}; {contents}, {decimal(result.bytes)} read in {result.seconds:.1f} s"

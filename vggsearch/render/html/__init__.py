@@ -1,1 +1,1 @@
-"""Groups of duplicates as one HTML file to look through: thumbnails inside, nothing fetched from anywhere."""
+"""Groups of duplicates as one HTML file to review: thumbnails embedded, nothing fetched from anywhere."""

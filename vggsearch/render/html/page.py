@@ -1,11 +1,11 @@
-"""Write the page of duplicates, one group after the other, so that memory does not grow with their number."""
+"""Write the page of duplicates group by group, so that memory does not grow with their number."""
 
 import hashlib
 import html
 import json
 import os
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
@@ -16,9 +16,10 @@ from typing import TextIO
 from vggsearch.duplicates.results import Group
 from vggsearch.errors import OptionError
 from vggsearch.photos.thumbnails import in_order
+from vggsearch.progress import OnProgress, Progress, ignore_progress
 from vggsearch.render.duplicates import summary
-from vggsearch.render.html.pictures import pictures
-from vggsearch.render.html.values import address, group_values, shell_word
+from vggsearch.render.html.group_data import address, group_values, shell_word
+from vggsearch.render.html.thumbnail_data import thumbnail_values
 from vggsearch.render.text import one_line
 
 SCRIPTS = ("marks.js", "cards.js", "compare.js", "page.js")
@@ -28,14 +29,14 @@ GROUPS, PICTURES = "<!-- groups -->\n", "<!-- pictures -->\n"
 
 @dataclass(frozen=True)
 class PageFacts:
-    """What a page says about itself: its title, and rows of what and value, as of the index and the threshold.
+    """What is shown above the groups: a title, and rows of name and value.
 
-    `command` are the words to which a mark adds its own, so that a person can copy it: vggsearch dups.
+    `command` are the words of the command that records decisions; each mark adds its option and photos to them.
     """
 
     title: str = "Duplicates"
     rows: tuple[tuple[str, str], ...] = ()
-    command: tuple[str, ...] = ("vggsearch", "dups")
+    command: tuple[str, ...] = ("vggsearch", "dups", "decide")
 
 
 def write_page(
@@ -43,19 +44,18 @@ def write_page(
     groups: Sequence[Group],
     root: Path,
     facts: PageFacts = PageFacts(),
-    progress: Callable[[int, int], None] | None = None,
+    progress: OnProgress | None = None,
 ) -> None:
     """Write groups of duplicates, whose photos are below `root`, as a page at `path`.
 
-    `progress` is told how many photos of how many are done. A photo that cannot be read is shown as the reason why.
-    The page is there as a whole or not at all. Raises OptionError where `path` is a file of another kind, which is
-    left as it is, and OSError where the page cannot be written.
+    For a photo that cannot be read, the reason is shown. The page is written completely or not at all. Raises
+    OptionError if `path` is another kind of file, which is left unchanged; OSError if the page cannot be written.
     """
     _refuse_others(path)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with unfinished.open("w", encoding="utf-8", newline="\n") as file:
-            _write(file, groups, root, _link(root, path), facts, progress or (lambda _done, _total: None))
+            _write(file, groups, root, _link(root, path), facts, progress or ignore_progress)
         unfinished.replace(path)
     finally:
         with suppress(FileNotFoundError):
@@ -63,14 +63,14 @@ def write_page(
 
 
 def _refuse_others(path: Path) -> None:
-    """Keep a wrong word on the command line from costing a photo."""
+    """Refuse to overwrite a file that is not such a page: a typing error must not cost a photo."""
     try:
         with path.open("rb") as file:
             start = file.read(len(START))
     except FileNotFoundError:
         return
     if start != START.encode():
-        raise OptionError(f"{path} exists and is no page that vggsearch wrote. Give another name.")
+        raise OptionError(f"{path} exists and was not written by vggsearch. Choose another file name.")
 
 
 def _write(
@@ -79,7 +79,7 @@ def _write(
     root: Path,
     link: str,
     facts: PageFacts,
-    progress: Callable[[int, int], None],
+    progress: OnProgress,
 ) -> None:
     before, between, after = _frame(groups, facts)
     file.write(before)
@@ -90,10 +90,10 @@ def _write(
     file.write("]</script>\n")
     file.write(between)
     done, total = 0, sum(1 + len(group.members) for group in groups)
-    for group, shown in zip(groups, in_order(lambda group: pictures(group, root), groups), strict=True):
+    for group, shown in zip(groups, in_order(lambda group: thumbnail_values(group, root), groups), strict=True):
         _write_data(file, f"pictures-{group.number}", shown)
         done += len(shown)
-        progress(done, total)
+        progress(Progress("writing the page", done, total))
     file.write(after)
 
 
@@ -102,7 +102,7 @@ def _write_data(file: TextIO, name: str, values: object) -> None:
 
 
 def _frame(groups: Sequence[Group], facts: PageFacts) -> tuple[str, str, str]:
-    """Return the page's text before its groups, between them and their pictures, and after those."""
+    """Return the text before the groups, between the groups and their thumbnails, and after the thumbnails."""
     style, script = _asset("page.css"), "(() => {\n" + "\n".join(map(_asset, SCRIPTS)) + "})();\n"
     rows = "".join(f"<div><dt>{_escaped(name)}<dd>{_escaped(value)}</div>" for name, value in facts.rows)
     page = Template(_asset("page.html")).substitute(
@@ -119,7 +119,7 @@ def _frame(groups: Sequence[Group], facts: PageFacts) -> tuple[str, str, str]:
 
 
 def _policy(style: str, script: str) -> str:
-    """Return the content security policy: this style, this script, pictures inside the page and on this disk."""
+    """Return the content security policy: this style and script, pictures embedded or on this disk."""
     return (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src data: file:; "
         "base-uri 'none'; form-action 'none'"
@@ -139,7 +139,7 @@ def _escaped(text: str) -> str:
 
 
 def _json(values: object) -> str:
-    """Return JSON that no browser can take for the end of its script block, or for a comment."""
+    """Return JSON that cannot end its script block or start a comment."""
     return json.dumps(values, separators=(",", ":")).replace("<", "\\u003c")
 
 
@@ -149,7 +149,7 @@ def _facts_values(root: Path, facts: PageFacts) -> dict[str, str]:
 
 
 def _link(root: Path, path: Path) -> str:
-    """Return the address of the photo folder: as seen from the page's own folder, so that both can be moved."""
+    """Return the URL of the photo folder, relative to the page, so that both can be moved together."""
     try:
         return f"./{address(Path(os.path.relpath(root.resolve(), path.resolve().parent)).as_posix())}"
     except ValueError:  # on another drive

@@ -1,4 +1,4 @@
-// A group as a card: the keeper at the left, its duplicates beside it, and in what each differs.
+// A group as a card: the keeper on the left, its duplicates beside it, and how each differs.
 
 const WELL = { width: 240, height: 180 };
 const NUMBER = new Intl.NumberFormat("en");
@@ -12,6 +12,10 @@ function make(name, attributes = {}, ...children) {
   return element;
 }
 
+function quantity(count, noun) {
+  return `${NUMBER.format(count)} ${noun}${count === 1 ? "" : "s"}`;
+}
+
 function bytesText(count) {
   const units = ["B", "kB", "MB", "GB", "TB"];
   let unit = 0;
@@ -22,26 +26,26 @@ function bytesText(count) {
   return `${unit ? count.toFixed(1) : count} ${units[unit]}`;
 }
 
-// The last digit never rounds up to what only the same picture, or certainty, has.
+// Only the same picture is 1.000, only certainty 100%: nothing is rounded up to them.
 function similarityText(similarity) {
   return (similarity === 1 ? 1 : Math.min(similarity, 0.999)).toFixed(3);
 }
 
-function sureText(confidence) {
-  return confidence === 1 ? "100 %" : `${(100 * Math.min(confidence, 0.999)).toFixed(1)} %`;
+function confidenceText(confidence) {
+  return confidence === 1 ? "100%" : `${(100 * Math.min(confidence, 0.999)).toFixed(1)}%`;
 }
 
 function titleOf(group) {
   return make("div", { class: "title" },
     make("h3", {}, `Group ${NUMBER.format(group.number)}`),
-    make("span", {}, `${group.photos.length} photos`),
-    make("span", {}, `similarity at least ${similarityText(group.similarity)}`),
-    make("span", {}, `at least ${sureText(group.confidence)} sure`),
+    make("span", {}, quantity(group.photos.length, "photo")),
+    make("span", {}, `similarity ${similarityText(group.similarity)} or more`),
+    make("span", {}, `confidence ${confidenceText(group.confidence)} or more`),
     group.frees ? make("span", {}, `frees ${bytesText(group.frees)}`) : null);
 }
 
 // Whether the browser has read the pictures of a group, which come last in the file. A block that nothing follows yet
-// may be there by half.
+// may be incomplete.
 function hasPictures(group) {
   const data = document.getElementById(`pictures-${group.number}`);
   return Boolean(data) && (data.nextSibling !== null || document.readyState !== "loading");
@@ -92,15 +96,15 @@ function regionNumber({ corners, position }) {
   return label;
 }
 
-// Where the whole of one photo lies over the whole of the other, a line around it would say nothing.
-function isPart(member) {
+// Whether one photo matches only a region of the other: an outline around the whole photo would be useless.
+function isRegion(member) {
   if (!member.corners) return false;
   const sides = [0, 1].map((axis) => member.corners.map((corner) => corner[axis]));
   return sides.some((values) => Math.abs(Math.min(...values)) > 0.04 || Math.abs(Math.max(...values) - 1) > 0.04);
 }
 
 function regionsIn(group, position) {
-  const members = group.photos.map((member, number) => ({ ...member, position: number })).slice(1).filter(isPart);
+  const members = group.photos.map((member, number) => ({ ...member, position: number })).slice(1).filter(isRegion);
   if (position === 0) return members.filter((member) => member.alignedIn === "keeper");
   return members.filter((member) => member.alignedIn === "member" && member.position === position);
 }
@@ -116,19 +120,19 @@ function commonFolder(group) {
 
 function pathOf(photo, common) {
   const rest = photo.path.slice(common.length);
-  return make("a", { class: "path", href: photo.link, target: "_blank", rel: "noopener", dir: "ltr", title: "Open the photo itself" },
+  return make("a", { class: "path", href: photo.link, target: "_blank", rel: "noopener", dir: "ltr", title: "Open the photo" },
     common ? make("bdi", { class: "common" }, common) : null, make("bdi", {}, rest));
 }
 
-function factRow(name, text, note, way) {
-  return [make("dt", {}, name), make("dd", { class: way },
-    text, note ? ` ${way === "less" ? "▼" : way === "more" ? "▲" : ""} ${note}` : "")];
+function factRow(name, text, note, difference) {
+  return [make("dt", {}, name), make("dd", { class: difference },
+    text, note ? ` ${difference === "less" ? "▼" : difference === "more" ? "▲" : ""} ${note}` : "")];
 }
 
 function compared(value, kept) {
   if (value === kept) return ["", "alike"];
   const ratio = value / kept;
-  const note = ratio >= 10 ? `${ratio.toFixed(0)} times` : ratio >= 2 ? `${ratio.toFixed(1)} times` : `${Math.abs(100 * (ratio - 1)).toFixed(ratio > 0.99 && ratio < 1.01 ? 1 : 0)} %`;
+  const note = ratio >= 10 ? `${ratio.toFixed(0)} times` : ratio >= 2 ? `${ratio.toFixed(1)} times` : `${Math.abs(100 * (ratio - 1)).toFixed(ratio > 0.99 && ratio < 1.01 ? 1 : 0)}%`;
   return [note, ratio < 1 ? "less" : "more"];
 }
 
@@ -137,11 +141,11 @@ function timeBetween(one, other) {
   const size = Math.abs(seconds);
   const [count, unit] = [[31557600, "year"], [86400, "day"], [3600, "hour"], [60, "minute"], [1, "second"]]
     .map(([length, name]) => [Math.floor(size / length), name]).find(([whole]) => whole >= 1) ?? [0, "second"];
-  return count ? `${count} ${unit}${count === 1 ? "" : "s"} ${seconds < 0 ? "earlier" : "later"}` : "";
+  return count ? `${quantity(count, unit)} ${seconds < 0 ? "earlier" : "later"}` : "";
 }
 
 function dateRow(photo, keeper) {
-  const name = photo.taken ? "Taken" : "Changed";
+  const name = photo.taken ? "Taken" : "Modified";
   const date = photo.taken ?? photo.changed;
   const kept = photo.taken ? keeper.taken : keeper.changed;
   if (photo === keeper) return factRow(name, date.slice(0, 16), "", "");
@@ -163,11 +167,11 @@ function badgesOf(group, position) {
   const member = group.photos[position];
   const marked = markOf(group, position);
   return make("div", { class: "badges" },
-    isPart(member) ? make("span", { class: "number", title: "where they are the same is drawn under this number" }, String(position)) : null,
+    isRegion(member) ? make("span", { class: "number", title: "The matching region is outlined with this number" }, String(position)) : null,
     make("span", { class: "badge" }, member.kind),
     make("span", { title: "similarity" }, similarityText(member.similarity)),
-    make("span", { class: "note" }, `${sureText(member.confidence)} sure`),
-    marked ? make("span", { class: `badge ${marked}` }, `marked: ${MARKS[marked].says}`) : null);
+    make("span", { class: "note" }, `confidence ${confidenceText(member.confidence)}`),
+    marked ? make("span", { class: `badge ${marked}` }, `marked: ${MARKS[marked].label}`) : null);
 }
 
 function actionsOf(group, position) {
@@ -189,7 +193,7 @@ function photoShown(group, position, pictures) {
 
 function figureOf(group, position, pictures, common) {
   const photo = group.photos[position];
-  const notes = position ? [photo.how, photo.reason && `the keeper is kept: ${photo.reason}`] : [];
+  const notes = position ? [photo.how, photo.reason && `keeper preferred: ${photo.reason}`] : [];
   return make("figure", { class: position ? "member" : "keeper", "data-position": position },
     photoShown(group, position, pictures),
     make("figcaption", {},

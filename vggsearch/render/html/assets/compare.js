@@ -1,4 +1,4 @@
-// Keeper and duplicate over each other at the same place and size: flipping shows a difference that no list of facts can.
+// Keeper and duplicate on top of each other, aligned: flipping reveals differences that no list of facts can show.
 
 const BLINK_MS = 500;
 const compareDialog = document.getElementById("compare");
@@ -9,25 +9,25 @@ let comparing = null;
 let blinking = 0;
 
 function openCompare(group, position) {
-  const isAround = comparing?.group === group && comparing.position === position;
+  const isSame = comparing?.group === group && comparing.position === position;
   comparing = { group, position };
   if (!compareDialog.open) compareDialog.showModal();
-  if (!isAround) stage.classList.add("flipped");
+  if (!isSame) stage.classList.add("flipped");
   const pictures = picturesOf(group);
   const [below, above] = order(group, position);
   show(under, group.photos[below], pictures?.[below]);
   show(over, group.photos[above], pictures?.[above]);
   stage.classList.add("has-both");
-  lay();
-  tell();
+  layOut();
+  showCaption();
 }
 
-// The photo that the other was found in lies below, since it shows all of both.
+// The photo that contains the other lies below, since it shows all of both.
 function order(group, position) {
   return group.photos[position].alignedIn === "member" ? [position, 0] : [0, position];
 }
 
-// The thumbnail at once, the photo itself as soon as it is read, where it still is beside the page.
+// First the thumbnail, then the photo itself, if it can still be read.
 function show(image, photo, picture) {
   image.src = typeof picture === "string" ? address(picture) : "data:,";
   image.alt = photo.path;
@@ -39,7 +39,7 @@ function show(image, photo, picture) {
   whole.src = photo.link;
 }
 
-function lay() {
+function layOut() {
   if (!compareDialog.open) return;
   const { group, position } = comparing;
   const [below, above] = order(group, position);
@@ -57,20 +57,20 @@ function lay() {
   over.style.background = isStretched && !member.corners ? "#000" : "none";
 }
 
-// What both photos show: elsewhere there is no difference to see.
+// The region that both photos show: there is no difference to see elsewhere.
 function region(corners) {
   const all = "inset(0)";
   return corners ? `polygon(${corners.map(([x, y]) => `${100 * x}% ${100 * y}%`).join(", ")})` : all;
 }
 
-// The matrix that takes a picture of the stage's size to where its corners lie in the photo below.
+// The matrix that maps a picture of the stage's size to its corners in the photo below.
 function placed([[left, top], [right, rightTop], , [bottomLeft, bottom]], width, height) {
   const across = [right - left, ((rightTop - top) * height) / width];
   const down = [((bottomLeft - left) * width) / height, bottom - top];
   return `matrix(${[...across, ...down, left * width, top * height].join(",")})`;
 }
 
-function tell() {
+function showCaption() {
   const { group, position } = comparing;
   const isDifference = stage.classList.contains("difference");
   const [below, above] = order(group, position);
@@ -86,7 +86,7 @@ function tell() {
     `${photo.width} × ${photo.height}, ${bytesText(photo.bytes)}`,
     `group ${group.number}, ${position} of ${group.photos.length - 1}: ${member.kind}, ${similarityText(member.similarity)}`,
     member.how,
-    marked ? `marked: ${MARKS[marked].says}` : "",
+    marked ? `marked: ${MARKS[marked].label}` : "",
   ].filter(Boolean).join(" · ");
   compareDialog.querySelector('[data-key="b"]').setAttribute("aria-pressed", String(blinking > 0));
   compareDialog.querySelector('[data-key="d"]').setAttribute("aria-pressed", String(isDifference));
@@ -94,21 +94,21 @@ function tell() {
 
 function flip() {
   stage.classList.toggle("flipped");
-  tell();
+  showCaption();
 }
 
 function blink(isWanted = !blinking) {
   clearInterval(blinking);
   blinking = isWanted ? setInterval(flip, BLINK_MS) : 0;
-  tell();
+  showCaption();
 }
 
 function difference() {
   stage.classList.toggle("difference");
-  tell();
+  showCaption();
 }
 
-addEventListener("resize", lay);
+addEventListener("resize", layOut);
 compareDialog.addEventListener("close", () => {
   blink(false);
   stage.classList.remove("difference");

@@ -1,11 +1,11 @@
-// Marks: what a person says of a keeper and a duplicate. Kept by the browser where it can, so that a reload loses none.
+// Marks: the user's decisions about a keeper and a duplicate. The browser stores them if it can, so a reload loses none.
 "use strict";
 
 const facts = JSON.parse(document.getElementById("facts").textContent);
 const groups = JSON.parse(document.getElementById("groups-data").textContent);
 const MARKS = {
-  different: { says: "not duplicates", option: "--not-duplicates" },
-  same: { says: "duplicates", option: "--same" },
+  different: { label: "not duplicates", option: "--not-duplicates" },
+  same: { label: "duplicates", option: "--same" },
 };
 const STORED = `vggsearch-marks-${facts.folder}`;
 const marks = new Map(storedMarks());
@@ -14,7 +14,7 @@ function storedMarks() {
   try {
     return Object.entries(JSON.parse(localStorage.getItem(STORED) ?? "{}"));
   } catch {
-    return []; // the browser keeps nothing for files, or something else wrote there
+    return []; // the browser stores nothing for files, or another page wrote there
   }
 }
 
@@ -22,11 +22,11 @@ function keepMarks() {
   try {
     localStorage.setItem(STORED, JSON.stringify(Object.fromEntries(marks)));
   } catch {
-    // as above: the marks last as long as the page is open
+    // as above: the marks then last as long as the page is open
   }
 }
 
-// The two as a shell reads them: no name can be taken for another, and the command is made of it.
+// Both names quoted for the shell, so that they are unambiguous; the command is made of this.
 function pairKey(group, position) {
   return `${group.photos[0].word} ${group.photos[position].word}`;
 }
@@ -36,13 +36,13 @@ function markOf(group, position) {
   return Object.hasOwn(MARKS, kind ?? "") ? kind : undefined;
 }
 
-// Those of this page alone, looked up from its own groups: what a browser keeps for files, any file may have written.
+// Only the marks of this page's groups: any file may have written to what a browser stores for files.
 function marked() {
   return groups.flatMap((group) => [...group.photos.keys()].slice(1)
     .map((position) => ({ group, position, kind: markOf(group, position) })).filter(({ kind }) => kind));
 }
 
-// Mark some members of a group; where all of them have that mark already, take it away.
+// Mark members of a group; if all of them have that mark already, unmark them.
 function mark(group, positions, kind) {
   const isUndone = positions.every((position) => markOf(group, position) === kind);
   for (const position of positions) {
@@ -66,15 +66,15 @@ function commands() {
 
 function showTray() {
   const kinds = marked().map(({ kind }) => kind);
-  const told = Object.entries(MARKS).map(([kind, { says }]) => [kinds.filter((each) => each === kind).length, says]);
-  const text = told.filter(([count]) => count).map(([count, says]) => `${count.toLocaleString("en")} as ${says}`);
+  const counts = Object.entries(MARKS).map(([kind, { label }]) => [kinds.filter((each) => each === kind).length, label]);
+  const text = counts.filter(([count]) => count).map(([count, label]) => `${count.toLocaleString("en")} as ${label}`);
   document.getElementById("tray").hidden = !kinds.length;
   document.getElementById("marks").textContent = `Marked: ${text.join(", ")}`;
 }
 
 function showCommands() {
   const text = document.getElementById("commands-text");
-  text.value = commands() || "nothing is marked yet: n or y marks a duplicate";
+  text.value = commands() || "No marks yet: press n or y to mark a duplicate.";
   document.getElementById("copied").textContent = "";
   document.getElementById("commands").showModal();
 }
@@ -87,7 +87,7 @@ async function copyCommands() {
     await navigator.clipboard.writeText(text.value);
     isCopied = true;
   } catch {
-    isCopied = document.execCommand("copy"); // older browsers, and those that trust no file
+    isCopied = document.execCommand("copy"); // older browsers, and those that do not trust files
   }
   document.getElementById("copied").textContent = isCopied ? "Copied." : "Press Ctrl+C to copy.";
 }

@@ -1,12 +1,12 @@
-// The list: which groups, in which order, drawn only near the window, and the keys.
+// The list: which groups, in which order, drawn only near the viewport; and the keyboard shortcuts.
 
-const NEAR = "150% 0px"; // how far from the window a group is drawn
-const CARD = { title: 60, row: 212, wide: 1500 }; // pixels, roughly: what a card takes before it is drawn
+const NEAR = "150% 0px"; // how far from the viewport a group is drawn
+const CARD = { title: 60, row: 212, wide: 1500 }; // pixels, roughly: the size of a card before it is drawn
 const SORTS = {
   "as listed": (one, other) => one.number - other.number,
-  "least sure first": (one, other) => one.confidence - other.confidence,
+  "least certain first": (one, other) => one.confidence - other.confidence,
   "least similar first": (one, other) => one.similarity - other.similarity,
-  "most bytes first": (one, other) => other.frees - one.frees,
+  "most space first": (one, other) => other.frees - one.frees,
   "most photos first": (one, other) => other.photos.length - one.photos.length,
 };
 const main = document.getElementById("groups");
@@ -55,9 +55,9 @@ function redraw(group) {
   if (!card.firstChild) return;
   const focused = document.activeElement;
   const place = focused?.closest?.("figure")?.dataset.position;
-  const deed = card.contains(focused) ? focused.dataset.do : null;
+  const action = card.contains(focused) ? focused.dataset.do : null;
   draw(card);
-  if (deed) card.querySelector(`figure[data-position="${place}"] [data-do="${deed}"]:not(.well)`)?.focus({ preventScroll: true });
+  if (action) card.querySelector(`figure[data-position="${place}"] [data-do="${action}"]:not(.well)`)?.focus({ preventScroll: true });
 }
 
 // Filters
@@ -78,7 +78,7 @@ function wanted() {
   const number = (name, otherwise) => (field(name).value === "" ? otherwise : Number(field(name).value));
   const kinds = new Set([...field("kinds").querySelectorAll(":checked")].map((box) => box.value));
   const text = field("text").value.toLowerCase();
-  const [from, to, least, marked] = [number("sure-from", 0), number("sure-to", 100), number("least", 2), field("marked").value];
+  const [from, to, least, marked] = [number("confidence-from", 0), number("confidence-to", 100), number("least", 2), field("marked").value];
   return (group) =>
     group.photos.length >= least &&
     100 * group.confidence >= from && 100 * group.confidence <= to &&
@@ -89,11 +89,11 @@ function wanted() {
 
 function apply() {
   shown = groups.filter(wanted()).sort(SORTS[field("sort").value]);
-  main.replaceChildren(...(shown.length ? shown.map((group) => cards.get(group)) : [make("p", {}, groups.length ? "No group is like that." : "No duplicates.")]));
+  main.replaceChildren(...(shown.length ? shown.map((group) => cards.get(group)) : [make("p", {}, groups.length ? "No matching groups." : "No duplicates.")]));
   const photos = shown.reduce((sum, group) => sum + group.photos.length, 0);
   const frees = shown.reduce((sum, group) => sum + group.frees, 0);
-  const all = shown.length === groups.length ? "" : ` of ${NUMBER.format(groups.length)}`;
-  field("count").textContent = `${NUMBER.format(shown.length)}${all} groups, ${NUMBER.format(photos)} photos, ${bytesText(frees)}`;
+  const some = shown.length === groups.length ? "" : `${NUMBER.format(shown.length)} of `;
+  field("count").textContent = `${some}${quantity(groups.length, "group")}, ${quantity(photos, "photo")}, ${bytesText(frees)} to free`;
   choose(shown.includes(current?.group) ? current.group : shown[0], current?.position ?? 1, false);
 }
 
@@ -149,7 +149,7 @@ function markCurrent(kind, isAll) {
   const members = current.group.photos.keys();
   mark(current.group, isAll ? [...members].slice(1) : [current.position], kind);
   redraw(current.group);
-  if (compareDialog.open) tell();
+  if (compareDialog.open) showCaption();
 }
 
 // Keys and clicks
@@ -188,7 +188,7 @@ addEventListener("keydown", (event) => {
   press(key);
 });
 
-const DEEDS = {
+const ACTIONS = {
   compare: () => openCompare(current.group, current.position),
   different: () => markCurrent("different", false),
   same: () => markCurrent("same", false),
@@ -199,8 +199,8 @@ main.addEventListener("click", (event) => {
   if (!card) return;
   const position = Number(event.target.closest("figure")?.dataset.position || current?.position || 1);
   choose(groupOf.get(card), Math.max(1, position), false);
-  const deed = event.target.closest("[data-do]")?.dataset.do;
-  if (deed) DEEDS[deed]();
+  const action = event.target.closest("[data-do]")?.dataset.do;
+  if (action) ACTIONS[action]();
 });
 
 main.addEventListener("pointerover", (event) => {

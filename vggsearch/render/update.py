@@ -1,4 +1,4 @@
-"""What an update did, and what it skipped, to text."""
+"""What an update did, and which files it skipped, to text."""
 
 import json
 from collections.abc import Sequence
@@ -7,27 +7,27 @@ from pathlib import Path
 from vggsearch.defaults import Format
 from vggsearch.indexing.update import UpdateReport
 from vggsearch.photos.walk import Skipped
-from vggsearch.render.text import as_csv, as_table, one_line
+from vggsearch.render.text import as_csv, as_table, one_line, quantity
 
 
 def update_line(report: UpdateReport, directory: Path) -> str:
-    """Return the closing line of an update: what was done, how fast, where it is."""
+    """Return the closing line of an update: what was done, how fast, and where the index is."""
     others = sum(skipped.kind == "not a picture" for skipped in report.skipped)
     counts = [
         f"{report.indexed:,} indexed",
         f"{report.reused:,} renamed or copied" if report.reused else "",
         f"{report.unchanged:,} unchanged",
-        f"{report.gone:,} gone" if report.gone else "",
+        f"{report.gone:,} deleted" if report.gone else "",
         f"{len(report.skipped) - others:,} skipped",
-        f"{others:,} other file{'s' if others > 1 else ''}" if others else "",
+        quantity(others, "other file") if others else "",
     ]
     rate = f" ({report.indexed / report.seconds:.1f} photos/s)" if report.indexed else ""
     done = ", ".join(filter(None, counts))
-    return f"{done} in {report.seconds:.1f} s{rate}: {report.photos:,} photos in {directory}"
+    return f"{done} in {report.seconds:.1f} s{rate}: {quantity(report.photos, 'photo')} in {directory}"
 
 
 def skipped_files(skipped: Sequence[Skipped], format: Format) -> str:
-    """Render the files that could not be used, with their reasons."""
+    """Render the files that were skipped, with their reasons."""
     rows = [{"path": row.path, "kind": row.kind, "reason": row.reason} for row in skipped]
     if format == "json":
         return json.dumps(rows, ensure_ascii=False, indent=2)
@@ -41,9 +41,9 @@ def skipped_files(skipped: Sequence[Skipped], format: Format) -> str:
 
 
 def skipped_lines(skipped: Sequence[Skipped], most: int = 10) -> list[str]:
-    """Return a line for each of the first files that were skipped, and one for the rest; non-pictures aside."""
-    told = [row for row in skipped if row.kind != "not a picture"]
-    lines = [f"skipped {one_line(row.path)}: {row.reason}" for row in told[:most]]
-    if len(told) > most:
-        lines.append(f"skipped {len(told) - most:,} more: vggsearch info --skipped lists all")
+    """Return a line for each of the first pictures that were skipped, and one for the rest."""
+    pictures = [row for row in skipped if row.kind != "not a picture"]
+    lines = [f"skipped {one_line(row.path)}: {row.reason}" for row in pictures[:most]]
+    if len(pictures) > most:
+        lines.append(f"skipped {len(pictures) - most:,} more; list all: vggsearch info --skipped")
     return lines

@@ -1,4 +1,4 @@
-"""Groups as the page's script reads them: names made safe to show, to link to and to paste into a shell."""
+"""Groups as the page's script reads them, file names made safe to show, to link to and to paste into a shell."""
 
 import os
 import shlex
@@ -6,12 +6,12 @@ from datetime import datetime
 from urllib.parse import quote
 
 from vggsearch.duplicates.results import Group, Member, Photo
-from vggsearch.render.duplicates import freed_bytes, how_member_lies
+from vggsearch.render.duplicates import freed_bytes, member_edit
 from vggsearch.render.text import one_line
 
 
 def group_values(group: Group, link: str) -> dict[str, object]:
-    """Return a group for JSON. `link` is the address of the photo folder, as the page sees it."""
+    """Return a group for JSON. `link` is the URL of the photo folder, relative to the page."""
     return {
         "number": group.number,
         "frees": freed_bytes(group),
@@ -40,7 +40,7 @@ def _member_values(member: Member, link: str) -> dict[str, object]:
         "kind": member.kind,
         "similarity": member.similarity,
         "confidence": member.confidence,
-        "how": how_member_lies(member),
+        "how": member_edit(member),
         "reason": one_line(member.reason),
         "leftAlone": one_line(member.left_alone) if member.left_alone else None,
     }
@@ -51,7 +51,7 @@ def _member_values(member: Member, link: str) -> dict[str, object]:
 
 
 def shell_word(text: str) -> str:
-    """Return a name as bash, zsh and ksh read it; what cannot be seen, or is no UTF-8, as bytes: $'\\377'."""
+    """Quote a name for bash, zsh and ksh; invisible characters and bytes that are not UTF-8 as $'\\377'."""
     if text.isprintable():
         return shlex.quote(text)
     return "$'" + "".join(map(_shell_character, text)) + "'"
@@ -62,17 +62,17 @@ def _shell_character(character: str) -> str:
         return "\\" + character
     if character.isprintable():
         return character
-    # In octal, of which three digits are the most: after \xff, a further letter could be read as a digit.
+    # In octal, which has at most three digits: after \xff, the next letter could be read as a digit.
     return "".join(f"\\{byte:03o}" for byte in os.fsencode(character))
 
 
 def address(path: str) -> str:
-    """Return a path as a part of an address: its bytes escaped, so that none is read as a scheme or a query."""
+    """Return a path as a part of a URL, its bytes escaped, so that none is read as a scheme or a query."""
     return quote(os.fsencode(path))
 
 
 def _date(mtime_ns: int) -> str:
-    """Return when a file was changed, local time; nothing where its age is nonsense."""
+    """Return when a file was modified, local time; "" for an impossible date."""
     try:
         return f"{datetime.fromtimestamp(mtime_ns / 1e9):%Y-%m-%d %H:%M:%S}"
     except (OverflowError, OSError, ValueError):

@@ -1,4 +1,4 @@
-"""How the pairs that are called duplicates were chosen, to text: a sentence, a table, a histogram."""
+"""How pairs were classified as duplicates, to text: a sentence, tables, a histogram."""
 
 import math
 from collections.abc import Sequence
@@ -8,41 +8,44 @@ import numpy as np
 from vggsearch.duplicates.calibration import Calibration
 from vggsearch.duplicates.classify import ClassifiedPairs
 from vggsearch.duplicates.find import DuplicatesReport
-from vggsearch.render.text import as_table
+from vggsearch.render.text import as_table, quantity
 
 BAR = 40  # characters of the longest bar
 
 
 def chosen_line(report: DuplicatesReport) -> str:
-    """Say in a sentence how pairs were chosen, and what is expected of that."""
+    """Say in a sentence how pairs were classified, and what precision and recall are expected."""
     found = report.found
-    looked_at = f"{len(found.compared):,} pairs of {report.photos:,} photos looked at"
+    pairs = quantity(len(found.compared), "candidate pair")
+    compared = f"Compared {pairs} among {quantity(report.photos, 'photo')}"
     if found.threshold is not None:
-        return f"{looked_at}; duplicates have a similarity of {found.threshold:g} or more, as was asked"
+        return f"{compared}. Duplicates have a similarity of {found.threshold:g} or more, as specified."
     if found.least_confidence is None:
-        return f"{looked_at}; none is likely enough a pair of duplicates"
-    said = f"{looked_at}; duplicates have a confidence of {found.least_confidence:.0%} or more"
-    if found.precision is not None:
-        said += f": {found.precision:.1%} of their pairs are expected to be right"
-    if found.recall is not None:
-        said += f", and {found.recall:.0%} of edited copies to be found"
-    return said
+        return f"{compared}. No pair is likely enough to be a duplicate, exact copies aside."
+    expected = [
+        f"{found.precision:.1%} of these pairs are right" if found.precision is not None else "",
+        f"{found.recall:.0%} of edited copies are found" if found.recall is not None else "",
+    ]
+    expectation = f" Expected: {', '.join(filter(None, expected))}." if any(expected) else ""
+    return f"{compared}. Duplicates have a confidence of {found.least_confidence:.0%} or more.{expectation}"
 
 
 def notes(report: DuplicatesReport) -> list[str]:
-    """Return what a person should know besides: what was left out, and why."""
-    lines = [f"{count:,} pairs left alone: {why}" for why, count in sorted(report.found.left_alone.items())]
+    """Return what else the user should know: what was excluded, and why."""
+    lines = [
+        f"Excluded {quantity(count, 'pair')}: {why}." for why, count in sorted(report.found.left_alone.items())
+    ]
     if report.blank:
-        lines.append(f"{report.blank:,} blank photos left out: all are alike")
+        lines.append(f"Excluded {quantity(report.blank, 'blank photo')}: all blank photos look the same.")
     if not report.was_compared:
-        lines.append("the photos were not looked at: look-alikes may be taken for duplicates")
+        lines.append("The photos themselves were not compared: look-alikes may be reported as duplicates.")
     if not report.found.is_whole:
-        lines.append("stopped early: the less similar pairs were not looked at; run it again to go on")
+        lines.append("Stopped early: the less similar pairs were not compared. Run it again to continue.")
     return lines
 
 
 def explanation(report: DuplicatesReport) -> str:
-    """Render the calibration: what keypoints are worth, how the pairs spread over similarity, and what follows."""
+    """Render the calibration: the evidence of keypoints, the pairs by similarity, other possible choices."""
     found = report.found
     blocks = [chosen_line(report)]
     if found.calibration is not None and report.was_compared:
@@ -59,14 +62,14 @@ def _evidence(calibration: Calibration) -> str:
         for start, end, value in zip(starts, (*starts[1:], None), calibration.evidence, strict=True)
     ]
     return (
-        "Keypoints that fit in both photos, and how many times likelier that is for a copy than for others\n"
-        "(learned from edited copies of this folder's photos, and from pairs that have nothing in common):\n\n"
-    ) + as_table(("keypoints", "times likelier"), rows, right=[1])
+        "Keypoints that match in both photos, and the likelihood ratio of duplicates to other pairs\n"
+        "(learned from edited copies of these photos, and from pairs of unrelated photos):\n\n"
+    ) + as_table(("keypoints", "likelihood ratio"), rows, right=[1])
 
 
 def _between(start: int, end: int | None) -> str:
     if end is None:
-        return f"{start} and more"
+        return f"{start} or more"
     return "none" if start == 0 else f"{start}" if end == start + 1 else f"{start} to {end - 1}"
 
 
@@ -81,13 +84,13 @@ def _histogram(found: ClassifiedPairs) -> str:
         for low, count, expected in zip(bins[:-1], counts.tolist(), sure.tolist(), strict=True)
     ]
     return (
-        "Pairs by the similarity of their embeddings; # are expected to be duplicates, . are not:\n\n"
+        "Candidate pairs by similarity of their embeddings (# expected duplicates, . other pairs, log scale):\n\n"
         + as_table(("from", "pairs", "duplicates", ""), rows, right=[0, 1, 2])
     )
 
 
 def _bar(count: int, expected: float, most: int) -> str:
-    """Return a bar on a logarithmic scale, so that a few pairs are seen beside many."""
+    """Return a bar on a logarithmic scale, so that a few pairs are visible beside many."""
     if not count:
         return ""
     length = max(1, round(BAR * math.log1p(count) / math.log1p(most)))
@@ -96,7 +99,7 @@ def _bar(count: int, expected: float, most: int) -> str:
 
 
 def _choices(found: ClassifiedPairs) -> str:
-    """Return a table of what other confidences would give."""
+    """Return a table of what other minimum confidences would give."""
     confidence = found.compared.confidence
     rows = []
     for least in (0.999, 0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5):
@@ -104,26 +107,25 @@ def _choices(found: ClassifiedPairs) -> str:
         right = f"{chosen.mean():.2%}" if len(chosen) else ""
         recall = found.calibration.recall(least) if found.calibration is not None else 0.0
         rows.append((f"{least:.1%}", f"{len(chosen):,}", right, f"{recall:.0%}" if recall else ""))
-    return "What each least confidence gives:\n\n" + as_table(
-        ("confidence from", "pairs", "right, expected", "copies found, expected"), rows, right=range(4)
-    )
+    head = ("min confidence", "pairs", "expected precision", "expected recall of copies")
+    return "Results by minimum confidence:\n\n" + as_table(head, rows, right=range(4))
 
 
 def as_values(report: DuplicatesReport) -> dict[str, object]:
-    """Return the same for JSON."""
+    """Return the explanation for JSON."""
     found = report.found
     calibration = found.calibration
     return {
         "photos": report.photos,
         "blank": report.blank,
-        "pairs_looked_at": len(found.compared),
-        "least_confidence": found.least_confidence,
+        "pairs_compared": len(found.compared),
+        "min_confidence": found.least_confidence,
         "threshold": found.threshold,
         "expected_precision": found.precision,
         "expected_recall": found.recall,
-        "left_alone": found.left_alone,
-        "was_compared": report.was_compared,
-        "is_whole": found.is_whole,
+        "excluded": found.left_alone,
+        "photos_compared": report.was_compared,
+        "is_complete": found.is_whole,
         "evidence": _pairs(calibration.inliers, calibration.evidence) if calibration is not None else [],
         "shares": _pairs(calibration.similarities, calibration.shares) if calibration is not None else [],
     }

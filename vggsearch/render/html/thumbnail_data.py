@@ -1,4 +1,4 @@
-"""The thumbnails of a group, as the page holds them."""
+"""The thumbnails of a group, as they are embedded in the page."""
 
 import io
 from base64 import b64encode
@@ -15,10 +15,10 @@ from vggsearch.render.text import one_line
 Shown = str | int | dict[str, str]
 
 
-def pictures(group: Group, root: Path) -> list[Shown]:
-    """Return what to show for the keeper and for each member: base64 of a WebP, or the reason why there is none.
+def thumbnail_values(group: Group, root: Path) -> list[Shown]:
+    """Return what to show for the keeper and for each member: a WebP in base64, or why there is none.
 
-    A picture that an earlier one of the group is identical to is that one's position: exact copies cost nothing.
+    A thumbnail identical to an earlier one of the group is the position of that one: exact copies cost nothing.
     """
     shown: list[Shown] = []
     known: dict[str, int] = {}

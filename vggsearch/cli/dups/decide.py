@@ -1,0 +1,64 @@
+"""vggsearch dups decide"""
+
+from pathlib import Path
+
+import click
+
+from vggsearch.cli.options import FILE, index_option, root_option
+from vggsearch.image_index import ImageIndex
+from vggsearch.render.text import quantity
+from vggsearch.store.decisions import Judgement
+from vggsearch.store.locate import only_index
+
+SAVED: dict[Judgement, str] = {
+    "same": "Saved: the {} are duplicates of each other.",
+    "different": "Saved: the {} are not duplicates of each other.",
+    "undecided": "Cleared earlier decisions about the {}.",
+}
+
+
+@click.command()
+@click.argument("photos", nargs=-1, metavar="PHOTO PHOTO...")
+@click.option("--same", "judgement", flag_value="same", help="These photos are duplicates of each other.")
+@click.option(
+    "--not-duplicates", "judgement", flag_value="different", help="These photos are not duplicates of each other."
+)
+@click.option(
+    "--undecided", "judgement", flag_value="undecided", help="Forget earlier decisions about these photos."
+)
+@click.option(
+    "--import",
+    "imported",
+    type=FILE,
+    metavar="FILE",
+    help="Import the decisions of another index, its decisions.jsonl.",
+)
+@index_option
+@root_option
+def decide(
+    photos: tuple[str, ...],
+    judgement: Judgement | None,
+    imported: Path | None,
+    directory: Path | None,
+    root: Path | None,
+) -> None:
+    """Record a decision about every pair of the named photos. It overrides the calibration from then on.
+
+    Decisions refer to the content of the photos: renaming or moving a photo keeps them.
+
+    \b
+    Example:
+      vggsearch dups decide --not-duplicates a.jpg b.jpg
+      vggsearch dups decide --same a.jpg b.jpg c.jpg
+      vggsearch dups decide --import indexes/phone/decisions.jsonl
+    """
+    if imported is not None and (photos or judgement is not None):
+        raise click.UsageError("--import takes no PHOTO and no decision; run it by itself.")
+    if imported is None and judgement is None:
+        raise click.UsageError("Add a decision: --same, --not-duplicates or --undecided.")
+    with ImageIndex.open(directory or only_index(), root=root) as opened:
+        if imported is not None:
+            click.echo(f"Imported {quantity(opened.import_decisions(imported), 'new decision')}.")
+        elif judgement is not None:
+            decision = opened.decide(judgement, photos)
+            click.echo(SAVED[judgement].format(quantity(len(decision.photos), "photo")))

@@ -1,0 +1,139 @@
+"""vggsearch dups find"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from shutil import get_terminal_size
+from typing import TextIO
+
+import click
+
+from vggsearch.cli.dups.selection import Selection, find_duplicates, selection_options
+from vggsearch.cli.options import FILE, FOLDER, format_option, index_option, root_option
+from vggsearch.cli.terminal import quiet_decoders
+from vggsearch.defaults import Format
+from vggsearch.duplicates.find import DuplicatesReport
+from vggsearch.duplicates.results import Group
+from vggsearch.image_index import ImageIndex
+from vggsearch.progress import progress_bar
+from vggsearch.render.calibration import as_values, chosen_line, explanation, notes
+from vggsearch.render.duplicates import duplicate_groups, duplicate_pairs, summary
+from vggsearch.render.html.page import PageFacts, write_page
+from vggsearch.render.terminal_images import Screen, protocol_of
+from vggsearch.render.terminal_images import preview as show_pictures
+from vggsearch.store.locate import only_index
+
+
+@click.command()
+@index_option
+@selection_options
+@click.option("--similar", is_flag=True, help="Also show similar photos; they are never removed.")
+@click.option(
+    "--against",
+    type=FOLDER,
+    metavar="DIR",
+    help="Find photos that also exist in another index or photo folder.",
+)
+@click.option("--explain-threshold", is_flag=True, help="Show how pairs were classified.")
+@click.option("--pairs", "as_pairs", is_flag=True, help="Print pairs instead of groups.")
+@click.option("--review-order", is_flag=True, help="Least certain groups first.")
+@format_option
+@click.option("--html", "page", type=FILE, metavar="FILE", help="Write an HTML page to review the groups.")
+@click.option("--preview", is_flag=True, help="Show the photos in the terminal.")
+@click.option("--fail-if-found", is_flag=True, help="Exit with status 1 if there are duplicates.")
+@root_option
+def find(
+    directory: Path | None,
+    selection: Selection,
+    similar: bool,
+    against: Path | None,
+    explain_threshold: bool,
+    as_pairs: bool,
+    review_order: bool,
+    format: Format,
+    page: Path | None,
+    preview: bool,
+    fail_if_found: bool,
+    root: Path | None,
+) -> None:
+    """Find duplicate and edited copies and suggest which to keep. Changes nothing.
+
+    \b
+    Example:
+      vggsearch dups find
+      vggsearch dups find --html dups.html
+      vggsearch dups find --against ~/Pictures --format paths
+    """
+    with ImageIndex.open(directory or only_index(), root=root) as opened:
+        report, stopped = find_duplicates(opened, selection, similar=similar, against=against)
+        groups = report.in_review_order() if review_order else report.groups
+        if page is not None:
+            _write_page(page, groups, opened, report)
+        if explain_threshold:
+            _explain(report, format)
+        elif preview:
+            _preview(opened, groups)
+        elif page is None:
+            _show(opened, groups, report, format, as_pairs=as_pairs)
+    if stopped is not None:
+        raise stopped
+    if fail_if_found and groups:
+        click.get_current_context().exit(1)
+
+
+def _show(
+    opened: ImageIndex, groups: Sequence[Group], report: DuplicatesReport, format: Format, *, as_pairs: bool
+) -> None:
+    if as_pairs:
+        text = duplicate_pairs(report.pairs, format, opened.root)
+    else:
+        text = duplicate_groups(groups, format, opened.root)
+    if text:
+        click.echo(text)
+    _show_notes(report, chosen_line(report))
+
+
+def _explain(report: DuplicatesReport, format: Format) -> None:
+    if format in ("json", "jsonl"):
+        click.echo(json.dumps(as_values(report), indent=2 if format == "json" else None))
+        return
+    click.echo(explanation(report))
+    _show_notes(report)
+
+
+def _show_notes(report: DuplicatesReport, *lines: str) -> None:
+    for line in (*lines, *notes(report)):
+        click.echo(line, err=True)
+
+
+def _write_page(page: Path, groups: Sequence[Group], opened: ImageIndex, report: DuplicatesReport) -> None:
+    rows = (
+        ("photos", str(opened.root)),
+        ("pairs", chosen_line(report)),
+        *(("note", note) for note in notes(report)),
+    )
+    title = f"Duplicates in {(opened.root or Path()).resolve().name}"
+    facts = PageFacts(title, rows, ("vggsearch", "dups", "decide", "--index", str(opened.directory)))
+    with progress_bar() as progress, quiet_decoders():
+        write_page(page, groups, opened.root or Path(), facts, progress)
+    click.echo(f"{page}: {summary(groups)}")
+
+
+def _preview(opened: ImageIndex, groups: Sequence[Group]) -> None:
+    screen = picture_screen(sys.stdout)
+    if screen is None:
+        raise click.ClickException(
+            "This terminal cannot show pictures. Write an HTML page instead: vggsearch dups --html dups.html"
+        )
+    with quiet_decoders():
+        show_pictures(groups, opened.root or Path(), sys.stdout, screen)
+
+
+def picture_screen(stream: TextIO) -> Screen | None:
+    """Return how the terminal behind `stream` shows pictures; None if it cannot, or is not a terminal."""
+    protocol = protocol_of(os.environ) if stream.isatty() else None
+    if protocol is None or (protocol == "blocks" and stream.encoding.lower() not in ("utf-8", "utf8")):
+        return None
+    return Screen(protocol, get_terminal_size().columns)

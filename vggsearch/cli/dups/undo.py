@@ -1,0 +1,33 @@
+"""vggsearch dups undo"""
+
+from pathlib import Path
+
+import click
+
+from vggsearch.cli.options import FILE, root_option
+from vggsearch.cli.terminal import until_stopped
+from vggsearch.removal.undo import UndoReport
+from vggsearch.removal.undo import undo as undo_removal
+from vggsearch.render.removal import undo_report
+
+
+@click.command()
+@click.argument("journal", type=FILE)
+@root_option
+def undo(journal: Path, root: Path | None) -> None:
+    """Restore what vggsearch dups remove removed; JOURNAL is the file it named.
+
+    Existing files are never overwritten. Exit status 1 if a photo could not be restored.
+
+    \b
+    Example:
+      vggsearch dups undo indexes/photos/journals/2026-11-24-204215.jsonl
+    """
+    report, stopped = until_stopped(
+        lambda progress, stop: undo_removal(journal, root, progress=progress, stop=stop), UndoReport
+    )
+    click.echo(undo_report(report))
+    if stopped is not None:
+        raise stopped
+    if report.refusals:
+        click.get_current_context().exit(1)

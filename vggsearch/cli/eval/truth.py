@@ -1,0 +1,60 @@
+"""vggsearch eval truth"""
+
+from pathlib import Path
+
+import click
+
+from vggsearch.cli.eval.options import curve_option, whiten_option
+from vggsearch.cli.options import FILE, index_option, rerank_option, table_or_json_option
+from vggsearch.cli.terminal import stopping_on_ctrl_c
+from vggsearch.defaults import Format
+from vggsearch.evaluation.evaluate import evaluate, evaluate_probe
+from vggsearch.evaluation.ground_truth import read_truth
+from vggsearch.evaluation.pr_curve import check_curve_file, save_curve
+from vggsearch.image_index import ImageIndex
+from vggsearch.progress import progress_bar
+from vggsearch.render.evaluation import figures, probe
+from vggsearch.store.locate import only_index
+
+
+@click.command()
+@click.argument("truth", type=FILE)
+@index_option
+@whiten_option
+@rerank_option
+@click.option("--linear-probe", is_flag=True, help="Fit a linear classifier to the labelled embeddings instead.")
+@curve_option
+@table_or_json_option
+def truth(
+    truth: Path,
+    directory: Path | None,
+    whiten: str,
+    rerank: bool,
+    linear_probe: bool,
+    curve: Path | None,
+    format: Format,
+) -> None:
+    """Query an index with each labelled photo, and measure which photos are found.
+
+    TRUTH is a text file with the header `path<TAB>label` and one line per photo. Paths are relative to the photo
+    folder; photos with the same label belong together.
+
+    \b
+    Example:
+      vggsearch eval truth truth.tsv --index indexes/photos --curve curve.html
+      vggsearch eval truth truth.tsv --linear-probe
+    """
+    if curve is not None:
+        check_curve_file(curve)
+    labels = read_truth(truth)
+    with ImageIndex.open(directory or only_index()) as opened:
+        if linear_probe:
+            click.echo(probe(evaluate_probe(opened, labels), format))
+            return
+        with progress_bar() as progress, stopping_on_ctrl_c() as stop:
+            found = evaluate(opened, labels, whiten=whiten, rerank=rerank, progress=progress, stop=stop)
+    if found.missing:
+        click.echo(f"{len(found.missing):,} of {len(labels):,} labelled photos are not in the index.", err=True)
+    click.echo(figures(found.figures, format))
+    if curve is not None:
+        save_curve(found.curve, curve)

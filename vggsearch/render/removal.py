@@ -1,0 +1,67 @@
+"""The plan of a removal, what was removed, and what was restored, to text."""
+
+from collections.abc import Sequence
+
+from rich.filesize import decimal
+
+from vggsearch.defaults import ActionKind
+from vggsearch.removal.perform import RemovalReport
+from vggsearch.removal.plan import Act, RemovalPlan
+from vggsearch.removal.request import Action, Refusal
+from vggsearch.removal.undo import UndoReport
+from vggsearch.render.text import one_line, quantity
+
+MOST_REFUSALS = 20  # that are listed one by one
+DONE: dict[ActionKind, str] = {
+    "trash": "moved to the trash",
+    "move": "moved to {}",
+    "hardlink": "replaced with hard links",
+    "symlink": "replaced with symbolic links",
+    "delete": "deleted",
+}
+
+
+def removal_plan(plan: RemovalPlan) -> str:
+    """List what would be removed, what would not and why, and how much space that frees."""
+    lines = [_planned(act, plan.action) for act in plan.acts]
+    return "\n".join([*lines, *_refusals(plan.refusals, "not removed"), _total(plan)])
+
+
+def _planned(act: Act, action: Action) -> str:
+    companions = f", with {', '.join(map(one_line, act.companions))}" if act.companions else ""
+    return f"{action.kind}  {one_line(act.path)}  (keep {one_line(act.removal.keeper)}{companions})"
+
+
+def _total(plan: RemovalPlan) -> str:
+    if not plan.acts:
+        return "Nothing to remove."
+    done = DONE[plan.action.kind].format(plan.action.folder)
+    total = f"{quantity(len(plan.acts), 'photo')} would be {done}, freeing {decimal(plan.frees)}"
+    if plan.action.kind == "trash":
+        total += " once the trash is emptied"
+    if plan.irreversible:
+        copies = quantity(len(plan.irreversible), "edited copy", "edited copies")
+        total += f"; {copies} among them cannot be restored afterwards"
+    return f"{total}."
+
+
+def removal_report(report: RemovalReport) -> str:
+    """Say what was removed, and how to undo it."""
+    line = f"{quantity(len(report.done), 'file')} removed, {decimal(report.frees)} freed"
+    refusals = _refusals(report.refusals, "not removed")
+    return "\n".join([*refusals, line, f"Undo: vggsearch dups undo {report.journal}"])
+
+
+def undo_report(report: UndoReport) -> str:
+    """Say what was restored."""
+    line = f"{quantity(len(report.restored), 'file')} restored"
+    if report.already:
+        line += f", {len(report.already):,} already in place"
+    return "\n".join([*_refusals(report.refusals, "not restored"), line])
+
+
+def _refusals(refusals: Sequence[Refusal], outcome: str) -> list[str]:
+    lines = [f"{outcome}: {one_line(refusal.reason)}" for refusal in refusals[:MOST_REFUSALS]]
+    if len(refusals) > MOST_REFUSALS:
+        lines.append(f"{outcome}: {len(refusals) - MOST_REFUSALS:,} more")
+    return lines
