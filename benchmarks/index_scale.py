@@ -34,7 +34,7 @@ from vggsearch.knn import brute_force, faiss_import
 from vggsearch.knn.all_pairs import all_pairs
 from vggsearch.knn.build import build
 from vggsearch.knn.faiss_import import faiss
-from vggsearch.knn.recipes import graph_of, plan
+from vggsearch.knn.recipes import hnsw_of, plan
 from vggsearch.knn.vector_index import Tuning, VectorIndex
 
 DIM = 256
@@ -71,7 +71,7 @@ class Ours(Contender):
     def settings(self) -> Iterator[str]:
         if self.index.is_exact:
             return iter(["0, 1"])
-        is_graph = graph_of(self.index.core) is not None
+        is_graph = hnsw_of(self.index.core) is not None
         efforts = [effort for effort in EFFORTS if is_graph or effort <= self.index.lists]
         shares = (1,) if is_graph or "Flat" in self.recipe or "flat" in self.recipe else CANDIDATES
         return (f"{effort}, {share}" for effort in efforts for share in shares)

@@ -107,7 +107,7 @@ def _opened(directory: Path) -> tuple[float, float]:
 
 
 def _recall(index: VectorIndex, asked: NDArray[np.float32]) -> float:
-    vectors = index.searched(asked)
+    vectors = index.to_vectors(asked)
     _, exact = brute_force.nearest(vectors, COUNT, index.unit_vectors, len(index))
     _, found = index.nearest_vectors(vectors, COUNT)
     return float((found >= exact[:, -1:] - SAME).mean())

@@ -1,4 +1,4 @@
-"""All-pairs k-NN against numpy that compares everything with everything."""
+"""All-pairs k-NN against brute force in numpy."""
 
 import tracemalloc
 from dataclasses import replace
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from vggsearch import defaults
 from vggsearch.errors import OptionError, VectorsDamaged
 from vggsearch.knn.all_pairs import all_pairs, complete
-from vggsearch.knn.edges import SCALE, Edges, edges_from_neighbours
+from vggsearch.knn.edges import SIMILARITY_STEPS, Edges, edges_from_neighbours
 from vggsearch.knn.vectors import unit_rows
 
 DIM = 16
@@ -36,7 +36,7 @@ def truth(stored: NDArray[np.float16], count: int, floor: float, without: tuple[
     """Compare every row with every other, in float64, and sort each row's list whole."""
     unit = stored.astype(np.float64)
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
-    similarity = np.rint(unit @ unit.T * SCALE) / SCALE
+    similarity = np.rint(unit @ unit.T * SIMILARITY_STEPS) / SIMILARITY_STEPS
     np.fill_diagonal(similarity, -np.inf)
     similarity[list(without)] = similarity[:, list(without)] = -np.inf
     order = np.argsort(-similarity, axis=1, kind="stable")[:, :count]  # of equals, the lower row
@@ -63,7 +63,7 @@ def assert_same(found: Pairs, wanted: Pairs, apart: int = 0) -> None:
     """The same pairs, but for `apart` whose similarities are two sums of float32 that round to different steps."""
     both = found.keys() & wanted.keys()
     assert len(found.keys() ^ wanted.keys()) <= apart
-    assert max((abs(found[pair] - wanted[pair]) for pair in both), default=0) <= 1.5 / SCALE
+    assert max((abs(found[pair] - wanted[pair]) for pair in both), default=0) <= 1.5 / SIMILARITY_STEPS
 
 
 @pytest.mark.parametrize("rows", [2, 3, 63, 64, 65, 128, 500, 1000])
@@ -75,7 +75,7 @@ def test_the_pairs_are_those_that_numpy_finds(rows: int, count: int, floor: floa
     assert len(wanted) > rows // 3 or floor > 0
 
 
-def test_where_photos_are_fewer_than_neighbours_every_pair_is_there() -> None:
+def test_with_fewer_photos_than_neighbours_all_pairs_are_listed() -> None:
     stored = vectors(10)
     found = all_pairs(stored, 32, -1.0)
     assert_same(listed(found), truth(stored, 32, -1.0))
@@ -90,7 +90,7 @@ def test_one_photo_or_none_makes_no_pair(rows: int) -> None:
     assert listed(edges) == {}
 
 
-def test_exact_copies_are_exactly_alike_linked_to_the_first_ones_and_saturated() -> None:
+def test_exact_copies_have_similarity_1_are_linked_to_the_first_ones_and_saturated() -> None:
     stored = np.concatenate([vectors(300, seed=1), np.repeat(vectors(1, seed=2), 200, axis=0)])
     stored = stored[np.random.default_rng(3).permutation(500)]
     copies = np.flatnonzero((unit_rows(stored) @ unit_rows(vectors(1, seed=2))[0]) > 0.9999)
@@ -105,7 +105,7 @@ def test_exact_copies_are_exactly_alike_linked_to_the_first_ones_and_saturated()
     assert set(copies.tolist()) <= set(edges.saturated.tolist())
 
 
-def test_all_rows_alike_make_a_star_and_not_every_pair() -> None:
+def test_identical_rows_form_a_star_and_not_all_pairs() -> None:
     edges = all_pairs(np.repeat(vectors(1), 1000, axis=0), 3, 0.5)
     assert_same(listed(edges), truth(np.repeat(vectors(1), 1000, axis=0), 3, 0.5))
     assert edges is not None
@@ -120,7 +120,7 @@ def test_ties_at_the_end_of_a_list_go_to_the_lower_row() -> None:
         assert_same(listed(all_pairs(stored, count, -1.0)), truth(stored, count, -1.0))
 
 
-def test_the_answer_does_not_depend_on_the_order_of_the_rows() -> None:
+def test_the_result_does_not_depend_on_the_order_of_the_rows() -> None:
     stored = vectors(700, seed=4)
     order = np.random.default_rng(5).permutation(700)
     plain, mixed = listed(all_pairs(stored, 6, 0.3)), listed(all_pairs(stored[order], 6, 0.3))
@@ -128,7 +128,7 @@ def test_the_answer_does_not_depend_on_the_order_of_the_rows() -> None:
     assert_same(renamed, plain, apart=2)
 
 
-def test_the_answer_does_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_result_does_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     stored = vectors(900, seed=6)
     found = listed(all_pairs(stored, 9, 0.2))
     for block_rows, sample, threads in [(2048, 1024, 1), (100, 20, 3), (333, 11, 2)]:
@@ -137,7 +137,7 @@ def test_the_answer_does_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatc
         assert_same(listed(all_pairs(stored, 9, 0.2)), found, apart=2)
 
 
-def test_rows_that_are_passed_over_are_in_no_pair_and_take_no_place() -> None:
+def test_excluded_rows_are_in_no_pair_and_take_no_entry() -> None:
     stored = vectors(500, seed=7)
     without = (0, 3, 64, 65, 499)
     found = listed(all_pairs(stored, 5, -1.0, without=np.array(without)))
@@ -145,7 +145,7 @@ def test_rows_that_are_passed_over_are_in_no_pair_and_take_no_place() -> None:
     assert not set(without) & {row for pair in found for row in pair}
 
 
-def test_vectors_may_be_mapped_and_of_any_length(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_vectors_may_be_memory_mapped_and_of_any_dimensions(tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("mapped") / "vectors.npy"
     stored = (vectors(200, seed=8) * np.linspace(0.5, 3, 200)[:, None]).astype(np.float16)
     np.save(path, stored)
@@ -153,22 +153,24 @@ def test_vectors_may_be_mapped_and_of_any_length(tmp_path_factory: pytest.TempPa
     assert_same(listed(all_pairs(mapped, 5, 0.5)), truth(stored, 5, 0.5), apart=1)
 
 
-def test_a_row_of_zeros_is_like_nothing() -> None:
+def test_a_zero_vector_is_similar_to_no_other() -> None:
     stored = vectors(100, seed=9)
     stored[40] = 0
     assert not any(40 in pair for pair in listed(all_pairs(stored, 5, 0.1)))
 
 
 @pytest.mark.parametrize("what", [np.nan, np.inf])
-def test_what_is_not_a_number_is_refused_with_its_row(what: float) -> None:
+def test_infinity_and_nan_are_refused_with_their_row(what: float) -> None:
     stored = vectors(300)
     stored[217, 3] = what
-    with pytest.raises(VectorsDamaged, match="row 217 "):
+    with pytest.raises(VectorsDamaged, match=r"row 217 contains infinity or NaN.*index\.verify\(repair=True\)"):
         all_pairs(stored, 5, 0.5)
 
 
-@pytest.mark.parametrize(("count", "floor", "named"), [(0, 0.5, "0 neighbours"), (5, 1.5, "1.5 is no")])
-def test_what_makes_no_sense_is_refused(count: int, floor: float, named: str) -> None:
+@pytest.mark.parametrize(
+    ("count", "floor", "named"), [(0, 0.5, "at least 1, not 0"), (5, 1.5, "between -1 and 1, not 1.5")]
+)
+def test_invalid_options_are_refused(count: int, floor: float, named: str) -> None:
     with pytest.raises(OptionError, match=named):
         all_pairs(vectors(10), count, floor)
 
@@ -179,7 +181,7 @@ def test_progress_counts_every_product_of_two_blocks_once() -> None:
     assert told == [(done, 15) for done in range(1, 16)]  # five blocks: 5 * 6 / 2
 
 
-def test_it_stops_when_asked_without_an_answer() -> None:
+def test_it_stops_on_request_without_a_result() -> None:
     told: list[int] = []
     found = all_pairs(vectors(900), 5, 0.5, progress=lambda done, _: told.append(done), stop=lambda: len(told) >= 7)
     assert found is None
@@ -219,7 +221,7 @@ def test_completed_edges_are_all_pairs_above_the_floor() -> None:
     assert len(whole.saturated) == 0
 
 
-def test_more_pairs_than_fit_are_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_pairs_are_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     stored = np.repeat(vectors(1), 200, axis=0)
     edges = all_pairs(stored, 5, 0.8)
     assert edges is not None
@@ -241,7 +243,7 @@ def test_lists_of_neighbours_make_the_same_edges(with_itself: bool) -> None:
     assert_same(listed(edges), truth(stored, 6, 0.6), apart=1)
 
 
-def test_memory_is_that_of_blocks_and_lists_not_of_every_product() -> None:
+def test_memory_is_that_of_blocks_and_lists_only() -> None:
     stored = vectors(4000, seed=15)  # 64 MB of products
     tracemalloc.start()
     found = all_pairs(stored, 4, 0.5)

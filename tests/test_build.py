@@ -1,4 +1,4 @@
-"""vggsearch build, from the store to the command line: plans, updates in place, interruptions, and what is told."""
+"""vggsearch build, from the store to the command line: plans, updates, interruptions and messages."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def some_photos(start: int, count: int) -> list[Embedded]:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """An index of a thousand photos in two parts, without a search side."""
+    """An index of a thousand photos in two parts, without a vector index."""
     store = Store.create(tmp_path / "index", SMALL_SPEC)
     with writing(store) as writer:
         writer.commit(some_photos(0, 600))
@@ -64,7 +64,7 @@ def directory(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def fewer_tuning_queries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How well tuning measures is tested in test_recipes; here it only has to be done."""
+    """The accuracy of tuning is tested in test_recipes; here it only has to run."""
     monkeypatch.setattr("vggsearch.knn.tune.BUILD", replace(BUILD, tuning_queries=100, timed_queries=20))
 
 
@@ -78,7 +78,7 @@ def recipe_of(index: ImageIndex) -> str | None:
 
 
 def change(directory: Path, gone: list[int], added: tuple[int, int], *, compact: bool = False) -> None:
-    """Do to an index what an update does."""
+    """Change an index as an update does."""
     store = Store.open(directory)
     with writing(store) as writer:
         writer.commit(some_photos(*added), [f"{row:05}.jpg" for row in gone])
@@ -110,7 +110,7 @@ def assert_finds_all(directory: Path, least: float = 0.97) -> None:
     + [("flat", False, "cosine"), ("ivf-pq", False, "cosine")]
     + [(name, True, "euclidean") for name in (*RECIPES, "IVF8,SQ4")],
 )
-def test_every_recipe_is_built_remembered_changed_and_verified(
+def test_every_recipe_is_built_remembered_updated_and_verified(
     directory: Path, recipe: str, is_whitened: bool, metric: str
 ) -> None:
     if not is_whitened:
@@ -133,7 +133,7 @@ def test_every_recipe_is_built_remembered_changed_and_verified(
     assert verify(directory).findings == ()
 
 
-def test_an_index_that_grew_or_lost_much_learns_its_lists_anew(directory: Path) -> None:
+def test_an_index_that_grew_or_lost_much_is_rebuilt(directory: Path) -> None:
     with opened(directory) as index:
         index.build(recipe="ivf-sq8")
     change(directory, gone=list(range(300)), added=(ROWS, 1))  # a third of all vectors would be holes
@@ -148,7 +148,7 @@ def test_an_index_that_grew_or_lost_much_learns_its_lists_anew(directory: Path) 
     assert_finds_all(directory)
 
 
-def test_a_damaged_search_side_is_not_taken_over(directory: Path) -> None:
+def test_a_damaged_vector_index_is_not_reused(directory: Path) -> None:
     with opened(directory) as index:
         index.build(recipe="ivf-sq8")
     vectors = next(directory.rglob("vectors.npy"))
@@ -160,13 +160,13 @@ def test_a_damaged_search_side_is_not_taken_over(directory: Path) -> None:
     assert_finds_all(directory)
 
 
-def test_photos_too_few_for_what_was_wanted_get_the_nearest(
+def test_too_few_photos_for_the_recipe_get_the_closest_one(
     directory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with opened(directory) as index:
         index.build(recipe="ivf-sq8")
     change(directory, gone=list(range(900)), added=(0, 0))
-    assert "learns from at least 156 photos, there are 100" in caplog.text
+    assert "needs at least 156 photos to train on, but there are 100" in caplog.text
     with opened(directory) as index:
         assert (recipe_of(index), index.info().wanted.recipe) == ("flat", "ivf-sq8")
     change(directory, gone=[], added=(ROWS, 500))
@@ -182,7 +182,7 @@ def test_auto_decides_again_as_the_collection_grows(directory: Path, monkeypatch
     assert_finds_all(directory)
 
 
-def test_auto_goes_on_to_the_next_recipe_where_the_first_finds_too_little(
+def test_auto_tries_the_next_recipe_if_the_recall_is_too_low(
     directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("vggsearch.knn.recipes.BUILD", replace(BUILD, most_flat_rows=100))
@@ -209,7 +209,7 @@ def test_auto_goes_on_to_the_next_recipe_where_the_first_finds_too_little(
     assert_finds_all(directory, least=0.85)
 
 
-def test_what_cannot_be_changes_nothing(directory: Path) -> None:
+def test_impossible_options_change_nothing(directory: Path) -> None:
     with opened(directory) as index:
         index.build(recipe="flat")
         before = read_manifest(directory)
@@ -219,7 +219,7 @@ def test_what_cannot_be_changes_nothing(directory: Path) -> None:
     assert read_manifest(directory) == before
 
 
-def test_a_reader_goes_on_with_what_it_has_open_and_then_with_the_new(directory: Path) -> None:
+def test_a_reader_keeps_its_open_index_and_reopens_the_new_one(directory: Path) -> None:
     with opened(directory) as reader:
         reader.build(recipe="ivf-sq8")
         searcher = reader.searcher()
@@ -251,7 +251,7 @@ with ImageIndex.open(sys.argv[1]) as index:
         ("measuring", signal.SIGINT),
     ],
 )
-def test_a_build_that_is_broken_off_leaves_the_old_index_in_use(
+def test_an_interrupted_build_leaves_the_old_index_in_use(
     directory: Path, stage: str, number: signal.Signals
 ) -> None:
     with opened(directory) as index:
@@ -273,7 +273,7 @@ def test_a_build_that_is_broken_off_leaves_the_old_index_in_use(
     assert len(list((directory / "search").iterdir())) == 1
 
 
-def test_memory_is_that_of_the_sample_and_the_index_not_of_the_vectors(tmp_path: Path) -> None:
+def test_memory_is_that_of_the_sample_and_the_index_only(tmp_path: Path) -> None:
     """A build in a process that may not have more memory than the vectors alone would take in float32."""
     code = """
 import resource, sys
@@ -300,7 +300,7 @@ def run(*words: str) -> Callable[[], str]:
     return lambda: result.output
 
 
-def test_the_command_says_its_plan_builds_and_info_shows_it(directory: Path) -> None:
+def test_the_command_shows_its_plan_builds_and_info_shows_the_result(directory: Path) -> None:
     result = CliRunner().invoke(
         cli, ["build", "--index", str(directory), "--recipe", "ivf-sq8", "--memory", "1G", "--metric", "euclidean"]
     )
@@ -317,7 +317,7 @@ def test_the_command_says_its_plan_builds_and_info_shows_it(directory: Path) -> 
     assert values["wanted"] == {"recipe": "ivf-sq8", "memory": 10**9, "recall": 0.99, "metric": "euclidean"}
 
 
-def test_a_dry_run_does_nothing_and_the_list_needs_no_index(directory: Path, tmp_path: Path) -> None:
+def test_a_dry_run_changes_nothing_and_the_list_needs_no_index(directory: Path, tmp_path: Path) -> None:
     before = read_manifest(directory)
     told = json.loads(run("build", "--index", str(directory), "--dry-run", "--format", "json")())
     assert (told["recipe"], told["rows"]) == ("flat", ROWS)
@@ -332,14 +332,17 @@ def test_a_dry_run_does_nothing_and_the_list_needs_no_index(directory: Path, tmp
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--recipe", "IVF4096,Flat"], "learns from at least 159,744 photos, there are 1,000"),
-        (["--recipe", "hnsw", "--memory", "1M"], "more than 1.0 MB. Give it --memory 2M"),
+        (
+            ["--recipe", "IVF4096,Flat"],
+            "needs at least 159,744 photos to train on, but there are 1,000. Use --recipe flat",
+        ),
+        (["--recipe", "hnsw", "--memory", "1M"], "more than 1.0 MB. Pass --memory 2M or --recipe ivf-pq."),
         (["--recall", "0"], "0"),
         (["--memory", "many"], "'many' is not a size, such as 500M or 4G."),
-        (["--recipe", "ivf-sq8", "--recall", "1"], "only reached by --recipe flat"),
+        (["--recipe", "ivf-sq8", "--recall", "1"], "A recall of 1 needs --recipe flat"),
     ],
 )
-def test_what_cannot_be_is_one_line_and_exit_status_2(directory: Path, words: list[str], message: str) -> None:
+def test_impossible_options_are_one_line_and_exit_status_2(directory: Path, words: list[str], message: str) -> None:
     result = CliRunner().invoke(cli, ["build", "--index", str(directory), *words])
     assert result.exit_code == 2
     assert message in result.stderr

@@ -16,7 +16,7 @@ from vggsearch.duplicates.bursts import sibling
 from vggsearch.duplicates.keep_policy import LOSSLESS, RatedPhoto, keep_rules, quality_of, ranked, reason
 from vggsearch.duplicates.results import Photo, keepers
 from vggsearch.errors import OptionError
-from vggsearch.knn.edges import Edges, edges_of
+from vggsearch.knn.edges import Edges, edges_from_pairs
 from vggsearch.photos.raw_formats import RAW_MAKERS
 
 Pairs = Sequence[tuple[int, int, float]]
@@ -24,7 +24,7 @@ Pairs = Sequence[tuple[int, int, float]]
 
 def edges(rows: int, pairs: Pairs) -> Edges:
     first, second, similarity = zip(*pairs, strict=True) if pairs else ((), (), ())
-    return edges_of(
+    return edges_from_pairs(
         rows, None, 0.0, np.array(first, np.int64), np.array(second, np.int64), np.array(similarity, np.float32)
     )
 

@@ -1,4 +1,4 @@
-"""The file of pairs: what is read is what was written, or nothing, or an error."""
+"""The file of pairs: reading returns what was written, nothing, or an error."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -33,20 +33,20 @@ def assert_same(found: StoredEdges | None, written: StoredEdges) -> None:
 
 
 @pytest.mark.parametrize("rows", [300, 1])
-def test_the_pairs_come_back_as_they_were(tmp_path: Path, rows: int) -> None:
+def test_pairs_are_read_as_they_were_written(tmp_path: Path, rows: int) -> None:
     written = stored(rows)
     write_edges(tmp_path, written)
     assert_same(read_edges(tmp_path, "abc"), written)
     assert [path.name for path in tmp_path.iterdir()] == [EDGES]
 
 
-def test_all_pairs_above_a_floor_have_no_count(tmp_path: Path) -> None:
+def test_edges_of_all_pairs_have_no_count(tmp_path: Path) -> None:
     written = replace(stored(), facts=EdgeFacts("abc", 300, None, 0.1))
     write_edges(tmp_path, written)
     assert_same(read_edges(tmp_path, "abc"), written)
 
 
-def test_pairs_of_other_vectors_are_not_used_and_none_is_no_error(tmp_path: Path) -> None:
+def test_pairs_of_other_vectors_are_ignored_and_a_missing_file_is_no_error(tmp_path: Path) -> None:
     assert read_edges(tmp_path, "abc") is None
     write_edges(tmp_path, stored())
     assert read_edges(tmp_path, "abd") is None
@@ -84,7 +84,7 @@ def test_every_flipped_byte_is_an_error_or_changes_nothing(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("left", [0, 10, 0.5])
-def test_a_file_cut_short_is_an_error(tmp_path: Path, left: float) -> None:
+def test_a_truncated_file_is_an_error(tmp_path: Path, left: float) -> None:
     write_edges(tmp_path, stored())
     data = (tmp_path / EDGES).read_bytes()
     (tmp_path / EDGES).write_bytes(data[: int(left * len(data)) if left == 0.5 else int(left)])
@@ -92,7 +92,7 @@ def test_a_file_cut_short_is_an_error(tmp_path: Path, left: float) -> None:
         read_edges(tmp_path, "abc")
 
 
-def test_vectors_are_named_by_their_own_file_alone() -> None:
+def test_edges_are_tied_to_the_file_of_vectors_alone() -> None:
     files = (FileHash("index.faiss", 1, "aa"), FileHash("vectors.npy", 2, "bb"))
     facts = VectorIndexInfo(
         recipe="flat",

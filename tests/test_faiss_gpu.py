@@ -1,4 +1,4 @@
-"""What vggsearch asks of FAISS's GPUs, and what it does where they cannot: a GPU made of CPU. See test_gpu.py."""
+"""FAISS on a GPU that is simulated on the CPU, and the fallback to the CPU. Real GPUs: see test_gpu.py."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tests.helpers.vectors import families, saved
 from vggsearch.defaults import BUILD
 from vggsearch.knn import gpu
-from vggsearch.knn.build import of_embeddings, update_in_place
+from vggsearch.knn.build import build_from_previous, whitened_blocks
 from vggsearch.knn.faiss_import import faiss
 from vggsearch.knn.vector_index import Selection, Tuning, VectorIndex
 from vggsearch.knn.vectors import unit_rows
@@ -23,7 +23,7 @@ OUT_OF_MEMORY = "Error in void f() at x.cpp:1: Error: 'err == ok' failed: alloc 
 
 
 class Gpu:
-    """A FAISS index as a GPU holds one: with no rules which rows may be found, and with limits."""
+    """A FAISS index as on a GPU: it ignores filters and has limits."""
 
     def __init__(self, core: Any) -> None:
         self.core = faiss().clone_index(core)
@@ -40,7 +40,7 @@ class Gpu:
 
 
 class Machine:
-    """GPUs that have room for a whole index, or for a part of one each, or for nothing."""
+    """GPUs with memory for a whole index each, for a shard of it each, or for none."""
 
     def __init__(self, count: int, room: str) -> None:
         self.count, self.room = count, room
@@ -106,20 +106,20 @@ def test_gpus_find_what_the_cpu_finds_with_exact_similarities(
     index = opened(tmp_path, stored, recipe)
     queries = unit_rows(stored[:30] + 0.1 * np.random.default_rng(1).standard_normal((30, stored.shape[1])))
     before = index.nearest(queries[:19], 10)
-    assert there.held == []  # too few to be worth a copy
+    assert there.held == []  # too few queries to be worth a copy
     found = index.nearest(queries, 10)
     assert [gpu.searches for gpu in there.held] == [30]
     np.testing.assert_array_equal(found[0][:19], before[0])
     np.testing.assert_allclose(found[1], np.take_along_axis(queries @ unit_rows(stored).T, found[0], 1), atol=1e-5)
     kept = Path(index.stored.filename).parent / "index.faiss"  # type: ignore[attr-defined]
-    assert faiss().read_index(str(kept)).ntotal == ROWS  # on disk it is what a CPU reads
+    assert faiss().read_index(str(kept)).ntotal == ROWS  # the file on disk is the CPU index
 
 
-def test_rows_that_may_not_be_found_are_dropped_and_no_answer_is_short(
+def test_excluded_rows_are_dropped_and_no_result_is_short(
     machine: Callable[[int, str], Machine], stored: NDArray[np.float16], tmp_path: Path
 ) -> None:
     there = machine(1, "whole")
-    stored[:1500] = stored[0]  # so many copies that what GPUs return is all of them
+    stored[:1500] = stored[0]  # so many copies that the GPUs return nothing else
     index = opened(tmp_path, stored, "ivf-sq8")
     mask = np.arange(ROWS) >= 900
     mask[::7] = True
@@ -130,18 +130,18 @@ def test_rows_that_may_not_be_found_are_dropped_and_no_answer_is_short(
     assert all(len(set(line)) == 40 for line in rows.tolist())
     np.testing.assert_allclose(similarities, 1.0, atol=1e-5)
     index.nearest(queries, 10, Selection(np.arange(ROWS) % 3 == 0))
-    assert there.held[0].searches == 25  # a filter that leaves less than half is the CPU's
+    assert there.held[0].searches == 25  # a filter that keeps less than half is searched on the CPU
 
 
-def test_dead_slots_are_no_rows(
+def test_dead_slots_are_not_returned(
     machine: Callable[[int, str], Machine], stored: NDArray[np.float16], tmp_path: Path
 ) -> None:
     there = machine(1, "whole")
     before = saved(tmp_path / "old", stored, "ivf-sq8", Tuning(16, 4))
     kept = np.flatnonzero(np.arange(ROWS) % 4 > 0)
     (tmp_path / "new").mkdir()
-    update_in_place(
-        tmp_path / "new", tmp_path / "old", before, kept, of_embeddings([], None), 0, ROWS, lambda *_: None
+    build_from_previous(
+        tmp_path / "new", tmp_path / "old", before, kept, whitened_blocks([], None), 0, ROWS, lambda *_: None
     )
     index = VectorIndex.open(tmp_path / "new", len(kept), stored.shape[1], Tuning(16, 4))
     index.use_gpus()
@@ -151,7 +151,7 @@ def test_dead_slots_are_no_rows(
 
 
 @pytest.mark.parametrize("recipe", ["ivf-pq", "ivf-rabitq", "hnsw"])
-def test_what_gpus_do_not_know_stays_on_the_cpu(
+def test_kinds_of_index_that_gpus_do_not_support_stay_on_the_cpu(
     machine: Callable[[int, str], Machine],
     stored: NDArray[np.float16],
     tmp_path: Path,
@@ -163,20 +163,20 @@ def test_what_gpus_do_not_know_stays_on_the_cpu(
     assert (there.held, caplog.messages) == ([], [])
 
 
-def test_more_than_gpus_select_is_asked_of_the_cpu(
+def test_more_candidates_than_gpus_support_come_from_the_cpu(
     machine: Callable[[int, str], Machine], stored: NDArray[np.float16], tmp_path: Path
 ) -> None:
     there = machine(1, "whole")
     index = opened(tmp_path, stored, "ivf-flat")
     queries = unit_rows(stored[:25])
-    assert index.nearest(queries, 300)[0].shape == (25, 300)  # 2,416 with those to choose from
+    assert index.nearest(queries, 300)[0].shape == (25, 300)  # 2,416 with the extra candidates
     assert there.held[0].searches == 0
     index.nearest(queries, 100)
     assert there.held[0].searches == 25
 
 
 @pytest.mark.parametrize("when", ["copying", "searching"])
-def test_where_a_gpu_has_no_memory_the_cpu_goes_on_and_one_line_says_so(
+def test_a_gpu_out_of_memory_falls_back_to_the_cpu_with_one_warning(
     machine: Callable[[int, str], Machine],
     stored: NDArray[np.float16],
     tmp_path: Path,
@@ -192,7 +192,7 @@ def test_where_a_gpu_has_no_memory_the_cpu_goes_on_and_one_line_says_so(
         there.held[0].fails = True
     for _ in range(3):
         np.testing.assert_array_equal(index.nearest(queries, 10)[0], expected)
-    assert caplog.messages == ["FAISS cannot search on the GPU, so the CPU does: alloc fail, out of memory"]
+    assert caplog.messages == ["FAISS searches on the CPU because the GPU failed: alloc fail, out of memory"]
 
 
 def test_without_gpus_nothing_is_copied(

@@ -77,12 +77,12 @@ def photo_of(index: ImageIndex, seed: int) -> Path:
 
 def truth(ruler: ImageIndex, index: ImageIndex, vector: NDArray[np.float32]) -> dict[str, float]:
     """The obvious slow way: the similarity of a searched vector with every photo, by path."""
-    vectors = ruler.searcher().index.searched(index.embeddings())
+    vectors = ruler.searcher().index.to_vectors(index.embeddings())
     return dict(zip(index.paths(), np.minimum(vectors @ vector, 1).tolist(), strict=True))
 
 
 def searched(index: ImageIndex, image: Image.Image | Path) -> NDArray[np.float32]:
-    vector: NDArray[np.float32] = index.searcher().index.searched(index.embed(image)[None])[0]
+    vector: NDArray[np.float32] = index.searcher().index.to_vectors(index.embed(image)[None])[0]
     return vector
 
 

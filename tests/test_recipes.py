@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from tests.helpers.vectors import DIM, families, saved
 from vggsearch.defaults import BUILD
 from vggsearch.errors import OptionError
-from vggsearch.knn.build import of_embeddings, update_in_place
+from vggsearch.knn.build import build_from_previous, whitened_blocks
 from vggsearch.knn.faiss_import import faiss
-from vggsearch.knn.recipes import RECIPES, check_factory, finding_more, plan
+from vggsearch.knn.recipes import RECIPES, check_factory, plan, plan_with_higher_recall
 from vggsearch.knn.tune import tune
 from vggsearch.knn.vector_index import Selection, Tuning, VectorIndex
 from vggsearch.knn.vectors import unit_rows
@@ -95,7 +95,7 @@ def test_all_copies_of_a_photo_are_found(index: VectorIndex, stored: NDArray[np.
     np.testing.assert_array_equal(np.sort(rows[0]), copies)
 
 
-def test_a_filter_leaves_only_what_it_selects_and_never_too_few(
+def test_a_filter_returns_only_selected_rows_and_never_too_few(
     index: VectorIndex, stored: NDArray[np.float16], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vggsearch.knn.vector_index.BUILD", replace(BUILD, few_rows=30))
@@ -112,7 +112,7 @@ def test_a_filter_leaves_only_what_it_selects_and_never_too_few(
     assert index.nearest(queries, 50, Selection(np.zeros(ROWS, bool)))[0].shape == (20, 0)
 
 
-def test_a_threshold_gives_all_there_are_however_many(
+def test_a_threshold_returns_all_rows_above_it_however_many(
     index: VectorIndex, stored: NDArray[np.float16], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vggsearch.knn.vector_index.BUILD", replace(BUILD, few_rows=640))
@@ -126,7 +126,7 @@ def test_a_threshold_gives_all_there_are_however_many(
         assert (similarities >= floor - 1e-5).all()
 
 
-def test_another_process_answers_the_same(index: VectorIndex, stored: NDArray[np.float16], tmp_path: Path) -> None:
+def test_another_process_returns_the_same(index: VectorIndex, stored: NDArray[np.float16], tmp_path: Path) -> None:
     queries = unit_rows(families(5, seed=7))
     np.save(tmp_path / "queries.npy", queries)
     folder = Path(index.stored.filename).parent  # type: ignore[attr-defined]
@@ -140,10 +140,12 @@ def test_another_process_answers_the_same(index: VectorIndex, stored: NDArray[np
     assert done.stdout.strip() == str(index.nearest(queries, 7)[0].tolist())
 
 
-def test_rows_come_and_go_in_place(index: VectorIndex, stored: NDArray[np.float16], tmp_path: Path) -> None:
-    """A third goes, as many come, twice over; a reader of the first index sees nothing of it."""
+def test_rows_are_added_and_removed_without_training_again(
+    index: VectorIndex, stored: NDArray[np.float16], tmp_path: Path
+) -> None:
+    """Twice, remove some rows and add as many; a reader of the first index is not affected."""
     if index.is_exact:
-        pytest.skip("a flat index is made anew")
+        pytest.skip("a flat index is always rebuilt")
     queries = edited(stored[300:400], seed=8)
     before = index.nearest(queries, 10)
     now, rows = index, stored
@@ -152,7 +154,9 @@ def test_rows_come_and_go_in_place(index: VectorIndex, stored: NDArray[np.float1
         more = families(500, seed=20 + step)
         kept = np.flatnonzero(np.arange(len(rows)) % 6 != step)
         (tmp_path / str(step)).mkdir()
-        update_in_place(tmp_path / str(step), folder, now, kept, of_embeddings([more], None), 500, 200, nothing)
+        build_from_previous(
+            tmp_path / str(step), folder, now, kept, whitened_blocks([more], None), 500, 200, nothing
+        )
         rows = np.concatenate([rows[kept], more])
         folder = tmp_path / str(step)
         now = VectorIndex.open(folder, len(rows), DIM, index.tuning)
@@ -169,7 +173,7 @@ def test_rows_come_and_go_in_place(index: VectorIndex, stored: NDArray[np.float1
 
 
 @pytest.mark.parametrize("name", ["flat", "ivf-sq8", "hnsw"])
-def test_rows_that_are_wrong_are_found(name: str, stored: NDArray[np.float16], tmp_path: Path) -> None:
+def test_wrong_vectors_are_found(name: str, stored: NDArray[np.float16], tmp_path: Path) -> None:
     opened = saved(tmp_path / "x", stored, name)
     assert opened.first_difference([stored]) is None
     assert opened.first_difference([stored[:2000], stored[2001:], stored[:1]]) == 2000
@@ -180,7 +184,7 @@ def test_rows_that_are_wrong_are_found(name: str, stored: NDArray[np.float16], t
         assert VectorIndex(core, stored).first_difference([stored]) == 17
 
 
-def test_every_thread_uses_the_threads_that_there_are(stored: NDArray[np.float16], tmp_path: Path) -> None:
+def test_every_thread_uses_all_openmp_threads(stored: NDArray[np.float16], tmp_path: Path) -> None:
     opened = saved(tmp_path / "x", stored)
     seen: list[int] = []
 
@@ -198,7 +202,7 @@ def test_every_thread_uses_the_threads_that_there_are(stored: NDArray[np.float16
     assert seen == [faiss().omp_get_max_threads()] * 2
 
 
-def test_tuning_reaches_the_recall_it_says_on_other_rows_too() -> None:
+def test_tuning_reaches_its_recall_on_other_queries() -> None:
     core = faiss().index_factory(DIM, "IVF32,SQ8", faiss().METRIC_INNER_PRODUCT)
     random = unit_rows(np.random.default_rng(0).standard_normal((3000, DIM))).astype(np.float16)
     core.train(unit_rows(random))
@@ -219,7 +223,7 @@ def test_tuning_reaches_the_recall_it_says_on_other_rows_too() -> None:
         assert np.mean(right) / 10 >= least - 0.03
 
 
-def test_one_bit_a_number_needs_more_candidates(stored: NDArray[np.float16], tmp_path: Path) -> None:
+def test_one_bit_per_dimension_needs_more_candidates(stored: NDArray[np.float16], tmp_path: Path) -> None:
     coarse = tune(saved(tmp_path / "a", stored, "ivf-rabitq"), 0.99, nothing)
     assert coarse.candidates > tune(saved(tmp_path / "c", stored, "ivf-pq"), 0.99, nothing).candidates
     assert coarse.candidates > 1
@@ -241,28 +245,30 @@ def test_the_automatic_choice_follows_rows_memory_and_recall() -> None:
     assert chosen(200, memory=300_000) == "ivf-sq8"  # too few to learn the codes of ivf-pq
     assert chosen(1_000_000, recall=1.0) == "flat"
     with pytest.raises(
-        OptionError, match=r"flat takes 15.4 GB .*10,000,000 .*than 4.0 GB. Give it --memory 15360M"
+        OptionError, match=r"flat needs 15.4 GB .*10,000,000 .*than 4.0 GB. Pass memory=15_360_000_000\."
     ):
         chosen(10_000_000, recall=1.0)
     assert chosen(100_000_000, memory=6_451_000_000) == "ivf-rabitq"
     assert chosen(100_000_000) == "ivf-sq8"  # its lists on disk
-    with pytest.raises(OptionError, match=r"ivf-sq8 takes 2.0 GB of memory for 100,000,000 .*--memory 2014M"):
+    with pytest.raises(
+        OptionError, match=r"ivf-sq8 needs 2.0 GB of memory for 100,000,000 .*memory=2_014_000_000\."
+    ):
         chosen(100_000_000, memory=GB)
 
 
-def test_what_finds_more_than_the_automatic_choice_has_to_fit() -> None:
+def test_the_choice_with_a_higher_recall_has_to_fit_in_memory() -> None:
     planned = plan(1_000_000, 384, "auto", 4 * GB, 0.99)
-    more = finding_more(planned, 4 * GB, 384)
+    more = plan_with_higher_recall(planned, 4 * GB, 384)
     assert more is not None
     assert (more.recipe, more.factory) == ("ivf-sq8", "IVF4096,SQ8")
-    assert finding_more(planned, GB // 3, 384) is None
-    assert finding_more(more, 4 * GB, 384) is None
+    assert plan_with_higher_recall(planned, GB // 3, 384) is None
+    assert plan_with_higher_recall(more, 4 * GB, 384) is None
 
 
-def test_the_vectors_that_lists_are_learned_from_have_to_fit_too() -> None:
+def test_the_training_vectors_have_to_fit_in_memory() -> None:
     planned = plan(1_000_000, 384, "ivf-pq", 4 * GB, 0.99)
     assert planned.bytes < 125_000_000 < planned.memory == 40 * 4096 * 384 * 4
-    with pytest.raises(OptionError, match=r"more than 120.0 MB. Give it --memory 252M"):
+    with pytest.raises(OptionError, match=r"more than 120.0 MB. Pass memory=252_000_000\."):
         plan(1_000_000, 384, "auto", 120_000_000, 0.99)
 
 
@@ -276,9 +282,7 @@ def test_the_vectors_that_lists_are_learned_from_have_to_fit_too() -> None:
         (33, "IVF16,PQ33x4fs"),
     ],
 )
-def test_vectors_of_any_length_get_four_bits_for_two_numbers_or_for_one(
-    dim: int, factory: str, tmp_path: Path
-) -> None:
+def test_ivf_pq_takes_vectors_of_any_dimensions(dim: int, factory: str, tmp_path: Path) -> None:
     stored = families(640, dim=dim)
     assert plan(640, dim, "ivf-pq", GB, 0.99).factory == factory
     made = saved(tmp_path / "x", stored, "ivf-pq")
@@ -291,7 +295,7 @@ def test_vectors_of_any_length_get_four_bits_for_two_numbers_or_for_one(
     assert recall(made, rows, truth, 10) >= 0.98
 
 
-def test_a_plan_says_what_its_index_then_takes(recipe: str, index: VectorIndex) -> None:
+def test_a_plan_states_the_size_of_its_index(recipe: str, index: VectorIndex) -> None:
     planned = plan(ROWS, DIM, recipe, GB, 0.99)
     folder = Path(index.stored.filename).parent  # type: ignore[attr-defined]
     assert (folder / "index.faiss").stat().st_size == pytest.approx(planned.bytes, rel=0.1)
@@ -300,42 +304,48 @@ def test_a_plan_says_what_its_index_then_takes(recipe: str, index: VectorIndex) 
 
 
 @pytest.mark.parametrize(
-    ("rows", "asked", "memory", "recall", "message"),
+    ("rows", "recipe", "memory", "recall", "message"),
     [
-        (100, "ivf-sq8", GB, 0.99, r"IVF2,SQ8 learns from at least 156 photos, there are 100. Use --recipe flat"),
-        (10_000, "IVF4096,SQ8", GB, 0.99, r"at least 159,744 photos, there are 10,000. .* flat, .*, or IVF256,SQ8"),
-        (1_000_000, "flat", GB, 0.99, r"flat takes 1.5 GB .*than 1.0 GB. .*1536M, or --recipe ivf-pq"),
-        (300, "ivf-pq", GB, 0.99, r"IVF4,PQ192x4fs learns from at least 624 photos, there are 300. Use .* flat"),
+        (
+            100,
+            "ivf-sq8",
+            GB,
+            0.99,
+            r"IVF2,SQ8 needs at least 156 photos to train on, .* are 100. Use recipe='flat'",
+        ),
+        (10_000, "IVF4096,SQ8", GB, 0.99, r"at least 159,744 photos .* there are 10,000. .*'flat' or IVF256,SQ8"),
+        (1_000_000, "flat", GB, 0.99, r"flat needs 1.5 GB .*than 1.0 GB. .*=1_536_000_000 or recipe='ivf-pq'"),
+        (300, "ivf-pq", GB, 0.99, r"IVF4,PQ192x4fs needs at least 624 photos .*, but there are 300. Use .*'flat'"),
         (1_000_000, "IVF16384,RaBitQ", GB // 2, 0.99, r"655,360 vectors in memory, 1.0 GB, more than 500.0 MB"),
-        (1_000, "ivf-sq8", GB, 1.0, r"A recall of 1 is only reached by --recipe flat; ivf-sq8 comes near"),
-        (1_000, "auto", GB, 1.5, r"share above 0 and up to 1, not 1.5"),
-        (1_000, "nonsense", GB, 0.99, r"'nonsense' is no recipe, nor a FAISS factory string .*Recipes: auto, flat"),
+        (1_000, "ivf-sq8", GB, 1.0, r"A recall of 1 needs recipe='flat'; for ivf-sq8 pass at most recall=0.999"),
+        (1_000, "auto", GB, 1.5, r"recall=1.5 is out of range: it must be above 0 and at most 1"),
+        (1_000, "nonsense", GB, 0.99, r"'nonsense' is neither a recipe nor a FAISS factory .*Recipes: auto, flat"),
     ],
 )
-def test_what_cannot_be_is_said_before_the_work_with_the_nearest_that_can(
-    rows: int, asked: str, memory: int, recall: float, message: str
+def test_an_impossible_plan_is_refused_with_the_closest_possible_options(
+    rows: int, recipe: str, memory: int, recall: float, message: str
 ) -> None:
-    with pytest.raises(OptionError, match=message) as told:
-        plan(rows, 384, asked, memory, recall)
-    assert "\n" not in str(told.value)
+    with pytest.raises(OptionError, match=message) as raised:
+        plan(rows, 384, recipe, memory, recall)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("factory", [*FACTORIES, "Flat", "IVF65536,Flat", "OPQ2,IVF64,PQ2"])
-def test_factory_strings_that_can_do_what_is_needed_are_taken(factory: str) -> None:
+def test_usable_factory_strings_are_accepted(factory: str) -> None:
     check_factory(DIM, factory)
 
 
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
-        ("IVF32,PQ8,RFlat", "leave the re-ordering out"),
-        ("IDMap,Flat", "leave the IDMap out"),
+        ("IVF32,PQ8,RFlat", "omit the refinement step"),
+        ("IDMap,Flat", "omit the IDMap"),
         ("LSH", "LSH"),
         ("NSG16", "NSG16"),
         ("PQ7", "PQ7"),
     ],
 )
-def test_factory_strings_that_cannot_are_refused(factory: str, message: str) -> None:
-    with pytest.raises(OptionError, match=message) as told:
+def test_unusable_factory_strings_are_refused(factory: str, message: str) -> None:
+    with pytest.raises(OptionError, match=message) as raised:
         check_factory(DIM, factory)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)

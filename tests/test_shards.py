@@ -1,4 +1,4 @@
-"""Lists made in shards and joined on disk: the file is the one that FAISS writes from memory."""
+"""Inverted lists built in shards and merged on disk: the file equals the one that FAISS writes from memory."""
 
 import subprocess
 import sys
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from tests.helpers.vectors import DIM, families
 from vggsearch.defaults import BUILD
 from vggsearch.errors import OptionError
-from vggsearch.knn.build import build, of_embeddings, update_in_place
+from vggsearch.knn.build import build, build_from_previous, whitened_blocks
 from vggsearch.knn.files import INDEX_FILE, VECTORS_FILE, read_index
-from vggsearch.knn.recipes import lists_of, plan
+from vggsearch.knn.recipes import ivf_of, plan
 from vggsearch.knn.vector_index import VectorIndex
 from vggsearch.render import build as report
 
@@ -40,7 +40,7 @@ def built(directory: Path, stored: NDArray[np.float16], recipe: str, shard_rows:
 
 @pytest.mark.parametrize("recipe", ["ivf-flat", "ivf-sq8", "ivf-rabitq", "PCA24,IVF32,SQ8", "IVF32_HNSW32,SQ4"])
 @pytest.mark.parametrize("shard_rows", [1, 3])
-def test_shards_are_joined_to_what_faiss_writes_from_memory(
+def test_merged_shards_equal_what_faiss_writes_from_memory(
     recipe: str, shard_rows: int, stored: NDArray[np.float16], tmp_path: Path
 ) -> None:
     whole = built(tmp_path / "whole", stored, recipe, ROWS)
@@ -49,7 +49,7 @@ def test_shards_are_joined_to_what_faiss_writes_from_memory(
 
 
 @pytest.mark.parametrize("recipe", ["ivf-flat", "ivf-sq8", "ivf-rabitq"])
-def test_an_update_is_what_faiss_makes_of_the_lists_in_memory(
+def test_an_update_equals_what_faiss_does_in_memory(
     recipe: str, stored: NDArray[np.float16], tmp_path: Path
 ) -> None:
     built(tmp_path / "old", stored, recipe, 1500)
@@ -57,7 +57,9 @@ def test_an_update_is_what_faiss_makes_of_the_lists_in_memory(
     more = families(700, seed=3)
     kept = np.flatnonzero(np.arange(ROWS) % 5 != 2)
     (tmp_path / "new").mkdir()
-    update_in_place(tmp_path / "new", tmp_path / "old", old, kept, of_embeddings([more], None), 700, 300, nothing)
+    build_from_previous(
+        tmp_path / "new", tmp_path / "old", old, kept, whitened_blocks([more], None), 700, 300, nothing
+    )
     new = VectorIndex.open(tmp_path / "new", len(kept) + 700, DIM)
     assert new.first_difference([stored[kept], more]) is None
     expected = read_index(tmp_path / "old", mapped=False)
@@ -71,7 +73,7 @@ def entries(core: object, number: int) -> list[tuple[int, bytes]]:
     """What is in one list, in order of slots."""
     from vggsearch.knn.faiss_import import faiss
 
-    ivf = lists_of(core)
+    ivf = ivf_of(core)
     size = ivf.invlists.list_size(number)
     if not size:
         return []
@@ -80,17 +82,17 @@ def entries(core: object, number: int) -> list[tuple[int, bytes]]:
     return sorted((int(slot), code.tobytes()) for slot, code in zip(ids, codes, strict=True))
 
 
-def test_auto_splits_what_does_not_fit_and_its_plan_says_so() -> None:
+def test_auto_splits_what_does_not_fit_and_its_plan_shows_it() -> None:
     planned = plan(10_000_000, 256, "auto", 400_000_000, 0.99)
     assert (planned.recipe, planned.rows > planned.shard_rows > BUILD.block_rows) == ("ivf-sq8", True)
     assert planned.memory <= 400_000_000 < 2_000_000_000 < planned.bytes
     assert "more would not fit, so that the lists stay on disk" in report.plan(planned, "table")
     assert plan(10_000_000, 256, "ivf-flat", 400_000_000, 0.99).memory <= 400_000_000
-    with pytest.raises(OptionError, match=r"hnsw takes 1\d.\d GB of memory .*, more than 400.0 MB"):
+    with pytest.raises(OptionError, match=r"hnsw needs 1\d.\d GB of memory .*, more than 400.0 MB"):
         plan(10_000_000, 256, "hnsw", 400_000_000, 0.99)
 
 
-def test_a_build_in_shards_takes_no_more_memory_than_its_plan(tmp_path: Path) -> None:
+def test_a_build_in_shards_needs_no_more_memory_than_planned(tmp_path: Path) -> None:
     """The lists take 213 MB; a process of its own counts what it took."""
     code = """
 import sys

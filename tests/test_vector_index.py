@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tests.helpers.vectors import DIM, families, saved
 from vggsearch.errors import IndexDamaged, InstallationError
 from vggsearch.knn import faiss_import
-from vggsearch.knn.build import in_memory
+from vggsearch.knn.build import build_in_memory
 from vggsearch.knn.vector_index import Selection, VectorIndex
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.query.searcher import Match, Searcher
@@ -22,7 +22,7 @@ NOTHING = np.empty(0, np.int64)
 
 def test_the_nearest_rows_are_those_that_numpy_finds() -> None:
     stored = families(500)
-    index = in_memory([stored[:200], stored[200:]], 500, DIM)
+    index = build_in_memory([stored[:200], stored[200:]], 500, DIM)
     queries = unit_rows(families(20, seed=1))
     truth = queries @ unit_rows(stored).T
     rows, similarities = index.nearest(queries, 10)
@@ -31,11 +31,11 @@ def test_the_nearest_rows_are_those_that_numpy_finds() -> None:
     np.testing.assert_allclose(index.similarities(queries[3], rows[3]), similarities[3], atol=1e-6)
 
 
-def test_a_saved_index_opens_with_the_same_answers(tmp_path: Path) -> None:
+def test_a_saved_index_returns_the_same_rows(tmp_path: Path) -> None:
     stored, queries = families(50), unit_rows(families(5, seed=2))
     opened = saved(tmp_path / "abc", stored)
     for one, other in zip(
-        opened.nearest(queries, 5), in_memory([stored], 50, DIM).nearest(queries, 5), strict=True
+        opened.nearest(queries, 5), build_in_memory([stored], 50, DIM).nearest(queries, 5), strict=True
     ):
         np.testing.assert_array_equal(one, other)
 
@@ -48,14 +48,14 @@ def test_an_empty_index_finds_nothing(tmp_path: Path) -> None:
     assert opened.above(np.ones(DIM, np.float32), -1)[0].size == 0
 
 
-def test_an_index_of_other_rows_is_refused_with_the_numbers(tmp_path: Path) -> None:
+def test_an_index_of_another_size_is_refused_with_both_sizes(tmp_path: Path) -> None:
     saved(tmp_path / "abc", families(50))
     with pytest.raises(IndexDamaged, match=rf"holds 50 x {DIM} .* the manifest says 51 x {DIM}"):
         VectorIndex.open(tmp_path / "abc", 51, DIM)
 
 
 @pytest.mark.parametrize("name", ["index.faiss", "vectors.npy"])
-def test_a_file_cut_short_is_an_error_not_an_answer(tmp_path: Path, name: str) -> None:
+def test_a_truncated_file_is_an_error(tmp_path: Path, name: str) -> None:
     saved(tmp_path / "abc", families(50))
     data = (tmp_path / "abc" / name).read_bytes()
     (tmp_path / "abc" / name).write_bytes(data[: len(data) // 2])
@@ -80,7 +80,7 @@ def test_two_faiss_packages_are_an_error_that_names_both(monkeypatch: pytest.Mon
 
 
 def searcher(stored: NDArray[np.float16], paths: list[str], blank: NDArray[np.int64] = NOTHING) -> Searcher:
-    return Searcher(paths, in_memory([stored], len(stored), DIM), blank)
+    return Searcher(paths, build_in_memory([stored], len(stored), DIM), blank)
 
 
 def test_matches_come_most_similar_first_with_exact_similarities() -> None:
@@ -100,7 +100,7 @@ def test_a_photo_comes_before_its_forty_exact_copies_and_the_rest_by_path() -> N
     assert [match.path for match in found[1:]] == sorted(match.path for match in found[1:])
 
 
-def test_nothing_below_the_least_similarity_is_shown_and_without_a_count_all_above() -> None:
+def test_min_similarity_limits_the_matches_and_without_a_count_returns_all_above() -> None:
     stored = families(1000)
     photos = searcher(stored, [f"{row:04}.jpg" for row in range(1000)], blank=np.arange(5))
     truth = (unit_rows(stored) @ unit_rows(stored)[7])[5:].round(4)
@@ -112,24 +112,24 @@ def test_nothing_below_the_least_similarity_is_shown_and_without_a_count_all_abo
 
 
 @pytest.mark.parametrize("is_saved", [False, True])
-def test_rows_that_are_passed_over_leave_their_places_to_others(tmp_path: Path, is_saved: bool) -> None:
+def test_excluded_rows_are_replaced_by_others(tmp_path: Path, is_saved: bool) -> None:
     stored = families(200)
-    index = saved(tmp_path / "abc", stored) if is_saved else in_memory([stored], 200, DIM)
+    index = saved(tmp_path / "abc", stored) if is_saved else build_in_memory([stored], 200, DIM)
     query = unit_rows(stored)[:1]
     without = np.arange(0, 200, 2)
     truth = unit_rows(stored) @ query[0]
     truth[without] = -2
-    among = index.without(without)
+    among = index.all_but(without)
     np.testing.assert_array_equal(index.nearest(query, 10, among)[0][0], np.argsort(-truth)[:10])
     assert index.nearest(query, 150, among)[0].shape == (1, 100)
-    assert index.nearest(query, 5, index.without(np.arange(200)))[0].size == 0
-    assert index.without(NOTHING) is None
+    assert index.nearest(query, 5, index.all_but(np.arange(200)))[0].size == 0
+    assert index.all_but(NOTHING) is None
     np.testing.assert_array_equal(Selection(truth > -2).rows, np.arange(1, 200, 2))
 
 
 @pytest.mark.parametrize("wanted", [None, "ACTIVE"])
-def test_openmp_is_told_to_sleep_while_it_waits_unless_a_person_chose(wanted: str | None) -> None:
-    """OMP_DISPLAY_ENV has it say what it was told, when it is loaded."""
+def test_openmp_threads_wait_passively_unless_the_user_set_a_policy(wanted: str | None) -> None:
+    """OMP_DISPLAY_ENV makes OpenMP print its settings when it is loaded."""
     code = (
         "import os; from vggsearch.knn.faiss_import import faiss;"
         "faiss().omp_get_max_threads(); print(os.environ.get('OMP_WAIT_POLICY'))"
@@ -137,6 +137,6 @@ def test_openmp_is_told_to_sleep_while_it_waits_unless_a_person_chose(wanted: st
     environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
     environment |= {"OMP_DISPLAY_ENV": "TRUE"} | ({} if wanted is None else {"OMP_WAIT_POLICY": wanted})
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    told = set(re.findall(r"OMP_WAIT_POLICY\s*=\s*'(\w+)'", done.stderr))
-    assert told == {wanted or "PASSIVE"}
-    assert done.stdout.split() == [str(wanted)]  # for whoever comes later it is as it was
+    policies = set(re.findall(r"OMP_WAIT_POLICY\s*=\s*'(\w+)'", done.stderr))
+    assert policies == {wanted or "PASSIVE"}
+    assert done.stdout.split() == [str(wanted)]  # later libraries see the original value

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from tests.helpers.vectors import saved
 from vggsearch.defaults import WHITENING
 from vggsearch.image_index import ImageIndex
-from vggsearch.knn.build import in_memory
+from vggsearch.knn.build import build_in_memory
 from vggsearch.knn.faiss_import import faiss
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.knn.whitening import Whitening, learn
@@ -49,7 +49,7 @@ def test_it_is_the_textbook_whitening_with_its_eigenvalues_shrunk() -> None:
     assert shrinkage == WHITENING.least_shrinkage
 
 
-def test_few_photos_are_shrunk_as_their_sampling_error_asks_for() -> None:
+def test_few_photos_are_shrunk_as_much_as_their_sampling_error_requires() -> None:
     random = np.random.default_rng(0)
     noise = unit_rows(random.standard_normal((110, 400))).astype(np.float16)
     found = learn([noise], 400, 110, NOTHING)
@@ -59,7 +59,7 @@ def test_few_photos_are_shrunk_as_their_sampling_error_asks_for() -> None:
     assert whitening.dim == 109
 
 
-def test_rows_that_are_left_out_teach_nothing() -> None:
+def test_excluded_rows_do_not_affect_the_whitening() -> None:
     stored, odd = embeddings(200), np.zeros((20, DIM), np.float16)
     odd[:, 0] = 1
     together = np.concatenate([stored[:100], odd, stored[100:]])
@@ -72,11 +72,11 @@ def test_rows_that_are_left_out_teach_nothing() -> None:
     [embeddings(WHITENING.fewest_rows - 1), np.repeat(embeddings(1), 100, axis=0)],
     ids=["too few", "all the same"],
 )
-def test_where_it_cannot_help_there_is_none(rows: NDArray[np.float16]) -> None:
+def test_where_whitening_cannot_help_it_is_none(rows: NDArray[np.float16]) -> None:
     assert learn([rows], DIM, len(rows), NOTHING) is None
 
 
-def test_vectors_too_long_for_a_covariance_stay_as_they_are() -> None:
+def test_vectors_too_long_for_a_covariance_are_not_whitened() -> None:
     dim = WHITENING.longest_vector + 1
     assert learn([np.ones((100, dim), np.float16)], dim, 100, NOTHING) is None
 
@@ -88,10 +88,10 @@ def test_a_large_collection_is_sampled_evenly(monkeypatch: pytest.MonkeyPatch) -
     assert_same_similarities(learned(stored)[0], every_third, stored)
 
 
-def test_a_whitened_index_answers_as_numpy_does_and_the_same_when_reopened(tmp_path: Path) -> None:
+def test_a_whitened_index_agrees_with_numpy_also_after_reopening(tmp_path: Path) -> None:
     stored = embeddings(300)
     whitening, _ = learned(stored)
-    built = in_memory([stored[:100], stored[100:]], 300, DIM, whitening)
+    built = build_in_memory([stored[:100], stored[100:]], 300, DIM, whitening)
     opened = saved(tmp_path / "abc", stored, whitening=whitening)
     assert opened.whitening is not None
     for query in unit_rows(embeddings(10, seed=1)):
@@ -104,7 +104,7 @@ def test_a_whitened_index_answers_as_numpy_does_and_the_same_when_reopened(tmp_p
     assert opened.first_difference([stored[:200], stored[200:][::-1]]) == 200
 
 
-def test_the_faiss_file_takes_plain_embeddings(tmp_path: Path) -> None:
+def test_the_faiss_file_accepts_embeddings(tmp_path: Path) -> None:
     stored = embeddings(300)
     saved(tmp_path / "abc", stored, whitening=learned(stored)[0])
     alone = faiss().read_index(str(tmp_path / "abc" / "index.faiss"))
@@ -151,7 +151,7 @@ def test_a_small_update_keeps_the_whitening_and_growth_renews_it(index: ImageInd
     assert index.verify().findings == ()
 
 
-def test_it_can_be_left_out_and_taken_in_again(index: ImageIndex) -> None:
+def test_whitening_can_be_switched_off_and_on_again(index: ImageIndex) -> None:
     many_photos(index, 94)
     assert index.root is not None
     photo = index.root / "more" / "0.jpg"
@@ -166,7 +166,7 @@ def test_it_can_be_left_out_and_taken_in_again(index: ImageIndex) -> None:
     assert index.query(photo, 5, rerank=False) == whitened
 
 
-def test_without_its_search_side_an_index_still_answers_the_same(index: ImageIndex) -> None:
+def test_without_its_vector_index_an_index_returns_the_same(index: ImageIndex) -> None:
     many_photos(index, 94)
     assert index.root is not None
     photo = index.root / "more" / "0.jpg"

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.knn.build import build, of_embeddings
+from vggsearch.knn.build import build, whitened_blocks
 from vggsearch.knn.recipes import plan
 from vggsearch.knn.vector_index import Tuning, VectorIndex
 from vggsearch.knn.vectors import unit_rows
@@ -33,5 +33,5 @@ def saved(
     directory.mkdir()
     dim = stored.shape[1]
     planned = plan(len(stored), whitening.dim if whitening is not None else dim, recipe, 10**12, 0.99, dim)
-    build(directory, of_embeddings([stored], whitening), planned, whitening, lambda *_: None)
+    build(directory, whitened_blocks([stored], whitening), planned, whitening, lambda *_: None)
     return VectorIndex.open(directory, len(stored), dim, tuning)

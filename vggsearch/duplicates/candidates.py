@@ -11,8 +11,7 @@ from vggsearch.defaults import DUPLICATES, PAIRS
 from vggsearch.duplicates.collection import Collection
 from vggsearch.errors import IndexDamaged, IndexNotWritable
 from vggsearch.knn.all_pairs import Progress, Stop, all_pairs, complete
-from vggsearch.knn.edges import Edges
-from vggsearch.knn.edges import edges_of as pairs_of
+from vggsearch.knn.edges import Edges, edges_from_pairs
 from vggsearch.knn.vector_index import VectorIndex
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.store.edges import EdgeFacts, StoredEdges, made_of, read_edges, write_edges
@@ -72,7 +71,7 @@ def edges_of(
 def _joined(edges: Edges, more: Edges) -> Edges:
     first, second = (np.concatenate(both) for both in ((edges.first, more.first), (edges.second, more.second)))
     similarity = np.concatenate([edges.similarity, more.similarity])
-    return pairs_of(edges.rows, edges.count, edges.floor, first, second, similarity)
+    return edges_from_pairs(edges.rows, edges.count, edges.floor, first, second, similarity)
 
 
 def _across(
@@ -85,7 +84,7 @@ def _across(
     """Return the pairs of a photo of the pool and its PAIRS.count nearest of the others', at least PAIRS.floor."""
     index, own = collection.searcher.index, len(collection)
     theirs = np.flatnonzero(~is_left_out[own:])
-    vectors = index.searched(unit_rows(np.concatenate(list(others.store.embeddings()))))[theirs]
+    vectors = index.to_vectors(unit_rows(np.concatenate(list(others.store.embeddings()))))[theirs]
     mine = np.flatnonzero(~is_left_out[:own])
     found = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
     for start in range(0, len(mine), PAIRS.block_rows):
@@ -103,7 +102,7 @@ def _across(
         if progress is not None:
             progress(min(start + PAIRS.block_rows, len(mine)), len(mine))
     some, there, values = (np.concatenate(column) for column in zip(*found, strict=True))
-    return pairs_of(len(is_left_out), PAIRS.count, PAIRS.floor, some, there, np.minimum(values, 1))
+    return edges_from_pairs(len(is_left_out), PAIRS.count, PAIRS.floor, some, there, np.minimum(values, 1))
 
 
 def _vectors(index: VectorIndex) -> NDArray[np.float16]:

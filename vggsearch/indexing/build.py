@@ -12,12 +12,19 @@ from numpy.typing import NDArray
 
 from vggsearch.defaults import BUILD, WHITENING
 from vggsearch.errors import IndexDamaged, OptionError
-from vggsearch.knn.build import Tell, build, in_memory, index_vectors, of_embeddings, update_in_place
+from vggsearch.knn.build import (
+    Tell,
+    build,
+    build_faiss_index,
+    build_from_previous,
+    build_in_memory,
+    whitened_blocks,
+)
 from vggsearch.knn.files import read_index, without_whitening
-from vggsearch.knn.recipes import AUTO, RECIPES, BuildPlan, check_factory, finding_more, plan
+from vggsearch.knn.recipes import AUTO, RECIPES, BuildPlan, check_factory, plan, plan_with_higher_recall
 from vggsearch.knn.tune import tune
 from vggsearch.knn.vector_index import Tuning, VectorIndex
-from vggsearch.knn.vectors import STEP
+from vggsearch.knn.vectors import BLOCK_ROWS
 from vggsearch.knn.whitening import Whitening, learn
 from vggsearch.store.manifest import BuildOptions, Part, StoredVectorIndex, VectorIndexInfo, WhiteningInfo
 from vggsearch.store.store import Store
@@ -39,7 +46,7 @@ def open_vector_index(store: Store) -> VectorIndex | None:
 def index_in_memory(store: Store) -> VectorIndex:
     """Return the index of the store's rows, with the whitening they have or, where it is time, a new one."""
     whitening, _ = _whitening(store)
-    return in_memory(store.embeddings(), len(store), store.spec.dim, whitening)
+    return build_in_memory(store.embeddings(), len(store), store.spec.dim, whitening)
 
 
 def plan_build(store: Store, options: BuildOptions) -> BuildPlan:
@@ -71,7 +78,7 @@ def build_vector_index(
             return tune(VectorIndex.open(directory, len(store), store.spec.dim), planned.recall, told)
 
         if last is not None and options is None and last.is_reusable(plans):
-            update_in_place(
+            build_from_previous(
                 directory,
                 last.directory,
                 last.index,
@@ -82,7 +89,7 @@ def build_vector_index(
                 told,
             )
             return replace(last.facts, whitening=facts)
-        vectors = of_embeddings(store.embeddings(), whitening)
+        vectors = whitened_blocks(store.embeddings(), whitening)
         if last is not None:
             vectors = chain(last.kept_vectors(), last.added(store, whitening))
         build(directory, vectors, plans[0], whitening, told)
@@ -91,7 +98,7 @@ def build_vector_index(
             if _finds_enough(made, tuning):
                 break
             log.warning("%s Now it is made as %s.", _too_little(made, tuning), planned.recipe)
-            index_vectors(directory, planned, whitening, told)
+            build_faiss_index(directory, planned, whitening, told)
             made, tuning = planned, tuned(planned)
         if not _finds_enough(made, tuning):
             log.warning(
@@ -118,11 +125,11 @@ class _LastVectorIndex:
         return sum(part.rows - len(part.dead) for part in self.parts)
 
     def added(self, store: Store, whitening: Whitening | None) -> Iterator[NDArray[np.float16]]:
-        return of_embeddings(map(store.part_embeddings, self.parts), whitening)
+        return whitened_blocks(map(store.part_embeddings, self.parts), whitening)
 
     def kept_vectors(self) -> Iterator[NDArray[np.float16]]:
         slots = self.index.slots[self.kept]
-        return (self.index.stored[slots[start : start + STEP]] for start in range(0, len(slots), STEP))
+        return (self.index.stored[slots[start : start + BLOCK_ROWS]] for start in range(0, len(slots), BLOCK_ROWS))
 
     def is_reusable(self, plans: Sequence[BuildPlan]) -> bool:
         """Whether it serves once changed: of a recipe that is planned, not grown out of, not full of holes."""
@@ -164,7 +171,7 @@ def _possible_plans(store: Store, dim: int, options: BuildOptions) -> list[Build
         nearest = _plan(rows, dim, replace(options, recipe=AUTO, memory=sys.maxsize), before)
         log.warning("%s Now it is %s.", error, nearest.recipe)
         return [nearest]
-    more = finding_more(planned, options.memory, before) if options.recipe == AUTO else None
+    more = plan_with_higher_recall(planned, options.memory, before) if options.recipe == AUTO else None
     return [planned] if more is None else [planned, more]
 
 

@@ -1,1 +1,1 @@
-"""The FAISS layer. It knows rows and vectors, never paths."""
+"""Nearest neighbours among rows of vectors: whitening, FAISS, exact search and all pairs. Knows rows, not paths."""

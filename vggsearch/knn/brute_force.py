@@ -1,4 +1,4 @@
-"""Looking at every vector: what any other way of searching is measured against, and falls back on."""
+"""Exact search over all vectors: the reference for every approximate index, and its fallback."""
 
 from collections.abc import Callable, Iterator
 
@@ -7,56 +7,57 @@ from numpy.typing import NDArray
 
 from vggsearch.defaults import BUILD
 
-NOWHERE = np.float32(-np.inf)  # the similarity of no row
+NOT_FOUND = np.float32(-np.inf)  # the similarity of a missing row
 
-Vectors = Callable[[NDArray[np.int64] | slice], NDArray[np.float32]]
+LoadVectors = Callable[[NDArray[np.int64] | slice], NDArray[np.float32]]  # rows -> their unit vectors
 
 
 def nearest(
-    queries: NDArray[np.float32], count: int, vectors: Vectors, rows: NDArray[np.int64] | int
+    queries: NDArray[np.float32], count: int, vectors: LoadVectors, rows: NDArray[np.int64] | int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the rows most similar to each query (m, dim), and the similarities: two arrays (m, count).
+    """Return the `count` rows most similar to each query, and their similarities: two arrays (m, count).
 
-    `rows` are those that may be found, int64 ascending, or how many there are from 0 on; no fewer than `count`.
-    The most similar come first, of equals the first row. `vectors` gives unit vectors (n, dim) of rows.
+    `queries` are unit vectors (m, dim). `rows` are the rows to search, int64 ascending, or a number n for the rows
+    0 to n - 1; at least `count`. Rows are sorted by descending similarity, equal ones by ascending row. `vectors`
+    returns the unit vectors (n, dim) of rows.
     """
-    found = np.empty((len(queries), 0), np.int64)
+    best_rows = np.empty((len(queries), 0), np.int64)
     best = np.empty((len(queries), 0), np.float32)
-    for some in _blocks(rows, queries.shape[1]):
-        values = queries @ vectors(some).T
-        numbers = np.arange(some.start, some.stop) if isinstance(some, slice) else some
-        best = np.concatenate([best, values], axis=1)
-        found = np.concatenate([found, np.broadcast_to(numbers, values.shape)], axis=1)
+    for block in _blocks(rows, queries.shape[1]):
+        similarities = queries @ vectors(block).T
+        block_rows = np.arange(block.start, block.stop) if isinstance(block, slice) else block
+        best = np.concatenate([best, similarities], axis=1)
+        best_rows = np.concatenate([best_rows, np.broadcast_to(block_rows, similarities.shape)], axis=1)
         if best.shape[1] > count:
             kept = np.argpartition(-best, count - 1, axis=1)[:, :count]
-            best, found = np.take_along_axis(best, kept, 1), np.take_along_axis(found, kept, 1)
-    return ranked(found, best)
+            best, best_rows = np.take_along_axis(best, kept, 1), np.take_along_axis(best_rows, kept, 1)
+    return ranked(best_rows, best)
 
 
 def above(
-    query: NDArray[np.float32], floor: float, vectors: Vectors, rows: NDArray[np.int64] | int
+    query: NDArray[np.float32], floor: float, vectors: LoadVectors, rows: NDArray[np.int64] | int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return all rows at least `floor` similar to one query (dim,), and the similarities, most similar first."""
-    found, best = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
-    for some in _blocks(rows, len(query)):
-        values = vectors(some) @ query
-        reached = np.flatnonzero(values >= floor)
-        found.append(reached + some.start if isinstance(some, slice) else some[reached])
-        best.append(values[reached])
-    ordered, similarities = ranked(np.concatenate(found)[None], np.concatenate(best)[None])
+    """Return all rows with a similarity of at least `floor` to one query (dim,), and it, most similar first."""
+    found, found_similarities = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+    for block in _blocks(rows, len(query)):
+        similarities = vectors(block) @ query
+        reached = np.flatnonzero(similarities >= floor)
+        found.append(reached + block.start if isinstance(block, slice) else block[reached])
+        found_similarities.append(similarities[reached])
+    ordered, similarities = ranked(np.concatenate(found)[None], np.concatenate(found_similarities)[None])
     return ordered[0], similarities[0]
 
 
 def ranked(
     rows: NDArray[np.int64], similarities: NDArray[np.float32]
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return both, (m, n), with each line most similar first, of equals the first row."""
+    """Sort both arrays, (m, n), along axis 1 by descending similarity, equal ones by ascending row."""
     order = np.lexsort((rows, -similarities), axis=-1)
     return np.take_along_axis(rows, order, 1), np.take_along_axis(similarities, order, 1)
 
 
 def _blocks(rows: NDArray[np.int64] | int, dim: int) -> Iterator[NDArray[np.int64] | slice]:
-    """Yield the rows in parts whose vectors take BUILD.scan_bytes in float32."""
+    """Yield blocks of rows whose float32 vectors take at most BUILD.scan_bytes."""
     step = max(1, BUILD.scan_bytes // (4 * dim))
     if isinstance(rows, int):
         yield from (slice(start, min(start + step, rows)) for start in range(0, rows, step))

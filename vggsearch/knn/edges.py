@@ -1,4 +1,4 @@
-"""Pairs of rows that are alike: each unordered pair once, with its similarity, above a floor."""
+"""The edges of the similarity graph: each unordered pair of rows above a similarity floor, once."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,16 +8,16 @@ from numpy.typing import NDArray
 
 from vggsearch.errors import OptionError
 
-MOST_ROWS = 2**31  # row numbers are int32: 32 million pairs take 384 MB
-SCALE = 2**20  # similarities are kept in steps of 2**-20, a millionth; a product in float32 holds no more
+MAX_ROWS = 2**31  # rows are stored as int32: 32 million pairs take 384 MB
+SIMILARITY_STEPS = 2**20  # similarities are rounded to multiples of 2**-20, the accuracy of a float32 dot product
 
 
 @dataclass(frozen=True)
 class Edges:
-    """The pairs of `rows` rows: `first` < `second`, int32 (m,), in ascending order, `similarity` float32 (m,).
+    """The pairs among `rows` rows: `first` < `second`, int32 (m,), sorted ascending; `similarity`, float32 (m,).
 
-    They are all the pairs that are among the `count` nearest of at least one of their two rows, and whose
-    similarity is not below `floor`; all pairs that are not below it where `count` is None.
+    A pair is included if its similarity is at least `floor` and one of its rows is among the `count` nearest of the
+    other. With a `count` of None, all pairs with a similarity of at least `floor` are included.
     """
 
     rows: int
@@ -28,15 +28,14 @@ class Edges:
     similarity: NDArray[np.float32]
 
     def __len__(self) -> int:
-        """How many pairs there are."""
+        """Return the number of pairs."""
         return len(self.first)
 
     def above(self, floor: float) -> "Edges":
-        """Return the pairs of a higher floor, which needs no new search. Raises OptionError for a lower one."""
+        """Return the pairs with at least `floor` similarity. Raises OptionError for a floor below their own."""
         if floor < self.floor:
             raise OptionError(
-                f"The stored pairs go down to a similarity of {self.floor}, not to {floor}: they have to be "
-                "searched anew."
+                f"The stored pairs go down to a similarity of {self.floor}, not to {floor}. Search for pairs again."
             )
         chosen = self.similarity >= floor
         columns = (self.first[chosen], self.second[chosen], self.similarity[chosen])
@@ -44,10 +43,10 @@ class Edges:
 
     @property
     def saturated(self) -> NDArray[np.int64]:
-        """The rows, ascending, that may be in more pairs than are here: those with `count` of them, or more.
+        """The rows, ascending, that may have more pairs than listed: those in at least `count` pairs.
 
-        A row with fewer has all of its pairs. Exact copies do this: of 100 copies of a photo, each is linked to
-        the first 33 at least, so that they hang together, but most pairs of two later ones are not listed.
+        All pairs of any other row are listed. Exact copies saturate rows: of 100 copies of a photo, each is linked
+        at least to the first 33, so that they stay connected, but most pairs of two later copies are missing.
         """
         if self.count is None:
             return np.empty(0, np.int64)
@@ -58,43 +57,43 @@ class Edges:
 def edges_from_neighbours(
     rows: int, neighbours: NDArray[np.integer[Any]], similarities: NDArray[np.float32], floor: float
 ) -> Edges:
-    """Return the edges of the k-NN lists of all rows, as an index's search for its own vectors gives them.
+    """Return the edges of the k-NN lists of all rows, as found by searching an index for its own vectors.
 
-    `neighbours` (rows, k) holds row numbers, -1 where there is none; `similarities`, exact, are of its shape. A row
-    may be in its own list, and is left out. Where the lists are approximate, so are the edges.
+    `neighbours` (rows, k) holds rows, -1 for missing ones; `similarities`, exact, has the same shape. A row in its
+    own list is ignored. If the lists are approximate, so are the edges.
     """
     check_rows(rows)
     own = np.arange(rows, dtype=np.int64)[:, None]
     others = neighbours != own
-    listed = rounded(similarities)
+    listed = round_similarities(similarities)
     chosen = others & (neighbours >= 0) & (listed >= floor)
     first = np.broadcast_to(own, neighbours.shape)[chosen]
     count = int(others.sum(axis=1).min(initial=neighbours.shape[1]))
-    return edges_of(rows, count, floor, first, neighbours[chosen], listed[chosen])
+    return edges_from_pairs(rows, count, floor, first, neighbours[chosen], listed[chosen])
 
 
-def edges_of(
+def edges_from_pairs(
     rows: int,
     count: int | None,
     floor: float,
-    some: NDArray[np.integer[Any]],
+    ones: NDArray[np.integer[Any]],
     others: NDArray[np.integer[Any]],
     similarity: NDArray[np.float32],
 ) -> Edges:
-    """Return the edges of pairs in any order, which may be there several times, either way round."""
-    pairs = np.minimum(some, others).astype(np.int64) << 32 | np.maximum(some, others).astype(np.int64)
-    pairs, places = np.unique(pairs, return_index=True)
+    """Return the edges of pairs in any order; a pair may occur several times and either way round."""
+    pairs = np.minimum(ones, others).astype(np.int64) << 32 | np.maximum(ones, others).astype(np.int64)
+    pairs, positions = np.unique(pairs, return_index=True)
     first, second = (pairs >> 32).astype(np.int32), (pairs & (2**32 - 1)).astype(np.int32)
-    return Edges(rows, count, floor, first, second, similarity[places])
+    return Edges(rows, count, floor, first, second, similarity[positions])
 
 
-def rounded(similarities: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return similarities in steps of 1 / SCALE and at most 1.0, so that exact copies are exactly 1.0."""
-    steps = np.rint(np.minimum(similarities, np.float32(1)) * np.float32(SCALE))
-    return np.asarray(steps / np.float32(SCALE))
+def round_similarities(similarities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Round to multiples of 1 / SIMILARITY_STEPS and limit to 1.0, so that exact copies have exactly 1.0."""
+    steps = np.rint(np.minimum(similarities, np.float32(1)) * np.float32(SIMILARITY_STEPS))
+    return np.asarray(steps / np.float32(SIMILARITY_STEPS))
 
 
 def check_rows(rows: int) -> None:
-    """Raise OptionError where there are more rows than a pair can name."""
-    if rows > MOST_ROWS:
-        raise OptionError(f"Pairs are of at most {MOST_ROWS:,} photos; these are {rows:,}. Split the folder.")
+    """Raise OptionError if there are more rows than an int32 can represent."""
+    if rows > MAX_ROWS:
+        raise OptionError(f"Pairs can be found among at most {MAX_ROWS:,} photos, not {rows:,}. Split the folder.")

@@ -1,4 +1,4 @@
-"""Import FAISS, after checking that the environment holds exactly one of it."""
+"""Import FAISS, after checking that exactly one FAISS package is installed."""
 
 import importlib.metadata
 import os
@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
+from typing import Any, TypeAlias
 
 from vggsearch.errors import InstallationError
+
+FaissIndex: TypeAlias = Any  # any class of FAISS index: SWIG generates them without type information
 
 WAIT_POLICY = "OMP_WAIT_POLICY"
 PACKAGES = ("faiss", "faiss-cpu", "faiss-gpu", "faiss-gpu-cu11", "faiss-gpu-cu12", "faiss-gpu-cuvs")
@@ -15,18 +18,18 @@ PACKAGES = ("faiss", "faiss-cpu", "faiss-gpu", "faiss-gpu-cu11", "faiss-gpu-cu12
 
 @cache
 def faiss() -> ModuleType:
-    """Return the faiss module. Raises InstallationError where there is none, or more than one.
+    """Return the faiss module. Raises InstallationError if no FAISS package is installed, or more than one.
 
-    All FAISS packages install the same `faiss` folder, so that with two of them each holds half of the other.
+    All FAISS packages install the same `faiss` folder, so two of them overwrite each other's files.
     """
     installed = installed_packages()
     if len(installed) > 1:
         raise InstallationError(
-            f"Two FAISS packages are in one environment, {' and '.join(installed)}, and overwrite each other. "
-            f"Remove all of them, then install one: pip uninstall {' '.join(installed)}; pip install vggsearch"
+            f"Several FAISS packages are installed, {' and '.join(installed)}, and overwrite each other. "
+            f"Remove all, then install one: pip uninstall {' '.join(installed)}; pip install vggsearch"
         )
     try:
-        with _waiting_asleep():
+        with _passive_waiting():
             import faiss as module
     except ImportError as error:
         raise InstallationError(f"FAISS cannot be imported ({error}). Install it: pip install vggsearch") from error
@@ -34,11 +37,12 @@ def faiss() -> ModuleType:
 
 
 @contextmanager
-def _waiting_asleep() -> Iterator[None]:
-    """Let the OpenMP that is loaded meanwhile put threads to sleep that wait for others, unless a person chose.
+def _passive_waiting() -> Iterator[None]:
+    """Make the OpenMP runtime loaded inside the block let waiting threads sleep, unless the user set a policy.
 
-    By itself it lets them spin. Where other programs want the processors, too, each waits for one that spins:
-    learning a thousand vectors took 80 s rather than 3. It asks only when it is loaded; torch's is not to change.
+    By default waiting threads spin. When other programs need the CPU as well, threads then wait for spinning ones:
+    training on a thousand vectors took 80 s rather than 3 s. OpenMP reads the variable only while it is loaded, so
+    it is removed afterwards and does not affect torch's runtime.
     """
     if WAIT_POLICY in os.environ:
         yield
@@ -50,15 +54,15 @@ def _waiting_asleep() -> Iterator[None]:
         del os.environ[WAIT_POLICY]
 
 
-def reason_of(error: RuntimeError) -> str:
-    """Return why FAISS failed, in one line, without where in its source."""
+def failure_reason(error: RuntimeError) -> str:
+    """Return the reason in an error of FAISS, in one line, without the position in its source code."""
     return str(error).split("failed: ")[-1].strip().splitlines()[0]
 
 
-def use_threads() -> None:
-    """Let FAISS use in the calling thread as many threads as in the one that first asked.
+def restore_thread_count() -> None:
+    """Set the number of OpenMP threads of the calling thread to that of the first caller.
 
-    OpenMP keeps that number for each thread apart, and other libraries in this process change it.
+    OpenMP keeps this number per thread, and other libraries in this process change it.
     """
     faiss().omp_set_num_threads(_threads())
 
@@ -69,7 +73,7 @@ def _threads() -> int:
 
 
 def installed_packages() -> list[str]:
-    """Return the names of the FAISS packages in this environment."""
+    """Return the names of the installed FAISS packages."""
     found = []
     for name in PACKAGES:
         try:

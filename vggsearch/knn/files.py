@@ -1,4 +1,4 @@
-"""The files of a search side: the FAISS index, the float16 vectors, and which of those vectors are rows."""
+"""The files of a vector index: the FAISS index, the float16 vectors, and the slot of each row."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.errors import IndexDamaged
-from vggsearch.knn.faiss_import import faiss
+from vggsearch.knn.faiss_import import FaissIndex, faiss
 from vggsearch.knn.whitening import Whitening
 
 INDEX_FILE = "index.faiss"
@@ -16,31 +16,31 @@ VECTORS_FILE = "vectors.npy"
 SLOTS_FILE = "slots.npy"
 
 
-def write_index(index: Any, directory: Path) -> None:
-    """Write a FAISS index into `directory`. Raises OSError, as for a full disk.
+def write_index(index: FaissIndex, directory: Path) -> None:
+    """Write a FAISS index into `directory`. Raises OSError, for example if the disk is full.
 
-    One that is there is left to those who have it mapped: FAISS would write over it.
+    An existing file is unlinked first, since FAISS would overwrite it while other processes have it mapped.
     """
     (directory / INDEX_FILE).unlink(missing_ok=True)
     try:
         faiss().write_index(index, str(directory / INDEX_FILE))
-    except RuntimeError as error:  # FAISS knows no other
+    except RuntimeError as error:  # the only exception that FAISS raises
         raise OSError(str(error).splitlines()[0]) from error
 
 
-def read_index(directory: Path, *, mapped: bool = True) -> Any:
-    """Return the FAISS index in `directory`, memory-mapped or, to be changed, in memory. Raises IndexDamaged."""
+def read_index(directory: Path, *, mapped: bool = True) -> FaissIndex:
+    """Return the FAISS index in `directory`: memory-mapped, or in memory to change it. Raises IndexDamaged."""
     library = faiss()
     try:
         return library.read_index(str(directory / INDEX_FILE), library.IO_FLAG_MMAP_IFC if mapped else 0)
-    except RuntimeError as error:  # FAISS knows no other
+    except RuntimeError as error:  # the only exception that FAISS raises
         raise IndexDamaged(directory, f"cannot be opened ({str(error).splitlines()[0]})") from error
 
 
 def write_vectors(directory: Path, blocks: Iterable[NDArray[np.float16]], rows: int, dim: int) -> None:
-    """Write blocks of float16 (some, dim), together `rows`, one after the other: memory is that of one block.
+    """Write blocks of float16 (n, dim), `rows` in total, with no more than one block in memory.
 
-    Not through a memory map: a disk that fills up ends a process that writes to one.
+    A memory map is not used: if the disk fills up, a process that writes to one is killed.
     """
     with (directory / VECTORS_FILE).open("wb") as file:
         np.lib.format.write_array_header_1_0(
@@ -51,38 +51,38 @@ def write_vectors(directory: Path, blocks: Iterable[NDArray[np.float16]], rows: 
 
 
 def read_vectors(directory: Path) -> NDArray[np.float16]:
-    """Return the vectors in `directory`, memory-mapped. Raises IndexDamaged."""
+    """Return the float16 vectors in `directory`, memory-mapped. Raises IndexDamaged."""
     vectors: NDArray[np.float16] = _load(directory / VECTORS_FILE)
     return vectors
 
 
 def write_slots(directory: Path, slots: NDArray[np.int64]) -> None:
-    """Write where in the vectors each row is, int64 (rows,)."""
+    """Write the slot of each row, its position among the vectors: int64 (rows,)."""
     np.save(directory / SLOTS_FILE, slots, allow_pickle=False)
 
 
 def read_slots(directory: Path) -> NDArray[np.int64] | None:
-    """Return where in the vectors each row is, None where all vectors are rows. Raises IndexDamaged."""
+    """Return the slot of each row, None if row and slot are the same everywhere. Raises IndexDamaged."""
     if not (directory / SLOTS_FILE).exists():
         return None
     slots: NDArray[np.int64] = _load(directory / SLOTS_FILE)
     return slots
 
 
-def with_whitening(core: Any, whitening: Whitening | None) -> Any:
-    """Return the FAISS index that whitens first, so that it takes plain embeddings."""
+def with_whitening(core: FaissIndex, whitening: Whitening | None) -> FaissIndex:
+    """Return a FAISS index that whitens first, so that it accepts embeddings as queries."""
     if whitening is None:
         return core
-    index = faiss().IndexPreTransform(core)  # it keeps what it is made of alive
+    index = faiss().IndexPreTransform(core)  # keeps `core` alive
     for transform in reversed(whitening.chain()):
         index.prepend_transform(transform)
     return index
 
 
-def without_whitening(index: Any) -> tuple[Any, Whitening | None]:
-    """Return what an index looks whitened vectors up in, and the whitening itself, if it has one.
+def without_whitening(index: FaissIndex) -> tuple[FaissIndex, Whitening | None]:
+    """Return the index of whitened vectors inside a FAISS index, and the whitening, None if it has none.
 
-    A recipe may begin with a transform of its own, as OPQ is; only a whitening ends in a normalisation.
+    A recipe may start with a transform of its own, such as OPQ; only a whitening ends in a normalisation.
     """
     library = faiss()
     if not isinstance(index, library.IndexPreTransform) or index.chain.size() != 2:

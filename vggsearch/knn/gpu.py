@@ -1,45 +1,44 @@
-"""FAISS on CUDA GPUs: candidates for many queries, of an index that GPUs can hold.
+"""FAISS on CUDA GPUs: candidates for many queries, if the index fits in GPU memory.
 
-GPUs hold a copy; the index itself stays in its CPU form, and is what is saved. They know neither FastScan nor
-RaBitQ nor HNSW, take at most MOST neighbours and lists, have no range search, and return rows that may not be found
-(FAISS issue 3114): whoever asks drops those, and looks on the CPU for what lacks.
+The GPUs hold a copy; the CPU index stays and is what is saved. FAISS on a GPU supports neither FastScan, RaBitQ nor
+HNSW, selects at most MAX_SELECTED neighbours and lists, has no range search, and ignores filters (FAISS issue
+3114): the caller drops excluded rows from the result and searches on the CPU for the missing ones.
 """
 
 import logging
 from threading import Lock
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.knn.faiss_import import faiss, reason_of
+from vggsearch.knn.faiss_import import FaissIndex, failure_reason, faiss
 
 log = logging.getLogger(__name__)
 
-MOST = 2048  # neighbours, and lists looked into: what FAISS can select on a GPU
-SPARE = 16  # rows beyond those asked for: float16 on the GPU may put equals in another order
+MAX_SELECTED = 2048  # neighbours, and lists probed, that FAISS supports on a GPU
+EXTRA_CANDIDATES = 16  # requested on top, since float16 on the GPU may order almost equal rows differently
 
 
 def gpu_count() -> int:
-    """Return how many GPUs FAISS sees: none where it is a package without them."""
+    """Return the number of GPUs that FAISS can use, 0 if it was built without GPU support."""
     library = faiss()
     return int(library.get_num_gpus()) if hasattr(library, "StandardGpuResources") else 0
 
 
-class Gpus:
-    """A copy of a FAISS index on all GPUs: a whole one on each or, where that is too large, a part."""
+class GpuIndex:
+    """A copy of a FAISS index on all GPUs: complete on each or, if it is too large for that, divided among them."""
 
-    def __init__(self, copy: Any, has_lists: bool) -> None:
+    def __init__(self, copy: FaissIndex, has_lists: bool) -> None:
         self._copy, self._has_lists, self._has_failed = copy, has_lists, False
-        self._lock = Lock()  # FAISS's memory on a GPU serves one search at a time
+        self._lock = Lock()  # the GPU resources of FAISS serve one search at a time
 
     def candidates(self, vectors: NDArray[np.float32], count: int, effort: int) -> NDArray[np.int64] | None:
-        """Return the slots nearest to some vectors (m, k): int64 (m, about `count`), -1 where there are none.
+        """Return the slots nearest to each of the `vectors` (m, k): int64 (m, count + a few), -1 for missing ones.
 
-        Slots that may not be found are among them. None where that is beyond what GPUs do, or where they failed
-        once, as for want of memory.
+        Excluded slots may be among them. Returns None if `count` or `effort` exceeds what FAISS supports on a GPU,
+        or if a search has failed before, for example for lack of memory.
         """
-        if max(count + SPARE, effort) > MOST:
+        if max(count + EXTRA_CANDIDATES, effort) > MAX_SELECTED:
             return None
         with self._lock:
             if self._has_failed:
@@ -47,32 +46,31 @@ class Gpus:
             try:
                 if self._has_lists:
                     faiss().GpuParameterSpace().set_index_parameter(self._copy, "nprobe", max(1, effort))
-                found: NDArray[np.int64] = self._copy.search(vectors, count + SPARE)[1]
+                slots: NDArray[np.int64] = self._copy.search(vectors, count + EXTRA_CANDIDATES)[1]
             except RuntimeError as error:
                 self._has_failed = True
-                _tell(error)
+                _warn(error)
                 return None
-        return found
+        return slots
 
 
-def copied_to_gpus(core: Any) -> Gpus | None:
-    """Return a copy of a FAISS index on the GPUs; None where there is no GPU, or none that can hold it."""
+def copy_to_gpus(core: FaissIndex) -> GpuIndex | None:
+    """Return a copy of a FAISS index on the GPUs; None without a GPU, or if FAISS cannot copy the index to it."""
     library, gpus = faiss(), gpu_count()
     flat, lists = library.IndexFlat, (library.IndexIVFFlat, library.IndexIVFScalarQuantizer, library.IndexIVFPQ)
     if not gpus or not isinstance(core, (flat, *lists)):
         return None
     options = library.GpuMultipleClonerOptions()
     options.useFloat16 = True
-    for is_divided in (False, True)[:gpus]:  # one GPU has nothing to divide
+    for is_divided in (False, True)[:gpus]:  # a single GPU cannot divide it
         options.shard = is_divided
         try:
-            return Gpus(library.index_cpu_to_all_gpus(core, options), isinstance(core, lists))
+            return GpuIndex(library.index_cpu_to_all_gpus(core, options), isinstance(core, lists))
         except RuntimeError as error:
             reason = error
-    _tell(reason)
+    _warn(reason)
     return None
 
 
-def _tell(error: RuntimeError) -> None:
-    """Say in one line why the CPU does it."""
-    log.warning("FAISS cannot search on the GPU, so the CPU does: %s", reason_of(error))
+def _warn(error: RuntimeError) -> None:
+    log.warning("FAISS searches on the CPU because the GPU failed: %s", failure_reason(error))

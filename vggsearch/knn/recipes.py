@@ -1,4 +1,4 @@
-"""The table of recipes: how a FAISS index is made, what it takes and can do; and which one a collection gets."""
+"""The recipes for a FAISS index, what each costs and supports, and which one a collection gets by default."""
 
 import math
 import re
@@ -14,32 +14,31 @@ import numpy as np
 from rich.filesize import decimal
 
 from vggsearch.defaults import BUILD, METRICS
-from vggsearch.errors import OptionError
-from vggsearch.knn.faiss_import import faiss, reason_of
+from vggsearch.errors import OptionError, Spelled, option
+from vggsearch.knn.faiss_import import FaissIndex, failure_reason, faiss
 
 AUTO = "auto"
-ID_BYTES = 8  # of the row that an inverted list keeps beside each code
-PROBE_ROWS = 10_000  # that a factory string is tried on: FAISS learns the 256 centres of a PQ from no fewer
+ID_BYTES = 8  # of the id that an inverted list stores with each code
+PROBE_ROWS = 10_000  # for trying a factory string: FAISS needs about so many to learn the 256 centroids of a PQ
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One way to make an index. `factory` is FAISS's string for it.
+    """One kind of FAISS index.
 
-    In it, {lists} stands for how many lists there are, and {groups} for how many groups of numbers get a code.
-
-    `code_bytes` says what a vector of so many numbers takes, `centres` how many are learned for each group; `block`
-    is of how many vectors a list is a multiple.
-    `can_remove`: rows leave the index itself, not only its answers; `can_merge`: two of its kind become one;
-    `has_range`: FAISS finds all above a similarity by itself; `can_map`: opened without being read; `on_gpu`:
-    FAISS runs it on a GPU, too.
+    `factory` is its FAISS factory string, in which {lists} stands for the number of inverted lists and {groups} for
+    the number of groups of dimensions that share a code. `code_bytes` returns the bytes per vector for a number of
+    dimensions, `centroids` is the number of centroids learned per group, and list lengths are padded to a multiple
+    of `block` vectors. `can_remove`: vectors can be removed from the index itself; `can_merge`: two indexes can be
+    merged; `has_range`: supports FAISS's range search; `can_map`: can be opened memory-mapped; `on_gpu`: FAISS
+    supports it on a GPU.
     """
 
     name: str
-    says: str
+    description: str
     factory: str
     code_bytes: Callable[[int], float]
-    centres: int = 0
+    centroids: int = 0
     block: int = 1
     is_exact: bool = False
     can_remove: bool = True
@@ -50,49 +49,49 @@ class Recipe:
 
     @property
     def has_lists(self) -> bool:
-        """Whether it divides the vectors into inverted lists, which have to be learned."""
+        """Whether it divides the vectors into inverted lists, whose centroids are learned."""
         return "{lists}" in self.factory
 
     def string(self, lists: int, dim: int) -> str:
-        """Return FAISS's factory string for vectors of `dim` numbers in so many lists."""
+        """Return the FAISS factory string for vectors of `dim` dimensions in `lists` lists."""
         return self.factory.format(lists=lists, groups=_groups(dim))
 
 
 def _groups(dim: int) -> int:
-    """Return into how many groups ivf-pq divides a vector: two numbers each, or one where `dim` is odd."""
+    """Return the number of groups of ivf-pq: one per two dimensions, or per dimension if `dim` is odd."""
     return dim if dim % 2 else dim // 2
 
 
-# What auto takes beyond flat, the first that fits; the second finds more than the first, the third takes least.
-BEYOND_FLAT = ("ivf-pq", "ivf-sq8", "ivf-rabitq")
+# After flat, auto takes the first of these that fits. The second has a higher recall, the third needs least memory.
+AUTO_ORDER = ("ivf-pq", "ivf-sq8", "ivf-rabitq")
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe("flat", "every vector is looked at", "Flat", lambda dim: 4 * dim, is_exact=True),
-        Recipe("ivf-flat", "lists of near vectors, in float32", "IVF{lists},Flat", lambda dim: 4 * dim + ID_BYTES),
+        Recipe("flat", "exact search over all vectors", "Flat", lambda dim: 4 * dim, is_exact=True),
+        Recipe("ivf-flat", "inverted lists, float32", "IVF{lists},Flat", lambda dim: 4 * dim + ID_BYTES),
         Recipe(
             "ivf-pq",
-            "lists of near vectors, four bits for two numbers",
+            "inverted lists, 4 bits per 2 dimensions",
             "IVF{lists},PQ{groups}x4fs",
             lambda dim: math.ceil(_groups(dim) / 2) + ID_BYTES,
-            centres=16,
+            centroids=16,
             block=32,
-            can_remove=False,  # FAISS does, without an error, but finds the others less well after it
-            can_map=False,  # its blocks of codes are read into memory
+            can_remove=False,  # FAISS does not fail, but its recall drops afterwards
+            can_map=False,  # FAISS reads its blocks of codes into memory
             on_gpu=False,
         ),
-        Recipe("ivf-sq8", "lists of near vectors, a byte a number", "IVF{lists},SQ8", lambda dim: dim + ID_BYTES),
+        Recipe("ivf-sq8", "inverted lists, 8 bits per dimension", "IVF{lists},SQ8", lambda dim: dim + ID_BYTES),
         Recipe(
             "ivf-rabitq",
-            "lists of near vectors, a bit a number",
+            "inverted lists, 1 bit per dimension",
             "IVF{lists},RaBitQ",
             lambda dim: math.ceil(dim / 8) + 8 + ID_BYTES,
-            has_range=False,  # FAISS returns wrong rows, without an error
+            has_range=False,  # FAISS returns wrong rows without an error
             on_gpu=False,
         ),
         Recipe(
             "hnsw",
-            "a graph of near vectors, in float32",
+            "neighbour graph, float32",
             "HNSW32",
             lambda dim: 4 * dim + 2 * 32 * 4 + 16,
             can_remove=False,
@@ -105,13 +104,14 @@ RECIPES = {
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """What a build is going to do, said before it begins.
+    """What a build will do.
 
-    `recipe` is a name of the table, or a FAISS factory string; `factory` is that string. `bytes` is what the FAISS
-    index takes, in memory while it is made and on disk; `vector_bytes` the file of float16 vectors, which is only
-    mapped. `training_rows` teach where the lists are. Where `shard_rows` are fewer than `rows`, the lists are made
-    of so many at a time, joined on disk, and mapped from there: they never are in memory whole. `metric` is
-    how FAISS compares, one of METRICS.
+    `recipe` is a key of RECIPES or a FAISS factory string; `factory` is the factory string. `bytes` is the size of
+    the FAISS index, in memory while it is built and on disk; `vector_bytes` is the size of the float16 vectors,
+    which are only memory-mapped. `training_rows` vectors are used to learn the centroids of the lists. If
+    `shard_rows` is less than `rows`, the lists are built from so many vectors at a time, merged on disk and
+    memory-mapped from there, so that they are never in memory as a whole. `seconds` is an estimate. `metric` is a
+    key of METRICS.
     """
 
     recipe: str
@@ -129,38 +129,38 @@ class BuildPlan:
 
     @property
     def memory(self) -> int:
-        """The bytes that making it takes: of the index or, if those are more, of the vectors it learns from."""
+        """The bytes of memory for the build: those of the index or of the training vectors, whichever is more."""
         return max(self.held_bytes, self.training_rows * self.dim * 4)
 
     @property
     def held_bytes(self) -> int:
-        """The bytes of the index that are in memory while it is made; a shard grows into room for twice as much."""
+        """The bytes of the index in memory during the build; FAISS allocates up to twice the size of a shard."""
         if self.shard_rows >= self.rows:
             return self.bytes
-        return self.centre_bytes + 2 * self.shard_rows * (self.bytes - self.centre_bytes) // self.rows
+        return self.centroid_bytes + 2 * self.shard_rows * (self.bytes - self.centroid_bytes) // self.rows
 
     @property
-    def centre_bytes(self) -> int:
-        """The bytes of what tells the lists apart."""
+    def centroid_bytes(self) -> int:
+        """The bytes of the centroids of the lists."""
         return self.lists * self.dim * 4
 
     def within(self, memory: int) -> "BuildPlan":
-        """Return the plan with shards small enough, or as small as they may be where none is."""
-        a_row = 2 * (self.bytes - self.centre_bytes) / max(1, self.rows)
-        rows = int((memory - self.centre_bytes) / max(a_row, 1))
+        """Return the plan with shards that fit in `memory`, or with the smallest allowed shards if none fit."""
+        row_bytes = 2 * (self.bytes - self.centroid_bytes) / max(1, self.rows)
+        rows = int((memory - self.centroid_bytes) / max(row_bytes, 1))
         return replace(self, shard_rows=min(self.rows, max(rows, BUILD.block_rows)))
 
 
 def plan(
     rows: int, dim: int, recipe: str, memory: int, recall: float, embedding_dim: int | None = None
 ) -> BuildPlan:
-    """Return how to index so many rows of `dim` numbers in `memory` bytes, at a recall@10 of `recall`.
+    """Plan an index of `rows` vectors of `dim` dimensions, built in `memory` bytes, with a recall@10 of `recall`.
 
-    `recipe` is auto, a name of the table, or a FAISS factory string. `embedding_dim` is how many numbers there
-    are before whitening. Raises OptionError where that cannot be, with the nearest that can.
+    `recipe` is "auto", a key of RECIPES or a FAISS factory string. `embedding_dim` is the number of dimensions
+    before whitening. Raises OptionError if that is impossible, with the closest possible options.
     """
     if not 0 < recall <= 1:
-        raise OptionError(f"A recall is a share above 0 and up to 1, not {recall:g}.")
+        raise OptionError(option("recall", recall), " is out of range: it must be above 0 and at most 1.")
     before = embedding_dim or dim
     if recipe == AUTO:
         return _automatic(rows, dim, memory, recall, before)
@@ -170,45 +170,50 @@ def plan(
     if planned.bytes > memory and _can_be_split(planned):
         planned = planned.within(memory)
     if planned.memory > memory:
-        others = _beyond_flat(rows, dim, recall, before)
+        others = _approximate_plans(rows, dim, recall, before)
         fitting = next((other.recipe for other in others if other.memory <= memory), None)
-        way_out = f", or --recipe {fitting}" if fitting else ""
+        alternative = (" or ", option("recipe", fitting)) if fitting else ()
         raise OptionError(
-            f"{_takes(planned)}, more than {decimal(memory)}. Give it {_flag(planned.memory)}{way_out}."
+            f"{_requirement(planned)}, more than {decimal(memory)}. Pass ",
+            _memory_option(planned.memory),
+            *alternative,
+            ".",
         )
     return planned
 
 
-def finding_more(planned: BuildPlan, memory: int, embedding_dim: int) -> BuildPlan | None:
-    """Return what auto goes on to where `planned`, its choice, finds too little; None where nothing else fits."""
-    if planned.recipe != BEYOND_FLAT[0]:
+def plan_with_higher_recall(planned: BuildPlan, memory: int, embedding_dim: int) -> BuildPlan | None:
+    """Return the next choice of auto if the recall of `planned`, its first, is too low; None if none fits."""
+    if planned.recipe != AUTO_ORDER[0]:
         return None
-    more = _plan(planned.rows, planned.dim, BEYOND_FLAT[1], planned.recall, embedding_dim)
-    return more if more.memory <= memory else None
+    better = _plan(planned.rows, planned.dim, AUTO_ORDER[1], planned.recall, embedding_dim)
+    return better if better.memory <= memory else None
 
 
 def _automatic(rows: int, dim: int, memory: int, recall: float, embedding_dim: int) -> BuildPlan:
-    """Return the first recipe that fits: flat while looking at all is quick or nothing else will do, then lists."""
+    """Return the first plan that fits: flat while exact search is fast or `recall` is 1, then inverted lists."""
     plans = [] if rows > BUILD.most_flat_rows and recall < 1 else [_plan(rows, dim, "flat", recall, embedding_dim)]
     if recall < 1:
-        beyond = _beyond_flat(rows, dim, recall, embedding_dim)
-        plans += [*beyond, *(planned.within(memory) for planned in beyond if _can_be_split(planned))]
+        approximate = _approximate_plans(rows, dim, recall, embedding_dim)
+        plans += [*approximate, *(planned.within(memory) for planned in approximate if _can_be_split(planned))]
     for planned in plans:
         if planned.memory <= memory:
             return planned
     least = min(plans, key=lambda planned: planned.memory)
-    lower = "" if recall < 1 else " A recall below 1 takes less."
-    raise OptionError(f"{_takes(least)}, more than {decimal(memory)}. Give it {_flag(least.memory)}.{lower}")
+    hint = "" if recall < 1 else " A recall below 1 needs less memory."
+    raise OptionError(
+        f"{_requirement(least)}, more than {decimal(memory)}. Pass ", _memory_option(least.memory), f".{hint}"
+    )
 
 
-def _beyond_flat(rows: int, dim: int, recall: float, embedding_dim: int) -> list[BuildPlan]:
-    """Return the plans of BEYOND_FLAT that so many rows are enough to learn."""
-    plans = [_plan(rows, dim, name, recall, embedding_dim) for name in BEYOND_FLAT]
+def _approximate_plans(rows: int, dim: int, recall: float, embedding_dim: int) -> list[BuildPlan]:
+    """Return the plans of AUTO_ORDER for which there are enough rows to train on."""
+    plans = [_plan(rows, dim, name, recall, embedding_dim) for name in AUTO_ORDER]
     return [planned for planned in plans if rows >= _fewest_rows(planned)]
 
 
 def _can_be_split(planned: BuildPlan) -> bool:
-    """Whether its lists can be joined from shards, and mapped."""
+    """Return whether its lists can be merged from shards and memory-mapped."""
     return bool(planned.lists) and planned.recipe in RECIPES and RECIPES[planned.recipe].can_map
 
 
@@ -216,12 +221,12 @@ def _plan(rows: int, dim: int, recipe: str, recall: float, embedding_dim: int) -
     if recipe in RECIPES:
         known = RECIPES[recipe]
         lists = _lists(rows) if known.has_lists else 0
-        factory, code_bytes, trained = known.string(lists, dim), known.code_bytes(dim), max(lists, known.centres)
+        factory, code_bytes, trained = known.string(lists, dim), known.code_bytes(dim), max(lists, known.centroids)
         block = known.block
     else:
-        made = make_index(dim, recipe)
-        lists, code_bytes, block = list_count(made), _code_bytes(made), _block(made)
-        factory, trained = recipe, max(lists, 0 if made.is_trained else 256)
+        index = make_index(dim, recipe)
+        lists, code_bytes, block = list_count(index), _code_bytes(index), _block(index)
+        factory, trained = recipe, max(lists, 0 if index.is_trained else 256)
     return BuildPlan(
         recipe=recipe,
         factory=factory,
@@ -238,80 +243,88 @@ def _plan(rows: int, dim: int, recipe: str, recall: float, embedding_dim: int) -
 
 
 def _lists(rows: int) -> int:
-    """Return how many lists so many rows are divided into: a power of two, of no more than they can teach."""
-    most = min(BUILD.lists_of_root * math.sqrt(rows), rows / BUILD.fewest_points)
-    return 1 << int(math.log2(max(most, 1)))
+    """Return the number of lists for so many rows: a power of two, and few enough to learn from them."""
+    limit = min(BUILD.lists_of_root * math.sqrt(rows), rows / BUILD.fewest_points)
+    return 1 << int(math.log2(max(limit, 1)))
 
 
 def _check_recall(planned: BuildPlan) -> None:
     if planned.recall == 1 and planned.recipe != "flat":
         raise OptionError(
-            f"A recall of 1 is only reached by --recipe flat; {planned.recipe} comes near: --recall 0.999."
+            "A recall of 1 needs ",
+            option("recipe", "flat"),
+            f"; for {planned.recipe} pass at most ",
+            option("recall", 0.999),
+            ".",
         )
 
 
 def _check_training(planned: BuildPlan, memory: int) -> None:
-    """Raise OptionError where there are too few rows to learn the lists from, or no memory to do it in."""
+    """Raise OptionError if there are too few rows to learn the lists from, or too little memory to do so."""
     if planned.lists == 0:
         return
     least = _fewest_rows(planned)
     if planned.rows < least:
-        nearest = f"--recipe flat, which needs none{_fewer_lists(planned)}"
         raise OptionError(
-            f"{planned.factory} learns from at least {least:,} photos, there are {planned.rows:,}. Use {nearest}."
+            f"{planned.factory} needs at least {least:,} photos to train on, but there are {planned.rows:,}. Use ",
+            option("recipe", "flat"),
+            f"{_fewer_lists(planned)}.",
         )
     sample = planned.training_rows * planned.dim * 4
     if sample > memory:
         raise OptionError(
-            f"Learning {planned.factory} takes {planned.training_rows:,} vectors in memory, {decimal(sample)}, "
-            f"more than {decimal(memory)}. Give it {_flag(sample)}."
+            f"Training {planned.factory} needs {planned.training_rows:,} vectors in memory, {decimal(sample)}, more "
+            f"than {decimal(memory)}. Pass ",
+            _memory_option(sample),
+            ".",
         )
 
 
 def _fewest_rows(planned: BuildPlan) -> int:
-    """Return how many rows it takes to learn the lists, and the codes of a recipe of the table."""
-    centres = RECIPES[planned.recipe].centres if planned.recipe in RECIPES else 0
-    return BUILD.fewest_points * max(planned.lists, BUILD.fewest_lists, centres)
+    """Return the number of rows required to learn the lists and, for a recipe of the table, the codes."""
+    centroids = RECIPES[planned.recipe].centroids if planned.recipe in RECIPES else 0
+    return BUILD.fewest_points * max(planned.lists, BUILD.fewest_lists, centroids)
 
 
 def _fewer_lists(planned: BuildPlan) -> str:
     possible = _lists(planned.rows)
     if planned.recipe in RECIPES or possible < BUILD.fewest_lists:
         return ""
-    return f", or {_with_lists(planned.factory, possible)}"
+    return f" or {_with_lists(planned.factory, possible)}"
 
 
 def _with_lists(factory: str, lists: int) -> str:
     return re.sub(r"IVF\d+", f"IVF{lists}", factory)
 
 
-def _takes(planned: BuildPlan) -> str:
-    return f"{planned.recipe} takes {decimal(planned.memory)} of memory for {planned.rows:,} photos"
+def _requirement(planned: BuildPlan) -> str:
+    return f"{planned.recipe} needs {decimal(planned.memory)} of memory for {planned.rows:,} photos"
 
 
-def _flag(count: float) -> str:
-    """Return the option that gives so many bytes, rounded up."""
-    return f"--memory {math.ceil(count / 1e6)}M"
+def _memory_option(count: float) -> Spelled:
+    """Return the option that grants `count` bytes, rounded up to megabytes."""
+    megabytes = math.ceil(count / 1e6)
+    return Spelled(f"memory={megabytes * 1_000_000:_}", f"--memory {megabytes}M")
 
 
 def faiss_metric(metric: str) -> int:
-    """Return FAISS's number for one of METRICS. Raises OptionError for another."""
+    """Return FAISS's constant for a key of METRICS. Raises OptionError for another metric."""
     if metric not in METRICS:
-        raise OptionError(f"There is no metric {metric!r}. Choose one of {', '.join(METRICS)}.")
+        raise OptionError(f"Unknown metric {metric!r}. Available: {', '.join(METRICS)}.")
     return int(getattr(faiss(), METRICS[metric]))
 
 
-def make_index(dim: int, factory: str, metric: str = BUILD.metric) -> Any:
-    """Return an empty FAISS index of unit vectors. Raises OptionError for a string that FAISS does not know."""
+def make_index(dim: int, factory: str, metric: str = BUILD.metric) -> FaissIndex:
+    """Return an empty FAISS index. Raises OptionError for a factory string that FAISS does not accept."""
     library = faiss()
     try:
         index = library.index_factory(dim, factory, faiss_metric(metric))
     except RuntimeError as error:
         raise OptionError(
-            f"{factory!r} is no recipe, nor a FAISS factory string for {dim} numbers ({reason_of(error)}). "
-            f"Recipes: {AUTO}, {', '.join(RECIPES)}."
+            f"{factory!r} is neither a recipe nor a FAISS factory string for {dim} dimensions "
+            f"({failure_reason(error)}). Recipes: {AUTO}, {', '.join(RECIPES)}."
         ) from error
-    ivf = lists_of(index)
+    ivf = ivf_of(index)
     if ivf is not None:
         ivf.cp.max_points_per_centroid = BUILD.training_points
         ivf.cp.niter = BUILD.rounds
@@ -320,26 +333,28 @@ def make_index(dim: int, factory: str, metric: str = BUILD.metric) -> Any:
 
 
 def check_factory(dim: int, factory: str, metric: str = BUILD.metric) -> None:
-    """Raise OptionError for a factory string that lacks what vggsearch needs, found by trying it on a few vectors.
+    """Raise OptionError for a factory string that vggsearch cannot use, by trying it on a few vectors.
 
-    It must rank by the metric, keep its rows as they are numbered, pass over rows it is told to, and answer
-    when it is opened memory-mapped. Exact similarities are computed from the vectors, so that re-ordering in
-    FAISS would only do the same work with another file.
+    The index must rank by the metric, keep the ids it is given, support filters, and be searchable while it is
+    memory-mapped. A refinement step in FAISS is refused: vggsearch computes exact similarities from its own
+    vectors, so that step would only repeat the work with another file.
     """
     library = faiss()
     small = make_index(dim, _with_lists(factory, BUILD.fewest_lists), metric)
     inner = library.downcast_index(small.index) if isinstance(small, library.IndexPreTransform) else small
     if isinstance(inner, library.IndexRefine):
-        raise OptionError(f"{factory}: leave the re-ordering out, vggsearch does it from its own vectors.")
+        raise OptionError(
+            f"{factory}: omit the refinement step; vggsearch re-scores candidates from its own vectors."
+        )
     if isinstance(inner, library.IndexIDMap | library.IndexIDMap2):
-        raise OptionError(f"{factory}: leave the IDMap out, rows are numbered by vggsearch.")
+        raise OptionError(f"{factory}: omit the IDMap; vggsearch assigns the ids itself.")
     if small.metric_type != faiss_metric(metric):
         raise OptionError(f"{factory} does not rank by {metric}.")
-    _learn_quickly(small)
-    rows = PROBE_ROWS // 10 if small.is_trained else PROBE_ROWS  # a graph learns nothing, but takes long to fill
+    _shorten_training(small)
+    rows = PROBE_ROWS // 10 if small.is_trained else PROBE_ROWS  # a graph needs no training, but is slow to fill
     vectors = np.random.default_rng(BUILD.seed).standard_normal((rows, dim), np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    asked = np.arange(0, rows, 2)
+    allowed = np.arange(0, rows, 2)
     try:
         small.train(vectors)
         small.add(vectors)
@@ -347,22 +362,22 @@ def check_factory(dim: int, factory: str, metric: str = BUILD.metric) -> None:
             path = str(Path(folder) / "index")
             library.write_index(small, path)
             opened = library.read_index(path, library.IO_FLAG_MMAP_IFC)
-            parameters = search_parameters(opened, 4, library.IDSelectorBatch(asked))
-            _, found = opened.search(vectors[asked[:8]], 1, params=parameters)
+            parameters = search_parameters(opened, 4, library.IDSelectorBatch(allowed))
+            _, found = opened.search(vectors[allowed[:8]], 1, params=parameters)
             del opened
     except RuntimeError as error:
         raise OptionError(
-            f"{factory} cannot be saved, mapped and searched with rows left out ({reason_of(error)})."
+            f"{factory} cannot be saved, memory-mapped and searched with a filter ({failure_reason(error)})."
         ) from error
-    if not np.isin(found, asked).all():
-        raise OptionError(f"{factory} finds rows that it was told to pass over.")
+    if not np.isin(found, allowed).all():
+        raise OptionError(f"{factory} ignores filters: it returned excluded rows.")
 
 
-def _learn_quickly(index: Any) -> None:
-    """Let what is learned in many rounds be learned in one: well enough to be tried, in seconds, not minutes."""
+def _shorten_training(index: FaissIndex) -> None:
+    """Limit iterative training to one round, which is enough for a trial and takes seconds instead of minutes."""
     library = faiss()
     if isinstance(index, library.IndexPreTransform):
-        _learn_quickly(library.downcast_index(index.index))
+        _shorten_training(library.downcast_index(index.index))
         for at in range(index.chain.size()):
             step = library.downcast_VectorTransform(index.chain.at(at))
             if isinstance(step, library.OPQMatrix):
@@ -371,78 +386,78 @@ def _learn_quickly(index: Any) -> None:
         index.pq.cp.niter = 1
 
 
-def search_parameters(index: Any, effort: int, selector: Any = None) -> Any:
-    """Return FAISS's parameters for one search: how hard to look, and which rows may be found.
+def search_parameters(index: FaissIndex, effort: int, selector: Any = None) -> Any:
+    """Return FAISS's parameters for one search: its effort, and a FAISS selector of the rows that may be found.
 
-    `effort` is the number of lists looked into, or the length of HNSW's queue (efSearch); other kinds have none.
+    `effort` is nprobe, the number of lists to probe, or efSearch of HNSW; other kinds of index ignore it.
     """
     library = faiss()
-    more = {"sel": selector} if selector is not None else {}
+    filter_argument = {"sel": selector} if selector is not None else {}
     if isinstance(index, library.IndexPreTransform):
         inner = search_parameters(library.downcast_index(index.index), effort, selector)
         return library.SearchParametersPreTransform(index_params=inner)
     if isinstance(index, library.IndexIVF):
-        return library.SearchParametersIVF(nprobe=max(1, effort), **more)
+        return library.SearchParametersIVF(nprobe=max(1, effort), **filter_argument)
     if isinstance(index, library.IndexHNSW):
-        return library.SearchParametersHNSW(efSearch=max(1, effort), **more)
-    return library.SearchParameters(**more)
+        return library.SearchParametersHNSW(efSearch=max(1, effort), **filter_argument)
+    return library.SearchParameters(**filter_argument)
 
 
-def lists_of(index: Any) -> Any:
-    """Return the part of a FAISS index that has inverted lists, None where it has none."""
+def ivf_of(index: FaissIndex) -> FaissIndex:
+    """Return the part of a FAISS index that has inverted lists, None if there is none."""
     library = faiss()
     inner = library.downcast_index(index.index) if isinstance(index, library.IndexPreTransform) else index
     return inner if isinstance(inner, library.IndexIVF) else None
 
 
-def graph_of(index: Any) -> Any:
-    """Return the part of a FAISS index that is an HNSW graph, None where there is none."""
+def hnsw_of(index: FaissIndex) -> FaissIndex:
+    """Return the part of a FAISS index that is an HNSW graph, None if there is none."""
     library = faiss()
     inner = library.downcast_index(index.index) if isinstance(index, library.IndexPreTransform) else index
     return inner if isinstance(inner, library.IndexHNSW) else None
 
 
-def list_count(index: Any) -> int:
-    """Return how many inverted lists a FAISS index has, 0 where it has none."""
-    ivf = lists_of(index)
+def list_count(index: FaissIndex) -> int:
+    """Return the number of inverted lists of a FAISS index, 0 if it has none."""
+    ivf = ivf_of(index)
     return 0 if ivf is None else int(ivf.nlist)
 
 
-def _code_bytes(index: Any) -> float:
-    ivf, graph = lists_of(index), graph_of(index)
+def _code_bytes(index: FaissIndex) -> float:
+    ivf, hnsw = ivf_of(index), hnsw_of(index)
     if ivf is not None:
         return float(ivf.code_size + ID_BYTES)
-    if graph is not None:
-        return float(faiss().downcast_index(graph.storage).sa_code_size() + graph.hnsw.nb_neighbors(0) * 4 + 16)
+    if hnsw is not None:
+        return float(faiss().downcast_index(hnsw.storage).sa_code_size() + hnsw.hnsw.nb_neighbors(0) * 4 + 16)
     return float(index.sa_code_size())
 
 
-def _block(index: Any) -> int:
-    """Return of how many vectors each list is a multiple: FastScan fills the last block of each."""
-    ivf = lists_of(index)
+def _block(index: FaissIndex) -> int:
+    """Return the number of vectors that list lengths are padded to a multiple of: FastScan stores whole blocks."""
+    ivf = ivf_of(index)
     return int(ivf.bbs) if isinstance(ivf, faiss().IndexIVFFastScan) else 1
 
 
 def _seconds(rows: int, dim: int, lists: int, is_graph: bool, embedding_dim: int) -> float:
-    """Return about how long a build takes on this machine, from the multiply-adds it has to do."""
+    """Estimate the duration of a build on this machine from the number of multiply-adds."""
     speed = _multiply_adds_per_s()
     sample = min(rows, BUILD.training_points * lists)
     whitening = rows * embedding_dim * dim if embedding_dim != dim else 0
-    learning = sample * lists * dim * BUILD.rounds
-    sorting = rows * lists * dim
-    checking = rows * dim * BUILD.tuning_queries * 2  # the exact answer, and harder and harder looks
+    training = sample * lists * dim * BUILD.rounds
+    assigning = rows * lists * dim
+    tuning = rows * dim * BUILD.tuning_queries * 2  # the exact search, and the searches with rising effort
     graph = rows * dim * math.log2(max(rows, 2)) * BUILD.graph_work if is_graph else 0
     reading = rows * embedding_dim * 2 / BUILD.bytes_per_s
-    return (whitening + learning + sorting + checking + graph) / speed + reading
+    return (whitening + training + assigning + tuning + graph) / speed + reading
 
 
 @cache
 def _multiply_adds_per_s() -> float:
-    """Measure this machine: a matrix product that takes some hundredths of a second."""
-    side = np.random.default_rng(0).random((1024, 1024), np.float32)
+    """Measure the speed of this machine with a matrix product that takes some hundredths of a second."""
+    matrix = np.random.default_rng(0).random((1024, 1024), np.float32)
     seconds = []
     for _ in range(4):
         started = time.perf_counter()
-        side @ side
+        matrix @ matrix
         seconds.append(time.perf_counter() - started)
     return 1024**3 / min(seconds)

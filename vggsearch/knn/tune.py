@@ -1,4 +1,4 @@
-"""Find out how hard an index has to look: on vectors of its own, next to the exact answer."""
+"""Tune the search effort of an index: measure recall and time on its own vectors, against exact search."""
 
 import time
 
@@ -8,19 +8,19 @@ from numpy.typing import NDArray
 from vggsearch.defaults import BUILD
 from vggsearch.knn import brute_force
 from vggsearch.knn.build import Tell
-from vggsearch.knn.recipes import graph_of
+from vggsearch.knn.recipes import hnsw_of
 from vggsearch.knn.vector_index import Tuning, VectorIndex
 
-SAME = np.float32(1e-4)  # similarities that differ by less are one: copies may stand for each other
-Point = tuple[int, int]  # effort, candidates
+SIMILARITY_TOLERANCE = np.float32(1e-4)  # similarities closer than this count as equal: copies are interchangeable
+Setting = tuple[int, int]  # effort, candidates
 
 
 def tune(index: VectorIndex, recall: float, tell: Tell) -> Tuning:
-    """Return the fastest way to search `index` that finds the share `recall` of the ten nearest, as measured.
+    """Return the fastest setting for `index` that finds the share `recall` of the ten nearest rows, as measured.
 
-    Some of its rows are the queries; each is taken out of its own answer, or a tenth of the recall would be free.
-    It aims a little higher, since a way that is chosen for its recall here is less good elsewhere. Where no way
-    reaches the recall, it is the one that comes nearest.
+    The queries are rows of the index. Each is removed from its own result; otherwise a tenth of the recall would be
+    free. The target is slightly higher than `recall`, since a setting selected on these queries does slightly worse
+    on others. If no setting reaches the recall, the one with the highest recall is returned.
     """
     queries = _queries(index)
     if len(queries) <= 1:
@@ -30,11 +30,11 @@ def tune(index: VectorIndex, recall: float, tell: Tell) -> Tuning:
     wanted = min(BUILD.count, len(index) - 1)
     _, exact = brute_force.nearest(vectors, wanted + 1, index.unit_vectors, len(index))
     tell("measuring recall", len(queries), len(queries))
-    aim = recall + BUILD.tuning_margin * (1 - recall)
-    recalls = _sweep(index, vectors, queries, exact[:, -1], aim)
-    enough = min(aim, max(recalls.values()))
-    reaching = [point for point, found in recalls.items() if found >= enough]
-    timed = [_measured(index, vectors, point, recalls[point]) for point in _least(reaching)]
+    target = recall + BUILD.tuning_margin * (1 - recall)
+    recalls = _sweep(index, vectors, queries, exact[:, -1], target)
+    reachable = min(target, max(recalls.values()))
+    sufficient = [setting for setting, reached in recalls.items() if reached >= reachable]
+    timed = [_timed(index, vectors, setting, recalls[setting]) for setting in _cheapest(sufficient)]
     return min(timed, key=lambda tuning: tuning.milliseconds or 0.0)
 
 
@@ -49,52 +49,52 @@ def _sweep(
     queries: NDArray[np.int64],
     least: NDArray[np.float32],
     recall: float,
-) -> dict[Point, float]:
-    """Return the recall of each effort with each number of candidates, until more effort is of no more use.
+) -> dict[Setting, float]:
+    """Return the recall of each effort with each factor of candidates, until more effort no longer helps.
 
-    A row is right if it is as similar as `least`, the last of the exact answer.
+    A row counts as correct if it is as similar as `least`, the last of the exact result.
     """
     most = 1 if index.is_exact else BUILD.most_candidates
-    shares = _powers(1, most)
+    factors = _powers(1, most)
     wanted = min(BUILD.count, len(index) - 1)
-    recalls: dict[Point, float] = {}
+    recalls: dict[Setting, float] = {}
     best: list[float] = []
     for effort in _efforts(index):
-        rows = index.candidates(vectors, shares[-1] * (BUILD.count + 1), effort)
-        similarities = index.similarities_of(vectors, rows)
-        right = (similarities >= least[:, None] - SAME) & (rows != queries[:, None])
-        for share in shares:
-            found = right[:, : share * (BUILD.count + 1)].sum(axis=1)
-            recalls[effort, share] = float(np.minimum(found, wanted).mean() / wanted)
-        best.append(recalls[effort, shares[-1]])
-        if recalls[effort, 1] >= recall or _is_settled(best, recall):
+        rows = index.candidates(vectors, factors[-1] * (BUILD.count + 1), effort)
+        similarities = index.candidate_similarities(vectors, rows)
+        is_correct = (similarities >= least[:, None] - SIMILARITY_TOLERANCE) & (rows != queries[:, None])
+        for factor in factors:
+            found = is_correct[:, : factor * (BUILD.count + 1)].sum(axis=1)
+            recalls[effort, factor] = float(np.minimum(found, wanted).mean() / wanted)
+        best.append(recalls[effort, factors[-1]])
+        if recalls[effort, 1] >= recall or _has_converged(best, recall):
             break
-        shares = _powers(1, min(most, 2 * _enough(recalls, effort, shares)))
+        factors = _powers(1, min(most, 2 * _sufficient_factor(recalls, effort, factors)))
     return recalls
 
 
-def _is_settled(best: list[float], recall: float) -> bool:
-    """Whether twice and four times the effort found hardly any more, and enough is found."""
+def _has_converged(best: list[float], recall: float) -> bool:
+    """Return whether two doublings of the effort hardly raised the recall, which is high enough."""
     return len(best) > 2 and best[-3] >= recall and best[-1] - best[-3] < (1 - recall) / 10
 
 
-def _enough(recalls: dict[Point, float], effort: int, shares: list[int]) -> int:
-    """Return how many candidates find all that the most find. A harder look needs a few more, seldom twice."""
-    return next(share for share in shares if recalls[effort, share] == recalls[effort, shares[-1]])
+def _sufficient_factor(recalls: dict[Setting, float], effort: int, factors: list[int]) -> int:
+    """Return the smallest factor with the full recall of this effort. The next effort rarely needs twice that."""
+    return next(factor for factor in factors if recalls[effort, factor] == recalls[effort, factors[-1]])
 
 
-def _least(points: list[Point]) -> list[Point]:
-    """Return the points that may be the fastest: no other takes as little effort with as few candidates."""
-    kept: list[Point] = []
-    for effort, share in sorted(points, key=lambda point: (point[1], point[0])):
+def _cheapest(settings: list[Setting]) -> list[Setting]:
+    """Return the Pareto-optimal settings: no other has both less or equal effort and fewer or equal candidates."""
+    kept: list[Setting] = []
+    for effort, factor in sorted(settings, key=lambda setting: (setting[1], setting[0])):
         if not kept or effort < kept[-1][0]:
-            kept.append((effort, share))
+            kept.append((effort, factor))
     return kept
 
 
-def _measured(index: VectorIndex, vectors: NDArray[np.float32], point: Point, recall: float) -> Tuning:
-    """Time the queries one at a time, as a person asks, and take the median; the first few warm up."""
-    effort, candidates = point
+def _timed(index: VectorIndex, vectors: NDArray[np.float32], setting: Setting, recall: float) -> Tuning:
+    """Time the queries one by one, as users make them; return the median, which ignores the warm-up."""
+    effort, candidates = setting
     before, index.tuning = index.tuning, Tuning(effort, candidates)
     try:
         seconds = [_seconds(index, vector) for vector in vectors[: BUILD.timed_queries]]
@@ -112,11 +112,12 @@ def _seconds(index: VectorIndex, vector: NDArray[np.float32]) -> float:
 def _efforts(index: VectorIndex) -> list[int]:
     if index.lists:
         return _powers(1, index.lists)
-    return _powers(16, 1024) if graph_of(index.core) is not None else [0]
+    return _powers(16, 1024) if hnsw_of(index.core) is not None else [0]
 
 
-def _powers(least: int, most: int) -> list[int]:
-    found = [least]
-    while found[-1] * 2 <= most:
-        found.append(found[-1] * 2)
-    return found
+def _powers(first: int, limit: int) -> list[int]:
+    """Return `first` doubled again and again, up to `limit`."""
+    powers = [first]
+    while powers[-1] * 2 <= limit:
+        powers.append(powers[-1] * 2)
+    return powers

@@ -1,4 +1,4 @@
-"""The search over vectors by row, with any recipe: candidates from FAISS, similarities from the vectors."""
+"""Search over rows of vectors with any recipe: FAISS returns candidates, similarities are computed exactly."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,24 +12,24 @@ from numpy.typing import NDArray
 from vggsearch.defaults import BUILD
 from vggsearch.errors import IndexDamaged
 from vggsearch.knn import brute_force
-from vggsearch.knn.faiss_import import faiss, use_threads
+from vggsearch.knn.faiss_import import FaissIndex, faiss, restore_thread_count
 from vggsearch.knn.files import INDEX_FILE, VECTORS_FILE, read_index, read_slots, read_vectors, without_whitening
-from vggsearch.knn.gpu import Gpus, copied_to_gpus
-from vggsearch.knn.recipes import graph_of, list_count, lists_of, search_parameters
+from vggsearch.knn.gpu import GpuIndex, copy_to_gpus
+from vggsearch.knn.recipes import hnsw_of, ivf_of, list_count, search_parameters
 from vggsearch.knn.vectors import blocks_of, unit_rows
 from vggsearch.knn.whitening import Whitening
 
-ROUNDING = 2**-10  # between a float16 vector and the same one computed on another machine
-MOST_COPIES = 2**20  # candidates that are asked for at once, of all queries together
+FLOAT16_TOLERANCE = 2**-10  # between a float16 vector and the same one computed on another machine
+CANDIDATES_AT_ONCE = 2**20  # of all queries together, to bound memory
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """How hard an index is to look, and what that gave when it was measured.
+    """The search effort of an index, and its measured recall and query time.
 
-    `effort` is how many inverted lists are looked into, or how long HNSW's queue is (efSearch); 0 where a recipe
-    has neither. `candidates` times as many rows as are asked for are scored exactly. `recall` is the share of the
-    ten nearest that were found, `milliseconds` what one query took; None where that was not measured.
+    `effort` is the number of inverted lists probed (nprobe) or HNSW's efSearch; 0 for recipes with neither.
+    `candidates` times as many rows as requested are scored exactly. `recall` is the share of the ten nearest rows
+    that were found, `milliseconds` the median time of one query; None if not measured.
     """
 
     effort: int = 0
@@ -40,18 +40,18 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Selection:
-    """The rows that may be found: `mask`, bool (rows,)."""
+    """The rows that a search may return: those that are True in `mask`, bool (rows,)."""
 
     mask: NDArray[np.bool_]
 
     @cached_property
     def count(self) -> int:
-        """How many there are."""
+        """The number of selected rows."""
         return int(np.count_nonzero(self.mask))
 
     @cached_property
     def rows(self) -> NDArray[np.int64]:
-        """Their numbers, ascending."""
+        """The selected rows, int64, ascending."""
         return np.flatnonzero(self.mask)
 
     @cached_property
@@ -59,7 +59,7 @@ class Selection:
         return {}
 
     def bits(self, slots: NDArray[np.int64] | None, size: int) -> NDArray[np.uint8]:
-        """Return them as FAISS wants them: one bit for each of `size` slots."""
+        """Return the bitmap for FAISS: one bit for each of `size` slots. `slots` are those of all rows."""
         if size not in self._bits:
             mask = self.mask
             if slots is not None:
@@ -70,19 +70,19 @@ class Selection:
 
 
 class VectorIndex:
-    """Vectors by row: the embeddings, whitened where the collection has a whitening.
+    """Vectors by row: the embeddings, whitened if the collection has a whitening.
 
-    `similarity` is the cosine of two such vectors: 1.0 the same direction, larger is nearer. It is always computed
-    from the float16 vectors, so that it is exact whichever recipe found the row. Queries are plain embeddings.
-    The FAISS file takes them too, since it holds the whitening as its pre-transform.
+    Similarity is the cosine of two vectors, 1.0 for the same direction. It is always computed from the float16
+    vectors, so it is exact whichever recipe found the row. Queries are embeddings without whitening; the FAISS
+    index accepts them as well, since it contains the whitening as a pre-transform.
 
-    A *slot* is the position of a vector in the file, and what FAISS knows it by; rows are the slots that are alive,
-    in order. They differ once rows have been removed from an index that was changed rather than made anew.
+    A *slot* is the position of a vector in the file and its id in FAISS. Rows are the live slots, in order. They
+    differ once rows have been removed from an index that was updated rather than rebuilt.
     """
 
     def __init__(
         self,
-        index: Any,
+        index: FaissIndex,
         vectors: NDArray[np.float16],
         slots: NDArray[np.int64] | None = None,
         tuning: Tuning | None = None,
@@ -92,32 +92,32 @@ class VectorIndex:
         self._core, self._whitening = without_whitening(index)
         self._vectors = vectors
         self._slots = slots
-        self._without: tuple[bytes, Selection] | None = None
-        self._asked: int | None = None  # queries so far, where GPUs may be used
-        self._gpus: Gpus | None = None
+        self._all_but: tuple[bytes, Selection] | None = None
+        self._query_count: int | None = None  # so far; None if GPUs are not to be used
+        self._gpu_index: GpuIndex | None = None
 
     def __len__(self) -> int:
-        """How many rows there are."""
+        """Return the number of rows."""
         return len(self._vectors) if self._slots is None else len(self._slots)
 
     @property
     def whitening(self) -> Whitening | None:
-        """How embeddings become its vectors, None where they are their own."""
+        """The whitening that turns embeddings into its vectors, None if there is none."""
         return self._whitening
 
     @property
     def lists(self) -> int:
-        """How many inverted lists FAISS divides the vectors into, 0 where it does not."""
+        """The number of inverted lists, 0 if the FAISS index has none."""
         return list_count(self._core)
 
     @property
     def is_exact(self) -> bool:
-        """Whether FAISS itself looks at every vector."""
+        """Whether the FAISS index itself searches exactly."""
         return isinstance(self._core, faiss().IndexFlat)
 
     @property
-    def core(self) -> Any:
-        """The FAISS index of the vectors, without the whitening before it."""
+    def core(self) -> FaissIndex:
+        """The FAISS index without the whitening in front of it."""
         return self._core
 
     @property
@@ -127,12 +127,12 @@ class VectorIndex:
 
     @property
     def stored(self) -> NDArray[np.float16]:
-        """All vectors by slot, dead ones too: float16 (slots, dim)."""
+        """All vectors by slot, including dead ones: float16 (slots, dim)."""
         return self._vectors
 
     @classmethod
     def open(cls, directory: Path, rows: int, dim: int, tuning: Tuning | None = None) -> "VectorIndex":
-        """Open what was built, memory-mapped. Raises IndexDamaged where it is not of `rows` x `dim`."""
+        """Open a vector index memory-mapped. Raises IndexDamaged if it does not hold `rows` vectors of `dim`."""
         index, vectors, slots = read_index(directory), read_vectors(directory), read_slots(directory)
         opened = cls(index, vectors, slots, tuning)
         size = opened.whitening.dim if opened.whitening is not None else dim
@@ -148,108 +148,111 @@ class VectorIndex:
         return opened
 
     def use_gpus(self) -> None:
-        """Let GPUs look for candidates from now on, if there are any, once BUILD.card_queries were asked.
+        """Use GPUs, if available, to find candidates once BUILD.gpu_queries queries have been searched.
 
-        It takes that many queries to make up for copying the index there.
+        With fewer queries, copying the index to the GPUs takes longer than it saves.
         """
-        self._asked = 0
+        self._query_count = 0
 
     @property
     def is_on_gpus(self) -> bool:
         """Whether GPUs hold a copy of it."""
-        return self._gpus is not None
+        return self._gpu_index is not None
 
     def first_difference(self, blocks: Iterable[NDArray[np.float16]]) -> int | None:
-        """Return the first row that is not that of the embeddings, float16 (rows, dim) blocks in row order."""
-        lost = self._first_lost()
-        row = 0
-        for some in blocks_of(blocks):
-            kept, wanted = self._stored(slice(row, row + len(some))), whitened(some, self._whitening)
-            same = _is_near(kept, wanted)
-            if self.is_exact:
-                same &= _is_near(self._core.reconstruct_n(row, len(some)), unit_rows(wanted))
-            if not same.all():
-                first = row + int(np.argmin(same))
-                return first if lost is None else min(first, lost)
-            row += len(some)
-        return lost
+        """Return the first row whose vector does not match its embedding, None if all match.
 
-    def _first_lost(self) -> int | None:
-        """Return the first row that is in none of the inverted lists, or in two."""
-        ivf = lists_of(self._core)
+        `blocks` are the embeddings of all rows in order, float16 (n, dim).
+        """
+        unlisted = self._first_unlisted()
+        row = 0
+        for block in blocks_of(blocks):
+            stored, expected = self._stored(slice(row, row + len(block))), whitened(block, self._whitening)
+            is_same = _is_close(stored, expected)
+            if self.is_exact:
+                is_same &= _is_close(self._core.reconstruct_n(row, len(block)), unit_rows(expected))
+            if not is_same.all():
+                first = row + int(np.argmin(is_same))
+                return first if unlisted is None else min(first, unlisted)
+            row += len(block)
+        return unlisted
+
+    def _first_unlisted(self) -> int | None:
+        """Return the first row that is not in exactly one inverted list, None if all are."""
+        ivf = ivf_of(self._core)
         if ivf is None:
             return None
-        held = np.concatenate([np.empty(0, np.int64), *(_ids(ivf, number) for number in range(ivf.nlist))])
-        times = np.bincount(held, minlength=len(self._vectors))[self.slots]
+        listed = np.concatenate([np.empty(0, np.int64), *(_list_ids(ivf, at) for at in range(ivf.nlist))])
+        times = np.bincount(listed, minlength=len(self._vectors))[self.slots]
         wrong = np.flatnonzero(times != 1)
         return int(wrong[0]) if len(wrong) else None
 
     def nearest(
         self, queries: NDArray[np.float32], count: int, among: Selection | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return the rows most like each of some unit embeddings, float32 (m, dim), and their exact similarities.
+        """Return the rows nearest to each query and their exact similarities: int64 and float32, both (m, n).
 
-        Two arrays (m, n), int64 and float32, most similar first: n is `count`, or all rows if they are fewer; with
-        `among`, all rows that it selects. No line is shorter: where FAISS finds too few, every row is looked at.
+        `queries` are unit embeddings, float32 (m, dim). n is `count`, or the number of rows that may be found if
+        that is less. The most similar rows come first. If FAISS finds too few, all rows are searched.
         """
-        return self.nearest_vectors(self.searched(queries), count, among)
+        return self.nearest_vectors(self.to_vectors(queries), count, among)
 
     def nearest_vectors(
         self, vectors: NDArray[np.float32], count: int, among: Selection | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Do what `nearest` does, for vectors of this index itself, as `unit_vectors` gives them."""
-        there_are = len(self) if among is None else among.count
-        count = min(count, there_are)
+        """Search as `nearest` does, for queries that are vectors of this index, see `unit_vectors`."""
+        available = len(self) if among is None else among.count
+        count = min(count, available)
         if count == 0:
             return np.empty((len(vectors), 0), np.int64), np.empty((len(vectors), 0), np.float32)
-        if among is not None and there_are <= max(BUILD.few_rows, count):
+        if among is not None and available <= max(BUILD.few_rows, count):
             return brute_force.nearest(vectors, count, self.unit_vectors, among.rows)
-        wanted = min(max(count, BUILD.count) * self._candidates(among), there_are)
-        step = max(1, MOST_COPIES // wanted)
+        wanted = min(max(count, BUILD.count) * self._candidate_factor(among), available)
+        step = max(1, CANDIDATES_AT_ONCE // wanted)
         found = [
-            self._nearest_few(vectors[start : start + step], count, wanted, among)
+            self._nearest_in_batch(vectors[start : start + step], count, wanted, among)
             for start in range(0, max(1, len(vectors)), step)
         ]
         rows, similarities = zip(*found, strict=True)
         return np.concatenate(rows), np.concatenate(similarities)
 
-    def _nearest_few(
+    def _nearest_in_batch(
         self, vectors: NDArray[np.float32], count: int, wanted: int, among: Selection | None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        candidates = self._from_gpus(vectors, wanted, among)
+        candidates = self._gpu_candidates(vectors, wanted, among)
         if candidates is None:
             candidates = self.candidates(vectors, wanted, self._effort(among), among)
-        rows, similarities = brute_force.ranked(candidates, self.similarities_of(vectors, candidates))
+        rows, similarities = brute_force.ranked(candidates, self.candidate_similarities(vectors, candidates))
         rows, similarities = rows[:, :count], similarities[:, :count]
-        short = np.flatnonzero(similarities[:, -1] == brute_force.NOWHERE)
-        if len(short):
+        incomplete = np.flatnonzero(similarities[:, -1] == brute_force.NOT_FOUND)
+        if len(incomplete):
             allowed = among.rows if among is not None else len(self)
-            rows[short], similarities[short] = brute_force.nearest(
-                vectors[short], count, self.unit_vectors, allowed
+            rows[incomplete], similarities[incomplete] = brute_force.nearest(
+                vectors[incomplete], count, self.unit_vectors, allowed
             )
         return rows, similarities
 
     def above(
         self, query: NDArray[np.float32], floor: float, among: Selection | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return all rows at least `floor` similar to one unit embedding (dim,), and their exact similarities.
+        """Return all rows with a similarity of at least `floor` to one unit embedding (dim,), and it.
 
-        More and more is asked for, and looked at harder, until no more than half of it reaches the floor; where
-        that is a large part of all rows, every row is looked at.
+        The count and the effort are doubled until at most half of the rows found reach the floor. If that would be
+        a large share of all rows, all rows are searched exactly.
         """
-        return self.above_vector(self.searched(query[None])[0], floor, among)
+        return self.above_vector(self.to_vectors(query[None])[0], floor, among)
 
     def above_vector(
         self, vector: NDArray[np.float32], floor: float, among: Selection | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Do what `above` does, for a vector of this index itself, as `unit_vectors` gives them."""
-        there_are = len(self) if among is None else among.count
+        """Search as `above` does, for a query that is a vector of this index, see `unit_vectors`."""
+        available = len(self) if among is None else among.count
         count, effort = BUILD.few_rows // 64, self._effort(among)
-        while count * 8 < there_are and there_are > BUILD.few_rows:
+        while count * 8 < available and available > BUILD.few_rows:
             found = self.candidates(vector[None], count * self.tuning.candidates, effort, among)
-            rows, similarities = brute_force.ranked(found, self.similarities_of(vector[None], found))
+            rows, similarities = brute_force.ranked(found, self.candidate_similarities(vector[None], found))
             reached = int(np.count_nonzero(similarities[0] >= floor))
-            if reached <= count // 2 and similarities[0, count - 1] != brute_force.NOWHERE:
+            if reached <= count // 2 and similarities[0, count - 1] != brute_force.NOT_FOUND:
                 return rows[0, :reached], similarities[0, :reached]
             count, effort = count * 2, effort * 2
         allowed = among.rows if among is not None else len(self)
@@ -258,95 +261,98 @@ class VectorIndex:
     def candidates(
         self, vectors: NDArray[np.float32], count: int, effort: int, among: Selection | None = None
     ) -> NDArray[np.int64]:
-        """Return the rows that FAISS thinks nearest to some vectors (m, k): int64 (m, count), -1 where none."""
-        use_threads()
-        alive = self._alive if among is None else among
+        """Return the rows that FAISS finds nearest to each of the vectors (m, k): int64 (m, count), -1 for none."""
+        restore_thread_count()
+        allowed = self._alive if among is None else among
         selector = None
-        if alive is not None:
-            bits = alive.bits(self._slots, len(self._vectors))
+        if allowed is not None:
+            bits = allowed.bits(self._slots, len(self._vectors))
             selector = faiss().IDSelectorBitmap(bits)
-        parameters = search_parameters(self._core, max(effort, count if graph_of(self._core) else 1), selector)
+        parameters = search_parameters(self._core, max(effort, count if hnsw_of(self._core) else 1), selector)
         _, slots = self._core.search(vectors, min(count, len(self._vectors)), params=parameters)
         return self._rows(slots)
 
-    def _from_gpus(
+    def _gpu_candidates(
         self, vectors: NDArray[np.float32], wanted: int, among: Selection | None
     ) -> NDArray[np.int64] | None:
-        """Return what `candidates` does, if GPUs can tell: twice as many, without those that may not be found."""
-        if self._asked is None:
+        """Return candidates from the GPUs, twice as many, with -1 for excluded rows; None if GPUs are not used."""
+        if self._query_count is None:
             return None
-        before, self._asked = self._asked, self._asked + len(vectors)
-        if before < BUILD.gpu_queries <= self._asked:
-            self._gpus = copied_to_gpus(self._core)
-        if self._gpus is None or (among is not None and 2 * among.count < len(self)):
+        before, self._query_count = self._query_count, self._query_count + len(vectors)
+        if before < BUILD.gpu_queries <= self._query_count:
+            self._gpu_index = copy_to_gpus(self._core)
+        if self._gpu_index is None or (among is not None and 2 * among.count < len(self)):
             return None
-        slots = self._gpus.candidates(vectors, 2 * wanted, self._effort(among))
+        slots = self._gpu_index.candidates(vectors, 2 * wanted, self._effort(among))
         if slots is None:
             return None
         rows = self._rows(slots)
         return rows if among is None else np.where(among.mask[rows], rows, -1)
 
     def _rows(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the row of each slot, -1 for one that is dead, or none."""
+        """Return the row of each slot, -1 for a dead slot and for -1."""
         if self._slots is None:
             return slots
         rows = np.minimum(np.searchsorted(self._slots, slots), len(self._slots) - 1)
         return np.where(self._slots[rows] == slots, rows, -1)
 
     def similarities(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the exact cosine of one unit embedding, float32 (dim,), with each of the rows."""
-        exact: NDArray[np.float32] = self.unit_vectors(rows) @ self.searched(query[None])[0]
+        """Return the exact cosine similarity of one unit embedding, float32 (dim,), to each of the rows."""
+        exact: NDArray[np.float32] = self.unit_vectors(rows) @ self.to_vectors(query[None])[0]
         return exact
 
-    def similarities_of(self, vectors: NDArray[np.float32], candidates: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the exact cosine of each vector (m, k) with its candidates (m, n); -inf for a candidate of -1."""
-        found = np.empty(candidates.shape, np.float32)
+    def candidate_similarities(
+        self, vectors: NDArray[np.float32], candidates: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Return the exact cosine similarity of each vector (m, k) to its candidates (m, n); -inf for -1."""
+        similarities = np.empty(candidates.shape, np.float32)
         step = max(1, BUILD.scan_bytes // (4 * max(1, candidates[:1].size) * vectors.shape[1]))
         for start in range(0, len(candidates), step):
-            some = candidates[start : start + step]
-            kept = self._stored(some.ravel()).astype(np.float32).reshape(*some.shape, -1)
-            norms = np.sqrt(np.einsum("mnk,mnk->mn", kept, kept))
-            products = np.matmul(kept, vectors[start : start + step, :, None])[:, :, 0]
-            found[start : start + step] = products / np.maximum(norms, np.float32(1e-12))
-        found[candidates < 0] = brute_force.NOWHERE
-        return found
+            block = candidates[start : start + step]
+            stored = self._stored(block.ravel()).astype(np.float32).reshape(*block.shape, -1)
+            norms = np.sqrt(np.einsum("mnk,mnk->mn", stored, stored))
+            products = np.matmul(stored, vectors[start : start + step, :, None])[:, :, 0]
+            similarities[start : start + step] = products / np.maximum(norms, np.float32(1e-12))
+        similarities[candidates < 0] = brute_force.NOT_FOUND
+        return similarities
 
     def unit_vectors(self, rows: NDArray[np.int64] | slice) -> NDArray[np.float32]:
-        """Return the vectors of some rows, float32, of unit length: their products are similarities."""
+        """Return the vectors of rows, float32, of unit length: their dot products are similarities."""
         return unit_rows(self._stored(rows))
 
-    def searched(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return embeddings (n, dim) as the vectors of this index: float32, rows of unit length."""
+    def to_vectors(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return unit embeddings (n, dim) as vectors of this index, whitened if it whitens: float32, unit rows."""
         return embeddings if self._whitening is None else self._whitening.apply(embeddings)
 
-    def without(self, rows: NDArray[np.int64]) -> Selection | None:
-        """Return the selection of all rows but these, None for all rows; it is remembered."""
+    def all_but(self, rows: NDArray[np.int64]) -> Selection | None:
+        """Return the selection of all rows except these, None if `rows` is empty. The last one is cached."""
         if len(rows) == 0:
             return None
         key = rows.tobytes()
-        if self._without is None or self._without[0] != key:
+        if self._all_but is None or self._all_but[0] != key:
             mask = np.ones(len(self), bool)
             mask[rows] = False
-            self._without = key, Selection(mask)
-        return self._without[1]
+            self._all_but = key, Selection(mask)
+        return self._all_but[1]
 
     def _stored(self, rows: NDArray[np.int64] | slice) -> NDArray[np.float16]:
         return self._vectors[rows if self._slots is None else self._slots[rows]]
 
     @cached_property
     def _alive(self) -> Selection | None:
-        """The selection of all rows where FAISS still holds dead slots, else None."""
+        """The selection of all rows if FAISS still holds dead slots, else None."""
         return None if self._core.ntotal == len(self) else Selection(np.ones(len(self), bool))
 
-    def _candidates(self, among: Selection | None) -> int:
-        """Return how many times as many rows to score exactly: more behind a filter, where the nearest are farther,
-        and codes tell less well which is nearer.
+    def _candidate_factor(self, among: Selection | None) -> int:
+        """Return how many times as many rows as requested to score exactly.
+
+        More with a filter: the nearest rows that pass it are farther away, where codes rank less accurately.
         """
         is_filtered = among is not None and 2 * among.count <= len(self)
         return self.tuning.candidates * (2 if is_filtered else 1)
 
     def _effort(self, among: Selection | None) -> int:
-        """Return how hard to look: harder the fewer rows may be found, as those are spread over more lists."""
+        """Return the effort: the fewer rows may be found, the more lists they are spread over."""
         effort = self.tuning.effort
         if among is None or not effort:
             return effort
@@ -355,18 +361,18 @@ class VectorIndex:
 
 
 def whitened(embeddings: NDArray[np.float16], whitening: Whitening | None) -> NDArray[np.float16]:
-    """Return embeddings as the float16 vectors that are kept."""
+    """Return embeddings as float16 vectors of an index, whitened if there is a whitening."""
     return embeddings if whitening is None else whitening.apply(embeddings).astype(np.float16)
 
 
-def _ids(ivf: Any, number: int) -> NDArray[np.int64]:
-    """Return the slots in one inverted list."""
-    size = ivf.invlists.list_size(number)
-    found: NDArray[np.int64] = faiss().rev_swig_ptr(ivf.invlists.get_ids(number), size).copy()
-    return found
+def _list_ids(ivf: FaissIndex, at: int) -> NDArray[np.int64]:
+    """Return the slots in inverted list `at`."""
+    size = ivf.invlists.list_size(at)
+    ids: NDArray[np.int64] = faiss().rev_swig_ptr(ivf.invlists.get_ids(at), size).copy()
+    return ids
 
 
-def _is_near(some: NDArray[np.floating[Any]], others: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
-    """Say of each row whether all its numbers are the same but for rounding; NaN is not."""
-    near = np.abs(some.astype(np.float32) - others) <= ROUNDING
-    return np.asarray(near.all(axis=1))
+def _is_close(ones: NDArray[np.floating[Any]], others: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+    """Return for each row whether all its values are equal up to rounding; NaN never is."""
+    is_close = np.abs(ones.astype(np.float32) - others) <= FLOAT16_TOLERANCE
+    return np.asarray(is_close.all(axis=1))

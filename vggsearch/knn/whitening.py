@@ -1,4 +1,4 @@
-"""PCA-whitening, learned on the collection that is searched: what most of its photos share stops counting."""
+"""PCA whitening learned on the indexed photos: it removes what most of them have in common."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,9 +14,10 @@ from vggsearch.knn.vectors import unit_rows
 
 @dataclass(frozen=True)
 class Whitening:
-    """Turns embeddings into vectors whose cosine tells copies from look-alikes.
+    """A transform of embeddings after which the cosine similarity separates copies from similar photos.
 
-    `matrix`, float32 (k, dim), and `bias`, float32 (k,), are followed by a scaling to unit length.
+    An embedding x becomes `matrix` @ x + `bias`, scaled to unit length; `matrix` is float32 (k, dim), `bias`
+    float32 (k,).
     """
 
     matrix: NDArray[np.float32]
@@ -24,15 +25,15 @@ class Whitening:
 
     @property
     def dim(self) -> int:
-        """How many numbers a whitened vector has."""
+        """The dimensions of a whitened vector."""
         return len(self.matrix)
 
     def apply(self, embeddings: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-        """Return the whitened embeddings (n, dim): float32 (n, k), rows of unit length."""
+        """Whiten embeddings (n, dim): returns float32 (n, k), rows of unit length."""
         return unit_rows(unit_rows(embeddings) @ self.matrix.T + self.bias)
 
     def chain(self) -> list[Any]:
-        """Return it as the two FAISS transforms that an IndexPreTransform takes, the first to apply first."""
+        """Return the two FAISS transforms for an IndexPreTransform, in the order in which they are applied."""
         linear = faiss().LinearTransform(self.matrix.shape[1], self.dim, True)
         faiss().copy_array_to_vector(np.ascontiguousarray(self.matrix).ravel(), linear.A)
         faiss().copy_array_to_vector(np.ascontiguousarray(self.bias), linear.b)
@@ -42,7 +43,7 @@ class Whitening:
 
 @dataclass(frozen=True)
 class WhiteningOptions:
-    """How to whiten: to `dim` numbers, 0 for not at all, with eigenvalues shrunk by at least `shrinkage`, 0..1."""
+    """How to whiten: to `dim` dimensions (0: not at all), with the covariance shrunk by at least `shrinkage`."""
 
     dim: int = WHITENING.dim
     shrinkage: float = WHITENING.least_shrinkage
@@ -55,16 +56,16 @@ def learn(
     without: NDArray[np.int64],
     options: WhiteningOptions | None = None,
 ) -> tuple[Whitening, float] | None:
-    """Learn from blocks of embeddings, float16 (some, dim), together `rows`, leaving out the rows in `without`.
+    """Learn a whitening from blocks of embeddings, float16 (n, dim), `rows` in total, except the rows in `without`.
 
-    PCA-whitening: Jegou & Chum, "Negative evidences and co-occurences in image retrieval", ECCV 2012, section 3.
-    The covariance is shrunk towards a multiple of the identity, by what its sampling error asks for (Chen, Wiesel,
-    Eldar & Hero, "Shrinkage algorithms for MMSE covariance estimation", 2010, equation 23) and at least by
-    options.shrinkage. Memory is one covariance and one block; of a large collection, photos spread evenly
-    over it are used.
+    PCA whitening: Jegou & Chum, "Negative evidences and co-occurences in image retrieval", ECCV 2012, section 3.
+    The covariance is shrunk towards a multiple of the identity, as much as its sampling error requires (Chen,
+    Wiesel, Eldar & Hero, "Shrinkage algorithms for MMSE covariance estimation", 2010, equation 23) and at least by
+    options.shrinkage. One covariance matrix and one block are in memory. From a large collection, only evenly
+    spaced rows are used.
 
-    Returns the whitening and the shrinkage, 0..1; None where whitening cannot help: for too few photos, for vectors
-    too long for a covariance, or where all photos are one.
+    Returns the whitening and the shrinkage, 0..1; None where whitening is switched off or cannot help: with too few
+    photos, with vectors too long for a covariance matrix, or if all photos are the same.
     """
     options = options or WhiteningOptions()
     if options.dim == 0 or rows - len(without) < WHITENING.fewest_rows or dim > WHITENING.longest_vector:
@@ -85,15 +86,15 @@ def learn(
 def _moments(
     blocks: Iterable[NDArray[np.float16]], dim: int, step: int, without: NDArray[np.int64]
 ) -> tuple[int, NDArray[np.float64], NDArray[np.float64]]:
-    """Return count, mean (dim,) and covariance (dim, dim) of every `step`-th row that is not left out."""
+    """Return count, mean (dim,) and covariance (dim, dim) of every `step`-th row that is not in `without`."""
     count, start = 0, 0
     total, products = np.zeros(dim), np.zeros((dim, dim))
     for block in blocks:
         rows = np.arange(start, start + len(block))
         chosen = np.flatnonzero((rows % step == 0) & ~np.isin(rows, without))
         start += len(block)
-        for some in np.split(chosen, range(WHITENING.block_rows, len(chosen), WHITENING.block_rows)):
-            vectors = unit_rows(block[some])
+        for part in np.split(chosen, range(WHITENING.block_rows, len(chosen), WHITENING.block_rows)):
+            vectors = unit_rows(block[part])
             count += len(vectors)
             total += vectors.sum(axis=0, dtype=np.float64)
             products += vectors.T @ vectors
@@ -102,9 +103,9 @@ def _moments(
 
 
 def _sampling_shrinkage(covariance: NDArray[np.float64], count: int) -> float:
-    """Return the oracle approximating shrinkage, 0..1, of a covariance estimated from `count` rows."""
+    """Return the oracle approximating shrinkage (OAS), 0..1, of a covariance estimated from `count` rows."""
     dim = len(covariance)
     squares, square_of_trace = float((covariance**2).sum()), float(np.trace(covariance) ** 2)
-    above = (1 - 2 / dim) * squares + square_of_trace
-    below = (count + 1 - 2 / dim) * (squares - square_of_trace / dim)
-    return min(1.0, above / below) if below > 0 else 1.0
+    numerator = (1 - 2 / dim) * squares + square_of_trace
+    denominator = (count + 1 - 2 / dim) * (squares - square_of_trace / dim)
+    return min(1.0, numerator / denominator) if denominator > 0 else 1.0

@@ -68,7 +68,7 @@ def answer_plainly(
     """
     found = [
         each.searcher.nearest_to_vectors(
-            each.searcher.index.searched(embeddings), options.most, options.min_similarity, of_each, each.wanted
+            each.searcher.index.to_vectors(embeddings), options.most, options.min_similarity, of_each, each.wanted
         )
         for each, of_each in zip(asked, own_paths, strict=True)
     ]
@@ -95,7 +95,7 @@ def answer_combined(
     """
     found = []
     for each in asked:
-        vector = _combined(each.searcher.index.searched(added), each.searcher.index.searched(subtracted))
+        vector = _combined(each.searcher.index.to_vectors(added), each.searcher.index.to_vectors(subtracted))
         floor = options.min_similarity
         [matches] = each.searcher.nearest_to_vectors(vector[None], options.most, floor, [None], each.wanted)
         found += each.labelled(matches)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.knn.build import in_memory
+from vggsearch.knn.build import build_in_memory
 from vggsearch.knn.vector_index import Selection, VectorIndex
-from vggsearch.knn.vectors import STEP
+from vggsearch.knn.vectors import BLOCK_ROWS
 from vggsearch.knn.whitening import Whitening, WhiteningOptions, learn
 from vggsearch.matching.alignment import Alignment
 from vggsearch.store.store import Store
@@ -70,7 +70,7 @@ class Searcher:
         from, if it is one of these: it is always looked at, and comes before its exact copies. Only `wanted` photos
         are found, None for all.
         """
-        vectors = self.index.searched(query[None])
+        vectors = self.index.to_vectors(query[None])
         return self.nearest_to_vectors(vectors, count, min_similarity, [own_path], wanted)[0]
 
     def nearest_to_vectors(
@@ -81,7 +81,7 @@ class Searcher:
         own_paths: Sequence[str | None],
         wanted: Selection | None = None,
     ) -> list[tuple[Match, ...]]:
-        """Do what `nearest` does for several queries: unit vectors (m, dim), as `VectorIndex.searched` gives.
+        """Do what `nearest` does for several queries: unit vectors (m, dim), as `VectorIndex.to_vectors` gives.
 
         `own_paths` are the photos that they were made from, None for each that is none of these.
         """
@@ -126,16 +126,19 @@ class Searcher:
     def similarities(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the similarity of some embeddings (m, dim) with every photo: float32 (m, n), by row."""
         found = np.empty((len(queries), len(self.paths)), np.float32)
-        vectors = self.index.searched(queries)
-        for start in range(0, len(self.paths), STEP):
-            rows = slice(start, start + STEP)
+        vectors = self.index.to_vectors(queries)
+        for start in range(0, len(self.paths), BLOCK_ROWS):
+            rows = slice(start, start + BLOCK_ROWS)
             found[:, rows] = vectors @ self.index.unit_vectors(rows).T
         return np.minimum(found, 1.0)
 
     def similarities_of_row(self, row: int) -> NDArray[np.float32]:
         """Return the similarity of one photo with every photo: float32 (n,), by row."""
         vector = self.index.unit_vectors(np.array([row]))[0]
-        blocks = (self.index.unit_vectors(slice(at, at + STEP)) @ vector for at in range(0, len(self.paths), STEP))
+        blocks = (
+            self.index.unit_vectors(slice(at, at + BLOCK_ROWS)) @ vector
+            for at in range(0, len(self.paths), BLOCK_ROWS)
+        )
         similarities: NDArray[np.float32] = np.minimum(np.concatenate(list(blocks)), 1.0)
         return similarities
 
@@ -146,7 +149,7 @@ class Searcher:
     def _among(self, wanted: Selection | None) -> Selection | None:
         """Return what is wanted and not blank."""
         if wanted is None:
-            return self.index.without(self.blank)
+            return self.index.all_but(self.blank)
         if not wanted.mask[self.blank].any():
             return wanted
         mask = wanted.mask.copy()
@@ -185,5 +188,5 @@ def searcher_with(store: Store, options: WhiteningOptions) -> Searcher:
 
 def searcher_under(store: Store, whitening: Whitening | None) -> Searcher:
     """Return the search over the store's present state, in memory, with a whitening or without one."""
-    index = in_memory(store.embeddings(), len(store), store.spec.dim, whitening)
+    index = build_in_memory(store.embeddings(), len(store), store.spec.dim, whitening)
     return Searcher(store.paths(), index, store.blank_rows())

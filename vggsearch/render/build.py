@@ -22,7 +22,7 @@ def recipes(format: Format) -> str:
     rows = [
         (
             recipe.name,
-            recipe.says,
+            recipe.description,
             f"{recipe.code_bytes(dim):,.0f}",
             *("yes" if is_so else "no" for is_so in (recipe.can_remove, recipe.can_map, recipe.on_gpu)),
         )
@@ -43,7 +43,7 @@ def recipes(format: Format) -> str:
 def _recipe_values(recipe: Recipe, dim: int) -> dict[str, object]:
     return {
         "recipe": recipe.name,
-        "description": recipe.says,
+        "description": recipe.description,
         "factory": recipe.factory,
         "bytes_per_photo": recipe.code_bytes(dim),
         "exact": recipe.is_exact,
