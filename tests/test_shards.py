@@ -86,7 +86,7 @@ def test_auto_splits_what_does_not_fit_and_its_plan_shows_it() -> None:
     planned = plan(10_000_000, 256, "auto", 400_000_000, 0.99)
     assert (planned.recipe, planned.rows > planned.shard_rows > BUILD.block_rows) == ("ivf-sq8", True)
     assert planned.memory <= 400_000_000 < 2_000_000_000 < planned.bytes
-    assert "more would not fit, so that the lists stay on disk" in report.plan(planned, "table")
+    assert "the inverted lists stay on disk" in report.plan(planned, "table")
     assert plan(10_000_000, 256, "ivf-flat", 400_000_000, 0.99).memory <= 400_000_000
     with pytest.raises(OptionError, match=r"hnsw needs 1\d.\d GB of memory .*, more than 400.0 MB"):
         plan(10_000_000, 256, "hnsw", 400_000_000, 0.99)

@@ -273,8 +273,8 @@ def _check_training(planned: BuildPlan, memory: int) -> None:
     sample = planned.training_rows * planned.dim * 4
     if sample > memory:
         raise OptionError(
-            f"Training {planned.factory} needs {planned.training_rows:,} vectors in memory, {decimal(sample)}, more "
-            f"than {decimal(memory)}. Pass ",
+            f"Training {planned.factory} needs {planned.training_rows:,} vectors in memory, {decimal(sample)}, "
+            f"more than {decimal(memory)}. Pass ",
             _memory_option(sample),
             ".",
         )
