@@ -24,7 +24,7 @@ from vggsearch.model.engine import Engine, EngineOptions
 from vggsearch.model.loading import load_engine
 from vggsearch.model.local_features import LoadKernels
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
-from vggsearch.model.torch_engine import cuda, load
+from vggsearch.model.torch_engine import cuda
 from vggsearch.model.torch_engine.cuda import CudaEngine, captured, memory_errors
 from vggsearch.model.torch_engine.engine import Embedder, TorchEngine
 from vggsearch.model.torch_engine.pipeline import SLOTS, padded
@@ -478,7 +478,7 @@ def test_all_gpus_that_torch_sees_are_used(gpus: int, shown: str, monkeypatch: p
         asked.append(gpu)
         return Pretended(spec, kernels, ON_CPU, load_kernels=load_kernels)
 
-    monkeypatch.setattr(load, "CudaEngine", on_cpu)
+    monkeypatch.setattr(cuda, "CudaEngine", on_cpu)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     engine = load_engine(spec, weights, EngineOptions("torch", "cuda"))
