@@ -279,7 +279,7 @@ def test_undo_makes_a_folder_again_and_follows_a_photo_folder_that_moved(root: P
     (root / "copies/c.jpg").rename(root / "c.jpg")
     (root / "copies").rmdir()
     elsewhere = root.rename(root.parent / "elsewhere")
-    with pytest.raises(PhotosError, match="--root"):
+    with pytest.raises(PhotosError, match="root="):
         undo(report.journal)
     assert undo(report.journal, root=elsewhere).restored == ("copies/b.jpg",)
     assert tree(elsewhere)["copies/b.jpg"] == before["copies/b.jpg"]

@@ -161,7 +161,7 @@ def test_leftovers_and_skipped_files_that_are_gone_are_notes(grown: ImageIndex, 
 
 def test_a_damaged_list_of_skipped_files_is_dropped_and_the_files_are_tried_again(grown: ImageIndex) -> None:
     flip(grown.directory / "skipped.parquet", 0.2)
-    with pytest.raises(IndexDamaged, match=r"skipped.parquet has sha256 .*verify --repair"):
+    with pytest.raises(IndexDamaged, match=r"skipped.parquet has sha256 .*index.verify\(repair=True\)"):
         grown.skipped()
     (finding,) = grown.verify().findings
     assert finding.file == "skipped.parquet"
