@@ -33,12 +33,8 @@ def main(rows: int, directories: list[Path]) -> None:
         print(f"{took}, {memory:.2f} GB: {what}", flush=True)
 
     edges = all_pairs(vectors)
-    if edges is None:  # which only a stop can make
-        return
     show(f"{len(edges):,} pairs of at least {PAIRS.floor}")
     alike = complete(vectors, edges.above(THRESHOLD))
-    if alike is None:
-        return
     show(f"{len(alike):,} pairs of at least {THRESHOLD}")
     kept = keepers(np.random.default_rng(0).permutation(rows), alike)
     show(f"{len(np.unique(kept[kept != np.arange(rows)])):,} groups")

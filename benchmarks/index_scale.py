@@ -36,6 +36,7 @@ from vggsearch.knn.build import build
 from vggsearch.knn.faiss_import import faiss
 from vggsearch.knn.recipes import hnsw_of, plan
 from vggsearch.knn.vector_index import Tuning, VectorIndex
+from vggsearch.progress import SILENT
 
 DIM = 256
 QUERIES = 1000
@@ -58,7 +59,7 @@ class Ours(Contender):
     def build(self, vectors: NDArray[np.float16]) -> None:
         planned = plan(len(vectors), DIM, self.recipe, MEMORY, WANTED)
         parts = (vectors[start : start + BUILD.block_rows] for start in range(0, len(vectors), BUILD.block_rows))
-        build(self.made, parts, planned, None, lambda *_: None)
+        build(self.made, parts, planned, None, SILENT)
 
     def save(self, folder: Path) -> None:
         for path in self.made.iterdir():

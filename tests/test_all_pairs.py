@@ -8,10 +8,11 @@ import pytest
 from numpy.typing import NDArray
 
 from vggsearch import defaults
-from vggsearch.errors import OptionError, VectorsDamaged
+from vggsearch.errors import OptionError, Stopped, VectorsDamaged
 from vggsearch.knn.all_pairs import all_pairs, complete
 from vggsearch.knn.edges import SIMILARITY_STEPS, Edges, edges_from_neighbours
 from vggsearch.knn.vectors import unit_rows
+from vggsearch.progress import Monitor, Progress
 
 DIM = 16
 Pairs = dict[tuple[int, int], float]
@@ -176,17 +177,20 @@ def test_invalid_options_are_refused(count: int, floor: float, named: str) -> No
 
 
 def test_progress_counts_every_product_of_two_blocks_once() -> None:
-    told: list[tuple[int, int]] = []
-    all_pairs(vectors(300), 5, 0.5, progress=lambda done, total: told.append((done, total)))
-    assert told == [(done, 15) for done in range(1, 16)]  # five blocks: 5 * 6 / 2
+    told: list[Progress] = []
+    all_pairs(vectors(300), 5, 0.5, monitor=Monitor(told.append))
+    pairs = 300 * 299 // 2
+    blocks = 15  # five blocks: 5 * 6 / 2
+    assert [(each.done, each.total) for each in told] == [
+        (done * pairs // blocks, pairs) for done in range(1, blocks + 1)
+    ]
 
 
 def test_it_stops_on_request_without_a_result() -> None:
-    told: list[int] = []
-    found = all_pairs(vectors(900), 5, 0.5, progress=lambda done, _: told.append(done), stop=lambda: len(told) >= 7)
-    assert found is None
+    told: list[Progress] = []
+    with pytest.raises(Stopped):
+        all_pairs(vectors(900), 5, 0.5, monitor=Monitor(told.append, stop=lambda: len(told) >= 7))
     assert len(told) == 7
-    assert all_pairs(vectors(900), 5, 0.5, stop=lambda: False) is not None
 
 
 def test_a_higher_floor_needs_no_new_search_and_a_lower_one_is_refused() -> None:

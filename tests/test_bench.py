@@ -24,7 +24,7 @@ from vggsearch.evaluation.throughput import (
 )
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.photos.walk import PhotoFile, Skipped, walk
-from vggsearch.progress import Progress
+from vggsearch.progress import Monitor, Progress
 from vggsearch.render.bench import bench as bench_text
 from vggsearch.render.bench import engines as engines_text
 
@@ -97,7 +97,7 @@ class SlowEngine(FakeEngine):
 def test_each_stage_is_measured_and_told(photos: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(throughput, "DECODE_S", 50e-6)  # of a clock that only moves by being read
     told: list[Progress] = []
-    report = measure(FAKE_SPEC, SlowEngine(clock), photos, workers=1, progress=told.append)
+    report = measure(FAKE_SPEC, SlowEngine(clock), photos, workers=1, monitor=Monitor(told.append))
     assert (report.device, report.engine, report.precision) == ("nothing", "fake", "fp32")
     at_most = 4 / 0.05
     assert at_most / 3 < report.forward_per_s <= at_most

@@ -282,11 +282,12 @@ from pathlib import Path
 from vggsearch.knn.build import build
 from vggsearch.knn.faiss_import import faiss
 from vggsearch.knn.recipes import plan
+from vggsearch.progress import SILENT
 faiss()
 blocks = (np.random.default_rng(seed).standard_normal((5000, 256)).astype(np.float16) for seed in range(40))
 planned = plan(200_000, 256, "IVF64,RaBitQ", 10**9, 0.99)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-build(Path(sys.argv[1]), blocks, planned, None, lambda *_: None)
+build(Path(sys.argv[1]), blocks, planned, None, SILENT)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 """
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)

@@ -17,6 +17,7 @@ from vggsearch.knn.build import build_from_previous, whitened_blocks
 from vggsearch.knn.faiss_import import faiss
 from vggsearch.knn.vector_index import Selection, Tuning, VectorIndex
 from vggsearch.knn.vectors import unit_rows
+from vggsearch.progress import SILENT
 
 ROWS = 2000
 OUT_OF_MEMORY = "Error in void f() at x.cpp:1: Error: 'err == ok' failed: alloc fail, out of memory\nOutstanding:\n"
@@ -141,7 +142,7 @@ def test_dead_slots_are_not_returned(
     kept = np.flatnonzero(np.arange(ROWS) % 4 > 0)
     (tmp_path / "new").mkdir()
     build_from_previous(
-        tmp_path / "new", tmp_path / "old", before, kept, whitened_blocks([], None), 0, ROWS, lambda *_: None
+        tmp_path / "new", tmp_path / "old", before, kept, whitened_blocks([], None), 0, ROWS, SILENT
     )
     index = VectorIndex.open(tmp_path / "new", len(kept), stored.shape[1], Tuning(16, 4))
     index.use_gpus()

@@ -157,7 +157,7 @@ def test_photos_that_moved_alone_are_found_with_moved(tmp_path: Path, index: Ima
 
 def test_another_folder_does_not_empty_the_index(tmp_path: Path, index: ImageIndex) -> None:
     save_photo(tmp_path / "other" / "x.jpg", seed=50)
-    with pytest.raises(PhotosError, match="Use another index or, .* pass moved=True"):
+    with pytest.raises(PhotosError, match=r"Use another index or, .* pass moved=True"):
         index.update(tmp_path / "other")
     assert len(index) == 6
 

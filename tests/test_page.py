@@ -13,7 +13,7 @@ from tests.fakes import save_photo
 from tests.helpers.duplicates import group, member, photo
 from vggsearch.defaults import THUMBNAILS
 from vggsearch.duplicates.results import Group
-from vggsearch.errors import OptionError
+from vggsearch.errors import OptionError, Stopped
 from vggsearch.photos.thumbnails import in_order, thumbnail
 from vggsearch.progress import Progress
 from vggsearch.render.html.group_data import shell_word
@@ -126,6 +126,9 @@ def test_a_page_that_was_broken_off_is_not_there_and_the_older_one_still_is(root
     before = page.read_bytes()
     with pytest.raises(KeyboardInterrupt):
         write_page(page, of_three(), root, progress=break_off)
+    assert page.read_bytes() == before
+    with pytest.raises(Stopped):
+        write_page(page, of_three(), root, stop=lambda: True)
     assert page.read_bytes() == before
 
 

@@ -20,15 +20,12 @@ from vggsearch.knn.recipes import RECIPES, check_factory, plan, plan_with_higher
 from vggsearch.knn.tune import tune
 from vggsearch.knn.vector_index import Selection, Tuning, VectorIndex
 from vggsearch.knn.vectors import unit_rows
+from vggsearch.progress import SILENT
 
 ROWS = 4000
 COPIES = 30
 FACTORIES = ("SQ8", "PCA24,IVF32,SQ8", "IVF32_HNSW32,SQ4", "HNSW32,SQ8")
 ALL = (*RECIPES, *FACTORIES)
-
-
-def nothing(*_: object) -> None:
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +53,7 @@ def recipe(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def index(recipe: str, stored: NDArray[np.float16], tmp_path_factory: pytest.TempPathFactory) -> VectorIndex:
     made = saved(tmp_path_factory.mktemp("recipe") / "x", stored, recipe)
-    made.tuning = tune(made, 0.99, nothing)
+    made.tuning = tune(made, 0.99, SILENT)
     return made
 
 
@@ -155,7 +152,7 @@ def test_rows_are_added_and_removed_without_training_again(
         kept = np.flatnonzero(np.arange(len(rows)) % 6 != step)
         (tmp_path / str(step)).mkdir()
         build_from_previous(
-            tmp_path / str(step), folder, now, kept, whitened_blocks([more], None), 500, 200, nothing
+            tmp_path / str(step), folder, now, kept, whitened_blocks([more], None), 500, 200, SILENT
         )
         rows = np.concatenate([rows[kept], more])
         folder = tmp_path / str(step)
@@ -208,7 +205,7 @@ def test_tuning_reaches_its_recall_on_other_queries() -> None:
     core.train(unit_rows(random))
     core.add(unit_rows(random))
     index = VectorIndex(core, random)
-    tunings = [tune(index, wanted, nothing) for wanted in (0.5, 0.9, 0.99)]
+    tunings = [tune(index, wanted, SILENT) for wanted in (0.5, 0.9, 0.99)]
     assert [each.effort for each in tunings] == sorted(each.effort for each in tunings)
     assert tunings[0].effort < tunings[2].effort
     for least, tuning in zip((0.5, 0.9, 0.99), tunings, strict=True):
@@ -224,11 +221,11 @@ def test_tuning_reaches_its_recall_on_other_queries() -> None:
 
 
 def test_one_bit_per_dimension_needs_more_candidates(stored: NDArray[np.float16], tmp_path: Path) -> None:
-    coarse = tune(saved(tmp_path / "a", stored, "ivf-rabitq"), 0.99, nothing)
-    assert coarse.candidates > tune(saved(tmp_path / "c", stored, "ivf-pq"), 0.99, nothing).candidates
+    coarse = tune(saved(tmp_path / "a", stored, "ivf-rabitq"), 0.99, SILENT)
+    assert coarse.candidates > tune(saved(tmp_path / "c", stored, "ivf-pq"), 0.99, SILENT).candidates
     assert coarse.candidates > 1
     assert Tuning().candidates == 1
-    assert tune(saved(tmp_path / "b", stored, "flat"), 0.99, nothing).recall == 1.0
+    assert tune(saved(tmp_path / "b", stored, "flat"), 0.99, SILENT).recall == 1.0
 
 
 GB = 10**9
@@ -286,7 +283,7 @@ def test_ivf_pq_takes_vectors_of_any_dimensions(dim: int, factory: str, tmp_path
     stored = families(640, dim=dim)
     assert plan(640, dim, "ivf-pq", GB, 0.99).factory == factory
     made = saved(tmp_path / "x", stored, "ivf-pq")
-    made.tuning = tune(made, 0.99, nothing)
+    made.tuning = tune(made, 0.99, SILENT)
     assert RECIPES["ivf-pq"].code_bytes(dim) == faiss().downcast_index(made.core).code_size + 8
     queries = unit_rows(stored[:50])
     truth = queries @ unit_rows(stored).T

@@ -16,13 +16,10 @@ from vggsearch.knn.build import build, build_from_previous, whitened_blocks
 from vggsearch.knn.files import INDEX_FILE, VECTORS_FILE, read_index
 from vggsearch.knn.recipes import ivf_of, plan
 from vggsearch.knn.vector_index import VectorIndex
+from vggsearch.progress import SILENT
 from vggsearch.render import build as report
 
 ROWS = 4000
-
-
-def nothing(*_: object) -> None:
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +30,7 @@ def stored() -> NDArray[np.float16]:
 def built(directory: Path, stored: NDArray[np.float16], recipe: str, shard_rows: int) -> Path:
     directory.mkdir()
     planned = replace(plan(ROWS, DIM, recipe, 10**9, 0.99), shard_rows=shard_rows)
-    build(directory, [stored], planned, None, nothing)
+    build(directory, [stored], planned, None, SILENT)
     assert {path.name for path in directory.iterdir()} == {INDEX_FILE, VECTORS_FILE}
     return directory / INDEX_FILE
 
@@ -58,7 +55,7 @@ def test_an_update_equals_what_faiss_does_in_memory(
     kept = np.flatnonzero(np.arange(ROWS) % 5 != 2)
     (tmp_path / "new").mkdir()
     build_from_previous(
-        tmp_path / "new", tmp_path / "old", old, kept, whitened_blocks([more], None), 700, 300, nothing
+        tmp_path / "new", tmp_path / "old", old, kept, whitened_blocks([more], None), 700, 300, SILENT
     )
     new = VectorIndex.open(tmp_path / "new", len(kept) + 700, DIM)
     assert new.first_difference([stored[kept], more]) is None

@@ -16,7 +16,7 @@ from vggsearch.indexing.integrity import verify
 from vggsearch.knn.build import build
 from vggsearch.knn.recipes import plan
 from vggsearch.photos.walk import Skipped
-from vggsearch.progress import Progress
+from vggsearch.progress import SILENT, Progress
 from vggsearch.store.manifest import Manifest, Part, VectorIndexInfo, write_manifest
 from vggsearch.store.records import Embedded
 from vggsearch.store.store import Store
@@ -127,7 +127,7 @@ def test_a_search_side_of_other_rows_is_found_by_its_content(grown: ImageIndex) 
 
     def make(directory: Path) -> VectorIndexInfo:
         planned = plan(8, grown.spec.dim, "flat", 10**9, 1.0)
-        build(directory, [block[::-1] for block in grown._store.embeddings()], planned, None, lambda *_: None)
+        build(directory, [block[::-1] for block in grown._store.embeddings()], planned, None, SILENT)
         return side.facts
 
     with writing(grown._store) as writer:

@@ -3,8 +3,8 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -17,12 +17,11 @@ from vggsearch.duplicates.find import DuplicatesReport, duplicates
 from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.duplicates.paths import inside, photos_named
 from vggsearch.duplicates.removals import new_journal, plan_removals
-from vggsearch.errors import OptionError, PhotosError, SpecMismatch, Stopped, option
+from vggsearch.errors import OptionError, SpecMismatch
 from vggsearch.indexing.build import build_vector_index, plan_build
 from vggsearch.indexing.info import Info, read_info
 from vggsearch.indexing.integrity import VerifyReport, verify
-from vggsearch.indexing.local_features import keep_local_features
-from vggsearch.indexing.update import UpdateReport, plan_update, refuse_to_empty, run_update
+from vggsearch.indexing.update import UpdateReport, photo_folder, update_index
 from vggsearch.knn.recipes import BuildPlan
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.knn.whitening import WhiteningOptions
@@ -33,9 +32,9 @@ from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.weights import WeightsFile, find_again
 from vggsearch.photos.inputs import Box, ImageLike, read_image
 from vggsearch.photos.resize import square
-from vggsearch.photos.walk import Skipped, check_folder, walk
-from vggsearch.progress import OnProgress, Progress, Stop, Unit, ignore_progress, never_stop
-from vggsearch.query.options import Answer, Images, Pick, QueryOptions, QueryResult, each_of, rules
+from vggsearch.photos.walk import Skipped, check_folder
+from vggsearch.progress import Monitor, OnProgress, Stop
+from vggsearch.query.options import Answer, Images, Pick, QueryOptions, QueryResult, rules
 from vggsearch.query.run import embed_squares, pick_random, run_queries, run_query
 from vggsearch.query.searcher import Searcher
 from vggsearch.query.snapshot import LatestSnapshot
@@ -52,7 +51,6 @@ from vggsearch.store.decisions import (
 )
 from vggsearch.store.locate import directory_for
 from vggsearch.store.manifest import BuildOptions, VectorIndexInfo
-from vggsearch.store.reuse import KnownContent
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
 
@@ -237,50 +235,18 @@ class ImageIndex:
         another process writes; IndexNotWritable for a full or read-only disk; Stopped, with the report of what was
         done, where `stop` ended it early.
         """
-        started = time.monotonic()
-        root = self._checked_root(folder, moved)
-        with writing(self._store) as writer:
-            plan = plan_update(
-                walk(root, exclude=self.directory),
-                self._store.files(),
-                self._store.skipped(),
-                retry_skipped=retry_skipped,
-            )
-            known = KnownContent(self._store, plan.todo)
-            if not allow_empty:
-                refuse_to_empty(plan, known, self._store, root)
-            writer.set_root(root)
-            if whiten is not None:
-                writer.set_whitened(whiten)
-            report = run_update(
-                self._store,
-                writer,
-                plan,
-                known,
-                root,
-                lambda: self.engine,
-                workers=workers,
-                allow_empty=allow_empty,
-                progress=progress,
-                stop=stop,
-            )
-            if self._search.open() is None:
-                build_vector_index(self._store, writer)
-            if local_features is not None:
-                writer.set_local(local_features)
-            if self._store.manifest.has_local and not report.stopped:
-                is_done = keep_local_features(
-                    self._store, writer, root, lambda: self.engine, workers=workers, progress=progress, stop=stop
-                )
-                report = replace(report, stopped=not is_done)
-            if not report.stopped:  # after the search side, which can be made from the last one until then
-                before, after = writer.compact(only_if_due=not compact)
-                if after < before:
-                    log.info("%d parts were merged into %d.", before, after)
-        report = replace(report, seconds=time.monotonic() - started)
-        if report.stopped:
-            raise Stopped(report=report)
-        return report
+        return update_index(
+            self._store,
+            photo_folder(self._store, self.root, folder, is_moved=moved),
+            lambda: self.engine,
+            workers=workers,
+            allow_empty=allow_empty,
+            retry_skipped=retry_skipped,
+            compact=compact,
+            whiten=whiten,
+            local_features=local_features,
+            monitor=Monitor(progress, stop),
+        )
 
     def plan_build(
         self,
@@ -318,7 +284,7 @@ class ImageIndex:
         with writing(self._store) as writer:
             options = self._wanted(recipe, memory, recall, metric)
             plan_build(self._store, options)
-            side = build_vector_index(self._store, writer, _telling(progress, stop, "vectors"), options=options)
+            side = build_vector_index(self._store, writer, Monitor(progress, stop), options=options)
         size = sum(file.bytes for file in side.files)
         return BuildReport(self.directory, len(self), side.facts, size, time.monotonic() - started)
 
@@ -384,8 +350,8 @@ class ImageIndex:
         Raises ImageError where a picture cannot be used; OptionError for a part that is not in it, a filter that is
         none, options that do not go together, or `containing` without local features; SpecMismatch for `also_in`.
         """
-        options = QueryOptions(
-            count, min_similarity, rerank, crop, containing, rules(filters), exclude_same_folder, each_of(minus)
+        options = QueryOptions.of(
+            count, min_similarity, rerank, crop, containing, filters, exclude_same_folder, minus
         )
         return run_query(self._targets(also_in), image, options)
 
@@ -408,8 +374,8 @@ class ImageIndex:
         With `rerank` false, SEARCH.at_once of them are read ahead and go through the network together, unless
         `containing`, `minus` or `exclude_same_folder` make each a search of its own.
         """
-        options = QueryOptions(
-            count, min_similarity, rerank, crop, containing, rules(filters), exclude_same_folder, each_of(minus)
+        options = QueryOptions.of(
+            count, min_similarity, rerank, crop, containing, filters, exclude_same_folder, minus
         )
         return run_queries(self._targets(also_in), images, options)
 
@@ -477,16 +443,9 @@ class ImageIndex:
             siblings=siblings,
             confirm=confirm,
         )
-        report = self._store.read_whole(
-            lambda: duplicates(
-                self._collection(against), options, self.embed_many, _telling(progress, None, "pairs"), stop
-            )
+        return self._store.read_whole(
+            lambda: duplicates(self._collection(against), options, self.embed_many, Monitor(progress, stop))
         )
-        if report is None:
-            raise Stopped("Stopped before any photos were compared.")
-        if not report.found.is_whole:
-            raise Stopped(report=report)
-        return report
 
     def plan_removal(
         self, report: DuplicatesReport, action: str, *, protect: Sequence[str] = (), raw_pairs: bool = False
@@ -580,41 +539,6 @@ class ImageIndex:
         With `whitening` it is one made in memory, with a whitening learned anew as those options say.
         """
         return self._search.searcher(whitening)
-
-    def _checked_root(self, folder: str | os.PathLike[str] | None, moved: bool) -> Path:
-        known = self.root
-        if folder is None:
-            if known is None:
-                raise PhotosError(f"{self.directory} has no photo folder yet: name one.")
-            return known
-        root = Path(folder)
-        if known is not None and not moved and not _is_same_folder(root, known):
-            raise PhotosError(
-                f"{self.directory} is the index of {known}, not of {root}: updating it would drop its "
-                f"{len(self):,} photos. Use another index or, if these are the same photos in a new place, pass ",
-                option("moved"),
-                ".",
-            )
-        return root
-
-
-def _telling(progress: OnProgress | None, stop: Stop | None, unit: Unit) -> Callable[[str, int, int], None]:
-    show, asked = progress or ignore_progress, stop or never_stop
-
-    def tell(stage: str, done: int, total: int) -> None:
-        show(Progress(stage, done, total, unit))
-        if asked():
-            raise Stopped("Stopped early; the FAISS index is as it was.")
-
-    return tell
-
-
-def _is_same_folder(one: Path, other: Path) -> bool:
-    """Say whether two paths lead to one folder, as Photos and photos do where case does not count."""
-    try:
-        return one.samefile(other)
-    except OSError:
-        return one.resolve() == other.resolve()
 
 
 def _find_weights(store: Store, named: Path | None) -> WeightsFile:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from vggsearch.errors import Stopped
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Task, TaskID
@@ -37,12 +39,43 @@ Stop: TypeAlias = Callable[[], bool]  # asked between steps; once it returns Tru
 
 
 def ignore_progress(_progress: Progress) -> None:
-    """Show nothing: what a call reports to when nobody listens."""
+    """Show nothing: the default where a caller passes no `progress`."""
 
 
 def never_stop() -> bool:
-    """Never stop: what a call asks when nobody can stop it."""
+    """Return False: the default where a caller passes no `stop`."""
     return False
+
+
+class Monitor:
+    """The `progress` and `stop` of one long call, passed down to every step of it.
+
+    >>> monitor = Monitor(progress=lambda progress: print(progress.done, "of", progress.total))
+    >>> for done in range(1, 3):
+    ...     monitor.step("reading", done, 2, "files")
+    1 of 2
+    2 of 2
+    """
+
+    def __init__(self, progress: OnProgress | None = None, stop: Stop | None = None) -> None:
+        self._progress, self._stop = progress or ignore_progress, stop or never_stop
+
+    def show(self, stage: str, done: int, total: int, unit: Unit = "photos", note: str = "") -> None:
+        """Report how far one stage is."""
+        self._progress(Progress(stage, done, total, unit, note))
+
+    def check(self) -> None:
+        """Raise Stopped if the work is to end."""
+        if self._stop():
+            raise Stopped
+
+    def step(self, stage: str, done: int, total: int, unit: Unit = "photos", note: str = "") -> None:
+        """Report how far one stage is, then raise Stopped if the work is to end."""
+        self.show(stage, done, total, unit, note)
+        self.check()
+
+
+SILENT = Monitor()  # shows nothing and never stops
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from vggsearch.knn.recipes import plan
 from vggsearch.knn.vector_index import Tuning, VectorIndex
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.knn.whitening import Whitening
+from vggsearch.progress import SILENT
 
 DIM = 32
 
@@ -33,5 +34,5 @@ def saved(
     directory.mkdir()
     dim = stored.shape[1]
     planned = plan(len(stored), whitening.dim if whitening is not None else dim, recipe, 10**12, 0.99, dim)
-    build(directory, whitened_blocks([stored], whitening), planned, whitening, lambda *_: None)
+    build(directory, whitened_blocks([stored], whitening), planned, whitening, SILENT)
     return VectorIndex.open(directory, len(stored), dim, tuning)

@@ -16,10 +16,10 @@ from PIL import Image
 from vggsearch.defaults import DUPLICATES, MEASURE
 from vggsearch.duplicates.calibration import LabelledPairs
 from vggsearch.errors import ImageError
-from vggsearch.knn.all_pairs import Progress
 from vggsearch.matching.keypoints import align, detect_keypoints, single_threaded_blas
 from vggsearch.photos.decode import decode, decoder_errors
 from vggsearch.photos.edits import EDITS, edited
+from vggsearch.progress import Monitor
 from vggsearch.store.contents import CALIBRATION
 from vggsearch.store.files import write_atomically
 
@@ -44,7 +44,7 @@ def copies_of(
     rows: Sequence[int],
     embed: Embed,
     similarity_to: SimilarityTo,
-    progress: Progress,
+    monitor: Monitor,
 ) -> LabelledPairs:
     """Make edited copies of some photos in memory, and compare each with its photo.
 
@@ -78,7 +78,7 @@ def copies_of(
             embeddings = embed([copy for _, copy, _ in made])
             similarities += [similarity_to(each, row) for each, (row, _, _) in zip(embeddings, made, strict=True)]
             inliers += [count for _, _, count in made]
-            progress(start + len(some), len(subset))
+            monitor.step("making edited copies", start + len(some), len(subset))
     return LabelledPairs(tuple(similarities), tuple(inliers))
 
 

@@ -10,61 +10,55 @@ from numpy.typing import NDArray
 from vggsearch.defaults import DUPLICATES, PAIRS
 from vggsearch.duplicates.collection import Collection
 from vggsearch.errors import IndexDamaged, IndexNotWritable
-from vggsearch.knn.all_pairs import Progress, Stop, all_pairs, complete
+from vggsearch.knn.all_pairs import all_pairs, complete
 from vggsearch.knn.edges import Edges, edges_from_pairs
 from vggsearch.knn.vector_index import VectorIndex
 from vggsearch.knn.vectors import unit_rows
+from vggsearch.progress import SILENT, Monitor
 from vggsearch.store.edges import EdgeFacts, StoredEdges, made_of, read_edges, write_edges
 from vggsearch.store.store import Store
 
 log = logging.getLogger(__name__)
 
 
-def candidates_of(
-    collection: Collection, progress: Progress | None = None, stop: Stop | None = None
-) -> Edges | None:
+def candidates_of(collection: Collection, monitor: Monitor = SILENT) -> Edges:
     """Return the pairs of a pool's photos that may be duplicates, of different bytes; none with a blank photo.
 
     Of each content only the first row is in pairs. With others, one photo of each pair is theirs. Rows with more
-    than PAIRS.count photos at least DUPLICATES.alike are completed. None where `stop` says so.
+    than PAIRS.count photos at least DUPLICATES.alike are completed. Raises Stopped.
     """
     is_left_out = collection.contents != np.arange(len(collection.contents))
     is_left_out[collection.blank] = True
     without = np.flatnonzero(is_left_out)
     if collection.others is not None:
-        return _across(collection, collection.others, is_left_out, progress, stop)
+        return _across(collection, collection.others, is_left_out, monitor)
     index = collection.searcher.index
-    edges = edges_of(collection.store, index, without, progress, stop)
-    if edges is None:
-        return None
+    edges = edges_of(collection.store, index, without, monitor)
     alike = edges.above(DUPLICATES.alike)
     if not len(alike.saturated):
         return edges
-    more = complete(_vectors(index), alike, without, progress, stop)
-    return None if more is None else _joined(edges, more)
+    return _joined(edges, complete(_vectors(index), alike, without, monitor))
 
 
 def edges_of(
     store: Store,
     index: VectorIndex,
     without: NDArray[np.int64],
-    progress: Progress | None = None,
-    stop: Stop | None = None,
-) -> Edges | None:
+    monitor: Monitor = SILENT,
+) -> Edges:
     """Return the pairs of rows at least PAIRS.floor similar, of each row at least with its PAIRS.count nearest.
 
     `index` is over the store's present rows; those in `without`, int64, are in no pair. The pairs are kept beside
-    the vectors, and read where they are of the same vectors and rows. None where `stop` says so.
+    the vectors, and read where they are of the same vectors and rows. Raises Stopped.
     """
     directory, side = store.vector_index_directory(), store.manifest.fresh_vector_index
     if directory is None or side is None:
-        return all_pairs(_vectors(index), PAIRS.count, PAIRS.floor, without, progress, stop)
+        return all_pairs(_vectors(index), PAIRS.count, PAIRS.floor, without, monitor)
     among = f"{made_of(side)} without {hashlib.sha256(without.tobytes()).hexdigest()}"
     if (kept := _kept(directory, among)) is not None:
         return kept
-    found = all_pairs(_vectors(index), PAIRS.count, PAIRS.floor, without, progress, stop)
-    if found is not None:
-        _keep(directory, among, found)
+    found = all_pairs(_vectors(index), PAIRS.count, PAIRS.floor, without, monitor)
+    _keep(directory, among, found)
     return found
 
 
@@ -78,9 +72,8 @@ def _across(
     collection: Collection,
     others: Collection,
     is_left_out: NDArray[np.bool_],
-    progress: Progress | None,
-    stop: Stop | None,
-) -> Edges | None:
+    monitor: Monitor,
+) -> Edges:
     """Return the pairs of a photo of the pool and its PAIRS.count nearest of the others', at least PAIRS.floor."""
     index, own = collection.searcher.index, len(collection)
     theirs = np.flatnonzero(~is_left_out[own:])
@@ -88,8 +81,7 @@ def _across(
     mine = np.flatnonzero(~is_left_out[:own])
     found = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
     for start in range(0, len(mine), PAIRS.block_rows):
-        if stop is not None and stop():
-            return None
+        monitor.check()
         rows = mine[start : start + PAIRS.block_rows]
         similarities = index.unit_vectors(rows) @ vectors.T
         count = min(PAIRS.count, len(theirs))
@@ -99,8 +91,7 @@ def _across(
         values = np.take_along_axis(similarities, nearest, axis=1)
         one, place = np.nonzero(values >= PAIRS.floor)
         found.append((rows[one], theirs[nearest[one, place]] + own, values[one, place]))
-        if progress is not None:
-            progress(min(start + PAIRS.block_rows, len(mine)), len(mine))
+        monitor.show("finding candidates", min(start + PAIRS.block_rows, len(mine)), len(mine))
     some, there, values = (np.concatenate(column) for column in zip(*found, strict=True))
     return edges_from_pairs(len(is_left_out), PAIRS.count, PAIRS.floor, some, there, np.minimum(values, 1))
 

@@ -3,7 +3,6 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import combinations, product
 from pathlib import PurePosixPath
 
@@ -20,9 +19,9 @@ from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.duplicates.pairs import CandidatePairs, compare, pairs_sharing_a_duplicate, similarities_at_random
 from vggsearch.duplicates.results import Photo
 from vggsearch.duplicates.verification import KeypointMatcher
-from vggsearch.knn.all_pairs import Stop
-from vggsearch.knn.build import Tell
+from vggsearch.errors import Stopped
 from vggsearch.knn.edges import Edges
+from vggsearch.progress import Monitor
 from vggsearch.store.decisions import Judgement
 
 Judged = dict[tuple[str, str], Judgement]
@@ -58,29 +57,25 @@ def classify_pairs(
     judged: Judged,
     matcher: KeypointMatcher | None,
     known: Callable[[], CalibrationPairs | None],
-    tell: Tell,
-    stop: Stop | None = None,
-) -> ClassifiedPairs | None:
-    """Return the pairs that are duplicates; None where it was stopped before any were compared.
+    monitor: Monitor,
+) -> ClassifiedPairs:
+    """Return the pairs that are duplicates. Raises Stopped where it was stopped before any were compared.
 
     `checks` compares pairs, None where the photos are not there; `known` makes, or reads, what a calibration learns
     from. `judged` is what a person said of pairs, by sha256: it decides, and is learned from.
     """
-    edges = candidates_of(collection, lambda done, total: tell("finding candidates", done, total), stop)
-    if edges is None:
-        return None
+    edges = candidates_of(collection, monitor)
     candidates, is_whole = _most_similar_first(_with_judged(edges, collection, judged)), True
     if matcher is not None:
-        candidates, is_whole = compare(candidates, matcher, tell, stop)
+        candidates, is_whole = compare(candidates, matcher, monitor)
     calibration = _calibration(
         candidates, collection, judged, known() if matcher is not None and is_whole else None
     )
     compared = _with_confidence(candidates, calibration, collection, judged)
-    if matcher is not None and collection.others is None:
-        compared, is_closed = _closed(
-            compared, calibration, collection, judged, matcher, options.min_precision, tell, stop
+    if matcher is not None and collection.others is None and is_whole:
+        compared, is_whole = _closed(
+            compared, calibration, collection, judged, matcher, options.min_precision, monitor
         )
-        is_whole = is_whole and is_closed
     if options.by_folder and collection.others is None:
         compared = _of_folders(compared, collection)
     return _chosen(compared, calibration, collection, judged, options, is_whole=is_whole)
@@ -144,8 +139,7 @@ def _closed(
     judged: Judged,
     matcher: KeypointMatcher,
     precision: float,
-    tell: Tell,
-    stop: Stop | None,
+    monitor: Monitor,
 ) -> tuple[CandidatePairs, bool]:
     """Return the pairs, and those that have a duplicate in common: two hard edits of a photo are hardly alike.
 
@@ -154,7 +148,9 @@ def _closed(
     for number in range(DUPLICATES.closures):
         likely = compared.subset(compared.confidence >= least_confidence(compared.confidence, precision))
         pairs = pairs_sharing_a_duplicate(likely, set(compared.pairs()))
-        if not matcher.match(pairs, partial(tell, f"comparing copies of one photo, round {number + 1}"), stop):
+        try:
+            matcher.match(pairs, f"comparing copies of one photo, round {number + 1}", monitor)
+        except Stopped:
             return compared, False
         rows = np.array(pairs, np.int64).reshape(-1, 2)
         inliers = np.array([matcher.inliers(pair) for pair in pairs], np.int64)

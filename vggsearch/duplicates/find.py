@@ -27,9 +27,8 @@ from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.duplicates.pairs import unrelated_pairs
 from vggsearch.duplicates.results import Group, Pair
 from vggsearch.duplicates.verification import MADE_BY, KeypointMatcher
-from vggsearch.errors import IndexNotWritable
-from vggsearch.knn.all_pairs import Stop
-from vggsearch.knn.build import Tell
+from vggsearch.errors import IndexNotWritable, Stopped
+from vggsearch.progress import SILENT, Monitor
 from vggsearch.store.contents import DECISIONS
 from vggsearch.store.decisions import read_decisions
 
@@ -61,9 +60,9 @@ class DuplicatesReport:
 
 
 def duplicates(
-    collection: Collection, options: DuplicateOptions, embed: Embed, tell: Tell, stop: Stop | None = None
-) -> DuplicatesReport | None:
-    """Return the duplicates in a pool; None where it was stopped before anything was compared."""
+    collection: Collection, options: DuplicateOptions, embed: Embed, monitor: Monitor
+) -> DuplicatesReport:
+    """Return the duplicates in a collection. Raises Stopped, with the report of the pairs compared until then."""
     started = time.monotonic()
     directory = collection.store.directory
     matcher = (
@@ -74,16 +73,16 @@ def duplicates(
     judged = read_decisions(directory / DECISIONS).pairs()
 
     def known() -> CalibrationPairs | None:
-        return _known(collection, matcher, embed, tell) if matcher is not None else None
+        return _known(collection, matcher, embed, monitor) if matcher is not None else None
 
-    found = classify_pairs(collection, options, judged, matcher, known, tell, stop)
-    if found is None:
-        return None
-    arranger = GroupBuilder(collection, found, options, matcher)
-    groups, pairs = arranger.groups(), arranger.pairs()
-    if matcher is not None:
-        matcher.keep()  # which photos have the same pixels
-    return DuplicatesReport(
+    found = classify_pairs(collection, options, judged, matcher, known, monitor)
+    builder = GroupBuilder(collection, found, options, matcher, monitor if found.is_whole else SILENT)
+    try:
+        groups, pairs = builder.groups(), builder.pairs()
+    finally:
+        if matcher is not None:
+            matcher.keep()  # which photos have the same pixels
+    report = DuplicatesReport(
         groups,
         pairs,
         len(collection),
@@ -93,16 +92,19 @@ def duplicates(
         is_against=collection.others is not None,
         seconds=time.monotonic() - started,
     )
+    if not found.is_whole:
+        raise Stopped(report=report)
+    return report
 
 
-def _known(collection: Collection, matcher: KeypointMatcher, embed: Embed, tell: Tell) -> CalibrationPairs:
+def _known(collection: Collection, matcher: KeypointMatcher, embed: Embed, monitor: Monitor) -> CalibrationPairs:
     """Return what a calibration learns from: what was kept, unless photos, spec or whitening have changed much."""
     made_of = _made_of(collection)
     kept = read_calibration_pairs(collection.store.directory, made_of)
     if kept is not None:
         return kept
     others = unrelated_pairs(collection)
-    matcher.match(others, lambda done, total: tell("comparing unrelated pairs", done, total))
+    matcher.match(others, "comparing unrelated pairs", monitor)
     compared = np.array([pair for pair in others if matcher.inliers(pair) >= 0], np.int64).reshape(-1, 2)
     inliers = tuple(matcher.inliers((first, second)) for first, second in compared.tolist())
     rows = collection.own_contents.tolist()
@@ -112,7 +114,7 @@ def _known(collection: Collection, matcher: KeypointMatcher, embed: Embed, tell:
         rows,
         embed,
         lambda embedding, row: float(collection.searcher.index.similarities(embedding, np.array([row]))[0]),
-        lambda done, total: tell("making edited copies", done, total),
+        monitor,
     )
     pairs = CalibrationPairs(copies, LabelledPairs(tuple(collection.similarities(compared).tolist()), inliers))
     try:

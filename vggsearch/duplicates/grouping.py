@@ -16,6 +16,7 @@ from vggsearch.duplicates.results import Group, Kind, Member, Pair, keepers
 from vggsearch.duplicates.verification import KeypointMatcher
 from vggsearch.knn.edges import Edges
 from vggsearch.matching.alignment import Alignment, inverted
+from vggsearch.progress import SILENT, Monitor
 
 EQUAL = ("exact", "same picture")
 SAME = 0.995  # similarity from which two photos of one size may have the same pixels
@@ -30,7 +31,9 @@ class GroupBuilder:
         found: ClassifiedPairs,
         options: DuplicateOptions,
         matcher: KeypointMatcher | None,
+        monitor: Monitor = SILENT,
     ) -> None:
+        self._monitor = monitor
         self._collection, self._found, self._options, self._matcher = collection, found, options, matcher
         self._policy = keep_rules(options.keep)
         self._copies = self._exact_copies()
@@ -190,6 +193,7 @@ class GroupBuilder:
         if first.sha256 == second.sha256:
             return "exact"
         may_be = (first.width, first.height) == (second.width, second.height) and pairs.similarity[place] >= SAME
+        self._monitor.check()
         if may_be and self._matcher is not None and self._matcher.are_same_picture(pairs.pair(place)):
             return "same picture"
         return "near"

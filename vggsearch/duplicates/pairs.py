@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from vggsearch.defaults import ALIGN, DUPLICATES, PAIRS
 from vggsearch.duplicates.collection import Collection
 from vggsearch.duplicates.verification import KeypointMatcher
-from vggsearch.knn.all_pairs import Stop
-from vggsearch.knn.build import Tell
+from vggsearch.errors import Stopped
 from vggsearch.matching.keypoints import INLIERS_OF_HALF_SCORE
+from vggsearch.progress import Monitor
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +59,7 @@ class CandidatePairs:
         return CandidatePairs(*(getattr(self, name)[places] for name in self.__dataclass_fields__))
 
 
-def compare(
-    candidates: CandidatePairs, matcher: KeypointMatcher, tell: Tell, stop: Stop | None
-) -> tuple[CandidatePairs, bool]:
+def compare(candidates: CandidatePairs, matcher: KeypointMatcher, monitor: Monitor) -> tuple[CandidatePairs, bool]:
     """Compare the pairs by keypoints, most similar first, until hardly any more are duplicates.
 
     Return those that were compared, and whether it came to its end.
@@ -69,7 +67,11 @@ def compare(
     pairs, counts = candidates.pairs(), np.full(len(candidates), -1)
     for start in range(0, len(pairs), DUPLICATES.block_pairs):
         block = pairs[start : start + DUPLICATES.block_pairs]
-        is_whole = matcher.match(block, partial(_tell, tell, start, len(pairs)), stop)
+        is_whole = True
+        try:
+            matcher.match(block, "comparing pairs", monitor, before=start, total=len(pairs))
+        except Stopped:
+            is_whole = False
         inliers = np.array([matcher.inliers(pair) for pair in block])
         counts[start : start + len(block)] = inliers
         is_over = np.mean(inliers >= DUPLICATES.confirmed) < DUPLICATES.fewest_confirmed
@@ -87,10 +89,6 @@ def pairs_sharing_a_duplicate(pairs: CandidatePairs, seen: set[tuple[int, int]])
         neighbours[second].add(first)
     few = (each for each in neighbours.values() if len(each) <= DUPLICATES.most_neighbours)
     return sorted({pair for each in few for pair in combinations(sorted(each), 2)} - seen)
-
-
-def _tell(tell: Tell, start: int, total: int, done: int, _of_block: int) -> None:
-    tell("comparing pairs", start + done, total)
 
 
 def similarities_at_random(collection: Collection) -> tuple[NDArray[np.float64], int]:

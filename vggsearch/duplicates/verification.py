@@ -13,10 +13,10 @@ from PIL import Image
 
 from vggsearch.defaults import DUPLICATES, KEYPOINTS
 from vggsearch.errors import ImageError, IndexDamaged, IndexNotWritable
-from vggsearch.knn.all_pairs import Progress, Stop
 from vggsearch.matching.alignment import Alignment
 from vggsearch.matching.keypoints import Keypoints, align, detect_keypoints, single_threaded_blas
 from vggsearch.photos.decode import decode, decoder_errors
+from vggsearch.progress import SILENT, Monitor
 from vggsearch.store.keypoint_matches import Key, KeypointMatch, read_keypoint_matches, write_keypoint_matches
 
 log = logging.getLogger(__name__)
@@ -52,30 +52,37 @@ class KeypointMatcher:
             return -1
         return known[1].inliers if known[1] is not None else 0
 
-    def match(self, pairs: Sequence[Pair], progress: Progress | None = None, stop: Stop | None = None) -> bool:
-        """Check those pairs of rows that were not; return whether it came to its end.
+    def match(
+        self,
+        pairs: Sequence[Pair],
+        stage: str,
+        monitor: Monitor = SILENT,
+        *,
+        before: int = 0,
+        total: int | None = None,
+    ) -> None:
+        """Compare those pairs of rows that were not compared yet. Raises Stopped.
 
-        What was found is kept every minute, and when it is stopped. A pair of which a photo cannot be read
-        counts as not aligned for now, and is asked again next time.
+        `stage` names it in progress, where these pairs come after `before` others of `total`. Results are kept
+        every minute, and when it is stopped. A pair with a photo that cannot be read counts as not aligned for now,
+        and is compared again next time.
         """
         todo = _by_hub([pair for pair in pairs if self.known(pair) is None])
-        saved, is_done, done = time.monotonic(), True, 0
-        total = sum(map(len, todo.values()))
-        with single_threaded_blas(), ThreadPoolExecutor() as threads:
-            for hub, others in todo.items():
-                if stop is not None and stop():
-                    is_done = False
-                    break
-                self._match(hub, others, threads)
-                done += len(others)
-                if progress is not None:
-                    progress(done, total)
-                if time.monotonic() - saved >= DUPLICATES.saved_seconds:
-                    self.keep()
-                    saved = time.monotonic()
-        if todo:
-            self.keep()
-        return is_done
+        saved, done = time.monotonic(), before
+        total = sum(map(len, todo.values())) if total is None else total
+        try:
+            with single_threaded_blas(), ThreadPoolExecutor() as threads:
+                for hub, others in todo.items():
+                    monitor.check()
+                    self._match(hub, others, threads)
+                    done += len(others)
+                    monitor.show(stage, done, total, "pairs")
+                    if time.monotonic() - saved >= DUPLICATES.saved_seconds:
+                        self.keep()
+                        saved = time.monotonic()
+        finally:
+            if todo:
+                self.keep()
 
     def are_same_picture(self, pair: Pair) -> bool:
         """Whether two photos that were compared have the same pixels, upright, every one of them."""

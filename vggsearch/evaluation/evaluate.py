@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vggsearch.defaults import ALIGN, MEASURE, WHITENING
-from vggsearch.errors import ImageError, OptionError, PhotosError, Stopped, TruthError, option
+from vggsearch.errors import ImageError, OptionError, PhotosError, TruthError, option
 from vggsearch.evaluation.ground_truth import read_truth
 from vggsearch.evaluation.linear_probe import ProbeReport, linear_probe
 from vggsearch.evaluation.metrics import Curve, Figures, Tally
@@ -22,7 +22,7 @@ from vggsearch.matching.feature_maps import LocalFeatures
 from vggsearch.matching.rerank import reranked
 from vggsearch.photos.decode import decode
 from vggsearch.photos.edits import EDITS, Edit, edited
-from vggsearch.progress import OnProgress, Progress, Stop, ignore_progress, never_stop
+from vggsearch.progress import Monitor, OnProgress, Stop
 from vggsearch.query.searcher import Searcher
 
 COLLAGE = "collage"
@@ -82,7 +82,7 @@ def evaluate(
     """
     if not isinstance(labels, Mapping):
         labels = read_truth(Path(labels))
-    whitening, show, asked_to_stop = whitening_named(whiten), progress or ignore_progress, stop or never_stop
+    whitening, monitor = whitening_named(whiten), Monitor(progress, stop)
     searcher = index.searcher(whitening)
     embeddings = index.embeddings()
     rows = {path: row for row, path in enumerate(searcher.paths)}
@@ -99,15 +99,14 @@ def evaluate(
     for start in range(0, len(asked), MEASURE.block_queries):
         block = [rows[path] for path in asked[start : start + MEASURE.block_queries]]
         for row, similarities in zip(block, searcher.similarities(embeddings[block]), strict=True):
+            monitor.check()
             relevant = is_labelled & (label_of == label_of[row])
             others = np.arange(len(similarities)) != row
             if checks is not None and (photo := _readable(index, searcher.paths[row])) is not None:
                 similarities = checks.raised(photo, similarities, others)
             answers = _ranked(similarities[others], relevant[others], len(similarities))
             tally.add(answers.similarities, answers.relevant, answers.total)
-        show(Progress("querying", start + len(block), len(asked)))
-        if asked_to_stop():
-            raise Stopped("Stopped before all photos were queried.")
+        monitor.show("querying", start + len(block), len(asked))
     missing = tuple(path for path in labels if path not in rows)
     return EvaluationReport(tally.figures(len(searcher.paths)), tally.curve(), missing)
 
@@ -133,19 +132,18 @@ def evaluate_copies(
     Raises PhotosError where the photos cannot be read, OptionError for an unknown edit or a sample below 1;
     Stopped, without a report.
     """
-    chosen_by, whitening = chosen_edits(edits), whitening_named(whiten)
-    show, asked_to_stop = progress or ignore_progress, stop or never_stop
+    by_name, whitening, monitor = chosen_edits(edits), whitening_named(whiten), Monitor(progress, stop)
     if isinstance(sample, int) and sample < 1:
         raise OptionError(f"The sample must be at least 1 photo, not {sample}.")
     searcher = index.searcher(whitening)
     checks = _Checks(index, searcher) if rerank else None
     chosen = _sample(searcher, sample, seed) if isinstance(sample, int) else [*map(searcher.paths.index, sample)]
-    answers: dict[str, list[_Answers]] = {edit: [] for edit in chosen_by}
+    answers: dict[str, list[_Answers]] = {edit: [] for edit in by_name}
     skipped: list[str] = []
     for done, row in enumerate(chosen, start=1):
         path = searcher.paths[row]
         try:
-            copies = dict(_copies(index, searcher, row, chosen_by, seed))
+            copies = dict(_copies(index, searcher, row, by_name, seed))
         except ImageError:
             skipped.append(path)
             continue
@@ -154,12 +152,11 @@ def evaluate_copies(
         similarities = searcher.similarities(index.embed_many(list(copies.values())))
         relevant = searcher.similarities_of_row(row) >= 1 - MEASURE.same
         for edit, each in zip(copies, similarities, strict=True):
+            monitor.check()
             if checks is not None:
                 each = checks.raised(_decoded(copies[edit], index.spec.size), each)
             answers[edit].append(_ranked(each, relevant, MEASURE.most_answers))
-        show(Progress("making copies and querying", done, len(chosen)))
-        if asked_to_stop():
-            raise Stopped("Stopped before all photos were queried.")
+        monitor.show("making copies and querying", done, len(chosen))
     if len(skipped) == len(chosen):
         raise PhotosError(f"None of {len(chosen):,} photos of {index.directory} can be read in {index.root}.")
     images = len(searcher.paths)

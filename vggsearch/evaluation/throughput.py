@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vggsearch.errors import OptionError, PhotosError, Stopped
+from vggsearch.errors import OptionError, PhotosError
 from vggsearch.indexing.extract import Decoded, decoded, extract
 from vggsearch.model.engine import Engine, EngineOptions, rate
 from vggsearch.model.layers import needed_modules
@@ -22,7 +22,7 @@ from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.vgg import describe
 from vggsearch.model.weights import WeightsFile
 from vggsearch.photos.walk import PhotoFile, Skipped, check_folder, walk
-from vggsearch.progress import OnProgress, Progress, Stop, ignore_progress, never_stop
+from vggsearch.progress import SILENT, Monitor, OnProgress, Stop
 
 DECODE_S, FORWARD_S, END_TO_END_S, LIMIT_S, COMPARE_S = 5.0, 8.0, 15.0, 4.0, 4.0
 MOST_PHOTOS = 1000  # of a folder, evenly spread: more would not fit in the time
@@ -93,7 +93,7 @@ def bench(
     spec, weights = (options or EmbeddingOptions()).resolve()
     engine = load_engine(spec, weights, engine_options or EngineOptions())
     where = None if folder is None else Path(folder)
-    return measure(spec, engine, where, workers=workers, progress=progress, stop=stop)
+    return measure(spec, engine, where, workers=workers, monitor=Monitor(progress, stop))
 
 
 def compare_engines(
@@ -108,7 +108,7 @@ def compare_engines(
     Raises what `bench` raises.
     """
     spec, weights = (options or EmbeddingOptions()).resolve()
-    return compare(spec, weights, None if folder is None else Path(folder), progress=progress, stop=stop)
+    return compare(spec, weights, None if folder is None else Path(folder), Monitor(progress, stop))
 
 
 def measure(
@@ -117,23 +117,20 @@ def measure(
     folder: Path | None = None,
     *,
     workers: int | None = None,
-    progress: OnProgress | None = None,
-    stop: Stop | None = None,
+    monitor: Monitor = SILENT,
 ) -> BenchReport:
     """Measure one engine on photos of `folder`, or on pictures made for it. Raises PhotosError and Stopped."""
-    stages = _Stages(
-        ("decoding", "network", "decoding and network together", "limit of the machine"), progress, stop
-    )
+    stages = _Stages(STAGES, monitor)
     with sample(folder) as (root, files):
         at_once = engine.batch_size
         batch = squares(files, root, spec, at_once)
         stages.begin()
-        decode = counted(decoded(cycle(files), root, spec, ahead=at_once, workers=workers), DECODE_S, 1)
+        decode = counted(decoded(cycle(files), root, spec, ahead=at_once, workers=workers), DECODE_S, 1, monitor)
         stages.begin()
-        forward = len(batch) * counted(stream(engine, batch), FORWARD_S, 1)
+        forward = len(batch) * counted(stream(engine, batch), FORWARD_S, 1, monitor)
         stages.begin()
         both = extract(cycle(files), root, spec, lambda: engine, workers=workers)
-        end_to_end = counted(both, END_TO_END_S, at_once)
+        end_to_end = counted(both, END_TO_END_S, at_once, monitor)
     stages.begin()
     limit = engine.multiply_adds_per_s(LIMIT_S) / multiply_adds(spec)
     stages.end()
@@ -145,9 +142,7 @@ def compare(
     spec: EmbeddingSpec,
     weights: WeightsFile,
     folder: Path | None = None,
-    *,
-    progress: OnProgress | None = None,
-    stop: Stop | None = None,
+    monitor: Monitor = SILENT,
 ) -> list[EngineReport]:
     """Measure every engine and precision that runs here, torch's fp32 first, a few seconds each.
 
@@ -158,7 +153,7 @@ def compare(
     reports: list[EngineReport] = []
     expected = np.empty(0, np.float32)
     names = [f"{each.engine} {each.device} {each.precision}" for each in ENGINES_COMPARED]
-    stages = _Stages(names, progress, stop)
+    stages = _Stages(names, monitor)
     for options in ENGINES_COMPARED:
         stages.begin()
         try:
@@ -177,20 +172,17 @@ def compare(
 
 
 class _Stages:
-    """Shows which stage of a measurement runs, and how many are done; raises Stopped between two."""
+    """Reports which stage of a measurement runs, and how many are done. Raises Stopped."""
 
-    def __init__(self, names: Sequence[str], progress: OnProgress | None, stop: Stop | None) -> None:
-        self._names, self._show, self._stop = names, progress or ignore_progress, stop or never_stop
-        self._done = 0
+    def __init__(self, names: Sequence[str], monitor: Monitor) -> None:
+        self._names, self._monitor, self._done = names, monitor, 0
 
     def begin(self) -> None:
-        if self._stop():
-            raise Stopped("Stopped before everything was measured.")
-        self._show(Progress("measuring", self._done, len(self._names), "stages", self._names[self._done]))
+        self._monitor.step("measuring", self._done, len(self._names), "stages", self._names[self._done])
         self._done += 1
 
     def end(self) -> None:
-        self._show(Progress("measuring", len(self._names), len(self._names), "stages"))
+        self._monitor.show("measuring", len(self._names), len(self._names), "stages")
 
 
 def multiply_adds(spec: EmbeddingSpec) -> int:
@@ -245,7 +237,7 @@ def stream(engine: Engine, batch: NDArray[np.uint8]) -> Generator[NDArray[np.flo
     yield from engine.embed_stream(repeat(batch))
 
 
-def counted(items: Generator[object, None, None], seconds: float, at_once: int) -> float:
+def counted(items: Generator[object, None, None], seconds: float, at_once: int, monitor: Monitor = SILENT) -> float:
     """Return how many photos come a second, watched for about so long; what is skipped does not count.
 
     Items come `at_once` at a time, so the clock starts and stops where a batch begins. The first is not counted.
@@ -254,5 +246,6 @@ def counted(items: Generator[object, None, None], seconds: float, at_once: int) 
         next(items)
         started, count = time.perf_counter(), 0
         while time.perf_counter() - started < seconds:
+            monitor.check()
             count += sum(not isinstance(item, Skipped) for item in islice(items, at_once))
         return count / (time.perf_counter() - started)

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from vggsearch.defaults import BUILD, WHITENING
 from vggsearch.errors import IndexDamaged, OptionError
 from vggsearch.knn.build import (
-    Tell,
     build,
     build_faiss_index,
     build_from_previous,
@@ -26,6 +25,7 @@ from vggsearch.knn.tune import tune
 from vggsearch.knn.vector_index import Tuning, VectorIndex
 from vggsearch.knn.vectors import BLOCK_ROWS
 from vggsearch.knn.whitening import Whitening, learn
+from vggsearch.progress import SILENT, Monitor
 from vggsearch.store.manifest import BuildOptions, Part, StoredVectorIndex, VectorIndexInfo, WhiteningInfo
 from vggsearch.store.store import Store
 from vggsearch.store.writer import StoreWriter
@@ -59,7 +59,7 @@ def plan_build(store: Store, options: BuildOptions) -> BuildPlan:
 
 
 def build_vector_index(
-    store: Store, writer: StoreWriter, tell: Tell | None = None, *, options: BuildOptions | None = None
+    store: Store, writer: StoreWriter, monitor: Monitor = SILENT, *, options: BuildOptions | None = None
 ) -> StoredVectorIndex:
     """Make the FAISS files of the store's present rows as its manifest wants them, and commit them.
 
@@ -71,11 +71,10 @@ def build_vector_index(
     size = whitening.dim if whitening is not None else store.spec.dim
     plans = _possible_plans(store, size, options or store.manifest.build)
     last = _last(store, facts)
-    told = tell or (lambda _what, _done, _total: None)
 
     def make(directory: Path) -> VectorIndexInfo:
         def tuned(planned: BuildPlan) -> Tuning:
-            return tune(VectorIndex.open(directory, len(store), store.spec.dim), planned.recall, told)
+            return tune(VectorIndex.open(directory, len(store), store.spec.dim), planned.recall, monitor)
 
         if last is not None and options is None and last.is_reusable(plans):
             build_from_previous(
@@ -86,19 +85,19 @@ def build_vector_index(
                 last.added(store, whitening),
                 last.added_rows,
                 plans[0].shard_rows,
-                told,
+                monitor,
             )
             return replace(last.facts, whitening=facts)
         vectors = whitened_blocks(store.embeddings(), whitening)
         if last is not None:
             vectors = chain(last.kept_vectors(), last.added(store, whitening))
-        build(directory, vectors, plans[0], whitening, told)
+        build(directory, vectors, plans[0], whitening, monitor)
         made, tuning = plans[0], tuned(plans[0])
         for planned in plans[1:]:
             if _finds_enough(made, tuning):
                 break
             log.warning("%s Now it is made as %s.", _too_little(made, tuning), planned.recipe)
-            build_faiss_index(directory, planned, whitening, told)
+            build_faiss_index(directory, planned, whitening, monitor)
             made, tuning = planned, tuned(planned)
         if not _finds_enough(made, tuning):
             log.warning(

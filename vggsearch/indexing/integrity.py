@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.errors import IndexDamaged, IndexMissing, Stopped
+from vggsearch.errors import IndexDamaged, IndexMissing
 from vggsearch.indexing.build import build_vector_index
 from vggsearch.knn.vector_index import VectorIndex
 from vggsearch.photos.walk import Skipped
-from vggsearch.progress import OnProgress, Progress, Stop, ignore_progress, never_stop
+from vggsearch.progress import Monitor, OnProgress, Stop
 from vggsearch.store.contents import EMBEDDINGS, LOCAL, MANIFEST, SEARCH, SKIPPED
 from vggsearch.store.local_features import LocalPart
 from vggsearch.store.lock import only_writer
@@ -94,12 +94,10 @@ def verify(
     nothing is left that a repair could start from; Stopped where `stop` ended it, before anything was repaired.
     """
     directory = Path(directory)
-    show, asked = progress or ignore_progress, stop or never_stop
+    monitor = Monitor(progress, stop)
 
     def read(done: int, total: int) -> None:
-        show(Progress("checking", done, total, "bytes"))
-        if asked():
-            raise Stopped("Stopped before every byte was read; nothing was repaired.")
+        monitor.step("checking", done, total, "bytes")
 
     if repair:
         if not (directory / EMBEDDINGS).is_dir():

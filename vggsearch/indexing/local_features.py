@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.defaults import EXTRACT
+from vggsearch.errors import Stopped
 from vggsearch.indexing.extract import Decoded, decoded
 from vggsearch.matching.feature_maps import decode, encode
 from vggsearch.matching.regions import region_vectors
 from vggsearch.model.engine import Engine
 from vggsearch.model.local_features import half_size
 from vggsearch.photos.walk import PhotoFile
-from vggsearch.progress import OnProgress, Progress, Stop
+from vggsearch.progress import SILENT, Monitor
 from vggsearch.store.local_features import ROWS, StoredFeatures
 from vggsearch.store.store import Store
 from vggsearch.store.writer import StoreWriter
@@ -32,21 +33,19 @@ def keep_local_features(
     load_engine: Callable[[], Engine],
     *,
     workers: int | None = None,
-    progress: OnProgress | None = None,
-    stop: Stop | None = None,
-) -> bool:
-    """Make the local features of all live photos that have none; commit them every minute, and when it is stopped.
+    monitor: Monitor = SILENT,
+) -> None:
+    """Make the local features of all live photos that have none, drop those of photos that are gone.
 
-    Return whether it came to its end. A photo that cannot be read any more, or has changed since, is passed over:
-    the next update sees to it.
+    They are committed every minute, and when it is stopped. A photo that cannot be read any more, or has changed
+    since, is passed over: the next update handles it. Raises Stopped.
     """
     live = _live(store)
     held = store.local().held()
     missing = {sha256: file for sha256, file in live.items() if sha256 not in held}
-    is_done = not missing or _make(missing, store, writer, root, load_engine(), workers, progress, stop)
-    if is_done:
-        writer.compact_local(live)
-    return is_done
+    if missing:
+        _make(missing, store, writer, root, load_engine(), workers, monitor)
+    writer.compact_local(live)
 
 
 def _make(
@@ -56,25 +55,23 @@ def _make(
     root: Path,
     engine: Engine,
     workers: int | None,
-    progress: OnProgress | None,
-    stop: Stop | None,
-) -> bool:
-    """Make the local features of some files, by sha256; return whether it came to its end."""
+    monitor: Monitor,
+) -> None:
+    """Make the local features of some files, by sha256."""
     made: dict[str, StoredFeatures] = {}
-    done, committed, is_stopped = 0, time.monotonic(), False
-    for features, count in _described(files, root, store, engine, workers):
-        made |= features
-        done += count
-        if progress is not None:
-            progress(Progress("local features", done, len(files), note=str(engine)))
-        is_stopped = stop is not None and stop()
-        if is_stopped:
-            break
-        if len(made) >= ROWS or time.monotonic() - committed >= EXTRACT.part_seconds:
-            writer.add_local(made)
-            made, committed = {}, time.monotonic()
+    done, committed = 0, time.monotonic()
+    try:
+        for features, count in _described(files, root, store, engine, workers):
+            made |= features
+            done += count
+            monitor.step("making local features", done, len(files), note=str(engine))
+            if len(made) >= ROWS or time.monotonic() - committed >= EXTRACT.part_seconds:
+                writer.add_local(made)
+                made, committed = {}, time.monotonic()
+    except Stopped:
+        writer.add_local(made)
+        raise
     writer.add_local(made)
-    return not is_stopped
 
 
 def to_store(levels: Levels) -> StoredFeatures:

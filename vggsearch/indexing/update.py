@@ -1,20 +1,29 @@
 """Bring a store in line with its photo folder: what is new, what changed, what is gone, what stays."""
 
+import logging
+import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vggsearch.defaults import EXTRACT
-from vggsearch.errors import PhotosError, option
+from vggsearch.errors import IndexDamaged, PhotosError, Stopped, option
+from vggsearch.indexing.build import build_vector_index, open_vector_index
 from vggsearch.indexing.extract import extract
+from vggsearch.indexing.local_features import keep_local_features
 from vggsearch.model.engine import Engine
-from vggsearch.photos.walk import PhotoFile, Skipped
-from vggsearch.progress import OnProgress, Progress, Stop
+from vggsearch.photos.walk import PhotoFile, Skipped, walk
+from vggsearch.progress import SILENT, Monitor
 from vggsearch.store.records import Embedded
 from vggsearch.store.reuse import KnownContent
 from vggsearch.store.store import Store
-from vggsearch.store.writer import StoreWriter
+from vggsearch.store.writer import StoreWriter, writing
+
+log = logging.getLogger(__name__)
+
+LoadEngine = Callable[[], Engine]
 
 BYTES_PER_NUMBER = 2  # float16, as the store keeps them
 
@@ -44,7 +53,7 @@ class UpdateReport:
     `indexed` photos were embedded; `reused` took the embedding of a photo with the same bytes, as renamed, moved
     and copied ones do; `unchanged` were kept, `gone` dropped; `skipped` lists every file that could not
     be used, those of earlier runs too, by path, and `newly_skipped` the ones found in this run. `photos` is how
-    many the index now holds. `stopped` says that it was asked to end early and kept what was done.
+    many the index now holds.
     """
 
     indexed: int
@@ -55,7 +64,6 @@ class UpdateReport:
     newly_skipped: tuple[Skipped, ...]
     photos: int
     seconds: float
-    stopped: bool
 
 
 def plan_update(
@@ -118,23 +126,75 @@ class _Part:
         return size >= EXTRACT.part_bytes or time.monotonic() - self.started >= EXTRACT.part_seconds
 
 
-@dataclass
-class _Run:
-    """An update at work: `skipped` is all that cannot be used, by path; `part` is what the next commit takes."""
+class _Update:
+    """An update at work: `skipped` are the files that cannot be used, by path; `part` is what is committed next."""
 
-    writer: StoreWriter
-    dim: int
-    known: KnownContent
-    skipped: dict[str, Skipped]
-    newly_skipped: list[Skipped] = field(default_factory=list)
-    indexed: int = 0
-    reused: int = 0
-    part: _Part = field(init=False)
+    def __init__(self, store: Store, writer: StoreWriter, plan: UpdatePlan, known: KnownContent) -> None:
+        self.store, self.writer, self.plan, self.known = store, writer, plan, known
+        self.started, self.photos_before = time.monotonic(), len(store)
+        self.skipped: dict[str, Skipped] = dict(plan.skipped)
+        self.newly_skipped: list[Skipped] = []
+        self.indexed = self.reused = self.gone = 0
+        self.part = _Part(store.spec.dim)
 
-    def __post_init__(self) -> None:
-        self.part = _Part(self.dim)
+    def embed(self, root: Path, load_engine: LoadEngine, workers: int | None, monitor: Monitor) -> bool:
+        """Embed the files of the plan and commit them part by part; return whether all of them were embedded.
 
-    def take(self, item: Embedded | Skipped) -> None:
+        The network is loaded only if there is something to embed.
+        """
+        engine: Engine | None = None
+
+        def show(done: int) -> None:
+            note = str(engine or "")
+            if engine is not None and self.newly_skipped:
+                note += f", {len(self.newly_skipped):,} skipped"
+            monitor.show("embedding photos", done, len(self.plan.todo), note=note)
+
+        def loaded() -> Engine:
+            nonlocal engine
+            engine = load_engine()
+            show(0)
+            return engine
+
+        items = extract(self.plan.todo, root, self.store.spec, loaded, known=self.known, workers=workers)
+        with closing(items):
+            try:
+                for done, item in enumerate(items, start=1):
+                    self._take(item)
+                    show(done)
+                    if self.part.is_full:
+                        self._commit()
+                    monitor.check()
+            except Stopped:
+                self._commit()
+                return False
+        return True
+
+    def finish(self, root: Path, *, allow_empty: bool) -> None:
+        """Commit the rest, and drop what is gone.
+
+        The gone go last and only when all else is done: until then their embeddings may be needed for a new name.
+        Unless `allow_empty`, PhotosError is raised where not one of the photos is left, under its name or another.
+        """
+        if not allow_empty and self.plan.empties(self.photos_before) and not self.reused:
+            self._commit()
+            raise nothing_left(self.photos_before, self.store, root)
+        self._commit(self.plan.gone)
+        self.gone = len(self.plan.gone)
+
+    def report(self) -> UpdateReport:
+        return UpdateReport(
+            indexed=self.indexed,
+            reused=self.reused,
+            unchanged=self.plan.unchanged,
+            gone=self.gone,
+            skipped=tuple(self.skipped[path] for path in sorted(self.skipped)),
+            newly_skipped=tuple(self.newly_skipped),
+            photos=len(self.store),
+            seconds=time.monotonic() - self.started,
+        )
+
+    def _take(self, item: Embedded | Skipped) -> None:
         if isinstance(item, Embedded):
             self.indexed += not item.is_reused
             self.reused += item.is_reused
@@ -146,75 +206,109 @@ class _Run:
         if item.kind != "unreadable":
             self.part.lost.append(item.path)
 
-    def commit(self, gone: Sequence[str] = ()) -> None:
+    def _commit(self, gone: Sequence[str] = ()) -> None:
         self.writer.commit(self.part.photos, [*self.part.lost, *gone], self.skipped)
-        self.part = _Part(self.dim)
+        self.part = _Part(self.store.spec.dim)
 
 
-def run_update(
+def update_index(
     store: Store,
-    writer: StoreWriter,
-    plan: UpdatePlan,
-    known: KnownContent,
     root: Path,
-    load_engine: Callable[[], Engine],
+    load_engine: LoadEngine,
     *,
     workers: int | None = None,
     allow_empty: bool = False,
-    progress: OnProgress | None = None,
-    stop: Stop | None = None,
+    retry_skipped: bool = False,
+    compact: bool = False,
+    whiten: bool | None = None,
+    local_features: bool | None = None,
+    monitor: Monitor = SILENT,
 ) -> UpdateReport:
-    """Embed what `plan` lists and commit it part by part; drop what is gone with the last part.
+    """Embed what is new or changed below `root`, drop what is gone, then renew everything derived from it.
 
-    The network is loaded only if there is something to embed. `progress` is called when it is loaded and after
-    each file; when `stop` returns True the part in hand is committed and the update ends.
-
-    Unless `allow_empty`, PhotosError is raised where not one of the photos is left, under its name or another.
+    See ImageIndex.update. Raises PhotosError, IndexLocked, IndexNotWritable; Stopped, with the report of what was
+    done, after committing it. The FAISS index is renewed after a stop, too, unless the stop came while it was
+    built.
     """
-    started = time.monotonic()
-    before = len(store)
-    run = _Run(writer, store.spec.dim, known, dict(plan.skipped))
-    engine: Engine | None = None
-    stopped = False
+    with writing(store) as writer:
+        found = _checked(walk(root, exclude=store.directory), monitor)
+        plan = plan_update(found, store.files(), store.skipped(), retry_skipped=retry_skipped)
+        known = KnownContent(store, plan.todo)
+        if not allow_empty:
+            refuse_to_empty(plan, known, store, root)
+        writer.set_root(root)
+        if whiten is not None:
+            writer.set_whitened(whiten)
+        update = _Update(store, writer, plan, known)
+        try:
+            is_whole = update.embed(root, load_engine, workers, monitor)
+            if is_whole:
+                update.finish(root, allow_empty=allow_empty)
+            _renew_vector_index(store, writer, monitor if is_whole else SILENT)
+            if local_features is not None:
+                writer.set_local(local_features)
+            if not is_whole:
+                raise Stopped
+            if store.manifest.has_local:
+                keep_local_features(store, writer, root, load_engine, workers=workers, monitor=monitor)
+            _compact(writer, only_if_due=not compact)
+        except Stopped as stopped:
+            raise Stopped(report=update.report()) from stopped
+    return update.report()
 
-    def loaded() -> Engine:
-        nonlocal engine
-        engine = load_engine()
-        tell(0)
-        return engine
 
-    def tell(done: int) -> None:
-        if progress is not None:
-            skipped = f"{len(run.newly_skipped):,} skipped" if run.newly_skipped else ""
-            note = ", ".join(filter(None, [str(engine) if engine else "", skipped]))
-            progress(Progress("embedding photos", done, len(plan.todo), note=note))
+def photo_folder(
+    store: Store, known: Path | None, folder: str | os.PathLike[str] | None, *, is_moved: bool = False
+) -> Path:
+    """Return the photo folder to update an index from: `folder`, or the one that is `known`.
 
-    items = extract(plan.todo, root, store.spec, loaded, known=known, workers=workers)
-    for done, item in enumerate(items, start=1):
-        run.take(item)
-        tell(done)
-        if run.part.is_full:
-            run.commit()
-        if stop is not None and stop():
-            stopped = True
-            break
-    # The gone go last and only when all else is done: until then their embeddings may be wanted for a new name.
-    gone = () if stopped else plan.gone
-    if not allow_empty and plan.empties(before) and not stopped and not run.reused:
-        run.commit()
-        raise nothing_left(before, store, root)
-    run.commit(gone)
-    return UpdateReport(
-        indexed=run.indexed,
-        reused=run.reused,
-        unchanged=plan.unchanged,
-        gone=len(gone),
-        skipped=tuple(run.skipped[path] for path in sorted(run.skipped)),
-        newly_skipped=tuple(run.newly_skipped),
-        photos=len(store),
-        seconds=time.monotonic() - started,
-        stopped=stopped,
-    )
+    Raises PhotosError where neither is there, and where `folder` is another one, unless the photos `is_moved`.
+    """
+    if folder is None:
+        if known is None:
+            raise PhotosError(f"{store.directory} has no photo folder yet: name one.")
+        return known
+    root = Path(folder)
+    if known is not None and not is_moved and not _is_same_folder(root, known):
+        raise PhotosError(
+            f"{store.directory} is the index of {known}, not of {root}: updating it would drop its "
+            f"{len(store):,} photos. Use another index or, if these are the same photos in a new place, pass ",
+            option("moved"),
+            ".",
+        )
+    return root
+
+
+def _is_same_folder(one: Path, other: Path) -> bool:
+    """Return whether two paths lead to one folder, as Photos and photos do where case does not count."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return one.resolve() == other.resolve()
+
+
+def _checked(found: Iterable[PhotoFile | Skipped], monitor: Monitor) -> Iterator[PhotoFile | Skipped]:
+    for file in found:
+        monitor.check()
+        yield file
+
+
+def _renew_vector_index(store: Store, writer: StoreWriter, monitor: Monitor) -> None:
+    """Build the FAISS index unless there is one of the present rows that can be opened."""
+    try:
+        is_fresh = open_vector_index(store) is not None
+    except IndexDamaged as error:
+        log.warning("%s The FAISS index is rebuilt.", error)
+        is_fresh = False
+    if not is_fresh:
+        build_vector_index(store, writer, monitor)
+
+
+def _compact(writer: StoreWriter, *, only_if_due: bool) -> None:
+    """Merge small parts. After the FAISS index, which can be made from the last one until then."""
+    before, after = writer.compact(only_if_due=only_if_due)
+    if after < before:
+        log.info("%d parts were merged into %d.", before, after)
 
 
 def refuse_to_empty(plan: UpdatePlan, known: KnownContent, store: Store, root: Path) -> None:

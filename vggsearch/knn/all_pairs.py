@@ -12,13 +12,12 @@ from vggsearch.defaults import PAIRS
 from vggsearch.errors import REPAIR, OptionError, VectorsDamaged
 from vggsearch.knn.edges import SIMILARITY_STEPS, Edges, check_rows, edges_from_pairs, round_similarities
 from vggsearch.knn.vectors import SMALLEST_NORM
+from vggsearch.progress import SILENT, Monitor
 
 NO_KEY = -(1 << 62)  # the key of a free entry in a list of neighbours
 ROW_MASK = 2**32 - 1  # the low bits of a key, which hold the row, counted down from here
 STEP = np.float32(1 / SIMILARITY_STEPS)
 
-Progress = Callable[[int, int], None]
-Stop = Callable[[], bool]
 Item = TypeVar("Item")
 Done = TypeVar("Done")
 Columns = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]  # first, second, similarity
@@ -32,9 +31,8 @@ def all_pairs(
     count: int = PAIRS.count,
     floor: float = PAIRS.floor,
     without: NDArray[np.int64] | None = None,
-    progress: Progress | None = None,
-    stop: Stop | None = None,
-) -> Edges | None:
+    monitor: Monitor = SILENT,
+) -> Edges:
     """Return all pairs with a similarity of at least `floor` in which one row is among the other's `count` nearest.
 
     `vectors` is float16 (n, dim), memory-mapped or in memory. Similarity is the cosine, rounded to 2**-20. Of
@@ -42,9 +40,8 @@ def all_pairs(
     `without`, int64, are in no pair. In memory are a few blocks, the lists of neighbours (8 * count bytes per row)
     and the result.
 
-    `progress` is told how many of how many products of two blocks are done. Returns None where `stop` says so,
-    which is asked before each. Raises OptionError for a count below 1 or a floor that is no similarity, and
-    VectorsDamaged for vectors that are not finite.
+    Raises OptionError for a count below 1 or a floor that is no similarity, VectorsDamaged for vectors that are not
+    finite, and Stopped, which is checked before each product of two blocks.
     """
     _check(vectors, count, floor)
     rows = _Rows(vectors, without)
@@ -66,13 +63,11 @@ def all_pairs(
             (others, nearest.candidates_of_columns(products, ones, others)),
         ]
 
-    for done, found in enumerate(_in_order(compare, tiles, stop), start=1):
-        if found is None:
-            return None
+    pairs = len(vectors) * (len(vectors) - 1) // 2
+    for done, found in enumerate(_in_order(compare, tiles, monitor), start=1):
         for block, candidates in found:
             nearest.insert(block, candidates)
-        if progress is not None:
-            progress(done, len(tiles))
+        monitor.show("comparing embeddings", done * pairs // len(tiles), pairs, "pairs")
     return nearest.edges()
 
 
@@ -80,13 +75,12 @@ def complete(
     vectors: NDArray[np.float16],
     edges: Edges,
     without: NDArray[np.int64] | None = None,
-    progress: Progress | None = None,
-    stop: Stop | None = None,
-) -> Edges | None:
+    monitor: Monitor = SILENT,
+) -> Edges:
     """Return the edges with all pairs down to their floor, adding those that saturated rows lacked.
 
-    `vectors` and `without` are those that the edges were computed from; `progress` and `stop` are those of
-    `all_pairs`. Raises OptionError where that would be more than PAIRS.most pairs, and VectorsDamaged.
+    `vectors` and `without` are those that the edges were computed from. Raises OptionError where that would be more
+    than PAIRS.most pairs, VectorsDamaged, and Stopped.
     """
     _check(vectors, 1, edges.floor)
     rows, saturated = _Rows(vectors, without), edges.saturated
@@ -107,10 +101,8 @@ def complete(
         chosen &= (one < other) | ~np.isin(other, saturated)
         return one[chosen].astype(np.int32), other[chosen].astype(np.int32), similarity[chosen]
 
-    total = 0
-    for done, columns in enumerate(_in_order(compare, tiles, stop), start=1):
-        if columns is None:
-            return None
+    total, pairs = 0, len(saturated) * len(vectors)
+    for done, columns in enumerate(_in_order(compare, tiles, monitor), start=1):
         found.append(columns)
         total += len(columns[0])
         if total > PAIRS.most:
@@ -118,8 +110,7 @@ def complete(
                 f"More than {PAIRS.most:,} pairs of photos have a similarity of at least {edges.floor}. "
                 "Pass a higher similarity."
             )
-        if progress is not None:
-            progress(done, len(tiles))
+        monitor.show("comparing embeddings of many copies", done * pairs // len(tiles), pairs, "pairs")
     first, second, similarity = (np.concatenate(column) for column in zip(*found, strict=True))
     return edges_from_pairs(edges.rows, None, edges.floor, first, second, similarity)
 
@@ -241,20 +232,20 @@ def _seed(rows: _Rows, nearest: _Nearest, count: int) -> None:
         nearest.least[block] = np.maximum(nearest.least[block], bound - STEP)
 
 
-def _in_order(work: Callable[[Item], Done], items: Sequence[Item], stop: Stop | None) -> Iterator[Done | None]:
-    """Yield the work of each item in order, a little of it done ahead; None where it is to stop."""
+def _in_order(work: Callable[[Item], Done], items: Sequence[Item], monitor: Monitor) -> Iterator[Done]:
+    """Yield the result for each item, in order; a few are computed ahead. Raises Stopped."""
     waiting: deque[Future[Done]] = deque()
     with ThreadPoolExecutor(PAIRS.threads) as pool:
-        for item in items:
-            if stop is not None and stop():
-                pool.shutdown(cancel_futures=True)
-                yield None
-                return
-            waiting.append(pool.submit(work, item))
-            if len(waiting) > PAIRS.threads:
+        try:
+            for item in items:
+                monitor.check()
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > PAIRS.threads:
+                    yield waiting.popleft().result()
+            while waiting:
                 yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _check(vectors: NDArray[np.float16], count: int, floor: float) -> None:

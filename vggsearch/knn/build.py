@@ -1,6 +1,6 @@
 """Write the files of a vector index in bounded memory, from scratch or from an earlier version of it."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,8 +24,7 @@ from vggsearch.knn.shards import clear_lists, shard_ranges, write_merged
 from vggsearch.knn.vector_index import VectorIndex, whitened
 from vggsearch.knn.vectors import BLOCK_ROWS, blocks_of, unit_rows
 from vggsearch.knn.whitening import Whitening
-
-Tell = Callable[[str, int, int], None]  # what is being done, how many of how many vectors are
+from vggsearch.progress import SILENT, Monitor
 
 
 def build(
@@ -33,33 +32,35 @@ def build(
     vectors: Iterable[NDArray[np.float16]],
     plan: BuildPlan,
     whitening: Whitening | None,
-    tell: Tell,
+    monitor: Monitor,
 ) -> None:
     """Build the vector index described by `plan` in the empty folder `directory`.
 
     `vectors` are blocks of float16 (n, plan.dim). In memory are first the training sample, then the FAISS index, or
     plan.shard_rows rows of it, and one block. Raises OSError, for example if the disk is full.
     """
-    write_vectors(directory, _told(blocks_of(vectors), "reading embeddings", plan.rows, tell), plan.rows, plan.dim)
-    build_faiss_index(directory, plan, whitening, tell)
+    blocks = _counted(blocks_of(vectors), "reading embeddings", plan.rows, monitor)
+    write_vectors(directory, blocks, plan.rows, plan.dim)
+    build_faiss_index(directory, plan, whitening, monitor)
 
 
-def build_faiss_index(directory: Path, plan: BuildPlan, whitening: Whitening | None, tell: Tell) -> None:
+def build_faiss_index(directory: Path, plan: BuildPlan, whitening: Whitening | None, monitor: Monitor) -> None:
     """Build the FAISS index of the vectors in `directory`, replacing an existing one."""
     stored = read_vectors(directory)
     core = make_index(plan.dim, plan.factory, plan.metric)
     restore_thread_count()
     if not core.is_trained and plan.rows:
-        tell(f"learning {plan.lists:,} lists", 0, plan.training_rows)
+        stage = f"learning {plan.lists:,} lists"
+        monitor.step(stage, 0, plan.training_rows, "vectors")
         core.train(_sample(stored, plan.training_rows))
-        tell(f"learning {plan.lists:,} lists", plan.training_rows, plan.training_rows)
+        monitor.step(stage, plan.training_rows, plan.training_rows, "vectors")
     if plan.shard_rows < plan.rows:
         with TemporaryDirectory(dir=directory) as scratch:
-            shards = list(_build_shards(core, stored, 0, plan.shard_rows, Path(scratch), tell))
+            shards = list(_build_shards(core, stored, 0, plan.shard_rows, Path(scratch), monitor))
             write_merged(with_whitening(core, whitening), core, shards, directory)
             del shards
         return
-    add_vectors(core, stored, 0, tell)
+    add_vectors(core, stored, 0, monitor)
     write_index(with_whitening(core, whitening), directory)
 
 
@@ -74,7 +75,7 @@ def build_in_memory(
         vectors[start : start + len(block)] = block
         start += len(block)
     core = faiss().IndexFlatIP(size)
-    add_vectors(core, vectors, 0, lambda *_: None)
+    add_vectors(core, vectors, 0, SILENT)
     return VectorIndex(with_whitening(core, whitening), vectors)
 
 
@@ -93,7 +94,7 @@ def build_from_previous(
     added: Iterable[NDArray[np.float16]],
     count: int,
     shard_rows: int,
-    tell: Tell,
+    monitor: Monitor,
 ) -> None:
     """Build the next version of an index in the empty folder `directory`, without training it again.
 
@@ -105,7 +106,7 @@ def build_from_previous(
     before, dim = old.stored.shape
     slots = np.concatenate([old.slots[kept], np.arange(before, before + count)])
     blocks = chain(blocks_of([old.stored]), added)
-    write_vectors(directory, _told(blocks, "copying vectors", before + count, tell), before + count, dim)
+    write_vectors(directory, _counted(blocks, "copying vectors", before + count, monitor), before + count, dim)
     is_merged = supports_removal(old.core)
     index = read_index(old_directory, mapped=is_merged)
     core, _ = without_whitening(index)
@@ -116,11 +117,11 @@ def build_from_previous(
         removed = np.ones(before + count, bool)
         removed[slots] = False
         with TemporaryDirectory(dir=directory) as scratch:
-            sources = [old.core, *_build_shards(core, stored, before, shard_rows, Path(scratch), tell)]
+            sources = [old.core, *_build_shards(core, stored, before, shard_rows, Path(scratch), monitor)]
             write_merged(index, core, sources, directory, removed)
             del sources
     else:
-        add_vectors(core, stored, before, tell)
+        add_vectors(core, stored, before, monitor)
         index.ntotal = core.ntotal
         write_index(index, directory)
     if len(slots) < before + count:
@@ -136,8 +137,13 @@ def supports_removal(core: FaissIndex) -> bool:
     return ivf is not None and not isinstance(ivf, faiss().IndexIVFFastScan)
 
 
-def add_vectors(core: FaissIndex, stored: NDArray[np.float16], first: int, tell: Tell) -> None:
-    """Add the vectors from slot `first` on to a FAISS index, with their slots as ids."""
+def add_vectors(
+    core: FaissIndex, stored: NDArray[np.float16], first: int, monitor: Monitor, *, before: int = 0, total: int = 0
+) -> None:
+    """Add the vectors from slot `first` on to a FAISS index, with their slots as ids.
+
+    In progress they come after `before` others, of `total`; 0: there are no others.
+    """
     has_ids = ivf_of(core) is not None
     for start in range(first, len(stored), BUILD.block_rows):
         block = unit_rows(stored[start : start + BUILD.block_rows])
@@ -145,23 +151,19 @@ def add_vectors(core: FaissIndex, stored: NDArray[np.float16], first: int, tell:
             core.add_with_ids(block, np.arange(start, start + len(block)))
         else:
             core.add(block)
-        tell("adding vectors", start + len(block) - first, len(stored) - first)
+        monitor.step("adding vectors", before + start + len(block) - first, total or len(stored) - first, "vectors")
 
 
 def _build_shards(
-    core: FaissIndex, stored: NDArray[np.float16], first: int, rows: int, scratch: Path, tell: Tell
+    core: FaissIndex, stored: NDArray[np.float16], first: int, rows: int, scratch: Path, monitor: Monitor
 ) -> Iterator[FaissIndex]:
     """Yield indexes of `rows` vectors each, from slot `first` on, memory-mapped from folders in `scratch`.
 
     `core`, which must be empty, is used to build each and is empty again afterwards.
     """
     total = len(stored) - first
-
-    def told(what: str, done: int, _total: int) -> None:
-        tell(what, start - first + done, total)
-
     for start, stop in shard_ranges(first, len(stored), rows):
-        add_vectors(core, stored[:stop], start, told)
+        add_vectors(core, stored[:stop], start, monitor, before=start - first, total=total)
         folder = scratch / f"{start}"
         folder.mkdir()
         write_index(core, folder)
@@ -180,11 +182,11 @@ def _sample(stored: NDArray[np.float16], count: int) -> NDArray[np.float32]:
     return vectors
 
 
-def _told(
-    blocks: Iterable[NDArray[np.float16]], what: str, total: int, tell: Tell
+def _counted(
+    blocks: Iterable[NDArray[np.float16]], stage: str, total: int, monitor: Monitor
 ) -> Iterator[NDArray[np.float16]]:
     done = 0
     for some in blocks:
         yield some
         done += len(some)
-        tell(what, done, total)
+        monitor.step(stage, done, total, "vectors")

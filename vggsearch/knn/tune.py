@@ -7,15 +7,15 @@ from numpy.typing import NDArray
 
 from vggsearch.defaults import BUILD
 from vggsearch.knn import brute_force
-from vggsearch.knn.build import Tell
 from vggsearch.knn.recipes import hnsw_of
 from vggsearch.knn.vector_index import Tuning, VectorIndex
+from vggsearch.progress import Monitor
 
 SIMILARITY_TOLERANCE = np.float32(1e-4)  # similarities closer than this count as equal: copies are interchangeable
 Setting = tuple[int, int]  # effort, candidates
 
 
-def tune(index: VectorIndex, recall: float, tell: Tell) -> Tuning:
+def tune(index: VectorIndex, recall: float, monitor: Monitor) -> Tuning:
     """Return the fastest setting for `index` that finds the share `recall` of the ten nearest rows, as measured.
 
     The queries are rows of the index. Each is removed from its own result; otherwise a tenth of the recall would be
@@ -26,12 +26,12 @@ def tune(index: VectorIndex, recall: float, tell: Tell) -> Tuning:
     if len(queries) <= 1:
         return Tuning(recall=1.0)
     vectors = index.unit_vectors(queries)
-    tell("measuring recall", 0, len(queries))
+    monitor.step("measuring recall", 0, len(queries), "vectors")
     wanted = min(BUILD.count, len(index) - 1)
     _, exact = brute_force.nearest(vectors, wanted + 1, index.unit_vectors, len(index))
-    tell("measuring recall", len(queries), len(queries))
+    monitor.step("measuring recall", len(queries), len(queries), "vectors")
     target = recall + BUILD.tuning_margin * (1 - recall)
-    recalls = _sweep(index, vectors, queries, exact[:, -1], target)
+    recalls = _sweep(index, vectors, queries, exact[:, -1], target, monitor)
     reachable = min(target, max(recalls.values()))
     sufficient = [setting for setting, reached in recalls.items() if reached >= reachable]
     timed = [_timed(index, vectors, setting, recalls[setting]) for setting in _cheapest(sufficient)]
@@ -49,6 +49,7 @@ def _sweep(
     queries: NDArray[np.int64],
     least: NDArray[np.float32],
     recall: float,
+    monitor: Monitor,
 ) -> dict[Setting, float]:
     """Return the recall of each effort with each factor of candidates, until more effort no longer helps.
 
@@ -60,6 +61,7 @@ def _sweep(
     recalls: dict[Setting, float] = {}
     best: list[float] = []
     for effort in _efforts(index):
+        monitor.check()
         rows = index.candidates(vectors, factors[-1] * (BUILD.count + 1), effort)
         similarities = index.candidate_similarities(vectors, rows)
         is_correct = (similarities >= least[:, None] - SIMILARITY_TOLERANCE) & (rows != queries[:, None])

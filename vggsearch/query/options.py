@@ -52,6 +52,23 @@ class QueryOptions:
         if self.containing and self.minus:
             raise several_parts()
 
+    @classmethod
+    def of(
+        cls,
+        count: int | None,
+        min_similarity: float | None,
+        rerank: bool,
+        crop: Box | None,
+        containing: bool,
+        filters: str | Iterable[str],
+        exclude_same_folder: bool,
+        minus: Images,
+    ) -> "QueryOptions":
+        """Return the options that the keywords of ImageIndex.query mean."""
+        return cls(
+            count, min_similarity, rerank, crop, containing, rules(filters), exclude_same_folder, each_of(minus)
+        )
+
     @property
     def is_plain(self) -> bool:
         """Whether embeddings alone decide, and the same photos may be found whatever the picture."""

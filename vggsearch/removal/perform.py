@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vggsearch.errors import ActionRefused, Stopped
-from vggsearch.progress import OnProgress, Progress, Stop, ignore_progress, never_stop
+from vggsearch.progress import Monitor, OnProgress, Stop
 from vggsearch.removal import trash
 from vggsearch.removal.files import (
     FoundFile,
@@ -66,31 +66,30 @@ def perform(
     written: what it holds was done, or is undone from it, and nothing else was touched; Stopped, with the report of
     what was done, where `stop` ended it early.
     """
-    show, asked = progress or ignore_progress, stop or never_stop
-    done: list[Entry] = []
-    refusals: list[Refusal] = []
-    is_stopped = False
+    monitor = Monitor(progress, stop)
     with Journal.create(journal, plan.root, str(plan.action)) as log:
-        performer = _Performer(plan, log, done, refusals)
-        for number, act in enumerate(plan.acts, 1):
-            if is_stopped := asked():
-                break
-            performer.remove(act)
-            show(Progress("removing duplicates", number, len(plan.acts)))
-    report = RemovalReport(journal, tuple(done), tuple(refusals), performer.frees)
-    if is_stopped:
-        raise Stopped(report=report)
-    return report
+        performer = _Performer(plan, log)
+        try:
+            for number, act in enumerate(plan.acts, 1):
+                monitor.check()
+                performer.remove(act)
+                monitor.show("removing duplicates", number, len(plan.acts))
+        except Stopped as stopped:
+            raise Stopped(report=performer.report(journal)) from stopped
+    return performer.report(journal)
 
 
 class _Performer:
-    def __init__(self, plan: RemovalPlan, journal: Journal, done: list[Entry], refusals: list[Refusal]) -> None:
+    def __init__(self, plan: RemovalPlan, journal: Journal) -> None:
         self.plan = plan
         self.journal = journal
-        self.done = done
-        self.refusals = refusals
+        self.done: list[Entry] = []
+        self.refusals: list[Refusal] = []
         self.begun = 0
         self.frees = 0
+
+    def report(self, journal: Path) -> RemovalReport:
+        return RemovalReport(journal, tuple(self.done), tuple(self.refusals), self.frees)
 
     def remove(self, act: Act) -> None:
         """Remove a photo, then what goes with it."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from vggsearch.errors import ActionRefused, PhotosError, Stopped, option
-from vggsearch.progress import OnProgress, Progress, Stop, ignore_progress, never_stop
+from vggsearch.progress import Monitor, OnProgress, Stop
 from vggsearch.removal.files import (
     aside_name,
     copy_to,
@@ -53,27 +53,26 @@ def undo(
     where the journal cannot be read or written, PhotosError where the photo folder is not there; Stopped, with the
     report of what was restored, where `stop` ended it early.
     """
-    show, asked = progress or ignore_progress, stop or never_stop
+    monitor = Monitor(progress, stop)
     record = read_journal(Path(journal))
     folder = _folder(record, None if root is None else Path(root))
     entries = [each for each in reversed(record.entries) if record.outcomes.get(each.act) not in ("kept", "undone")]
     restored, already, refusals = list[str](), list[str](), list[Refusal]()
-    is_stopped, bin_ = False, Trash()
+    bin_ = Trash()
     with Journal.extend(Path(journal)) as log:
         for number, entry in enumerate(entries, 1):
-            if is_stopped := asked():
-                break
+            try:
+                monitor.check()
+            except Stopped as stopped:
+                raise Stopped(report=UndoReport(tuple(restored), tuple(already), tuple(refusals))) from stopped
             try:
                 with refusing(entry.path):
                     (restored if _Restoring(record, folder, entry, bin_).run() else already).append(entry.path)
                 log.end(entry, "undone")
             except ActionRefused as error:
                 refusals.append(Refusal(entry.path, str(error)))
-            show(Progress("restoring", number, len(entries), "files"))
-    report = UndoReport(tuple(restored), tuple(already), tuple(refusals))
-    if is_stopped:
-        raise Stopped(report=report)
-    return report
+            monitor.show("restoring", number, len(entries), "files")
+    return UndoReport(tuple(restored), tuple(already), tuple(refusals))
 
 
 def _folder(record: Record, root: Path | None) -> Path:

@@ -116,8 +116,8 @@ def _write_page(page: Path, groups: Sequence[Group], opened: ImageIndex, report:
     )
     title = f"Duplicates in {(opened.root or Path()).resolve().name}"
     facts = PageFacts(title, rows, ("vggsearch", "dups", "decide", "--index", str(opened.directory)))
-    with progress_bar() as progress, quiet_decoders():
-        write_page(page, groups, opened.root or Path(), facts, progress)
+    with progress_bar() as progress, stopping_on_ctrl_c() as stop, quiet_decoders():
+        write_page(page, groups, opened.root or Path(), facts, progress=progress, stop=stop)
     click.echo(f"{page}: {summary(groups)}")
 
 

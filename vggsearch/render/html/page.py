@@ -16,7 +16,7 @@ from typing import TextIO
 from vggsearch.duplicates.results import Group
 from vggsearch.errors import OptionError
 from vggsearch.photos.thumbnails import in_order
-from vggsearch.progress import OnProgress, Progress, ignore_progress
+from vggsearch.progress import Monitor, OnProgress, Stop
 from vggsearch.render.duplicates import summary
 from vggsearch.render.html.group_data import address, group_values, shell_word
 from vggsearch.render.html.thumbnail_data import thumbnail_values
@@ -44,18 +44,21 @@ def write_page(
     groups: Sequence[Group],
     root: Path,
     facts: PageFacts = PageFacts(),
+    *,
     progress: OnProgress | None = None,
+    stop: Stop | None = None,
 ) -> None:
     """Write groups of duplicates, whose photos are below `root`, as a page at `path`.
 
     For a photo that cannot be read, the reason is shown. The page is written completely or not at all. Raises
-    OptionError if `path` is another kind of file, which is left unchanged; OSError if the page cannot be written.
+    OptionError if `path` is another kind of file, which is left unchanged; OSError if the page cannot be written;
+    Stopped.
     """
     _refuse_others(path)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with unfinished.open("w", encoding="utf-8", newline="\n") as file:
-            _write(file, groups, root, _link(root, path), facts, progress or ignore_progress)
+            _write(file, groups, root, _link(root, path), facts, Monitor(progress, stop))
         unfinished.replace(path)
     finally:
         with suppress(FileNotFoundError):
@@ -79,7 +82,7 @@ def _write(
     root: Path,
     link: str,
     facts: PageFacts,
-    progress: OnProgress,
+    monitor: Monitor,
 ) -> None:
     before, between, after = _frame(groups, facts)
     file.write(before)
@@ -93,7 +96,7 @@ def _write(
     for group, shown in zip(groups, in_order(lambda group: thumbnail_values(group, root), groups), strict=True):
         _write_data(file, f"pictures-{group.number}", shown)
         done += len(shown)
-        progress(Progress("writing the page", done, total))
+        monitor.step("writing the page", done, total)
     file.write(after)
 
 
