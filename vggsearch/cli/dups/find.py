@@ -12,7 +12,7 @@ import click
 
 from vggsearch.cli.dups.selection import Selection, find_duplicates, selection_options
 from vggsearch.cli.options import FILE, FOLDER, format_option, index_option, root_option
-from vggsearch.cli.terminal import quiet_decoders
+from vggsearch.cli.terminal import quiet_decoders, stopping_on_ctrl_c
 from vggsearch.defaults import Format
 from vggsearch.duplicates.find import DuplicatesReport
 from vggsearch.duplicates.results import Group
