@@ -17,7 +17,7 @@ def load(directory: Path) -> tuple[list[str], NDArray[np.float16]]:
     manifest = json.loads((directory / "manifest.json").read_text())
     paths: list[str] = []
     blocks: list[NDArray[np.float16]] = []
-    for part in manifest["parts"]:  # the manifest says which parts and rows are true, not the folder
+    for part in manifest["parts"]:  # the manifest, not the folder, decides which parts and rows count
         table = pq.read_table(directory / "embeddings" / part["name"], columns=["path", "embedding"])
         live = np.setdiff1d(np.arange(part["rows"]), part["dead"])
         table = table.take(live)
@@ -28,4 +28,4 @@ def load(directory: Path) -> tuple[list[str], NDArray[np.float16]]:
 
 if __name__ == "__main__":
     names, embeddings = load(Path(sys.argv[1]))
-    print(f"{len(names)} photos, {embeddings.shape[1]} numbers each, {embeddings.dtype}")
+    print(f"{len(names)} photos, {embeddings.shape[1]} dimensions, {embeddings.dtype}")

@@ -1,4 +1,4 @@
-"""Print the pairs of photos in a folder that are likely copies of each other.
+"""Print the groups of duplicates in a folder: the photo to keep, then its copies, and why they are copies.
 
 python examples/find_copies.py ./photos
 """
@@ -8,19 +8,14 @@ from pathlib import Path
 
 from vggsearch import ImageIndex
 
-LIKELY_COPY = 0.9
-
 
 def main(folder: Path) -> None:
     with ImageIndex.for_photos(folder) as photos:
         photos.update(folder)
-        told: set[frozenset[str]] = set()
-        for path in photos.paths():
-            for match in photos.query(folder / path, count=5, min_similarity=LIKELY_COPY).matches:
-                pair = frozenset((path, match.path))
-                if len(pair) == 2 and pair not in told:
-                    told.add(pair)
-                    print(f"{match.similarity:.3f}  {path}  {match.path}")
+        for group in photos.duplicates().groups:
+            print(f"keep  {group.keeper.path}")
+            for member in group.members:
+                print(f"      {member.photo.path}  {member.kind}, {member.confidence:.1%} sure, {member.reason}")
 
 
 if __name__ == "__main__":
