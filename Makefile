@@ -1,6 +1,7 @@
 # make demo   a sample folder of photos, indexed and searched; nothing but Python 3.11 and make is needed
 # make test   lint, types and the quick tests: under five minutes on two cores
 # make test-all  everything CI checks: make test, then make test-slow, which is what is long and real
+# make docs   the --help pages in docs/cli.md, and the documentation site, in site/index.html
 # make gpu    on a machine with a CUDA GPU; needs torch, torchvision, safetensors, numpy, Pillow, pyarrow, click, pytest
 #
 # make demo PHOTOS=~/Pictures QUERY=img.jpg    the same on your own photos
@@ -34,6 +35,11 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 	$(PIP_INSTALL) --editable '.[dev]'
 	@touch $@ $(VENV)/.demo
 
+$(VENV)/.docs: pyproject.toml | $(VENV)/.dev
+	@echo "Installing what builds the documentation into $(VENV) (once) ..."
+	$(PIP_INSTALL) --editable '.[docs]'
+	@touch $@
+
 demo: $(VENV)/.demo
 	@BIN=$(BIN) PHOTOS='$(PHOTOS)' QUERY='$(QUERY)' sh examples/demo.sh
 
@@ -49,6 +55,7 @@ test-all: test test-slow
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/codespell
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
@@ -68,8 +75,10 @@ fmt: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(VENV)/.dev
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cog -r README.md
+docs: $(VENV)/.docs
+	$(BIN)/cog -r -I docs docs/cli.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "The documentation is in site/index.html"
 
 clean:
-	rm -rf $(VENV) demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+	rm -rf $(VENV) demo build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*

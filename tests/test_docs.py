@@ -1,79 +1,273 @@
-"""What the README says is run: its Python, its commands, and its --help pages."""
+"""What the documents show runs: their commands, their Python, the examples in --help. Their links lead somewhere.
 
+Most of it runs in this process with the fake engine; marked `slow`, all of it runs as a user would run it.
+"""
+
+import io
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from importlib.util import find_spec
 from pathlib import Path
 
+import click
 import pytest
-import torch
-from torchvision.models import vgg16
+from click.testing import CliRunner
+from help_pages import commands, help_text
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+import vggsearch
+from tests.fakes import FakeEngine
+from tests.helpers.documents import (
+    INSTALLED_WITH,
+    ROOT,
+    Command,
+    Document,
+    add_three_photos,
+    documents,
+    lay_out,
+    masked,
+    with_last_journal,
+)
+from vggsearch.cli import cli
+from vggsearch.image_index import ImageIndex
+
 BIN = Path(sys.executable).parent
-PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-COMMANDS = [
-    re.split(r"\s{2,}#", line.removeprefix("$ "))[0].strip()
-    for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL)
-    for line in block.splitlines()
-    if line.startswith("$ vggsearch")
-]
+README = Document("README.md")
+DOCUMENTS = documents()
+# Document -> how many commands and Python blocks it shows at least, so that none is lost unnoticed.
+COMMANDS = {
+    "README.md": 3,
+    "docs/choosing.md": 9,
+    "docs/duplicates.md": 6,
+    "docs/embeddings.md": 1,
+    "docs/index.md": 7,
+    "docs/quality.md": 2,
+    "docs/queries.md": 24,
+}
+PYTHON = {"README.md": 1, "docs/embeddings.md": 5, "docs/python.md": 9, "docs/queries.md": 1}
+SHORT_MEASUREMENTS = ("DECODE_S", "FORWARD_S", "END_TO_END_S", "LIMIT_S", "COMPARE_S")
+SOME_PHOTOS = ("chelsea", "coffee")
+FEWER_COPIES = ("--sample", "1", "--edits", "half,crop50")  # the last of two options counts
+README_SIZE = 8_000  # bytes
 
 
 @pytest.fixture
-def a_persons_folder(sample_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Photos in ./photos, a picture img.jpg beside them, a.jpg, b.jpg, and which photos belong together."""
-    shutil.copytree(sample_photos, tmp_path / "photos")
-    for name in ("img.jpg", "a.jpg", "b.jpg"):
-        shutil.copy(sample_photos / "originals" / "coffee.jpg", tmp_path / name)
-    photos = sorted(path.relative_to(tmp_path / "photos") for path in (tmp_path / "photos").rglob("*.jpg"))
-    lines = [f"{path.as_posix()}\t{path.stem.split('_')[0]}" for path in photos]
-    (tmp_path / "truth.tsv").write_text("\n".join(["path\tlabel", *lines]) + "\n")
-    monkeypatch.chdir(tmp_path)
+def fake_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace the network by the fake engine wherever one is loaded, and the weights that it does not need."""
+    from vggsearch.cli import bench  # noqa: F401 - so that all that load an engine are there to be patched
+    from vggsearch.evaluation import throughput
+    from vggsearch.model import loading, weights
+
+    load = loading.load_engine
+    for name, module in list(sys.modules.items()):
+        if name.startswith("vggsearch.") and getattr(module, "load_engine", None) is load:
+            monkeypatch.setattr(module, "load_engine", lambda spec, *_: FakeEngine(spec.dim))
+    (tmp_path / "weights.pth").write_bytes(b"no network reads this")
+    monkeypatch.setattr(weights, "_torchvision_file", lambda _model: tmp_path / "weights.pth")
+    for name in SHORT_MEASUREMENTS:
+        monkeypatch.setattr(throughput, name, 0.02)
+    monkeypatch.setattr(throughput, "MADE_PHOTOS", 4)
+
+
+@pytest.fixture(scope="module")
+def indexed_by_fake(sample_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a few sample photos and their index, by the fake engine."""
+    folder = tmp_path_factory.mktemp("documents")
+    lay_out(folder, sample_photos, SOME_PHOTOS)
+    add_three_photos(folder, sample_photos)
+    with ImageIndex.create(folder / "indexes" / "photos", engine=FakeEngine()) as index:
+        index.update(folder / "photos")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def indexed_for_real(sample_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all sample photos and their index."""
+    folder = tmp_path_factory.mktemp("documents")
+    lay_out(folder, sample_photos)
+    add_three_photos(folder, sample_photos)
+    with ImageIndex.create(folder / "indexes" / "photos") as index:
+        index.update(folder / "photos")
+    return folder
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current directory."""
+    folder = tmp_path / "workplace"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
     monkeypatch.delenv("VGGSEARCH_INDEX", raising=False)
-    return tmp_path
+    monkeypatch.setenv("PATH", f"{BIN}:/usr/bin:/bin")
+    return folder
+
+
+def copied(source: Path, folder: Path, document: Document) -> None:
+    """Fill the current directory. The README starts without an index."""
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+    if document == README:
+        shutil.rmtree(folder / "indexes")
+
+
+def run_here(words: list[str], folder: Path, standard_input: str | None) -> None:
+    given = (folder / standard_input).read_bytes() if standard_input else b""
+    words = [*with_last_journal(words, folder), *(FEWER_COPIES if words[:2] == ["eval", "copies"] else ())]
+    result = CliRunner().invoke(cli, words, prog_name="vggsearch", input=given)
+    assert result.exit_code == 0, f"vggsearch {' '.join(words)}\n{result.output}"
+
+
+def run_as_a_user_does(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    line = " ".join(with_last_journal(line.split(" "), folder))
+    done = subprocess.run(line, shell=True, cwd=folder, capture_output=True, text=True)  # noqa: S602
+    assert done.returncode == 0, f"{line}\n{done.stderr}"
+    return done
+
+
+def missing_extra(block: str) -> str | None:
+    """Return the extra that a Python block needs and that is not installed."""
+    imported = set(re.findall(r"^(?:import|from) (\w+)", block, re.MULTILINE))
+    return next((extra for name, extra in INSTALLED_WITH.items() if name in imported and not find_spec(name)), None)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_documented_commands_run_in_order(
+    name: str, workplace: Path, fake_network: None, indexed_by_fake: Path
+) -> None:
+    document = Document(name)
+    assert len(document.commands) >= COMMANDS[name]
+    copied(indexed_by_fake, workplace, document)
+    for command in document.commands:
+        for words in command.words:
+            run_here(words, workplace, command.standard_input)
+
+
+@pytest.mark.parametrize("name", PYTHON)
+def test_documented_python_runs_in_order(
+    name: str, workplace: Path, fake_network: None, indexed_by_fake: Path
+) -> None:
+    document = Document(name)
+    assert len(document.python) >= PYTHON[name]
+    copied(indexed_by_fake, workplace, document)
+    for block in document.python:
+        if missing_extra(block) is None:
+            shown = io.StringIO()
+            with redirect_stdout(shown):
+                exec(compile(block, name, "exec"), {"__name__": "__main__"})  # noqa: S102 - our own documents
+            assert shown.getvalue(), f"This block prints nothing:\n{block}"
 
 
 @pytest.mark.network
-def test_the_python_in_the_readme_runs_in_order(a_persons_folder: Path) -> None:
-    assert len(PYTHON_BLOCKS) == 4
-    for block in PYTHON_BLOCKS:
+@pytest.mark.decoders
+def test_the_commands_of_the_readme_show_what_it_says(workplace: Path, sample_photos: Path) -> None:
+    lay_out(workplace, sample_photos)
+    assert len(README.commands) == COMMANDS["README.md"]
+    for command in README.commands:
+        done = run_as_a_user_does(command.line, workplace)
+        shown = {masked(line) for line in (done.stdout + done.stderr).splitlines()}
+        assert {masked(line) for line in command.output if line not in ("", "...")} <= shown, command.line
+
+
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.decoders
+@pytest.mark.parametrize("name", COMMANDS)
+def test_documented_commands_run_for_real(
+    name: str, workplace: Path, indexed_for_real: Path, random_classifier: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = Document(name)
+    copied(indexed_for_real, workplace, document)
+    monkeypatch.setenv("TORCH_HOME", str(random_classifier))
+    for command in document.commands:
+        run_as_a_user_does(command.line, workplace)
+
+
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.decoders
+@pytest.mark.parametrize("name", PYTHON)
+def test_documented_python_runs_for_real(name: str, workplace: Path, indexed_for_real: Path) -> None:
+    document = Document(name)
+    copied(indexed_for_real, workplace, document)
+    for block in document.python:
+        extra = missing_extra(block)
+        if extra is not None:
+            pytest.skip(f"needs pip install 'vggsearch[{extra}]'")
         done = subprocess.run([sys.executable, "-W", "error", "-c", block], capture_output=True, text=True)
         assert done.returncode == 0, f"{block}\n{done.stderr}"
         assert done.stdout, block
 
 
-@pytest.mark.network
-def test_the_commands_in_the_readme_run_in_order(a_persons_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert len(COMMANDS) == 27
-    monkeypatch.setenv("TORCH_HOME", str(a_persons_folder / "torch"))
-    monkeypatch.setenv("PATH", f"{BIN}:/usr/bin:/bin")
-    cache_random_classifier(a_persons_folder / "torch" / "hub" / "checkpoints" / "vgg16-397923af.pth")
-    for command in COMMANDS:
-        if "info" in command and "--index" not in command:
-            command = command.replace("info", "info --index indexes/photos")
-        done = subprocess.run(command, shell=True, capture_output=True, text=True)  # noqa: S602
-        assert done.returncode == 0, f"{command}\n{done.stderr}"
-    (a_persons_folder / "torch" / "hub" / "checkpoints" / "vgg16-397923af.pth").unlink()
-
-
-def cache_random_classifier(path: Path) -> None:
+@pytest.fixture(scope="module")
+def random_classifier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Put a whole VGG16 where torchvision keeps its downloads; random, since the real one is 528 MB away."""
-    path.parent.mkdir(parents=True)
+    torch = pytest.importorskip("torch", reason="vggsearch-cpu has no torch, which reads torchvision's weights")
+    from torchvision.models import vgg16
+
+    home = tmp_path_factory.mktemp("torch")
+    file = home / "hub" / "checkpoints" / "vgg16-397923af.pth"
+    file.parent.mkdir(parents=True)
     torch.manual_seed(0)
-    torch.save(vgg16(weights=None).state_dict(), path)
+    torch.save(vgg16(weights=None).state_dict(), file)
+    yield home
+    file.unlink()
 
 
-def test_the_help_pages_in_the_readme_are_those_of_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", f"{BIN}:/usr/bin:/bin")
-    done = subprocess.run([BIN / "cog", "--check", "README.md"], cwd=ROOT, capture_output=True, text=True)
+def test_the_readme_is_short() -> None:
+    assert len(README.text.encode()) <= README_SIZE
+
+
+def test_generated_pages_are_current() -> None:
+    command = [str(BIN / "cog"), "--check", "-I", "docs", "docs/cli.md"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, f"{done.stdout}{done.stderr}\nWrite them again: make docs"
 
 
-@pytest.mark.parametrize("document", sorted(path.name for path in ROOT.glob("*.md")))
-def test_links_between_documents_lead_somewhere(document: str) -> None:
-    text = (ROOT / document).read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#:]+)\)", text):
-        assert (ROOT / target).exists(), f"{document}: {target}"
+@pytest.mark.parametrize("words", list(commands(cli)), ids=" ".join)
+def test_every_command_has_help_with_an_example_that_it_accepts(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = help_text(words)
+    lines = text.partition("Example:")[2].partition("\n\n")[0].splitlines()
+    examples = [re.split(r"\s{2,}", line.strip())[0] for line in lines if line.strip().startswith("vggsearch")]
+    assert examples, text
+    assert all(example.startswith(" ".join(("vggsearch", *words))) for example in examples)
+    monkeypatch.setattr(click.Command, "invoke", lambda *_: None)  # parse, and do nothing
+    for given in (part for example in examples for part in Command(example).words):
+        result = CliRunner().invoke(cli, given)
+        assert result.exit_code == 0, f"{given}\n{result.output}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.name))
+def test_links_between_documents_lead_somewhere(document: Document) -> None:
+    for path, anchor in document.links:
+        target = (ROOT / document.name).parent / path if path else ROOT / document.name
+        assert target.exists(), f"{document.name}: {path}"
+        if anchor:
+            name = target.resolve().relative_to(ROOT).as_posix()
+            assert anchor in Document(name).anchors, f"{document.name}: {path}#{anchor}"
+
+
+def test_the_python_reference_has_every_public_name() -> None:
+    shown = re.findall(r"^::: vggsearch\.(\w+)$", Document("docs/reference.md").text, re.MULTILINE)
+    assert sorted(shown) == sorted(set(vggsearch.__all__) - {"__version__"})
+
+
+@pytest.mark.slow
+def test_the_documentation_site_builds_without_warnings(tmp_path: Path) -> None:
+    if find_spec("mkdocs") is None:
+        pytest.skip("needs pip install 'vggsearch[docs]'")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not external_resources(tmp_path / "site")
+
+
+def external_resources(site: Path) -> set[str]:
+    """Return what the pages of a site load from the network: scripts, styles, pictures and fonts."""
+    loaded = re.compile(r"<(?:script|img|iframe)\b[^>]* src=[\"']?(https?:[^\"'>\s]+)")
+    styles = re.compile(r"<link\b[^>]*stylesheet[^>]* href=[\"']?(https?:[^\"'>\s]+)")
+    pages = [page.read_text(encoding="utf-8") for page in site.rglob("*.html")]
+    return {address for page in pages for each in (loaded, styles) for address in each.findall(page)}
