@@ -1,6 +1,7 @@
 """What eval measures, with mean colours on a grid for a network: near-duplicates really are near."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,11 @@ from vggsearch.knn.whitening import WhiteningOptions
 from vggsearch.photos.edits import EDITS, edited
 
 
-@pytest.fixture
-def families(tmp_path: Path, engine: FakeEngine) -> ImageIndex:
-    """Ten photos, each with its half-size, its darker and its lighter copy: labels come in fours."""
+@pytest.fixture(scope="module")
+def families_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ten photos, each with its half-size, its darker and its lighter copy, and their index."""
+    folder = tmp_path_factory.mktemp("families")
+    (folder / "photos").mkdir()
     for seed in range(10):
         photo = picture(seed)
         for name, copy in (
@@ -29,12 +32,17 @@ def families(tmp_path: Path, engine: FakeEngine) -> ImageIndex:
             ("c", photo.point(lambda value: value * 0.9)),
             ("d", photo.point(lambda value: min(255, value * 1.1))),
         ):
-            file = tmp_path / "photos" / f"{seed}{name}.png"
-            file.parent.mkdir(exist_ok=True)
-            copy.save(file)
-    index = ImageIndex.create(tmp_path / "indexes" / "photos", engine=engine)
-    index.update(tmp_path / "photos")
-    return index
+            copy.save(folder / "photos" / f"{seed}{name}.png")
+    with ImageIndex.create(folder / "indexes" / "photos", engine=FakeEngine()) as index:
+        index.update(folder / "photos")
+    return folder
+
+
+@pytest.fixture
+def families(families_once: Path, tmp_path: Path, engine: FakeEngine) -> ImageIndex:
+    """An index, to change, of photos in families: labels come in fours."""
+    shutil.copytree(families_once, tmp_path, dirs_exist_ok=True)
+    return ImageIndex.open(tmp_path / "indexes" / "photos", engine=engine)
 
 
 def labels(index: ImageIndex) -> dict[str, str]:
