@@ -216,7 +216,7 @@ def test_verify_tells_damage_in_every_format_and_repair_mends_it(indexed: Path) 
     assert re.fullmatch(
         r"embeddings/part-000001.parquet has sha256 \w{12}\.\.\., the manifest says \w{12}\.\.\.; "
         r"it holds 6 photos: vggsearch verify --repair drops these photos, "
-        r"and vggsearch index takes them in again\.",
+        r"and vggsearch index indexes them again\.",
         lines[0],
     )
     assert [line.strip() for line in lines[1:7]] == run("verify", "--format", "paths").stdout.splitlines()
@@ -230,7 +230,7 @@ def test_verify_tells_damage_in_every_format_and_repair_mends_it(indexed: Path) 
     )
     repaired = run("verify", "--repair")
     assert repaired.exit_code == 0
-    assert "these photos were dropped; vggsearch index takes them in again." in repaired.stdout
+    assert "these photos were dropped; vggsearch index indexes them again." in repaired.stdout
     assert "indexes/photos: 1 problem repaired; 0 photos, 0 parts" in repaired.stdout
     assert run("index", "photos").stdout.startswith("6 indexed, 0 unchanged")
     assert run("verify").exit_code == 0
@@ -272,7 +272,7 @@ def test_index_merges_parts_when_asked(indexed: Path) -> None:
         (("index", "photos", "--size", "8"), 2, "32 to 1024 pixels, not 8"),
         (("index", "photos", "--weights", "absent.pth"), 1, "absent.pth is not a file"),
         (("index", "photos", "--pooling", "sum"), 2, "'sum' is not one of 'spoc'"),
-        (("info", "--index", "nowhere"), 1, "nowhere is no index, it has no manifest.json"),
+        (("info", "--index", "nowhere"), 1, "nowhere is not an index: it has no manifest.json"),
         (("query", "x.jpg", "-k", "0"), 2, "0 is not in the range x>=1"),
     ],
 )

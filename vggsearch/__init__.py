@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from vggsearch.evaluation.throughput import compare_engines as compare_engines
     from vggsearch.image_index import BuildReport as BuildReport
     from vggsearch.image_index import ImageIndex as ImageIndex
+    from vggsearch.indexing.findings import Finding as Finding
     from vggsearch.indexing.info import Info as Info
-    from vggsearch.indexing.integrity import Finding as Finding
     from vggsearch.indexing.integrity import VerifyReport as VerifyReport
     from vggsearch.indexing.integrity import verify as verify
     from vggsearch.indexing.update import UpdateReport as UpdateReport
@@ -74,7 +74,7 @@ _HOMES = {
     "EmbeddingOptions": "vggsearch.model.spec",
     "EmbeddingSpec": "vggsearch.model.spec",
     "EngineOptions": "vggsearch.model.engine",
-    "Finding": "vggsearch.indexing.integrity",
+    "Finding": "vggsearch.indexing.findings",
     "Group": "vggsearch.duplicates.results",
     "ImageError": "vggsearch.errors",
     "ImageIndex": "vggsearch.image_index",

@@ -33,6 +33,15 @@ def option(name: str, value: object = True) -> Spelled:
     return Spelled(f"{name}={value!r}", shell or f"--{flag} {value}")
 
 
+def spelled(*parts: str | Spelled) -> Spelled:
+    """Return a sentence in both spellings, from texts and what Python and the command line spell differently.
+
+    >>> spelled("Pass ", option("moved"), ".")
+    Spelled(python='Pass moved=True.', shell='Pass --moved.')
+    """
+    return Spelled("".join(map(str, parts)), "".join(p.shell if isinstance(p, Spelled) else p for p in parts))
+
+
 class VggsearchError(Exception):
     """Base of all errors a user can act on; the command line prints it as one line and exits 1.
 
@@ -49,11 +58,11 @@ class VggsearchError(Exception):
 
     def __str__(self) -> str:
         """Return the message as a Python user reads it."""
-        return "".join(map(str, self.parts))
+        return spelled(*self.parts).python
 
     def for_shell(self) -> str:
         """Return the message as the command line shows it."""
-        return "".join(part.shell if isinstance(part, Spelled) else part for part in self.parts)
+        return spelled(*self.parts).shell
 
 
 AGAIN = Spelled("The same call goes on from there.", "Run the same command to go on.")
@@ -103,7 +112,7 @@ class IndexExists(VggsearchError):
     """An index is already where a new one was to be created."""
 
 
-REPAIR = Spelled("index.verify(repair=True)", "vggsearch verify --repair")
+REPAIR = Spelled("vggsearch.verify(INDEX, repair=True)", "vggsearch verify --repair")
 
 
 class IndexDamaged(VggsearchError):
@@ -136,14 +145,17 @@ class IndexLocked(VggsearchError):
 
 
 class DecisionsDamaged(VggsearchError):
-    """A line of the file of decisions on duplicates cannot be read; it is left as it is."""
+    """A line of a file of decisions about duplicates cannot be read. Nothing is searched or decided without it."""
 
     def __init__(self, file: Path, line: int, problem: str) -> None:
         super().__init__(
-            f"Line {line} of {file} cannot be read ({problem}). Mend that line, or delete it: each stands alone."
+            f"Line {line} of {file} cannot be read ({problem}). Correct that line; or ",
+            REPAIR,
+            " moves it to a file of its own and keeps all other decisions.",
         )
         self.file = file
         self.line = line
+        self.problem = problem
 
 
 class TruthError(VggsearchError):
@@ -155,7 +167,12 @@ class ActionRefused(VggsearchError):
 
 
 class JournalError(VggsearchError):
-    """The journal of an action cannot be written or read; the message names the file and what was done."""
+    """The journal of a removal cannot be written or read: which `file`, the `problem`, and what was done."""
+
+    def __init__(self, file: Path, problem: str, *way_out: str | Spelled) -> None:
+        super().__init__(f"{file} {problem}. ", *way_out)
+        self.file = file
+        self.problem = problem
 
 
 class InstallationError(VggsearchError):

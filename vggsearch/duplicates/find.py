@@ -29,8 +29,7 @@ from vggsearch.duplicates.results import Group, Pair
 from vggsearch.duplicates.verification import MADE_BY, KeypointMatcher
 from vggsearch.errors import IndexNotWritable, Stopped
 from vggsearch.progress import SILENT, Monitor
-from vggsearch.store.contents import DECISIONS
-from vggsearch.store.decisions import read_decisions
+from vggsearch.store.decisions import decisions_of
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +69,7 @@ def duplicates(
         if options.confirm and collection.is_there
         else None
     )
-    judged = read_decisions(directory / DECISIONS).pairs()
+    judged = decisions_of(directory).pairs()
 
     def known() -> CalibrationPairs | None:
         return _known(collection, matcher, embed, monitor) if matcher is not None else None

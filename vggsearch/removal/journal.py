@@ -1,15 +1,17 @@
-"""The journal: one JSON line before each act and one after it, each on the disk before anything else happens.
+"""The journal: one JSON line before each step and one after it, each on the disk before anything else happens.
 
-The first line says of which photo folder it is. A line with "does" says what is about to be done to which file, and
-all that is needed to undo it; one with "outcome" says what became of that: done, kept (the file is as it was) or
-undone. An act without an outcome was interrupted: the disk tells how far it came.
+The first line names the photo folder. A line with "does" records what is about to be done to which file, and all
+that is needed to undo it. A line with "outcome" records the result: done, kept (the file is as it was) or undone. A
+step without an outcome was interrupted; undo finds out from the disk how far it got.
+
+Nothing can replace a journal. So a damaged line affects no file but the one that it records.
 """
 
 import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from io import FileIO
 from pathlib import Path
@@ -19,7 +21,7 @@ from vggsearch.defaults import ACTIONS, ActionKind
 from vggsearch.errors import JournalError
 from vggsearch.removal.files import flush_folder
 
-FORMAT = 1
+JOURNAL_FORMAT = 1
 Value = TypeVar("Value")
 Outcome = Literal["done", "kept", "undone"]
 
@@ -28,9 +30,9 @@ Outcome = Literal["done", "kept", "undone"]
 class Entry:
     """What is about to be done to one file.
 
-    `path` and `keeper` are relative to the photo folder; `target` is where a moved file is to be, absolute, or
-    where a symbolic link is to lead. `sha256`, `bytes`, `mtime_ns` and `mode` are the file's. A companion has no
-    keeper, unless the keeper has the same companion. `token` makes the names of what is there only meanwhile.
+    `path` and `keeper` are relative to the photo folder. `target` is where a moved file goes, absolute, or what a
+    symbolic link contains. `sha256`, `bytes`, `mtime_ns` and `mode` are those of the file. A companion has no
+    keeper unless the keeper has the same companion. `token` makes the names of temporary files unique.
     """
 
     act: int
@@ -47,23 +49,41 @@ class Entry:
 
     @property
     def keeper_is_copy(self) -> bool:
-        """Whether the keeper has the very bytes that the file has."""
+        """Whether the keeper has exactly the bytes of the file."""
         return self.keeper is not None and self.keeper_sha256 == self.sha256
 
     @property
     def can_be_undone(self) -> bool:
-        """Whether undo can bring these bytes back."""
+        """Whether undo can restore these bytes."""
         return self.does != "delete" or self.keeper_is_copy
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedLine:
+    """A line that cannot be read, or is missing, by its number from 1.
+
+    `hides_file` says whether it may record a file, which undo then cannot restore; `path` is that file, if another
+    line names it.
+    """
+
+    number: int
+    problem: str
+    hides_file: bool
+    path: str | None = None
 
 
 @dataclass(slots=True)
 class Record:
-    """A journal as it was read: its acts in order, and the outcome of each that has one."""
+    """A journal as it was read: its entries in order, the outcome of each that has one, and the damaged lines.
 
-    root: Path
-    action: str
+    `root` is None if the first line is damaged.
+    """
+
+    root: Path | None = None
+    action: str = ""
     entries: list[Entry] = field(default_factory=list)
     outcomes: dict[int, Outcome] = field(default_factory=dict)
+    damaged: list[DamagedLine] = field(default_factory=list)
 
 
 class Journal:
@@ -76,13 +96,13 @@ class Journal:
     @classmethod
     @contextmanager
     def create(cls, path: Path, root: Path, action: str) -> Iterator["Journal"]:
-        """Start a new journal. Raises JournalError where the file is there already or cannot be written."""
+        """Start a new journal. Raises JournalError if the file exists or cannot be written."""
         with _writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("xb", buffering=0)
         with file:
             journal = cls(path, file)
-            journal._append({"journal": FORMAT, "root": str(root), "action": action, "started": _now()})
+            journal._append({"journal": JOURNAL_FORMAT, "root": str(root), "action": action, "started": _now()})
             with _writing(path):
                 flush_folder(path.parent)
             yield journal
@@ -90,82 +110,156 @@ class Journal:
     @classmethod
     @contextmanager
     def extend(cls, path: Path) -> Iterator["Journal"]:
-        """Go on with a journal. A line whose end was never written is cut off: nothing was done after it."""
+        """Continue a journal. A last line that was never finished is removed: nothing was done after it."""
         with _writing(path):
-            os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+            lines, unfinished = _lines(path)
+            if unfinished:
+                os.truncate(path, path.stat().st_size - len(unfinished))
             file = path.open("ab", buffering=0)
+            if lines and not unfinished and not _ends_with_newline(path):
+                write_all(file, b"\n")
         with file:
             yield cls(path, file)
 
     def begin(self, entry: Entry) -> None:
-        """Say what is about to be done. Only when this returned, it may be."""
+        """Record what is about to be done. It may be done only once this has returned."""
         known = {name: value for name, value in asdict(entry).items() if value is not None}
         self._append(known if entry.can_be_undone else known | {"undo": "not possible: no copy has these bytes"})
 
-    def end(self, entry: Entry, outcome: Outcome, **told: str) -> None:
-        """Say what became of an act; `told` is for a person."""
-        self._append({"act": entry.act, "outcome": outcome, "path": entry.path, "at": _now(), **told})
+    def end(self, entry: Entry, outcome: Outcome, **notes: str) -> None:
+        """Record the outcome; `notes` are for the reader of the journal."""
+        self._append({"act": entry.act, "outcome": outcome, "path": entry.path, "at": _now(), **notes})
 
     def _append(self, line: Mapping[str, object]) -> None:
-        rest = json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
+        content = json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
         with _writing(self.path):
-            write_all(self._file, rest)
+            write_all(self._file, content)
             os.fsync(self._file.fileno())
 
 
 def write_all(file: FileIO, content: bytes) -> None:
-    """Write all of it, however little the disk takes at once."""
+    """Write all bytes, however few the disk takes at once."""
     while content:
         content = content[file.write(content) :]
 
 
 def read_journal(path: Path) -> Record:
-    """Read a journal. What was torn off at its end is left out.
+    """Read a journal, as far as its lines can be read. An unfinished last line is left out.
 
-    Raises JournalError where it is missing, is no journal, or a line before its end is damaged.
+    Raises JournalError if the file is missing, cannot be read at all, or is not a journal.
     """
     try:
-        lines = path.read_bytes().split(b"\n")[:-1]
+        lines, _ = _lines(path)
     except OSError as error:
-        raise JournalError(f"{path} cannot be read ({error.strerror}). Is it the journal of an action?") from error
+        raise JournalError(path, f"cannot be read ({error.strerror})", "Is it the journal of a removal?") from error
     if not lines:
-        raise JournalError(f"{path} has no whole line: it was interrupted before anything was done.")
-    record = Record(Path(), "")
-    for number, line in enumerate(lines):
+        raise JournalError(path, "has no complete line", "It was interrupted before anything was done.")
+    record = Record()
+    reader = _Reader(path, record)
+    for number, line in enumerate(lines, start=1):
+        reader.read(number, line)
+    if record.root is None and not record.entries:
+        problem = record.damaged[0].problem if record.damaged else "it names no file"
+        raise JournalError(path, f"is not a journal of vggsearch ({problem})", "Name a file in INDEX/journals.")
+    restorable = {entry.path for entry in record.entries}
+    record.damaged = [
+        replace(line, hides_file=line.hides_file and line.path not in restorable) for line in record.damaged
+    ]
+    return record
+
+
+class _Reader:
+    """Reads one line after the other into a record."""
+
+    def __init__(self, path: Path, record: Record) -> None:
+        self.path = path
+        self.record = record
+        self.paths: dict[int, str] = {}  # by act
+        self.pending: int | None = None  # the act whose outcome is the next line
+
+    def read(self, number: int, line: bytes) -> None:
+        pending, self.pending = self.pending, None
         try:
-            read = json.loads(line.decode("utf-8", "surrogateescape"))
-            record = _take(record, read) if number else _start(read)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            values = json.loads(line.decode("utf-8", "surrogateescape"))
+            if number == 1:
+                self._start(values)
+            elif "outcome" in values:
+                self._end(number, values)
+            else:
+                self._begin(values)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            # The line after an act is its outcome, and all lines after an undo are outcomes. Undo can do without.
+            is_outcome = pending is not None or "undone" in self.record.outcomes.values()
+            hides_file = number > 1 and not is_outcome
+            self.record.damaged.append(DamagedLine(number, str(error) or type(error).__name__, hides_file))
+
+    def _start(self, values: dict[str, Any]) -> None:
+        found = values["journal"]
+        if isinstance(found, int) and found > JOURNAL_FORMAT:
             raise JournalError(
-                f"{path}, line {number + 1} of {len(lines)} is damaged or not of a journal ({error}): nothing was "
-                "undone. Each other line says what was done to which file: mend or take out this one, in a copy."
-            ) from error
-    return record
+                self.path,
+                f"has format {found}; this version reads {JOURNAL_FORMAT}",
+                f'Update vggsearch. If this version wrote it, correct "journal" in line 1 to {JOURNAL_FORMAT}.',
+            )
+        if found != JOURNAL_FORMAT:
+            raise ValueError(f"format {found}")
+        self.record.root = Path(_typed(values["root"], str))
+        self.record.action = _typed(values["action"], str)
 
+    def _begin(self, values: dict[str, Any]) -> None:
+        entry = Entry(**{each.name: values[each.name] for each in fields(Entry) if each.name in values})
+        for name in ("act", "bytes", "mtime_ns", "mode"):
+            _typed(getattr(entry, name), int)
+        for name in ("path", "sha256", "token", "keeper", "keeper_sha256", "target"):
+            if getattr(entry, name) is not None:
+                _typed(getattr(entry, name), str)
+        last = self.record.entries[-1].act if self.record.entries else 0
+        if entry.does not in ACTIONS or entry.act <= last or not entry.token.isalnum():
+            raise ValueError(f"act {entry.act}, {entry.does!r}")
+        self.record.entries.append(entry)
+        self.paths[entry.act] = entry.path
+        self.pending = entry.act
 
-def _start(read: dict[str, Any]) -> Record:
-    if read["journal"] != FORMAT:
-        raise ValueError(f"format {read['journal']}; this version reads {FORMAT}")
-    return Record(Path(_typed(read["root"], str)), _typed(read["action"], str))
-
-
-def _take(record: Record, read: dict[str, Any]) -> Record:
-    if "outcome" in read:
-        outcome, act = read["outcome"], _typed(read["act"], int)
-        if outcome not in get_args(Outcome) or not 0 < act <= len(record.entries):
+    def _end(self, number: int, values: dict[str, Any]) -> None:
+        outcome, act, path = values["outcome"], _typed(values["act"], int), _typed(values["path"], str)
+        if outcome not in get_args(Outcome) or act < 1:
             raise ValueError(f"outcome {outcome!r} of act {act}")
-        record.outcomes[act] = outcome
-        return record
-    entry = Entry(**{each.name: read[each.name] for each in fields(Entry) if each.name in read})
-    for name in ("act", "bytes", "mtime_ns", "mode"):
-        _typed(getattr(entry, name), int)
-    for name in ("path", "sha256", "token", "keeper", "keeper_sha256", "target"):
-        if getattr(entry, name) is not None:
-            _typed(getattr(entry, name), str)
-    if entry.does not in ACTIONS or entry.act != len(record.entries) + 1 or not entry.token.isalnum():
-        raise ValueError(f"act {entry.act}, {entry.does!r}")
-    record.entries.append(entry)
-    return record
+        if act not in self.paths:
+            self._note_hidden(number, act, path, outcome)
+        elif self.paths[act] != path:
+            raise ValueError(f"act {act} is of {self.paths[act]}, not of {path}")
+        else:
+            self.record.outcomes[act] = outcome
+
+    def _note_hidden(self, number: int, act: int, path: str, outcome: Outcome) -> None:
+        """Note which file a line hides that cannot be read, or is missing: its outcome still names it."""
+        damaged, hides_file = self.record.damaged, outcome == "done"
+        known = [place for place, line in enumerate(damaged) if line.path == path]
+        if known:  # an earlier outcome of it named it
+            damaged[known[-1]] = replace(damaged[known[-1]], hides_file=hides_file)
+        elif damaged and damaged[-1].number == number - 1 and damaged[-1].hides_file:
+            damaged[-1] = replace(damaged[-1], hides_file=hides_file, path=path)
+        else:
+            damaged.append(DamagedLine(number, f"no line records act {act}", hides_file, path))
+
+
+def _lines(path: Path) -> tuple[list[bytes], bytes]:
+    """Return the finished lines of a file, and what follows. A last line that lacks but its newline counts."""
+    *lines, rest = path.read_bytes().split(b"\n")
+    if _is_json(rest):
+        return [*lines, rest], b""
+    return lines, rest
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line.decode("utf-8", "surrogateescape")), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _ends_with_newline(path: Path) -> bool:
+    return path.read_bytes().endswith(b"\n")
 
 
 def _typed(value: object, kind: type[Value]) -> Value:
@@ -180,7 +274,7 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise JournalError(
-            f"{path} cannot be written ({error.strerror}): nothing more was done. What is in it can be undone."
+            path, f"cannot be written ({error.strerror})", "Nothing more was done. What it records can be undone."
         ) from error
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from vggsearch.errors import ActionRefused, PhotosError, Stopped, option
+from vggsearch.errors import ActionRefused, JournalError, PhotosError, Stopped, option
 from vggsearch.progress import Monitor, OnProgress, Stop
 from vggsearch.removal.files import (
     aside_name,
@@ -26,7 +26,7 @@ from vggsearch.removal.files import (
     refusing,
     rename_new,
 )
-from vggsearch.removal.journal import Entry, Journal, Record, read_journal
+from vggsearch.removal.journal import DamagedLine, Entry, Journal, Record, read_journal
 from vggsearch.removal.request import Refusal
 from vggsearch.removal.trash import Trash, where_to_look
 
@@ -53,13 +53,13 @@ def undo(
     where the journal cannot be read or written, PhotosError where the photo folder is not there; Stopped, with the
     report of what was restored, where `stop` ended it early.
     """
-    monitor = Monitor(progress, stop)
-    record = read_journal(Path(journal))
-    folder = _folder(record, None if root is None else Path(root))
+    monitor, path, bin_ = Monitor(progress, stop), Path(journal), Trash()
+    record = read_journal(path)
+    folder = _folder(path, record.root if root is None else Path(root))
     entries = [each for each in reversed(record.entries) if record.outcomes.get(each.act) not in ("kept", "undone")]
-    restored, already, refusals = list[str](), list[str](), list[Refusal]()
-    bin_ = Trash()
-    with Journal.extend(Path(journal)) as log:
+    restored, already = list[str](), list[str]()
+    refusals = [_hidden(path, line) for line in record.damaged if line.hides_file]
+    with Journal.extend(path) as log:
         for number, entry in enumerate(entries, 1):
             try:
                 monitor.check()
@@ -75,8 +75,23 @@ def undo(
     return UndoReport(tuple(restored), tuple(already), tuple(refusals))
 
 
-def _folder(record: Record, root: Path | None) -> Path:
-    folder = record.root if root is None else root
+def _hidden(journal: Path, line: DamagedLine) -> Refusal:
+    """Say which file cannot be restored since its line cannot be read."""
+    where = f"line {line.number} of {journal} is damaged ({line.problem})"
+    if line.path is None:
+        return Refusal(journal.name, f"{where}: if it records a file, that one cannot be restored")
+    return Refusal(line.path, f"{line.path} cannot be restored: {where}")
+
+
+def _folder(journal: Path, folder: Path | None) -> Path:
+    if folder is None:
+        raise JournalError(
+            journal,
+            "does not say where the photos were (line 1 is damaged)",
+            "Name the photo folder: ",
+            option("root", "PHOTOS"),
+            ".",
+        )
     if not folder.is_dir():
         raise PhotosError(
             f"{folder}, where the photos were, is not there. Is its disk mounted? If they moved, pass ",
@@ -93,7 +108,7 @@ class _Restoring:
         self.root = root
         self.entry = entry
         self.bin = bin_
-        self.was = _as_it_was_called(record.root, entry.path)
+        self.was = _as_it_was_called(root if record.root is None else record.root, entry.path)
         self.path = _place_again(root, entry.path)
         self.aside = aside_name(self.path, entry.token)
         self.part = part_name(self.path, entry.token)

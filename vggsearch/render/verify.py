@@ -7,24 +7,39 @@ from dataclasses import asdict
 from rich.filesize import decimal
 
 from vggsearch.defaults import Format
-from vggsearch.indexing.integrity import Finding, VerifyReport
+from vggsearch.indexing.findings import Finding
+from vggsearch.indexing.integrity import VerifyReport
 from vggsearch.render.text import as_csv, one_line, quantity
 
 
 def verified(result: VerifyReport, format: Format) -> str:
     """Render the result of a check. `paths` lists the photos that are lost until they are indexed again."""
     if format == "json":
-        values = asdict(result) | {"directory": str(result.directory), "is_whole": result.is_whole}
-        return json.dumps(values, ensure_ascii=False, indent=2)
+        return json.dumps(_values(result), ensure_ascii=False, indent=2)
     if format == "jsonl":
-        return "\n".join(json.dumps(asdict(finding), ensure_ascii=False) for finding in result.findings)
-    rows = [(finding.file, finding.problem, finding.way_out) for finding in result.findings]
+        return "\n".join(json.dumps(_finding_values(finding), ensure_ascii=False) for finding in result.findings)
+    rows = [(finding.file, finding.problem, finding.way_out.shell) for finding in result.findings]
     if format == "csv":
         return as_csv(("file", "problem", "way_out"), rows)
     if format == "paths":
         return "\n".join(path for finding in result.findings for path in finding.photos)
     lines = [f"{one_line(file)} {one_line(problem)}: {way_out}." for file, problem, way_out in rows]
-    return "\n".join([*lines, *_lost_photos(result.findings), *result.notes, _verdict(result)])
+    notes = [note.shell for note in result.notes]
+    return "\n".join([*lines, *_lost_photos(result.findings), *notes, _verdict(result)])
+
+
+def _values(result: VerifyReport) -> dict[str, object]:
+    return asdict(result) | {
+        "directory": str(result.directory),
+        "findings": [_finding_values(finding) for finding in result.findings],
+        "notes": [note.shell for note in result.notes],
+        "is_repaired": result.is_repaired,
+        "is_whole": result.is_whole,
+    }
+
+
+def _finding_values(finding: Finding) -> dict[str, object]:
+    return asdict(finding) | {"way_out": finding.way_out.shell}
 
 
 def _lost_photos(findings: Sequence[Finding], most: int = 10) -> list[str]:
@@ -36,10 +51,12 @@ def _lost_photos(findings: Sequence[Finding], most: int = 10) -> list[str]:
 
 
 def _verdict(result: VerifyReport) -> str:
-    problems = quantity(len(result.findings), "problem")
+    problems, repaired = quantity(len(result.findings), "problem"), sum(each.is_repaired for each in result.findings)
     if not result.findings:
         state = "no damage"
+    elif result.is_repaired:
+        state = f"{problems} repaired"
     else:
-        state = f"{problems} repaired" if result.is_repaired else f"damaged, {problems}"
+        state = f"damaged, {problems}" + (f", {repaired:,} repaired" if repaired else "")
     contents = f"{quantity(result.photos, 'photo')}, {quantity(result.parts, 'part')}"
     return f"{result.directory}: {state}; {contents}, {decimal(result.bytes)} read in {result.seconds:.1f} s"

@@ -25,8 +25,14 @@ DERIVED_FILES = (MANIFEST, EMBEDDINGS, SEARCH, LOCAL, SKIPPED, SKIPPED_NEXT, KEY
 
 
 def derived_files(directory: Path) -> list[Path]:
-    """Return the files and folders in `directory` that indexing again restores."""
-    return [directory / name for name in DERIVED_FILES if (directory / name).exists()]
+    """Return the files and folders in `directory` that indexing again restores, empty folders left out."""
+    paths = (directory / name for name in DERIVED_FILES)
+    return [path for path in paths if (any(path.iterdir()) if path.is_dir() else path.exists())]
+
+
+def user_files(directory: Path) -> list[Path]:
+    """Return the files and folders in `directory` that only the user can give."""
+    return [directory / name for name in USER_FILES if (directory / name).exists()]
 
 
 def has_parts(directory: Path) -> bool:

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.defaults import BUILD
-from vggsearch.errors import IndexDamaged, IndexFormatError, IndexMissing, OptionError
+from vggsearch.errors import IndexDamaged, IndexFormatError, IndexMissing, OptionError, Spelled
 from vggsearch.model.spec import EmbeddingSpec, spec_from_json
-from vggsearch.store.contents import MANIFEST
+from vggsearch.store.contents import MANIFEST, user_files
 from vggsearch.store.files import FileHash, reading_from, write_atomically
 from vggsearch.store.local_features import LocalPart
 from vggsearch.store.migrations import migrate
@@ -194,6 +194,12 @@ def part_name(number: int) -> str:
     return f"part-{number:06}.parquet"
 
 
+def part_number(name: str) -> int:
+    """Return the number in the file name of a part; 0 if there is none."""
+    number = name.removeprefix("part-").removesuffix(".parquet")
+    return int(number) if number.isdecimal() else 0
+
+
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Replace the manifest of the index in `directory`, as the last step of a change."""
     values = asdict(manifest)
@@ -244,7 +250,9 @@ def _read(path: Path) -> str:
     except (FileNotFoundError, NotADirectoryError) as error:
         where = path.parent
         raise IndexMissing(
-            f"{where} is no index, it has no {MANIFEST}. Make one: vggsearch index PHOTOS --index {where}"
+            f"{where} is not an index: it has no {MANIFEST}. Create one: ",
+            Spelled(f"ImageIndex.for_photos(PHOTOS, {str(where)!r})", f"vggsearch index PHOTOS --index {where}"),
+            ". Its decisions and undo journals are kept." if user_files(where) else "",
         ) from error
 
 

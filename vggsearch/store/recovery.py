@@ -1,55 +1,105 @@
-"""Rebuild a manifest that was lost, from the parts: each says itself what made it."""
+"""Rebuild a lost manifest from the parts: each records the spec, inference backend and precision that made it."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
-from vggsearch.errors import IndexDamaged
-from vggsearch.model.spec import EmbeddingSpec
-from vggsearch.store.contents import EMBEDDINGS, MANIFEST, SKIPPED
+from vggsearch.errors import IndexDamaged, OptionError, Spelled
+from vggsearch.model.spec import EmbeddingSpec, spec_from_json
+from vggsearch.store.contents import (
+    DECISIONS,
+    EMBEDDINGS,
+    JOURNALS,
+    MANIFEST,
+    SKIPPED,
+    derived_files,
+)
 from vggsearch.store.files import FileHash
-from vggsearch.store.manifest import Manifest, Part
-from vggsearch.store.parts import Origin, read_columns, read_origin, read_skipped
+from vggsearch.store.manifest import Manifest, Part, part_number
+from vggsearch.store.parts import Origin, present_embedding, read_columns, read_origin, read_skipped
 
-CANNOT = "Delete the index and index again"
+KEEP_USER_FILES = (
+    f"Keep {DECISIONS} and {JOURNALS}/: they hold your decisions and what undo needs, and nothing can replace them."
+)
 
 
 def rebuild_manifest(directory: Path) -> tuple[Manifest, list[IndexDamaged]]:
     """Return a manifest of all parts that can be read, and what is wrong with the others.
 
-    Of a path in several parts the newest row lives. Photos that were deleted since live again, until the next
-    update drops them; the photo folder and the weights file are forgotten, and the search side is made anew.
-    Raises IndexDamaged where no part says what made it.
+    If a path is in several parts, the newest row counts. Photos deleted since are back until the next update. The
+    options of the index are the defaults again, the photo folder and the weights file are unknown, and the vector
+    index has to be rebuilt. If no part is whole, the manifest is that of an empty index, as long as one part still
+    records its spec. Raises IndexDamaged if none does; the message says which files may be deleted.
     """
-    parts: list[tuple[Part, Origin]] = []
-    damaged = []
-    for path in sorted((directory / EMBEDDINGS).glob("part-*.parquet")):
+    damaged: list[IndexDamaged] = []
+    specs: list[EmbeddingSpec] = []
+    parts: list[tuple[Part, EmbeddingSpec]] = []
+    paths = sorted((directory / EMBEDDINGS).glob("part-*.parquet"))
+    for path in paths:
         try:
-            parts.append(_read(path))
+            origin = _origin(path)
+            specs.append(origin.embedding)
+            parts.append((_part(path, origin), origin.embedding))
         except IndexDamaged as error:
             damaged.append(error)
-    if not parts:
-        raise IndexDamaged(directory / MANIFEST, "is lost, and no part in embeddings/ can replace it", CANNOT)
-    spec = parts[-1][1].embedding
-    damaged += [_of_another(directory / EMBEDDINGS / part.name, spec) for part, by in parts if by.embedding != spec]
-    kept = [part for part, by in parts if by.embedding == spec]
-    number = max(int(part.name.removeprefix("part-").removesuffix(".parquet")) for part in kept)
-    manifest = Manifest(spec, parts=tuple(kept), next_part=number + 1, skipped=_skipped(directory))
+    if not specs:
+        raise cannot_rebuild(directory)
+    spec = parts[-1][1] if parts else specs[-1]
+    kept = tuple(part for part, its in parts if its == spec)
+    damaged += [_of_another(directory / EMBEDDINGS / part.name, spec) for part, its in parts if its != spec]
+    number = max(map(part_number, (path.name for path in paths)), default=0)
+    manifest = Manifest(spec, parts=kept, next_part=number + 1, skipped=_skipped(directory))
     return manifest.without_rows(_superseded(directory, kept)), damaged
 
 
-def _read(path: Path) -> tuple[Part, Origin]:
+def _origin(path: Path) -> Origin:
     origin = read_origin(path)
     if origin is None:
-        raise IndexDamaged(path, "is of format 1, which did not say what made it", CANNOT)
+        raise IndexDamaged(path, "is of format 1, which did not record the spec of its embeddings")
+    return origin
+
+
+def _part(path: Path, origin: Origin) -> Part:
     rows = read_columns(path, ["path"]).num_rows
-    file = FileHash.of(path)
-    return Part(file.name, file.bytes, file.sha256, rows, origin.engine, origin.precision), origin
+    return Part(**vars(FileHash.of(path)), rows=rows, engine=origin.engine, precision=origin.precision)
 
 
 def _of_another(path: Path, spec: EmbeddingSpec) -> IndexDamaged:
     return IndexDamaged(path, f"holds embeddings of another kind than {spec}")
 
 
-def _superseded(directory: Path, parts: list[Part]) -> dict[str, set[int]]:
+def cannot_rebuild(directory: Path) -> IndexDamaged:
+    """Return the error of an index whose spec is unknown: which files to delete, and that the user's own stay."""
+    problem = f"is missing or damaged, and no part in {EMBEDDINGS}/ records what its embeddings are made of"
+    hint = _spec_in_damaged_manifest(directory)
+    options = "with the options that it was made with" if hint is None else f"with the options of {hint}"
+    return IndexDamaged(
+        directory / MANIFEST,
+        problem,
+        f"Delete {_listed(derived_files(directory))}, and nothing else. {KEEP_USER_FILES} Then index the photos "
+        f"again, into the same folder, {options}: ",
+        Spelled(
+            f"ImageIndex.for_photos(PHOTOS, {str(directory)!r}, ...).update(PHOTOS)",
+            f"vggsearch index PHOTOS --index {directory}",
+        ),
+    )
+
+
+def _listed(paths: Sequence[Path]) -> str:
+    *others, last = map(str, paths)
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _spec_in_damaged_manifest(directory: Path) -> EmbeddingSpec | None:
+    """Return what a damaged manifest says of the embeddings. It may be wrong, so it is shown to the user only."""
+    try:
+        values = json.loads((directory / MANIFEST).read_text("utf-8"))
+        return spec_from_json(present_embedding(values["embedding"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OptionError):
+        return None
+
+
+def _superseded(directory: Path, parts: Sequence[Part]) -> dict[str, set[int]]:
     """Return the rows whose path a later row has too, by part name."""
     newest: dict[str, tuple[str, int]] = {}
     dead: dict[str, set[int]] = {}

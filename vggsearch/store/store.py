@@ -11,10 +11,22 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from vggsearch.errors import IndexDamaged, IndexExists, SpecMismatch
+from vggsearch.errors import IndexDamaged, IndexExists, SpecMismatch, Spelled
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.photos.walk import PhotoFile, Skipped
-from vggsearch.store.contents import EMBEDDINGS, LOCAL, MANIFEST, SEARCH, SKIPPED, SKIPPED_NEXT, TEMPORARY
+from vggsearch.store.contents import (
+    EMBEDDINGS,
+    LOCAL,
+    MANIFEST,
+    SEARCH,
+    SKIPPED,
+    SKIPPED_NEXT,
+    TEMPORARY,
+    derived_files,
+    foreign_files,
+    has_parts,
+    user_files,
+)
 from vggsearch.store.files import (
     FileHash,
     flush_directory,
@@ -57,15 +69,12 @@ class Store:
 
     @classmethod
     def create(cls, directory: Path, spec: EmbeddingSpec, weights_file: Path | None = None) -> "Store":
-        """Make an empty store. Raises IndexExists where there is one, or other files, already."""
-        if directory.exists() and any(directory.iterdir()):
-            if not (directory / MANIFEST).exists() and any((directory / EMBEDDINGS).glob("part-*")):
-                raise IndexExists(
-                    f"{directory} has embeddings, but no {MANIFEST}. Rebuild it: vggsearch verify --repair --index "
-                    f"{directory}"
-                )
-            what = "an index already" if (directory / MANIFEST).exists() else "not empty and not an index"
-            raise IndexExists(f"{directory} is {what}. Name another place with --index.")
+        """Create an empty store. The user's decisions and journals of an index that was lost may be there already.
+
+        Raises IndexExists if there is an index, or anything else.
+        """
+        if directory.exists():
+            _check_free(directory)
         with writing_to(directory):
             for folder in (EMBEDDINGS, SEARCH):
                 (directory / folder).mkdir(parents=True, exist_ok=True)
@@ -273,6 +282,31 @@ class Store:
         if rows != part.rows:
             path = self.directory / EMBEDDINGS / part.name
             raise IndexDamaged(path, f"has {rows:,} rows, the manifest says {part.rows:,}")
+
+
+def _check_free(directory: Path) -> None:
+    """Raise IndexExists unless an index can be created in `directory` without losing anything."""
+    another = (" Name another folder for the index", Spelled(".", ": --index FOLDER."))
+    if not directory.is_dir():
+        raise IndexExists(f"{directory} is a file.", *another)
+    if (directory / MANIFEST).exists():
+        raise IndexExists(f"{directory} is already an index.", *another)
+    if has_parts(directory):
+        raise IndexExists(
+            f"{directory} has embeddings, but no {MANIFEST}. Rebuild it: ",
+            Spelled(
+                f"vggsearch.verify({str(directory)!r}, repair=True)",
+                f"vggsearch verify --repair --index {directory}",
+            ),
+        )
+    left = derived_files(directory)
+    if foreign_files(directory) or (left and not user_files(directory)):
+        raise IndexExists(f"{directory} is not empty and not an index.", *another)
+    if left:
+        raise IndexExists(
+            f"{directory} holds {', '.join(path.name for path in left)} of a lost index. Delete these, and nothing "
+            "else: indexing creates them again, but nothing can replace your decisions and undo journals."
+        )
 
 
 def size_of(path: Path) -> int:
