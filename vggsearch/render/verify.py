@@ -51,7 +51,10 @@ def _lost_photos(findings: Sequence[Finding], most: int = 10) -> list[str]:
 
 
 def _verdict(result: VerifyReport) -> str:
-    problems, repaired = quantity(len(result.findings), "problem"), sum(each.is_repaired for each in result.findings)
+    problems, repaired = (
+        quantity(len(result.findings), "problem"),
+        sum(each.is_repaired for each in result.findings),
+    )
     if not result.findings:
         state = "no damage"
     elif result.is_repaired:
