@@ -81,5 +81,5 @@ def test_fewer_than_two_classes_are_refused(counts: list[int]) -> None:
 
 def test_without_scikit_learn_the_way_to_install_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.svm", None)
-    with pytest.raises(InstallationError, match=r"needs scikit-learn .*pip install 'vggsearch\[eval\]'"):
+    with pytest.raises(InstallationError, match=r"needs scikit-learn .*pip install scikit-learn"):
         linear_probe(*photos([5, 5], spread=0.1))

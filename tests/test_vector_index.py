@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tests.helpers.vectors import DIM, families, saved
 from vggsearch.errors import IndexDamaged, InstallationError
+from vggsearch.installation import installed
 from vggsearch.knn import faiss_import
 from vggsearch.knn.build import build_in_memory
 from vggsearch.knn.vector_index import Selection, VectorIndex
@@ -75,7 +76,7 @@ def test_two_faiss_packages_are_an_error_that_names_both(monkeypatch: pytest.Mon
         faiss_import.faiss()
     monkeypatch.undo()
     faiss_import.faiss.cache_clear()
-    assert len(faiss_import.installed_packages()) == 1
+    assert len(installed(faiss_import.PACKAGES)) == 1
     assert faiss_import.faiss().IndexFlatIP(2).d == 2
 
 

@@ -8,6 +8,7 @@ from vggsearch import __version__
 from vggsearch.cli.lazy import LazyCommand, LazyGroup
 from vggsearch.cli.terminal import log_to_stderr
 from vggsearch.errors import OptionError, VggsearchError
+from vggsearch.installation import check_distributions
 
 COMMANDS = {
     "index": LazyCommand("vggsearch.cli.index:index", "Index a photo folder, or update its index."),
@@ -28,6 +29,8 @@ class Main(LazyGroup):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command. Exit status 1 for an error explained in one line, 2 for wrong usage."""
         try:
+            if not set(ctx.args) & set(ctx.help_option_names):  # help is instant, and needs no sound installation
+                check_distributions()
             return super().invoke(ctx)
         except OptionError as error:
             raise click.UsageError(error.for_shell()) from error

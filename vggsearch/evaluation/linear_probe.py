@@ -99,7 +99,7 @@ def _classifier() -> "LinearSVC":
         from sklearn.svm import LinearSVC
     except ImportError as error:
         raise InstallationError(
-            f"The linear probe needs scikit-learn ({error}). Install it: pip install 'vggsearch[eval]'"
+            f"The linear probe needs scikit-learn ({error}). Install it: pip install scikit-learn"
         ) from error
     # the primal problem: liblinear's Newton steps on it always end, and draw no random numbers
     return LinearSVC(C=MEASURE.svm_c, dual=False)

@@ -1,6 +1,5 @@
 """Import FAISS, after checking that exactly one FAISS package is installed."""
 
-import importlib.metadata
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from types import ModuleType
 from typing import Any, TypeAlias
 
 from vggsearch.errors import InstallationError
+from vggsearch.installation import check_distributions, distribution, installed
 
 FaissIndex: TypeAlias = Any  # any class of FAISS index: SWIG generates them without type information
 
@@ -22,17 +22,20 @@ def faiss() -> ModuleType:
 
     All FAISS packages install the same `faiss` folder, so two of them overwrite each other's files.
     """
-    installed = installed_packages()
-    if len(installed) > 1:
+    check_distributions()
+    packages = installed(PACKAGES)
+    if len(packages) > 1:
         raise InstallationError(
-            f"Several FAISS packages are installed, {' and '.join(installed)}, and overwrite each other. "
-            f"Remove all, then install one: pip uninstall {' '.join(installed)}; pip install vggsearch"
+            f"Several FAISS packages are installed, {' and '.join(packages)}, and overwrite each other. "
+            f"Remove all, then install one: pip uninstall {' '.join(packages)}; pip install {distribution()}"
         )
     try:
         with _passive_waiting():
             import faiss as module
     except ImportError as error:
-        raise InstallationError(f"FAISS cannot be imported ({error}). Install it: pip install vggsearch") from error
+        raise InstallationError(
+            f"FAISS cannot be imported ({error}). Install it: pip install {distribution()}"
+        ) from error
     return module
 
 
@@ -70,15 +73,3 @@ def restore_thread_count() -> None:
 @cache
 def _threads() -> int:
     return int(faiss().omp_get_max_threads())
-
-
-def installed_packages() -> list[str]:
-    """Return the names of the installed FAISS packages."""
-    found = []
-    for name in PACKAGES:
-        try:
-            importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        found.append(name)
-    return found

@@ -7,7 +7,8 @@ from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from vggsearch.errors import OptionError
+from vggsearch.errors import InstallationError, OptionError, option
+from vggsearch.installation import has_torch, require_torch
 from vggsearch.model.engine import Engine, EngineOptions
 from vggsearch.model.layers import DEEPEST
 from vggsearch.model.spec import EmbeddingSpec
@@ -22,32 +23,48 @@ log = logging.getLogger(__name__)
 def load_engine(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOptions | None = None) -> Engine:
     """Load the network that makes embeddings of `spec`.
 
-    Raises WeightsError, or OptionError where engine, device, precision and decode do not go together.
+    Raises WeightsError; OptionError where engine, device, precision and decode do not go together; and
+    InstallationError where they need PyTorch, which is not installed.
     """
     options = options or EngineOptions()
+    if options.decode == "gpu":
+        require_torch(option("decode", "gpu"))
     load = load_openvino_engine if choose_engine(options) == "openvino" else load_torch_engine
     engine = load(spec, weights, options)
     if options.decode == "gpu" and engine.square_jpeg() is None:
-        raise OptionError(f"Only a CUDA GPU decodes JPEG; the network runs on {engine.device}. Use --decode cpu.")
+        raise OptionError(
+            f"Only a CUDA GPU decodes JPEG; the network runs on {engine.device}. Use ", option("decode", "cpu"), "."
+        )
     return engine
 
 
 def choose_engine(options: EngineOptions) -> str:
-    """Return the engine: the wanted one; torch where there is a GPU; else OpenVINO, without importing torch."""
-    if options.engine != "auto":
-        if options.engine == "openvino" and find_spec("openvino") is None:
-            raise OptionError("OpenVINO is not installed: pip install openvino, or use --engine torch.")
-        return options.engine
-    if options.device in ("cuda", "mps") or (options.device == "auto" and has_cuda()):
+    """Return the backend: the one in `options`; else torch where there is a GPU, and OpenVINO where there is none.
+
+    OpenVINO is chosen without importing torch. Raises InstallationError where the backend is not installed.
+    """
+    if options.engine == "torch":
+        require_torch(option("engine", "torch"))
         return "torch"
-    if find_spec("openvino") is None:
-        log.warning("OpenVINO is not installed, so torch runs the network, at less than half the speed on a CPU.")
+    if options.engine == "auto" and options.device in ("cuda", "mps"):
+        require_torch(option("device", options.device))
         return "torch"
-    return "openvino"
+    if options.engine == "auto" and options.device == "auto" and has_cuda():
+        return "torch"
+    if find_spec("openvino") is not None:
+        return "openvino"
+    if options.engine == "openvino" or not has_torch():
+        raise InstallationError(
+            "OpenVINO is not installed: pip install openvino, or use PyTorch with ", option("engine", "torch"), "."
+        )
+    log.warning("OpenVINO is not installed, so torch runs the network, at less than half the speed on a CPU.")
+    return "torch"
 
 
 def has_cuda() -> bool:
-    """Say whether torch can run on a GPU. The driver is asked first, since importing torch takes seconds."""
+    """Return whether torch is installed and sees a CUDA GPU. It is imported only where the driver has one."""
+    if not has_torch():
+        return False
     names = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
     try:
         driver = ctypes.CDLL(names[sys.platform])
@@ -64,7 +81,7 @@ def has_cuda() -> bool:
 def load_openvino_engine(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOptions) -> Engine:
     """Load the network into OpenVINO.
 
-    Raises WeightsError, or OptionError where device or precision are none of OpenVINO's.
+    Raises WeightsError, or OptionError for a device or precision that OpenVINO does not support here.
     """
     from vggsearch.model.openvino_engine.engine import OpenVinoEngine
 

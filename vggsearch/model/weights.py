@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vggsearch.errors import SpecMismatch, WeightsError
+from vggsearch.installation import require_torch
 from vggsearch.model.layers import has_connected, needed_modules
 from vggsearch.model.vgg import Module
 
@@ -160,7 +161,11 @@ def _read_tensor(path: Path, file: "safe_open", key: str) -> "NDArray[np.float32
 
 
 def _read_torch(path: Path, wanted: set[str]) -> "Tensors":
-    """Read a .pth as tensors only: weights_only refuses a pickle that would run code."""
+    """Read a .pth as tensors only: weights_only refuses a pickle that would run code.
+
+    Raises WeightsError where it is damaged, and InstallationError without PyTorch.
+    """
+    require_torch(f"{path} is not a .safetensors file; reading a .pth")
     import torch
 
     try:
@@ -188,6 +193,7 @@ def _hashed(path: Path) -> WeightsFile:
 
 def _torchvision_file(model: str) -> Path:
     """Return torchvision's ImageNet weights of `model` from its cache, downloaded first where they are not."""
+    require_torch(f"Loading torchvision's published weights of {model}, a .pth,")
     import torch
     from torchvision.models import get_model_weights
 
