@@ -5,43 +5,64 @@
 # make gpu    on a machine with a CUDA GPU; needs torch, torchvision, safetensors, numpy, Pillow, pyarrow, click, pytest
 #
 # make demo PHOTOS=~/Pictures QUERY=img.jpg    the same on your own photos
+# make demo FLAVOUR=gpu    with vggsearch, for GPUs; FLAVOUR=cpu is the light vggsearch-cpu; the default is what fits
+# make wheels    wheel and source distribution of both, into dist
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
+CPU_VENV := .venv-cpu
 BIN := $(VENV)/bin
 CONSTRAINTS ?=
-PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
+PIP_OPTIONS = -qq --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
+FLAVOUR ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 
 PHOTOS ?= demo/photos
 QUERY ?= demo/photos/originals/chelsea.jpg
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-slow gpu fmt docs lint types unit clean
+.PHONY: help demo demo-cpu demo-gpu wheels test test-all test-slow gpu fmt docs lint types unit clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
-$(VENV)/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vggsearch needs Python 3.11 or newer; name one: make PYTHON=...")'
-	$(PYTHON) -m venv $(VENV)
+$(VENV)/bin/python $(CPU_VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vggsearch needs Python 3.11 or newer; name one: make PYTHON=...")'
+	@$(PYTHON) -m venv $(@D:/bin=)
+
+# Nothing is compiled ahead: of what is installed, a command loads a small part.
+$(CPU_VENV)/.demo: pyproject.toml packaging/cpu.py | $(CPU_VENV)/bin/python
+	@echo "Installing vggsearch-cpu into $(CPU_VENV): 0.8 GB, once ..."
+	@$(PYTHON) packaging/cpu.py build/cpu
+	@$(CPU_VENV)/bin/python -m pip install $(PIP_OPTIONS) --no-compile --editable build/cpu
+	@touch $@
 
 $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
-	@echo "Installing vggsearch and what it needs into $(VENV) (a few minutes, once) ..."
-	$(PIP_INSTALL) --editable '.[demo]'
+	@echo "Installing vggsearch into $(VENV): 7.5 GB with PyTorch and CUDA, once ..."
+	@$(BIN)/python -m pip install $(PIP_OPTIONS) --editable .
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
-	@echo "Installing vggsearch and its development tools into $(VENV) (a few minutes, once) ..."
-	$(PIP_INSTALL) --editable '.[dev]'
+	@echo "Installing vggsearch and its development tools into $(VENV): 8 GB, once ..."
+	@$(BIN)/python -m pip install $(PIP_OPTIONS) --editable '.[dev]'
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.docs: pyproject.toml | $(VENV)/.dev
-	@echo "Installing what builds the documentation into $(VENV) (once) ..."
-	$(PIP_INSTALL) --editable '.[docs]'
+	@echo "Installing what builds the documentation into $(VENV), once ..."
+	@$(BIN)/python -m pip install $(PIP_OPTIONS) --editable '.[docs]'
 	@touch $@
 
-demo: $(VENV)/.demo
-	@BIN=$(BIN) PHOTOS='$(PHOTOS)' QUERY='$(QUERY)' sh examples/demo.sh
+demo:
+	@$(MAKE) --no-print-directory demo-$(FLAVOUR)
+
+demo-cpu: $(CPU_VENV)/.demo
+demo-gpu: $(VENV)/.demo
+demo-cpu demo-gpu:
+	@VENV=$(<D) PHOTOS='$(PHOTOS)' QUERY='$(QUERY)' PIP_OPTIONS='$(PIP_OPTIONS)' sh examples/demo.sh
+
+wheels: $(VENV)/.dev
+	$(PYTHON) packaging/cpu.py build/cpu
+	$(BIN)/python -m hatchling build -d $(CURDIR)/dist
+	cd build/cpu && $(CURDIR)/$(BIN)/python -m hatchling build -d $(CURDIR)/dist
 
 # JOBS=1 runs the tests one after the other; COVERAGE=1 also counts lines, and fails below the floor in pyproject.toml.
 JOBS ?= auto
@@ -67,7 +88,7 @@ test-slow: $(VENV)/.dev
 	$(PYTEST) -m "slow or hypothesis" --hypothesis-profile ci
 
 gpu:
-	@$(PYTHON) -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "torch sees no CUDA card here.")'
+	@$(PYTHON) -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "torch sees no CUDA GPU here.")'
 	$(PYTHON) -m pytest -m gpu tests/test_gpu.py
 	$(PYTHON) -m vggsearch bench --format json
 
@@ -81,4 +102,4 @@ docs: $(VENV)/.docs
 	@echo "The documentation is in site/index.html"
 
 clean:
-	rm -rf $(VENV) demo build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+	rm -rf $(VENV) $(CPU_VENV) demo build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*

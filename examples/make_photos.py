@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-INSTALL_HINT = "pip install 'vggsearch[demo]'"
+INSTALL_HINT = "pip install --no-deps scikit-image scikit-learn"
 MIN_PHOTOS = 4
 CC0 = "CC0 1.0 (https://creativecommons.org/publicdomain/zero/1.0/)"
 CC_BY = "CC BY 2.0 (https://creativecommons.org/licenses/by/2.0/)"

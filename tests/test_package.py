@@ -1,11 +1,16 @@
+"""What the wheels of both distributions hold, and that they work where nothing else is installed."""
+
 import json
 import os
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pillow_heif
+import pytest
 
 import vggsearch
 from tests.fakes import save_photo
@@ -28,10 +33,24 @@ def run_without(code: str, *words: str) -> str:
     return done.stdout
 
 
-def test_the_wheel_holds_the_package_its_weights_and_its_notices_and_nothing_else(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("vggsearch-*.whl")
+def build(flavour: str, kind: str, folder: Path) -> Path:
+    """Build the wheel or the sdist of a flavour into a folder; return it."""
+    tree = ROOT
+    if flavour == "cpu":
+        tree = folder / "tree"
+        subprocess.run([sys.executable, ROOT / "packaging" / "cpu.py", tree], check=True)
+    command = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(folder / kind)]
+    subprocess.run(command, cwd=tree, check=True, capture_output=True)
+    (built,) = (folder / kind).iterdir()
+    return built
+
+
+@pytest.mark.parametrize(("flavour", "name"), [("gpu", "vggsearch"), ("cpu", "vggsearch_cpu")])
+def test_a_wheel_holds_the_package_its_weights_and_its_notices_and_nothing_else(
+    flavour: str, name: str, tmp_path: Path
+) -> None:
+    wheel = build(flavour, "wheel", tmp_path)
+    assert wheel.name.startswith(f"{name}-{vggsearch.__version__}-")
     with zipfile.ZipFile(wheel) as archive:
         names = {info.filename: info.file_size for info in archive.infolist()}
     assert names["vggsearch/model/weights/vgg16_conv_imagenet1k_v1.fp16.safetensors"] == 29_431_816
@@ -40,9 +59,31 @@ def test_the_wheel_holds_the_package_its_weights_and_its_notices_and_nothing_els
     assert assets <= set(names)
     notices = {Path(name).name for name in names if "/licenses/" in name}
     assert notices == {"LICENSE", "NOTICE"}
-    assert {name.split("/")[0] for name in names} == {"vggsearch", f"vggsearch-{vggsearch.__version__}.dist-info"}
+    assert {name.split("/")[0] for name in names} == {"vggsearch", f"{name}-{vggsearch.__version__}.dist-info"}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "vggsearch").rglob("*.py")}
     assert modules <= set(names)
+
+
+def project_of_the_cpu_tree(folder: Path) -> dict[str, Any]:
+    subprocess.run([sys.executable, ROOT / "packaging" / "cpu.py", folder], check=True)
+    return project_in(folder)
+
+
+def project_in(folder: Path) -> dict[str, Any]:
+    project: dict[str, Any] = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project
+
+
+def test_vggsearch_cpu_differs_by_what_gpus_need_and_is_the_same_for_the_rest(tmp_path: Path) -> None:
+    ours, theirs = project_in(ROOT), project_of_the_cpu_tree(tmp_path / "tree")
+    assert theirs["name"] == "vggsearch-cpu"
+    left_out = set(ours["dependencies"]) - set(theirs["dependencies"])
+    added = set(theirs["dependencies"]) - set(ours["dependencies"])
+    assert sorted(each.partition(">")[0] for each in left_out) == ["faiss-cpu", "faiss-gpu", "torch", "torchvision"]
+    assert added == {next(each for each in left_out if each.startswith("faiss-cpu")).partition(";")[0]}
+    assert theirs["optional-dependencies"] == {"eval": ours["optional-dependencies"]["eval"]}
+    differing = {key for key in ours if ours[key] != theirs.get(key)}
+    assert differing == {"name", "description", "dependencies", "optional-dependencies"}
 
 
 def test_every_public_name_can_be_imported_and_is_documented() -> None:
