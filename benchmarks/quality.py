@@ -137,22 +137,23 @@ def measure_hashes(photos: Path) -> None:
     }
     for name, of in hashes.items():
         bits = np.stack([of(opened(path)).hash.ravel() for path in paths])
-        tally = Tally()
-        found = 0
+        tally, by_edit = Tally(), {edit: Tally() for edit in BASIC}
         for path in chosen:
             for edit in BASIC:
                 copy = Image.open(io.BytesIO(edited(opened(path), BASIC[edit], f"0 {path} {edit}")))
                 off = (bits != of(copy).hash.ravel()).mean(axis=1)
                 order = np.argsort(off, kind="stable")
                 relevant = np.array([paths[place] == path for place in order])
-                tally.add((1 - 2 * off[order]).astype(np.float32), relevant, 1)
-                found += 1
+                for each in (tally, by_edit[edit]):
+                    each.add((1 - 2 * off[order]).astype(np.float32), relevant, 1)
         figures = tally.figures(len(paths))
         print(
             f"| {name} | | {figures.recall_at[1]:.3f} | {figures.pair_ap:.3f} | {figures.recall_at_p99:.3f} "
             f"| | | | 8 | |",
             flush=True,
         )
+        of_edits = {edit: each.figures(len(paths)).recall_at[1] for edit, each in by_edit.items()}
+        print("R@1 by edit:", ", ".join(f"{edit} {recall:.2f}" for edit, recall in of_edits.items()), flush=True)
 
 
 def measure_crowd(folders: Sequence[Path]) -> None:
