@@ -84,7 +84,7 @@ types: $(VENV)/.dev
 unit: $(VENV)/.dev
 	$(PYTEST) -m "not slow" $(if $(COVERAGE),--cov)
 
-test-slow: $(VENV)/.dev
+test-slow: $(VENV)/.docs
 	$(PYTEST) -m "slow or hypothesis" --hypothesis-profile ci
 
 gpu:
