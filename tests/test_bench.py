@@ -143,6 +143,7 @@ def test_a_folder_without_photos_is_said(tmp_path: Path, name: str | None, messa
         measure(FAKE_SPEC, FakeEngine(), tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.network
 @pytest.mark.usefixtures("in_a_moment")
 def test_every_engine_here_is_compared_with_fp32(sample_photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

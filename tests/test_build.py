@@ -110,7 +110,7 @@ def assert_finds_all(directory: Path, least: float = 0.97) -> None:
     ("recipe", "is_whitened", "metric"),
     [(name, True, "cosine") for name in (*RECIPES, "IVF8,SQ4")]
     + [("flat", False, "cosine"), ("ivf-pq", False, "cosine")]
-    + [(name, True, "euclidean") for name in (*RECIPES, "IVF8,SQ4")],
+    + [pytest.param(name, True, "euclidean", marks=pytest.mark.slow) for name in (*RECIPES, "IVF8,SQ4")],
 )
 def test_every_recipe_is_built_remembered_updated_and_verified(
     directory: Path, recipe: str, is_whitened: bool, metric: str
@@ -275,6 +275,7 @@ def test_an_interrupted_build_leaves_the_old_index_in_use(
     assert len(list((directory / "search").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_the_sample_and_the_index_only(tmp_path: Path) -> None:
     """A build in a process that may not have more memory than the vectors alone would take in float32."""
     code = """

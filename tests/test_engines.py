@@ -38,6 +38,7 @@ def squares_of(folder: Path, size: int = 192) -> NDArray[np.uint8]:
     return np.stack(pictures)
 
 
+@pytest.mark.slow
 @pytest.mark.network
 @pytest.mark.parametrize("size", [160, 192, 224])
 def test_int8_gives_nearly_the_embeddings_of_fp32_on_real_photos(sample_photos: Path, size: int) -> None:
@@ -49,7 +50,13 @@ def test_int8_gives_nearly_the_embeddings_of_fp32_on_real_photos(sample_photos: 
 
 
 @pytest.mark.network
-@pytest.mark.parametrize("layer", ["pool1", "pool3", "pool5", "pool4+pool5", "0.5*pool3+pool4+2*pool5"])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        *(pytest.param(layer, marks=pytest.mark.slow) for layer in ("pool1", "pool3", "pool5", "pool4+pool5")),
+        "0.5*pool3+pool4+2*pool5",
+    ],
+)
 def test_openvino_gives_the_embeddings_of_torch(sample_photos: Path, layer: str) -> None:
     squares = squares_of(sample_photos)[:4]
     reference = embedded(squares, "torch", "fp32", layer)
@@ -57,7 +64,13 @@ def test_openvino_gives_the_embeddings_of_torch(sample_photos: Path, layer: str)
 
 
 @pytest.mark.parametrize(
-    ("model", "layer"), [("vgg11", "fc7"), ("vgg13_bn", "fc6"), ("vgg19", "pool2+pool5"), ("vgg11_bn", "pool5+fc7")]
+    ("model", "layer"),
+    [
+        pytest.param("vgg11", "fc7", marks=pytest.mark.slow),
+        pytest.param("vgg13_bn", "fc6", marks=pytest.mark.slow),
+        ("vgg19", "pool2+pool5"),
+        ("vgg11_bn", "pool5+fc7"),
+    ],
 )
 def test_both_engines_agree_on_other_networks_and_on_the_classifier(model: str, layer: str) -> None:
     pooling = "flat" if layer.startswith("fc") else "gem"
@@ -101,7 +114,14 @@ def noise(count: int, size: int) -> NDArray[np.uint8]:
 
 @torch.inference_mode()
 @pytest.mark.parametrize("engine", [TorchEngine, OpenVinoEngine])
-@pytest.mark.parametrize(("layer", "size", "count"), [("fc7", 224, 1), ("fc6", 256, 4), ("fc7", 290, 9)])
+@pytest.mark.parametrize(
+    ("layer", "size", "count"),
+    [
+        pytest.param("fc7", 224, 1, marks=pytest.mark.slow),
+        ("fc6", 256, 4),
+        pytest.param("fc7", 290, 9, marks=pytest.mark.slow),
+    ],
+)
 def test_connected_layers_are_the_mean_over_sliding_windows(
     layer: str, size: int, count: int, engine: type[TorchEngine | OpenVinoEngine], classifier: dict[str, Kernel]
 ) -> None:
@@ -122,6 +142,7 @@ def test_connected_layers_are_the_mean_over_sliding_windows(
     np.testing.assert_allclose(found, expected, atol=1e-5 * float(expected.max()))
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_connected_layers_are_the_convolutions_of_the_vgg_paper(classifier: dict[str, Kernel]) -> None:
     """Section 3.2: fc6 as a 7 x 7 convolution, fc7 as a 1 x 1 one, and the mean over the map that they give."""
@@ -136,6 +157,7 @@ def test_connected_layers_are_the_convolutions_of_the_vgg_paper(classifier: dict
     np.testing.assert_allclose(found, expected, atol=1e-5 * float(expected.max()))
 
 
+@pytest.mark.slow
 def test_both_engines_agree_on_a_classifier_at_several_sizes_and_mirrored(classifier: dict[str, Kernel]) -> None:
     spec = EmbeddingSpec("vgg11", "pool5+0.5*fc7", "gem", (224, 256), "squash", "0" * 64, mirror=True)
     found = OpenVinoEngine(spec, classifier, EngineOptions("openvino", "cpu", "fp32")).embed(noise(1, 256))
@@ -144,6 +166,7 @@ def test_both_engines_agree_on_a_classifier_at_several_sizes_and_mirrored(classi
     np.testing.assert_allclose(found, reference, atol=1e-5 * float(reference.max()))
 
 
+@pytest.mark.slow
 @pytest.mark.network
 @pytest.mark.parametrize("layer", ["pool1", "pool4+pool5"])
 @pytest.mark.parametrize(
@@ -164,6 +187,7 @@ def test_openvino_gives_the_cells_of_torch_whatever_the_index_is_cut_at(
         np.testing.assert_allclose(np.linalg.norm(ours, axis=-1), 1, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.network
 def test_int8_gives_nearly_the_cells_of_fp32(sample_photos: Path) -> None:
     squares = squares_of(sample_photos)[:16]
@@ -216,6 +240,7 @@ def test_cells_need_weights_up_to_pool5(tmp_path: Path) -> None:
             engine.describe(squares)
 
 
+@pytest.mark.slow
 @pytest.mark.network
 def test_a_batch_that_was_given_out_is_not_overwritten_by_the_next(sample_photos: Path) -> None:
     squares = squares_of(sample_photos)
@@ -289,6 +314,7 @@ def test_a_query_on_a_cpu_imports_no_torch(sample_photos: Path, tmp_path: Path) 
     assert done.stdout == "('openvino int8',) False\n"
 
 
+@pytest.mark.slow
 @pytest.mark.network
 def test_an_index_made_by_one_engine_answers_queries_of_another(sample_photos: Path, tmp_path: Path) -> None:
     from vggsearch import ImageIndex

@@ -131,7 +131,13 @@ def rows(directory: Path) -> list[dict[str, object]]:
     ]
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO])
+@pytest.mark.parametrize(
+    "number",
+    [
+        errno.ENOSPC,
+        *(pytest.param(each, marks=pytest.mark.slow) for each in (errno.EROFS, errno.EACCES, errno.EIO)),
+    ],
+)
 def test_any_step_of_writing_may_fail(tmp_path: Path, number: int) -> None:
     """Each call that writes fails in turn, until there are fewer calls than that."""
     original = tmp_path / "original"

@@ -89,6 +89,7 @@ def test_auto_splits_what_does_not_fit_and_its_plan_shows_it() -> None:
         plan(10_000_000, 256, "hnsw", 400_000_000, 0.99)
 
 
+@pytest.mark.slow
 def test_a_build_in_shards_needs_no_more_memory_than_planned(tmp_path: Path) -> None:
     """The lists take 213 MB; a process of its own counts what it took."""
     code = """
