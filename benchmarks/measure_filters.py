@@ -21,7 +21,7 @@ from vggsearch.photos.walk import PhotoFile
 from vggsearch.query.filters import parse_filter
 from vggsearch.query.snapshot import LatestSnapshot
 from vggsearch.store.manifest import BuildOptions
-from vggsearch.store.records import Embedded, MadeBy
+from vggsearch.store.records import Embedded, EngineInfo
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
 
@@ -30,7 +30,7 @@ RECIPE = "IVF1024,SQ8"  # a quarter of the lists that auto uses for a million: t
 PART = 50_000  # photos
 CENTRES = 4000  # of clusters of similar photos
 QUERIES, COUNT = 100, 10
-MADE_BY = MadeBy("none", "fp32")
+MADE_BY = EngineInfo("none", "fp32")
 RULES = (
     ["*.png"],
     ["2019/**"],

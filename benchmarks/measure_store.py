@@ -21,11 +21,11 @@ from vggsearch.indexing.integrity import verify
 from vggsearch.knn.faiss_import import faiss
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.photos.walk import PhotoFile
-from vggsearch.store.records import Embedded, MadeBy
+from vggsearch.store.records import Embedded, EngineInfo
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
 
-MADE_BY = MadeBy("none", "fp32")
+MADE_BY = EngineInfo("none", "fp32")
 PART = 1000  # photos: about half a minute of work for a CPU
 
 

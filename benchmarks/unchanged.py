@@ -18,7 +18,7 @@ import numpy as np
 from vggsearch.indexing.update import plan_update
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.photos.walk import PhotoFile, walk
-from vggsearch.store.records import Embedded, MadeBy
+from vggsearch.store.records import Embedded, EngineInfo
 from vggsearch.store.reuse import KnownContent
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
@@ -39,7 +39,7 @@ def catalogue(root: Path, directory: Path) -> Store:
     spec, _ = EmbeddingOptions(layer="pool1").resolve()
     store = Store.create(directory, spec)
     embedding = np.full(spec.dim, spec.dim**-0.5, np.float32)
-    made_by = MadeBy("none", "fp32")
+    made_by = EngineInfo("none", "fp32")
     files = [file for file in walk(root) if isinstance(file, PhotoFile)]
     with writing(store) as writer:
         for start in range(0, len(files), 20_000):

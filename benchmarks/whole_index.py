@@ -25,12 +25,12 @@ from vggsearch.knn.vectors import unit_rows
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.photos.walk import PhotoFile
 from vggsearch.query.searcher import Searcher
-from vggsearch.store.records import Embedded, MadeBy
+from vggsearch.store.records import Embedded, EngineInfo
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
 
 SPEC = EmbeddingSpec("vgg16", "pool3", "spoc", (192,), "squash", "0" * 64)  # its embeddings have 256 dimensions
-MADE_BY = MadeBy("made up", "fp32")
+MADE_BY = EngineInfo("made up", "fp32")
 PART_ROWS = 1 << 17
 ROUNDS = 5  # repetitions of each query; the minimum is its time on an idle machine
 COUNT = 10

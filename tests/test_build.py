@@ -27,7 +27,7 @@ from vggsearch.knn.recipes import RECIPES, faiss_metric
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.photos.walk import PhotoFile
 from vggsearch.store.manifest import read_manifest
-from vggsearch.store.records import Embedded, MadeBy
+from vggsearch.store.records import Embedded, EngineInfo
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
 
@@ -46,7 +46,7 @@ def some_photos(start: int, count: int) -> list[Embedded]:
             None,
             False,
             vector,
-            MadeBy("fake", "fp32"),
+            EngineInfo("fake", "fp32"),
         )
         for row, vector in enumerate(vectors, start)
     ]

@@ -214,7 +214,7 @@ def test_verify_tells_damage_in_every_format_and_repair_mends_it(indexed: Path) 
     assert done.exit_code == 1
     lines = done.stdout.splitlines()
     assert re.fullmatch(
-        r"embeddings/part-000001.parquet has sha256 \w{12}\.\.\., the manifest says \w{12}\.\.\.; "
+        r"embeddings/part-000001.parquet has sha256 \w{12}\.\.\., but the manifest says \w{12}\.\.\.; "
         r"it holds 6 photos: vggsearch verify --repair drops these photos, "
         r"and vggsearch index indexes them again\.",
         lines[0],
@@ -261,7 +261,7 @@ def test_index_merges_parts_when_asked(indexed: Path) -> None:
     ("words", "status", "message"),
     [
         (("index", "nowhere"), 1, "nowhere is not a folder."),
-        (("query", "x.jpg"), 1, "There is no index under indexes/ here. Make one: vggsearch index PHOTOS"),
+        (("query", "x.jpg"), 1, "There is no index in indexes/. Create one: vggsearch index PHOTOS"),
         (("query",), 2, "Name an IMAGE, or show random photos: vggsearch query --random 20"),
         (("query", "x.jpg", "--random", "3"), 2, "--random takes no IMAGE"),
         (("query", "--random", "3", "--min-similarity", "0"), 2, "of the search options, only --filter"),
@@ -292,7 +292,7 @@ def test_two_indexes_need_naming_by_option_or_environment(indexed: Path, monkeyp
     run("index", "other")
     asked = run("query", "photos/summer/0.jpg")
     assert asked.exit_code == 1
-    assert "2 indexes here: indexes/other, indexes/photos" in asked.stderr
+    assert "Found 2 indexes: indexes/other, indexes/photos. Choose one with --index" in asked.stderr
     assert run("query", "photos/summer/0.jpg", "--index", "indexes/photos").exit_code == 0
     monkeypatch.setenv("VGGSEARCH_INDEX", "indexes/other")
     assert "1 in" not in run("query", "photos/summer/0.jpg").stdout.splitlines()[0]

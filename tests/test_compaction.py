@@ -11,7 +11,7 @@ from vggsearch.defaults import COMPACT, EXTRACT
 from vggsearch.errors import IndexDamaged
 from vggsearch.image_index import ImageIndex
 from vggsearch.indexing.integrity import verify
-from vggsearch.store.compaction import is_due, is_kept, plan_groups
+from vggsearch.store.compaction import is_compact, is_due, plan_groups
 from vggsearch.store.manifest import Manifest, Part
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
@@ -42,19 +42,19 @@ def test_neighbours_are_merged_up_to_the_size_of_a_part() -> None:
     assert sizes(manifest_of()) == []
 
 
-def test_parts_of_two_engines_stay_apart() -> None:
+def test_parts_of_two_engines_are_not_merged() -> None:
     assert sizes(manifest_of(1, 2, 3, 4, engines="aabb")) == [[1, 2], [3, 4]]
 
 
-def test_dead_rows_take_no_room_and_alone_make_a_part_worth_rewriting() -> None:
+def test_dead_rows_do_not_count_towards_the_size_and_justify_rewriting_a_part() -> None:
     manifest = manifest_of(FULL, 1)
     fewer = manifest.without_rows({"part-000000": {0}})
     assert sizes(fewer) == [[FULL, 1]]
-    assert not any(map(is_kept, plan_groups(fewer)))
-    assert all(map(is_kept, plan_groups(manifest)))
+    assert not any(map(is_compact, plan_groups(fewer)))
+    assert all(map(is_compact, plan_groups(manifest)))
 
 
-def test_it_is_due_for_many_small_parts_or_many_dead_rows_only() -> None:
+def test_compaction_is_due_only_for_many_small_parts_or_many_dead_rows() -> None:
     def due(manifest: Manifest) -> bool:
         return is_due(manifest, plan_groups(manifest))
 
@@ -66,17 +66,17 @@ def test_it_is_due_for_many_small_parts_or_many_dead_rows_only() -> None:
     assert due(manifest_of(100).without_rows({"part-000000": many}))
 
 
-def test_rows_order_facts_and_embeddings_stay_and_dead_rows_leave(tmp_path: Path) -> None:
+def test_compaction_keeps_rows_order_and_embeddings_and_drops_dead_rows(tmp_path: Path) -> None:
     store = made(tmp_path / "x", *([photo(f"{seed}.jpg", seed)] for seed in range(5)))
     with writing(store) as writer:
-        writer.commit([photo("1.jpg", 11)], gone=["3.jpg"])
+        writer.commit([photo("1.jpg", 11)], removed=["3.jpg"])
         writer.commit([photo("6.jpg", 6), photo("7.jpg", 7)])
-        writer.commit([], gone=["6.jpg"])
+        writer.commit([], removed=["6.jpg"])
     before = [store.read_part(part).take(store.live_rows(part)).to_pylist() for part in store.manifest.parts]
     numbers = all_embeddings(store)
     with writing(store) as writer:
         assert writer.compact() == (6 - 1, 1)
-        writer.commit([photo("0.jpg", 99)])  # the writer knows where the rows are now
+        writer.commit([photo("0.jpg", 99)])  # the writer knows the new position of the rows
     after = Store.open(tmp_path / "x")
     assert after.paths() == ["2.jpg", "4.jpg", "1.jpg", "7.jpg", "0.jpg"]
     np.testing.assert_array_equal(all_embeddings(after)[:-1], numbers[1:])
@@ -88,7 +88,7 @@ def test_rows_order_facts_and_embeddings_stay_and_dead_rows_leave(tmp_path: Path
     assert verify(tmp_path / "x").findings == ()
 
 
-def test_the_search_side_is_kept(index: ImageIndex, photos: Path) -> None:
+def test_the_vector_index_is_kept(index: ImageIndex, photos: Path) -> None:
     save_photo(photos / "new.jpg", 20)
     (photos / "winter" / "4.jpg").unlink()
     index.update()
@@ -102,14 +102,14 @@ def test_the_search_side_is_kept(index: ImageIndex, photos: Path) -> None:
     assert index.verify().findings == ()
 
 
-def test_a_search_side_that_was_stale_stays_stale(index: ImageIndex) -> None:
+def test_a_stale_vector_index_stays_stale(index: ImageIndex) -> None:
     with writing(index._store) as writer:
-        writer.commit([], gone=["winter/4.jpg"])
+        writer.commit([], removed=["winter/4.jpg"])
         writer.compact()
     assert not index.info().is_search_fresh
 
 
-def test_it_happens_by_itself_past_the_limit(
+def test_compaction_is_automatic_beyond_the_limit(
     index: ImageIndex, photos: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("vggsearch.store.compaction.COMPACT", replace(COMPACT, spare_parts=3))
@@ -124,7 +124,7 @@ def test_it_happens_by_itself_past_the_limit(
 
 
 @pytest.mark.parametrize("fails", ["vggsearch.store.store.write_manifest", "vggsearch.store.writer.merge_parts"])
-def test_a_merge_that_fails_leaves_the_index_as_it_was(
+def test_a_failed_merge_leaves_the_index_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
 ) -> None:
     store = made(tmp_path / "x", *([photo(f"{seed}.jpg", seed)] for seed in range(5)))
@@ -144,14 +144,14 @@ def test_a_merge_that_fails_leaves_the_index_as_it_was(
     assert len(list((tmp_path / "x" / "embeddings").iterdir())) == 5
 
 
-def test_what_is_damaged_is_not_merged_into_something_that_looks_whole(tmp_path: Path) -> None:
+def test_damaged_parts_are_not_merged_into_one_that_looks_intact(tmp_path: Path) -> None:
     store = made(tmp_path / "x", [photo("a.jpg")], [photo("b.jpg", 1)])
     part = tmp_path / "x" / "embeddings" / "part-000001.parquet"
     data = part.read_bytes()
-    at = data.rindex(b"parquet-cpp-arrow")  # who wrote it: no reader minds
+    at = data.rindex(b"parquet-cpp-arrow")  # the name of the writer, which readers ignore
     part.write_bytes(data[:at] + b"X" + data[at + 1 :])
     assert store.paths() == ["a.jpg", "b.jpg"]
-    with writing(store) as writer, pytest.raises(IndexDamaged, match="the manifest says"):
+    with writing(store) as writer, pytest.raises(IndexDamaged, match="but the manifest says"):
         writer.compact()
     assert [part.name for part in store.manifest.parts] == ["part-000001.parquet", "part-000002.parquet"]
 

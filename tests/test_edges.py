@@ -10,7 +10,7 @@ import pytest
 from vggsearch.errors import IndexDamaged
 from vggsearch.knn.all_pairs import all_pairs
 from vggsearch.knn.vectors import unit_rows
-from vggsearch.store.edges import EDGES, EdgeFacts, StoredEdges, made_of, read_edges, write_edges
+from vggsearch.store.edges import EDGES, EdgeFacts, StoredEdges, read_edges, vectors_id, write_edges
 from vggsearch.store.files import FileHash
 from vggsearch.store.manifest import StoredVectorIndex, VectorIndexInfo
 
@@ -88,7 +88,7 @@ def test_a_truncated_file_is_an_error(tmp_path: Path, left: float) -> None:
     write_edges(tmp_path, stored())
     data = (tmp_path / EDGES).read_bytes()
     (tmp_path / EDGES).write_bytes(data[: int(left * len(data)) if left == 0.5 else int(left)])
-    with pytest.raises(IndexDamaged, match=r"edges\.parquet is damaged .* the pairs are searched anew"):
+    with pytest.raises(IndexDamaged, match=r"edges\.parquet is damaged .* the pairs are then searched again"):
         read_edges(tmp_path, "abc")
 
 
@@ -107,5 +107,5 @@ def test_edges_are_tied_to_the_file_of_vectors_alone() -> None:
     )
     side = StoredVectorIndex(**vars(facts), fingerprint="one", name="000001", files=files, made_from=())
     rebuilt = replace(side, recipe="ivf", fingerprint="two", files=(FileHash("index.faiss", 3, "cc"), files[1]))
-    assert made_of(rebuilt) == made_of(side)
-    assert made_of(replace(side, files=(files[0], FileHash("vectors.npy", 2, "dd")))) != made_of(side)
+    assert vectors_id(rebuilt) == vectors_id(side)
+    assert vectors_id(replace(side, files=(files[0], FileHash("vectors.npy", 2, "dd")))) != vectors_id(side)

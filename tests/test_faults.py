@@ -1,4 +1,4 @@
-"""What the world does to an index: full disks, read-only ones, no permission. One line, and it is as it was."""
+"""Full disks, read-only disks and missing permissions: a one-line message, and the index is unchanged."""
 
 import errno
 import os
@@ -42,7 +42,7 @@ def update(directory: Path, photos: Path) -> None:
 
 
 def change(photos: Path) -> None:
-    """Give an update all there is to do: new photos, gone ones, skipped ones."""
+    """Give an update everything to do: new, removed and skipped photos."""
     for seed in range(10, 30):
         save_photo(photos / f"{seed}.jpg", seed, size=(64, 48))
     (photos / "0.jpg").unlink()
@@ -56,8 +56,8 @@ def content(directory: Path) -> tuple[list[str], bytes, list[str], object]:
         return index.paths(), numbers.tobytes(), skipped, index.query(picture(2), count=5).matches
 
 
-def said(write: Callable[[], None]) -> str | None:
-    """Return what is said where writing is refused, None where it is not."""
+def message_of(write: Callable[[], None]) -> str | None:
+    """Return the message if writing is refused, else None."""
     try:
         write()
     except IndexNotWritable as error:
@@ -66,9 +66,7 @@ def said(write: Callable[[], None]) -> str | None:
 
 
 @pytest.mark.parametrize("free", range(0, 120, 24))
-def test_a_disk_that_fills_up_leaves_the_index_as_it_was_or_done(
-    small_disk: Path, tmp_path: Path, free: int
-) -> None:
+def test_a_full_disk_leaves_the_index_unchanged_or_finished(small_disk: Path, tmp_path: Path, free: int) -> None:
     directory, photos = small_disk / "index", tmp_path / "photos"
     make_index(directory, photos)
     before = content(directory)
@@ -76,15 +74,15 @@ def test_a_disk_that_fills_up_leaves_the_index_as_it_was_or_done(
     with (small_disk / "filler").open("wb") as filler:
         room = os.statvfs(small_disk)
         filler.write(bytes(max(0, room.f_bavail * room.f_frsize - free * 1024)))
-    told = said(lambda: update(directory, photos))
-    if told is None:
+    message = message_of(lambda: update(directory, photos))
+    if message is None:
         assert free > 30
     else:
-        assert told.startswith(str(directory))
-        assert "No space left on device" in told or "is the disk full?" in told
-        assert "\n" not in told
+        assert message.startswith(str(directory))
+        assert "No space left on device" in message or "is the disk full?" in message
+        assert "\n" not in message
     after = content(directory)
-    assert after == before or len(after[0]) == 25  # nothing, or all that was committed: both are whole
+    assert after == before or len(after[0]) == 25  # nothing or everything was committed, and both are intact
     assert verify(directory).findings == ()
     (small_disk / "filler").unlink()
     update(directory, photos)
@@ -95,7 +93,7 @@ def test_a_disk_that_fills_up_leaves_the_index_as_it_was_or_done(
 
 @dataclass
 class Failing:
-    """Makes the n-th of the calls it wraps fail, all of them together counted."""
+    """Makes the n-th call fail, counted over all wrapped functions."""
 
     fails_at: int
     number: int
@@ -112,12 +110,12 @@ class Failing:
 
 
 def write_all(directory: Path) -> None:
-    """Write all there is to write: photos come and go, files are skipped, parts merge, the search side is new."""
+    """Write every kind of file: add, remove and skip photos, merge parts, and rebuild the vector index."""
     store = Store.open(directory)
     with writing(store) as writer:
         writer.set_root(directory.parent / "elsewhere")
         skipped = {"bad.jpg": Skipped("bad.jpg", "empty", "broken")}
-        writer.commit([photo("new.jpg", 9)], gone=["0.jpg"], skipped=skipped)
+        writer.commit([photo("new.jpg", 9)], removed=["0.jpg"], skipped=skipped)
         writer.compact()
         build_vector_index(store, writer)
 
@@ -139,7 +137,7 @@ def rows(directory: Path) -> list[dict[str, object]]:
     ],
 )
 def test_any_step_of_writing_may_fail(tmp_path: Path, number: int) -> None:
-    """Each call that writes fails in turn, until there are fewer calls than that."""
+    """Let each call that writes fail in turn, until there are no more calls."""
     original = tmp_path / "original"
     store = made(original, [photo(f"{seed}.jpg", seed) for seed in range(4)])
     with writing(store) as writer:
@@ -160,10 +158,10 @@ def test_any_step_of_writing_may_fail(tmp_path: Path, number: int) -> None:
                 (faiss(), "write_index"),
             ):
                 patched.setattr(owner, name, failing.wrap(getattr(owner, name)))
-            told = said(lambda: write_all(directory))  # noqa: B023
-        if told is None:
+            message = message_of(lambda: write_all(directory))  # noqa: B023
+        if message is None:
             break
-        assert "\n" not in told
+        assert "\n" not in message
         assert rows(directory) == before or Store.open(directory).paths() == ["1.jpg", "2.jpg", "3.jpg", "new.jpg"]
         assert len(Store.open(directory).skipped()) == 1
         assert verify(directory).findings == ()
@@ -177,7 +175,7 @@ def test_any_step_of_writing_may_fail(tmp_path: Path, number: int) -> None:
 
 @pytest.fixture
 def read_only(tmp_path: Path) -> Iterator[Path]:
-    """An index that may be read, not written: on a read-only mount for root, whom permissions do not stop."""
+    """A read-only index; on a read-only mount for root, whom permissions do not stop."""
     directory = tmp_path / "index"
     make_index(directory, tmp_path / "photos")
     if IS_ROOT:
@@ -194,12 +192,12 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
         folder.chmod(0o755)
 
 
-def test_a_read_only_index_can_be_asked_but_not_changed(read_only: Path, tmp_path: Path) -> None:
+def test_a_read_only_index_can_be_queried_but_not_changed(read_only: Path, tmp_path: Path) -> None:
     before = content(read_only)
     assert len(before[0]) == 6
     assert verify(read_only).is_whole
-    told = CliRunner().invoke(cli, ["info", "--index", str(read_only)])
-    assert told.exit_code == 0
+    message = CliRunner().invoke(cli, ["info", "--index", str(read_only)])
+    assert message.exit_code == 0
     change(tmp_path / "photos")
     for write in (lambda: update(read_only, tmp_path / "photos"), lambda: verify(read_only, repair=True)):
         with pytest.raises(IndexNotWritable, match=r"index cannot be written \((Read-only|Permission)") as raised:
@@ -208,14 +206,14 @@ def test_a_read_only_index_can_be_asked_but_not_changed(read_only: Path, tmp_pat
     assert content(read_only) == before
 
 
-def test_the_command_says_in_one_line_that_an_index_is_read_only(read_only: Path, tmp_path: Path) -> None:
+def test_the_command_reports_a_read_only_index_in_one_line(read_only: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["index", str(tmp_path / "photos"), "--index", str(read_only)])
     assert done.exit_code == 1
     assert done.stderr.count("\n") == 1
     assert "cannot be written" in done.stderr
 
 
-def test_a_path_that_is_too_long_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_path_that_is_too_long_is_reported_in_one_line(tmp_path: Path) -> None:
     save_photo(tmp_path / "photos" / "a.jpg", 0)
     for name in ("n" * 300, "/".join(["n" * 200] * 30)):
         done = CliRunner().invoke(cli, ["index", str(tmp_path / "photos"), "--index", str(tmp_path / name)])
@@ -224,7 +222,7 @@ def test_a_path_that_is_too_long_is_told_in_one_line(tmp_path: Path) -> None:
         assert "File name too long" in done.stderr
 
 
-def test_an_index_below_a_file_is_told_in_one_line(tmp_path: Path) -> None:
+def test_an_index_below_a_file_is_reported_in_one_line(tmp_path: Path) -> None:
     save_photo(tmp_path / "photos" / "a.jpg", 0)
     (tmp_path / "taken").write_text("a file")
     done = CliRunner().invoke(cli, ["index", str(tmp_path / "photos"), "--index", str(tmp_path / "taken" / "x")])
@@ -243,7 +241,7 @@ def test_a_photo_folder_whose_name_is_not_utf_8_or_has_a_newline(tmp_path: Path)
 
 
 def test_a_folder_under_another_name_is_the_same_folder(tmp_path: Path) -> None:
-    """As where upper and lower case are one: Photos and photos. Here a bind mount gives the second name."""
+    """As on a case-insensitive file system, with Photos and photos; here a bind mount gives the second name."""
     make_index(tmp_path / "index", tmp_path / "photos")
     (tmp_path / "PHOTOS").mkdir()
     with ImageIndex.open(tmp_path / "index", engine=FakeEngine(SMALL_SPEC.dim)) as index:
@@ -259,7 +257,7 @@ def test_a_folder_under_another_name_is_the_same_folder(tmp_path: Path) -> None:
 
 
 def failing_reads(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
-    """Let the files of this name be there, but reading them fail."""
+    """Make reading files of this name fail, although they exist."""
     real = Path.open
 
     def open_(path: Path, *arguments: Any, **named: Any) -> Any:
@@ -271,7 +269,7 @@ def failing_reads(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> No
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "part-000001.parquet", "skipped.parquet", "index.faiss"])
-def test_a_disk_that_is_away_is_no_damage_and_repair_drops_nothing(
+def test_an_unmounted_disk_is_no_damage_and_repair_drops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     make_index(tmp_path / "index", tmp_path / "photos")

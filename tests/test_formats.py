@@ -1,4 +1,4 @@
-"""Every format ever written opens, answers as it did, and becomes the present one when it is written to."""
+"""Every earlier format opens, returns what it did, and is converted to the current one when it is written to."""
 
 import json
 import shutil
@@ -46,7 +46,7 @@ def test_there_is_a_golden_index_of_every_format() -> None:
     assert sum(path.stat().st_size for path in DATA.rglob("*") if path.is_file()) < 100_000
 
 
-def test_a_golden_index_answers_as_it_did_and_is_not_touched(golden: Path) -> None:
+def test_a_golden_index_returns_the_same_and_is_not_changed(golden: Path) -> None:
     before = snapshot(golden)
     with ImageIndex.open(golden, engine=FakeEngine(SMALL_SPEC.dim)) as index:
         assert_same(answers(index), expected(golden))
@@ -55,7 +55,7 @@ def test_a_golden_index_answers_as_it_did_and_is_not_touched(golden: Path) -> No
     assert snapshot(golden) == before
 
 
-def test_the_next_update_writes_the_present_format(golden: Path, tmp_path: Path) -> None:
+def test_the_next_update_writes_the_current_format(golden: Path, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     save_photo(photos / "new.jpg", 12, size=(64, 48))
     with ImageIndex.open(golden, engine=FakeEngine(SMALL_SPEC.dim)) as index:
@@ -66,7 +66,7 @@ def test_the_next_update_writes_the_present_format(golden: Path, tmp_path: Path)
     assert verify(golden).findings == ()
 
 
-def test_an_unchanged_old_index_is_brought_up_without_the_network(golden: Path, tmp_path: Path) -> None:
+def test_an_unchanged_old_index_is_converted_without_the_network(golden: Path, tmp_path: Path) -> None:
     engine = FakeEngine(SMALL_SPEC.dim)
     with ImageIndex.open(golden, engine=engine) as index:
         with writing(index._store) as writer:
@@ -78,13 +78,13 @@ def test_an_unchanged_old_index_is_brought_up_without_the_network(golden: Path, 
     assert verify(golden).findings == ()
 
 
-def test_a_newer_format_is_refused_with_advice_and_not_touched(golden: Path) -> None:
+def test_a_newer_format_is_refused_with_advice_and_not_changed(golden: Path) -> None:
     manifest = golden / "manifest.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": FORMAT + 1, "what": "ever"}))
     before = snapshot(golden)
     for attempt in (ImageIndex.open, verify):
         with pytest.raises(
-            IndexFormatError, match=rf"format {FORMAT + 1}; .* formats 1 to {FORMAT}. Update vggsearch"
+            IndexFormatError, match=rf"format {FORMAT + 1}, .* formats 1 to {FORMAT}. Update it: pip"
         ):
             attempt(golden)
     with pytest.raises(IndexFormatError):
@@ -92,12 +92,12 @@ def test_a_newer_format_is_refused_with_advice_and_not_touched(golden: Path) -> 
     assert {**snapshot(golden), "writer.lock": b""} == {**before, "writer.lock": b""}
 
 
-def test_old_embeddings_are_of_one_size_and_not_mirrored(golden: Path) -> None:
+def test_old_embeddings_have_one_size_and_no_mirroring(golden: Path) -> None:
     assert read_manifest(golden).embedding == SMALL_SPEC
     assert (SMALL_SPEC.sizes, SMALL_SPEC.mirror) == ((32,), False)
 
 
-@pytest.mark.parametrize("format", FORMATS[1:])  # a part of format 1 does not say what made it
+@pytest.mark.parametrize("format", FORMATS[1:])  # a part of format 1 does not record what computed it
 def test_a_lost_manifest_is_rebuilt_from_the_parts_of_any_format(format: int, tmp_path: Path) -> None:
     shutil.copytree(DATA / f"format-{format}", tmp_path / "x")
     (tmp_path / "x" / "manifest.json").unlink()
@@ -109,14 +109,14 @@ def test_a_lost_manifest_is_rebuilt_from_the_parts_of_any_format(format: int, tm
 
 
 @pytest.mark.parametrize("format", [0, -1, None, "2", 1.5])
-def test_no_format_at_all_is_damage(golden: Path, format: object) -> None:
+def test_a_missing_format_is_damage(golden: Path, format: object) -> None:
     manifest = golden / "manifest.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": format}))
     with pytest.raises(IndexDamaged, match="its format is"):
         read_manifest(golden)
 
 
-def test_a_later_manifest_cannot_pass_for_format_1(tmp_path: Path) -> None:
+def test_a_later_manifest_is_not_accepted_as_format_1(tmp_path: Path) -> None:
     shutil.copytree(DATA / f"format-{FORMAT}", tmp_path / "x")
     manifest = tmp_path / "x" / "manifest.json"
     manifest.write_text(manifest.read_text().replace(f'"format": {FORMAT}', '"format": 1'))

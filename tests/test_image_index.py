@@ -112,7 +112,7 @@ def test_a_search_side_that_is_missing_or_old_is_not_needed(index: ImageIndex, p
     expected = index.query(photos / "summer" / "0.jpg")
     assert index.info().is_search_fresh
     with writing(index._store) as writer:
-        writer.commit([], gone=["winter/4.jpg"])
+        writer.commit([], removed=["winter/4.jpg"])
     assert not index.info().is_search_fresh
     found = index.query(photos / "summer" / "0.jpg")
     assert found.matches == tuple(match for match in expected.matches if match.path != "winter/4.jpg")
@@ -127,7 +127,7 @@ def test_a_damaged_search_side_is_told_and_not_needed_and_an_update_mends_it(
     vectors.write_bytes(b"")
     with ImageIndex.open(index.directory, engine=FakeEngine()) as reopened:
         assert reopened.query(photos / "summer" / "0.jpg") == expected
-        assert "has 0 bytes, the manifest says 12,416" in caplog.text
+        assert "has 0 bytes, but the manifest says 12,416" in caplog.text
         reopened.update(photos)
     caplog.clear()
     with ImageIndex.open(index.directory, engine=FakeEngine()) as mended:

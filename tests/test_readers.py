@@ -1,4 +1,4 @@
-"""Readers and writers in processes of their own, at the same time, on one index."""
+"""Concurrent readers and writers of one index, each in its own process."""
 
 import multiprocessing
 import os
@@ -39,7 +39,7 @@ KILLS = 20
 
 
 def embedded(number: int) -> Embedded:
-    """Return the picture of this number with its real (fake) embedding, so that a query finds it."""
+    """Return the photo of this number with the embedding of the fake engine, so that a query finds it."""
     pixels = square(picture(number), SMALL_SPEC.size, SMALL_SPEC.resize)
     embedding = FakeEngine(SMALL_SPEC.dim).embed(pixels[None])[0]
     return replace(photo(f"{number}.jpg", number), is_blank=False, embedding=embedding)
@@ -58,14 +58,14 @@ def make_five(directory: Path) -> Store:
 
 
 def keep_moving(directory: Path, ready: "multiprocessing.synchronize.Event") -> None:
-    """Replace the oldest of five photos by a new one, again and again; merge parts often."""
+    """Repeatedly replace the oldest of five photos by a new one, and merge parts often."""
     setattr(compaction, "COMPACT", replace(COMPACT, spare_parts=3))  # noqa: B010
     store = Store.open(directory)
     start = check_one_state(store.paths()) + 1
     ready.set()
     for number in range(start, start + ROUNDS):
         with writing(store) as writer:
-            writer.commit([embedded(number)], gone=[f"{number - HELD}.jpg"], skipped=skipped_until(number))
+            writer.commit([embedded(number)], removed=[f"{number - HELD}.jpg"], skipped=skipped_until(number))
             writer.compact(only_if_due=True)
             build_vector_index(store, writer)
 
@@ -79,7 +79,7 @@ def start_moving(directory: Path) -> "multiprocessing.process.BaseProcess":
 
 
 def check_one_state(paths: Sequence[str]) -> int:
-    """Five photos in a row are one state; anything else is a mix of two. Return the newest."""
+    """Check that the photos are five consecutive ones, and not a mix of two states; return the newest."""
     numbers = sorted(int(path.removesuffix(".jpg")) for path in paths)
     assert numbers == list(range(numbers[0], numbers[0] + HELD)), numbers
     return numbers[-1]
@@ -110,11 +110,11 @@ def test_readers_see_one_consistent_state_while_a_writer_commits(
         assert writer.exitcode == 0
         last = long_open.query(picture(0), count=100).matches
         assert check_one_state([match.path for match in last]) == HELD + ROUNDS - 1
-    assert len(newest_seen) > ROUNDS / 4  # it did run at the same time
+    assert len(newest_seen) > ROUNDS / 4  # both ran at the same time
     assert caplog.text == ""
 
 
-def test_a_writer_that_is_killed_at_any_moment_leaves_a_whole_index_that_goes_on(tmp_path: Path) -> None:
+def test_a_writer_killed_at_any_moment_leaves_an_intact_index_that_can_be_updated(tmp_path: Path) -> None:
     random = Random(4)
     directory = tmp_path / "index"
     store = make_five(directory)
@@ -123,7 +123,7 @@ def test_a_writer_that_is_killed_at_any_moment_leaves_a_whole_index_that_goes_on
         before = (directory / MANIFEST).read_bytes()
         writer = start_moving(directory)
         while number % 2 and (directory / MANIFEST).read_bytes() == before:
-            time.sleep(0.005)  # a busy machine may take long to start it, and half the kills are to find it at work
+            time.sleep(0.005)  # a busy machine may start it late, and half of the kills should interrupt its work
         time.sleep(random.uniform(0, 0.4))
         writer.kill()
         writer.join()
@@ -136,7 +136,7 @@ def test_a_writer_that_is_killed_at_any_moment_leaves_a_whole_index_that_goes_on
         np.testing.assert_array_equal(np.concatenate(list(store.embeddings())), wanted)
         stopped_at.append(newest)
     assert stopped_at == sorted(stopped_at)
-    assert stopped_at[-1] >= 2 * HELD  # they were at work when they were killed
+    assert stopped_at[-1] >= 2 * HELD  # they were working when they were killed
     with writing(store) as last:
         last.compact()
         build_vector_index(store, last)
@@ -144,7 +144,7 @@ def test_a_writer_that_is_killed_at_any_moment_leaves_a_whole_index_that_goes_on
     assert verify(directory).notes == ()
 
 
-def test_a_long_open_reader_answers_from_the_last_commit(index: ImageIndex, photos: Path) -> None:
+def test_a_long_open_reader_sees_the_last_commit(index: ImageIndex, photos: Path) -> None:
     with ImageIndex.open(index.directory, engine=FakeEngine()) as reader:
         assert len(reader.query(photos / "summer" / "0.jpg", count=100).matches) == 6
         save_photo(photos / "new.jpg", 20)
@@ -152,7 +152,7 @@ def test_a_long_open_reader_answers_from_the_last_commit(index: ImageIndex, phot
         assert reader.query(photos / "new.jpg").matches[0].path == "new.jpg"
 
 
-def test_a_reader_of_a_state_whose_files_are_gone_moves_on(index: ImageIndex, photos: Path) -> None:
+def test_a_reader_of_a_deleted_state_moves_to_the_new_one(index: ImageIndex, photos: Path) -> None:
     with ImageIndex.open(index.directory, engine=FakeEngine()) as reader:
         save_photo(photos / "new.jpg", 20)
         index.update()
@@ -161,25 +161,25 @@ def test_a_reader_of_a_state_whose_files_are_gone_moves_on(index: ImageIndex, ph
         assert len(reader.paths()) == 7
 
 
-def test_what_is_damaged_stays_an_error_for_a_reader(index: ImageIndex) -> None:
+def test_damage_remains_an_error_for_a_reader(index: ImageIndex) -> None:
     next((index.directory / "embeddings").iterdir()).unlink()
     with pytest.raises(IndexDamaged, match="is missing"):
         index.paths()
 
 
-def test_an_index_made_anew_of_another_kind_is_not_mixed_with_the_old(tmp_path: Path) -> None:
+def test_an_index_recreated_with_another_spec_is_not_mixed_with_the_old(tmp_path: Path) -> None:
     store = made(tmp_path / "x", [photo("a.jpg")])
     (tmp_path / "x").rename(tmp_path / "old")
     Store.create(tmp_path / "x", SMALL_SPEC)
     with pytest.raises(
-        SpecMismatch, match=r"made anew: it held embeddings of vgg16 pool4\+pool5 .* now of vgg16 pool3"
+        SpecMismatch, match=r"recreated: it held embeddings of vgg16 pool4\+pool5 .* now of vgg16 pool3"
     ):
         store.refresh()
     assert store.spec == FAKE_SPEC
 
 
 def add_photos(directory: Path, start: int, refused: "multiprocessing.sharedctypes.Synchronized[int]") -> None:
-    """Commit twenty photos one by one, trying again while another process writes."""
+    """Commit twenty photos one by one, retrying while another process writes."""
     store = Store.open(directory)
     for number in range(start, start + 20):
         while True:
@@ -196,7 +196,7 @@ def add_photos(directory: Path, start: int, refused: "multiprocessing.sharedctyp
                 time.sleep(0.002)
 
 
-def test_two_writers_at_once_lose_and_double_nothing(tmp_path: Path) -> None:
+def test_two_writers_at_once_lose_and_duplicate_nothing(tmp_path: Path) -> None:
     store = made(tmp_path / "x")
     refused = CONTEXT.Value("i", 0)
     writers = [CONTEXT.Process(target=add_photos, args=(tmp_path / "x", start, refused)) for start in (100, 200)]
@@ -218,16 +218,16 @@ def dead_process() -> int:
 
 
 @pytest.mark.parametrize("text", ["process {dead} on {host}", "", "nonsense", "process 1\0 on"])
-def test_a_name_that_a_killed_writer_left_is_not_told_as_the_holder(tmp_path: Path, text: str) -> None:
+def test_the_entry_of_a_killed_writer_is_not_reported_as_the_holder(tmp_path: Path, text: str) -> None:
     store = made(tmp_path / "x")
     lock = FileLock(tmp_path / "x" / LOCK)
-    with lock:  # another has just got it, and has not said so yet
+    with lock:  # another process has just acquired it and not written its entry yet
         (tmp_path / "x" / LOCK_HOLDER).write_text(text.format(dead=dead_process(), host=socket.gethostname()))
-        with pytest.raises(IndexLocked, match=r"being written by another process. Wait"), writing(store):
+        with pytest.raises(IndexLocked, match=r"being written by another process. Wait until"), writing(store):
             pass
 
 
-def test_a_writer_on_another_machine_is_told_by_its_name(tmp_path: Path) -> None:
+def test_a_writer_on_another_machine_is_named(tmp_path: Path) -> None:
     store = made(tmp_path / "x")
     with FileLock(tmp_path / "x" / LOCK):
         (tmp_path / "x" / LOCK_HOLDER).write_text("process 1 on nas-at-home")
@@ -254,7 +254,7 @@ with writing(Store.open(Path(sys.argv[1]))):
 
 
 @pytest.mark.filterwarnings("ignore:flock not supported")
-def test_where_the_file_system_has_no_locks_there_is_still_one_writer_and_a_killed_one_is_taken_over(
+def test_without_file_locks_there_is_still_one_writer_and_a_killed_one_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(*_: object) -> None:

@@ -27,11 +27,11 @@ from vggsearch.errors import (
 )
 from vggsearch.photos.walk import PhotoFile, Skipped
 from vggsearch.store.manifest import FORMAT, checksum
-from vggsearch.store.records import Embedded, MadeBy
+from vggsearch.store.records import Embedded, EngineInfo
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
 
-MADE_BY = MadeBy("fake", "fp32")
+MADE_BY = EngineInfo("fake", "fp32")
 
 
 def photo(path: str, seed: int = 0) -> Embedded:
@@ -62,7 +62,7 @@ def all_embeddings(store: Store) -> np.ndarray[tuple[int, ...], np.dtype[np.floa
     return np.concatenate([np.empty((0, FAKE_SPEC.dim), np.float16), *store.embeddings()])
 
 
-def test_what_was_committed_is_read_back_bit_for_bit(tmp_path: Path) -> None:
+def test_commits_are_read_back_bit_for_bit(tmp_path: Path) -> None:
     photos = [photo(f"{seed}.jpg", seed) for seed in range(5)]
     made(tmp_path / "x", photos[:3], photos[3:])
     store = Store.open(tmp_path / "x")
@@ -77,7 +77,7 @@ def test_what_was_committed_is_read_back_bit_for_bit(tmp_path: Path) -> None:
     assert store.manifest.made_by == ("fake fp32",)
 
 
-def test_the_manifest_names_size_and_hash_of_every_part(tmp_path: Path) -> None:
+def test_the_manifest_lists_size_and_hash_of_every_part(tmp_path: Path) -> None:
     import hashlib
 
     store = made(tmp_path / "x", [photo("a.jpg")], [photo("b.jpg", 1)])
@@ -87,7 +87,7 @@ def test_the_manifest_names_size_and_hash_of_every_part(tmp_path: Path) -> None:
         assert (part.bytes, part.sha256) == (len(data), hashlib.sha256(data).hexdigest())
 
 
-def test_the_parquet_holds_float16_lists_of_fixed_size_and_nothing_null(tmp_path: Path) -> None:
+def test_parts_hold_fixed_size_lists_of_float16_and_no_nulls(tmp_path: Path) -> None:
     made(tmp_path / "x", [photo("a.jpg")])
     schema = pq.read_schema(next((tmp_path / "x" / "embeddings").iterdir()))
     field = schema.field("embedding")
@@ -95,11 +95,11 @@ def test_the_parquet_holds_float16_lists_of_fixed_size_and_nothing_null(tmp_path
     assert [field.name for field in schema if field.nullable] == ["taken"]
 
 
-def test_a_replaced_photo_and_a_gone_one_are_no_longer_rows(tmp_path: Path) -> None:
+def test_replaced_and_removed_photos_are_no_longer_rows(tmp_path: Path) -> None:
     store = made(tmp_path / "x", [photo("a.jpg"), photo("b.jpg", 1), photo("c.jpg", 2)])
     before = store.manifest.fingerprint
     with writing(store) as writer:
-        writer.commit([photo("b.jpg", 9)], gone=["a.jpg"])
+        writer.commit([photo("b.jpg", 9)], removed=["a.jpg"])
     reopened = Store.open(tmp_path / "x")
     assert reopened.paths() == ["c.jpg", "b.jpg"]
     assert len(reopened) == 2
@@ -110,7 +110,7 @@ def test_a_replaced_photo_and_a_gone_one_are_no_longer_rows(tmp_path: Path) -> N
 def test_paths_are_a_sequence_over_all_parts_without_dead_rows(tmp_path: Path) -> None:
     store = made(tmp_path / "x", [photo(f"{seed}.jpg", seed) for seed in range(4)], [photo("ä/4.jpg", 4)])
     with writing(store) as writer:
-        writer.commit([], gone=["1.jpg"])
+        writer.commit([], removed=["1.jpg"])
     paths, expected = Store.open(tmp_path / "x").paths(), ["0.jpg", "2.jpg", "3.jpg", "ä/4.jpg"]
     assert (list(paths), len(paths), paths == expected) == (expected, 4, True)
     assert paths != expected[:3]
@@ -127,17 +127,17 @@ def test_paths_are_a_sequence_over_all_parts_without_dead_rows(tmp_path: Path) -
     assert (list(empty), "0.jpg" in empty) == ([], False)
 
 
-def test_a_part_with_no_live_row_leaves_and_its_file_with_the_next_writer(tmp_path: Path) -> None:
+def test_a_part_without_live_rows_is_dropped_and_the_next_writer_deletes_its_file(tmp_path: Path) -> None:
     store = made(tmp_path / "x", [photo("a.jpg")], [photo("b.jpg", 1)])
     with writing(store) as writer:
-        writer.commit([], gone=["a.jpg"])
+        writer.commit([], removed=["a.jpg"])
     assert [part.name for part in store.manifest.parts] == ["part-000002.parquet"]
     with writing(store):
         pass
     assert [path.name for path in (tmp_path / "x" / "embeddings").iterdir()] == ["part-000002.parquet"]
 
 
-def test_what_a_crashed_run_left_behind_is_cleared_and_its_name_is_free(tmp_path: Path) -> None:
+def test_leftovers_of_a_crashed_run_are_removed_and_their_name_is_free(tmp_path: Path) -> None:
     store = made(tmp_path / "x", [photo("a.jpg")])
     (tmp_path / "x" / "embeddings" / "part-000002.parquet").write_bytes(b"half of it")
     (tmp_path / "x" / "embeddings" / "part-000002.parquet.77.tmp").write_bytes(b"half")
@@ -148,7 +148,7 @@ def test_what_a_crashed_run_left_behind_is_cleared_and_its_name_is_free(tmp_path
     assert not list((tmp_path / "x").rglob("*.tmp"))
 
 
-def test_a_failed_write_leaves_the_last_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_keeps_the_last_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = made(tmp_path / "x", [photo("a.jpg")])
 
     def full(*_: object, **__: object) -> None:
@@ -163,7 +163,7 @@ def test_a_failed_write_leaves_the_last_state(tmp_path: Path, monkeypatch: pytes
     assert not list((tmp_path / "x").rglob("*.tmp"))
 
 
-def test_skipped_files_are_kept_with_their_reasons(tmp_path: Path) -> None:
+def test_skipped_files_are_stored_with_their_reasons(tmp_path: Path) -> None:
     store = made(tmp_path / "x")
     skipped = {
         "b.jpg": Skipped("b.jpg", "cut short\nhere", "broken", 5, 7),
@@ -188,7 +188,7 @@ def hold_the_lock(directory: Path, held: "multiprocessing.synchronize.Event") ->
         time.sleep(60)
 
 
-def test_a_second_writer_is_refused_and_told_who_the_first_is(tmp_path: Path) -> None:
+def test_a_second_writer_is_refused_with_the_process_of_the_first(tmp_path: Path) -> None:
     store = made(tmp_path / "x", [photo("a.jpg")])
     context = multiprocessing.get_context("spawn")
     held = context.Event()
@@ -210,17 +210,17 @@ def test_a_second_writer_is_refused_and_told_who_the_first_is(tmp_path: Path) ->
     assert Store.open(tmp_path / "x").paths() == ["a.jpg", "b.jpg"]
 
 
-def test_a_place_that_is_taken_is_left_alone(tmp_path: Path) -> None:
+def test_an_existing_index_or_folder_is_not_overwritten(tmp_path: Path) -> None:
     made(tmp_path / "x")
-    with pytest.raises(IndexExists, match="already an index"):
+    with pytest.raises(IndexExists, match=r"x is already an index\. Choose another folder for the index\.$"):
         Store.create(tmp_path / "x", FAKE_SPEC)
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "dear.txt").write_text("John")
-    with pytest.raises(IndexExists, match="not empty and not an index"):
+    with pytest.raises(IndexExists, match="is not empty and not an index"):
         Store.create(tmp_path / "letters", FAKE_SPEC)
 
 
-def test_no_index_is_an_error_that_says_how_to_make_one(tmp_path: Path) -> None:
+def test_a_missing_index_is_an_error_that_says_how_to_create_one(tmp_path: Path) -> None:
     with pytest.raises(IndexMissing, match=r"Create one: ImageIndex\.for_photos"):
         Store.open(tmp_path / "nowhere")
 
@@ -242,7 +242,7 @@ def rewrite_part(manifest: Path) -> None:
         (
             lambda m: change(m, format=99),
             IndexFormatError,
-            f"format 99; this vggsearch reads formats 1 to {FORMAT}. Update",
+            f"format 99, but this version of vggsearch reads formats 1 to {FORMAT}. Update",
         ),
         (lambda m: m.write_text("{"), IndexDamaged, "manifest.json is damaged"),
         (lambda m: m.write_text("[]"), IndexDamaged, "format is None"),
@@ -253,7 +253,7 @@ def rewrite_part(manifest: Path) -> None:
         (
             lambda m: (m.parent / "embeddings/part-000001.parquet").write_bytes(b""),
             IndexDamaged,
-            "has 0 bytes, the manifest says",
+            "has 0 bytes, but the manifest says",
         ),
     ],
 )
@@ -266,12 +266,12 @@ def test_damage_is_named(
         all_embeddings(Store.open(tmp_path / "x"))
 
 
-def test_a_name_cannot_lead_out_of_the_index(tmp_path: Path) -> None:
+def test_a_file_name_cannot_point_outside_the_index(tmp_path: Path) -> None:
     made(tmp_path / "x", [photo("a.jpg")])
     values = json.loads((tmp_path / "x" / "manifest.json").read_text())
     values["parts"][0]["name"] = "../../secret.parquet"
     change(tmp_path / "x" / "manifest.json", **{**values, "sha256": checksum(values)})
-    with pytest.raises(IndexDamaged, match="leaves the index"):
+    with pytest.raises(IndexDamaged, match="points outside the index"):
         Store.open(tmp_path / "x")
 
 
@@ -281,7 +281,7 @@ steps = st.lists(st.tuples(st.lists(names, unique=True, max_size=4), st.sets(nam
 
 @settings(max_examples=examples(40))
 @given(steps=steps)
-def test_any_sequence_of_commits_leaves_what_a_dictionary_would(
+def test_any_sequence_of_commits_behaves_like_a_dictionary(
     steps: list[tuple[list[str], set[str]]],
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -290,7 +290,7 @@ def test_any_sequence_of_commits_leaves_what_a_dictionary_would(
         for number, (added, gone) in enumerate(steps):
             new = [replace(photo(name, number * 10 + at), sha256=f"{number}") for at, name in enumerate(added)]
             with writing(store) as writer:
-                writer.commit(new, gone=gone - set(added))
+                writer.commit(new, removed=gone - set(added))
             for name in gone - set(added):
                 model.pop(name, None)
             for one in new:

@@ -51,7 +51,7 @@ def test_an_empty_index_finds_nothing(tmp_path: Path) -> None:
 
 def test_an_index_of_another_size_is_refused_with_both_sizes(tmp_path: Path) -> None:
     saved(tmp_path / "abc", families(50))
-    with pytest.raises(IndexDamaged, match=rf"holds 50 x {DIM} .* the manifest says 51 x {DIM}"):
+    with pytest.raises(IndexDamaged, match=rf"holds 50 x {DIM} .*, but the manifest says 51 x {DIM}"):
         VectorIndex.open(tmp_path / "abc", 51, DIM)
 
 

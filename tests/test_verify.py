@@ -92,7 +92,7 @@ def test_a_damaged_part_is_named_with_its_photos_and_only_they_are_dropped(
 def test_a_part_whose_paths_are_damaged_too_is_told_with_its_number_of_photos(grown: ImageIndex) -> None:
     parts_of(grown)[1].write_bytes(b"PAR1" + bytes(100) + b"PAR1")
     (finding,) = grown.verify().findings
-    assert "has 108 bytes, the manifest says" in finding.problem
+    assert "has 108 bytes, but the manifest says" in finding.problem
     assert finding.problem.endswith("it holds 2 photos, which cannot be named")
     assert finding.photos == ()
 
@@ -100,7 +100,7 @@ def test_a_part_whose_paths_are_damaged_too_is_told_with_its_number_of_photos(gr
 def test_a_missing_part_is_repaired(grown: ImageIndex) -> None:
     parts_of(grown)[0].unlink()
     (finding,) = grown.verify().findings
-    assert "is missing, though the manifest lists it; it holds 6 photos" in finding.problem
+    assert "is missing, but the manifest lists it; it holds 6 photos" in finding.problem
     assert grown.verify(repair=True).photos == 2
     assert grown.verify().findings == ()
     assert grown.paths() == ["new0.jpg", "new1.jpg"]
@@ -140,7 +140,7 @@ def test_a_search_side_of_other_rows_is_found_by_its_content(grown: ImageIndex) 
 
 def test_a_stale_search_side_is_a_note_and_no_damage(grown: ImageIndex) -> None:
     with writing(grown._store) as writer:
-        writer.commit([], gone=["new0.jpg"])
+        writer.commit([], removed=["new0.jpg"])
     report = grown.verify()
     assert report.is_whole
     [note] = report.notes
@@ -208,9 +208,9 @@ def test_a_photo_that_lives_twice_is_kept_once_the_newer(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda part: replace(part, rows=3), "has 2 rows, the manifest says 3"),
+        (lambda part: replace(part, rows=3), "has 2 rows, but the manifest says 3"),
         (lambda part: replace(part, dead=(5,)), "has 2 rows, but row 5 is listed as dead"),
-        (lambda part: replace(part, sha256="0" * 64), "the manifest says 000000000000..."),
+        (lambda part: replace(part, sha256="0" * 64), "but the manifest says 000000000000..."),
     ],
 )
 def test_a_part_is_held_to_the_manifest(tmp_path: Path, change: Callable[[Part], Part], problem: str) -> None:

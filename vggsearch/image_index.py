@@ -199,15 +199,15 @@ class ImageIndex:
 
     def paths(self) -> list[str]:
         """Return the paths of all photos, in row order."""
-        return list(self._store.read_whole(self._store.paths))
+        return list(self._store.read_consistently(self._store.paths))
 
     def skipped(self) -> list[Skipped]:
         """Return the files that could not be used, by path, each with its reason."""
-        return list(self._store.read_whole(self._store.skipped).values())
+        return list(self._store.read_consistently(self._store.skipped).values())
 
     def info(self) -> Info:
         """Return what the index holds and how it was made. Raises IndexDamaged."""
-        return self._store.read_whole(lambda: read_info(self._store, self.root))
+        return self._store.read_consistently(lambda: read_info(self._store, self.root))
 
     def update(
         self,
@@ -258,7 +258,7 @@ class ImageIndex:
     ) -> BuildPlan:
         """Return what `build` would do, without doing it. Raises OptionError where it cannot be done."""
         wanted = self._wanted(recipe, memory, recall, metric)
-        return self._store.read_whole(lambda: plan_build(self._store, wanted))
+        return self._store.read_consistently(lambda: plan_build(self._store, wanted))
 
     def build(
         self,
@@ -443,7 +443,7 @@ class ImageIndex:
             siblings=siblings,
             confirm=confirm,
         )
-        return self._store.read_whole(
+        return self._store.read_consistently(
             lambda: duplicates(self._collection(against), options, self.embed_many, Monitor(progress, stop))
         )
 
@@ -503,7 +503,7 @@ class ImageIndex:
 
     def embeddings(self) -> NDArray[np.float32]:
         """Return the embeddings of all photos as they are stored, not whitened: float32 (n, dim), unit rows."""
-        blocks = self._store.read_whole(lambda: list(self._store.embeddings()))
+        blocks = self._store.read_consistently(lambda: list(self._store.embeddings()))
         return unit_rows(np.concatenate([np.empty((0, self.spec.dim), np.float16), *blocks]))
 
     def embed_many(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ from vggsearch.knn.edges import Edges, edges_from_pairs
 from vggsearch.knn.vector_index import VectorIndex
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.progress import SILENT, Monitor
-from vggsearch.store.edges import EdgeFacts, StoredEdges, made_of, read_edges, write_edges
+from vggsearch.store.edges import EdgeFacts, StoredEdges, read_edges, vectors_id, write_edges
 from vggsearch.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def edges_of(
     directory, side = store.vector_index_directory(), store.manifest.fresh_vector_index
     if directory is None or side is None:
         return all_pairs(_vectors(index), PAIRS.count, PAIRS.floor, without, monitor)
-    among = f"{made_of(side)} without {hashlib.sha256(without.tobytes()).hexdigest()}"
+    among = f"{vectors_id(side)} without {hashlib.sha256(without.tobytes()).hexdigest()}"
     if (kept := _kept(directory, among)) is not None:
         return kept
     found = all_pairs(_vectors(index), PAIRS.count, PAIRS.floor, without, monitor)

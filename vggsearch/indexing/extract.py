@@ -22,7 +22,7 @@ from vggsearch.photos.decode import JPEG_START, decoder_errors, jpeg_header
 from vggsearch.photos.decoder_pool import Decoders, Square
 from vggsearch.photos.resize import is_blank
 from vggsearch.photos.walk import PhotoFile, Skipped
-from vggsearch.store.records import ContentLookup, Embedded, MadeBy
+from vggsearch.store.records import ContentLookup, Embedded, EngineInfo
 
 if TYPE_CHECKING:
     from vggsearch.model.engine import SquareJpeg
@@ -36,7 +36,7 @@ class Decoded:
     sha256: str
     square: Square
 
-    def embedded(self, embedding: NDArray[np.float32], made_by: MadeBy) -> Embedded:
+    def embedded(self, embedding: NDArray[np.float32], made_by: EngineInfo) -> Embedded:
         """Return it as the network's answer makes it."""
         seen = self.square
         facts = (seen.width, seen.height, seen.format, seen.taken, seen.is_blank)
@@ -66,7 +66,7 @@ def extract(
     """
     with closing(_LookAhead(files, root, spec, known, workers or default_workers())) as source:
         first: list[Decoded] = []
-        if known is not None and known.may_suffice:
+        if known is not None and known.may_know_all:
             for item in source:
                 if isinstance(item, Decoded):
                     first = [item]
@@ -102,7 +102,7 @@ class _Network:
 
     def __init__(self, engine: Engine, spec: EmbeddingSpec, known: ContentLookup | None) -> None:
         self._engine, self._spec, self._known = engine, spec, known
-        self._made_by = MadeBy(engine.name, engine.precision)
+        self._made_by = EngineInfo(engine.name, engine.precision)
         self._taken: deque[list[Decoded | _Copy | Embedded | Skipped]] = deque()  # the engine still has these
         self._under_way: dict[str, Embedded | None] = {}  # contents in `_taken`, None until they are embedded
 
@@ -116,7 +116,7 @@ class _Network:
                 elif isinstance(item, _Copy):
                     first = self._under_way[item.sha256]
                     assert first is not None, "a copy came before its original"  # noqa: S101
-                    item = first.of(item.file)
+                    item = first.for_file(item.file)
                 yield item
             self._forget()
 
@@ -133,8 +133,8 @@ class _Network:
             return item
         if item.sha256 in self._under_way:
             return _Copy(item.file, item.sha256)
-        if self._known.may_hold(item.file) and (same := self._known.find(item.sha256)) is not None:
-            return same.of(item.file)
+        if self._known.may_know(item.file) and (same := self._known.find(item.sha256)) is not None:
+            return same.for_file(item.file)
         self._under_way[item.sha256] = None
         return item
 
@@ -184,10 +184,10 @@ class _LookAhead:
     def _decode(self, file: PhotoFile) -> Decoded | Embedded | Skipped:
         sha256 = ""
         try:
-            if self._known is not None and self._known.may_hold(file):
+            if self._known is not None and self._known.may_know(file):
                 sha256 = _hash_unchanged(file, self._root)
                 if (same := self._known.find(sha256)) is not None:
-                    return same.of(file)
+                    return same.for_file(file)
             square = self._square(file)
             # After decoding, so that of a film only the start is read; a photo is in the system's memory by now.
             sha256 = sha256 or _hash_unchanged(file, self._root)

@@ -120,7 +120,7 @@ def _verify(directory: Path, repair: bool, monitor: Monitor) -> tuple[VerifyRepo
         return VerifyReport(directory, 0, 0, 0, time.monotonic() - started, tuple(findings), ()), True
     check = _IndexCheck(store, repair, monitor, findings)
     check.run()
-    is_current = store.is_current
+    is_current = store.is_up_to_date
     if repair:
         check.repair()
     check.findings += check_user_files(directory, repair)

@@ -41,8 +41,8 @@ def keep_local_features(
     since, is passed over: the next update handles it. Raises Stopped.
     """
     live = _live(store)
-    held = store.local().held()
-    missing = {sha256: file for sha256, file in live.items() if sha256 not in held}
+    stored = store.local().all_keys()
+    missing = {sha256: file for sha256, file in live.items() if sha256 not in stored}
     if missing:
         _make(missing, store, writer, root, load_engine(), workers, monitor)
     writer.compact_local(live)

@@ -317,7 +317,7 @@ def refuse_to_empty(plan: UpdatePlan, known: KnownContent, store: Store, root: P
     Other files may lie there all the same, in the folder the disk is mounted on; only if one has the size of a
     photo may the photos have been renamed, which then shows.
     """
-    if plan.empties(len(store)) and not any(map(known.may_hold, plan.todo)):
+    if plan.empties(len(store)) and not any(map(known.may_know, plan.todo)):
         raise nothing_left(len(store), store, root)
 
 

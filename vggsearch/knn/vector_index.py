@@ -143,7 +143,7 @@ class VectorIndex:
             raise IndexDamaged(
                 directory,
                 f"holds {index.ntotal} x {index.d} in {INDEX_FILE} and {vectors.shape} {vectors.dtype} "
-                f"in {VECTORS_FILE}; the manifest says {rows} x {dim}",
+                f"in {VECTORS_FILE}, but the manifest says {rows} x {dim}",
             )
         return opened
 

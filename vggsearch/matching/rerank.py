@@ -28,7 +28,7 @@ from vggsearch.photos.resize import square
 log = logging.getLogger(__name__)
 
 Levels = tuple[NDArray[np.float32], NDArray[np.float32]]
-StoredFeatures = Mapping[str, tuple[Levels, float]]  # path -> the photo's cells at both sizes and its aspect ratio
+FeaturesByPath = Mapping[str, tuple[Levels, float]]  # path -> the photo's cells at both sizes and its aspect ratio
 
 
 class Reranker:
@@ -43,7 +43,7 @@ class Reranker:
         root: Path | None,
         spec: EmbeddingSpec,
         engine: Engine,
-        load_stored: Callable[[Sequence[str]], StoredFeatures],
+        load_stored: Callable[[Sequence[str]], FeaturesByPath],
     ) -> None:
         self._root, self._spec, self._engine, self._load_stored = root, spec, engine, load_stored
 

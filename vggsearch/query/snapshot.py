@@ -124,7 +124,7 @@ class LatestSnapshot:
         try:
             return open_vector_index(self._store)
         except IndexDamaged as error:
-            if not self._store.is_current:
+            if not self._store.is_up_to_date:
                 raise  # a writer has removed it: there is a newer state to read
             log.warning("%s The embeddings themselves are searched; vggsearch index renews it.", error)
             return None
@@ -132,7 +132,7 @@ class LatestSnapshot:
     def read(self, read: Callable[[Snapshot], Read]) -> Read:
         """Return what `read` makes of the last committed state. If its files go meanwhile, it is called again."""
         self._store.refresh()
-        return self._store.read_whole(lambda: read(self._present()))
+        return self._store.read_consistently(lambda: read(self._present()))
 
     def searcher(self, whitening: WhiteningOptions | None = None) -> Searcher:
         """Return the search; with `whitening`, one made in memory, whitened anew as those options say."""

@@ -1,1 +1,1 @@
-"""The embeddings on disk: Parquet parts and the manifest that says which of them are true."""
+"""The index on disk: Parquet parts, the files derived from them, and the manifest that lists what is valid."""

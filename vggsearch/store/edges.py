@@ -1,4 +1,4 @@
-"""edges.parquet: the pairs of photos that are alike, kept so that another threshold needs no new search."""
+"""edges.parquet: pairs of similar photos, stored so that another threshold needs no new search."""
 
 import hashlib
 import json
@@ -24,15 +24,15 @@ SCHEMA = pa.schema(
     ]
 )
 ENCODINGS = {"first": "DELTA_BINARY_PACKED", "second": "DELTA_BINARY_PACKED", "similarity": "BYTE_STREAM_SPLIT"}
-WAY_OUT = "Delete it: the pairs are searched anew."
+WAY_OUT = "Delete it: the pairs are then searched again."
 
 
 @dataclass(frozen=True)
 class EdgeFacts:
-    """What the pairs were searched among, and for.
+    """What stored pairs were computed from.
 
-    `made_of` names the vectors, `rows` of them; the `count` nearest of each row make pairs, all where it is None,
-    and none is less alike than `floor`.
+    `made_of` identifies the `rows` vectors, see `vectors_id`. `count` and `floor` are those of knn.edges.Edges: the
+    pairs of each row with its `count` nearest (None: all) that have a similarity of at least `floor`.
     """
 
     made_of: str
@@ -51,43 +51,43 @@ class StoredEdges:
     similarity: NDArray[np.float32]
 
 
-def made_of(side: StoredVectorIndex) -> str:
-    """Return the name of a search side's vectors: it changes with their numbers, their order and their photos.
+def vectors_id(stored: StoredVectorIndex) -> str:
+    """Return an identifier of the vectors of a vector index: it changes with their values, order and photos.
 
-    A side that was only compacted, or whose FAISS file alone was made anew, keeps it.
+    Compaction, and rebuilding only the FAISS file, do not change it.
     """
-    return " ".join(file.sha256 for file in side.files if file.name.endswith(".npy"))
+    return " ".join(file.sha256 for file in stored.files if file.name.endswith(".npy"))
 
 
 def write_edges(directory: Path, edges: StoredEdges) -> None:
-    """Write the pairs into the folder of their search side, with which they go. Raises IndexNotWritable."""
+    """Write pairs into the folder of their vector index, to be deleted with it. Raises IndexNotWritable."""
     facts = json.dumps({**asdict(edges.facts), CHECKSUM: _checksum(edges)})
     columns = [edges.first, edges.second, edges.similarity]
     table = pa.table(columns, SCHEMA.with_metadata({METADATA: facts.encode("ascii")}))
 
-    def write(path: Path) -> None:
+    def write_table(path: Path) -> None:
         pq.write_table(table, path, compression="zstd", use_dictionary=False, column_encoding=ENCODINGS)
 
-    write_atomically(directory / EDGES, write)
+    write_atomically(directory / EDGES, write_table)
 
 
 def read_edges(directory: Path, vectors: str) -> StoredEdges | None:
-    """Return the pairs that were found among these vectors, as `made_of` names them.
+    """Return the stored pairs of the vectors identified by `vectors`, see `vectors_id`.
 
-    None where there are none, or only those of other vectors: they have to be searched anew. Raises IndexDamaged,
-    where a single bit is not as it was written, and IndexNotReadable.
+    Returns None if there are no pairs, or only those of other vectors. Raises IndexDamaged if even a single bit has
+    changed, and IndexNotReadable.
     """
     path = directory / EDGES
     if not path.exists():
         return None
     edges, checksum = _read(path)
     if checksum != _checksum(edges):
-        raise IndexDamaged(path, "is damaged (its checksum is not that of its pairs)", WAY_OUT)
+        raise IndexDamaged(path, "is damaged (wrong checksum)", WAY_OUT)
     return edges if edges.facts.made_of == vectors else None
 
 
 def _read(path: Path) -> tuple[StoredEdges, str]:
-    """Return the pairs of a file, and the checksum that they should have."""
+    """Return the pairs in a file, and their checksum as stored."""
     try:
         with reading_from(path):
             table = pq.ParquetFile(path).read()
@@ -100,8 +100,8 @@ def _read(path: Path) -> tuple[StoredEdges, str]:
 
 
 def _checksum(edges: StoredEdges) -> str:
-    """Return the hash of the facts and the pairs; Parquet's own leave its footer out."""
-    found = hashlib.sha256(json.dumps(asdict(edges.facts), sort_keys=True).encode("ascii"))
+    """Return the hash of the facts and the pairs; the checksums of Parquet do not cover its footer."""
+    digest = hashlib.sha256(json.dumps(asdict(edges.facts), sort_keys=True).encode("ascii"))
     for column in (edges.first, edges.second, edges.similarity):
-        found.update(np.ascontiguousarray(column).data)
-    return found.hexdigest()
+        digest.update(np.ascontiguousarray(column).data)
+    return digest.hexdigest()

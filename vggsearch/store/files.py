@@ -1,4 +1,4 @@
-"""Write files so that a crash leaves the old one or the new one, never half of either, and know them again."""
+"""Write files atomically, so that a crash leaves the old or the new one, and verify them by size and hash."""
 
 import errno
 import hashlib
@@ -15,75 +15,75 @@ from vggsearch.store.contents import TEMPORARY
 
 @dataclass(frozen=True)
 class FileHash:
-    """A file as it was written: its name, its size in bytes, the sha256 of its bytes."""
+    """A file as it was written: its name, its size in bytes, and the SHA-256 of its content."""
 
     name: str
     bytes: int
     sha256: str
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a name that leads to another folder."""
+        """Raise ValueError for a name that points to another folder."""
         if Path(self.name).name != self.name:
-            raise ValueError(f"the file name {self.name!r} leaves the index")
+            raise ValueError(f"the file name {self.name!r} points outside the index")
 
     @classmethod
     def of(cls, path: Path) -> "FileHash":
-        """Read a file through."""
+        """Return the size and the hash of a file."""
         with path.open("rb") as file:
             return cls(path.name, os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
     def check_size(self, folder: Path) -> Path:
-        """Return the file's path in `folder`. Raises IndexDamaged where it is missing or of another size."""
+        """Return the path of the file in `folder`. Raises IndexDamaged if it is missing or has another size."""
         path = folder / self.name
         with reading_from(path):
             size = path.stat().st_size
         if size != self.bytes:
-            raise IndexDamaged(path, f"has {size:,} bytes, the manifest says {self.bytes:,}")
+            raise IndexDamaged(path, f"has {size:,} bytes, but the manifest says {self.bytes:,}")
         return path
 
     def check(self, folder: Path) -> Path:
-        """Read the file through and return its path. Raises IndexDamaged where it is not what was written."""
+        """Check size and hash and return the path. Raises IndexDamaged if the file is not as it was written."""
         path = self.check_size(folder)
         with reading_from(path):
             found = FileHash.of(path).sha256
         if found != self.sha256:
-            raise IndexDamaged(path, f"has sha256 {found[:12]}..., the manifest says {self.sha256[:12]}...")
+            raise IndexDamaged(path, f"has sha256 {found[:12]}..., but the manifest says {self.sha256[:12]}...")
         return path
 
 
 @contextmanager
 def reading_from(path: Path) -> Iterator[None]:
-    """Raise IndexDamaged where a file is missing or its disk lost it, IndexNotReadable where it may be whole."""
+    """Raise IndexDamaged for a missing file or an I/O error, IndexNotReadable if the file itself may be intact."""
     try:
         yield
     except FileNotFoundError as error:
-        raise IndexDamaged(path, "is missing, though the manifest lists it") from error
+        raise IndexDamaged(path, "is missing, but the manifest lists it") from error
     except OSError as error:
-        if error.errno not in (None, errno.EIO):  # None is how a Parquet reader says that it understands nothing
+        # The Parquet reader raises an OSError without errno for an invalid file.
+        if error.errno not in (None, errno.EIO):
             raise IndexNotReadable(
-                f"{path} cannot be read ({error.strerror}). Is its disk there, and are you allowed to?"
+                f"{path} cannot be read ({error.strerror}). Check that its disk is mounted and readable for you."
             ) from error
         raise IndexDamaged(path, f"is damaged ({str(error).splitlines()[0]})") from error
 
 
 @contextmanager
 def writing_to(path: Path) -> Iterator[None]:
-    """Raise IndexNotWritable, one line, for what the operating system refuses: full, read-only, not permitted."""
+    """Turn an OSError into IndexNotWritable, one line: disk full, read-only, or no permission."""
     try:
         yield
     except OSError as error:
-        reason = error.strerror or f"is the disk full? {str(error).splitlines()[0]}"  # numpy and FAISS do not say
+        reason = error.strerror or f"is the disk full? {str(error).splitlines()[0]}"  # numpy and FAISS set no errno
         raise IndexNotWritable(
-            f"{path} cannot be written ({reason}). The index is as it was last committed: make room, or allow "
-            "writing, and run the same command again."
+            f"{path} cannot be written ({reason}). The index keeps its last committed state: free disk space or "
+            "allow writing, then run the same command again."
         ) from error
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file, flush it to the disk, then rename it to `path`.
+    """Have `write` fill a temporary file, flush it to disk, then rename it to `path`.
 
-    What `write` raises goes on, an OSError as IndexNotWritable, with the temporary file removed and `path` as it
-    was.
+    If `write` raises, the temporary file is removed and `path` is unchanged. An OSError becomes IndexNotWritable.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
     with writing_to(path):
@@ -98,7 +98,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def write_folder_atomically(folder: Path, write: Callable[[Path], None]) -> tuple[FileHash, ...]:
-    """Let `write` fill a temporary folder, flush it, rename it to `folder`; return its files in name order."""
+    """Have `write` fill a temporary folder, flush it, rename it to `folder`; return its files sorted by name."""
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}{TEMPORARY}")
     with writing_to(folder):
         try:
@@ -123,7 +123,7 @@ def _flush(path: Path) -> None:
 
 
 def flush_directory(directory: Path) -> None:
-    """Make renames in `directory` last through a power cut. Windows does so by itself and cannot open one."""
+    """Make renames in `directory` survive a power failure. Windows does so by itself and cannot open folders."""
     if os.name == "nt":
         return
     descriptor = os.open(directory, os.O_RDONLY)

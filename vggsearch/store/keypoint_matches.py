@@ -1,6 +1,7 @@
-"""checks.parquet: what geometry said of pairs of photos, kept since each takes a network and a look at the photos.
+"""checks.parquet: the keypoint matches of pairs of photos, stored because computing one means decoding two photos.
 
-Keyed by content: `first` and `second` are the sha256 of two photos. Derived: losing it costs time alone.
+Keyed by content: `first` and `second` are the SHA-256 of two photos. The file is derived: losing it only costs
+time.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from vggsearch.store.contents import KEYPOINT_MATCHES
 from vggsearch.store.files import reading_from, write_atomically
 
 MADE_BY = b"vggsearch.made_by"
-WAY_OUT = "Delete it: the pairs are checked anew."
+WAY_OUT = "Delete it: the pairs are then compared again."
 SCHEMA = pa.schema(
     [
         pa.field("first", pa.string(), nullable=False),
@@ -35,9 +36,9 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class KeypointMatch:
-    """Where in the second photo the first lies, as geometry.Alignment has it; a score of 0 where nowhere.
+    """The position of the first photo in the second, see matching.alignment.Alignment; a score of 0 for none.
 
-    `same_pixels` says whether they are one picture, None where nobody has looked.
+    `same_pixels` is whether all pixels of the two are equal, None if that was not compared.
     """
 
     score: float = 0.0
@@ -50,7 +51,7 @@ class KeypointMatch:
 
 
 def write_keypoint_matches(directory: Path, matches: Mapping[Key, KeypointMatch], made_by: str) -> None:
-    """Write the checks into the index. `made_by` names what made them. Raises IndexNotWritable."""
+    """Write matches into the index. `made_by` identifies algorithm and settings. Raises IndexNotWritable."""
     columns = [
         [first for first, _ in matches],
         [second for _, second in matches],
@@ -67,7 +68,7 @@ def write_keypoint_matches(directory: Path, matches: Mapping[Key, KeypointMatch]
 
 
 def read_keypoint_matches(directory: Path, made_by: str) -> dict[Key, KeypointMatch]:
-    """Return the checks that `made_by` made, none where there are none. Raises IndexDamaged, IndexNotReadable."""
+    """Return the stored matches computed by `made_by`, possibly none. Raises IndexDamaged and IndexNotReadable."""
     path = directory / KEYPOINT_MATCHES
     if not path.exists():
         return {}

@@ -1,7 +1,7 @@
-"""Local features on disk: cells and region vectors, by the bytes of a photo. Derived, and kept only where asked.
+"""Local features on disk: cells and region vectors, keyed by the content of a photo. Derived, and optional.
 
-One folder a commit, never written twice: `keys.npy`, the sha256 of each photo, ascending, so that ten are found
-in a million without reading them all; `cells.npy`, the cells of both sizes; `regions.npy`, the region vectors.
+Each commit writes one folder, which never changes: `keys.npy`, the SHA-256 of each photo, sorted, so that ten are
+found among a million without reading all; `cells.npy`, the cells of both sizes; `regions.npy`, the region vectors.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -16,51 +16,51 @@ from vggsearch.errors import IndexDamaged
 from vggsearch.store.files import FileHash
 
 KEYS, CELLS, REGIONS = "keys.npy", "cells.npy", "regions.npy"
-ROWS = 4096  # of one folder; 55 MB with the packaged weights
+ROWS = 4096  # photos per folder; 55 MB with the packaged weights
 
 
 @dataclass(frozen=True)
 class LocalPart:
-    """One folder of local features: its name, its files, and of how many photos they are."""
+    """One folder of local features: its name, its files, and the number of photos in it."""
 
     name: str
     files: tuple[FileHash, ...]
     rows: int
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a name that leads to another folder."""
+        """Raise ValueError for a name that points to another folder."""
         if Path(self.name).name != self.name:
-            raise ValueError(f"the folder name {self.name!r} leaves the index")
+            raise ValueError(f"the folder name {self.name!r} points outside the index")
 
 
 @dataclass(frozen=True, eq=False)
 class StoredFeatures:
-    """What is kept of one photo: the cells of both sizes, one after the other, and its region vectors, int8."""
+    """The stored features of one photo, int8: the cells of both sizes, concatenated, and the region vectors."""
 
     cells: NDArray[np.int8]
     regions: NDArray[np.int8]
 
 
 class LocalStore:
-    """All local features of one state, memory-mapped: the parts in `folder`."""
+    """The local features of one state of an index, memory-mapped from the parts in `folder`."""
 
     def __init__(self, folder: Path, parts: Sequence[LocalPart]) -> None:
         self._folder, self._parts = folder, parts
 
     def find(self, sha256s: Sequence[str]) -> list[StoredFeatures | None]:
-        """Return what is kept of some photos, in order; None for each of which nothing is. Raises IndexDamaged."""
+        """Return the features of photos, in order; None for photos without stored features. Raises IndexDamaged."""
         found: list[StoredFeatures | None] = [None] * len(sha256s)
         wanted = _as_keys(sha256s)
         for part in self._parts:
             keys = self.keys(part)
-            places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-            for number in np.flatnonzero(keys[places] == wanted).tolist():
-                row = places[number]
-                found[number] = StoredFeatures(self._map(part, CELLS)[row], self._map(part, REGIONS)[row])
+            rows = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+            for index in np.flatnonzero(keys[rows] == wanted).tolist():
+                row = rows[index]
+                found[index] = StoredFeatures(self._map(part, CELLS)[row], self._map(part, REGIONS)[row])
         return found
 
-    def held(self) -> set[str]:
-        """Return the photos of which something is kept."""
+    def all_keys(self) -> set[str]:
+        """Return the SHA-256 of all photos with stored features."""
         return {key for part in self._parts for key in _as_text(self.keys(part))}
 
     def regions(self) -> Iterator[tuple[list[str], NDArray[np.int8]]]:
@@ -69,7 +69,7 @@ class LocalStore:
             yield _as_text(self.keys(part)), self._map(part, REGIONS)
 
     def features(self, keys: Collection[str]) -> Iterator[tuple[str, StoredFeatures]]:
-        """Yield what is kept of those photos. Raises IndexDamaged for a file that is not as it was written."""
+        """Yield the stored features of these photos. Raises IndexDamaged for a file with a wrong hash."""
         for part in self._parts:
             for file in part.files:
                 file.check(self._folder / part.name)
@@ -79,7 +79,7 @@ class LocalStore:
                     yield key, StoredFeatures(cells[row], regions[row])
 
     def keys(self, part: LocalPart) -> NDArray[np.bytes_]:
-        """Return the keys of a part, ascending. Raises IndexDamaged."""
+        """Return the keys of a part, sorted. Raises IndexDamaged."""
         return self._map(part, KEYS)
 
     def _map(self, part: LocalPart, name: str) -> NDArray[Any]:
@@ -92,12 +92,12 @@ class LocalStore:
         except (OSError, ValueError, EOFError) as error:
             raise IndexDamaged(folder / name, f"cannot be opened ({error})") from error
         if len(array) != part.rows:
-            raise IndexDamaged(folder / name, f"has {len(array):,} rows, the manifest says {part.rows:,}")
+            raise IndexDamaged(folder / name, f"has {len(array):,} rows, but the manifest says {part.rows:,}")
         return array
 
 
 def write_local(folder: Path, features: Mapping[str, StoredFeatures]) -> None:
-    """Write what is to be kept of some photos, by sha256, into an empty folder."""
+    """Write the features of photos, by SHA-256, into an empty folder."""
     keys = sorted(features)
     np.save(folder / KEYS, _as_keys(keys), allow_pickle=False)
     np.save(folder / CELLS, np.stack([features[key].cells for key in keys]), allow_pickle=False)

@@ -1,4 +1,4 @@
-"""Where an index is when nobody says so: indexes/NAME OF THE PHOTO FOLDER, under the current directory."""
+"""The default location of an index: indexes/NAME OF THE PHOTO FOLDER, in the current directory."""
 
 from pathlib import Path
 
@@ -9,24 +9,24 @@ INDEXES = Path("indexes")
 
 
 def directory_for(photos: Path) -> Path:
-    """Return where the index of a photo folder goes by default."""
+    """Return the default location of the index of a photo folder."""
     return INDEXES / (photos.resolve().name or "root")
 
 
 def index_of(photos: Path) -> Path:
-    """Return where the index of a photo folder is by default. Raises IndexMissing where there is none yet."""
+    """Return the default location of an existing index of a photo folder. Raises IndexMissing if there is none."""
     directory = directory_for(photos)
     if not (directory / MANIFEST).exists():
-        raise IndexMissing(f"{photos} has no index yet, {directory} is none. Make it: vggsearch index {photos}")
+        raise IndexMissing(f"{photos} has no index yet ({directory}). Create it: vggsearch index {photos}")
     return directory
 
 
 def only_index() -> Path:
-    """Return the one index under indexes/. Raises IndexMissing where there is none, or more than one."""
+    """Return the only index under indexes/. Raises IndexMissing if there is none, or more than one."""
     found = sorted(path.parent for path in INDEXES.glob(f"*/{MANIFEST}"))
     if len(found) == 1:
         return found[0]
     if not found:
-        raise IndexMissing(f"There is no index under {INDEXES}/ here. Make one: vggsearch index PHOTOS")
+        raise IndexMissing(f"There is no index in {INDEXES}/. Create one: vggsearch index PHOTOS")
     names = ", ".join(str(path) for path in found)
-    raise IndexMissing(f"There are {len(found)} indexes here: {names}. Say which with --index, or VGGSEARCH_INDEX.")
+    raise IndexMissing(f"Found {len(found)} indexes: {names}. Choose one with --index or VGGSEARCH_INDEX.")

@@ -1,4 +1,4 @@
-"""One writer at a time. The lock is the operating system's, so it ends with its process, however that ends."""
+"""A lock for one writer at a time. The operating system releases it when its process ends, in whatever way."""
 
 import os
 import re
@@ -16,14 +16,15 @@ from vggsearch.store.files import writing_to
 
 @contextmanager
 def only_writer(directory: Path) -> Iterator[None]:
-    """Be the one process that writes to the index. Raises IndexLocked where another is, IndexNotWritable."""
+    """Hold the write lock of an index. Raises IndexLocked if another process holds it, and IndexNotWritable."""
     lock, holder = FileLock(directory / LOCK, timeout=0), directory / LOCK_HOLDER
     with writing_to(directory):
         try:
             lock.acquire()
         except Timeout as error:
-            who = _holder(holder)
-            raise IndexLocked(f"{directory} is being written by {who}. Wait for it, or stop it.") from error
+            raise IndexLocked(
+                f"{directory} is being written by {_holder(holder)}. Wait until it has finished, or stop it."
+            ) from error
     try:
         with writing_to(holder):
             holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
@@ -35,9 +36,9 @@ def only_writer(directory: Path) -> Iterator[None]:
 
 
 def _holder(holder: Path) -> str:
-    """Return who holds the lock, as far as that is known.
+    """Return which process holds the lock, if known.
 
-    A writer that was killed leaves its name behind, and the next one needs a moment to write its own.
+    A killed writer leaves its entry behind, and the next writer needs a moment to replace it.
     """
     try:
         text = holder.read_text(encoding="utf-8")
@@ -51,7 +52,7 @@ def _holder(holder: Path) -> str:
 
 def _is_running(process: int) -> bool:
     if os.name == "nt":
-        return True  # there, os.kill would end it
+        return True  # on Windows, os.kill would end it
     try:
         os.kill(process, 0)
     except ProcessLookupError:

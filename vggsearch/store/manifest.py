@@ -1,4 +1,4 @@
-"""manifest.json: what an index holds and how it was made. It is replaced last and is the only truth."""
+"""manifest.json: what an index holds and how it was built. It is replaced last and alone decides what is valid."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ CHECKSUM = "sha256"
 
 @dataclass(frozen=True)
 class Part(FileHash):
-    """One Parquet file of embeddings. It never changes; `dead` lists the rows that no longer count."""
+    """One Parquet file of embeddings. The file never changes; `dead` lists the rows that are no longer valid."""
 
     rows: int
     engine: str
@@ -35,7 +35,7 @@ class Part(FileHash):
 
 @dataclass(frozen=True)
 class WhiteningInfo:
-    """How the whitening of a search side was learned: with how many photos, to how many numbers, how shrunk."""
+    """How a whitening was learned: from `rows` photos, to `dim` dimensions, with a `shrinkage` of 0..1."""
 
     rows: int
     dim: int
@@ -44,10 +44,10 @@ class WhiteningInfo:
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What a person wants of the FAISS index: `recipe` is auto, a name, or a FAISS factory string.
+    """How the user wants the FAISS index to be built.
 
-    `memory` is how many bytes it may take, `recall` the share of the ten nearest photos that it is to find,
-    `metric` how FAISS is to compare them, cosine or euclidean.
+    `recipe` is auto, a key of RECIPES or a FAISS factory string. `memory` is the limit in bytes for the build,
+    `recall` the share of the ten nearest photos to find, `metric` is cosine or euclidean.
     """
 
     recipe: str = BUILD.recipe
@@ -58,11 +58,11 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class VectorIndexInfo:
-    """How a search side was made and how it is searched.
+    """How a vector index was built and is searched.
 
-    `factory` is FAISS's string for the recipe. Its `lists` were learned when there were `trained_rows` photos.
-    `effort`, `candidates`, `recall` and `milliseconds` are those of index.vector_index.Tuning. `whitening` is None
-    where the embeddings themselves are searched.
+    `factory` is the FAISS factory string of the recipe. Its `lists` were learned when there were `trained_rows`
+    photos. `effort`, `candidates`, `recall` and `milliseconds` are those of knn.vector_index.Tuning. `whitening` is
+    None if the embeddings are not whitened.
     """
 
     recipe: str
@@ -77,44 +77,46 @@ class VectorIndexInfo:
 
 
 @dataclass(frozen=True)
-class MadeFrom:
-    """A part as it was when a search side was made from it: its name, its rows, and those that were dead."""
+class SourcePart:
+    """A part as it was when a vector index was built from it: its name, number of rows, and dead rows."""
 
     name: str
     rows: int
     dead: tuple[int, ...]
 
     def mask(self, dead: Sequence[int]) -> NDArray[np.bool_]:
-        """Return which of its rows live, bool (rows,), where some are dead."""
-        lives = np.ones(self.rows, bool)
-        lives[list(dead)] = False
-        return lives
+        """Return a mask of its rows, bool (rows,), that is False for the rows in `dead`."""
+        is_live = np.ones(self.rows, bool)
+        is_live[list(dead)] = False
+        return is_live
 
 
 @dataclass(frozen=True)
 class StoredVectorIndex(VectorIndexInfo):
-    """The FAISS files derived from the parts: how they were made, the fingerprint of what from, where they are."""
+    """The files of a vector index: how they were built, from which rows, and where they are.
+
+    `fingerprint` is that of the manifest they were built for, `made_from` the parts. `name` is their folder.
+    """
 
     fingerprint: str
     name: str
     files: tuple[FileHash, ...]
-    made_from: tuple[MadeFrom, ...]
+    made_from: tuple[SourcePart, ...]
 
     @property
     def facts(self) -> VectorIndexInfo:
-        """How it was made and is searched, without where it is."""
+        """How it was built and is searched."""
         return VectorIndexInfo(**{field.name: getattr(self, field.name) for field in fields(VectorIndexInfo)})
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The whole state of an index.
+    """The complete state of an index.
 
-    `is_whitened` says whether its search side is to be whitened, where that helps. `root` is the photo folder,
-    relative to the index where it can be. `weights_file` is the file a person
-    named, None where vggsearch finds the weights itself. `next_part` numbers the next part: no name is reused.
-    `build` is what the next search side is to be like. `has_local` says whether local features are to be kept, and
-    `local` are those that are.
+    `is_whitened` is whether its vectors are whitened, where that helps. `root` is the photo folder, relative to the
+    index where possible. `weights_file` is the file the user named, None if vggsearch finds the weights itself.
+    `next_part` is the number of the next part, as names are never reused. `build` are the options for the next
+    vector index. `has_local` is whether local features are stored, and `local` are those stored.
     """
 
     embedding: EmbeddingSpec
@@ -132,55 +134,52 @@ class Manifest:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of exactly which rows are live: equal fingerprints mean equal embeddings in equal order."""
+        """A hash of the live rows: equal fingerprints mean the same embeddings in the same order."""
         state = [asdict(self.embedding), [(part.name, part.sha256, part.dead) for part in self.parts]]
         return hashlib.sha256(json.dumps(state).encode()).hexdigest()
 
     @property
     def fresh_vector_index(self) -> StoredVectorIndex | None:
-        """The search side, if it was made from exactly the live rows."""
+        """The vector index, None if it was not built from exactly the live rows."""
         return self.search if self.search is not None and self.search.fingerprint == self.fingerprint else None
 
     @property
-    def made_from(self) -> tuple[MadeFrom, ...]:
-        """The parts, as a search side remembers them."""
-        return tuple(MadeFrom(part.name, part.rows, part.dead) for part in self.parts)
+    def source_parts(self) -> tuple[SourcePart, ...]:
+        """The parts as a vector index records them."""
+        return tuple(SourcePart(part.name, part.rows, part.dead) for part in self.parts)
 
     @property
     def rows(self) -> int:
-        """How many photos are live."""
+        """The number of live photos."""
         return sum(part.rows - len(part.dead) for part in self.parts)
 
-    def surviving_rows(self, side: StoredVectorIndex) -> tuple[NDArray[np.int64], tuple[Part, ...]] | None:
-        """Return which rows of a search side are still live, ascending, and the parts that were added since.
+    def surviving_rows(self, stored: StoredVectorIndex) -> tuple[NDArray[np.int64], tuple[Part, ...]] | None:
+        """Return the rows of a vector index that are still live, ascending, and the parts that were added since.
 
-        None where that cannot be told: parts it was made from were merged, or it does not say which they were.
+        Returns None if that cannot be determined: its parts were merged since, or are not recorded.
         """
         now = {part.name: part for part in self.parts}
-        made = [part.name for part in side.made_from]
-        held = [name for name in made if name in now]
-        if not held or [part.name for part in self.parts[: len(held)]] != held:
+        remaining = [part.name for part in stored.made_from if part.name in now]
+        if not remaining or [part.name for part in self.parts[: len(remaining)]] != remaining:
             return None
         kept = [np.empty(0, np.int64)]
         rows = 0
-        for part in side.made_from:
-            then, live = (
-                part.mask(part.dead),
-                part.mask(now[part.name].dead if part.name in now else range(part.rows)),
-            )
-            if (live & ~then).any():
+        for part in stored.made_from:
+            was_live = part.mask(part.dead)
+            is_live = part.mask(now[part.name].dead if part.name in now else range(part.rows))
+            if (is_live & ~was_live).any():
                 return None
-            kept.append(rows + np.flatnonzero(live[then]))
-            rows += int(then.sum())
-        return np.concatenate(kept), self.parts[len(held) :]
+            kept.append(rows + np.flatnonzero(is_live[was_live]))
+            rows += int(was_live.sum())
+        return np.concatenate(kept), self.parts[len(remaining) :]
 
     @property
     def made_by(self) -> tuple[str, ...]:
-        """Engines and precisions that made the embeddings, each once: ("torch bf16",)."""
+        """The engines and precisions that computed the embeddings, each once: ("torch bf16",)."""
         return tuple(dict.fromkeys(f"{part.engine} {part.precision}" for part in self.parts))
 
     def without_rows(self, dead: dict[str, set[int]]) -> "Manifest":
-        """Return the state with more rows dead: row numbers by part name. A part with no live row is dropped."""
+        """Return the state with more dead rows, given by part name. A part without live rows is dropped."""
         parts = []
         for part in self.parts:
             rows = {*part.dead, *dead.get(part.name, ())}
@@ -201,26 +200,26 @@ def part_number(name: str) -> int:
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
-    """Replace the manifest of the index in `directory`, as the last step of a change."""
+    """Replace the manifest of the index in `directory`, the last step of every change."""
     values = asdict(manifest)
     text = json.dumps({**values, CHECKSUM: checksum(values)}, indent=2) + "\n"
 
-    def write(path: Path) -> None:
+    def write_text(path: Path) -> None:
         path.write_text(text, encoding="ascii")
 
-    write_atomically(directory / MANIFEST, write)
+    write_atomically(directory / MANIFEST, write_text)
 
 
 def checksum(values: dict[str, Any]) -> str:
-    """Return the hash of all fields but the checksum itself, as docs/index-format.md defines it."""
+    """Return the hash of all fields except the checksum, as defined in docs/index-format.md."""
     fields = {name: value for name, value in values.items() if name != CHECKSUM}
     return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode("ascii")).hexdigest()
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """Return the manifest in `directory`, brought up to the present format.
+    """Return the manifest in `directory`, converted to the current format.
 
-    Raises IndexMissing where there is none, IndexFormatError for a newer format, IndexDamaged for the rest.
+    Raises IndexMissing if there is none, IndexFormatError for a newer format, IndexDamaged or IndexNotReadable.
     """
     path = directory / MANIFEST
     try:
@@ -233,11 +232,11 @@ def read_manifest(directory: Path) -> Manifest:
         raise IndexDamaged(path, f"is damaged (its format is {found})")
     if found > FORMAT:
         raise IndexFormatError(
-            f"{path} has format {found}; this vggsearch reads formats 1 to {FORMAT}. Update vggsearch: "
+            f"{path} has format {found}, but this version of vggsearch reads formats 1 to {FORMAT}. Update it: "
             "pip install --upgrade vggsearch"
         )
     if found > 1 and values.get(CHECKSUM) != checksum(values):
-        raise IndexDamaged(path, "is damaged (its checksum is not that of its fields)")
+        raise IndexDamaged(path, "is damaged (wrong checksum)")
     try:
         return _from_json(migrate(values, directory, FORMAT))
     except (AttributeError, KeyError, TypeError, ValueError, OptionError) as error:
@@ -248,11 +247,13 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError) as error:
-        where = path.parent
+        directory = path.parent
         raise IndexMissing(
-            f"{where} is not an index: it has no {MANIFEST}. Create one: ",
-            Spelled(f"ImageIndex.for_photos(PHOTOS, {str(where)!r})", f"vggsearch index PHOTOS --index {where}"),
-            ". Its decisions and undo journals are kept." if user_files(where) else "",
+            f"{directory} is not an index: it has no {MANIFEST}. Create one: ",
+            Spelled(
+                f"ImageIndex.for_photos(PHOTOS, {str(directory)!r})", f"vggsearch index PHOTOS --index {directory}"
+            ),
+            ". The decisions and undo journals in it are kept." if user_files(directory) else "",
         ) from error
 
 
@@ -282,8 +283,8 @@ def _part(values: dict[str, Any]) -> Part:
 
 def _search(values: dict[str, Any]) -> StoredVectorIndex:
     if Path(values["name"]).name != values["name"]:
-        raise ValueError(f"the folder name {values['name']!r} leaves the index")
+        raise ValueError(f"the folder name {values['name']!r} points outside the index")
     whitening = WhiteningInfo(**values["whitening"]) if values["whitening"] is not None else None
     files = tuple(FileHash(**file) for file in values["files"])
-    made_from = tuple(MadeFrom(made["name"], made["rows"], tuple(made["dead"])) for made in values["made_from"])
+    made_from = tuple(SourcePart(part["name"], part["rows"], tuple(part["dead"])) for part in values["made_from"])
     return StoredVectorIndex(**{**values, "files": files, "whitening": whitening, "made_from": made_from})

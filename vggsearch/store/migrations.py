@@ -1,4 +1,4 @@
-"""Older formats of the manifest, each brought to the next one; nothing is written until the next commit."""
+"""Convert manifests of older formats, one format at a time. Nothing is written before the next commit."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -8,49 +8,52 @@ from typing import Any
 from vggsearch.defaults import BUILD
 from vggsearch.store.contents import SKIPPED
 from vggsearch.store.files import FileHash
-from vggsearch.store.parts import present_embedding
+from vggsearch.store.parts import current_embedding
 
 Values = dict[str, Any]
 
 
 def migrate(values: Values, directory: Path, wanted: int) -> Values:
-    """Return what the manifest in `directory` says, step by step from its format to the wanted one."""
+    """Convert the values of the manifest in `directory` to format `wanted`, step by step."""
     while values["format"] < wanted:
         values = STEPS[values["format"]](values, directory)
     return values
 
 
 def _from_1(values: Values, directory: Path) -> Values:
-    """Format 2 knows size and hash of every file. The search side of format 1 had none, so it is made anew."""
+    """Format 2 records size and hash of every file. The vector index of format 1 has none, so it is rebuilt."""
     if "sha256" in values:
-        raise ValueError("format 1 with the checksum of a later one")
+        raise ValueError("format 1, but with the checksum of a later format")
     skipped = directory / SKIPPED
     known = asdict(FileHash.of(skipped)) if skipped.exists() else None
     return {**values, "format": 2, "search": None, "skipped": known}
 
 
 def _from_2(values: Values, directory: Path) -> Values:  # noqa: ARG001
-    """Format 3 averages several sizes, and the mirror image, and whitens. With that, rows have other fingerprints,
-    so that the search side is made anew.
+    """Format 3 adds several input sizes, mirroring and whitening.
+
+    The fingerprint of the rows includes them, so the vector index is rebuilt.
     """
-    embedding = present_embedding(values["embedding"])
+    embedding = current_embedding(values["embedding"])
     return {**values, "format": 3, "search": None, "embedding": embedding, "is_whitened": True}
 
 
 def _from_3(values: Values, directory: Path) -> Values:  # noqa: ARG001
-    """Format 4 knows recipes and local features. All search sides before it were flat, and did not say which rows
-    they were made of, so that the next one cannot be made from them.
+    """Format 4 adds recipes and local features.
+
+    All earlier vector indexes are flat and do not record which rows they were built from, so they cannot be
+    updated, only rebuilt.
     """
-    side = values["search"]
-    if side is not None:
+    search = values["search"]
+    if search is not None:
         flat = {"factory": "Flat", "lists": 0, "trained_rows": 0, "effort": 0, "candidates": 1}
-        side = {**side, **flat, "recall": 1.0, "milliseconds": None, "made_from": []}
+        search = {**search, **flat, "recall": 1.0, "milliseconds": None, "made_from": []}
     build = {"recipe": BUILD.recipe, "memory": BUILD.memory, "recall": BUILD.recall}
-    return {**values, "format": 4, "search": side, "build": build, "has_local": False, "local": []}
+    return {**values, "format": 4, "search": search, "build": build, "has_local": False, "local": []}
 
 
 def _from_4(values: Values, directory: Path) -> Values:  # noqa: ARG001
-    """Format 5 knows by which metric FAISS compares; before it, all did by inner product."""
+    """Format 5 records the metric of FAISS; before, it was always the inner product."""
     return {**values, "format": 5, "build": {**values["build"], "metric": "cosine"}}
 
 

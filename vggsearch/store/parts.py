@@ -1,4 +1,4 @@
-"""Parquet: one row a photo, the embedding as a fixed-size list of float16."""
+"""The Parquet files of an index: one row per photo, the embedding as a fixed-size list of float16."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,7 +32,7 @@ SKIPPED_SCHEMA = pa.schema(
 
 
 def part_schema(dim: int) -> pa.Schema:
-    """Return the columns of a part whose embeddings have `dim` numbers."""
+    """Return the columns of a part with embeddings of `dim` dimensions."""
     return pa.schema(
         [
             pa.field("path", pa.string(), nullable=False),
@@ -42,7 +42,7 @@ def part_schema(dim: int) -> pa.Schema:
             pa.field("width", pa.int32(), nullable=False),
             pa.field("height", pa.int32(), nullable=False),
             pa.field("format", pa.string(), nullable=False),
-            pa.field("taken", pa.timestamp("ms")),  # of whole seconds; Parquet has no coarser unit
+            pa.field("taken", pa.timestamp("ms")),  # whole seconds; Parquet has no coarser unit
             pa.field(BLANK, pa.bool_(), nullable=False),
             pa.field("embedding", pa.list_(pa.field("item", pa.float16(), nullable=False), dim), nullable=False),
         ]
@@ -51,7 +51,7 @@ def part_schema(dim: int) -> pa.Schema:
 
 @dataclass(frozen=True)
 class Origin:
-    """What made the embeddings of a part. It is kept in the part itself, so that a lost manifest can be rebuilt."""
+    """What computed the embeddings of a part. Each part stores it, so that a lost manifest can be rebuilt."""
 
     embedding: EmbeddingSpec
     engine: str
@@ -59,8 +59,8 @@ class Origin:
 
 
 def write_part(path: Path, photos: Sequence[Embedded], origin: Origin) -> None:
-    """Write the photos as one part. Embeddings are rounded to float16."""
-    numbers = np.stack([photo.embedding for photo in photos]).astype(np.float16)
+    """Write photos as one part. Embeddings are rounded to float16."""
+    embeddings = np.stack([photo.embedding for photo in photos]).astype(np.float16)
     schema = part_schema(origin.embedding.dim)
     item = schema.field("embedding").type.value_field
     columns = [
@@ -74,30 +74,32 @@ def write_part(path: Path, photos: Sequence[Embedded], origin: Origin) -> None:
         [photo.taken for photo in photos],
         [photo.is_blank for photo in photos],
         pa.FixedSizeListArray.from_arrays(
-            pa.array(numbers.reshape(-1), item.type), type=schema.field("embedding").type
+            pa.array(embeddings.reshape(-1), item.type), type=schema.field("embedding").type
         ),
     ]
     _write(path, pa.table(columns, schema=schema), origin)
 
 
 def merge_parts(path: Path, sources: Iterable[tuple[Path, Sequence[int]]], origin: Origin) -> None:
-    """Write some rows of each source part, in this order, as one part."""
+    """Write the given rows of each source part, in this order, as one part."""
     tables = [read_part(source, origin.embedding.dim).take(pa.array(rows)) for source, rows in sources]
     _write(path, pa.concat_tables(tables), origin)
 
 
 def read_part(path: Path, dim: int) -> pa.Table:
-    """Return a part whole, its page checksums verified. Raises IndexDamaged where its columns are others."""
+    """Return a complete part and verify its page checksums. Raises IndexDamaged also for other columns."""
     schema = part_schema(dim)
     table = read_columns(path, schema.names)
     if not table.schema.equals(schema, check_metadata=False):
-        raise IndexDamaged(path, f"has other columns than a part of {dim} numbers an embedding")
+        raise IndexDamaged(path, f"has other columns than a part with embeddings of {dim} dimensions")
     return table
 
 
 def read_columns(path: Path, columns: Sequence[str], data: bytes | None = None) -> pa.Table:
-    """Return some columns of a Parquet file, or of its `data`. Raises IndexDamaged where it cannot be read."""
-    with reading_from(path):  # not memory-mapped: a disk that fails then is an error, not the end of the process
+    """Return columns of a Parquet file, or of its content `data`. Raises IndexDamaged if it cannot be read."""
+    with reading_from(
+        path
+    ):  # not memory-mapped: a failing disk then raises an error instead of killing the process
         try:
             with pq.ParquetFile(
                 path if data is None else pa.BufferReader(data), page_checksum_verification=True
@@ -105,7 +107,7 @@ def read_columns(path: Path, columns: Sequence[str], data: bytes | None = None) 
                 table = file.read([name for name in columns if name in file.schema_arrow.names])
         except pa.ArrowException as error:
             raise IndexDamaged(path, f"is damaged ({str(error).splitlines()[0]})") from error
-    if BLANK in columns and BLANK not in table.column_names:  # a part of format 1, which did not ask
+    if BLANK in columns and BLANK not in table.column_names:  # a part of format 1
         flags = pa.repeat(False, len(table))
         table = table.append_column(pa.field(BLANK, pa.bool_(), nullable=False), flags)
     if set(table.column_names) != set(columns):
@@ -114,21 +116,21 @@ def read_columns(path: Path, columns: Sequence[str], data: bytes | None = None) 
 
 
 def read_origin(path: Path) -> Origin | None:
-    """Return what made a part; None for a part of format 1, which did not say. Raises IndexDamaged."""
+    """Return what computed a part, None for a part of format 1, which has no such entry. Raises IndexDamaged."""
     try:
         with reading_from(path):
             metadata = pq.read_schema(path).metadata or {}
         if METADATA not in metadata:
             return None
         values = json.loads(metadata[METADATA])
-        spec = spec_from_json(present_embedding(values["embedding"]))
+        spec = spec_from_json(current_embedding(values["embedding"]))
         return Origin(spec, str(values["engine"]), str(values["precision"]))
     except (pa.ArrowException, AttributeError, KeyError, TypeError, ValueError, OptionError) as error:
         raise IndexDamaged(path, f"is damaged ({str(error).splitlines()[0]})") from error
 
 
-def present_embedding(values: dict[str, Any]) -> dict[str, Any]:
-    """Return what a part or a manifest says of its embeddings in the present fields: format 2 had one size each."""
+def current_embedding(values: dict[str, Any]) -> dict[str, Any]:
+    """Convert the spec in a part or manifest to the current fields: up to format 2 there was one input size."""
     if "size" not in values:
         return values
     others = {name: value for name, value in values.items() if name != "size"}
@@ -136,32 +138,32 @@ def present_embedding(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def embeddings_in(table: pa.Table) -> NDArray[np.float16]:
-    """Return the embeddings of a part, float16 (rows, dim), in row order."""
+    """Return the embeddings of a part in row order: float16 (rows, dim)."""
     column = table.column("embedding").combine_chunks()
-    numbers: NDArray[np.float16] = column.flatten().to_numpy(zero_copy_only=True)
-    return numbers.reshape(len(column), column.type.list_size)
+    values: NDArray[np.float16] = column.flatten().to_numpy(zero_copy_only=True)
+    return values.reshape(len(column), column.type.list_size)
 
 
 def write_skipped(path: Path, skipped: Iterable[Skipped]) -> None:
-    """Write the files that could not be used, in path order."""
+    """Write the list of skipped files, sorted by path."""
     rows = sorted(skipped, key=lambda row: row.path)
     columns = [[getattr(row, field.name) for row in rows] for field in SKIPPED_SCHEMA]
     _write(path, pa.table(columns, schema=SKIPPED_SCHEMA))
 
 
 def read_skipped(path: Path, data: bytes) -> Iterator[Skipped]:
-    """Yield the files that could not be used, in path order, from the bytes of the file `path`."""
+    """Yield the skipped files, sorted by path, from `data`, the content of the file `path`."""
     for row in read_columns(path, SKIPPED_SCHEMA.names, data).to_pylist():
         yield Skipped(**row)
 
 
 def _write(path: Path, table: pa.Table, origin: Origin | None = None) -> None:
     """Write one row group with a checksum on every page, atomically."""
-    told = {METADATA: json.dumps(asdict(origin))} if origin is not None else None
+    metadata = {METADATA: json.dumps(asdict(origin))} if origin is not None else None
 
-    def write(temporary: Path) -> None:
+    def write_table(temporary: Path) -> None:
         pq.write_table(
-            table.replace_schema_metadata(told),
+            table.replace_schema_metadata(metadata),
             temporary,
             compression="zstd",
             use_dictionary=[name for name in ("format", "reason", "kind") if name in table.column_names],
@@ -169,4 +171,4 @@ def _write(path: Path, table: pa.Table, origin: Origin | None = None) -> None:
             row_group_size=max(1, table.num_rows),
         )
 
-    write_atomically(path, write)
+    write_atomically(path, write_table)

@@ -1,4 +1,4 @@
-"""The paths of all photos, by row, as Arrow holds them: opening a million makes no million strings."""
+"""The paths of all photos by row, held by Arrow: opening a million of them creates no Python strings."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
@@ -7,14 +7,14 @@ import pyarrow as pa
 
 
 class Paths(Sequence[str]):
-    """Paths in row order. A string is made when it is asked for; one path is looked for among all without any."""
+    """Paths in row order. Strings are created on access; searching for a path creates none."""
 
     def __init__(self, columns: Iterable[pa.ChunkedArray]) -> None:
         chunks = [chunk for column in columns for chunk in column.chunks]
         self._paths = pa.chunked_array(chunks, pa.string())
 
     def __len__(self) -> int:
-        """How many photos there are."""
+        """Return the number of paths."""
         return len(self._paths)
 
     @overload
@@ -24,28 +24,28 @@ class Paths(Sequence[str]):
     def __getitem__(self, row: slice) -> list[str]: ...
 
     def __getitem__(self, row: int | slice) -> str | list[str]:
-        """Return the path of a row, or those of some rows. Raises IndexError."""
-        found = self._paths[row]
-        text: str | list[str] = found.to_pylist() if isinstance(row, slice) else found.as_py()
+        """Return the path of a row, or the paths of a slice of rows. Raises IndexError."""
+        value = self._paths[row]
+        text: str | list[str] = value.to_pylist() if isinstance(row, slice) else value.as_py()
         return text
 
     def __iter__(self) -> Iterator[str]:
-        """Yield all paths."""
+        """Yield all paths in row order."""
         for chunk in self._paths.chunks:
             yield from chunk.to_pylist()
 
     def __eq__(self, other: object) -> bool:
-        """Say whether these are the same paths in the same order, in whatever kind of sequence."""
+        """Return whether another sequence, of any type, holds the same paths in the same order."""
         return isinstance(other, Sequence) and len(self) == len(other) and all(map(str.__eq__, self, other))
 
     __hash__ = None  # type: ignore[assignment]
 
     def __contains__(self, path: object) -> bool:
-        """Say whether a path is one of these."""
+        """Return whether a path is among these."""
         return isinstance(path, str) and self._paths.index(path).as_py() >= 0
 
     def index(self, path: str, start: int = 0, stop: int | None = None) -> int:
-        """Return the row of a path. Raises ValueError where it is none of these."""
+        """Return the row of a path. Raises ValueError if it is not among these."""
         row: int = self._paths.index(path, start=start, end=len(self) if stop is None else stop).as_py()
         if row < 0:
             raise ValueError(f"{path!r} is not the path of a photo")

@@ -1,4 +1,4 @@
-"""What the store keeps of a photo, and what it is asked for while more are embedded."""
+"""What the store holds of a photo, and the lookup by content that avoids embedding a file twice."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class MadeBy:
-    """The engine, and the precision, that made an embedding: "openvino", "int8"."""
+class EngineInfo:
+    """The inference backend that computed an embedding, and its number format: "openvino", "int8"."""
 
     name: str
     precision: str
@@ -25,10 +25,10 @@ class MadeBy:
 class Embedded:
     """A photo and its embedding.
 
-    `width` and `height` are the file's own, upright, in pixels; `sha256` is of its bytes; `taken` is the
-    camera's local time; `is_blank` says that there is nothing in it to compare; `embedding` is float32 of shape
-    (dim,) and unit length. `is_reused` says that it was made for another file, or another time, with the same
-    bytes.
+    `sha256` is the hash of the file; `width` and `height` are the size of the upright photo in pixels; `taken` is
+    the local time of the camera, None if not recorded; `is_blank` means that the photo is one colour and not
+    compared; `embedding` is a float32 unit vector (dim,). `is_reused` means that the embedding was computed for
+    another file, or in an earlier run, with the same bytes.
     """
 
     file: PhotoFile
@@ -39,23 +39,23 @@ class Embedded:
     taken: datetime | None
     is_blank: bool
     embedding: NDArray[np.float32]
-    made_by: MadeBy
+    made_by: EngineInfo
     is_reused: bool = False
 
-    def of(self, file: PhotoFile) -> "Embedded":
-        """Return it as that of another file with the same bytes."""
+    def for_file(self, file: PhotoFile) -> "Embedded":
+        """Return the record of another file with the same bytes."""
         return replace(self, file=file, is_reused=True)
 
 
 class ContentLookup(Protocol):
-    """Photos by the bytes in their files, so that no embedding is made twice."""
+    """Finds photos by the bytes of their files, so that no embedding is computed twice."""
 
     @property
-    def may_suffice(self) -> bool:
-        """Whether every file to come may be known, so that the network need not be loaded before one is not."""
+    def may_know_all(self) -> bool:
+        """Whether every remaining file may be known: the network is then loaded only when one is not."""
 
-    def may_hold(self, file: PhotoFile) -> bool:
-        """Whether bytes of this file's size are known, so that hashing it first may save decoding it."""
+    def may_know(self, file: PhotoFile) -> bool:
+        """Return whether a file of the same size is known: hashing this one first may then save decoding it."""
 
     def find(self, sha256: str) -> Embedded | None:
-        """Return the photo with these bytes. Called in several threads at once."""
+        """Return the photo with this hash, None if it is unknown. Called by several threads at once."""

@@ -1,4 +1,4 @@
-"""The store: live photos and their embeddings, read by anyone, changed by one writer at a time."""
+"""The store: live photos and their embeddings, with any number of readers and one writer at a time."""
 
 import hashlib
 import os
@@ -51,27 +51,27 @@ from vggsearch.store.parts import (
 from vggsearch.store.paths import Paths
 
 Item = TypeVar("Item")
-Read = TypeVar("Read")
+Result = TypeVar("Result")
 
 
 class Store:
-    """Photos, their facts and embeddings in one directory.
+    """Photos with their metadata and embeddings, in one directory.
 
-    A store shows the state it was opened with; `refresh` moves it to the last committed one. Rows are the live
-    photos, part after part, in the order of each part. A writer removes the files of states that are over, so
-    whatever is read from files goes through `read_whole`.
+    A store shows the state it was opened with; `refresh` moves it to the last committed state. Rows are the live
+    photos, part by part, in the order of each part. A writer removes the files of old states, so reads that involve
+    files are wrapped in `read_consistently`.
     """
 
     def __init__(self, directory: Path, manifest: Manifest) -> None:
         self.directory = directory
         self.manifest = manifest
-        self._seen = _identity(directory / MANIFEST)
+        self._manifest_id = _identity(directory / MANIFEST)
 
     @classmethod
     def create(cls, directory: Path, spec: EmbeddingSpec, weights_file: Path | None = None) -> "Store":
-        """Create an empty store. The user's decisions and journals of an index that was lost may be there already.
+        """Create an empty store. `directory` may hold the user's decisions and journals of a lost index.
 
-        Raises IndexExists if there is an index, or anything else.
+        Raises IndexExists if `directory` is already an index or holds other files.
         """
         if directory.exists():
             _check_free(directory)
@@ -86,49 +86,49 @@ class Store:
     @classmethod
     def open(cls, directory: Path) -> "Store":
         """Open the store in `directory`. Raises IndexMissing, IndexFormatError or IndexDamaged."""
-        seen = _identity(directory / MANIFEST)
+        manifest_id = _identity(directory / MANIFEST)
         store = cls(directory, read_manifest(directory))
-        store._seen = seen  # as it was before reading: a commit in between is then seen as one
+        store._manifest_id = manifest_id  # from before reading, so that a commit in between is noticed
         return store
 
     @property
     def spec(self) -> EmbeddingSpec:
-        """What the embeddings are made of."""
+        """How the embeddings are computed."""
         return self.manifest.embedding
 
     def __len__(self) -> int:
-        """How many photos are live."""
+        """Return the number of live photos."""
         return self.manifest.rows
 
     @property
-    def is_current(self) -> bool:
-        """Whether nothing was committed since this state was read; it costs one look at the manifest's age."""
-        return self._seen is not None and self._seen == _identity(self.directory / MANIFEST)
+    def is_up_to_date(self) -> bool:
+        """Whether nothing was committed since this state was read. It costs one stat of the manifest."""
+        return self._manifest_id is not None and self._manifest_id == _identity(self.directory / MANIFEST)
 
     def refresh(self) -> None:
-        """Move to the last committed state. Raises SpecMismatch where the index was made anew, of another spec."""
-        if self.is_current:
+        """Move to the last committed state. Raises SpecMismatch if the index was recreated with another spec."""
+        if self.is_up_to_date:
             return
         latest = Store.open(self.directory)
         if latest.spec != self.spec:
             raise SpecMismatch(
-                f"{self.directory} was made anew: it held embeddings of {self.spec}, now of {latest.spec}. Open it "
-                "again."
+                f"{self.directory} was recreated: it held embeddings of {self.spec}, now of {latest.spec}. "
+                "Open it again."
             )
-        self.manifest, self._seen = latest.manifest, latest._seen
+        self.manifest, self._manifest_id = latest.manifest, latest._manifest_id
 
     def replace_manifest(self, manifest: Manifest) -> None:
-        """Commit a state; only the one writer may."""
+        """Commit a state. Only for the holder of the write lock."""
         write_manifest(self.directory, manifest)
-        self.manifest, self._seen = manifest, _identity(self.directory / MANIFEST)
+        self.manifest, self._manifest_id = manifest, _identity(self.directory / MANIFEST)
 
-    def read_whole(self, read: Callable[[], Read]) -> Read:
-        """Return what `read` makes of one state; if a commit removes its files meanwhile, of a newer one."""
+    def read_consistently(self, read: Callable[[], Result]) -> Result:
+        """Return `read()` of a single state; if a commit removes its files meanwhile, of the new state."""
         while True:
             try:
                 return read()
             except IndexDamaged:
-                if self.is_current:
+                if self.is_up_to_date:
                     raise
             self.refresh()
 
@@ -137,12 +137,12 @@ class Store:
         return Paths(self._live_values(part, "path") for part in self.manifest.parts)
 
     def blank_rows(self) -> NDArray[np.int64]:
-        """Return the rows of the photos in which there is nothing to compare, ascending."""
+        """Return the rows of blank photos, which are not compared, ascending."""
         flags = [self._live_values(part, BLANK).to_numpy() for part in self.manifest.parts]
         return np.flatnonzero(np.concatenate([np.empty(0, bool), *flags]))
 
     def files(self) -> dict[str, PhotoFile]:
-        """Return the live photos as the walk saw them, by path, in row order."""
+        """Return the live photos by path, with size and modification time, in row order."""
         columns = ("path", "bytes", "mtime_ns")
         rows = (
             PhotoFile(*row)
@@ -152,22 +152,22 @@ class Store:
         return {file.path: file for file in rows}
 
     def embeddings(self) -> Iterator[NDArray[np.float16]]:
-        """Yield the live embeddings part by part: float16 (rows, dim), together in row order."""
+        """Yield the live embeddings part by part, in row order: float16 (n, dim)."""
         return map(self.part_embeddings, self.manifest.parts)
 
     def part_embeddings(self, part: Part) -> NDArray[np.float16]:
-        """Return the live embeddings of a part, float16 (rows, dim)."""
-        numbers = embeddings_in(self.read_part(part))
-        return numbers[self.live_rows(part)] if part.dead else numbers
+        """Return the live embeddings of a part: float16 (rows, dim)."""
+        embeddings = embeddings_in(self.read_part(part))
+        return embeddings[self.live_rows(part)] if part.dead else embeddings
 
     def read_part(self, part: Part) -> pa.Table:
-        """Return a part whole, dead rows too. Raises IndexDamaged."""
+        """Return a complete part, including dead rows. Raises IndexDamaged."""
         table = read_part(self.part_path(part), self.spec.dim)
         self._check_rows(part, table.num_rows)
         return table
 
     def skipped(self) -> dict[str, Skipped]:
-        """Return the files that could not be used, by path. Raises IndexDamaged."""
+        """Return the skipped files by path. Raises IndexDamaged."""
         known = self.manifest.skipped
         if known is None:
             return {}
@@ -175,43 +175,46 @@ class Store:
         return {skipped.path: skipped for skipped in read_skipped(self.directory / SKIPPED, data)}
 
     def _skipped_bytes(self, known: FileHash) -> bytes:
-        """Read the list where it is, or, if its commit is not over or was cut short, where it was written."""
+        """Read the list of skipped files, under its temporary name if its commit was interrupted or is running."""
         while True:
             for path in (self.directory / SKIPPED_NEXT, self.directory / SKIPPED):
                 with suppress(IndexDamaged), reading_from(path):
                     data = path.read_bytes()
                     if hashlib.sha256(data).hexdigest() == known.sha256:
                         return data
-            known.check(self.directory)  # says what is wrong, unless it got its name just now
+            known.check(self.directory)  # raises, unless the list was renamed in between
 
     def vector_index_directory(self) -> Path | None:
-        """Return where the search side of this state is, None where there is none. Raises IndexDamaged.
+        """Return the folder of the vector index of this state, None if there is none. Raises IndexDamaged.
 
-        Only the sizes of its files are checked, so that opening a large one is quick; `verify` reads them.
+        Only the sizes of its files are checked, which is fast for large ones too; `verify` checks their hashes.
         """
-        side = self.manifest.fresh_vector_index
-        if side is None:
+        stored = self.manifest.fresh_vector_index
+        if stored is None:
             return None
-        directory = self.directory / SEARCH / side.name
-        for file in side.files:
+        directory = self.directory / SEARCH / stored.name
+        for file in stored.files:
             file.check_size(directory)
         return directory
 
     def last_vector_index_directory(self) -> Path | None:
-        """Return where the last search side is, of this state or an earlier one; None where there is none."""
-        side = self.manifest.search
-        return self.directory / SEARCH / side.name if side is not None else None
+        """Return the folder of the last vector index, of this or an earlier state; None if there is none."""
+        stored = self.manifest.search
+        return self.directory / SEARCH / stored.name if stored is not None else None
 
     def local(self) -> LocalStore:
-        """Return the local features that are kept."""
+        """Return the stored local features."""
         return LocalStore(self.directory / LOCAL, self.manifest.local)
 
     def facts_of(self, rows: Sequence[int]) -> list[tuple[str, int, int]]:
-        """Return sha256, width and height of the photos in some rows, in order. Only their parts are read."""
+        """Return SHA-256, width and height of the photos in the given rows, in order. Only their parts are read."""
         return self.values_of(rows, ("sha256", "width", "height"))
 
     def values_of(self, rows: Sequence[int], columns: Sequence[str]) -> list[Any]:
-        """Return some columns of the photos in some rows, a tuple each, in order. Only their parts are read."""
+        """Return the given columns of the photos in the given rows, one tuple each, in order.
+
+        Only the parts of these rows are read.
+        """
         found: dict[int, tuple[Any, ...]] = {}
         start = 0
         for part in self.manifest.parts:
@@ -225,14 +228,14 @@ class Store:
         return [found[row] for row in rows]
 
     def leftovers(self) -> list[Path]:
-        """Return the files and folders that no state needs: of runs that crashed, and of states that are over."""
+        """Return the files and folders that are no longer needed: from crashed runs and from old states."""
         directory, manifest = self.directory, self.manifest
         parts = {part.name for part in manifest.parts}
-        side = manifest.search.name if manifest.search else None
+        search = manifest.search.name if manifest.search else None
         local = {part.name for part in manifest.local}
         return [
             *(path for path in sorted((directory / EMBEDDINGS).glob("part-*")) if path.name not in parts),
-            *(path for path in sorted((directory / SEARCH).glob("*")) if path.name != side),
+            *(path for path in sorted((directory / SEARCH).glob("*")) if path.name != search),
             *(path for path in sorted((directory / LOCAL).glob("*")) if path.name not in local),
             *sorted(directory.glob(f"*{TEMPORARY}")),
             *(directory.glob(SKIPPED) if manifest.skipped is None else ()),
@@ -240,27 +243,27 @@ class Store:
 
     @property
     def bytes(self) -> int:
-        """Size on disk, in bytes."""
+        """The size of the index on disk, in bytes."""
         return sum(size_of(Path(folder) / name) for folder, _, names in os.walk(self.directory) for name in names)
 
     def live_rows(self, part: Part) -> list[int]:
-        """Return the positions in the part of the rows that still count."""
+        """Return the positions of the live rows in the part."""
         dead = set(part.dead)
         return [row for row in range(part.rows) if row not in dead]
 
     def column(self, part: Part, name: str) -> list[Any]:
-        """Return one column of a part, live rows only."""
+        """Return the live values of one column of a part."""
         values = self.columns_of(part, [name]).column(name).to_pylist()
         return [values[row] for row in self.live_rows(part)] if part.dead else values
 
     def columns_of(self, part: Part, names: Sequence[str]) -> pa.Table:
-        """Return some columns of a part, dead rows too. Raises IndexDamaged."""
+        """Return columns of a part, including dead rows. Raises IndexDamaged."""
         table = read_columns(self.part_path(part), names)
         self._check_rows(part, table.num_rows)
         return table
 
     def array(self, name: str) -> NDArray[Any]:
-        """Return one column of the live photos, in row order; a date that nobody knows is NaT, text is str."""
+        """Return one column of all live photos as an array, in row order; an unknown date is NaT, text is str."""
         columns = [
             np.delete(self.columns_of(part, [name]).column(name).to_numpy(), part.dead)
             for part in self.manifest.parts
@@ -269,11 +272,11 @@ class Store:
         return np.concatenate([np.empty(0, kind), *columns])
 
     def part_path(self, part: Part) -> Path:
-        """Return where a part is. Raises IndexDamaged where it is missing or of another size."""
+        """Return the path of a part. Raises IndexDamaged if it is missing or has another size."""
         return part.check_size(self.directory / EMBEDDINGS)
 
     def _live_values(self, part: Part, name: str) -> pa.ChunkedArray:
-        """Return one column of a part, live rows only, as Arrow reads it: a million rows are no Python objects."""
+        """Return the live values of one column of a part as an Arrow array, without creating Python objects."""
         values = read_columns(self.part_path(part), [name]).column(name)
         self._check_rows(part, len(values))
         return values.take(pa.array(self.live_rows(part))) if part.dead else values
@@ -281,12 +284,12 @@ class Store:
     def _check_rows(self, part: Part, rows: int) -> None:
         if rows != part.rows:
             path = self.directory / EMBEDDINGS / part.name
-            raise IndexDamaged(path, f"has {rows:,} rows, the manifest says {part.rows:,}")
+            raise IndexDamaged(path, f"has {rows:,} rows, but the manifest says {part.rows:,}")
 
 
 def _check_free(directory: Path) -> None:
     """Raise IndexExists unless an index can be created in `directory` without losing anything."""
-    another = (" Name another folder for the index", Spelled(".", ": --index FOLDER."))
+    another = (" Choose another folder for the index", Spelled(".", ": --index FOLDER."))
     if not directory.is_dir():
         raise IndexExists(f"{directory} is a file.", *another)
     if (directory / MANIFEST).exists():
@@ -304,13 +307,13 @@ def _check_free(directory: Path) -> None:
         raise IndexExists(f"{directory} is not empty and not an index.", *another)
     if left:
         raise IndexExists(
-            f"{directory} holds {', '.join(path.name for path in left)} of a lost index. Delete these, and nothing "
-            "else: indexing creates them again, but nothing can replace your decisions and undo journals."
+            f"{directory} still holds {', '.join(path.name for path in left)} of a lost index. Delete these and nothing "
+            "else: indexing recreates them, but your decisions and undo journals cannot be recreated."
         )
 
 
 def size_of(path: Path) -> int:
-    """Return a file's size in bytes; 0 for a folder, and for a file that a writer has just removed."""
+    """Return the size of a file in bytes; 0 for a folder, and for a file that a writer has just removed."""
     try:
         return path.stat().st_size if path.is_file() else 0
     except FileNotFoundError:
@@ -318,7 +321,7 @@ def size_of(path: Path) -> int:
 
 
 def _identity(path: Path) -> tuple[int, int, int] | None:
-    """Return what changes whenever a file is replaced; None where there is none."""
+    """Return a value that changes whenever the file is replaced, None if there is no file."""
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):

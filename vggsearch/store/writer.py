@@ -1,4 +1,4 @@
-"""The one writer of a store: each commit is all or nothing, and what no state needs is removed."""
+"""Write to a store: every commit is atomic, and files that are no longer needed are removed."""
 
 import logging
 import os
@@ -13,14 +13,14 @@ from typing import TypeVar
 from vggsearch.defaults import COMPACT
 from vggsearch.errors import IndexDamaged
 from vggsearch.photos.walk import Skipped
-from vggsearch.store.compaction import Group, is_due, is_kept, plan_groups
+from vggsearch.store.compaction import Group, is_compact, is_due, plan_groups
 from vggsearch.store.contents import EMBEDDINGS, LOCAL, SEARCH, SKIPPED, SKIPPED_NEXT
 from vggsearch.store.files import FileHash, flush_directory, write_folder_atomically, writing_to
 from vggsearch.store.local_features import ROWS, LocalPart, StoredFeatures, write_local
 from vggsearch.store.lock import only_writer
 from vggsearch.store.manifest import BuildOptions, Manifest, Part, StoredVectorIndex, VectorIndexInfo, part_name
 from vggsearch.store.parts import Origin, merge_parts, write_part, write_skipped
-from vggsearch.store.records import Embedded, MadeBy
+from vggsearch.store.records import Embedded, EngineInfo
 from vggsearch.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -30,14 +30,14 @@ Item = TypeVar("Item")
 
 @contextmanager
 def writing(store: Store) -> Iterator["StoreWriter"]:
-    """Become the one writer of a store. Raises IndexLocked where another process is, IndexNotWritable."""
+    """Open a store for writing. Raises IndexLocked if another process is writing, and IndexNotWritable."""
     with only_writer(store.directory):
         store.refresh()
         yield StoreWriter(store)
 
 
 class StoreWriter:
-    """Changes a store, one commit at a time; each commit is all or nothing."""
+    """Changes a store, one atomic commit at a time."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -54,21 +54,21 @@ class StoreWriter:
     def commit(
         self,
         added: Sequence[Embedded],
-        gone: Collection[str] = (),
+        removed: Collection[str] = (),
         skipped: Mapping[str, Skipped] | None = None,
     ) -> None:
-        """Add photos, replacing those of the same path, and drop the `gone` paths, in one step.
+        """Add photos, replacing those with the same path, and drop the `removed` paths, in one step.
 
-        `skipped` replaces the list of files that could not be used.
+        `skipped`, by path, replaces the list of files that could not be used.
         """
         manifest = self._store.manifest
         dead: dict[str, set[int]] = {}
-        for path in {*gone, *(photo.file.path for photo in added)} & self._rows.keys():
+        for path in {*removed, *(photo.file.path for photo in added)} & self._rows.keys():
             name, row = self._rows[path]
             dead.setdefault(name, set()).add(row)
         changed = manifest.without_rows(dead)
         rows: dict[str, tuple[str, int]] = {}
-        for made_by, photos in by_maker(added).items():
+        for made_by, photos in by_engine(added).items():
             part = self._write_part(part_name(changed.next_part), photos, made_by)
             changed = replace(changed, parts=(*changed.parts, part), next_part=changed.next_part + 1)
             rows |= {photo.file.path: (part.name, row) for row, photo in enumerate(photos)}
@@ -76,69 +76,73 @@ class StoreWriter:
             changed = replace(changed, skipped=self._write_skipped(skipped))
         if changed != manifest:
             self._replace(changed)
-        for path in gone:
+        for path in removed:
             self._rows.pop(path, None)
         self._rows |= rows
 
     def set_root(self, root: Path) -> None:
-        """Remember the photo folder, relative to the index so that the two can move together."""
+        """Store the path of the photo folder, relative to the index so that both can be moved together."""
         text = _relative(root.resolve(), self._store.directory.resolve())
         if text != self._store.manifest.root:
             self._replace(replace(self._store.manifest, root=text))
 
     def set_whitened(self, is_whitened: bool) -> None:
-        """Decide whether the search side is to be whitened; another decision leaves it to be made anew."""
+        """Set whether vectors are whitened. If that changes, the vector index is dropped and has to be rebuilt."""
         if is_whitened != self._store.manifest.is_whitened:
             self._replace(replace(self._store.manifest, is_whitened=is_whitened, search=None))
 
     def set_vector_index(
-        self, make: Callable[[Path], VectorIndexInfo], wanted: BuildOptions | None = None
+        self, build: Callable[[Path], VectorIndexInfo], options: BuildOptions | None = None
     ) -> StoredVectorIndex:
-        """Let `make` fill a folder with the search side of the present state; remove those of earlier ones.
+        """Have `build` fill a folder with the vector index of the current state, and remove earlier ones.
 
-        `wanted` is what later ones are to be like, if not as before.
+        `options`, if given, replaces the options for later builds.
         """
         folder = self._store.directory / SEARCH
         name = next_name(folder)
         facts: list[VectorIndexInfo] = []
-        files = write_folder_atomically(folder / name, lambda path: facts.append(make(path)))
+        files = write_folder_atomically(folder / name, lambda path: facts.append(build(path)))
         manifest = self._store.manifest
-        side = StoredVectorIndex(
-            **vars(facts[0]), fingerprint=manifest.fingerprint, name=name, files=files, made_from=manifest.made_from
+        stored = StoredVectorIndex(
+            **vars(facts[0]),
+            fingerprint=manifest.fingerprint,
+            name=name,
+            files=files,
+            made_from=manifest.source_parts,
         )
-        self._replace(replace(manifest, search=side, build=wanted or manifest.build))
+        self._replace(replace(manifest, search=stored, build=options or manifest.build))
         self._clean()
-        return side
+        return stored
 
     def set_local(self, has_local: bool) -> None:
-        """Decide whether local features are kept; those that are no longer wanted are removed."""
+        """Set whether local features are stored. If not, existing ones are removed."""
         if has_local != self._store.manifest.has_local:
             kept = self._store.manifest.local if has_local else ()
             self._replace(replace(self._store.manifest, has_local=has_local, local=kept))
             self._clean()
 
     def add_local(self, features: Mapping[str, StoredFeatures]) -> None:
-        """Keep local features, by the sha256 of each photo."""
+        """Store local features, by the SHA-256 of each photo."""
         manifest = self._store.manifest
         if features:
             self._replace(replace(manifest, local=(*manifest.local, self._write_local(features))))
 
     def compact_local(self, live: Collection[str]) -> None:
-        """Leave out local features of no `live` photo, and merge small folders, where that is worth it.
+        """Drop local features of photos that are not `live`, and merge small folders, if that saves enough.
 
-        Features that are damaged stay as they are, for `verify` to tell.
+        Damaged features are left unchanged, for `verify` to report.
         """
         manifest = self._store.manifest
-        held = self._store.local().held()
-        dead = len(held.difference(live))
-        spare = len(manifest.local) - -(-len(held) // ROWS)
-        if spare < COMPACT.spare_parts and dead <= COMPACT.dead_share * len(held):
+        stored = self._store.local().all_keys()
+        dead = len(stored.difference(live))
+        spare = len(manifest.local) - -(-len(stored) // ROWS)
+        if spare < COMPACT.spare_parts and dead <= COMPACT.dead_share * len(stored):
             return
-        # Read through first: what is damaged must not get a new hash that says it is whole.
+        # Hashes are checked while reading: rewriting damaged features would give them a valid hash.
         try:
-            kept = [self._write_local(dict(some)) for some in batched(self._store.local().features(live), ROWS)]
+            kept = [self._write_local(dict(batch)) for batch in batched(self._store.local().features(live), ROWS)]
         except IndexDamaged as error:
-            log.warning("%s It is left as it is: vggsearch verify --repair drops it.", error)
+            log.warning("%s; until then, the damaged local features are kept.", error)
             self._clean()
             return
         self._replace(replace(manifest, local=tuple(kept)))
@@ -153,29 +157,30 @@ class StoreWriter:
         return LocalPart(name, files, len(features))
 
     def compact(self, *, only_if_due: bool = False) -> tuple[int, int]:
-        """Merge neighbouring small parts and leave out dead rows; return how many parts there were, and are.
+        """Merge small neighbouring parts and drop dead rows; return the number of parts before and after.
 
-        Rows and their order stay, and so does the search side. Memory is that of one merged part.
+        The live rows and their order do not change, so the vector index remains valid. One merged part is in memory
+        at a time.
         """
         manifest = self._store.manifest
         groups = plan_groups(manifest)
         before = len(manifest.parts)
-        if all(map(is_kept, groups)) or (only_if_due and not is_due(manifest, groups)):
+        if all(map(is_compact, groups)) or (only_if_due and not is_due(manifest, groups)):
             return before, before
         parts: list[Part] = []
         number = manifest.next_part
         for group in groups:
-            if is_kept(group):
+            if is_compact(group):
                 parts.extend(group)
             else:
                 parts.append(self._merge(part_name(number), group))
                 number += 1
         changed = replace(manifest, parts=tuple(parts), next_part=number)
         if manifest.fresh_vector_index is not None:
-            side = replace(
-                manifest.fresh_vector_index, fingerprint=changed.fingerprint, made_from=changed.made_from
+            stored = replace(
+                manifest.fresh_vector_index, fingerprint=changed.fingerprint, made_from=changed.source_parts
             )
-            changed = replace(changed, search=side)
+            changed = replace(changed, search=stored)
         self._replace(changed)
         self._rows = self._locate()
         self._clean()
@@ -185,7 +190,7 @@ class StoreWriter:
         self._store.replace_manifest(manifest)
         self._settle_skipped()
 
-    def _write_part(self, name: str, added: Sequence[Embedded], made_by: MadeBy) -> Part:
+    def _write_part(self, name: str, added: Sequence[Embedded], made_by: EngineInfo) -> Part:
         path = self._store.directory / EMBEDDINGS / name
         write_part(path, added, Origin(self._store.spec, made_by.name, made_by.precision))
         file = FileHash.of(path)
@@ -194,7 +199,7 @@ class StoreWriter:
     def _merge(self, name: str, group: Group) -> Part:
         path, first = self._store.directory / EMBEDDINGS / name, group[0]
         rows = [self._store.live_rows(part) for part in group]
-        # Read through first: what is damaged must not get a new hash that says it is whole.
+        # Check hashes first: merging damaged parts would give them a valid hash.
         folder = path.parent
         sources = [(part.check(folder), live) for part, live in zip(group, rows, strict=True)]
         merge_parts(path, sources, Origin(self._store.spec, first.engine, first.precision))
@@ -207,7 +212,7 @@ class StoreWriter:
         return replace(FileHash.of(path), name=SKIPPED)
 
     def _settle_skipped(self) -> None:
-        """Give the list of skipped files its name, if the manifest knows it; else it is of a run that crashed."""
+        """Rename the new list of skipped files if the manifest lists it; otherwise a run crashed, and delete it."""
         following = self._store.directory / SKIPPED_NEXT
         if not following.exists():
             return
@@ -220,7 +225,7 @@ class StoreWriter:
                 following.unlink()
 
     def _clean(self) -> None:
-        """Remove what no manifest names. What cannot be removed now, Windows' mapped files, is the next one's."""
+        """Remove leftovers. What cannot be removed now (mapped files on Windows) is left to the next writer."""
         self._settle_skipped()
         for path in self._store.leftovers():
             if path.is_dir():
@@ -231,28 +236,28 @@ class StoreWriter:
 
 
 def next_name(folder: Path) -> str:
-    """Return the next number as a name: never one that was in use, since a reader may have it mapped."""
+    """Return the next number as a folder name, above all existing ones, which readers may have mapped."""
     numbers = [int(path.name) for path in folder.glob("*") if path.name.isdecimal()]
     return f"{max(numbers, default=0) + 1:06}"
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
-    """Yield the items, so many at a time."""
+    """Yield the items in batches of `size`; the last one may be smaller."""
     source = iter(items)
-    while some := tuple(islice(source, size)):
-        yield some
+    while batch := tuple(islice(source, size)):
+        yield batch
 
 
-def by_maker(photos: Sequence[Embedded]) -> dict[MadeBy, list[Embedded]]:
-    """Return the photos apart by what made their embeddings, which a part records once."""
-    apart: dict[MadeBy, list[Embedded]] = {}
+def by_engine(photos: Sequence[Embedded]) -> dict[EngineInfo, list[Embedded]]:
+    """Group photos by the engine of their embeddings, which a part records once for all its rows."""
+    groups: dict[EngineInfo, list[Embedded]] = {}
     for photo in photos:
-        apart.setdefault(photo.made_by, []).append(photo)
-    return apart
+        groups.setdefault(photo.made_by, []).append(photo)
+    return groups
 
 
 def _relative(root: Path, directory: Path) -> str:
     try:
         return Path(os.path.relpath(root, directory)).as_posix()
-    except ValueError:  # another drive of Windows: no relative path leads there
+    except ValueError:  # on another drive of Windows there is no relative path
         return root.as_posix()
