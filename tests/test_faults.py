@@ -196,8 +196,8 @@ def test_a_read_only_index_can_be_queried_but_not_changed(read_only: Path, tmp_p
     before = content(read_only)
     assert len(before[0]) == 6
     assert verify(read_only).is_whole
-    message = CliRunner().invoke(cli, ["info", "--index", str(read_only)])
-    assert message.exit_code == 0
+    shown = CliRunner().invoke(cli, ["info", "--index", str(read_only)])
+    assert shown.exit_code == 0
     change(tmp_path / "photos")
     for write in (lambda: update(read_only, tmp_path / "photos"), lambda: verify(read_only, repair=True)):
         with pytest.raises(IndexNotWritable, match=r"index cannot be written \((Read-only|Permission)") as raised:

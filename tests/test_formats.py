@@ -120,5 +120,5 @@ def test_a_later_manifest_is_not_accepted_as_format_1(tmp_path: Path) -> None:
     shutil.copytree(DATA / f"format-{FORMAT}", tmp_path / "x")
     manifest = tmp_path / "x" / "manifest.json"
     manifest.write_text(manifest.read_text().replace(f'"format": {FORMAT}', '"format": 1'))
-    with pytest.raises(IndexDamaged, match="checksum of a later one"):
+    with pytest.raises(IndexDamaged, match="checksum of a later format"):
         read_manifest(tmp_path / "x")
