@@ -23,7 +23,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # set before any library counts the pro
 with contextlib.suppress(ImportError):  # the tests for a GPU do without
     from hypothesis import settings
 
-    settings.register_profile("dev", max_examples=20, deadline=None)
+    from tests.helpers.examples import DEV_EXAMPLES
+
+    settings.register_profile("dev", max_examples=DEV_EXAMPLES, deadline=None)
     settings.register_profile("ci", max_examples=100, deadline=None)
     settings.load_profile("dev")  # pytest --hypothesis-profile ci chooses the other
 

@@ -16,7 +16,7 @@ from vggsearch.store.contents import (
 )
 from vggsearch.store.files import FileHash
 from vggsearch.store.manifest import Manifest, Part, part_number
-from vggsearch.store.parts import Origin, present_embedding, read_columns, read_origin, read_skipped
+from vggsearch.store.parts import Origin, current_embedding, read_columns, read_origin, read_skipped
 
 KEEP_USER_FILES = (
     f"Keep {DECISIONS} and {JOURNALS}/: they hold your decisions and what undo needs, and nothing can replace them."
@@ -94,7 +94,7 @@ def _spec_in_damaged_manifest(directory: Path) -> EmbeddingSpec | None:
     """Return what a damaged manifest says of the embeddings. It may be wrong, so it is shown to the user only."""
     try:
         values = json.loads((directory / MANIFEST).read_text("utf-8"))
-        return spec_from_json(present_embedding(values["embedding"]))
+        return spec_from_json(current_embedding(values["embedding"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OptionError):
         return None
 
