@@ -307,8 +307,8 @@ def _check_free(directory: Path) -> None:
         raise IndexExists(f"{directory} is not empty and not an index.", *another)
     if left:
         raise IndexExists(
-            f"{directory} holds {', '.join(path.name for path in left)} of a lost index. Delete these and nothing else: "
-            "indexing recreates them, but your decisions and undo journals cannot be recreated."
+            f"{directory} holds {', '.join(path.name for path in left)} of a lost index. Delete these and nothing "
+            "else: indexing recreates them, but your decisions and undo journals cannot be recreated."
         )
 
 
