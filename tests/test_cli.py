@@ -574,7 +574,7 @@ def test_dups_removes_only_with_yes_and_undo_restores(with_a_copy: Path) -> None
 
 
 def test_a_removal_says_which_deletions_no_undo_restores() -> None:
-    assert "everything except the deletions listed above can be undone" in dry_run(has_irreversible=True)
+    assert "everything except those edited copies can be undone" in dry_run(has_irreversible=True)
 
 
 def test_dups_remove_keeps_what_is_protected(with_a_copy: Path) -> None:

@@ -28,7 +28,7 @@ def test_a_table_shows_what_is_kept_what_the_others_are_and_what_could_be_freed(
         "        c.jpg         640 x 480  100.0 kB  2024-05-01 12:30  near   0.980  99.1%  crop of 25%; "
         "more pixels; left alone: in a read-only folder",
         "",
-        "group 2: 2 photos, similarity 0.900 or more, frees 1.0 kB",
+        "group 2: 2 photos, similarity 0.900, frees 1.0 kB",
         "  keep  日本.jpg      640 x 480  100.0 kB  2024-05-01 12:30",
         "        d.jpg         640 x 480    1.0 kB  2024-05-01 12:30  near   0.900  95.0%  larger",
         "",

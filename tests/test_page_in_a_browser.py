@@ -91,7 +91,7 @@ def test_the_page_opens_without_a_complaint_and_asks_for_nothing_outside(tab: Ta
 def test_a_card_says_what_is_kept_and_in_what_a_duplicate_differs(tab: Tab) -> None:
     assert "Keep" in tab.text("article figure.keeper .badges")
     told = " ".join(tab.text("article figure[data-position='2']").split())
-    for words in ("crop.jpg", "near 0.950", "confidence 99.1%", "▼ 75%", "▼ 60%", "crop of 25%"):
+    for words in ("crop.jpg", "near similarity 0.950", "confidence 99.1%", "▼ 75%", "▼ 60%", "crop of 25%"):
         assert words in told
     broken = tab.text("article figure[data-position='3']")
     assert "cannot be shown: " in broken

@@ -168,7 +168,7 @@ def test_the_axis_leaves_out_where_only_wrong_pairs_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["curve.png", "curve", "curve.csv.gz"])
 def test_another_name_is_refused_before_anything_is_measured(curve: Curve, tmp_path: Path, name: str) -> None:
-    with pytest.raises(OptionError, match=r"curve.* use a file name ending in \.csv, \.html, \.svg\."):
+    with pytest.raises(OptionError, match=r"curve.* use a file name ending in \.csv, \.html or \.svg\."):
         check_curve_file(tmp_path / name)
     with pytest.raises(OptionError):
         save_curve(curve, tmp_path / name)

@@ -1,13 +1,16 @@
 """vggsearch index"""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypedDict
 
 import click
 
 from vggsearch.cli.options import (
     FOLDER,
     batch_size_option,
+    collected,
     embedding_options,
     engine_options,
     index_option,
@@ -23,6 +26,42 @@ from vggsearch.render.text import quantity
 from vggsearch.render.update import skipped_lines, update_line
 
 
+class UpdateOptions(TypedDict):
+    """The keywords of ImageIndex.update that the command line sets."""
+
+    workers: int | None
+    moved: bool
+    allow_empty: bool
+    retry_skipped: bool
+    compact: bool
+    whiten: bool | None
+    local_features: bool | None
+
+
+# The command gets them as `update`.
+update_options: Callable[..., Callable[..., None]] = collected(
+    "update",
+    UpdateOptions,
+    tuple(UpdateOptions.__annotations__),
+    workers_option,
+    click.option("--moved", is_flag=True, help="PHOTOS is the new location of the indexed photo folder."),
+    click.option("--allow-empty", is_flag=True, help="Continue even if all photos are gone."),
+    click.option("--retry-skipped", is_flag=True, help="Retry files that were skipped before."),
+    click.option("--compact", is_flag=True, help="Merge small parts now.  [default: only if there are many]"),
+    click.option(
+        "--whiten/--no-whiten",
+        default=None,
+        help="Search whitened embeddings.  [default: as before; whiten for a new index]",
+    ),
+    click.option(
+        "--local-features/--no-local-features",
+        default=None,
+        help="Store local features, 13 kB per photo: faster re-ranking, and query --containing.  "
+        "[default: as before; not for a new index]",
+    ),
+)
+
+
 @click.command()
 @click.argument("photos", type=FOLDER)
 @index_option
@@ -36,22 +75,7 @@ from vggsearch.render.update import skipped_lines, update_line
     help="Where JPEG files are decoded; auto is the GPU if there is one.",
 )
 @batch_size_option
-@workers_option
-@click.option("--moved", is_flag=True, help="PHOTOS is the new location of the indexed photo folder.")
-@click.option("--allow-empty", is_flag=True, help="Continue even if all photos are gone.")
-@click.option("--retry-skipped", is_flag=True, help="Retry files that were skipped before.")
-@click.option("--compact", is_flag=True, help="Merge small parts now.  [default: only if there are many]")
-@click.option(
-    "--whiten/--no-whiten",
-    default=None,
-    help="Search whitened embeddings.  [default: as before; whiten for a new index]",
-)
-@click.option(
-    "--local-features/--no-local-features",
-    default=None,
-    help="Store local features, 13 kB per photo: faster re-ranking, and query --containing.  "
-    "[default: as before; not for a new index]",
-)
+@update_options
 @click.option("--strict", is_flag=True, help="Exit with status 1 if a picture was skipped, now or before.")
 def index(
     photos: Path,
@@ -60,13 +84,7 @@ def index(
     engine_options: EngineOptions,
     decode: str,
     batch_size: int | None,
-    workers: int | None,
-    moved: bool,
-    allow_empty: bool,
-    retry_skipped: bool,
-    compact: bool,
-    whiten: bool | None,
-    local_features: bool | None,
+    update: UpdateOptions,
     strict: bool,
 ) -> None:
     """Index the folder PHOTOS, or update its index. An update processes only new and changed photos.
@@ -82,16 +100,7 @@ def index(
     with ImageIndex.for_photos(photos, directory, options, engine_options=engine_options) as opened:
         report, stopped = until_stopped(
             lambda progress, stop: opened.update(
-                photos,
-                workers=workers,
-                moved=moved,
-                allow_empty=allow_empty,
-                retry_skipped=retry_skipped,
-                compact=compact,
-                whiten=whiten,
-                local_features=local_features,
-                progress=announced(str(opened.spec), progress),
-                stop=stop,
+                photos, **update, progress=announced(str(opened.spec), progress), stop=stop
             ),
             UpdateReport,
         )

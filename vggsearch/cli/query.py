@@ -1,15 +1,17 @@
 """vggsearch query"""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TypedDict
 
 import click
 from click.core import ParameterSource
 
 from vggsearch.cli.options import (
     box,
+    collected,
     embedding_options,
     engine_options,
     format_option,
@@ -40,41 +42,66 @@ SIMILARITY_OPTIONS = (  # which --random does not take: it shows any photos
 )
 
 
+class SearchOptions(TypedDict):
+    """The keywords of ImageIndex.query_many that are the same for every image."""
+
+    count: int | None
+    min_similarity: float | None
+    crop: tuple[int, int, int, int] | None
+    containing: bool
+    filters: tuple[str, ...]
+    exclude_same_folder: bool
+    rerank: bool
+
+
+# The command gets them as `search`.
+search_options: Callable[..., Callable[..., None]] = collected(
+    "search",
+    SearchOptions,
+    tuple(SearchOptions.__annotations__),
+    click.option(
+        "-k",
+        "--count",
+        type=click.IntRange(min=1),
+        help="Number of photos to show per IMAGE.  "
+        f"[default: {SEARCH.count}; with --min-similarity, all that reach it]",
+    ),
+    click.option(
+        "--min-similarity",
+        type=click.FloatRange(-1, 1),
+        help="Show only photos at least this similar; 1 is identical.",
+    ),
+    click.option(
+        "--crop",
+        metavar="X,Y,W,H",
+        callback=box,
+        help="Search with this region of each IMAGE only: left, top, width, height in pixels.",
+    ),
+    click.option(
+        "--containing", is_flag=True, help="Find photos that contain IMAGE; requires index --local-features."
+    ),
+    click.option(
+        "--filter",
+        "filters",
+        multiple=True,
+        metavar="RULE",
+        help="Search only photos that match RULE: a path glob ('2019/**', '*.png'), folder:trips/rome, "
+        "taken:2019-05..2020, size:1000.. (longer side in pixels), orientation:portrait|landscape|square. "
+        " [repeatable]",
+    ),
+    click.option("--exclude-same-folder", is_flag=True, help="Exclude photos in the folder of IMAGE."),
+    rerank_option,
+)
+
+
 @click.command()
 @click.argument("images", nargs=-1, metavar="[IMAGE]...")
 @indexes_option
-@click.option(
-    "-k",
-    "--count",
-    type=click.IntRange(min=1),
-    help="Number of photos to show per IMAGE.  "
-    f"[default: {SEARCH.count}; with --min-similarity, all that reach it]",
-)
-@click.option(
-    "--min-similarity", type=click.FloatRange(-1, 1), help="Show only photos at least this similar; 1 is identical."
-)
-@click.option(
-    "--crop",
-    metavar="X,Y,W,H",
-    callback=box,
-    help="Search with this region of each IMAGE only: left, top, width, height in pixels.",
-)
-@click.option("--containing", is_flag=True, help="Find photos that contain IMAGE; requires index --local-features.")
-@click.option(
-    "--filter",
-    "filters",
-    multiple=True,
-    metavar="RULE",
-    help="Search only photos that match RULE: a path glob ('2019/**', '*.png'), folder:trips/rome, "
-    "taken:2019-05..2020, size:1000.. (longer side in pixels), orientation:portrait|landscape|square. "
-    " [repeatable]",
-)
-@click.option("--exclude-same-folder", is_flag=True, help="Exclude photos in the folder of IMAGE.")
+@search_options
 @click.option("--together", is_flag=True, help="Combine all IMAGEs into one query: photos similar to all of them.")
 @click.option("--minus", multiple=True, metavar="IMAGE", help="Subtract this image from the query.  [repeatable]")
 @click.option("--random", type=click.IntRange(min=1), metavar="N", help="Show N random photos; takes no IMAGE.")
 @click.option("--seed", type=click.IntRange(min=0), help="Random seed; the same seed shows the same photos.")
-@rerank_option
 @format_option
 @root_option
 @embedding_options(of_the_index=True)
@@ -82,17 +109,11 @@ SIMILARITY_OPTIONS = (  # which --random does not take: it shows any photos
 def query(
     images: tuple[str, ...],
     directories: tuple[Path, ...],
-    count: int | None,
-    min_similarity: float | None,
-    crop: tuple[int, int, int, int] | None,
-    containing: bool,
-    filters: tuple[str, ...],
-    exclude_same_folder: bool,
+    search: SearchOptions,
     together: bool,
     minus: tuple[str, ...],
     random: int | None,
     seed: int | None,
-    rerank: bool,
     format: Format,
     root: Path | None,
     options: EmbeddingOptions,
@@ -118,22 +139,16 @@ def query(
             for where in directories or (only_index(),)
         ]
         if random is not None:
-            picked = first.random(random, filters=filters, seed=seed, also_in=others)
+            picked = first.random(random, filters=search["filters"], seed=seed, also_in=others)
             click.echo(picks(picked, format, roots_of(indexes)))
             return
         stack.enter_context(quiet_decoders())
         queries = read_images(images)
         answers = first.query_many(
             [tuple(queries)] if together else queries,
-            count,
-            min_similarity=min_similarity,
-            rerank=rerank,
-            crop=crop,
-            containing=containing,
-            filters=filters,
-            exclude_same_folder=exclude_same_folder,
             minus=tuple(read_images(minus)),
             also_in=others,
+            **search,
         )
         show(list(answers), format, roots_of(indexes))
 

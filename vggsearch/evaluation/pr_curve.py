@@ -57,7 +57,7 @@ svg {{ width: 100%; height: auto; }}
 def check_curve_file(file: Path) -> None:
     """Raise OptionError if the suffix of the file is not that of a supported format."""
     if file.suffix.lower() not in _FORMATS:
-        raise OptionError(f"Cannot save a curve as {file}: use a file name ending in {', '.join(_FORMATS)}.")
+        raise OptionError(f"Cannot save a curve as {file}: use a file name ending in .csv, .html or .svg.")
 
 
 def save_curve(curve: Curve, file: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from vggsearch.duplicates.calibration import Calibration
 from vggsearch.duplicates.classify import ClassifiedPairs
 from vggsearch.duplicates.find import DuplicatesReport
+from vggsearch.render.duplicates import confidence_text
 from vggsearch.render.text import as_table, quantity
 
 BAR = 40  # characters of the longest bar
@@ -23,11 +24,12 @@ def chosen_line(report: DuplicatesReport) -> str:
     if found.least_confidence is None:
         return f"{compared}. No pair is likely enough to be a duplicate, exact copies aside."
     expected = [
-        f"{found.precision:.1%} of these pairs are right" if found.precision is not None else "",
+        f"{confidence_text(found.precision)} of these pairs are right" if found.precision is not None else "",
         f"{found.recall:.0%} of edited copies are found" if found.recall is not None else "",
     ]
     expectation = f" Expected: {', '.join(filter(None, expected))}." if any(expected) else ""
-    return f"{compared}. Duplicates have a confidence of {found.least_confidence:.0%} or more.{expectation}"
+    confidence = confidence_text(found.least_confidence)
+    return f"{compared}. Duplicates have a confidence of {confidence} or more.{expectation}"
 
 
 def notes(report: DuplicatesReport) -> list[str]:
@@ -85,7 +87,7 @@ def _histogram(found: ClassifiedPairs) -> str:
     ]
     return (
         "Candidate pairs by similarity of their embeddings (# expected duplicates, . other pairs, log scale):\n\n"
-        + as_table(("from", "pairs", "duplicates", ""), rows, right=[0, 1, 2])
+        + as_table(("similarity", "pairs", "duplicates", ""), rows, right=[0, 1, 2])
     )
 
 

@@ -78,9 +78,10 @@ def _words(mirrored: bool, turned: float, scale: float) -> str:
 
 def _headline(group: Group) -> str:
     frees = freed_bytes(group)
+    or_more = " or more" if len(group.members) > 1 else ""
     return (
         f"group {group.number:,}: {quantity(1 + len(group.members), 'photo')}, similarity "
-        f"{similarity_text(group.lowest_similarity)} or more" + (f", frees {decimal(frees)}" if frees else "")
+        f"{similarity_text(group.lowest_similarity)}{or_more}" + (f", frees {decimal(frees)}" if frees else "")
     )
 
 

@@ -50,6 +50,7 @@ def _storage(facts: Info) -> list[tuple[str, str]]:
     return [
         ("computed by", ", ".join(facts.made_by) or "nothing yet"),
         ("vector index", _vector_index(facts)),
+        ("whitening", _whitening(facts)),
         ("local features", f"of {quantity(facts.local_features, 'photo')}" if facts.local_features else "none"),
         ("on disk", f"{decimal(facts.bytes)} in {quantity(facts.parts, 'part')}"),
     ]
@@ -59,7 +60,11 @@ def _vector_index(facts: Info) -> str:
     if facts.search is None:
         return "none"
     words = vector_index_text(facts.search)
-    if (whitening := facts.search.whitening) is not None:
-        photos, dimensions = quantity(whitening.rows, "photo"), quantity(whitening.dim, "dimension")
-        words += f"; whitened to {dimensions}, fitted on {photos}"
     return words if facts.is_search_fresh else f"{words}; out of date, run vggsearch index again"
+
+
+def _whitening(facts: Info) -> str:
+    whitening = facts.search.whitening if facts.search is not None else None
+    if whitening is None:
+        return "none"
+    return f"to {quantity(whitening.dim, 'dimension')}, fitted on {quantity(whitening.rows, 'photo')}"

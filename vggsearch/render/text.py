@@ -7,6 +7,7 @@ from itertools import islice
 
 from rich.cells import cell_len
 
+TERMINAL_WIDTH = 80
 CROP_BELOW = 0.85  # scale below which a picture is called a crop of the other
 
 
@@ -64,11 +65,11 @@ def as_table(
 ) -> str:
     """Return aligned columns under a heading; those in `right` are numbers. A rule goes before row `rule_before`.
 
-    A table is never folded, so that a path stays whole.
+    A table is never folded, so that a path stays whole; its rules are at most as wide as a usual terminal.
     """
     lines = iter(aligned([head, *rows], right))
     heading, above = next(lines), list(islice(lines, rule_before))
-    rule = "─" * max(map(cell_len, [heading, *above]))
+    rule = "─" * min(TERMINAL_WIDTH, max(map(cell_len, [heading, *above])))
     below = list(lines)
     return "\n".join([heading, rule, *above, *([rule, *below] if below else [])])
 

@@ -110,9 +110,9 @@ def _show_notes(report: DuplicatesReport, *lines: str) -> None:
 
 def _write_page(page: Path, groups: Sequence[Group], opened: ImageIndex, report: DuplicatesReport) -> None:
     rows = (
-        ("photos", str(opened.root)),
-        ("pairs", chosen_line(report)),
-        *(("note", note) for note in notes(report)),
+        ("Photo folder", str(opened.root)),
+        ("Pairs", chosen_line(report)),
+        *(("Note", note) for note in notes(report)),
     )
     title = f"Duplicates in {(opened.root or Path()).resolve().name}"
     facts = PageFacts(title, rows, ("vggsearch", "dups", "decide", "--index", str(opened.directory)))

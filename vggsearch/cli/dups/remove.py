@@ -73,5 +73,5 @@ def remove(
 
 def dry_run(*, has_irreversible: bool) -> str:
     """Return the line that ends a plan."""
-    undo = "everything except the deletions listed above" if has_irreversible else "everything"
+    undo = "everything except those edited copies" if has_irreversible else "everything"
     return f"Dry run, nothing was changed. Add --yes to apply; {undo} can be undone."

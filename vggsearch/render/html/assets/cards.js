@@ -36,11 +36,12 @@ function confidenceText(confidence) {
 }
 
 function titleOf(group) {
+  const orMore = group.photos.length > 2 ? " or more" : "";
   return make("div", { class: "title" },
     make("h3", {}, `Group ${NUMBER.format(group.number)}`),
     make("span", {}, quantity(group.photos.length, "photo")),
-    make("span", {}, `similarity ${similarityText(group.similarity)} or more`),
-    make("span", {}, `confidence ${confidenceText(group.confidence)} or more`),
+    make("span", {}, `similarity ${similarityText(group.similarity)}${orMore}`),
+    make("span", {}, `confidence ${confidenceText(group.confidence)}${orMore}`),
     group.frees ? make("span", {}, `frees ${bytesText(group.frees)}`) : null);
 }
 
@@ -169,7 +170,7 @@ function badgesOf(group, position) {
   return make("div", { class: "badges" },
     isRegion(member) ? make("span", { class: "number", title: "The matching region is outlined with this number" }, String(position)) : null,
     make("span", { class: "badge" }, member.kind),
-    make("span", { title: "similarity" }, similarityText(member.similarity)),
+    make("span", { class: "note" }, `similarity ${similarityText(member.similarity)}`),
     make("span", { class: "note" }, `confidence ${confidenceText(member.confidence)}`),
     marked ? make("span", { class: `badge ${marked}` }, `marked: ${MARKS[marked].label}`) : null);
 }
