@@ -110,7 +110,11 @@ def checkpoint(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("checkpoint", MODELS, indirect=True)
+@pytest.mark.parametrize(
+    "checkpoint",
+    ["vgg11", *(pytest.param(model, marks=pytest.mark.slow) for model in MODELS if model != "vgg11")],
+    indirect=True,
+)
 def test_every_layer_of_every_configuration_equals_torchvision(checkpoint: tuple[str, nn.Module, Path]) -> None:
     model, theirs, path = checkpoint
     everything = "+".join(LAYERS)
@@ -125,7 +129,7 @@ def test_every_layer_of_every_configuration_equals_torchvision(checkpoint: tuple
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("model", ["vgg11", "vgg11_bn"])
+@pytest.mark.parametrize("model", [pytest.param("vgg11", marks=pytest.mark.slow), "vgg11_bn"])
 def test_a_network_cut_early_equals_the_same_layers_of_the_whole_one(model: str, tmp_path: Path) -> None:
     theirs = seeded_torchvision(model)
     kept = {key: tensor for key, tensor in theirs.state_dict().items() if key.startswith("features.")}
@@ -138,6 +142,7 @@ def test_a_network_cut_early_equals_the_same_layers_of_the_whole_one(model: str,
             assert_same(output, expected[part])
 
 
+@pytest.mark.slow
 @pytest.mark.network
 @torch.inference_mode()
 def test_packaged_maps_equal_torchvision_under_the_same_weights() -> None:
@@ -171,6 +176,7 @@ def test_an_embedding_is_torchvision_then_mean_root_and_unit_length() -> None:
     np.testing.assert_allclose(found, expected, atol=TOLERANCE * expected.max())
 
 
+@pytest.mark.slow
 @pytest.mark.network
 def test_a_photo_has_the_same_embedding_alone_and_in_a_batch() -> None:
     squares = smooth_pictures(8, 192)
@@ -179,6 +185,7 @@ def test_a_photo_has_the_same_embedding_alone_and_in_a_batch() -> None:
     np.testing.assert_allclose(engine.embed(squares), alone, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.network
 def test_alone_and_in_a_batch_agree_in_the_precision_chosen_by_itself() -> None:
     squares = smooth_pictures(8, 192)
@@ -189,6 +196,7 @@ def test_alone_and_in_a_batch_agree_in_the_precision_chosen_by_itself() -> None:
     assert cosines(together, np.roll(alone, 1, axis=0)).max() < 0.9999, "the pictures must differ for this to tell"
 
 
+@pytest.mark.slow
 @pytest.mark.network
 def test_bfloat16_gives_nearly_the_embeddings_of_float32() -> None:
     squares = smooth_pictures(4, 192)

@@ -92,6 +92,7 @@ def test_every_public_name_can_be_imported_and_is_documented() -> None:
         assert name == "__version__" or public.__doc__, name
 
 
+@pytest.mark.slow
 def test_what_make_gpu_runs_needs_none_of_the_other_dependencies() -> None:
     code = "import pytest; sys.exit(pytest.main(['tests/test_gpu.py', '-p', 'no:cacheprovider', '--collect-only']))"
     assert "test_gpu.py" in run_without(code)

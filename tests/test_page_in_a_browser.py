@@ -13,6 +13,8 @@ from tests.test_page import HOSTILE
 from vggsearch.duplicates.results import Group
 from vggsearch.render.html.page import PageFacts, write_page
 
+pytestmark = pytest.mark.slow
+
 CROP = (80, 60, 240, 180)  # of 320 x 240: the middle half
 MANY = 300
 STORED_AS = "`vggsearch-marks-${JSON.parse(document.getElementById('facts').textContent).folder}`"

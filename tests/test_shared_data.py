@@ -10,7 +10,7 @@ from PIL import Image
 
 from vggsearch import ImageIndex
 
-pytestmark = pytest.mark.network
+pytestmark = [pytest.mark.network, pytest.mark.slow]
 
 
 def test_of_the_four_nearest_in_ukbench_at_least_3_90_show_the_same_object(
