@@ -98,15 +98,16 @@ from dataclasses import replace
 from pathlib import Path
 import numpy as np
 from vggsearch.knn import build, recipes
+from vggsearch.progress import Monitor
 recipes.BUILD = build.BUILD = replace(build.BUILD, block_rows=8192, lists_of_root=0.2)
 planned = recipes.plan(200_000, 256, "ivf-flat", int(sys.argv[2]), 0.99)
 blocks = (np.random.default_rng(seed).standard_normal((5000, 256)).astype(np.float16) for seed in range(40))
 held = []
-def tell(what, *_):
+def show(progress):
     status = Path("/proc/self/status").read_text()
-    if not what.startswith("reading"):  # FAISS is loaded then
+    if not progress.stage.startswith("reading"):  # FAISS is loaded then
         held.append(int(status.split("RssAnon:")[1].split()[0]) * 1024)
-build.build(Path(sys.argv[1]), blocks, planned, None, tell)
+build.build(Path(sys.argv[1]), blocks, planned, None, Monitor(show))
 print(planned.shard_rows, max(held) - held[0])
 """
     taken = []
