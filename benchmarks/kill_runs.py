@@ -21,6 +21,7 @@ from random import Random
 from vggsearch import ImageIndex
 from vggsearch.errors import IndexMissing
 from vggsearch.model.engine import Engine
+from vggsearch.store.store import Store
 
 KILLS = 200
 LONGEST_S = 2.0
@@ -77,7 +78,7 @@ def is_running(pid: int) -> bool:
 def contents(directory: Path) -> dict[str, object]:
     """Return everything an index holds on each photo and each skipped file, by path."""
     with ImageIndex.open(directory) as index:
-        store = index._store
+        store = Store.open(index.directory)
         rows: dict[str, object] = {}
         for part in store.manifest.parts:
             names = ("path", "sha256", "bytes", "mtime_ns", "width", "height", "format", "taken", "is_blank")

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from rich.filesize import decimal
 
-from vggsearch.image_index import ImageIndex
+from vggsearch.image_index import ImageIndex, searcher_of
 from vggsearch.indexing.build import build_vector_index
 from vggsearch.indexing.integrity import verify
 from vggsearch.knn.faiss_import import faiss
@@ -76,7 +76,7 @@ def check(folder: Path) -> str:
 
 def open_for_a_query(folder: Path) -> str:
     with ImageIndex.open(folder) as index:
-        return f"{len(index.searcher().paths):,} photos"
+        return f"{len(searcher_of(index).paths):,} photos"
 
 
 def measured(step: Callable[[Path], str], folder: Path) -> None:

@@ -29,7 +29,7 @@ from vggsearch.defaults import MEASURE
 from vggsearch.evaluation.evaluate import evaluate, evaluate_copies, whitening_named
 from vggsearch.evaluation.ground_truth import read_truth
 from vggsearch.evaluation.metrics import Tally
-from vggsearch.image_index import ImageIndex
+from vggsearch.image_index import ImageIndex, searcher_of
 from vggsearch.model.engine import Description, Engine
 from vggsearch.model.loading import load_engine
 from vggsearch.model.spec import EmbeddingOptions
@@ -112,7 +112,7 @@ def measure(wanted: Row, photos: Path, ukbench: Path, folder: Path, sample: int)
     for text in wanted.whitenings:
         copies = evaluate_copies(of_photos, edits="basic", sample=sample, whiten=text, rerank=False)
         views = evaluate(of_ukbench, labels, whiten=text, rerank=False).figures
-        numbers = of_photos.searcher(whitening_named(text)).index.unit_vectors(slice(1)).shape[1]
+        numbers = searcher_of(of_photos, whitening_named(text)).index.unit_vectors(slice(1)).shape[1]
         mirrored = " mirror" if spec.mirror else ""
         print(
             f"| {spec.layer} {spec.pooling} {'+'.join(map(str, spec.sizes))}{mirrored} | {text} "

@@ -154,7 +154,7 @@ class AnyHistory(RuleBasedStateMachine):
                 assert any((embedding == one).all() for one in ever), path
 
     def rows(self, index: ImageIndex) -> dict[str, NDArray[np.float16]]:
-        embeddings = [row for block in index._store.embeddings() for row in block]
+        embeddings = [row for block in Store.open(index.directory).embeddings() for row in block]
         paths = index.paths()
         assert len(set(paths)) == len(paths)
         return dict(zip(paths, embeddings, strict=True))

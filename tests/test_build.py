@@ -20,7 +20,7 @@ from tests.make_golden_index import SMALL_SPEC
 from vggsearch.cli import cli
 from vggsearch.defaults import BUILD
 from vggsearch.errors import OptionError
-from vggsearch.image_index import ImageIndex
+from vggsearch.image_index import ImageIndex, searcher_of
 from vggsearch.indexing.build import build_vector_index
 from vggsearch.indexing.integrity import verify
 from vggsearch.knn.recipes import RECIPES, faiss_metric
@@ -90,7 +90,7 @@ def change(directory: Path, gone: list[int], added: tuple[int, int], *, compact:
 def assert_finds_all(directory: Path, least: float = 0.97) -> None:
     """Every photo finds itself at 1.0, and the ten nearest as numpy does."""
     with opened(directory) as index:
-        searcher = index.searcher()
+        searcher = searcher_of(index)
         embeddings = index.embeddings()
         exact = searcher.similarities(embeddings)
         row_of = {path: row for row, path in enumerate(searcher.paths)}
@@ -130,7 +130,7 @@ def test_every_recipe_is_built_remembered_updated_and_verified(
     assert facts is not None
     assert (facts.recipe, facts.trained_rows) == (recipe, ROWS if recipe != "flat" else ROWS + 50 + 10 - 4)
     assert len(opened(directory)) == ROWS + 56
-    assert opened(directory).searcher().index.core.metric_type == faiss_metric(metric)
+    assert searcher_of(opened(directory)).index.core.metric_type == faiss_metric(metric)
     assert_finds_all(directory, least=0.94)
     assert verify(directory).findings == ()
 
@@ -224,14 +224,14 @@ def test_impossible_options_change_nothing(directory: Path) -> None:
 def test_a_reader_keeps_its_open_index_and_reopens_the_new_one(directory: Path) -> None:
     with opened(directory) as reader:
         reader.build(recipe="ivf-sq8")
-        searcher = reader.searcher()
+        searcher = searcher_of(reader)
         query = reader.embeddings()[5]
         before = searcher.nearest(query, 20)
         change(directory, gone=[7, 8], added=(ROWS, 30))
         assert searcher.nearest(query, 20) == before
-        assert len(reader.searcher().paths) == ROWS + 28
+        assert len(searcher_of(reader).paths) == ROWS + 28
         reader.build(recipe="ivf-rabitq")
-        assert reader.searcher().index.tuning.candidates > 1
+        assert searcher_of(reader).index.tuning.candidates > 1
 
 
 BUILD_UNTIL = """
@@ -259,7 +259,7 @@ def test_an_interrupted_build_leaves_the_old_index_in_use(
     with opened(directory) as index:
         index.build(recipe="ivf-sq8")
         before = read_manifest(directory)
-        answers = index.searcher().nearest(index.embeddings()[3], 10)
+        answers = searcher_of(index).nearest(index.embeddings()[3], 10)
     command = [sys.executable, "-c", BUILD_UNTIL, str(directory), stage]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as process:
@@ -269,7 +269,7 @@ def test_an_interrupted_build_leaves_the_old_index_in_use(
     assert process.returncode != 0
     assert read_manifest(directory) == before
     with opened(directory) as index:
-        assert index.searcher().nearest(index.embeddings()[3], 10) == answers
+        assert searcher_of(index).nearest(index.embeddings()[3], 10) == answers
         assert verify(directory).findings == ()
         assert index.build(recipe="ivf-rabitq").facts.recipe == "ivf-rabitq"
     assert len(list((directory / "search").iterdir())) == 1

@@ -103,7 +103,7 @@ def test_the_vector_index_is_kept(index: ImageIndex, photos: Path) -> None:
 
 
 def test_a_stale_vector_index_stays_stale(index: ImageIndex) -> None:
-    with writing(index._store) as writer:
+    with writing(Store.open(index.directory)) as writer:
         writer.commit([], removed=["winter/4.jpg"])
         writer.compact()
     assert not index.info().is_search_fresh

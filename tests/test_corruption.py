@@ -31,7 +31,7 @@ class Content:
 
 def content(directory: Path) -> Content:
     with ImageIndex.open(directory, engine=FakeEngine(SMALL_SPEC.dim)) as index:
-        store = index._store
+        store = Store.open(index.directory)
         rows = [
             row
             for part in store.manifest.parts

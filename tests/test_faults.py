@@ -51,7 +51,7 @@ def change(photos: Path) -> None:
 
 def content(directory: Path) -> tuple[list[str], bytes, list[str], object]:
     with ImageIndex.open(directory, engine=FakeEngine(SMALL_SPEC.dim)) as index:
-        numbers = np.concatenate(list(index._store.embeddings()))
+        numbers = np.concatenate(list(Store.open(index.directory).embeddings()))
         skipped = [row.path for row in index.skipped()]
         return index.paths(), numbers.tobytes(), skipped, index.query(picture(2), count=5).matches
 

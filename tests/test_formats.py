@@ -12,6 +12,7 @@ from vggsearch.errors import IndexDamaged, IndexFormatError
 from vggsearch.image_index import ImageIndex
 from vggsearch.indexing.integrity import verify
 from vggsearch.store.manifest import FORMAT, read_manifest
+from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
 
 FORMATS = range(1, FORMAT + 1)
@@ -69,7 +70,7 @@ def test_the_next_update_writes_the_current_format(golden: Path, tmp_path: Path)
 def test_an_unchanged_old_index_is_converted_without_the_network(golden: Path, tmp_path: Path) -> None:
     engine = FakeEngine(SMALL_SPEC.dim)
     with ImageIndex.open(golden, engine=engine) as index:
-        with writing(index._store) as writer:
+        with writing(Store.open(index.directory)) as writer:
             writer.compact()
         assert_same(answers(index), expected(golden))
     assert json.loads((golden / "manifest.json").read_text())["format"] == FORMAT

@@ -10,6 +10,7 @@ from tests.fakes import FakeEngine, save_photo
 from vggsearch import EmbeddingOptions, ImageIndex, QueryResult, Skipped
 from vggsearch.errors import ImageError, IndexExists, OptionError, PhotosError, SpecMismatch
 from vggsearch.query.searcher import Match
+from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
 
 
@@ -103,7 +104,7 @@ def test_an_index_answers_the_same_after_reopening(index: ImageIndex, photos: Pa
 
 
 def test_the_embedding_that_is_stored_is_the_one_that_a_query_makes(index: ImageIndex, photos: Path) -> None:
-    stored = next(iter(index._store.embeddings()))
+    stored = next(iter(Store.open(index.directory).embeddings()))
     for row, path in enumerate(index.paths()):
         np.testing.assert_allclose(index.embed(photos / path), stored[row].astype(np.float32), atol=2e-3)
 
@@ -111,7 +112,7 @@ def test_the_embedding_that_is_stored_is_the_one_that_a_query_makes(index: Image
 def test_a_search_side_that_is_missing_or_old_is_not_needed(index: ImageIndex, photos: Path) -> None:
     expected = index.query(photos / "summer" / "0.jpg")
     assert index.info().is_search_fresh
-    with writing(index._store) as writer:
+    with writing(Store.open(index.directory)) as writer:
         writer.commit([], removed=["winter/4.jpg"])
     assert not index.info().is_search_fresh
     found = index.query(photos / "summer" / "0.jpg")

@@ -15,6 +15,7 @@ from tests.fakes import FakeEngine, picture, save_photo
 from vggsearch import EmbeddingOptions, ImageIndex, QueryResult, Skipped
 from vggsearch.defaults import SEARCH
 from vggsearch.errors import OptionError, SpecMismatch
+from vggsearch.image_index import searcher_of
 
 COUNT = 130  # enough for a whitening
 BIG = 110  # of them in the larger of two indexes, which is whitened too
@@ -66,7 +67,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ImageIndex, 
     """The same photos in two indexes: one whitened, and one of so few that it is not."""
     folder = tmp_path_factory.mktemp("two")
     with make_index(folder / "big", range(BIG)) as big, make_index(folder / "small", range(BIG, COUNT)) as small:
-        assert (big.searcher().index.whitening is None, small.searcher().index.whitening is None) == (False, True)
+        assert [searcher_of(each).index.whitening is None for each in (big, small)] == [False, True]
         yield big, small
 
 
@@ -77,12 +78,12 @@ def photo_of(index: ImageIndex, seed: int) -> Path:
 
 def truth(ruler: ImageIndex, index: ImageIndex, vector: NDArray[np.float32]) -> dict[str, float]:
     """The obvious slow way: the similarity of a searched vector with every photo, by path."""
-    vectors = ruler.searcher().index.to_vectors(index.embeddings())
+    vectors = searcher_of(ruler).index.to_vectors(index.embeddings())
     return dict(zip(index.paths(), np.minimum(vectors @ vector, 1).tolist(), strict=True))
 
 
 def searched(index: ImageIndex, image: Image.Image | Path) -> NDArray[np.float32]:
-    vector: NDArray[np.float32] = index.searcher().index.to_vectors(index.embed(image)[None])[0]
+    vector: NDArray[np.float32] = searcher_of(index).index.to_vectors(index.embed(image)[None])[0]
     return vector
 
 
@@ -274,7 +275,7 @@ def test_an_index_without_photos_at_hand_is_asked_and_only_the_other_checked(
         assert len(found) == 6
         assert {match.index for match in found.values() if match.alignment is not None} <= {str(here.directory)}
         assert (found[str(home.directory), f"{seed}.png"].alignment is not None) == (home is here)
-    assert caplog.messages == [f"The photos are not in {away.root}, so that no answer is checked by geometry."]
+    assert caplog.messages == [f"The photos are not in {away.root}, so results are not re-ranked."]
 
 
 def test_indexes_that_cannot_be_asked_as_one_are_refused(tmp_path: Path, index: ImageIndex, photos: Path) -> None:

@@ -15,6 +15,7 @@ from vggsearch.indexing.update import UpdateReport, plan_update
 from vggsearch.photos.walk import PhotoFile, Skipped
 from vggsearch.progress import Progress
 from vggsearch.query.searcher import Match
+from vggsearch.store.store import Store
 
 files = st.builds(PhotoFile, st.sampled_from(["a", "b", "c/d", "c/e", "f"]), st.integers(1, 2), st.integers(1, 2))
 
@@ -151,7 +152,7 @@ def test_parts_are_committed_while_the_update_runs(
 
 
 def embedding_of(index: ImageIndex, path: str) -> NDArray[np.float16]:
-    rows = np.concatenate(list(index._store.embeddings()))
+    rows = np.concatenate(list(Store.open(index.directory).embeddings()))
     found: NDArray[np.float16] = rows[index.paths().index(path)]
     return found
 
@@ -259,8 +260,8 @@ def test_the_engine_that_made_an_embedding_is_remembered_when_it_is_reused(index
         assert (again.update().indexed, again.info().made_by) == (1, ("fake fp32", "fake int8"))
         rows = {
             path: part.precision
-            for part in again._store.manifest.parts
-            for path in again._store.column(part, "path")
+            for part in Store.open(again.directory).manifest.parts
+            for path in Store.open(again.directory).column(part, "path")
         }
     assert (rows["four.jpg"], rows["new.jpg"]) == ("fp32", "int8")
 

@@ -122,15 +122,15 @@ def test_a_damaged_search_side_is_made_anew_from_the_parts(grown: ImageIndex, ph
 
 
 def test_a_search_side_of_other_rows_is_found_by_its_content(grown: ImageIndex) -> None:
-    side = grown._store.manifest.search
+    side = Store.open(grown.directory).manifest.search
     assert side is not None
 
     def make(directory: Path) -> VectorIndexInfo:
         planned = plan(8, grown.spec.dim, "flat", 10**9, 1.0)
-        build(directory, [block[::-1] for block in grown._store.embeddings()], planned, None, SILENT)
+        build(directory, [block[::-1] for block in Store.open(grown.directory).embeddings()], planned, None, SILENT)
         return side.facts
 
-    with writing(grown._store) as writer:
+    with writing(Store.open(grown.directory)) as writer:
         writer.set_vector_index(make)
     (finding,) = grown.verify().findings
     assert finding.problem == "differs from the embeddings of the parts from row 0 on"
@@ -139,7 +139,7 @@ def test_a_search_side_of_other_rows_is_found_by_its_content(grown: ImageIndex) 
 
 
 def test_a_stale_search_side_is_a_note_and_no_damage(grown: ImageIndex) -> None:
-    with writing(grown._store) as writer:
+    with writing(Store.open(grown.directory)) as writer:
         writer.commit([], removed=["new0.jpg"])
     report = grown.verify()
     assert report.is_whole
@@ -250,7 +250,7 @@ def test_a_lost_manifest_is_rebuilt_from_the_parts(
 ) -> None:
     save_photo(photos / "new0.jpg", 40)  # now two parts have it
     grown.update()
-    rows = dict(zip(grown.paths(), np.concatenate(list(grown._store.embeddings())), strict=True))
+    rows = dict(zip(grown.paths(), np.concatenate(list(Store.open(grown.directory).embeddings())), strict=True))
     damage(grown.directory / "manifest.json")
     (finding,) = verify(grown.directory).findings
     assert finding.file == "manifest.json"
@@ -260,7 +260,8 @@ def test_a_lost_manifest_is_rebuilt_from_the_parts(
     assert verify(grown.directory).findings == ()
     with ImageIndex.open(grown.directory, engine=engine) as rebuilt:
         assert rebuilt.spec == grown.spec
-        for path, row in zip(rebuilt.paths(), np.concatenate(list(rebuilt._store.embeddings())), strict=True):
+        stored = np.concatenate(list(Store.open(rebuilt.directory).embeddings()))
+        for path, row in zip(rebuilt.paths(), stored, strict=True):
             np.testing.assert_array_equal(row, rows[path])
         assert [row.path for row in rebuilt.skipped()] == ["bad.jpg"]
         assert rebuilt.root is None
@@ -290,7 +291,7 @@ def test_where_there_is_no_index_nothing_is_verified(tmp_path: Path) -> None:
 
 
 def test_a_repair_waits_for_no_writer_and_a_check_does_not_mind_one(grown: ImageIndex) -> None:
-    with writing(grown._store):
+    with writing(Store.open(grown.directory)):
         assert verify(grown.directory).is_whole
         with pytest.raises(IndexLocked):
             verify(grown.directory, repair=True)

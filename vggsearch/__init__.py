@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from vggsearch.evaluation.throughput import EngineReport as EngineReport
     from vggsearch.evaluation.throughput import bench as bench
     from vggsearch.evaluation.throughput import compare_engines as compare_engines
-    from vggsearch.image_index import BuildReport as BuildReport
     from vggsearch.image_index import ImageIndex as ImageIndex
+    from vggsearch.indexing.build import BuildReport as BuildReport
     from vggsearch.indexing.findings import Finding as Finding
     from vggsearch.indexing.info import Info as Info
     from vggsearch.indexing.integrity import VerifyReport as VerifyReport
@@ -69,7 +69,7 @@ _HOMES = {
     "UndoReport": "vggsearch.removal.undo",
     "undo": "vggsearch.removal.undo",
     "Alignment": "vggsearch.matching.alignment",
-    "BuildReport": "vggsearch.image_index",
+    "BuildReport": "vggsearch.indexing.build",
     "DuplicatesReport": "vggsearch.duplicates.find",
     "EmbeddingOptions": "vggsearch.model.spec",
     "EmbeddingSpec": "vggsearch.model.spec",

@@ -2,9 +2,7 @@
 
 import logging
 import os
-import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -18,7 +16,7 @@ from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.duplicates.paths import inside, photos_named
 from vggsearch.duplicates.removals import new_journal, plan_removals
 from vggsearch.errors import OptionError, SpecMismatch
-from vggsearch.indexing.build import build_vector_index, plan_build
+from vggsearch.indexing.build import BuildReport, build_options, plan_build, rebuild
 from vggsearch.indexing.info import Info, read_info
 from vggsearch.indexing.integrity import VerifyReport, verify
 from vggsearch.indexing.update import UpdateReport, photo_folder, update_index
@@ -50,22 +48,9 @@ from vggsearch.store.decisions import (
     read_decisions,
 )
 from vggsearch.store.locate import directory_for
-from vggsearch.store.manifest import BuildOptions, VectorIndexInfo
 from vggsearch.store.store import Store
-from vggsearch.store.writer import writing
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class BuildReport:
-    """What a build made: `facts` with the recall and the time of a query that were measured; `bytes` on disk."""
-
-    directory: Path
-    photos: int
-    facts: VectorIndexInfo
-    bytes: int
-    seconds: float
 
 
 class ImageIndex:
@@ -90,8 +75,8 @@ class ImageIndex:
         self._engine = engine
         self._engine_options = engine_options or EngineOptions()
         self._root = root
-        self._has_told = False  # that photos are missing
-        self._search = LatestSnapshot(store)
+        self._has_warned = False  # that photos are missing
+        self._latest = LatestSnapshot(store)
 
     @classmethod
     def create(
@@ -130,9 +115,11 @@ class ImageIndex:
         store = Store.open(Path(directory))
         options = options or EmbeddingOptions()
         options.check(store.spec, str(directory))
-        weights = _find_weights(store, options.weights) if options.weights is not None else None
         where = Path(root) if root is not None else None
-        return cls(store, weights=weights, engine=engine, engine_options=engine_options, root=where)
+        opened = cls(store, engine=engine, engine_options=engine_options, root=where)
+        if options.weights is not None:
+            opened._weights = opened._find_weights(options.weights)
+        return opened
 
     @classmethod
     def for_photos(
@@ -166,7 +153,7 @@ class ImageIndex:
     def close(self) -> None:
         """Let go of the network and of the memory-mapped files. All that was committed is on disk already."""
         self._engine = None
-        self._search.close()
+        self._latest.close()
 
     def __len__(self) -> int:
         """How many photos can be found."""
@@ -193,7 +180,7 @@ class ImageIndex:
     def engine(self) -> Engine:
         """What runs the network, loaded when first asked for. Raises WeightsError, SpecMismatch, OptionError."""
         if self._engine is None:
-            weights = self._weights or _find_weights(self._store, None)
+            weights = self._weights or self._find_weights(None)
             self._engine = load_engine(self.spec, weights, self._engine_options)
         return self._engine
 
@@ -203,10 +190,12 @@ class ImageIndex:
 
     def skipped(self) -> list[Skipped]:
         """Return the files that could not be used, by path, each with its reason."""
+        self._store.refresh()
         return list(self._store.read_consistently(self._store.skipped).values())
 
     def info(self) -> Info:
         """Return what the index holds and how it was made. Raises IndexDamaged."""
+        self._store.refresh()
         return self._store.read_consistently(lambda: read_info(self._store, self.root))
 
     def update(
@@ -257,8 +246,9 @@ class ImageIndex:
         metric: str | None = None,
     ) -> BuildPlan:
         """Return what `build` would do, without doing it. Raises OptionError where it cannot be done."""
-        wanted = self._wanted(recipe, memory, recall, metric)
-        return self._store.read_consistently(lambda: plan_build(self._store, wanted))
+        return self._store.read_consistently(
+            lambda: plan_build(self._store, build_options(self._store, recipe, memory, recall, metric))
+        )
 
     def build(
         self,
@@ -280,23 +270,8 @@ class ImageIndex:
         Raises OptionError, before it works, where that cannot be, with the nearest that can; IndexLocked,
         IndexNotWritable; Stopped.
         """
-        started = time.monotonic()
-        with writing(self._store) as writer:
-            options = self._wanted(recipe, memory, recall, metric)
-            plan_build(self._store, options)
-            side = build_vector_index(self._store, writer, Monitor(progress, stop), options=options)
-        size = sum(file.bytes for file in side.files)
-        return BuildReport(self.directory, len(self), side.facts, size, time.monotonic() - started)
-
-    def _wanted(
-        self, recipe: str | None, memory: int | None, recall: float | None, metric: str | None
-    ) -> BuildOptions:
-        last = self._store.manifest.build
-        return BuildOptions(
-            recipe=last.recipe if recipe is None else recipe,
-            memory=last.memory if memory is None else memory,
-            recall=last.recall if recall is None else recall,
-            metric=last.metric if metric is None else metric,
+        return rebuild(
+            self._store, lambda: build_options(self._store, recipe, memory, recall, metric), Monitor(progress, stop)
         )
 
     def verify(
@@ -397,7 +372,7 @@ class ImageIndex:
         return [index._target() for index in (self, *also_in)]
 
     def _target(self) -> Target:
-        return Target(self.directory, self.root, self.spec, self._search, lambda: self.engine, self.reranker)
+        return Target(self.directory, self.root, self.spec, self._latest, lambda: self.engine, self._reranker)
 
     def duplicates(
         self,
@@ -499,7 +474,7 @@ class ImageIndex:
                 "two as the other is."
             )
         others = against._collection() if against is not None else None
-        return Collection(self._store, self.searcher(), self.root, others)
+        return Collection(self._store, self._latest.searcher(), self.root, others)
 
     def embeddings(self) -> NDArray[np.float32]:
         """Return the embeddings of all photos as they are stored, not whitened: float32 (n, dim), unit rows."""
@@ -517,37 +492,35 @@ class ImageIndex:
         vector: NDArray[np.float32] = unit_rows(self.engine.embed(self._pixels(image)[None]))[0]
         return vector
 
-    def reranker(self, engine: Engine | None = None) -> Reranker | None:
-        """Return what checks answers by geometry; None where there are no photos, which is logged once.
-
-        `engine` runs the network, if not the index's own.
-        """
-        root = self.root if self.root is not None and self.root.is_dir() else None
-        if root is None and not self._store.manifest.local:
-            if self.root is not None and not self._has_told:
-                log.warning("The photos are not in %s, so that no answer is checked by geometry.", self.root)
-                self._has_told = True
-            return None
-        return Reranker(root, self.spec, engine or self.engine, self._search.kept_features)
-
     def _pixels(self, image: ImageLike) -> NDArray[np.uint8]:
         return square(read_image(image, self.spec.size), self.spec.size, self.spec.resize)
 
-    def searcher(self, whitening: WhiteningOptions | None = None) -> Searcher:
-        """Return the search over the last committed state: rows, paths, and all similarities at once.
+    def _reranker(self, engine: Engine | None = None) -> Reranker | None:
+        root = self.root if self.root is not None and self.root.is_dir() else None
+        if root is None and not self._store.manifest.local:
+            if self.root is not None and not self._has_warned:
+                log.warning("The photos are not in %s, so results are not re-ranked.", self.root)
+                self._has_warned = True
+            return None
+        return Reranker(root, self.spec, engine or self.engine, self._latest.kept_features)
 
-        With `whitening` it is one made in memory, with a whitening learned anew as those options say.
-        """
-        return self._search.searcher(whitening)
+    def _find_weights(self, named: Path | None) -> WeightsFile:
+        spec, remembered = self.spec, self._store.manifest.weights_file
+        last = Path(remembered) if remembered is not None else None
+        return find_again(spec.model, spec.layer, spec.weights_sha256, named, last)
 
 
-def _find_weights(store: Store, named: Path | None) -> WeightsFile:
-    remembered = store.manifest.weights_file
-    spec = store.spec
-    return find_again(
-        spec.model,
-        spec.layer,
-        spec.weights_sha256,
-        named,
-        Path(remembered) if remembered is not None else None,
-    )
+# For `evaluation`, which measures an index from the inside.
+
+
+def searcher_of(index: ImageIndex, whitening: WhiteningOptions | None = None) -> Searcher:
+    """Return the search over the last committed state of an index: its rows, paths, and all similarities at once.
+
+    With `whitening` it is one in memory, with a whitening learned anew as those options say.
+    """
+    return index._latest.searcher(whitening)
+
+
+def reranker_of(index: ImageIndex) -> Reranker | None:
+    """Return what re-ranks results by geometry; None where the photos are not there, which is logged once."""
+    return index._reranker()

@@ -16,7 +16,7 @@ from vggsearch.errors import ImageError, OptionError, PhotosError, TruthError, o
 from vggsearch.evaluation.ground_truth import read_truth
 from vggsearch.evaluation.linear_probe import ProbeReport, linear_probe
 from vggsearch.evaluation.metrics import Curve, Figures, Tally
-from vggsearch.image_index import ImageIndex
+from vggsearch.image_index import ImageIndex, reranker_of, searcher_of
 from vggsearch.knn.whitening import WhiteningOptions
 from vggsearch.matching.feature_maps import LocalFeatures
 from vggsearch.matching.rerank import reranked
@@ -83,7 +83,7 @@ def evaluate(
     if not isinstance(labels, Mapping):
         labels = read_truth(Path(labels))
     whitening, monitor = whitening_named(whiten), Monitor(progress, stop)
-    searcher = index.searcher(whitening)
+    searcher = searcher_of(index, whitening)
     embeddings = index.embeddings()
     rows = {path: row for row, path in enumerate(searcher.paths)}
     asked = [path for path in labels if path in rows]
@@ -135,7 +135,7 @@ def evaluate_copies(
     by_name, whitening, monitor = chosen_edits(edits), whitening_named(whiten), Monitor(progress, stop)
     if isinstance(sample, int) and sample < 1:
         raise OptionError(f"The sample must be at least 1 photo, not {sample}.")
-    searcher = index.searcher(whitening)
+    searcher = searcher_of(index, whitening)
     checks = _Checks(index, searcher) if rerank else None
     chosen = _sample(searcher, sample, seed) if isinstance(sample, int) else [*map(searcher.paths.index, sample)]
     answers: dict[str, list[_Answers]] = {edit: [] for edit in by_name}
@@ -206,7 +206,7 @@ class _Checks:
     """Checks the best answers to many queries by geometry; the local features of photos are kept meanwhile."""
 
     def __init__(self, index: ImageIndex, searcher: Searcher) -> None:
-        reranker = index.reranker()
+        reranker = reranker_of(index)
         if reranker is None:
             raise PhotosError(
                 f"Re-ranking needs the photos, and {index.root} is no folder. Pass ", option("rerank", False), "."

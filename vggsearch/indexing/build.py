@@ -2,7 +2,8 @@
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -28,9 +29,20 @@ from vggsearch.knn.whitening import Whitening, learn
 from vggsearch.progress import SILENT, Monitor
 from vggsearch.store.manifest import BuildOptions, Part, StoredVectorIndex, VectorIndexInfo, WhiteningInfo
 from vggsearch.store.store import Store
-from vggsearch.store.writer import StoreWriter
+from vggsearch.store.writer import StoreWriter, writing
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What a build made: `facts` with the recall and the time of a query that were measured; `bytes` on disk."""
+
+    directory: Path
+    photos: int
+    facts: VectorIndexInfo
+    bytes: int
+    seconds: float
 
 
 def open_vector_index(store: Store) -> VectorIndex | None:
@@ -56,6 +68,33 @@ def plan_build(store: Store, options: BuildOptions) -> BuildPlan:
     if options.recipe not in (AUTO, *RECIPES):
         check_factory(size, options.recipe, options.metric)
     return _plan(rows, size, options, dim)
+
+
+def build_options(
+    store: Store, recipe: str | None, memory: int | None, recall: float | None, metric: str | None
+) -> BuildOptions:
+    """Return the options of a build; each that is None stays as it was for the last one."""
+    last = store.manifest.build
+    return BuildOptions(
+        recipe=last.recipe if recipe is None else recipe,
+        memory=last.memory if memory is None else memory,
+        recall=last.recall if recall is None else recall,
+        metric=last.metric if metric is None else metric,
+    )
+
+
+def rebuild(store: Store, wanted: Callable[[], BuildOptions], monitor: Monitor) -> BuildReport:
+    """Rebuild the FAISS index as the options say, which are read once no other process writes.
+
+    Raises OptionError, before it works, IndexLocked, IndexNotWritable and Stopped.
+    """
+    started = time.monotonic()
+    with writing(store) as writer:
+        options = wanted()
+        plan_build(store, options)
+        made = build_vector_index(store, writer, monitor, options=options)
+    size = sum(file.bytes for file in made.files)
+    return BuildReport(store.directory, len(store), made.facts, size, time.monotonic() - started)
 
 
 def build_vector_index(

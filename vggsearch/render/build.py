@@ -6,7 +6,7 @@ from dataclasses import asdict
 from rich.filesize import decimal
 
 from vggsearch.defaults import BUILD, WHITENING, Format
-from vggsearch.image_index import BuildReport
+from vggsearch.indexing.build import BuildReport
 from vggsearch.knn.recipes import RECIPES, BuildPlan, Recipe
 from vggsearch.render.text import as_table, quantity
 from vggsearch.store.manifest import VectorIndexInfo
