@@ -28,6 +28,7 @@ from vggsearch.removal.perform import perform
 from vggsearch.removal.plan import make_plan
 from vggsearch.removal.request import Action
 from vggsearch.removal.undo import undo
+from vggsearch.store.contents import DERIVED_FILES, LOCK, LOCK_HOLDER, TEMPORARY, USER_FILES, foreign_files
 from vggsearch.store.store import Store
 
 PAGE = (Path(__file__).parent.parent / "docs" / "index-format.md").read_text(encoding="utf-8")
@@ -119,6 +120,9 @@ def fill(photos: Path, directory: Path) -> None:
         index.update(photos)
         index.duplicates()
         index.decide("different", ["001.png", "002.png"])
+    with (directory / "decisions.jsonl").open("a") as file:
+        file.write("{damaged\n")
+    verify(directory, repair=True)
 
 
 def remove(photos: Path, directory: Path, base: Path) -> None:
@@ -226,6 +230,15 @@ def lines(path: Path) -> list[dict[str, Any]]:
 def test_every_file_is_documented(made: Observer) -> None:
     documented = [name for heading in (KEPT, *MADE, TRANSIENT) for name in TABLES[heading]]
     assert differences(made.files, documented) == NONE
+
+
+def test_the_package_lists_the_same_files_as_the_users_and_as_derived(made: Observer) -> None:
+    def names(*headings: str) -> set[str]:
+        return {name.split("/")[0] for heading in headings for name in TABLES[heading]}
+
+    assert names(*KEPT) == set(USER_FILES)
+    assert names(*MADE, TRANSIENT) == {*DERIVED_FILES, LOCK, LOCK_HOLDER, f"*{TEMPORARY}"}
+    assert foreign_files(made.index) == []
 
 
 def test_what_is_there_only_during_a_run_is_gone_after_it(made: Observer) -> None:

@@ -213,8 +213,7 @@ class _Reader:
         for name in ("path", "sha256", "token", "keeper", "keeper_sha256", "target"):
             if getattr(entry, name) is not None:
                 _typed(getattr(entry, name), str)
-        last = self.record.entries[-1].act if self.record.entries else 0
-        if entry.does not in ACTIONS or entry.act <= last or not entry.token.isalnum():
+        if entry.does not in ACTIONS or entry.act in self.paths or not entry.token.isalnum():
             raise ValueError(f"act {entry.act}, {entry.does!r}")
         self.record.entries.append(entry)
         self.paths[entry.act] = entry.path
