@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from vggsearch.cli import cli
 
-WIDTH = 100  # columns
+WIDTH = 80  # columns: what fits the pages of the site
 
 
 def help_pages() -> str:
