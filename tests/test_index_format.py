@@ -236,7 +236,7 @@ def test_the_package_lists_the_same_files_as_the_users_and_as_derived(made: Obse
     def names(*headings: str) -> set[str]:
         return {name.split("/")[0] for heading in headings for name in TABLES[heading]}
 
-    assert names(*KEPT) == set(USER_FILES)
+    assert names(KEPT) == set(USER_FILES)
     assert names(*MADE, TRANSIENT) == {*DERIVED_FILES, LOCK, LOCK_HOLDER, f"*{TEMPORARY}"}
     assert foreign_files(made.index) == []
 
