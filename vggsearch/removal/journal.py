@@ -27,7 +27,7 @@ Outcome = Literal["done", "kept", "undone"]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class JournalEntry:
     """What is about to be done to one file.
 
     `path` and `keeper` are relative to the photo folder. `target` is where a moved file goes, absolute, or what a
@@ -81,7 +81,7 @@ class Record:
 
     root: Path | None = None
     action: str = ""
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[JournalEntry] = field(default_factory=list)
     outcomes: dict[int, Outcome] = field(default_factory=dict)
     damaged: list[DamagedLine] = field(default_factory=list)
 
@@ -121,12 +121,12 @@ class Journal:
         with file:
             yield cls(path, file)
 
-    def begin(self, entry: Entry) -> None:
+    def begin(self, entry: JournalEntry) -> None:
         """Record what is about to be done. It may be done only once this has returned."""
         known = {name: value for name, value in asdict(entry).items() if value is not None}
         self._append(known if entry.can_be_undone else known | {"undo": "not possible: no copy has these bytes"})
 
-    def end(self, entry: Entry, outcome: Outcome, **notes: str) -> None:
+    def end(self, entry: JournalEntry, outcome: Outcome, **notes: str) -> None:
         """Record the outcome; `notes` are for the reader of the journal."""
         self._append({"act": entry.act, "outcome": outcome, "path": entry.path, "at": _now(), **notes})
 
@@ -207,7 +207,9 @@ class _Reader:
         self.record.action = _typed(values["action"], str)
 
     def _begin(self, values: dict[str, Any]) -> None:
-        entry = Entry(**{each.name: values[each.name] for each in fields(Entry) if each.name in values})
+        entry = JournalEntry(
+            **{each.name: values[each.name] for each in fields(JournalEntry) if each.name in values}
+        )
         for name in ("act", "bytes", "mtime_ns", "mode"):
             _typed(getattr(entry, name), int)
         for name in ("path", "sha256", "token", "keeper", "keeper_sha256", "target"):

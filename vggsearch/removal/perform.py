@@ -24,10 +24,10 @@ from vggsearch.removal.files import (
     rename_new,
     sha256_of,
 )
-from vggsearch.removal.journal import Entry, Journal
+from vggsearch.removal.journal import Journal, JournalEntry
 from vggsearch.removal.plan import Act, RemovalPlan
 from vggsearch.removal.request import Refusal
-from vggsearch.removal.safety import Examined, only_one_of_its_kind
+from vggsearch.removal.safety import Examined, Rules, only_one_of_its_kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class RemovalReport:
     """
 
     journal: Path
-    done: tuple[Entry, ...]
+    done: tuple[JournalEntry, ...]
     refusals: tuple[Refusal, ...]
     frees: int
 
@@ -67,8 +67,9 @@ def perform(
     what was done, where `stop` ended it early.
     """
     monitor = Monitor(progress, stop)
+    rules = Rules(plan.root, plan.action, plan.protect, plan.with_raw)
     with Journal.create(journal, plan.root, str(plan.action)) as log:
-        performer = _Performer(plan, log)
+        performer = _Performer(plan, rules, log)
         try:
             for number, act in enumerate(plan.acts, 1):
                 monitor.check()
@@ -80,10 +81,11 @@ def perform(
 
 
 class _Performer:
-    def __init__(self, plan: RemovalPlan, journal: Journal) -> None:
+    def __init__(self, plan: RemovalPlan, rules: Rules, journal: Journal) -> None:
         self.plan = plan
+        self.rules = rules
         self.journal = journal
-        self.done: list[Entry] = []
+        self.done: list[JournalEntry] = []
         self.refusals: list[Refusal] = []
         self.begun = 0
         self.frees = 0
@@ -94,7 +96,7 @@ class _Performer:
     def remove(self, act: Act) -> None:
         """Remove a photo, then what goes with it."""
         with self._noting(act.path) as noted:
-            examined = self.plan.rules.examine(act.removal)
+            examined = self.rules.examine(act.removal)
             files = self._read(examined)
             targets = self._targets([each.found for each in files])
             self._do(files[0], targets[0])
@@ -128,7 +130,7 @@ class _Performer:
             digest, _ = sha256_of(companion.path)
         if self.plan.action.kind != "delete":
             return _File(companion, digest, None, None)
-        for twin in self.plan.rules.twins(keeper, companion):
+        for twin in self.rules.twins(keeper, companion):
             with reading(twin.inside):
                 if sha256_of(twin.path)[0] == digest:
                     return _File(companion, digest, twin, digest)
@@ -164,9 +166,9 @@ class _Performer:
         self.frees += entry.bytes if file.found.status.st_nlink == 1 else 0
         self.journal.end(entry, "done", **told)
 
-    def _entry(self, file: _File, target: Path | None) -> Entry:
+    def _entry(self, file: _File, target: Path | None) -> JournalEntry:
         status = file.found.status
-        entry = Entry(
+        entry = JournalEntry(
             self.begun + 1,
             self.plan.action.kind,
             file.found.inside,
@@ -185,7 +187,7 @@ class _Performer:
 
 
 @contextmanager
-def _aside(entry: Entry, file: _File) -> Iterator[Path]:
+def _aside(entry: JournalEntry, file: _File) -> Iterator[Path]:
     """Give a file a name that nobody else knows, and read it and its keeper again: what goes is what was read.
 
     If that, or what is done in the block, fails, the file gets its name back.
@@ -203,7 +205,7 @@ def _aside(entry: Entry, file: _File) -> Iterator[Path]:
         flush_folder(path.parent)
 
 
-def _put_back(entry: Entry, aside: Path, path: Path, error: BaseException) -> None:
+def _put_back(entry: JournalEntry, aside: Path, path: Path, error: BaseException) -> None:
     if not os.path.lexists(aside):
         return
     try:
@@ -220,21 +222,21 @@ def _check_keeper(file: _File) -> None:
         check(file.keeper.path, file.keeper.inside, file.keeper_sha256)
 
 
-def _delete(entry: Entry, file: _File) -> dict[str, str]:
+def _delete(entry: JournalEntry, file: _File) -> dict[str, str]:
     with _aside(entry, file) as aside:
         aside.unlink()
     return {}
 
 
-def _hardlink(entry: Entry, file: _File) -> dict[str, str]:
+def _hardlink(entry: JournalEntry, file: _File) -> dict[str, str]:
     return _link(entry, file, lambda keeper, path: path.hardlink_to(keeper))
 
 
-def _symlink(entry: Entry, file: _File) -> dict[str, str]:
+def _symlink(entry: JournalEntry, file: _File) -> dict[str, str]:
     return _link(entry, file, lambda _, path: path.symlink_to(str(entry.target)))
 
 
-def _link(entry: Entry, file: _File, make: Callable[[Path, Path], None]) -> dict[str, str]:
+def _link(entry: JournalEntry, file: _File, make: Callable[[Path, Path], None]) -> dict[str, str]:
     path, keeper = file.found.path, file.keeper
     with _aside(entry, file) as aside:
         if keeper is None:
@@ -247,7 +249,7 @@ def _link(entry: Entry, file: _File, make: Callable[[Path, Path], None]) -> dict
     return {}
 
 
-def _move(entry: Entry, file: _File) -> dict[str, str]:
+def _move(entry: JournalEntry, file: _File) -> dict[str, str]:
     target = Path(str(entry.target))
     with _aside(entry, file) as aside:
         try:
@@ -265,7 +267,7 @@ def _move(entry: Entry, file: _File) -> dict[str, str]:
     return {}
 
 
-def _trash(entry: Entry, file: _File) -> dict[str, str]:
+def _trash(entry: JournalEntry, file: _File) -> dict[str, str]:
     """Look at what arrived in the trash, which takes a file under its own name only; take back what should not."""
     path = file.found.path
     trash.send(path)
@@ -281,7 +283,7 @@ def _trash(entry: Entry, file: _File) -> dict[str, str]:
     return {"where": str(there.file)}
 
 
-def _take_back(entry: Entry, there: trash.Trashed, path: Path, error: ActionRefused) -> None:
+def _take_back(entry: JournalEntry, there: trash.Trashed, path: Path, error: ActionRefused) -> None:
     try:
         rename_new(there.file, path)
         there.note.unlink(missing_ok=True)
@@ -291,7 +293,7 @@ def _take_back(entry: Entry, there: trash.Trashed, path: Path, error: ActionRefu
         ) from error
 
 
-_DOERS: dict[str, Callable[[Entry, _File], dict[str, str]]] = {
+_DOERS: dict[str, Callable[[JournalEntry, _File], dict[str, str]]] = {
     "delete": _delete,
     "hardlink": _hardlink,
     "symlink": _symlink,

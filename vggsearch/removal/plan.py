@@ -31,13 +31,17 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class RemovalPlan:
-    """What `perform` would do, in order, and what it would leave alone. Nothing has been read or changed yet."""
+    """What `perform` would do, in order, and what it would leave alone. Nothing has been read or changed yet.
+
+    `protect` are folders, or files, that are never touched; `with_raw` allows acting on RAW and JPEG pairs.
+    """
 
     root: Path
     action: Action
     acts: tuple[Act, ...]
     refusals: tuple[Refusal, ...]
-    rules: Rules
+    protect: tuple[Path, ...] = ()
+    with_raw: bool = False
 
     @property
     def frees(self) -> int:
@@ -65,7 +69,8 @@ def make_plan(
     acts = _with_their_keepers(rules, examined, listings, refusals)
     order = {removal.path: number for number, removal in enumerate(removals)}
     refusals.sort(key=lambda refusal: order[refusal.path])
-    return RemovalPlan(rules.root, rules.action, tuple(acts), tuple(refusals), rules)
+    protected = tuple(each.absolute() for each in protect)
+    return RemovalPlan(rules.root, rules.action, tuple(acts), tuple(refusals), protected, with_raw)
 
 
 def _possible(

@@ -26,7 +26,7 @@ from vggsearch.removal.files import (
     refusing,
     rename_new,
 )
-from vggsearch.removal.journal import DamagedLine, Entry, Journal, Record, read_journal
+from vggsearch.removal.journal import DamagedLine, Journal, JournalEntry, Record, read_journal
 from vggsearch.removal.request import Refusal
 from vggsearch.removal.trash import Trash, where_to_look
 
@@ -104,7 +104,7 @@ def _folder(journal: Path, folder: Path | None) -> Path:
 class _Restoring:
     """One file on its way back. The folder it was in is made again if it is gone."""
 
-    def __init__(self, record: Record, root: Path, entry: Entry, bin_: Trash) -> None:
+    def __init__(self, record: Record, root: Path, entry: JournalEntry, bin_: Trash) -> None:
         self.root = root
         self.entry = entry
         self.bin = bin_
