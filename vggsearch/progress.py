@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Task, TaskID
 
+BAR_WIDTH = 24  # characters; the rest of a line of 80 is text
+
 Unit: TypeAlias = Literal["photos", "pairs", "vectors", "bytes", "files", "stages"]
 
 
@@ -94,13 +96,14 @@ def progress_bar(console: "Console | None" = None) -> Iterator[OnProgress]:
         """How many of how many, and how many a second."""
 
         def render(self, task: "Task") -> Text:
-            return Text(counted(task.fields["unit"], task.completed, task.total, task.speed))
+            words = counted(task.fields["unit"], task.completed, task.total, task.speed)
+            return Text(words, no_wrap=True)
 
     if console is None:
         console = Console() if Console().is_jupyter else Console(stderr=True)
     columns = (
         TextColumn("{task.description}", markup=False),
-        BarColumn(),
+        BarColumn(BAR_WIDTH),
         Counted(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
@@ -111,7 +114,9 @@ def progress_bar(console: "Console | None" = None) -> Iterator[OnProgress]:
 
         def show(progress: Progress) -> None:
             if progress.stage not in rows:
-                rows[progress.stage] = bars.add_task(progress.stage, unit=progress.unit, note="")
+                rows[progress.stage] = bars.add_task(
+                    progress.stage, total=progress.total, unit=progress.unit, note=""
+                )
             row = rows[progress.stage]
             bars.update(row, completed=progress.done, total=progress.total, note=progress.note)
 

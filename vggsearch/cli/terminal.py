@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType
 from typing import TypeVar
 
@@ -94,15 +95,18 @@ def stopping_on_ctrl_c() -> Iterator[Callable[[], bool]]:
 
 
 def announced(title: str, progress: OnProgress) -> OnProgress:
-    """Return `progress`, which prints `title`, and the inference backend, before the first that names one."""
-    is_announced = False
+    """Return `progress`, which first prints `title` and the inference backend, the first note.
+
+    The bar then shows only what later notes add to it, such as how many files were skipped.
+    """
+    backend = ""
 
     def show(each: Progress) -> None:
-        nonlocal is_announced
-        if each.note and not is_announced:
-            is_announced = True
-            click.echo(f"{title}\non {each.note}", err=True)
-        progress(each)
+        nonlocal backend
+        if each.note and not backend:
+            backend = each.note
+            click.echo(f"{title}\non {backend}", err=True)
+        progress(replace(each, note=each.note.removeprefix(backend).removeprefix(", ")))
 
     return show
 

@@ -33,10 +33,11 @@ def recipes(format: Format) -> str:
         as_table(head, rows, right=[2])
         + f"\n\nbytes: per photo, at {dim} dimensions. removal: removed photos leave the index at once.\n"
         "mapped: opens without being read into memory. GPU: many queries can run on a GPU.\n\n"
-        f"auto chooses flat up to {BUILD.most_flat_rows:,} photos, then ivf-pq; ivf-sq8 if ivf-pq misses the\n"
-        f"target recall; ivf-rabitq if memory is short. In addition, {2 * dim:,} bytes per photo of float16\n"
-        "vectors are memory-mapped: every similarity is computed from them, exactly, whatever\n"
-        "the recipe. A FAISS factory string is a recipe, too: IVF1024,PQ48."
+        f"auto chooses flat up to {BUILD.most_flat_rows:,} photos, then ivf-pq; ivf-sq8 if ivf-pq misses\n"
+        "the target recall, ivf-rabitq if memory is short. Any FAISS factory string is a\n"
+        "recipe, too: IVF1024,PQ48.\n\n"
+        f"Every recipe also stores float16 vectors, {2 * dim:,} bytes per photo, memory-mapped.\n"
+        "All similarities are computed from them, so they are exact with every recipe."
     )
 
 
