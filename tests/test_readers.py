@@ -114,6 +114,7 @@ def test_readers_see_one_consistent_state_while_a_writer_commits(
     assert caplog.text == ""
 
 
+@pytest.mark.slow
 def test_a_writer_killed_at_any_moment_leaves_an_intact_index_that_can_be_updated(tmp_path: Path) -> None:
     random = Random(4)
     directory = tmp_path / "index"
