@@ -3,7 +3,7 @@
 This is click's documented pattern, "Lazily Loading Subcommands"; the group's help comes from the table alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
@@ -71,25 +71,34 @@ class LazyGroup(click.Group):
         return name, self.get_command(ctx, name), args[1:]
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command. An option of another command of the group leads to that command."""
+        """Run the command. Where another command of the group was meant, wrong usage shows how that is called."""
+        words = list(ctx.args)
         try:
             return super().invoke(ctx)
-        except click.NoSuchOption as error:
+        except click.UsageError as error:
             if error.ctx is None or error.ctx.parent is not ctx:
                 raise
-            usage = next(filter(None, (self._usage(ctx, name, error.option_name) for name in self.table)), None)
-            if usage is None:
+            hint = self._hint(ctx, error, words)
+            if hint is None:
                 raise
-            raise click.UsageError(f"No such option {error.option_name}. Did you mean: {usage}", ctx) from error
+            raise click.UsageError(f"{error.message.rstrip('.')}. Did you mean: {hint}", ctx) from error
+
+    def _hint(self, ctx: click.Context, error: click.UsageError, words: Sequence[str]) -> str | None:
+        """Return the usage of the command that was meant, None if that is unclear."""
+        others = [name for name in self.table if name != self.default]
+        if isinstance(error, click.NoSuchOption):
+            usages = (self._usage(ctx, name, error.option_name) for name in others)
+        else:
+            usages = (self._usage(ctx, name, name) for name in others if name in words)  # options came first
+        return next(filter(None, usages), None)
 
     def _usage(self, ctx: click.Context, name: str, option: str) -> str | None:
-        """Return how `name` is called, where it is, or takes, what someone calls `option`."""
+        """Return how a command is called if `option` is one of its options, its argument, or its name."""
         command = self.get_command(ctx, name)
-        if command is None or name == self.default:
+        if command is None:
             return None
         options = [each for param in command.params for each in (*param.opts, *param.secondary_opts)]
-        word = option.lstrip("-")
-        if word != name and word not in options and option not in options:
+        if option.lstrip("-") not in (name, *options) and option not in options:
             return None
         arguments = [piece for piece in command.collect_usage_pieces(ctx) if piece != command.options_metavar]
         return " ".join([ctx.command_path, name, *([option] if option in options else []), *arguments])

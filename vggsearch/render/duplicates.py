@@ -78,7 +78,7 @@ def _words(mirrored: bool, turned: float, scale: float) -> str:
 
 def _headline(group: Group) -> str:
     frees = freed_bytes(group)
-    or_more = " or more" if len(group.members) > 1 else ""
+    or_more = " or more" if len(group.members) > 1 and group.lowest_similarity < 1 else ""
     return (
         f"group {group.number:,}: {quantity(1 + len(group.members), 'photo')}, similarity "
         f"{similarity_text(group.lowest_similarity)}{or_more}" + (f", frees {decimal(frees)}" if frees else "")

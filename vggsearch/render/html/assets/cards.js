@@ -36,12 +36,12 @@ function confidenceText(confidence) {
 }
 
 function titleOf(group) {
-  const orMore = group.photos.length > 2 ? " or more" : "";
+  const orMore = (least) => (group.photos.length > 2 && least < 1 ? " or more" : "");
   return make("div", { class: "title" },
     make("h3", {}, `Group ${NUMBER.format(group.number)}`),
     make("span", {}, quantity(group.photos.length, "photo")),
-    make("span", {}, `similarity ${similarityText(group.similarity)}${orMore}`),
-    make("span", {}, `confidence ${confidenceText(group.confidence)}${orMore}`),
+    make("span", {}, `similarity ${similarityText(group.similarity)}${orMore(group.similarity)}`),
+    make("span", {}, `confidence ${confidenceText(group.confidence)}${orMore(group.confidence)}`),
     group.frees ? make("span", {}, `frees ${bytesText(group.frees)}`) : null);
 }
 

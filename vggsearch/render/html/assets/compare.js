@@ -84,7 +84,7 @@ function showCaption() {
   const marked = markOf(group, position);
   document.getElementById("compare-note").textContent = [
     `${photo.width} × ${photo.height}, ${bytesText(photo.bytes)}`,
-    `group ${group.number}, ${position} of ${group.photos.length - 1}: ${member.kind}, ${similarityText(member.similarity)}`,
+    `group ${group.number}, ${position} of ${group.photos.length - 1}: ${member.kind}, similarity ${similarityText(member.similarity)}`,
     member.how,
     marked ? `marked: ${MARKS[marked].label}` : "",
   ].filter(Boolean).join(" · ");

@@ -77,6 +77,8 @@ function showCommands() {
   text.value = commands() || "No marks yet: press n or y to mark a duplicate.";
   document.getElementById("copied").textContent = "";
   document.getElementById("commands").showModal();
+  text.setSelectionRange(0, 0);
+  text.scrollTo(0, 0);
 }
 
 async function copyCommands() {
