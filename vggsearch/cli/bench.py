@@ -39,9 +39,9 @@ def bench(
     compare: bool,
     format: Format,
 ) -> None:
-    """Measure how many photos per second this machine indexes, beside its hardware limit. Takes under a minute.
+    """Measure how many photos per second this machine indexes, and compare with its hardware limit.
 
-    It uses the photos in the folder PHOTOS, or else generated pictures.
+    Takes under a minute. Uses the photos in the folder PHOTOS or, without it, generated pictures.
 
     \b
     Example:

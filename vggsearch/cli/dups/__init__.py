@@ -14,7 +14,7 @@ COMMANDS = {
     "remove": LazyCommand(
         "vggsearch.cli.dups.remove:remove", "Remove duplicates: to the trash, to a folder, as links, for good."
     ),
-    "undo": LazyCommand("vggsearch.cli.dups.undo:undo", "Restore what dups remove removed."),
+    "undo": LazyCommand("vggsearch.cli.dups.undo:undo", "Undo a removal."),
 }
 
 

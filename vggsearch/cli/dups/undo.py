@@ -15,9 +15,9 @@ from vggsearch.render.removal import undo_report
 @click.argument("journal", type=FILE)
 @root_option
 def undo(journal: Path, root: Path | None) -> None:
-    """Restore what vggsearch dups remove removed; JOURNAL is the file it named.
+    """Undo a removal: restore every file listed in JOURNAL, whose name vggsearch dups remove prints.
 
-    Existing files are never overwritten. Exit status 1 if a photo could not be restored.
+    Existing files are never overwritten. Exit status 1 if a file could not be restored.
 
     \b
     Example:
