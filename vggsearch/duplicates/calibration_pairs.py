@@ -18,12 +18,11 @@ from vggsearch.duplicates.calibration import LabelledPairs
 from vggsearch.errors import ImageError
 from vggsearch.matching.keypoints import align, detect_keypoints, single_threaded_blas
 from vggsearch.photos.decode import decode, decoder_errors
-from vggsearch.photos.edits import EDITS, edited
+from vggsearch.photos.edits import COLLAGE, EDITS, edited
 from vggsearch.progress import Monitor
 from vggsearch.store.contents import CALIBRATION
 from vggsearch.store.files import write_atomically
 
-COLLAGE = "collage"  # needs other photos beside it
 AT_ONCE = 16  # photos whose copies are in memory, and go to the network together
 
 Embed = Callable[[Sequence[Image.Image]], NDArray[np.float32]]

@@ -4,18 +4,16 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from vggsearch.defaults import DUPLICATES
 from vggsearch.duplicates.calibration import LabelledPairs
 from vggsearch.duplicates.calibration_pairs import (
     CalibrationPairs,
+    Embed,
     copies_of,
     read_calibration_pairs,
     write_calibration_pairs,
@@ -26,14 +24,12 @@ from vggsearch.duplicates.grouping import GroupBuilder
 from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.duplicates.pairs import unrelated_pairs
 from vggsearch.duplicates.results import Group, Pair
-from vggsearch.duplicates.verification import MADE_BY, KeypointMatcher
+from vggsearch.duplicates.verification import MATCHED_BY, KeypointMatcher
 from vggsearch.errors import IndexNotWritable, Stopped
 from vggsearch.progress import SILENT, Monitor
 from vggsearch.store.decisions import decisions_of
 
 log = logging.getLogger(__name__)
-
-Embed = Callable[[Sequence[Image.Image]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -130,7 +126,7 @@ def _made_of(collection: Collection) -> str:
     facts = [
         asdict(collection.store.spec),
         whitening,
-        MADE_BY,
+        MATCHED_BY,
         len(collection).bit_length(),
         DUPLICATES.copied_photos,
     ]

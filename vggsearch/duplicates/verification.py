@@ -21,7 +21,7 @@ from vggsearch.store.keypoint_matches import Key, KeypointMatch, read_keypoint_m
 
 log = logging.getLogger(__name__)
 
-MADE_BY = f"keypoints 4, {astuple(KEYPOINTS)}"  # what else is found asks for another number
+MATCHED_BY = f"keypoints 4, {astuple(KEYPOINTS)}"  # what else is found asks for another number
 
 Pair = tuple[int, int]
 
@@ -102,7 +102,7 @@ class KeypointMatcher:
     def keep(self) -> None:
         """Write what was found into the index; what cannot be written is said, and found anew next time."""
         try:
-            write_keypoint_matches(self._directory, self._known, MADE_BY)
+            write_keypoint_matches(self._directory, self._known, MATCHED_BY)
         except IndexNotWritable as error:
             log.warning("%s What was found is not kept.", error)
 
@@ -152,7 +152,7 @@ class KeypointMatcher:
 
     def _read(self) -> dict[Key, KeypointMatch]:
         try:
-            return read_keypoint_matches(self._directory, MADE_BY)
+            return read_keypoint_matches(self._directory, MATCHED_BY)
         except IndexDamaged as error:
             log.warning("%s", error)
             return {}

@@ -21,12 +21,9 @@ from vggsearch.knn.whitening import WhiteningOptions
 from vggsearch.matching.feature_maps import LocalFeatures
 from vggsearch.matching.rerank import reranked
 from vggsearch.photos.decode import decode
-from vggsearch.photos.edits import EDITS, Edit, edited
+from vggsearch.photos.edits import COLLAGE, COLLAGE_OTHERS, EDITS, Edit, edited
 from vggsearch.progress import Monitor, OnProgress, Stop
 from vggsearch.query.searcher import Searcher
-
-COLLAGE = "collage"
-COLLAGE_OTHERS = 3
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ Counts = NDArray[np.float64]  # whole numbers, far below 2^53
 
 RECALL_AT = (1, 5, 10)
 PRECISION = 0.99  # wanted of pairs
-STEPS = 10_000  # thresholds from 0 to 1: four decimals, as similarities are shown
-THRESHOLDS = 2 * STEPS + 1  # from -1 to 1
+THRESHOLD_STEPS = 10_000  # thresholds from 0 to 1: four decimals, as similarities are shown
+THRESHOLDS = 2 * THRESHOLD_STEPS + 1  # from -1 to 1
 BLOCK_QUERIES, BLOCK_PAIRS = 128, 1 << 21  # are counted at once: a product of matrices, not of rows
 OFF = 1e-3  # by how much rounding may leave a cosine outside -1 to 1
 SEED = 0
@@ -178,8 +178,10 @@ class _Pairs:
         self._block_pairs = 0
 
     def add(self, similarities: Similarities, relevant: NDArray[np.bool_], total: int) -> None:
-        steps = np.rint(similarities.astype(np.float64) * STEPS).astype(np.int64)
-        self._block.append((np.clip(steps, -STEPS, STEPS) + STEPS, relevant.copy(), total))
+        steps = np.rint(similarities.astype(np.float64) * THRESHOLD_STEPS).astype(np.int64)
+        self._block.append(
+            (np.clip(steps, -THRESHOLD_STEPS, THRESHOLD_STEPS) + THRESHOLD_STEPS, relevant.copy(), total)
+        )
         self._block_pairs += len(relevant)
         if len(self._block) >= BLOCK_QUERIES or self._block_pairs >= BLOCK_PAIRS:
             self._count_block()
@@ -204,7 +206,7 @@ class _Pairs:
         right = self._right[:rows, places].cumsum(axis=1)
         precision = right / np.maximum(found, 1)
         recall = right / np.maximum(self._total[:rows, None], 1)
-        return (places - STEPS) / STEPS, precision, recall
+        return (places - THRESHOLD_STEPS) / THRESHOLD_STEPS, precision, recall
 
     def _count_block(self) -> None:
         if not self._block:

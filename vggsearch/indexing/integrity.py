@@ -30,7 +30,7 @@ from vggsearch.store.contents import (
     EMBEDDINGS,
     LOCAL,
     MANIFEST,
-    SEARCH,
+    SEARCH_FOLDER,
     SKIPPED,
     derived_files,
     has_parts,
@@ -289,7 +289,7 @@ class _IndexCheck:
         side = self.manifest.fresh_vector_index
         if side is None or self.lost_parts:
             return  # it is rebuilt with its rows
-        directory = self.store.directory / SEARCH / side.name
+        directory = self.store.directory / SEARCH_FOLDER / side.name
         try:
             for file in side.files:
                 file.check(directory)
@@ -338,7 +338,7 @@ class _IndexCheck:
         ).without_rows(self.dead)
         if manifest != self.manifest:
             self.store.replace_manifest(manifest)
-        for folder in (EMBEDDINGS, SEARCH):
+        for folder in (EMBEDDINGS, SEARCH_FOLDER):
             with writing_to(self.store.directory / folder):
                 (self.store.directory / folder).mkdir(exist_ok=True)
         writer = StoreWriter(self.store)

@@ -6,12 +6,11 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vggsearch.defaults import EXTRACT
 from vggsearch.errors import Stopped
 from vggsearch.indexing.extract import Decoded, decoded
-from vggsearch.matching.feature_maps import decode, encode
+from vggsearch.matching.feature_maps import Levels, decode, encode
 from vggsearch.matching.regions import region_vectors
 from vggsearch.model.engine import Engine
 from vggsearch.model.local_features import half_size
@@ -22,8 +21,6 @@ from vggsearch.store.store import Store
 from vggsearch.store.writer import StoreWriter
 
 CELL_PIXELS = 16  # of a cell's side: four poolings come before it
-
-Levels = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 def keep_local_features(

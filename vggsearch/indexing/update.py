@@ -16,6 +16,7 @@ from vggsearch.indexing.local_features import keep_local_features
 from vggsearch.model.engine import Engine
 from vggsearch.photos.walk import PhotoFile, Skipped, walk
 from vggsearch.progress import SILENT, Monitor
+from vggsearch.store.parts import BYTES_PER_DIMENSION
 from vggsearch.store.records import Embedded
 from vggsearch.store.reuse import KnownContent
 from vggsearch.store.store import Store
@@ -24,8 +25,6 @@ from vggsearch.store.writer import StoreWriter, writing
 log = logging.getLogger(__name__)
 
 LoadEngine = Callable[[], Engine]
-
-BYTES_PER_NUMBER = 2  # float16, as the store keeps them
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ class _Part:
 
     @property
     def is_full(self) -> bool:
-        size = len(self.photos) * self.dim * BYTES_PER_NUMBER
+        size = len(self.photos) * self.dim * BYTES_PER_DIMENSION
         return size >= EXTRACT.part_bytes or time.monotonic() - self.started >= EXTRACT.part_seconds
 
 

@@ -16,6 +16,7 @@ from rich.filesize import decimal
 from vggsearch.defaults import BUILD, METRICS
 from vggsearch.errors import OptionError, Spelled, option
 from vggsearch.knn.faiss_import import FaissIndex, failure_reason, faiss
+from vggsearch.knn.vectors import unit_rows
 
 AUTO = "auto"
 ID_BYTES = 8  # of the id that an inverted list stores with each code
@@ -352,8 +353,7 @@ def check_factory(dim: int, factory: str, metric: str = BUILD.metric) -> None:
         raise OptionError(f"{factory} does not rank by {metric}.")
     _shorten_training(small)
     rows = PROBE_ROWS // 10 if small.is_trained else PROBE_ROWS  # a graph needs no training, but is slow to fill
-    vectors = np.random.default_rng(BUILD.seed).standard_normal((rows, dim), np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = unit_rows(np.random.default_rng(BUILD.seed).standard_normal((rows, dim), np.float32))
     allowed = np.arange(0, rows, 2)
     try:
         small.train(vectors)

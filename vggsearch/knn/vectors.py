@@ -10,10 +10,13 @@ SMALLEST_NORM = 1e-12
 BLOCK_ROWS = 4096  # rows processed at once, to bound memory
 
 
-def unit_rows(vectors: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """Return the rows as float32 scaled to unit length, which float16 rounding changes slightly."""
+def unit_rows(vectors: NDArray[np.floating[Any]] | NDArray[np.int8]) -> NDArray[np.float32]:
+    """Return the vectors along the last axis as float32 scaled to unit length; a zero vector stays zero.
+
+    Stored vectors need it, too: rounding to float16 or int8 changes their length.
+    """
     rows = np.asarray(vectors, dtype=np.float32)
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    norms = np.linalg.norm(rows, axis=-1, keepdims=True)
     unit: NDArray[np.float32] = rows / np.maximum(norms, SMALLEST_NORM)
     return unit
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+MIN_INLIERS = 4  # two matches determine a transform, so fewer are no evidence
+
 
 @dataclass(frozen=True)
 class Alignment:

@@ -22,9 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.errors import OptionError
-from vggsearch.matching.alignment import Alignment
+from vggsearch.knn.vectors import unit_rows
+from vggsearch.matching.alignment import MIN_INLIERS, Alignment
 
 Cells: TypeAlias = NDArray[np.float32]
+Levels: TypeAlias = tuple[Cells, Cells]  # of one image at full and at half size
 Points: TypeAlias = NDArray[np.complex128]
 Window: TypeAlias = tuple[float, float, float, float]  # left, top, right, bottom
 Number = TypeVar("Number", bound=np.generic)
@@ -50,7 +52,6 @@ INLIER_RADIUS = 1.5  # cells between a point and its transformed partner; weight
 ORIENTATIONS_TRIED = 2  # only the matches of the best-matching orientations vote
 PEAKS_TRIED = 3  # pairs of scale and rotation with the most votes, which are fitted
 REFINEMENTS = 2  # rounds of least squares, each on the inliers of the round before
-MIN_INLIERS = 4  # two matches determine a transform, so fewer are no evidence
 MIN_STRENGTH = 2.0  # a lower strength occurs by chance
 MIN_SCALE, MAX_SCALE = 0.2, 5.0  # of a plausible transform
 QUANTISATION_LEVELS = 127  # int8 value of 1.0 in a stored cell
@@ -266,9 +267,7 @@ def encode(cells: Cells) -> NDArray[np.int8]:
 
 def decode(stored: NDArray[np.int8]) -> Cells:
     """Return stored cells as float32 unit vectors; a zero vector stays zero."""
-    cells = stored.astype(np.float32)
-    cells /= np.maximum(np.linalg.norm(cells, axis=-1, keepdims=True), 1)
-    return cells
+    return unit_rows(stored)
 
 
 def _alignment(fit: _Fit, orientation: tuple[int, bool], query_aspect: float, aspect: float) -> Alignment:

@@ -19,9 +19,8 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from vggsearch.defaults import KEYPOINTS
-from vggsearch.matching.alignment import Alignment
+from vggsearch.matching.alignment import MIN_INLIERS, Alignment
 
-MIN_INLIERS = 4  # two matches determine a transform, so fewer are no evidence
 INLIERS_OF_HALF_SCORE = 10  # an alignment with so many scores 0.5
 CLEAR_INLIERS = 20  # with so many, the mirror image is not tried
 # A descriptor has 4 x 4 fields of 8 directions (rows, columns, directions), relative to the keypoint's orientation.
@@ -140,7 +139,7 @@ def _matches(query: Keypoints, photo: Keypoints) -> tuple[NDArray[np.int64], NDA
     """Return the indices of keypoints that are each other's nearest neighbour and pass Lowe's ratio test."""
     if len(query.points) < MIN_INLIERS or len(photo.points) < MIN_INLIERS:
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    similarities = _unit(query.descriptors) @ _unit(photo.descriptors).T
+    similarities = _root_sift(query.descriptors) @ _root_sift(photo.descriptors).T
     nearest = similarities.argmax(axis=1)
     rows = np.arange(len(nearest))
     best = similarities[rows, nearest]
@@ -152,11 +151,11 @@ def _matches(query: Keypoints, photo: Keypoints) -> tuple[NDArray[np.int64], NDA
     return chosen, nearest[chosen]
 
 
-def _unit(descriptors: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _root_sift(descriptors: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the square roots of L1-normalised descriptors: their dot products are the Hellinger kernel."""
     values = descriptors.astype(np.float32)
-    unit: NDArray[np.float32] = np.sqrt(values / np.maximum(values.sum(axis=1, keepdims=True), 1))
-    return unit
+    roots: NDArray[np.float32] = np.sqrt(values / np.maximum(values.sum(axis=1, keepdims=True), 1))
+    return roots
 
 
 def _sift() -> cv2.SIFT:

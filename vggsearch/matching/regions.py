@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from vggsearch.knn.vectors import unit_rows
 from vggsearch.model.poolings import rmac_regions
 
 REGION_SCALES = 4  # the whole square, then 4, 9 and 16 overlapping squares of it
@@ -23,7 +24,7 @@ def region_vectors(cells: NDArray[np.float32]) -> NDArray[np.float32]:
         cells[top : top + side, left : left + side].mean(axis=(0, 1))
         for top, left, side in rmac_regions(rows, columns, REGION_SCALES)
     ]
-    return _unit(np.stack(means))
+    return unit_rows(np.stack(means))
 
 
 def query_vectors(levels: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -32,7 +33,7 @@ def query_vectors(levels: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     Each array, (rows, columns, d), is one orientation of the image at half the size, in which objects are about as
     large as in a photo that contains the image.
     """
-    return _unit(np.stack([cells.mean(axis=(0, 1)) for cells in levels]))
+    return unit_rows(np.stack([cells.mean(axis=(0, 1)) for cells in levels]))
 
 
 def best_similarities(queries: NDArray[np.float32], regions: NDArray[np.int8]) -> NDArray[np.float32]:
@@ -42,13 +43,6 @@ def best_similarities(queries: NDArray[np.float32], regions: NDArray[np.int8]) -
     """
     best = np.empty(len(regions), np.float32)
     for start in range(0, len(regions), PHOTOS_PER_BLOCK):
-        block = regions[start : start + PHOTOS_PER_BLOCK].astype(np.float32)
-        norms = np.maximum(np.linalg.norm(block, axis=2, keepdims=True), 1)
-        best[start : start + PHOTOS_PER_BLOCK] = ((block / norms) @ queries.T).max(axis=(1, 2))
+        block = unit_rows(regions[start : start + PHOTOS_PER_BLOCK])
+        best[start : start + PHOTOS_PER_BLOCK] = (block @ queries.T).max(axis=(1, 2))
     return best
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: NDArray[np.float32] = (vectors / np.maximum(norms, 1e-12)).astype(np.float32)
-    return unit

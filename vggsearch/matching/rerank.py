@@ -15,6 +15,7 @@ from vggsearch.matching.alignment import Alignment
 from vggsearch.matching.feature_maps import (
     FULL_IMAGE,
     ORIENTATIONS,
+    Levels,
     LocalFeatures,
     Window,
     align_many,
@@ -27,7 +28,6 @@ from vggsearch.photos.resize import square
 
 log = logging.getLogger(__name__)
 
-Levels = tuple[NDArray[np.float32], NDArray[np.float32]]
 FeaturesByPath = Mapping[str, tuple[Levels, float]]  # path -> the photo's cells at both sizes and its aspect ratio
 
 

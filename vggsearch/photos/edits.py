@@ -14,7 +14,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
 DEFAULT_QUALITY = 90  # JPEG quality of an edited copy
-FILTER = Image.Resampling.LANCZOS
+EDIT_FILTER = Image.Resampling.LANCZOS
+COLLAGE = "collage"  # the one edit that needs other photos
+COLLAGE_OTHERS = 3
 CAPTION = "when you find it again"
 PHONE_ASPECT_RATIO = 9 / 19.5  # width to height of the screen
 TOOLBAR_COLOUR = (32, 33, 36)
@@ -50,7 +52,7 @@ def edited(photo: Image.Image, edit: Edit, seed: str, others: Sequence[Image.Ima
 def scaled(photo: Image.Image, factor: float) -> Image.Image:
     """Resize both sides by `factor`."""
     width, height = (max(1, round(side * factor)) for side in photo.size)
-    return photo.resize((width, height), FILTER)
+    return photo.resize((width, height), EDIT_FILTER)
 
 
 def thumbnail(photo: Image.Image, longer: int) -> Image.Image:
@@ -138,8 +140,8 @@ def recoloured(photo: Image.Image, red: float, green: float, blue: float) -> Ima
 def in_collage(photo: Image.Image, others: Sequence[Image.Image], generator: random.Random) -> Image.Image:
     """Put it in a random quarter of a 2 x 2 collage; the first three of `others` fill the rest."""
     cell = (max(2, photo.width // 2), max(2, photo.height // 2))
-    tiles = [ImageOps.fit(other, cell, FILTER) for other in others[:3]]
-    tiles.insert(generator.randrange(4), photo.resize(cell, FILTER))
+    tiles = [ImageOps.fit(other, cell, EDIT_FILTER) for other in others[:COLLAGE_OTHERS]]
+    tiles.insert(generator.randrange(4), photo.resize(cell, EDIT_FILTER))
     collage = Image.new("RGB", (2 * cell[0], 2 * cell[1]))
     for index, tile in enumerate(tiles):
         collage.paste(tile, (index % 2 * cell[0], index // 2 * cell[1]))
@@ -190,7 +192,7 @@ EDITS: dict[str, Edit] = {
     "screenshot": Edit("phone screenshot", lambda photo, _: screenshot(photo), is_basic=False),
     "noise": Edit("noise added", lambda photo, generator: noisy(photo, generator, 20), is_basic=False),
     "turn180": Edit("upside down", lambda photo, _: photo.transpose(Image.Transpose.ROTATE_180), is_basic=False),
-    "collage": Edit("one quarter of a collage", lambda photo, _: photo, is_basic=False),
+    COLLAGE: Edit("one quarter of a collage", lambda photo, _: photo, is_basic=False),
     "strongest": Edit(
         "strong, mirrored, with sticker and border", most_strongly_edited, quality=25, is_basic=False
     ),

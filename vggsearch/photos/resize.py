@@ -8,23 +8,23 @@ from PIL import Image, ImageOps
 
 from vggsearch.defaults import IMAGE, RESIZES
 
-FILTER = Image.Resampling.BICUBIC
+INPUT_FILTER = Image.Resampling.BICUBIC
 PAD_COLOUR = (124, 116, 104)  # the mean colour of ImageNet, which normalisation maps to zero
 
 
 def squash(image: Image.Image, size: int) -> Image.Image:
     """Resize the whole image to the square, ignoring its aspect ratio."""
-    return image.resize((size, size), FILTER, reducing_gap=IMAGE.reducing_gap)
+    return image.resize((size, size), INPUT_FILTER, reducing_gap=IMAGE.reducing_gap)
 
 
 def crop(image: Image.Image, size: int) -> Image.Image:
     """Keep the aspect ratio and the centre; cut off both ends of the longer side."""
-    return ImageOps.fit(image, (size, size), FILTER)
+    return ImageOps.fit(image, (size, size), INPUT_FILTER)
 
 
 def pad(image: Image.Image, size: int) -> Image.Image:
     """Keep the aspect ratio and the whole image; fill the rest of the square with the mean colour."""
-    return ImageOps.pad(image, (size, size), FILTER, color=PAD_COLOUR)
+    return ImageOps.pad(image, (size, size), INPUT_FILTER, color=PAD_COLOUR)
 
 
 RESIZE_BY_NAME: dict[str, Callable[[Image.Image, int], Image.Image]] = dict(

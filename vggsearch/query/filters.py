@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vggsearch.errors import OptionError
 
-WAY_OUT = (
+FILTER_EXAMPLES = (
     "Write a path glob ('2019/**', '*.png'), folder:trips/rome, taken:2019-05..2020, size:1000.. "
     "or orientation:portrait."
 )
@@ -72,18 +72,18 @@ def parse_filter(text: str) -> Filter:
     one value alone is a range of itself. `orientation:` is portrait, landscape or square.
     """
     kind, colon, value = text.partition(":")
-    if not colon or kind not in KINDS:
+    if not colon or kind not in FILTER_KINDS:
         if colon and re.fullmatch(r"\w+", kind):
             raise OptionError(
-                f"There is no filter {kind}:, in {text!r}. {WAY_OUT} Of a path with a colon: path:..."
+                f"There is no filter {kind}:, in {text!r}. {FILTER_EXAMPLES} Of a path with a colon: path:..."
             )
         kind, value = "path", text
     if not value.strip():
-        raise OptionError(f"The filter {text!r} says nothing. {WAY_OUT}")
+        raise OptionError(f"The filter {text!r} says nothing. {FILTER_EXAMPLES}")
     try:
-        return Filter(text, KINDS[kind](value))
+        return Filter(text, FILTER_KINDS[kind](value))
     except ValueError as error:
-        raise OptionError(f"The filter {text!r} cannot be read: {error}. {WAY_OUT}") from error
+        raise OptionError(f"The filter {text!r} cannot be read: {error}. {FILTER_EXAMPLES}") from error
 
 
 def _path(value: str) -> Keeps:
@@ -145,7 +145,7 @@ SHAPES: dict[str, Callable[[NDArray[Any], NDArray[Any]], NDArray[np.bool_]]] = {
     "landscape": np.greater,
     "square": np.equal,
 }
-KINDS: dict[str, Callable[[str], Keeps]] = {
+FILTER_KINDS: dict[str, Callable[[str], Keeps]] = {
     "path": _path,
     "folder": _folder,
     "taken": _taken,

@@ -13,7 +13,7 @@ from vggsearch.indexing.build import index_in_memory, open_vector_index
 from vggsearch.indexing.local_features import from_store
 from vggsearch.knn.vector_index import Selection, VectorIndex
 from vggsearch.knn.whitening import Whitening, WhiteningOptions
-from vggsearch.matching.rerank import Levels
+from vggsearch.matching.feature_maps import Levels
 from vggsearch.query.filters import Filter, FoldedPaths
 from vggsearch.query.searcher import Searcher, searcher_under, searcher_with
 from vggsearch.store.local_features import LocalStore

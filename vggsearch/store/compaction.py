@@ -2,8 +2,7 @@
 
 from vggsearch.defaults import COMPACT, EXTRACT
 from vggsearch.store.manifest import Manifest, Part
-
-BYTES_PER_NUMBER = 2  # float16
+from vggsearch.store.parts import BYTES_PER_DIMENSION
 
 Group = tuple[Part, ...]
 
@@ -14,7 +13,7 @@ def plan_groups(manifest: Manifest) -> list[Group]:
     All parts of a group have the same engine and precision and together at most EXTRACT.part_bytes of live
     embeddings, which bounds the memory for merging; a single part may have more.
     """
-    row_bytes = manifest.embedding.dim * BYTES_PER_NUMBER
+    row_bytes = manifest.embedding.dim * BYTES_PER_DIMENSION
     groups: list[list[Part]] = []
     size = 0
     for part in manifest.parts:

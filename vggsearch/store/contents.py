@@ -4,7 +4,7 @@ from pathlib import Path
 
 MANIFEST = "manifest.json"
 EMBEDDINGS = "embeddings"  # a folder
-SEARCH = "search"  # a folder: the vector index, and the edges found in it
+SEARCH_FOLDER = "search"  # a folder: the vector index, and the edges found in it
 LOCAL = "local"  # a folder: local features
 SKIPPED = "skipped.parquet"
 SKIPPED_NEXT = "skipped.next.parquet"  # becomes skipped.parquet once the manifest lists it
@@ -20,7 +20,7 @@ TEMPORARY = ".tmp"  # suffix of a file that is being written, or that a killed p
 USER_FILES = (DECISIONS, DAMAGED_DECISIONS, JOURNALS)
 """Only the user can provide these. No repair, update or build deletes them."""
 
-DERIVED_FILES = (MANIFEST, EMBEDDINGS, SEARCH, LOCAL, SKIPPED, SKIPPED_NEXT, KEYPOINT_MATCHES, CALIBRATION)
+DERIVED_FILES = (MANIFEST, EMBEDDINGS, SEARCH_FOLDER, LOCAL, SKIPPED, SKIPPED_NEXT, KEYPOINT_MATCHES, CALIBRATION)
 """Indexing the photos again with the same options restores these. They may be deleted, all at once."""
 
 

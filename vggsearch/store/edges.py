@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from vggsearch.errors import IndexDamaged
 from vggsearch.store.files import reading_from, write_atomically
 from vggsearch.store.manifest import CHECKSUM, StoredVectorIndex
+from vggsearch.store.parts import METADATA
 
 EDGES = "edges.parquet"
-METADATA = b"vggsearch"
-SCHEMA = pa.schema(
+EDGE_SCHEMA = pa.schema(
     [
         pa.field("first", pa.int32(), nullable=False),
         pa.field("second", pa.int32(), nullable=False),
@@ -24,7 +24,7 @@ SCHEMA = pa.schema(
     ]
 )
 ENCODINGS = {"first": "DELTA_BINARY_PACKED", "second": "DELTA_BINARY_PACKED", "similarity": "BYTE_STREAM_SPLIT"}
-WAY_OUT = "Delete it: the pairs are then searched again."
+SEARCH_AGAIN = "Delete this file: the pairs are then searched again."
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def write_edges(directory: Path, edges: StoredEdges) -> None:
     """Write pairs into the folder of their vector index, to be deleted with it. Raises IndexNotWritable."""
     facts = json.dumps({**asdict(edges.facts), CHECKSUM: _checksum(edges)})
     columns = [edges.first, edges.second, edges.similarity]
-    table = pa.table(columns, SCHEMA.with_metadata({METADATA: facts.encode("ascii")}))
+    table = pa.table(columns, EDGE_SCHEMA.with_metadata({METADATA: facts.encode("ascii")}))
 
     def write_table(path: Path) -> None:
         pq.write_table(table, path, compression="zstd", use_dictionary=False, column_encoding=ENCODINGS)
@@ -82,7 +82,7 @@ def read_edges(directory: Path, vectors: str) -> StoredEdges | None:
         return None
     edges, checksum = _read(path)
     if checksum != _checksum(edges):
-        raise IndexDamaged(path, "is damaged (wrong checksum)", WAY_OUT)
+        raise IndexDamaged(path, "is damaged (wrong checksum)", SEARCH_AGAIN)
     return edges if edges.facts.made_of == vectors else None
 
 
@@ -91,12 +91,12 @@ def _read(path: Path) -> tuple[StoredEdges, str]:
     try:
         with reading_from(path):
             table = pq.ParquetFile(path).read()
-        first, second, similarity = (table.column(field.name).cast(field.type).to_numpy() for field in SCHEMA)
+        first, second, similarity = (table.column(field.name).cast(field.type).to_numpy() for field in EDGE_SCHEMA)
         facts = json.loads((table.schema.metadata or {})[METADATA])
         checksum = str(facts.pop(CHECKSUM))
         return StoredEdges(EdgeFacts(**facts), first, second, similarity), checksum
     except (pa.ArrowException, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise IndexDamaged(path, f"is damaged ({str(error).splitlines()[0]})", WAY_OUT) from error
+        raise IndexDamaged(path, f"is damaged ({str(error).splitlines()[0]})", SEARCH_AGAIN) from error
 
 
 def _checksum(edges: StoredEdges) -> str:

@@ -15,9 +15,9 @@ from vggsearch.errors import IndexDamaged
 from vggsearch.store.contents import KEYPOINT_MATCHES
 from vggsearch.store.files import reading_from, write_atomically
 
-MADE_BY = b"vggsearch.made_by"
-WAY_OUT = "Delete it: the pairs are then compared again."
-SCHEMA = pa.schema(
+MADE_BY_KEY = b"vggsearch.made_by"
+COMPARE_AGAIN = "Delete this file: the pairs are then compared again."
+MATCH_SCHEMA = pa.schema(
     [
         pa.field("first", pa.string(), nullable=False),
         pa.field("second", pa.string(), nullable=False),
@@ -55,11 +55,11 @@ def write_keypoint_matches(directory: Path, matches: Mapping[Key, KeypointMatch]
     columns = [
         [first for first, _ in matches],
         [second for _, second in matches],
-        *([getattr(match, field.name) for match in matches.values()] for field in list(SCHEMA)[2:]),
+        *([getattr(match, field.name) for match in matches.values()] for field in list(MATCH_SCHEMA)[2:]),
     ]
     table = pa.table(
-        [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)],
-        SCHEMA.with_metadata({MADE_BY: made_by.encode("utf-8")}),
+        [pa.array(column, field.type) for column, field in zip(columns, MATCH_SCHEMA, strict=True)],
+        MATCH_SCHEMA.with_metadata({MADE_BY_KEY: made_by.encode("utf-8")}),
     )
     write_atomically(
         directory / KEYPOINT_MATCHES,
@@ -75,11 +75,11 @@ def read_keypoint_matches(directory: Path, made_by: str) -> dict[Key, KeypointMa
     try:
         with reading_from(path):
             table = pq.ParquetFile(path, page_checksum_verification=True).read()
-        if (table.schema.metadata or {}).get(MADE_BY) != made_by.encode("utf-8"):
+        if (table.schema.metadata or {}).get(MADE_BY_KEY) != made_by.encode("utf-8"):
             return {}
-        firsts, seconds, *columns = (table.column(field.name).to_pylist() for field in SCHEMA)
+        firsts, seconds, *columns = (table.column(field.name).to_pylist() for field in MATCH_SCHEMA)
     except (pa.ArrowException, KeyError, ValueError) as error:
-        raise IndexDamaged(path, f"is damaged ({str(error).splitlines()[0]})", WAY_OUT) from error
+        raise IndexDamaged(path, f"is damaged ({str(error).splitlines()[0]})", COMPARE_AGAIN) from error
     matches = (
         KeypointMatch(*values, tuple(corners), same)  # type: ignore[call-arg]
         for *values, corners, same in zip(*columns, strict=True)

@@ -16,7 +16,7 @@ Values = dict[str, Any]
 def migrate(values: Values, directory: Path, wanted: int) -> Values:
     """Convert the values of the manifest in `directory` to format `wanted`, step by step."""
     while values["format"] < wanted:
-        values = STEPS[values["format"]](values, directory)
+        values = MIGRATIONS[values["format"]](values, directory)
     return values
 
 
@@ -57,4 +57,4 @@ def _from_4(values: Values, directory: Path) -> Values:  # noqa: ARG001
     return {**values, "format": 5, "build": {**values["build"], "metric": "cosine"}}
 
 
-STEPS: dict[int, Callable[[Values, Path], Values]] = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4}
+MIGRATIONS: dict[int, Callable[[Values, Path], Values]] = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4}

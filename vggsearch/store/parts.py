@@ -17,7 +17,8 @@ from vggsearch.photos.walk import Skipped
 from vggsearch.store.files import reading_from, write_atomically
 from vggsearch.store.records import Embedded
 
-METADATA = b"vggsearch"
+METADATA = b"vggsearch"  # key of a Parquet file's metadata
+BYTES_PER_DIMENSION = 2  # embeddings are float16
 BLANK = "is_blank"
 Table: TypeAlias = pa.Table
 SKIPPED_SCHEMA = pa.schema(

@@ -18,7 +18,7 @@ from vggsearch.store.contents import (
     EMBEDDINGS,
     LOCAL,
     MANIFEST,
-    SEARCH,
+    SEARCH_FOLDER,
     SKIPPED,
     SKIPPED_NEXT,
     TEMPORARY,
@@ -76,7 +76,7 @@ class Store:
         if directory.exists():
             _check_free(directory)
         with writing_to(directory):
-            for folder in (EMBEDDINGS, SEARCH):
+            for folder in (EMBEDDINGS, SEARCH_FOLDER):
                 (directory / folder).mkdir(parents=True, exist_ok=True)
             flush_directory(directory.parent)
         manifest = Manifest(spec, weights_file=str(weights_file.resolve()) if weights_file is not None else None)
@@ -192,7 +192,7 @@ class Store:
         stored = self.manifest.fresh_vector_index
         if stored is None:
             return None
-        directory = self.directory / SEARCH / stored.name
+        directory = self.directory / SEARCH_FOLDER / stored.name
         for file in stored.files:
             file.check_size(directory)
         return directory
@@ -200,7 +200,7 @@ class Store:
     def last_vector_index_directory(self) -> Path | None:
         """Return the folder of the last vector index, of this or an earlier state; None if there is none."""
         stored = self.manifest.search
-        return self.directory / SEARCH / stored.name if stored is not None else None
+        return self.directory / SEARCH_FOLDER / stored.name if stored is not None else None
 
     def local(self) -> LocalStore:
         """Return the stored local features."""
@@ -235,7 +235,7 @@ class Store:
         local = {part.name for part in manifest.local}
         return [
             *(path for path in sorted((directory / EMBEDDINGS).glob("part-*")) if path.name not in parts),
-            *(path for path in sorted((directory / SEARCH).glob("*")) if path.name != search),
+            *(path for path in sorted((directory / SEARCH_FOLDER).glob("*")) if path.name != search),
             *(path for path in sorted((directory / LOCAL).glob("*")) if path.name not in local),
             *sorted(directory.glob(f"*{TEMPORARY}")),
             *(directory.glob(SKIPPED) if manifest.skipped is None else ()),

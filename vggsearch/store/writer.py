@@ -3,18 +3,17 @@
 import logging
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
 from vggsearch.defaults import COMPACT
 from vggsearch.errors import IndexDamaged
 from vggsearch.photos.walk import Skipped
 from vggsearch.store.compaction import Group, is_compact, is_due, plan_groups
-from vggsearch.store.contents import EMBEDDINGS, LOCAL, SEARCH, SKIPPED, SKIPPED_NEXT
+from vggsearch.store.contents import EMBEDDINGS, LOCAL, SEARCH_FOLDER, SKIPPED, SKIPPED_NEXT
 from vggsearch.store.files import FileHash, flush_directory, write_folder_atomically, writing_to
 from vggsearch.store.local_features import ROWS, LocalPart, StoredFeatures, write_local
 from vggsearch.store.lock import only_writer
@@ -24,8 +23,6 @@ from vggsearch.store.records import Embedded, EngineInfo
 from vggsearch.store.store import Store
 
 log = logging.getLogger(__name__)
-
-Item = TypeVar("Item")
 
 
 @contextmanager
@@ -98,7 +95,7 @@ class StoreWriter:
 
         `options`, if given, replaces the options for later builds.
         """
-        folder = self._store.directory / SEARCH
+        folder = self._store.directory / SEARCH_FOLDER
         name = next_name(folder)
         facts: list[VectorIndexInfo] = []
         files = write_folder_atomically(folder / name, lambda path: facts.append(build(path)))
@@ -139,8 +136,10 @@ class StoreWriter:
         if spare < COMPACT.spare_parts and dead <= COMPACT.dead_share * len(stored):
             return
         # Hashes are checked while reading: rewriting damaged features would give them a valid hash.
+        kept, features = list[LocalPart](), self._store.local().features(live)
         try:
-            kept = [self._write_local(dict(batch)) for batch in batched(self._store.local().features(live), ROWS)]
+            while batch := dict(islice(features, ROWS)):
+                kept.append(self._write_local(batch))
         except IndexDamaged as error:
             log.warning("%s; until then, the damaged local features are kept.", error)
             self._clean()
@@ -239,13 +238,6 @@ def next_name(folder: Path) -> str:
     """Return the next number as a folder name, above all existing ones, which readers may have mapped."""
     numbers = [int(path.name) for path in folder.glob("*") if path.name.isdecimal()]
     return f"{max(numbers, default=0) + 1:06}"
-
-
-def batched(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
-    """Yield the items in batches of `size`; the last one may be smaller."""
-    source = iter(items)
-    while batch := tuple(islice(source, size)):
-        yield batch
 
 
 def by_engine(photos: Sequence[Embedded]) -> dict[EngineInfo, list[Embedded]]:

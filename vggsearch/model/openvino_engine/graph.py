@@ -19,7 +19,7 @@ from vggsearch.model.weights import Kernel
 
 WHOLE = 127  # the largest number of int8, symmetric
 ACTIVATION_LEVELS = 256  # uint8: activations are >= 0
-LARGEST_PIXEL = max(max(mean, 1 - mean) / std for mean, std in zip(MEAN, STD, strict=True))  # normalised
+LARGEST_NORMALIZED = max(max(mean, 1 - mean) / std for mean, std in zip(MEAN, STD, strict=True))
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,9 @@ def step(module: Module, x: Node, weight: Node, bias: NDArray[np.float32], int8:
         seen = windows(x) if module.name == "fc6" else x
         return ops.relu(ops.add(ops.matmul(seen, weight, False, True), numbers(bias.reshape(1, 1, -1))))
     if int8 is not None and module.inputs == len(MEAN):
-        x = quantised(x, -LARGEST_PIXEL, LARGEST_PIXEL * 127 / 128)  # signed, so that the padding's 0 is exact
+        x = quantised(
+            x, -LARGEST_NORMALIZED, LARGEST_NORMALIZED * 127 / 128
+        )  # signed, so that the padding's 0 is exact
     convolved = ops.convolution(x, weight, strides=[1, 1], pads_begin=[1, 1], pads_end=[1, 1], dilations=[1, 1])
     activated = ops.relu(ops.add(convolved, numbers(bias.reshape(1, -1, 1, 1))))
     return activated if int8 is None else quantised(activated, 0.0, int8.ranges[module.name])
