@@ -226,7 +226,7 @@ def test_eval_copies_without_an_index_says_how_to_make_one(tmp_path: Path, monke
     (tmp_path / "pictures").mkdir()
     done = run("eval", "copies", "pictures")
     assert done.exit_code == 1
-    assert "Make it: vggsearch index pictures" in done.stderr
+    assert "Create it: vggsearch index pictures" in done.stderr
 
 
 def test_geometry_raises_what_it_finds_and_nothing_else(families: ImageIndex) -> None:
