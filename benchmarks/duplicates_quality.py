@@ -52,7 +52,7 @@ def family(path: str) -> str:
 
 def show(report: DuplicatesReport, label: Callable[[str], str | None], paths: list[str]) -> None:
     """Print expected and measured precision and recall."""
-    found = report.found
+    found = report.classified
     print(
         f"{found.precision or 0:.4f} expected precision of pairs, {found.recall or 0:.3f} expected recall of copies"
     )

@@ -38,11 +38,11 @@ def test_the_best_photo_keeps_all_its_duplicates() -> None:
     assert kept([1, 0, 2], [(0, 1, 0.9), (1, 2, 0.8), (0, 2, 0.7)]) == [1, 1, 1]
 
 
-def test_what_is_no_duplicate_of_the_keeper_is_kept_too() -> None:
+def test_photos_that_are_no_duplicate_of_a_keeper_are_kept() -> None:
     assert kept([0, 1, 2], [(0, 1, 0.9), (1, 2, 0.9)]) == [0, 0, 2]
 
 
-def test_a_photo_goes_to_the_keeper_most_like_it_of_those_better_than_itself() -> None:
+def test_a_photo_joins_the_most_similar_keeper_that_ranks_better() -> None:
     assert kept([0, 2, 1], [(0, 1, 0.8), (1, 2, 0.9)]) == [0, 2, 2]
     assert kept([0, 1, 2], [(0, 1, 0.8), (1, 2, 0.9)]) == [0, 0, 2]
 
@@ -51,7 +51,7 @@ def test_photos_without_duplicates_keep_themselves() -> None:
     assert kept([2, 0, 1], []) == [0, 1, 2]
 
 
-def test_frames_of_a_pan_make_no_group_whose_ends_are_unlike() -> None:
+def test_frames_of_a_pan_do_not_chain_into_one_group() -> None:
     frames, reach = 40, 3
     pairs = [(a, b, 1 - (b - a) / 10) for a in range(frames) for b in range(a + 1, min(frames, a + reach + 1))]
     for seed in range(5):
@@ -72,7 +72,7 @@ def graphs(draw: st.DrawFn) -> tuple[list[int], list[tuple[int, int, float]]]:
 
 
 @given(graphs())
-def test_every_photo_is_kept_or_a_duplicate_of_a_better_one_that_is(
+def test_every_photo_is_kept_or_a_duplicate_of_a_better_one_that_is_kept(
     graph: tuple[list[int], list[tuple[int, int, float]]],
 ) -> None:
     ranks, pairs = graph
@@ -88,7 +88,7 @@ def test_every_photo_is_kept_or_a_duplicate_of_a_better_one_that_is(
                 if frozenset((row, other)) in similarity and ranks[other] < ranks[row]
             ]
             assert similarity[frozenset((row, keeper))] == max(others)
-    for a, b, _ in pairs:  # of two duplicates, both are kept only where ... neither could go without the other
+    for a, b, _ in pairs:  # two duplicates are never both kept
         assert not (found[a] == a and found[b] == b)
 
 
@@ -111,45 +111,53 @@ def candidate(path: str, *, quality: int = 90, **facts: Any) -> RatedPhoto:
 
 
 @pytest.mark.parametrize(
-    ("wish", "better", "worse", "why"),
+    ("rule", "better", "worse", "why"),
     [
-        ("resolution", {"size": (4032, 3024)}, {"size": (1600, 1200)}, "4032 x 3024 against 1600 x 1200"),
-        ("quality", {"quality": LOSSLESS}, {"quality": 90}, "lossless against quality 90"),
-        ("quality", {"quality": 95}, {"quality": 60}, "quality 95 against quality 60"),
-        ("bytes", {"bytes": 2_000_000}, {"bytes": 900_000}, "2,000,000 bytes against 900,000"),
-        ("exif", {}, {"taken": None}, "taken 2024-05-01 12:30, which the other does not say"),
-        ("oldest", {}, {"taken": TAKEN + timedelta(days=1)}, "the older of the two"),
-        ("newest", {"taken": TAKEN + timedelta(days=1)}, {}, "the newer of the two"),
+        ("resolution", {"size": (4032, 3024)}, {"size": (1600, 1200)}, "4032 x 3024 vs. 1600 x 1200"),
+        ("quality", {"quality": LOSSLESS}, {"quality": 90}, "lossless vs. quality 90"),
+        ("quality", {"quality": 95}, {"quality": 60}, "quality 95 vs. quality 60"),
+        ("bytes", {"bytes": 2_000_000}, {"bytes": 900_000}, "2,000,000 bytes vs. 900,000"),
+        ("exif", {}, {"taken": None}, "taken 2024-05-01 12:30, the other has no date"),
+        ("oldest", {}, {"taken": TAKEN + timedelta(days=1)}, "the older one"),
+        ("newest", {"taken": TAKEN + timedelta(days=1)}, {}, "the newer one"),
     ],
 )
-def test_each_wish_keeps_what_it_says_and_says_why(
-    wish: str, better: dict[str, Any], worse: dict[str, Any], why: str
+def test_each_rule_keeps_the_better_photo_and_explains_why(
+    rule: str, better: dict[str, Any], worse: dict[str, Any], why: str
 ) -> None:
     one, other = candidate("a.jpg", **worse), candidate("b.jpg", **better)
-    policy = keep_rules(wish)
+    policy = keep_rules(rule)
     assert ranked([one, other], policy) == [1, 0]
     assert reason(other, one, policy) == why
 
 
-def test_a_path_can_be_preferred_and_the_first_wish_counts_most() -> None:
+def test_a_path_can_be_preferred_and_earlier_rules_take_precedence() -> None:
     small, large = candidate("best/b.jpg", size=(10, 10)), candidate("a.jpg", size=(99, 99))
     policy = keep_rules("path:best/*,resolution")
     assert ranked([large, small], policy) == [1, 0]
-    assert reason(small, large, policy) == "its path is like best/*"
+    assert reason(small, large, policy) == "its path matches best/*"
     assert ranked([large, small], keep_rules("resolution,path:best/*")) == [0, 1]
     assert ranked([candidate("a/long/path.jpg"), candidate("b.jpg")], keep_rules("shortest-path")) == [1, 0]
 
 
-def test_where_nothing_tells_them_apart_the_first_by_name_is_kept() -> None:
+def test_if_all_rules_are_tied_the_first_by_path_is_kept() -> None:
     pair = [candidate("b.jpg"), candidate("a.jpg")]
     assert ranked(pair, keep_rules()) == [1, 0]
-    assert "first by name" in reason(pair[1], pair[0], keep_rules("resolution"))
+    assert "first by path" in reason(pair[1], pair[0], keep_rules("resolution"))
 
 
-@pytest.mark.parametrize("text", ["", "biggest", "resolution,best"])
-def test_an_unknown_wish_is_refused_with_those_there_are(text: str) -> None:
-    with pytest.raises(OptionError, match="resolution"):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "No keep rule given. The default is keep='resolution,"),
+        ("biggest", "Unknown keep rule 'biggest'. Available: resolution, quality,"),
+        ("resolution,best", "Unknown keep rule 'best'. Available: resolution, quality,"),
+    ],
+)
+def test_an_unknown_rule_is_refused_with_the_available_ones(text: str, message: str) -> None:
+    with pytest.raises(OptionError) as raised:
         keep_rules(text)
+    assert str(raised.value).startswith(message)
 
 
 def test_the_quality_of_a_jpeg_is_read_from_its_header(tmp_path: Path) -> None:
@@ -174,12 +182,12 @@ def taken(path: str, seconds: float, size: tuple[int, int] = (640, 480)) -> Phot
         (taken("a.jpg", 0), taken("b.jpg", 2, (480, 640)), "burst, 2 s apart"),
         (taken("IMG_0007.jpg", 0), taken("IMG_0008.jpg", 0), "burst, within a second"),
         *(
-            (photo(f"x/IMG_1{suffix.upper()}"), photo("x/IMG_1.jpg"), "raw and developed file of one shot")
+            (photo(f"x/IMG_1{suffix.upper()}"), photo("x/IMG_1.jpg"), "RAW and developed file of one shot")
             for suffix in RAW_MAKERS
         ),
     ],
 )
-def test_what_one_press_of_the_button_made_is_no_duplicate(first: Photo, second: Photo, why: str) -> None:
+def test_siblings_are_recognised(first: Photo, second: Photo, why: str) -> None:
     assert sibling(first, second) == why
     assert sibling(second, first) == why
 
@@ -197,5 +205,5 @@ def test_what_one_press_of_the_button_made_is_no_duplicate(first: Photo, second:
         (photo("x/IMG_1.CR2"), photo("y/IMG_1.jpg")),
     ],
 )
-def test_copies_are_no_siblings(first: Photo, second: Photo) -> None:
+def test_copies_are_not_siblings(first: Photo, second: Photo) -> None:
     assert sibling(first, second) is None

@@ -58,7 +58,7 @@ def family(path: str) -> str:
 
 
 def group_of(report: DuplicatesReport, path: str) -> set[str]:
-    """Return the paths of all photos in the group of one."""
+    """Return the paths of all photos in the group of one photo."""
     for group in report.groups:
         paths = {group.keeper.path, *(member.photo.path for member in group.members)}
         if path in paths:
@@ -70,11 +70,11 @@ def test_no_group_holds_two_different_photos_and_most_copies_are_found(found: Du
     for group in found.groups:
         assert {family(member.photo.path) for member in group.members} == {family(group.keeper.path)}
     edited = [member.photo.path for group in found.groups for member in group.members]
-    there_are = found.photos - found.blank - len({family(path) for path in edited})
-    assert len(edited) >= 0.6 * there_are  # the faked network sees neither mirror images nor crops
+    copies = found.photos - found.blank - len({family(path) for path in edited})
+    assert len(edited) >= 0.6 * copies  # the fake network recognises neither mirror images nor crops
 
 
-def test_each_tier_is_called_what_it_is(found: DuplicatesReport) -> None:
+def test_each_kind_of_duplicate_is_named(found: DuplicatesReport) -> None:
     kinds: dict[str, str] = {member.photo.path: member.kind for group in found.groups for member in group.members}
     kinds |= {group.keeper.path: "kept" for group in found.groups}
     rockets = sorted(kinds[f"{folder}/rocket.jpg"] for folder in ("again", "originals"))
@@ -83,12 +83,12 @@ def test_each_tier_is_called_what_it_is(found: DuplicatesReport) -> None:
     assert coffees in (["exact", "kept", "same picture"], ["kept", "same picture", "same picture"])
 
 
-def test_blank_pictures_are_left_out_and_counted(found: DuplicatesReport) -> None:
+def test_blank_photos_are_excluded_and_counted(found: DuplicatesReport) -> None:
     assert found.blank == 2
     assert not any("blank" in group.keeper.path for group in found.groups)
 
 
-def test_every_member_says_why_the_keeper_is_kept_and_is_less_than_certain_unless_it_is_a_copy(
+def test_every_member_has_a_reason_and_only_identical_ones_have_similarity_1(
     found: DuplicatesReport,
 ) -> None:
     for group in found.groups:
@@ -98,7 +98,7 @@ def test_every_member_says_why_the_keeper_is_kept_and_is_less_than_certain_unles
             assert 0.5 <= member.confidence <= 1
 
 
-def test_the_second_run_is_the_same_and_looks_at_nothing_again(index: ImageIndex, found: DuplicatesReport) -> None:
+def test_the_second_run_is_the_same_and_compares_nothing_again(index: ImageIndex, found: DuplicatesReport) -> None:
     stages: list[str] = []
     again = index.duplicates(progress=lambda progress: stages.append(progress.stage))
     assert again.groups == found.groups
@@ -108,7 +108,7 @@ def test_the_second_run_is_the_same_and_looks_at_nothing_again(index: ImageIndex
     assert list(index.directory.rglob(EDGES))
 
 
-def test_what_a_person_calls_different_does_not_come_back_even_when_renamed(index: ImageIndex) -> None:
+def test_photos_decided_different_are_never_duplicates_even_when_renamed(index: ImageIndex) -> None:
     before = index.duplicates()
     group = next(group for group in before.groups if family(group.keeper.path) == "rocket")
     paths = [group.keeper.path, *(member.photo.path for member in group.members if member.kind != "exact")]
@@ -122,14 +122,14 @@ def test_what_a_person_calls_different_does_not_come_back_even_when_renamed(inde
     assert "renamed.jpg" in group_of(index.duplicates(), "originals/rocket.jpg")
 
 
-def test_what_a_person_calls_the_same_is_a_duplicate_however_little_alike(index: ImageIndex) -> None:
+def test_photos_decided_the_same_are_duplicates_however_dissimilar(index: ImageIndex) -> None:
     index.decide("same", ["originals/rocket.jpg", "originals/coffee.jpg"])
     pairs = index.duplicates().pairs
     mixed = [pair for pair in pairs if {family(pair.first.path), family(pair.second.path)} == {"rocket", "coffee"}]
     assert any(pair.confidence == 1.0 for pair in mixed)
 
 
-def test_a_person_is_believed_even_of_two_shots_of_a_burst(index: ImageIndex) -> None:
+def test_a_decision_applies_even_to_two_shots_of_a_burst(index: ImageIndex) -> None:
     assert index.root is not None
     shots = []
     for second in (1, 2):
@@ -147,27 +147,27 @@ def test_a_person_is_believed_even_of_two_shots_of_a_burst(index: ImageIndex) ->
     assert frozenset(shots) in pairs
 
 
-def test_nothing_is_done_on_half_a_search(index: ImageIndex) -> None:
+def test_a_partial_report_is_not_acted_on(index: ImageIndex) -> None:
     (index.directory / KEYPOINT_MATCHES).unlink()
-    asked = iter([False] * 2)
+    stops = iter([False] * 2)
     with pytest.raises(Stopped) as stopped:
-        index.duplicates(stop=lambda: next(asked, True))
+        index.duplicates(stop=lambda: next(stops, True))
     report = stopped.value.report
     assert isinstance(report, DuplicatesReport)
-    assert not report.found.is_whole
+    assert not report.classified.is_complete
     with pytest.raises(OptionError, match="stopped early"):
         index.plan_removal(report, "delete")
 
 
-def test_nothing_is_done_by_similarity_alone_unless_a_threshold_was_asked_for(index: ImageIndex) -> None:
-    unseen = index.duplicates(confirm=False)
+def test_similarity_alone_is_not_acted_on_unless_the_user_chose_a_threshold(index: ImageIndex) -> None:
+    by_calibration = index.duplicates(confirm=False)
     with pytest.raises(OptionError, match="were not compared"):
-        index.plan_removal(unseen, "delete")
-    asked = index.duplicates(confirm=False, threshold=0.95)
-    assert index.plan_removal(asked, "delete").acts
+        index.plan_removal(by_calibration, "delete")
+    by_threshold = index.duplicates(confirm=False, threshold=0.95)
+    assert index.plan_removal(by_threshold, "delete").acts
 
 
-def test_protected_folders_are_named_as_a_person_sees_them(
+def test_protected_folders_may_be_named_relative_to_the_current_directory(
     index: ImageIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert index.root is not None
@@ -177,10 +177,10 @@ def test_protected_folders_are_named_as_a_person_sees_them(
     assert not any(act.path.startswith("edited/") for act in plan.acts)
 
 
-def test_decisions_are_refused_for_what_is_not_there_and_a_damaged_line_is_named(index: ImageIndex) -> None:
+def test_decisions_on_unknown_photos_are_refused_and_a_damaged_line_is_named(index: ImageIndex) -> None:
     with pytest.raises(OptionError, match=r"nowhere.jpg is not in the index"):
         index.decide("same", ["originals/rocket.jpg", "nowhere.jpg"])
-    with pytest.raises(OptionError, match="two photos or more"):
+    with pytest.raises(OptionError, match="Name at least two photos; the decision applies to every pair of them"):
         index.decide("same", ["originals/rocket.jpg"])
     index.decide("different", ["originals/rocket.jpg", "originals/coffee.jpg"])
     path = index.directory / DECISIONS
@@ -190,7 +190,7 @@ def test_decisions_are_refused_for_what_is_not_there_and_a_damaged_line_is_named
     assert path.read_text("utf-8").endswith("{torn")
 
 
-def test_decisions_of_another_index_are_merged_each_once(index: ImageIndex, tmp_path: Path) -> None:
+def test_decisions_of_another_index_are_imported_once(index: ImageIndex, tmp_path: Path) -> None:
     index.decide("different", ["originals/rocket.jpg", "originals/coffee.jpg"])
     shutil.copy(index.directory / DECISIONS, tmp_path / "exported.jsonl")
     index.decide("same", ["originals/rocket.jpg", "originals/coffee.jpg"])
@@ -208,7 +208,7 @@ def test_a_protected_folder_is_kept_whatever_the_policy(index: ImageIndex) -> No
     assert any(member.left_alone == "protected" for group in report.groups for member in group.members)
 
 
-def test_pairs_can_be_looked_for_within_or_across_folders(index: ImageIndex) -> None:
+def test_pairs_can_be_limited_to_one_folder_or_to_different_folders(index: ImageIndex) -> None:
     within = index.duplicates(within_folder=True)
     across = index.duplicates(across_folders=True)
     for pair in within.pairs:
@@ -220,7 +220,7 @@ def test_pairs_can_be_looked_for_within_or_across_folders(index: ImageIndex) -> 
 
 
 def test_exact_copies_elsewhere_do_not_hide_pairs_of_folders(index: ImageIndex) -> None:
-    """Of a content that lies in two folders, each copy is in pairs of its own."""
+    """If copies are in two folders, each of them is in pairs of its own."""
     assert index.root is not None
     for folder in ("a", "b"):
         (index.root / folder).mkdir()
@@ -242,7 +242,7 @@ def test_exact_copies_elsewhere_do_not_hide_pairs_of_folders(index: ImageIndex) 
     assert {frozenset(("a/near.jpg", "b/rocket.jpg")), frozenset(("a/rocket.jpg", "b/rocket.jpg"))} <= across
 
 
-def test_only_the_copies_another_index_has_already_are_found_against_it(index: ImageIndex, tmp_path: Path) -> None:
+def test_against_another_index_only_photos_it_has_are_found(index: ImageIndex, tmp_path: Path) -> None:
     assert index.root is not None
     other = tmp_path / "others"
     other.mkdir()
@@ -258,15 +258,15 @@ def test_only_the_copies_another_index_has_already_are_found_against_it(index: I
         assert {family(path) for path in paths} == {"rocket"}
 
 
-def test_a_threshold_takes_the_place_of_the_calibration(index: ImageIndex) -> None:
+def test_a_threshold_replaces_the_calibration(index: ImageIndex) -> None:
     strict = index.duplicates(threshold=0.97)
-    assert strict.found.least_confidence is None
+    assert strict.classified.min_confidence is None
     assert all(pair.similarity >= 0.97 for pair in strict.pairs)
     loose = index.duplicates(threshold=0.6)
     assert len(loose.pairs) > len(strict.pairs)
 
 
-def test_large_groups_alone_can_be_shown_and_the_least_sure_come_first(
+def test_small_groups_can_be_omitted_and_the_least_certain_reviewed_first(
     found: DuplicatesReport, index: ImageIndex
 ) -> None:
     large = index.duplicates(min_size=4)
@@ -275,7 +275,7 @@ def test_large_groups_alone_can_be_shown_and_the_least_sure_come_first(
     assert confidences == sorted(confidences)
 
 
-def test_without_the_photos_embeddings_alone_decide_and_it_is_said(index: ImageIndex) -> None:
+def test_without_the_photo_files_embeddings_alone_decide_and_the_report_says_so(index: ImageIndex) -> None:
     assert index.root is not None
     index.root.rename(index.root.with_name("away"))
     report = index.duplicates()
@@ -283,7 +283,7 @@ def test_without_the_photos_embeddings_alone_decide_and_it_is_said(index: ImageI
     assert any(member.kind == "exact" for group in report.groups for member in group.members)
 
 
-def test_duplicates_are_moved_away_and_brought_back(index: ImageIndex, tmp_path: Path) -> None:
+def test_duplicates_are_moved_and_restored(index: ImageIndex, tmp_path: Path) -> None:
     assert index.root is not None
     before = {path.relative_to(index.root): path.read_bytes() for path in index.root.rglob("*") if path.is_file()}
     report = index.duplicates()
@@ -308,12 +308,13 @@ def test_duplicates_are_moved_away_and_brought_back(index: ImageIndex, tmp_path:
         {"within_folder": True, "across_folders": True},
     ],
 )
-def test_options_that_make_no_sense_are_refused(options: dict[str, object]) -> None:
-    with pytest.raises(OptionError):
+def test_invalid_options_are_refused_with_their_names(options: dict[str, object]) -> None:
+    with pytest.raises(OptionError) as raised:
         DuplicateOptions(**options)  # type: ignore[arg-type]
+    assert all(f"{name}={value!r}" in str(raised.value) for name, value in options.items())
 
 
-def test_journals_are_named_by_the_time(tmp_path: Path) -> None:
+def test_journals_are_named_after_the_time(tmp_path: Path) -> None:
     journal = new_journal(tmp_path)
     named = datetime.strptime(journal.stem, "%Y-%m-%d-%H%M%S")
     assert abs((datetime.now() - named).total_seconds()) < 60

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from vggsearch.defaults import DUPLICATES
 from vggsearch.duplicates.collection import Collection
 from vggsearch.duplicates.find import DuplicatesReport, duplicates
-from vggsearch.duplicates.options import DuplicateOptions
-from vggsearch.duplicates.paths import inside, photos_named
+from vggsearch.duplicates.options import DuplicateOptions, named_photos, path_in_folder
 from vggsearch.duplicates.removals import new_journal, plan_removals
 from vggsearch.errors import OptionError, SpecMismatch
 from vggsearch.indexing.build import BuildReport, build_options, plan_build, rebuild
@@ -410,7 +409,7 @@ class ImageIndex:
             min_precision=min_precision,
             threshold=threshold,
             keep=keep,
-            protect=tuple(protect) if root is None else tuple(inside(root, folder) for folder in protect),
+            protect=tuple(protect) if root is None else tuple(path_in_folder(root, folder) for folder in protect),
             min_size=min_size,
             within_folder=within_folder,
             across_folders=across_folders,
@@ -451,7 +450,7 @@ class ImageIndex:
         """
         collection = self._collection()
         rows = {path: row for row, path in enumerate(collection.searcher.paths)}
-        paths = photos_named(self.root or Path(), photos, rows)
+        paths = named_photos(self.root or Path(), photos, rows)
         decision = decide(judgement, [(collection.key(rows[path]), path) for path in paths])
         add_decisions(self.directory, [decision])
         return decision

@@ -1,1 +1,1 @@
-"""Near-duplicates: which photos are copies of one another, how sure that is, and which of them to keep."""
+"""Duplicates: which photos are copies of each other, with what confidence, and which of them to keep."""

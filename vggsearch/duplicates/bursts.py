@@ -1,4 +1,4 @@
-"""Photos that look like duplicates and are not: shots of one burst, the raw and the developed file of one shot."""
+"""Siblings: photos that look like duplicates but are shots of one burst, or RAW and developed file of one shot."""
 
 import re
 from pathlib import PurePosixPath
@@ -8,23 +8,23 @@ from vggsearch.duplicates.results import Photo
 from vggsearch.photos.raw_formats import is_raw
 
 NUMBER = re.compile(r"\d+")
-NEXT_SHOTS = 3  # numbers that two shots of one second may lie apart: faster cameras write bursts into one folder
+NEXT_SHOTS = 3  # largest difference of the file numbers of two burst shots within one second
 
 
 def sibling(first: Photo, second: Photo) -> str | None:
-    """Return in words what two photos are to each other, if they were made by one press of the button; else None.
+    """Return how two photos from one press of the shutter are related, in words; None for all other pairs.
 
-    Two shots differ in when they were taken, or in the numbers the camera gave them; a copy keeps both, or loses
-    the first. So shots of one size, DUPLICATES.burst_seconds apart at most, are a burst.
+    Two shots differ in the time they were taken or in the number in their file name, while a copy keeps both or
+    loses the time. So shots of the same size that are at most DUPLICATES.burst_seconds apart are a burst.
     """
     if _is_raw_pair(first.path, second.path):
-        return "raw and developed file of one shot"
+        return "RAW and developed file of one shot"
     if first.taken is None or second.taken is None or _size(first) != _size(second):
         return None
-    apart = abs((first.taken - second.taken).total_seconds())
-    if 0 < apart <= DUPLICATES.burst_seconds:
-        return f"burst, {apart:.0f} s apart"
-    if apart == 0 and _are_next_shots(first.path, second.path):
+    seconds = abs((first.taken - second.taken).total_seconds())
+    if 0 < seconds <= DUPLICATES.burst_seconds:
+        return f"burst, {seconds:.0f} s apart"
+    if seconds == 0 and _are_next_shots(first.path, second.path):
         return "burst, within a second"
     return None
 
@@ -39,10 +39,10 @@ def _size(photo: Photo) -> tuple[int, int]:
 
 
 def _are_next_shots(first: str, second: str) -> bool:
-    """Whether two names in one folder differ in their last number alone, by little: IMG_0007 and IMG_0008."""
+    """Return whether two names in one folder differ only in their last number, by little: IMG_0007, IMG_0008."""
     one, other = PurePosixPath(first), PurePosixPath(second)
     numbers, others = NUMBER.findall(one.stem), NUMBER.findall(other.stem)
-    is_alike = one.parent == other.parent and NUMBER.sub("#", one.stem) == NUMBER.sub("#", other.stem)
-    if not is_alike or not numbers or numbers[:-1] != others[:-1]:
+    is_same_pattern = one.parent == other.parent and NUMBER.sub("#", one.stem) == NUMBER.sub("#", other.stem)
+    if not is_same_pattern or not numbers or numbers[:-1] != others[:-1]:
         return False
     return 0 < abs(int(numbers[-1]) - int(others[-1])) <= NEXT_SHOTS

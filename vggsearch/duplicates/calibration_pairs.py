@@ -1,4 +1,4 @@
-"""Pairs of which it is known beforehand whether they are duplicates: what a calibration learns from."""
+"""Labelled pairs for a calibration: edited copies, made for the purpose, and unrelated photos."""
 
 import io
 import json
@@ -23,7 +23,7 @@ from vggsearch.progress import Monitor
 from vggsearch.store.contents import CALIBRATION
 from vggsearch.store.files import write_atomically
 
-AT_ONCE = 16  # photos whose copies are in memory, and go to the network together
+PHOTOS_AT_ONCE = 16  # photos whose copies are in memory and embedded together
 
 Embed = Callable[[Sequence[Image.Image]], NDArray[np.float32]]
 SimilarityTo = Callable[[NDArray[np.float32], int], float]
@@ -31,13 +31,13 @@ SimilarityTo = Callable[[NDArray[np.float32], int], float]
 
 @dataclass(frozen=True)
 class CalibrationPairs:
-    """Edited copies beside their photos, and pairs that have nothing in common."""
+    """Pairs of photos and edited copies of them, and pairs of unrelated photos."""
 
     copies: LabelledPairs
     others: LabelledPairs
 
 
-def copies_of(
+def compare_edited_copies(
     root: Path,
     paths: Sequence[str],
     rows: Sequence[int],
@@ -45,65 +45,68 @@ def copies_of(
     similarity_to: SimilarityTo,
     monitor: Monitor,
 ) -> LabelledPairs:
-    """Make edited copies of some photos in memory, and compare each with its photo.
+    """Make edited copies of a sample of photos in memory, and compare each with its photo.
 
-    `rows` are those to choose from; `embed` returns the embeddings of pictures, `similarity_to` the similarity of
-    one with a row. A photo that cannot be read is passed over. The same photos give the same copies.
+    The sample is drawn from `rows`. `embed` returns the embeddings of images, `similarity_to` the similarity of an
+    embedding to the photo of a row. Photos that cannot be read are skipped. The same photos give the same copies.
     """
-    generator = random.Random(DUPLICATES.seed)  # noqa: S311 - a repeatable choice is what is wanted
+    generator = random.Random(DUPLICATES.seed)  # noqa: S311 - must be repeatable, not secure
     subset = generator.sample(list(rows), min(len(rows), DUPLICATES.copied_photos))
     edits = [
         (row, generator.sample([name for name in EDITS if name != COLLAGE], DUPLICATES.edits)) for row in subset
     ]
 
     def copies(row: int, names: Sequence[str]) -> list[tuple[int, Image.Image, int]]:
-        """Return the row, each copy, and how many of its keypoints fit in the photo."""
+        """Return the row, each copy, and the number of inliers of the copy in the photo."""
         try:
             with decoder_errors(), (root / paths[row]).open("rb") as file:
                 photo = decode(file, paths[row], at_least=MEASURE.copy_pixels).image
         except ImageError:
             return []
-        seen = detect_keypoints(photo)
-        made = [_reread(edited(photo, EDITS[name], f"{paths[row]} {name}")) for name in names]
-        found = [align(seen, detect_keypoints(copy)) for copy in made]
-        return [(row, copy, each.inliers if each else 0) for copy, each in zip(made, found, strict=True)]
+        keypoints = detect_keypoints(photo)
+        made = [_decoded(edited(photo, EDITS[name], f"{paths[row]} {name}")) for name in names]
+        alignments = [align(keypoints, detect_keypoints(copy)) for copy in made]
+        return [(row, copy, each.inliers if each else 0) for copy, each in zip(made, alignments, strict=True)]
 
     similarities: list[float] = []
     inliers: list[int] = []
-    with single_threaded_blas(), ThreadPoolExecutor() as collection:
-        for start in range(0, len(subset), AT_ONCE):
-            some = edits[start : start + AT_ONCE]
-            made = list(chain.from_iterable(collection.map(lambda each: copies(*each), some)))
+    with single_threaded_blas(), ThreadPoolExecutor() as threads:
+        for start in range(0, len(subset), PHOTOS_AT_ONCE):
+            batch = edits[start : start + PHOTOS_AT_ONCE]
+            made = list(chain.from_iterable(threads.map(lambda each: copies(*each), batch)))
             embeddings = embed([copy for _, copy, _ in made])
             similarities += [similarity_to(each, row) for each, (row, _, _) in zip(embeddings, made, strict=True)]
             inliers += [count for _, _, count in made]
-            monitor.step("making edited copies", start + len(some), len(subset))
+            monitor.step("making edited copies", start + len(batch), len(subset))
     return LabelledPairs(tuple(similarities), tuple(inliers))
 
 
-def read_calibration_pairs(directory: Path, made_of: str) -> CalibrationPairs | None:
-    """Return what was learned of `made_of` before, None where there is nothing that is whole and of it."""
+def read_calibration_pairs(directory: Path, source: str) -> CalibrationPairs | None:
+    """Return the stored pairs for `source`, which identifies what they depend on.
+
+    Returns None if there are none, if they are for another source, or if the file is damaged.
+    """
     try:
         values = json.loads((directory / CALIBRATION).read_text("utf-8"))
-        if values["made_of"] != made_of:
+        if values["made_of"] != source:
             return None
         copies, others = (
             LabelledPairs(tuple(values[name]["similarities"]), tuple(values[name]["inliers"]))
             for name in ("copies", "others")
         )
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # it is made anew
+        return None  # they are computed again
     return CalibrationPairs(copies, others)
 
 
-def write_calibration_pairs(directory: Path, pairs: CalibrationPairs, made_of: str) -> None:
-    """Keep what was learned. Raises IndexNotWritable."""
+def write_calibration_pairs(directory: Path, pairs: CalibrationPairs, source: str) -> None:
+    """Store the pairs for `source`. Raises IndexNotWritable."""
 
-    def write(path: Path) -> None:
-        path.write_text(json.dumps({"made_of": made_of, **asdict(pairs)}), "utf-8")
+    def write_json(path: Path) -> None:
+        path.write_text(json.dumps({"made_of": source, **asdict(pairs)}), "utf-8")
 
-    write_atomically(directory / CALIBRATION, write)
+    write_atomically(directory / CALIBRATION, write_json)
 
 
-def _reread(data: bytes) -> Image.Image:
+def _decoded(data: bytes) -> Image.Image:
     return decode(io.BytesIO(data)).image

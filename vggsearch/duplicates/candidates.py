@@ -1,4 +1,4 @@
-"""Pairs of photos that may be duplicates: the stored edges, searched anew only where the photos have changed."""
+"""Find pairs of photos that may be duplicates: from the stored edges, or by a new search if photos have changed."""
 
 import hashlib
 import logging
@@ -21,64 +21,65 @@ from vggsearch.store.store import Store
 log = logging.getLogger(__name__)
 
 
-def candidates_of(collection: Collection, monitor: Monitor = SILENT) -> Edges:
-    """Return the pairs of a pool's photos that may be duplicates, of different bytes; none with a blank photo.
+def find_candidates(collection: Collection, monitor: Monitor = SILENT) -> Edges:
+    """Return the pairs of photos with different content that may be duplicates; none has a blank photo.
 
-    Of each content only the first row is in pairs. With others, one photo of each pair is theirs. Rows with more
-    than PAIRS.count photos at least DUPLICATES.alike are completed. Raises Stopped.
+    Of each content, only the first row is in pairs. With another index, one photo of each pair is in that index.
+    For rows with more than PAIRS.count neighbours with a similarity of at least DUPLICATES.alike, all of these
+    pairs are included. Raises Stopped.
     """
-    is_left_out = collection.contents != np.arange(len(collection.contents))
-    is_left_out[collection.blank] = True
-    without = np.flatnonzero(is_left_out)
+    is_excluded = collection.contents != np.arange(len(collection.contents))
+    is_excluded[collection.blank] = True
+    without = np.flatnonzero(is_excluded)
     if collection.others is not None:
-        return _across(collection, collection.others, is_left_out, monitor)
+        return _pairs_across(collection, collection.others, is_excluded, monitor)
     index = collection.searcher.index
-    edges = edges_of(collection.store, index, without, monitor)
+    edges = similar_pairs(collection.store, index, without, monitor)
     alike = edges.above(DUPLICATES.alike)
     if not len(alike.saturated):
         return edges
-    return _joined(edges, complete(_vectors(index), alike, without, monitor))
+    return _merged(edges, complete(_vectors(index), alike, without, monitor))
 
 
-def edges_of(
+def similar_pairs(
     store: Store,
     index: VectorIndex,
     without: NDArray[np.int64],
     monitor: Monitor = SILENT,
 ) -> Edges:
-    """Return the pairs of rows at least PAIRS.floor similar, of each row at least with its PAIRS.count nearest.
+    """Return the pairs of rows with a similarity of at least PAIRS.floor: each row with its PAIRS.count nearest.
 
-    `index` is over the store's present rows; those in `without`, int64, are in no pair. The pairs are kept beside
-    the vectors, and read where they are of the same vectors and rows. Raises Stopped.
+    `index` is over the current rows of the store; rows in `without`, int64, are in no pair. The pairs are stored
+    beside the vector index and reused for the same vectors and rows. Raises Stopped.
     """
-    directory, side = store.vector_index_directory(), store.manifest.fresh_vector_index
-    if directory is None or side is None:
+    directory, stored = store.vector_index_directory(), store.manifest.fresh_vector_index
+    if directory is None or stored is None:
         return all_pairs(_vectors(index), PAIRS.count, PAIRS.floor, without, monitor)
-    among = f"{vectors_id(side)} without {hashlib.sha256(without.tobytes()).hexdigest()}"
-    if (kept := _kept(directory, among)) is not None:
-        return kept
-    found = all_pairs(_vectors(index), PAIRS.count, PAIRS.floor, without, monitor)
-    _keep(directory, among, found)
-    return found
+    source = f"{vectors_id(stored)} without {hashlib.sha256(without.tobytes()).hexdigest()}"
+    if (edges := _read_edges(directory, source)) is not None:
+        return edges
+    edges = all_pairs(_vectors(index), PAIRS.count, PAIRS.floor, without, monitor)
+    _write_edges(directory, source, edges)
+    return edges
 
 
-def _joined(edges: Edges, more: Edges) -> Edges:
+def _merged(edges: Edges, more: Edges) -> Edges:
     first, second = (np.concatenate(both) for both in ((edges.first, more.first), (edges.second, more.second)))
     similarity = np.concatenate([edges.similarity, more.similarity])
     return edges_from_pairs(edges.rows, edges.count, edges.floor, first, second, similarity)
 
 
-def _across(
+def _pairs_across(
     collection: Collection,
     others: Collection,
-    is_left_out: NDArray[np.bool_],
+    is_excluded: NDArray[np.bool_],
     monitor: Monitor,
 ) -> Edges:
-    """Return the pairs of a photo of the pool and its PAIRS.count nearest of the others', at least PAIRS.floor."""
+    """Return the pairs of each photo with its PAIRS.count nearest of `others`, with at least PAIRS.floor."""
     index, own = collection.searcher.index, len(collection)
-    theirs = np.flatnonzero(~is_left_out[own:])
+    theirs = np.flatnonzero(~is_excluded[own:])
     vectors = index.to_vectors(unit_rows(np.concatenate(list(others.store.embeddings()))))[theirs]
-    mine = np.flatnonzero(~is_left_out[:own])
+    mine = np.flatnonzero(~is_excluded[:own])
     found = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
     for start in range(0, len(mine), PAIRS.block_rows):
         monitor.check()
@@ -89,22 +90,22 @@ def _across(
             np.argpartition(-similarities, count - 1, axis=1)[:, :count] if count else np.empty((len(rows), 0), int)
         )
         values = np.take_along_axis(similarities, nearest, axis=1)
-        one, place = np.nonzero(values >= PAIRS.floor)
-        found.append((rows[one], theirs[nearest[one, place]] + own, values[one, place]))
+        row, column = np.nonzero(values >= PAIRS.floor)
+        found.append((rows[row], theirs[nearest[row, column]] + own, values[row, column]))
         monitor.show("finding candidates", min(start + PAIRS.block_rows, len(mine)), len(mine))
-    some, there, values = (np.concatenate(column) for column in zip(*found, strict=True))
-    return edges_from_pairs(len(is_left_out), PAIRS.count, PAIRS.floor, some, there, np.minimum(values, 1))
+    first, second, values = (np.concatenate(column) for column in zip(*found, strict=True))
+    return edges_from_pairs(len(is_excluded), PAIRS.count, PAIRS.floor, first, second, np.minimum(values, 1))
 
 
 def _vectors(index: VectorIndex) -> NDArray[np.float16]:
-    """Return the vectors by row; without a copy, where all that are stored are rows."""
+    """Return the vectors by row, without copying them if no slot is dead."""
     return index.stored if len(index) == len(index.stored) else index.stored[index.slots]
 
 
-def _kept(directory: Path, among: str) -> Edges | None:
-    """Return the edges that were found among these rows before. Those of a damaged file are searched anew."""
+def _read_edges(directory: Path, source: str) -> Edges | None:
+    """Return the stored edges of `source`, None if there are none or their file is damaged."""
     try:
-        stored = read_edges(directory, among)
+        stored = read_edges(directory, source)
     except IndexDamaged as error:
         log.warning("%s", error)
         return None
@@ -114,9 +115,9 @@ def _kept(directory: Path, among: str) -> Edges | None:
     return Edges(facts.rows, facts.count, facts.floor, stored.first, stored.second, stored.similarity)
 
 
-def _keep(directory: Path, among: str, edges: Edges) -> None:
-    facts = EdgeFacts(among, edges.rows, edges.count, edges.floor)
+def _write_edges(directory: Path, source: str, edges: Edges) -> None:
+    facts = EdgeFacts(source, edges.rows, edges.count, edges.floor)
     try:
         write_edges(directory, StoredEdges(facts, edges.first, edges.second, edges.similarity))
     except IndexNotWritable as error:
-        log.warning("%s The pairs that were found are not kept.", error)
+        log.warning("%s The similar pairs were not stored.", error)

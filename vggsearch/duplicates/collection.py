@@ -1,4 +1,4 @@
-"""The photos among which duplicates are looked for: those of an index, and perhaps those of another beside them."""
+"""The photos among which duplicates are searched: those of an index, optionally with those of another index."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -19,8 +19,8 @@ COLUMNS = ("path", "sha256", "bytes", "mtime_ns", "width", "height", "format", "
 class Collection:
     """The photos of one state of an index, by row.
 
-    `root` is where they are, None where they cannot be reached. Those of another index come after them, named by
-    their whole path.
+    `root` is the photo folder, None if it is unknown. The photos of another index, `others`, take the rows after
+    them and are named by their absolute path.
     """
 
     store: Store
@@ -29,75 +29,77 @@ class Collection:
     others: "Collection | None" = None
 
     def __len__(self) -> int:
-        """How many photos there are, without the others'."""
+        """Return the number of photos, not counting those of `others`."""
         return len(self.searcher.paths)
 
     def file(self, row: int) -> Path:
-        """Return where a photo is."""
+        """Return the path of the file of a photo."""
         if self.others is not None and row >= len(self):
             return self.others.file(row - len(self))
         return (self.root or Path()) / self.searcher.paths[row]
 
     @property
-    def is_there(self) -> bool:
-        """Whether the photos can be reached."""
-        is_own = self.root is not None and self.root.is_dir()
-        return is_own and (self.others is None or self.others.is_there)
+    def has_files(self) -> bool:
+        """Whether the photo files are available."""
+        has_own = self.root is not None and self.root.is_dir()
+        return has_own and (self.others is None or self.others.has_files)
 
     def path(self, row: int) -> str:
-        """Return a photo's path, relative to its own folder."""
+        """Return the path of a photo, relative to its own photo folder."""
         if self.others is not None and row >= len(self):
             return self.others.path(row - len(self))
         return self.searcher.paths[row]
 
     def key(self, row: int) -> str:
-        """Return the sha256 of a photo's bytes."""
+        """Return the SHA-256 of a photo."""
         return str(self.keys[row], "ascii")
 
     @cached_property
     def keys(self) -> NDArray[np.bytes_]:
-        """The sha256 of all photos, by row: 64 bytes each."""
+        """The SHA-256 of all photos by row, 64 bytes each."""
         parts = self.store.manifest.parts
         own = np.array([key for part in parts for key in self.store.column(part, "sha256")], "S64")
         return own if self.others is None else np.concatenate([own, self.others.keys])
 
     @cached_property
     def blank(self) -> NDArray[np.int64]:
-        """The rows of blank photos, int64: they are duplicates of none."""
+        """The rows of blank photos, int64, which are never duplicates."""
         own = self.searcher.blank
         return own if self.others is None else np.concatenate([own, self.others.blank + len(self)])
 
     @cached_property
     def contents(self) -> NDArray[np.int64]:
-        """The first row with the same bytes, of each row: int64."""
-        _, first, place = np.unique(self.keys, return_index=True, return_inverse=True)
-        found: NDArray[np.int64] = first[place]
-        return found
+        """For each row, the first row with the same bytes: int64. It identifies the content of the row."""
+        _, first, inverse = np.unique(self.keys, return_index=True, return_inverse=True)
+        first_rows: NDArray[np.int64] = first[inverse]
+        return first_rows
 
     @cached_property
     def own_contents(self) -> NDArray[np.int64]:
-        """The first row of each content of the index's own photos, without blank ones: int64, ascending."""
+        """The first row of each content among the index's own photos, without blank ones: int64, ascending."""
         return np.setdiff1d(self.contents[: len(self)], self.blank)
 
     @cached_property
-    def copies(self) -> NDArray[np.int64]:
-        """The first row with the same bytes in the same folder, of each row: int64."""
+    def contents_by_folder(self) -> NDArray[np.int64]:
+        """For each row, the first row with the same bytes in the same folder: int64."""
         folders: dict[str, int] = {}
         paths = map(self.path, range(len(self.contents)))
-        of = np.array([folders.setdefault(path.rpartition("/")[0], len(folders)) for path in paths], np.int64)
-        _, first, place = np.unique(self.contents * (len(folders) + 1) + of, return_index=True, return_inverse=True)
-        found: NDArray[np.int64] = first[place]
-        return found
+        folder = np.array([folders.setdefault(path.rpartition("/")[0], len(folders)) for path in paths], np.int64)
+        keys = self.contents * (len(folders) + 1) + folder
+        _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+        first_rows: NDArray[np.int64] = first[inverse]
+        return first_rows
 
     def similarities(self, pairs: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the similarity of some pairs of the index's own rows, (n, 2): float64 (n,)."""
+        """Return the similarity of each of the pairs (n, 2) of the index's own rows: float64 (n,)."""
         index = self.searcher.index
-        ones, others = (index.unit_vectors(pairs[:, side]) for side in (0, 1))
-        found: NDArray[np.float64] = np.minimum(np.einsum("ij,ij->i", ones, others), 1).astype(np.float64)
-        return found
+        ones, others = (index.unit_vectors(pairs[:, column]) for column in (0, 1))
+        products = np.einsum("ij,ij->i", ones, others)
+        similarities: NDArray[np.float64] = np.minimum(products, 1).astype(np.float64)
+        return similarities
 
     def photos(self, rows: Iterable[int]) -> dict[int, Photo]:
-        """Return what is known of some photos, by row."""
+        """Return the given photos by row."""
         wanted = sorted(set(rows))
         own = [row for row in wanted if row < len(self)]
         found = {row: Photo(*values) for row, values in zip(own, self.store.values_of(own, COLUMNS), strict=True)}

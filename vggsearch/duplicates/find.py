@@ -1,4 +1,4 @@
-"""One run of the search for duplicates over an index, from its photos to groups."""
+"""Search an index for duplicates, from its photos to groups."""
 
 import hashlib
 import json
@@ -14,17 +14,17 @@ from vggsearch.duplicates.calibration import LabelledPairs
 from vggsearch.duplicates.calibration_pairs import (
     CalibrationPairs,
     Embed,
-    copies_of,
+    compare_edited_copies,
     read_calibration_pairs,
     write_calibration_pairs,
 )
 from vggsearch.duplicates.classify import ClassifiedPairs, classify_pairs
 from vggsearch.duplicates.collection import Collection
+from vggsearch.duplicates.confirmation import MATCHED_BY, KeypointMatcher
 from vggsearch.duplicates.grouping import GroupBuilder
 from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.duplicates.pairs import unrelated_pairs
 from vggsearch.duplicates.results import Group, Pair
-from vggsearch.duplicates.verification import MATCHED_BY, KeypointMatcher
 from vggsearch.errors import IndexNotWritable, Stopped
 from vggsearch.progress import SILENT, Monitor
 from vggsearch.store.decisions import decisions_of
@@ -34,76 +34,79 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DuplicatesReport:
-    """The duplicates among `photos` photos, of which `blank` are left out, as groups and as pairs.
+    """The duplicates among `photos` photos, of which `blank` blank ones were excluded, as groups and as pairs.
 
-    `found` says how they were chosen. `was_compared` is false where the photos were not there, so that similarity
-    alone decided; `is_against` says that what is kept is another index's, named by its whole path.
+    `classified` describes how the pairs were classified. `was_compared` is False if the photos themselves were not
+    compared and similarity alone decided. `is_against` means that the keepers are photos of another index, named by
+    their absolute path. `seconds` is the duration of the search.
     """
 
     groups: tuple[Group, ...]
     pairs: tuple[Pair, ...]
     photos: int
     blank: int
-    found: ClassifiedPairs
+    classified: ClassifiedPairs
     was_compared: bool
     is_against: bool
     seconds: float
 
     def in_review_order(self) -> tuple[Group, ...]:
-        """Return the groups, that with the least sure member first: what a person should look at."""
+        """Return the groups in the order in which to review them, the least certain first."""
         return tuple(sorted(self.groups, key=lambda group: min(member.confidence for member in group.members)))
 
 
 def duplicates(
     collection: Collection, options: DuplicateOptions, embed: Embed, monitor: Monitor
 ) -> DuplicatesReport:
-    """Return the duplicates in a collection. Raises Stopped, with the report of the pairs compared until then."""
+    """Find the duplicates in a collection. Raises Stopped, with a report of the pairs compared so far."""
     started = time.monotonic()
     directory = collection.store.directory
     matcher = (
         KeypointMatcher(directory, collection.file, collection.key)
-        if options.confirm and collection.is_there
+        if options.confirm and collection.has_files
         else None
     )
-    judged = decisions_of(directory).pairs()
+    decided = decisions_of(directory).pairs()
 
-    def known() -> CalibrationPairs | None:
-        return _known(collection, matcher, embed, monitor) if matcher is not None else None
+    def load_labelled() -> CalibrationPairs | None:
+        return _labelled_pairs(collection, matcher, embed, monitor) if matcher is not None else None
 
-    found = classify_pairs(collection, options, judged, matcher, known, monitor)
-    builder = GroupBuilder(collection, found, options, matcher, monitor if found.is_whole else SILENT)
+    classified = classify_pairs(collection, options, decided, matcher, load_labelled, monitor)
+    builder = GroupBuilder(collection, classified, options, matcher, monitor if classified.is_complete else SILENT)
     try:
         groups, pairs = builder.groups(), builder.pairs()
     finally:
         if matcher is not None:
-            matcher.keep()  # which photos have the same pixels
+            matcher.save()  # including which photos have the same pixels
     report = DuplicatesReport(
         groups,
         pairs,
         len(collection),
         len(collection.blank),
-        found,
+        classified,
         was_compared=matcher is not None,
         is_against=collection.others is not None,
         seconds=time.monotonic() - started,
     )
-    if not found.is_whole:
+    if not classified.is_complete:
         raise Stopped(report=report)
     return report
 
 
-def _known(collection: Collection, matcher: KeypointMatcher, embed: Embed, monitor: Monitor) -> CalibrationPairs:
-    """Return what a calibration learns from: what was kept, unless photos, spec or whitening have changed much."""
-    made_of = _made_of(collection)
-    kept = read_calibration_pairs(collection.store.directory, made_of)
-    if kept is not None:
-        return kept
+def _labelled_pairs(
+    collection: Collection, matcher: KeypointMatcher, embed: Embed, monitor: Monitor
+) -> CalibrationPairs:
+    """Return the labelled pairs for the calibration: the stored ones unless they are outdated, else new ones."""
+    source = _source_of(collection)
+    stored = read_calibration_pairs(collection.store.directory, source)
+    if stored is not None:
+        return stored
     others = unrelated_pairs(collection)
     matcher.match(others, "comparing unrelated pairs", monitor)
     compared = np.array([pair for pair in others if matcher.inliers(pair) >= 0], np.int64).reshape(-1, 2)
     inliers = tuple(matcher.inliers((first, second)) for first, second in compared.tolist())
     rows = collection.own_contents.tolist()
-    copies = copies_of(
+    copies = compare_edited_copies(
         collection.root or Path(),
         collection.searcher.paths,
         rows,
@@ -113,16 +116,16 @@ def _known(collection: Collection, matcher: KeypointMatcher, embed: Embed, monit
     )
     pairs = CalibrationPairs(copies, LabelledPairs(tuple(collection.similarities(compared).tolist()), inliers))
     try:
-        write_calibration_pairs(collection.store.directory, pairs, made_of)
+        write_calibration_pairs(collection.store.directory, pairs, source)
     except IndexNotWritable as error:
-        log.warning("%s What the calibration learns from is not kept.", error)
+        log.warning("%s The pairs for the calibration were not stored.", error)
     return pairs
 
 
-def _made_of(collection: Collection) -> str:
-    """Name what a calibration depends on: the spec, the whitening, how pairs are compared, and roughly how many."""
-    side = collection.store.manifest.search
-    whitening = asdict(side.whitening) if side is not None and side.whitening is not None else None
+def _source_of(collection: Collection) -> str:
+    """Return a hash of what a calibration depends on: spec, whitening, matcher, rough number of photos."""
+    search = collection.store.manifest.search
+    whitening = asdict(search.whitening) if search is not None and search.whitening is not None else None
     facts = [
         asdict(collection.store.spec),
         whitening,

@@ -1,4 +1,4 @@
-"""Which of some duplicates to keep: an ordered list of wishes, and why in words."""
+"""Which photo of a group to keep: an ordered list of keep rules, and the reason in words."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ from typing import Any
 
 from vggsearch.defaults import DUPLICATES
 from vggsearch.duplicates.results import Photo
-from vggsearch.errors import ImageError, OptionError
+from vggsearch.errors import ImageError, OptionError, option
 from vggsearch.photos.decode import decoder_errors, jpeg_quality
 
-LOSSLESS = 101  # a quality above that of every JPEG
+LOSSLESS = 101  # above the quality of any JPEG
 LOSSY_FORMATS = ("JPEG", "MPO", "WEBP", "HEIF", "AVIF", "JPEG2000")
-UNKNOWN_QUALITY = 90  # of a lossy file that does not say
+UNKNOWN_QUALITY = 90  # assumed for a lossy file that does not record it
 
 
 @dataclass(frozen=True, slots=True)
 class RatedPhoto:
-    """A photo that may be kept, and the quality of its file: 1 to 100 as in JPEG, LOSSLESS above."""
+    """A photo and the quality of its file: 1 to 100 as in JPEG, or LOSSLESS."""
 
     photo: Photo
     quality: int
@@ -26,15 +26,19 @@ class RatedPhoto:
 
 @dataclass(frozen=True, slots=True)
 class KeepRule:
-    """One thing to keep a photo for. `rates` gives what is compared, larger is kept; `says` why one was kept."""
+    """One criterion for keeping a photo.
+
+    `rate` returns the value to compare, of which the larger is kept; `explain` takes the kept and the other photo
+    and returns the reason in words.
+    """
 
     name: str
-    rates: Callable[[RatedPhoto], Any]
-    says: Callable[[RatedPhoto, RatedPhoto], str]
+    rate: Callable[[RatedPhoto], Any]
+    explain: Callable[[RatedPhoto, RatedPhoto], str]
 
 
-def _against(kept: str, other: str) -> str:
-    return f"{kept} against {other}"
+def _versus(kept: str, other: str) -> str:
+    return f"{kept} vs. {other}"
 
 
 def _resolution(candidate: RatedPhoto) -> str:
@@ -46,7 +50,7 @@ def _quality(candidate: RatedPhoto) -> str:
 
 
 def _age(candidate: RatedPhoto) -> tuple[float, int]:
-    """Return when the photo was taken, or else saved; those that say when they were taken are compared by it."""
+    """Return when the photo was taken, or else when its file was modified, and 1 in the latter case."""
     taken = candidate.photo.taken
     return (taken.timestamp(), 0) if taken is not None else (candidate.photo.mtime_ns / 1e9, 1)
 
@@ -62,30 +66,30 @@ KEEP_RULES: dict[str, KeepRule] = {
         KeepRule(
             "resolution",
             lambda each: each.photo.width * each.photo.height,
-            lambda kept, other: _against(_resolution(kept), _resolution(other)),
+            lambda kept, other: _versus(_resolution(kept), _resolution(other)),
         ),
         KeepRule(
-            "quality", lambda each: each.quality, lambda kept, other: _against(_quality(kept), _quality(other))
+            "quality", lambda each: each.quality, lambda kept, other: _versus(_quality(kept), _quality(other))
         ),
         KeepRule(
             "bytes",
             lambda each: each.photo.bytes,
-            lambda kept, other: _against(f"{kept.photo.bytes:,} bytes", f"{other.photo.bytes:,}"),
+            lambda kept, other: _versus(f"{kept.photo.bytes:,} bytes", f"{other.photo.bytes:,}"),
         ),
         KeepRule(
             "exif",
             lambda each: each.photo.taken is not None,
-            lambda kept, _: f"{_when(kept)}, which the other does not say",
+            lambda kept, _: f"{_when(kept)}, the other has no date",
         ),
-        KeepRule("oldest", lambda each: -_age(each)[0], lambda *_: "the older of the two"),
-        KeepRule("newest", lambda each: _age(each)[0], lambda *_: "the newer of the two"),
+        KeepRule("oldest", lambda each: -_age(each)[0], lambda *_: "the older one"),
+        KeepRule("newest", lambda each: _age(each)[0], lambda *_: "the newer one"),
         KeepRule("shortest-path", lambda each: -len(each.photo.path), lambda *_: "the shorter path"),
     )
 }
 
 
 def quality_of(photo: Photo, file: Path) -> int:
-    """Return the quality of a photo's file, as far as it can be read: that of a JPEG is in its header."""
+    """Return the quality of the file of a photo, UNKNOWN_QUALITY if it cannot be determined."""
     if photo.format not in LOSSY_FORMATS:
         return LOSSLESS
     try:
@@ -96,37 +100,37 @@ def quality_of(photo: Photo, file: Path) -> int:
 
 
 def keep_rules(text: str = DUPLICATES.keep) -> tuple[KeepRule, ...]:
-    """Return the wishes of a list such as "path:best/*,oldest". Raises OptionError for an unknown one."""
-    found = [_wish(name.strip()) for name in text.split(",") if name.strip()]
-    if not found:
-        raise OptionError(f"What to keep is empty. Say for instance {DUPLICATES.keep}.")
-    return tuple(found)
+    """Return the keep rules of a list such as "path:best/*,oldest". Raises OptionError for an unknown rule."""
+    rules = [_keep_rule(name.strip()) for name in text.split(",") if name.strip()]
+    if not rules:
+        raise OptionError("No keep rule given. The default is ", option("keep", DUPLICATES.keep), ".")
+    return tuple(rules)
 
 
-def _wish(name: str) -> KeepRule:
+def _keep_rule(name: str) -> KeepRule:
     if name.startswith("path:"):
         glob = name.removeprefix("path:")
         return KeepRule(
-            name, lambda each: fnmatchcase(each.photo.path, glob), lambda *_: f"its path is like {glob}"
+            name, lambda each: fnmatchcase(each.photo.path, glob), lambda *_: f"its path matches {glob}"
         )
     if name not in KEEP_RULES:
         known = ", ".join([*KEEP_RULES, "path:GLOB"])
-        raise OptionError(f"Nothing is kept for {name!r}. What there is: {known}.")
+        raise OptionError(f"Unknown keep rule {name!r}. Available: {known}.")
     return KEEP_RULES[name]
 
 
 def ranked(candidates: Sequence[RatedPhoto], policy: Sequence[KeepRule]) -> list[int]:
-    """Return the places of the candidates, the one to keep first; where all wishes are equal, by path."""
-    by_path = sorted(range(len(candidates)), key=lambda place: candidates[place].photo.path)
-    return sorted(by_path, key=lambda place: tuple(_descending(rule.rates(candidates[place])) for rule in policy))
+    """Return the indices of the candidates, the one to keep first; if all rules are tied, by path."""
+    by_path = sorted(range(len(candidates)), key=lambda index: candidates[index].photo.path)
+    return sorted(by_path, key=lambda index: tuple(_descending(rule.rate(candidates[index])) for rule in policy))
 
 
 def reason(kept: RatedPhoto, other: RatedPhoto, policy: Sequence[KeepRule]) -> str:
-    """Return in words why one photo is kept rather than another: the first wish that tells them apart."""
+    """Return in words why one photo is kept rather than another, by the first rule in which they differ."""
     for rule in policy:
-        if rule.rates(kept) != rule.rates(other):
-            return rule.says(kept, other)
-    return "first by name, as nothing else tells them apart"
+        if rule.rate(kept) != rule.rate(other):
+            return rule.explain(kept, other)
+    return "first by path, all else being equal"
 
 
 def _descending(value: Any) -> Any:

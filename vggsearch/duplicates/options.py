@@ -1,19 +1,23 @@
-"""What to look for among duplicates, and what to keep."""
+"""The options of a search for duplicates, and the photos and folders that a user names."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 from vggsearch.defaults import DUPLICATES
-from vggsearch.errors import OptionError
+from vggsearch.errors import OptionError, Spelled, option
 
 
 @dataclass(frozen=True)
 class DuplicateOptions:
-    """What to look for, and what to keep; see `vggsearch dups --help`.
+    """What counts as a duplicate, and which photo of a group to keep.
 
-    `threshold`, a similarity, takes the place of the calibration. `protect` are folders, relative to the photo
-    folder, in which nothing is to be removed. Pairs are looked for in one folder alone with `within_folder`, in two
-    with `across_folders`. `similar` shows what is no copy but may be another shot, too; `siblings` takes the shots
-    of a burst for duplicates; `confirm` compares keypoints, where the photos are there.
+    `min_precision` is the share of reported pairs that should be duplicates; `threshold`, a similarity, replaces it
+    and the calibration. `keep` is a list of keep rules, see keep_policy. `protect` are folders, relative to the
+    photo folder, from which nothing is removed. Groups with fewer than `min_size` photos are omitted.
+    `within_folder` only considers pairs in the same folder, `across_folders` only pairs in different folders.
+    `similar` also reports photos that are probably other shots of the same subject; `siblings` treats burst shots
+    as duplicates; `confirm` compares the keypoints of the photos, if their files are available.
     """
 
     min_precision: float = DUPLICATES.precision
@@ -29,16 +33,48 @@ class DuplicateOptions:
 
     @property
     def by_folder(self) -> bool:
-        """Whether it matters in which folder a photo is."""
+        """Whether the folders of photos matter."""
         return self.within_folder or self.across_folders
 
     def __post_init__(self) -> None:
-        """Raise OptionError for what makes no sense."""
+        """Raise OptionError for invalid values and combinations."""
         if not 0.5 <= self.min_precision < 1:
-            raise OptionError(f"The wanted precision must be from 0.5 to below 1, not {self.min_precision:g}.")
+            raise OptionError(option("min_precision", self.min_precision), " is out of range: 0.5 to below 1.")
         if self.threshold is not None and not 0 < self.threshold <= 1:
-            raise OptionError(f"The threshold is a similarity above 0 and at most 1, not {self.threshold:g}.")
+            raise OptionError(option("threshold", self.threshold), " is out of range: above 0 and at most 1.")
         if self.min_size < 2:
-            raise OptionError(f"A group has at least 2 photos, not {self.min_size}.")
+            raise OptionError(option("min_size", self.min_size), " is out of range: a group has at least 2 photos.")
         if self.within_folder and self.across_folders:
-            raise OptionError("Pairs lie within one folder or across two: choose one of both.")
+            across = Spelled("across_folders=True", "--across-folders-only")
+            raise OptionError(option("within_folder"), " and ", across, " exclude each other.")
+
+
+def path_in_folder(root: Path, named: str) -> str:
+    """Return the path of a photo or folder relative to the photo folder `root`, as POSIX.
+
+    `named` is a path relative to the current directory or to the photo folder, or an absolute path. Raises
+    OptionError if it is outside the photo folder.
+    """
+    path = Path(named)
+    if path.exists() and path.resolve().is_relative_to(root.resolve()):
+        return path.resolve().relative_to(root.resolve()).as_posix()
+    if not path.is_absolute() and ".." not in PurePosixPath(named).parts:
+        return PurePosixPath(named).as_posix()
+    raise OptionError(f"{named} is not in the photo folder {root}.")
+
+
+def named_photos(root: Path, named: Sequence[str], known: Collection[str]) -> list[str]:
+    """Return the paths of at least two photos that a user names, each once, see `path_in_folder`.
+
+    Raises OptionError for a photo that is not in `known`, the paths in the index.
+    """
+    paths = list(dict.fromkeys(path_in_folder(root, each) for each in named))
+    for path in paths:
+        if path not in known:
+            raise OptionError(
+                f"{path} is not in the index. If it is new, update the index: ",
+                Spelled("index.update()", f"vggsearch index {root}"),
+            )
+    if len(paths) < 2:
+        raise OptionError("Name at least two photos; the decision applies to every pair of them.")
+    return paths

@@ -1,4 +1,4 @@
-"""Groups of duplicates: one photo that is kept, and the photos that are duplicates of just that one."""
+"""Groups of duplicates: a photo to keep, and the photos that are duplicates of exactly that photo."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,9 +17,11 @@ AlignedIn = Literal["keeper", "member"]
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """What the index knows of a photo. `path` is relative to the photo folder.
+    """A photo as recorded in the index. `path` is relative to the photo folder.
 
-    `sha256` is of the file's bytes; `width` and `height` are upright, in pixels; `taken` is the camera's own time.
+    `sha256` and `bytes` are hash and size of the file; `mtime_ns` is its modification time in nanoseconds; `width`
+    and `height` are the size of the upright photo in pixels; `taken` is the local time of the camera, None if not
+    recorded.
     """
 
     path: str
@@ -34,14 +36,14 @@ class Photo:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A photo that is a duplicate of its group's keeper.
+    """A photo that is a duplicate of the keeper of its group.
 
-    `kind` says of which tier: `exact`, the same bytes; `same picture`, the same pixels in another file; `near`, an
-    edited copy; `similar`, another shot of the same. `similarity` is with the keeper, at most 1.0; `confidence`,
-    0..1, is how sure it is that the two are duplicates. `alignment`, where keypoints were compared and fit, says
-    where in the keeper this photo lies; where `aligned_in` is "member", where in this photo the keeper lies: so the
-    smaller of the two is looked for in the larger. `reason` says in words why the keeper is kept rather than this
-    one, and `left_alone` why this one is not to be touched all the same; None where it may be removed.
+    `kind` is "exact" (same bytes), "same picture" (same pixels in another file), "near" (an edited copy) or
+    "similar" (another shot of the same subject). `similarity`, at most 1.0, is that with the keeper; `confidence`,
+    0..1, is the estimated probability that the two are duplicates. `alignment`, if keypoints matched, is the
+    position of this photo in the keeper or, if `aligned_in` is "member", of the keeper in this photo: always of the
+    one that shows less in the one that shows more. `reason` states why the keeper is kept rather than this photo.
+    `left_alone` states why this photo is not to be removed nevertheless, None if it may be removed.
     """
 
     photo: Photo
@@ -56,7 +58,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A photo to keep, and its duplicates, most similar first. Groups are numbered from 1 on."""
+    """A photo to keep and its duplicates, most similar first. Groups are numbered from 1."""
 
     number: int
     keeper: Photo
@@ -64,7 +66,7 @@ class Group:
 
     @property
     def lowest_similarity(self) -> float:
-        """The similarity of the member least like the keeper."""
+        """The similarity of the member that is least similar to the keeper."""
         return min(member.similarity for member in self.members)
 
     @property
@@ -75,7 +77,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two photos that are duplicates. `alignment` says where in the second the first lies."""
+    """Two photos that are duplicates. `alignment` is the position of the first in the second, None if unknown."""
 
     first: Photo
     second: Photo
@@ -86,48 +88,49 @@ class Pair:
 
 
 def keepers(ranks: NDArray[np.int64], edges: Edges) -> NDArray[np.int64]:
-    """Return the row that is kept for each row, int64 (n,): itself, where no better duplicate of it is kept.
+    """Return the row that is kept for each row, int64 (n,): itself unless a better duplicate of it is kept.
 
-    `ranks`, int64 (n,), all different, say which photo to keep: lower is better. The best photo leads and takes all
-    its duplicates along, then the best of the rest; last, each goes to the leader most like it, of equals the best.
-    So a leader is better than all it leads and within the threshold of each: groups do not chain, and depend on the
-    ranks alone. Leader clustering: Hartigan, "Clustering Algorithms", 1975, chapter 3.
+    `ranks`, int64 (n,), all different, decide which photo to keep: lower is better. The best photo becomes a leader
+    and claims all its duplicates, then the best of the remaining photos, and so on. Finally, each claimed photo is
+    assigned to the most similar leader of a better rank, of equally similar ones to the best. So a leader ranks
+    better than all its members and is a duplicate of each: groups do not chain, and depend only on the pairs and
+    ranks. This is leader clustering: Hartigan, "Clustering Algorithms", 1975, chapter 3.
     """
     kept = np.arange(len(ranks))
     neighbours = _neighbours(len(ranks), edges)
     is_leader = np.zeros(len(ranks), bool)
-    is_led = np.zeros(len(ranks), bool)
+    is_claimed = np.zeros(len(ranks), bool)
     for row in np.argsort(ranks).tolist():
-        if not is_led[row]:
+        if not is_claimed[row]:
             is_leader[row] = True
-            is_led[neighbours.of(row)] = True
-    # What leads is led by nobody: a better leader beside it would have taken it along.
+            is_claimed[neighbours.of(row)] = True
+    # A leader has no better leader among its duplicates, which would have claimed it.
     for row in np.flatnonzero(~is_leader).tolist():
-        places = neighbours.places(row)
-        better = is_leader[neighbours.rows[places]] & (ranks[neighbours.rows[places]] < ranks[row])
-        rows, similarity = neighbours.rows[places][better], neighbours.similarity[places][better]
+        rows, similarity = neighbours.of(row), neighbours.similarities(row)
+        is_better = is_leader[rows] & (ranks[rows] < ranks[row])
+        rows, similarity = rows[is_better], similarity[is_better]
         kept[row] = rows[np.lexsort((ranks[rows], -similarity))[0]]
     return kept
 
 
 @dataclass(frozen=True, eq=False)
 class _Neighbours:
-    """The pairs both ways round, by their first row: those of row r are starts[r] to starts[r + 1]."""
+    """The pairs in both directions, sorted by their first row: those of row r are starts[r] to starts[r + 1]."""
 
     starts: NDArray[np.int64]
     rows: NDArray[np.int32]
     similarity: NDArray[np.float32]
 
-    def places(self, row: int) -> slice:
-        return slice(self.starts[row], self.starts[row + 1])
-
     def of(self, row: int) -> NDArray[np.int32]:
-        return self.rows[self.places(row)]
+        return self.rows[self.starts[row] : self.starts[row + 1]]
+
+    def similarities(self, row: int) -> NDArray[np.float32]:
+        return self.similarity[self.starts[row] : self.starts[row + 1]]
 
 
 def _neighbours(rows: int, edges: Edges) -> _Neighbours:
-    some = np.concatenate([edges.first, edges.second])
+    ones = np.concatenate([edges.first, edges.second])
     others = np.concatenate([edges.second, edges.first])
-    order = np.argsort(some, kind="stable")
-    starts = np.searchsorted(some[order], np.arange(rows + 1))
+    order = np.argsort(ones, kind="stable")
+    starts = np.searchsorted(ones[order], np.arange(rows + 1))
     return _Neighbours(starts, others[order], np.tile(edges.similarity, 2)[order])

@@ -16,39 +16,39 @@ BAR = 40  # characters of the longest bar
 
 def chosen_line(report: DuplicatesReport) -> str:
     """Say in a sentence how pairs were classified, and what precision and recall are expected."""
-    found = report.found
+    found = report.classified
     pairs = quantity(len(found.compared), "candidate pair")
     compared = f"Compared {pairs} among {quantity(report.photos, 'photo')}"
     if found.threshold is not None:
         return f"{compared}. Duplicates have a similarity of {found.threshold:g} or more, as specified."
-    if found.least_confidence is None:
+    if found.min_confidence is None:
         return f"{compared}. No pair is likely enough to be a duplicate, exact copies aside."
     expected = [
         f"{confidence_text(found.precision)} of these pairs are right" if found.precision is not None else "",
         f"{found.recall:.0%} of edited copies are found" if found.recall is not None else "",
     ]
     expectation = f" Expected: {', '.join(filter(None, expected))}." if any(expected) else ""
-    confidence = confidence_text(found.least_confidence)
+    confidence = confidence_text(found.min_confidence)
     return f"{compared}. Duplicates have a confidence of {confidence} or more.{expectation}"
 
 
 def notes(report: DuplicatesReport) -> list[str]:
     """Return what else the user should know: what was excluded, and why."""
     lines = [
-        f"Excluded {quantity(count, 'pair')}: {why}." for why, count in sorted(report.found.left_alone.items())
+        f"Excluded {quantity(count, 'pair')}: {why}." for why, count in sorted(report.classified.excluded.items())
     ]
     if report.blank:
         lines.append(f"Excluded {quantity(report.blank, 'blank photo')}: all blank photos look the same.")
     if not report.was_compared:
         lines.append("The photos themselves were not compared: look-alikes may be reported as duplicates.")
-    if not report.found.is_whole:
+    if not report.classified.is_complete:
         lines.append("Stopped early: the less similar pairs were not compared. Run it again to continue.")
     return lines
 
 
 def explanation(report: DuplicatesReport) -> str:
     """Render the calibration: the evidence of keypoints, the pairs by similarity, other possible choices."""
-    found = report.found
+    found = report.classified
     blocks = [chosen_line(report)]
     if found.calibration is not None and report.was_compared:
         blocks.append(_evidence(found.calibration))
@@ -115,19 +115,19 @@ def _choices(found: ClassifiedPairs) -> str:
 
 def as_values(report: DuplicatesReport) -> dict[str, object]:
     """Return the explanation for JSON."""
-    found = report.found
+    found = report.classified
     calibration = found.calibration
     return {
         "photos": report.photos,
         "blank": report.blank,
         "pairs_compared": len(found.compared),
-        "min_confidence": found.least_confidence,
+        "min_confidence": found.min_confidence,
         "threshold": found.threshold,
         "expected_precision": found.precision,
         "expected_recall": found.recall,
-        "excluded": found.left_alone,
+        "excluded": found.excluded,
         "photos_compared": report.was_compared,
-        "is_complete": found.is_whole,
+        "is_complete": found.is_complete,
         "evidence": _pairs(calibration.inliers, calibration.evidence) if calibration is not None else [],
         "shares": _pairs(calibration.similarities, calibration.shares) if calibration is not None else [],
     }

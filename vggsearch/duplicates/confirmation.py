@@ -1,0 +1,187 @@
+"""Confirm pairs of photos by matching keypoints. Results are stored by content, so each pair is compared once."""
+
+import hashlib
+import logging
+import time
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple, replace
+from pathlib import Path
+
+from PIL import Image
+
+from vggsearch.defaults import DUPLICATES, KEYPOINTS
+from vggsearch.errors import ImageError, IndexDamaged, IndexNotWritable
+from vggsearch.matching.alignment import Alignment
+from vggsearch.matching.keypoints import Keypoints, align, detect_keypoints, single_threaded_blas
+from vggsearch.photos.decode import decode, decoder_errors
+from vggsearch.progress import SILENT, Monitor
+from vggsearch.store.keypoint_matches import Key, KeypointMatch, read_keypoint_matches, write_keypoint_matches
+
+log = logging.getLogger(__name__)
+
+MATCHED_BY = f"keypoints 4, {astuple(KEYPOINTS)}"  # a change of the algorithm needs another number
+
+Pair = tuple[int, int]
+
+
+class KeypointMatcher:
+    """Matches the keypoints of pairs of photos, and keeps the results in the index `directory`.
+
+    `files` returns the file of a row, `keys` its SHA-256.
+    """
+
+    def __init__(self, directory: Path, files: Callable[[int], Path], keys: Callable[[int], str]) -> None:
+        self._directory, self._files, self._key = directory, files, keys
+        self._matches = self._read()
+        self._keypoints: OrderedDict[int, Keypoints | None] = OrderedDict()
+
+    def result(self, pair: Pair) -> tuple[Pair, Alignment | None] | None:
+        """Return the result for two rows, None if they were not compared.
+
+        The result is the rows, ordered as query and photo, and the alignment, None if they do not match.
+        """
+        for first, second in (pair, pair[::-1]):
+            match = self._matches.get((self._key(first), self._key(second)))
+            if match is not None:
+                return (first, second), _alignment(match)
+        return None
+
+    def inliers(self, pair: Pair) -> int:
+        """Return the number of inliers of two rows, 0 if they do not match, -1 if they were not compared."""
+        result = self.result(pair)
+        if result is None:
+            return -1
+        return result[1].inliers if result[1] is not None else 0
+
+    def match(
+        self,
+        pairs: Sequence[Pair],
+        stage: str,
+        monitor: Monitor = SILENT,
+        *,
+        before: int = 0,
+        total: int | None = None,
+    ) -> None:
+        """Compare the pairs of rows that were not compared yet. Raises Stopped.
+
+        Progress is shown as `stage`, with `before` pairs already done of `total`. Results are stored every minute
+        and at the end, also when stopped. A pair with a photo that cannot be read has no result, and is compared
+        the next time.
+        """
+        todo = _by_hub([pair for pair in pairs if self.result(pair) is None])
+        saved, done = time.monotonic(), before
+        total = sum(map(len, todo.values())) if total is None else total
+        try:
+            with single_threaded_blas(), ThreadPoolExecutor() as threads:
+                for hub, others in todo.items():
+                    monitor.check()
+                    self._match(hub, others, threads)
+                    done += len(others)
+                    monitor.show(stage, done, total, "pairs")
+                    if time.monotonic() - saved >= DUPLICATES.saved_seconds:
+                        self.save()
+                        saved = time.monotonic()
+        finally:
+            if todo:
+                self.save()
+
+    def have_same_pixels(self, pair: Pair) -> bool:
+        """Return whether two photos are equal in every pixel, once upright. False if they were not compared."""
+        keys = [(self._key(first), self._key(second)) for first, second in (pair, pair[::-1])]
+        key = next((key for key in keys if key in self._matches), None)
+        if key is None:
+            return False
+        match = self._matches[key]
+        if match.same_pixels is None:
+            one, other = (self._pixel_hash(row) for row in pair)
+            if one is None or other is None:
+                return False
+            match = replace(match, same_pixels=one == other)
+            self._matches[key] = match
+        return bool(match.same_pixels)
+
+    def save(self) -> None:
+        """Write all results into the index, or log a warning if it cannot be written."""
+        try:
+            write_keypoint_matches(self._directory, self._matches, MATCHED_BY)
+        except IndexNotWritable as error:
+            log.warning("%s The results of comparing photos were not stored.", error)
+
+    def _pixel_hash(self, row: int) -> bytes | None:
+        """Return a hash of the size and all pixels of a photo, None if it cannot be read."""
+        try:
+            with decoder_errors(), self._files(row).open("rb") as file:
+                image = decode(file, self._files(row).name).image
+        except ImageError:
+            return None
+        return hashlib.sha256(str(image.size).encode() + image.tobytes()).digest()
+
+    def _match(self, hub: int, others: Sequence[int], threads: ThreadPoolExecutor) -> None:
+        """Compare the photo `hub`, as it is and mirrored, with each of the others."""
+        query = self._keypoints_of([hub], threads)[0]
+        if query is None:
+            return
+        photos = self._keypoints_of(others, threads)
+        readable = [(other, photo) for other, photo in zip(others, photos, strict=True) if photo is not None]
+        alignments = threads.map(lambda each: align(query, each[1]), readable)
+        for (other, _), alignment in zip(readable, alignments, strict=True):
+            self._matches[self._key(hub), self._key(other)] = _as_match(alignment)
+
+    def _keypoints_of(self, rows: Sequence[int], threads: ThreadPoolExecutor) -> list[Keypoints | None]:
+        missing = [row for row in rows if row not in self._keypoints]
+        self._keypoints |= dict(zip(missing, threads.map(self._detect, missing), strict=True))
+        found = []
+        for row in rows:
+            self._keypoints.move_to_end(row)
+            found.append(self._keypoints[row])
+        while len(self._keypoints) > DUPLICATES.remembered:
+            self._keypoints.popitem(last=False)
+        return found
+
+    def _detect(self, row: int) -> Keypoints | None:
+        image = self._decode(row)
+        return detect_keypoints(image) if image is not None else None
+
+    def _decode(self, row: int) -> Image.Image | None:
+        path = self._files(row)
+        try:
+            with decoder_errors(), path.open("rb") as file:
+                return decode(file, path.name, at_least=KEYPOINTS.pixels).image
+        except ImageError as error:
+            log.debug("%s is not compared: %s", path, error.reason)
+            return None
+
+    def _read(self) -> dict[Key, KeypointMatch]:
+        try:
+            return read_keypoint_matches(self._directory, MATCHED_BY)
+        except IndexDamaged as error:
+            log.warning("%s", error)
+            return {}
+
+
+def _by_hub(pairs: Sequence[Pair]) -> dict[int, list[int]]:
+    """Group the pairs by the row that occurs in more of them, so that its keypoints are mirrored only once."""
+    count = Counter(row for pair in pairs for row in pair)
+    by_hub: dict[int, list[int]] = defaultdict(list)
+    for pair in pairs:
+        hub, other = sorted(pair, key=lambda row: (-count[row], row))
+        by_hub[hub].append(other)
+    return dict(sorted(by_hub.items()))
+
+
+def _as_match(alignment: Alignment | None) -> KeypointMatch:
+    if alignment is None:
+        return KeypointMatch()
+    corners = tuple(coordinate for corner in alignment.corners for coordinate in corner)
+    return KeypointMatch(
+        alignment.score, alignment.inliers, alignment.mirrored, alignment.turned, alignment.scale, corners
+    )
+
+
+def _alignment(match: KeypointMatch) -> Alignment | None:
+    if not match.score:
+        return None
+    corners = tuple(zip(match.corners[::2], match.corners[1::2], strict=True))
+    return Alignment(match.score, match.inliers, match.mirrored, match.turned, match.scale, corners)
