@@ -525,6 +525,18 @@ def test_what_is_told_while_decoders_are_quiet_is_seen() -> None:
     assert done.stderr == "No photo passes.\n"
 
 
+def test_an_error_in_a_log_line_is_spelled_as_on_the_command_line() -> None:
+    code = (
+        "import logging\n"
+        "from vggsearch.cli.terminal import log_to_stderr\n"
+        "from vggsearch.errors import OptionError, option\n"
+        "log_to_stderr()\n"
+        "logging.getLogger('vggsearch.x').warning('%s %d', OptionError('Pass ', option('moved'), '.'), 7)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "Pass --moved. 7\n"
+
+
 @pytest.fixture
 def with_a_copy(photos: Path, fake_network: FakeEngine) -> Path:
     """An index of six photos and an exact copy of one."""

@@ -1,5 +1,6 @@
 """What the command line shows while it works: progress, log lines, and a Ctrl-C that keeps finished work."""
 
+import copy
 import faulthandler
 import logging
 import os
@@ -14,7 +15,7 @@ from typing import TypeVar
 
 import click
 
-from vggsearch.errors import Stopped
+from vggsearch.errors import Stopped, VggsearchError
 from vggsearch.progress import OnProgress, Progress, Stop, progress_bar
 
 T = TypeVar("T")
@@ -26,8 +27,13 @@ class ToStderr(logging.Handler):
     """Writes to the current sys.stderr, which `quiet_decoders` moves away from that of the decoders."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line."""
-        click.echo(self.format(record), err=True)
+        """Write one line, with errors as the command line spells them."""
+        shown = copy.copy(record)
+        if isinstance(record.args, tuple):
+            shown.args = tuple(
+                each.for_shell() if isinstance(each, VggsearchError) else each for each in record.args
+            )
+        click.echo(self.format(shown), err=True)
 
 
 def log_to_stderr() -> None:
@@ -55,15 +61,15 @@ def quiet_decoders() -> Iterator[None]:
     kept, nowhere = os.dup(STDERR), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, STDERR)
     os.close(nowhere)
-    with os.fdopen(kept, "w", encoding=shown.encoding, errors="backslashreplace", buffering=1) as copy:
+    with os.fdopen(kept, "w", encoding=shown.encoding, errors="backslashreplace", buffering=1) as spare:
         was_enabled = faulthandler.is_enabled()
-        faulthandler.enable(copy)
-        sys.stderr = copy
+        faulthandler.enable(spare)
+        sys.stderr = spare
         try:
             yield
         finally:
             sys.stderr = shown
-            copy.flush()
+            spare.flush()
             os.dup2(kept, STDERR)
             faulthandler.enable() if was_enabled else faulthandler.disable()
 

@@ -21,9 +21,7 @@ STEP = np.float32(1 / SIMILARITY_STEPS)
 Item = TypeVar("Item")
 Done = TypeVar("Done")
 Columns = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]  # first, second, similarity
-Candidates = tuple[
-    NDArray[np.int64], NDArray[np.int64]
-]  # positions of rows in a block, ascending, and keys for them
+Candidates = tuple[NDArray[np.int64], NDArray[np.int64]]  # positions of rows in a block, ascending, and their keys
 
 
 def all_pairs(
@@ -40,7 +38,7 @@ def all_pairs(
     `without`, int64, are in no pair. In memory are a few blocks, the lists of neighbours (8 * count bytes per row)
     and the result.
 
-    Raises OptionError for a count below 1 or a floor that is no similarity, VectorsDamaged for vectors that are not
+    Raises OptionError for a count below 1 or a floor outside -1..1, VectorsDamaged for vectors that are not
     finite, and Stopped, which is checked before each product of two blocks.
     """
     _check(vectors, count, floor)
@@ -79,7 +77,7 @@ def complete(
 ) -> Edges:
     """Return the edges with all pairs down to their floor, adding those that saturated rows lacked.
 
-    `vectors` and `without` are those that the edges were computed from. Raises OptionError where that would be more
+    `vectors` and `without` are those that the edges were computed from. Raises OptionError if that would be more
     than PAIRS.most pairs, VectorsDamaged, and Stopped.
     """
     _check(vectors, 1, edges.floor)

@@ -142,7 +142,7 @@ def add_vectors(
 ) -> None:
     """Add the vectors from slot `first` on to a FAISS index, with their slots as ids.
 
-    In progress they come after `before` others, of `total`; 0: there are no others.
+    Progress is shown as `before` vectors already added of `total`; a total of 0 means only those added here.
     """
     has_ids = ivf_of(core) is not None
     for start in range(first, len(stored), BUILD.block_rows):
@@ -186,7 +186,7 @@ def _counted(
     blocks: Iterable[NDArray[np.float16]], stage: str, total: int, monitor: Monitor
 ) -> Iterator[NDArray[np.float16]]:
     done = 0
-    for some in blocks:
-        yield some
-        done += len(some)
+    for block in blocks:
+        yield block
+        done += len(block)
         monitor.step(stage, done, total, "vectors")

@@ -107,7 +107,7 @@ class _Fit:
 
 
 def apply_orientation(square: NDArray[Number], orientation: tuple[int, bool]) -> NDArray[Number]:
-    """Return an array (rows, columns, ...) mirrored if so, then rotated by quarter turns; see ORIENTATIONS."""
+    """Bring an upright array (rows, columns, ...) into one of ORIENTATIONS: mirror it or not, then rotate it."""
     turns, is_mirrored = orientation
     return np.rot90(square[:, ::-1] if is_mirrored else square, turns)
 

@@ -38,7 +38,7 @@ class Edit:
 def edited(photo: Image.Image, edit: Edit, seed: str, others: Sequence[Image.Image] = ()) -> bytes:
     """Return an edited copy of an RGB image as the bytes of a JPEG file; the same seed gives the same copy.
 
-    With `others`, at least three images, the copy becomes one quarter of a collage with them.
+    With `others`, COLLAGE_OTHERS images, the copy becomes one quarter of a collage with them.
     """
     generator = random.Random(seed)  # noqa: S311 - must be repeatable, not secure
     image = edit.apply(photo, generator)

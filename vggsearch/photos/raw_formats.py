@@ -1,4 +1,4 @@
-"""RAW formats: the suffixes of the files that cameras write beside a JPEG, or instead of one."""
+"""The suffixes of RAW formats, which cameras write beside a JPEG or instead of one."""
 
 from pathlib import PurePosixPath
 
@@ -32,5 +32,5 @@ RAW_MAKERS = {
 
 
 def is_raw(name: str) -> bool:
-    """Say whether a file is RAW by its suffix, in any spelling."""
+    """Return whether a file is RAW by its suffix, in upper or lower case."""
     return PurePosixPath(name).suffix.casefold() in RAW_MAKERS

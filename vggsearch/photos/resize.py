@@ -34,9 +34,8 @@ RESIZE_BY_NAME: dict[str, Callable[[Image.Image, int], Image.Image]] = dict(
 
 def square(image: Image.Image, size: int, resize: str) -> NDArray[np.uint8]:
     """Return uint8 of shape (size, size, 3), RGB in 0..255. `resize` is one of defaults.RESIZES."""
-    return np.array(
-        RESIZE_BY_NAME[resize](image, size), dtype=np.uint8
-    )  # a copy, since torch needs writable memory
+    # np.array copies, since torch needs writable memory.
+    return np.array(RESIZE_BY_NAME[resize](image, size), dtype=np.uint8)
 
 
 def is_blank(pixels: NDArray[np.uint8]) -> bool:

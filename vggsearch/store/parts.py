@@ -98,9 +98,8 @@ def read_part(path: Path, dim: int) -> pa.Table:
 
 def read_columns(path: Path, columns: Sequence[str], data: bytes | None = None) -> pa.Table:
     """Return columns of a Parquet file, or of its content `data`. Raises IndexDamaged if it cannot be read."""
-    with reading_from(
-        path
-    ):  # not memory-mapped: a failing disk then raises an error instead of killing the process
+    # Not memory-mapped: a failing disk then raises an error instead of killing the process.
+    with reading_from(path):
         try:
             with pq.ParquetFile(
                 path if data is None else pa.BufferReader(data), page_checksum_verification=True
