@@ -50,7 +50,7 @@ def all_pairs(
     ]
     _seed(rows, nearest, count)
 
-    def compare(tile: tuple[slice, slice]) -> list[tuple[slice, Candidates]]:
+    def compare_tile(tile: tuple[slice, slice]) -> list[tuple[slice, Candidates]]:
         ones, others = tile
         products = rows.products(ones, others)
         if ones == others:
@@ -62,7 +62,7 @@ def all_pairs(
         ]
 
     pairs = len(vectors) * (len(vectors) - 1) // 2
-    for done, found in enumerate(_in_order(compare, tiles, monitor), start=1):
+    for done, found in enumerate(_in_order(compare_tile, tiles, monitor), start=1):
         for block, candidates in found:
             nearest.insert(block, candidates)
         monitor.show("comparing embeddings", done * pairs // len(tiles), pairs, "pairs")
@@ -87,7 +87,7 @@ def complete(
     tiles = [(block, slice(start, start + PAIRS.block_rows)) for block in blocks for start in starts]
     found = [(edges.first, edges.second, edges.similarity)]
 
-    def compare(tile: tuple[NDArray[np.int64], slice]) -> Columns:
+    def compare_tile(tile: tuple[NDArray[np.int64], slice]) -> Columns:
         ones, others = tile
         products = rows.products(ones, others)
         positions = np.flatnonzero(products >= np.float32(edges.floor) - STEP)
@@ -100,7 +100,7 @@ def complete(
         return one[chosen].astype(np.int32), other[chosen].astype(np.int32), similarity[chosen]
 
     total, pairs = 0, len(saturated) * len(vectors)
-    for done, columns in enumerate(_in_order(compare, tiles, monitor), start=1):
+    for done, columns in enumerate(_in_order(compare_tile, tiles, monitor), start=1):
         found.append(columns)
         total += len(columns[0])
         if total > PAIRS.most:
