@@ -56,7 +56,7 @@ update_options: Callable[..., Callable[..., None]] = collected(
     click.option(
         "--local-features/--no-local-features",
         default=None,
-        help="Store local features, 13 kB per photo: faster re-ranking, and query --containing.  "
+        help="Store local features, 13.5 kB per photo: faster re-ranking, and query --containing.  "
         "[default: as before; not for a new index]",
     ),
 )

@@ -157,7 +157,7 @@ engine_options: Callable[..., Callable[..., None]] = collected(
         type=click.Choice(PRECISIONS),
         default="auto",
         show_default=True,
-        help="Numeric precision; auto is the fastest that leaves results unchanged.",
+        help="Numeric precision; auto is the fastest without measurable loss of quality.",
     ),
 )
 

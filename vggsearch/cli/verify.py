@@ -15,7 +15,11 @@ from vggsearch.store.locate import only_index
 
 @click.command()
 @index_option
-@click.option("--repair", is_flag=True, help="Remove damaged data; vggsearch index then recreates it.")
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Drop damaged data, which vggsearch index then rebuilds; decisions and journals are kept.",
+)
 @format_option
 def verify(directory: Path | None, repair: bool, format: Format) -> None:
     """Check every byte of an index against its checksums. Exit status 1 if damage was found and not repaired.

@@ -20,9 +20,9 @@ COMMANDS = {
 
 @click.group(cls=LazyGroup, table=COMMANDS, default="find", no_args_is_help=False)
 def dups() -> None:
-    """Find duplicate and edited copies, suggest which to keep, and remove the others.
+    """Find duplicates and edited copies, suggest which to keep, and remove the others.
 
-    Without a command, vggsearch dups finds: vggsearch dups --html x.html is vggsearch dups find --html x.html.
+    find is the default command: vggsearch dups --html x.html runs vggsearch dups find --html x.html.
 
     \b
     Example:

@@ -44,7 +44,7 @@ def decide(
 ) -> None:
     """Record a decision about every pair of the named photos. It overrides the calibration from then on.
 
-    Decisions refer to the content of the photos: renaming or moving a photo keeps them.
+    Decisions are tied to the content of the photos, so they survive renames and moves.
 
     \b
     Example:

@@ -58,7 +58,7 @@ def find(
     fail_if_found: bool,
     root: Path | None,
 ) -> None:
-    """Find duplicate and edited copies and suggest which to keep. Changes nothing.
+    """Find duplicates and edited copies, and suggest which to keep. Changes nothing.
 
     \b
     Example:
