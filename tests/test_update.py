@@ -94,7 +94,7 @@ def test_a_photo_that_breaks_leaves_the_index_and_says_why(index: ImageIndex, ph
     assert [skipped.kind for skipped in index.skipped()] == ["broken"]
     save_photo(broken, seed=0)
     assert index.update().indexed == 1
-    assert index.skipped() == []
+    assert index.skipped() == ()
 
 
 def test_an_update_that_is_asked_to_stop_keeps_what_it_did(tmp_path: Path, photos: Path) -> None:

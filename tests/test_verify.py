@@ -167,7 +167,7 @@ def test_a_damaged_list_of_skipped_files_is_dropped_and_the_files_are_tried_agai
     (finding,) = grown.verify().findings
     assert finding.file == "skipped.parquet"
     assert grown.verify(repair=True).photos == 8
-    assert grown.skipped() == []
+    assert grown.skipped() == ()
     assert [row.path for row in grown.update().newly_skipped] == ["bad.jpg"]
     assert grown.verify().findings == ()
 

@@ -227,6 +227,14 @@ class ThumbnailDefaults:
     ahead: int = 16  # groups in hand
 
 
+@dataclass(frozen=True)
+class NotebookDefaults:
+    """How results are shown in a notebook."""
+
+    side: int = 160  # pixels of a thumbnail, the longer side: six in a row
+    photos: int = 48  # at most in one output: about 200 kB, which a notebook file stores
+
+
 ALIGN = AlignDefaults()
 BUILD = BuildDefaults()
 COMPACT = CompactDefaults()
@@ -237,6 +245,7 @@ DECODER = DecoderDefaults()
 DUPLICATES = DuplicateDefaults()
 KEYPOINTS = KeypointDefaults()
 MEASURE = MeasureDefaults()
+NOTEBOOK = NotebookDefaults()
 PAIRS = PairDefaults()
 SEARCH = SearchDefaults()
 THUMBNAILS = ThumbnailDefaults()

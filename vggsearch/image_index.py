@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -29,9 +29,9 @@ from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.weights import WeightsFile, find_again
 from vggsearch.photos.inputs import Box, ImageLike, read_image
 from vggsearch.photos.resize import square
-from vggsearch.photos.walk import Skipped, check_folder
+from vggsearch.photos.walk import SkippedFiles, check_folder
 from vggsearch.progress import Monitor, OnProgress, Stop
-from vggsearch.query.options import Answer, Images, Pick, QueryOptions, QueryResult, rules
+from vggsearch.query.options import Images, Pick, QueryOptions, QueryResult, QueryResults, rules
 from vggsearch.query.run import embed_squares, pick_random, run_queries, run_query
 from vggsearch.query.searcher import Searcher
 from vggsearch.query.snapshot import LatestSnapshot
@@ -48,11 +48,12 @@ from vggsearch.store.decisions import (
 )
 from vggsearch.store.locate import directory_for
 from vggsearch.store.store import Store
+from vggsearch.tables import Table, Tabular
 
 log = logging.getLogger(__name__)
 
 
-class ImageIndex:
+class ImageIndex(Tabular):
     """Photos, their embeddings and the search over them, in one directory.
 
     >>> with ImageIndex.create("indexes/photos") as photos:
@@ -187,10 +188,10 @@ class ImageIndex:
         """Return the paths of all photos, in row order."""
         return list(self._store.read_consistently(self._store.paths))
 
-    def skipped(self) -> list[Skipped]:
+    def skipped(self) -> SkippedFiles:
         """Return the files that could not be used, by path, each with its reason."""
         self._store.refresh()
-        return list(self._store.read_consistently(self._store.skipped).values())
+        return SkippedFiles(self._store.read_consistently(self._store.skipped).values())
 
     def info(self) -> Info:
         """Return what the index holds and how it was made. Raises IndexDamaged."""
@@ -342,7 +343,7 @@ class ImageIndex:
         exclude_same_folder: bool = False,
         minus: Images = (),
         also_in: Sequence["ImageIndex"] = (),
-    ) -> Iterator[Answer]:
+    ) -> QueryResults:
         """Yield a QueryResult for each image, or a Skipped for one that cannot be used, in order; see query.
 
         With `rerank` false, SEARCH.at_once of them are read ahead and go through the network together, unless
@@ -351,7 +352,7 @@ class ImageIndex:
         options = QueryOptions.of(
             count, min_similarity, rerank, crop, containing, filters, exclude_same_folder, minus
         )
-        return run_queries(self._targets(also_in), images, options)
+        return QueryResults(run_queries(self._targets(also_in), images, options))
 
     def random(
         self,
@@ -474,6 +475,13 @@ class ImageIndex:
             )
         others = against._collection() if against is not None else None
         return Collection(self._store, self._latest.searcher(), self.root, others)
+
+    def to_arrow(self) -> Table:
+        """Return one row per photo, with the columns of the Parquet files: path, sha256, width, ..., embedding.
+
+        The embedding is a fixed-size list of float16, not whitened, of unit length before rounding.
+        """
+        return self._store.read_consistently(self._store.table)
 
     def embeddings(self) -> NDArray[np.float32]:
         """Return the embeddings of all photos as they are stored, not whitened: float32 (n, dim), unit rows."""

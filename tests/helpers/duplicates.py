@@ -1,6 +1,7 @@
 """Groups of duplicates that a test can write in a line."""
 
 from datetime import datetime
+from pathlib import Path
 
 from vggsearch.duplicates.results import AlignedIn, Group, Kind, Member, Pair, Photo
 from vggsearch.matching.alignment import Alignment
@@ -31,8 +32,8 @@ def member(
     return Member(kept, kind, similarity, confidence, alignment, reason, left_alone, aligned_in)
 
 
-def group(number: int, keeper: Photo, *members: Member) -> Group:
-    return Group(number, keeper, members)
+def group(number: int, keeper: Photo, *members: Member, root: Path | None = None) -> Group:
+    return Group(number, keeper, members, root)
 
 
 def pair(first: str, second: str, similarity: float, kind: Kind, alignment: Alignment | None = None) -> Pair:

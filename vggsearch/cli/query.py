@@ -24,9 +24,9 @@ from vggsearch.defaults import SEARCH, Format
 from vggsearch.image_index import ImageIndex
 from vggsearch.model.engine import EngineOptions
 from vggsearch.model.spec import EmbeddingOptions
+from vggsearch.photos.walk import one_line
 from vggsearch.query.options import Answer, QueryResult
 from vggsearch.render.query import picks, query_results
-from vggsearch.render.text import one_line
 from vggsearch.store.locate import only_index
 
 STDIN = "-"

@@ -24,16 +24,17 @@ from vggsearch.duplicates.confirmation import MATCHED_BY, KeypointMatcher
 from vggsearch.duplicates.grouping import GroupBuilder
 from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.duplicates.pairs import unrelated_pairs
-from vggsearch.duplicates.results import Group, Pair
+from vggsearch.duplicates.results import Groups, Pairs
 from vggsearch.errors import IndexNotWritable, Stopped
 from vggsearch.progress import SILENT, Monitor
 from vggsearch.store.decisions import decisions_of
+from vggsearch.tables import Table, Tabular
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class DuplicatesReport:
+class DuplicatesReport(Tabular):
     """The duplicates among `photos` photos, of which `blank` blank ones were excluded, as groups and as pairs.
 
     `classified` describes how the pairs were classified. `was_compared` is False if the photos themselves were not
@@ -41,8 +42,8 @@ class DuplicatesReport:
     their absolute path. `seconds` is the duration of the search.
     """
 
-    groups: tuple[Group, ...]
-    pairs: tuple[Pair, ...]
+    groups: Groups
+    pairs: Pairs
     photos: int
     blank: int
     classified: ClassifiedPairs
@@ -50,9 +51,16 @@ class DuplicatesReport:
     is_against: bool
     seconds: float
 
-    def in_review_order(self) -> tuple[Group, ...]:
+    def to_arrow(self) -> Table:
+        """Return one row per photo of each group; see Groups.to_arrow. `pairs.to_arrow()` has the pairs."""
+        return self.groups.to_arrow()
+
+    def _repr_html_(self) -> str:
+        return self.groups._repr_html_()
+
+    def in_review_order(self) -> Groups:
         """Return the groups in the order in which to review them, the least certain first."""
-        return tuple(sorted(self.groups, key=lambda group: min(member.confidence for member in group.members)))
+        return Groups(sorted(self.groups, key=lambda group: min(member.confidence for member in group.members)))
 
 
 def duplicates(
@@ -79,8 +87,8 @@ def duplicates(
         if matcher is not None:
             matcher.save()  # including which photos have the same pixels
     report = DuplicatesReport(
-        groups,
-        pairs,
+        Groups(groups),
+        Pairs(pairs),
         len(collection),
         len(collection.blank),
         classified,

@@ -65,8 +65,9 @@ class GroupBuilder:
             )
         for content, keeper, index in self._similar(kept):
             members[keeper].append(self._similar_member(self._best[content], keeper, index))
+        root = self._collection.root
         groups = [
-            Group(0, self._photos[self._best[keeper]], tuple(sorted(each, key=_most_similar_first)))
+            Group(0, self._photos[self._best[keeper]], tuple(sorted(each, key=_most_similar_first)), root)
             for keeper, each in members.items()
             if len(each) + 1 >= self._options.min_size
         ]

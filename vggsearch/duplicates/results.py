@@ -1,7 +1,9 @@
 """Groups of duplicates: a photo to keep, and the photos that are duplicates of exactly that photo."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -9,10 +11,28 @@ from numpy.typing import NDArray
 
 from vggsearch.knn.edges import Edges
 from vggsearch.matching.alignment import Alignment
+from vggsearch.notebook import Figure, Section, gallery
+from vggsearch.tables import Row, Table, Tabular, arrow_table
 
 Kind = Literal["exact", "same picture", "near", "similar"]
 
 AlignedIn = Literal["keeper", "member"]
+
+GROUP_COLUMNS = {
+    "group": "int32",
+    "role": "string",
+    "path": "string",
+    "width": "int32",
+    "height": "int32",
+    "bytes": "int64",
+    "taken": "timestamp[ms]",
+    "sha256": "string",
+    "kind": "string",
+    "similarity": "double",
+    "confidence": "double",
+    "reason": "string",
+    "left_alone": "string",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +78,19 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A photo to keep and its duplicates, most similar first. Groups are numbered from 1."""
+    """A photo to keep, and its duplicates, most similar first. Groups are numbered from 1.
+
+    `root` is the photo folder, None where it is unknown.
+
+    >>> group = index.duplicates().groups[0]
+    >>> group.keeper.path, [member.photo.path for member in group.members]
+    ('a.jpg', ['copy of a.jpg'])
+    """
 
     number: int
     keeper: Photo
     members: tuple[Member, ...]
+    root: Path | None = field(default=None, compare=False, repr=False)
 
     @property
     def lowest_similarity(self) -> float:
@@ -73,6 +101,41 @@ class Group:
     def removable(self) -> tuple[Member, ...]:
         """The members that may be removed."""
         return tuple(member for member in self.members if member.left_alone is None)
+
+    def _repr_html_(self) -> str:
+        return gallery([self._section()])
+
+    def _section(self) -> Section:
+        heading = f"Group {self.number:,}: {1 + len(self.members):,} photos"
+        members = (Figure(self.root, member.photo.path, _lines(member)) for member in self.members)
+        return Section(heading, (Figure(self.root, self.keeper.path, ("keep",)), *members))
+
+    def _rows(self) -> Iterator[Row]:
+        yield (self.number, "keep", *_facts(self.keeper), *[None] * 5)
+        for member in self.members:
+            judged = (member.kind, member.similarity, member.confidence, member.reason, member.left_alone)
+            yield (self.number, "duplicate", *_facts(member.photo), *judged)
+
+
+class Groups(tuple[Group, ...], Tabular):
+    """Groups of duplicates: a tuple of Group.
+
+    >>> index.duplicates().groups.to_arrow().column("role").to_pylist()
+    ['keep', 'duplicate']
+    """
+
+    __slots__ = ()
+
+    def to_arrow(self) -> Table:
+        """Return one row per photo: group, role ("keep" or "duplicate"), path, what is known of it, and why.
+
+        `width` and `height` are in pixels; `similarity`, `confidence`, `reason` and `left_alone` are null for the
+        photo to keep, and `left_alone` for what may be removed.
+        """
+        return arrow_table(GROUP_COLUMNS, (row for group in self for row in group._rows()))
+
+    def _repr_html_(self) -> str:
+        return gallery([group._section() for group in self], f"{len(self):,} groups of duplicates")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +148,33 @@ class Pair:
     similarity: float
     confidence: float
     alignment: Alignment | None
+
+
+class Pairs(tuple[Pair, ...], Tabular):
+    """Pairs of duplicates: a tuple of Pair.
+
+    >>> index.duplicates().pairs.to_arrow().select(["a", "b", "kind"]).to_pylist()
+    [{'a': 'copy of a.jpg', 'b': 'a.jpg', 'kind': 'exact'}]
+    """
+
+    __slots__ = ()
+
+    def to_arrow(self) -> Table:
+        """Return one row per pair: the paths a and b, their similarity, confidence and kind."""
+        columns = {"a": "string", "b": "string", "similarity": "double", "confidence": "double", "kind": "string"}
+        rows = ((each.first.path, each.second.path, each.similarity, each.confidence, each.kind) for each in self)
+        return arrow_table(columns, rows)
+
+
+def _facts(photo: Photo) -> Row:
+    return (photo.path, photo.width, photo.height, photo.bytes, photo.taken, photo.sha256)
+
+
+def _lines(member: Member) -> tuple[str, ...]:
+    confidence = "100%" if member.confidence == 1 else f"{min(member.confidence, 0.999):.1%}"
+    first = f"{member.kind}, similarity {member.similarity:.4f}, confidence {confidence}"
+    left_alone = f"left alone: {member.left_alone}" if member.left_alone else ""
+    return tuple(filter(None, (first, member.reason, left_alone)))
 
 
 def keepers(ranks: NDArray[np.int64], edges: Edges) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ from vggsearch.defaults import ALIGN, MEASURE, WHITENING
 from vggsearch.errors import ImageError, OptionError, PhotosError, TruthError, option
 from vggsearch.evaluation.ground_truth import read_truth
 from vggsearch.evaluation.linear_probe import ProbeReport, linear_probe
-from vggsearch.evaluation.metrics import Curve, Figures, Tally
+from vggsearch.evaluation.metrics import FIGURE_COLUMNS, Curve, Figures, Tally
 from vggsearch.image_index import ImageIndex, reranker_of, searcher_of
 from vggsearch.knn.whitening import WhiteningOptions
 from vggsearch.matching.feature_maps import LocalFeatures
@@ -24,19 +24,24 @@ from vggsearch.photos.decode import decode
 from vggsearch.photos.edits import COLLAGE, COLLAGE_OTHERS, EDITS, Edit, edited
 from vggsearch.progress import Monitor, OnProgress, Stop
 from vggsearch.query.searcher import Searcher
+from vggsearch.tables import Table, Tabular, arrow_table
 
 
 @dataclass(frozen=True)
-class EvaluationReport:
+class EvaluationReport(Tabular):
     """How good the answers to labelled photos are. `missing` are labelled paths that the index does not hold."""
 
     figures: Figures
     curve: Curve
     missing: tuple[str, ...]
 
+    def to_arrow(self) -> Table:
+        """Return the figures as one row. `curve.to_arrow()` has the curve."""
+        return arrow_table(FIGURE_COLUMNS, [tuple(self.figures.row().values())])
+
 
 @dataclass(frozen=True)
-class CopiesReport:
+class CopiesReport(Tabular):
     """How well edited copies of `photos` of the index's own photos are found again: of each edit, and of all.
 
     `skipped` are photos of the sample that could not be read any more.
@@ -47,6 +52,12 @@ class CopiesReport:
     figures: Figures
     curve: Curve
     skipped: tuple[str, ...]
+
+    def to_arrow(self) -> Table:
+        """Return the figures of each edit as one row, then those of all edits together, whose `edit` is null."""
+        by_edit: list[tuple[str | None, Figures]] = [*self.by_edit.items(), (None, self.figures)]
+        rows = ((edit, *figures.row().values()) for edit, figures in by_edit)
+        return arrow_table({"edit": "string", **FIGURE_COLUMNS}, rows)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from vggsearch.defaults import MEASURE
 from vggsearch.errors import TruthError
+from vggsearch.tables import Table, Tabular, arrow_table
 
 Similarities = NDArray[np.float32]
 Counts = NDArray[np.float64]  # whole numbers, far below 2^53
@@ -21,6 +22,21 @@ THRESHOLDS = 2 * THRESHOLD_STEPS + 1  # from -1 to 1
 BLOCK_QUERIES, BLOCK_PAIRS = 128, 1 << 21  # are counted at once: a product of matrices, not of rows
 OFF = 1e-3  # by how much rounding may leave a cosine outside -1 to 1
 SEED = 0
+FIGURE_COLUMNS = {
+    "images": "int64",
+    "queries": "int64",
+    "without_partner": "int64",
+    "map": "double",
+    **{f"recall_at_{k}": "double" for k in RECALL_AT},
+    "ns": "double",
+    "pair_ap": "double",
+    "pair_ap_low": "double",
+    "pair_ap_high": "double",
+    "recall_at_p99": "double",
+    "recall_at_p99_low": "double",
+    "recall_at_p99_high": "double",
+    "threshold_at_p99": "double",
+}
 
 
 @dataclass(frozen=True)
@@ -60,9 +76,20 @@ class Figures:
     recall_at_p99_interval: Interval
     threshold_at_p99: float | None
 
+    def row(self) -> dict[str, float | int | None]:
+        """Return the figures by the names of FIGURE_COLUMNS; each interval as its two ends."""
+        values: dict[str, float | int | None] = {f"recall_at_{k}": share for k, share in self.recall_at.items()}
+        for name in FIGURE_COLUMNS:
+            if name.endswith(("_low", "_high")):
+                figure, _, end = name.rpartition("_")
+                values[name] = getattr(getattr(self, f"{figure}_interval"), end)
+            elif name not in values:
+                values[name] = getattr(self, name)
+        return {name: values[name] for name in FIGURE_COLUMNS}
+
 
 @dataclass(frozen=True, eq=False)
-class Curve:
+class Curve(Tabular):
     """What each threshold gives: float64 arrays of one shape (n,), highest threshold first.
 
     A pair is found if its similarity, rounded to four decimals, is at least the `threshold`. `precision` is the
@@ -72,6 +99,11 @@ class Curve:
     threshold: NDArray[np.float64]
     precision: NDArray[np.float64]
     recall: NDArray[np.float64]
+
+    def to_arrow(self) -> Table:
+        """Return one row per threshold: threshold, precision and recall."""
+        columns = dict.fromkeys(("threshold", "precision", "recall"), "double")
+        return arrow_table(columns, zip(self.threshold, self.precision, self.recall, strict=True))
 
     def at_p99(self) -> int | None:
         """Return where recall is largest with a precision of at least 99 %; of equals, the highest threshold."""

@@ -14,7 +14,7 @@ from vggsearch.indexing.build import build_vector_index, open_vector_index
 from vggsearch.indexing.extract import extract
 from vggsearch.indexing.local_features import keep_local_features
 from vggsearch.model.engine import Engine
-from vggsearch.photos.walk import PhotoFile, Skipped, walk
+from vggsearch.photos.walk import PhotoFile, Skipped, SkippedFiles, walk
 from vggsearch.progress import SILENT, Monitor
 from vggsearch.store.parts import BYTES_PER_DIMENSION
 from vggsearch.store.records import Embedded
@@ -59,8 +59,8 @@ class UpdateReport:
     reused: int
     unchanged: int
     gone: int
-    skipped: tuple[Skipped, ...]
-    newly_skipped: tuple[Skipped, ...]
+    skipped: SkippedFiles
+    newly_skipped: SkippedFiles
     photos: int
     seconds: float
 
@@ -187,8 +187,8 @@ class _Update:
             reused=self.reused,
             unchanged=self.plan.unchanged,
             gone=self.gone,
-            skipped=tuple(self.skipped[path] for path in sorted(self.skipped)),
-            newly_skipped=tuple(self.newly_skipped),
+            skipped=SkippedFiles(self.skipped[path] for path in sorted(self.skipped)),
+            newly_skipped=SkippedFiles(self.newly_skipped),
             photos=len(self.store),
             seconds=time.monotonic() - self.started,
         )

@@ -1,5 +1,7 @@
 """Thumbnails for display, made by a few threads ahead of the reader, in order."""
 
+import io
+from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +24,13 @@ def thumbnail(root: Path, path: str, side: int = THUMBNAILS.side) -> Image.Image
         image = decode(file, path, at_least=side // 2).image
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return image
+
+
+def webp_base64(image: Image.Image) -> str:
+    """Return an image as WebP in base64, to embed in HTML."""
+    file = io.BytesIO()
+    image.save(file, "WEBP", quality=THUMBNAILS.quality, method=THUMBNAILS.effort)
+    return b64encode(file.getvalue()).decode()
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

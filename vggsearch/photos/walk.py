@@ -8,6 +8,7 @@ from stat import S_ISLNK, S_ISREG
 from typing import NamedTuple
 
 from vggsearch.errors import PhotosError, SkipKind
+from vggsearch.tables import Table, Tabular, arrow_table
 
 CLUTTER_NAMES = frozenset(
     name.casefold()
@@ -60,6 +61,21 @@ class Skipped:
     mtime_ns: int = 0
 
 
+class SkippedFiles(tuple[Skipped, ...], Tabular):
+    """The files that could not be used, by path: a tuple of Skipped.
+
+    >>> index.skipped().to_arrow().column_names
+    ['path', 'kind', 'reason', 'bytes', 'mtime_ns']
+    """
+
+    __slots__ = ()
+
+    def to_arrow(self) -> Table:
+        """Return one row per file: path, kind, reason, bytes and mtime_ns, its modification time."""
+        columns = {"path": "string", "kind": "string", "reason": "string", "bytes": "int64", "mtime_ns": "int64"}
+        return arrow_table(columns, ((row.path, row.kind, row.reason, row.bytes, row.mtime_ns) for row in self))
+
+
 def is_clutter(name: str) -> bool:
     """Return whether a file or folder of this name never holds photos: hidden, a thumbnail cache, a recycle bin."""
     folded = name.casefold()
@@ -107,6 +123,13 @@ def walk(folder: Path, exclude: Path | None = None) -> Iterator[PhotoFile | Skip
 def printable(path: str) -> str:
     """Return `path` as text that can be stored and shown: bytes that are not UTF-8 are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def one_line(text: str) -> str:
+    """Escape control characters, so that a file name cannot break a table or a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def _classify(entry: "os.DirEntry[str]", path: str) -> PhotoFile | Skipped:

@@ -1,27 +1,98 @@
 """What a query wants, and what comes of it."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
 
 from vggsearch.defaults import SEARCH
 from vggsearch.errors import OptionError
+from vggsearch.notebook import Figure, Section, gallery
 from vggsearch.photos.inputs import IMAGE_TYPES, Box, ImageLike
 from vggsearch.photos.walk import Skipped
 from vggsearch.query.filters import Filter, parse_filter
 from vggsearch.query.searcher import Match
+from vggsearch.tables import Row, Table, Tabular, arrow_table
 
 Images = ImageLike | Sequence[ImageLike]  # one picture, or several that are one query
 
 
+MATCH_COLUMNS = {
+    "query": "string",
+    "rank": "int32",
+    "path": "string",
+    "similarity": "double",
+    "index": "string",
+    "score": "double",
+    "inliers": "int32",
+    "mirrored": "bool",
+    "turned": "double",
+    "scale": "double",
+}
+
+
 @dataclass(frozen=True)
-class QueryResult:
-    """What was found for one query. `query` is its path, "-" where it has none; most similar matches first."""
+class QueryResult(Tabular):
+    """The matches of one query, most similar first.
+
+    `query` is the path of the query image, "-" where it has none. `folders` are the photo folders that the paths of
+    the matches are relative to, by `Match.index`.
+
+    >>> result = index.query("photos/a.jpg", count=2)
+    >>> result.matches[0].path
+    'a.jpg'
+    """
 
     query: str
     matches: tuple[Match, ...]
+    folders: Mapping[str | None, Path | None] = field(default_factory=dict, compare=False, repr=False)
+
+    def to_arrow(self) -> Table:
+        """Return one row per match: query, rank (from 1), path, similarity, index and the alignment.
+
+        `index` is the directory of the index where several were searched. `score`, `inliers`, `mirrored`, `turned`
+        and `scale` are those of the alignment, null where the query was not located in the photo.
+        """
+        return arrow_table(MATCH_COLUMNS, self._rows())
+
+    def _repr_html_(self) -> str:
+        found = tuple(Figure(self.folders.get(match.index), match.path, _lines(match)) for match in self.matches)
+        return gallery([Section(f"Photos most similar to {self.query}", found)])
+
+    def _rows(self) -> list[Row]:
+        return [(self.query, rank, *_match_values(match)) for rank, match in enumerate(self.matches, start=1)]
 
 
-Answer = QueryResult | Skipped  # what was found, or why the picture could not be used
+Answer: TypeAlias = QueryResult | Skipped  # what was found, or why the image could not be used
+
+
+class QueryResults(Iterator[Answer], Tabular):
+    """The results of many queries, computed as they are read: a QueryResult each, or a Skipped where one failed.
+
+    >>> for result in index.query_many(["photos/a.jpg", "photos/b.jpg"], count=1):
+    ...     print(result.query, result.matches[0].path)
+    photos/a.jpg a.jpg
+    photos/b.jpg b.jpg
+    """
+
+    def __init__(self, answers: Iterable[Answer]) -> None:
+        self._answers = iter(answers)
+
+    def __next__(self) -> Answer:
+        return next(self._answers)
+
+    def to_arrow(self) -> Table:
+        """Return the remaining results as one table, with the columns of QueryResult.to_arrow and `reason`.
+
+        A query that failed is one row with its reason and nulls.
+        """
+        rows: list[Row] = []
+        for answer in self:
+            if isinstance(answer, QueryResult):
+                rows += [(*row, None) for row in answer._rows()]
+            else:
+                rows.append((answer.path, *[None] * (len(MATCH_COLUMNS) - 1), answer.reason))
+        return arrow_table({**MATCH_COLUMNS, "reason": "string"}, rows)
 
 
 @dataclass(frozen=True)
@@ -78,6 +149,17 @@ class QueryOptions:
     def most(self) -> int | None:
         """How many photos to show at most, None for all that are similar enough."""
         return SEARCH.count if self.count is None and self.min_similarity is None else self.count
+
+
+def _lines(match: Match) -> tuple[str, ...]:
+    similarity = f"similarity {match.similarity:.4f}"
+    return (similarity,) if match.index is None else (similarity, match.index)
+
+
+def _match_values(match: Match) -> Row:
+    at = match.alignment
+    aligned = (at.score, at.inliers, at.mirrored, at.turned, at.scale) if at is not None else (None,) * 5
+    return (match.path, match.similarity, match.index, *aligned)
 
 
 def rules(filters: str | Iterable[str]) -> tuple[Filter, ...]:

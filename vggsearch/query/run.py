@@ -19,7 +19,7 @@ from vggsearch.query.filters import Filter
 from vggsearch.query.options import Answer, Images, Pick, QueryOptions, QueryResult, each_of, several_parts
 from vggsearch.query.search import answer, answer_blank, answer_combined, answer_plainly
 from vggsearch.query.searcher import Match
-from vggsearch.query.targets import Target, check_targets, own_path_in, views_of
+from vggsearch.query.targets import Target, check_targets, folders_of, own_path_in, views_of
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def run_query(targets: Sequence[Target], query: Images, options: QueryOptions) -
     asked = views_of(targets, images, options)
     added, subtracted = _embed(targets[0], images, options.crop), _embed(targets[0], options.minus)
     matches = answer_combined(added, subtracted, asked, options) if len(added) else ()
-    return QueryResult(_name(images, options.minus), matches)
+    return QueryResult(_name(images, options.minus), matches, folders_of(targets))
 
 
 def run_queries(targets: Sequence[Target], queries: Iterable[Images], options: QueryOptions) -> Iterator[Answer]:
@@ -91,7 +91,10 @@ def _answers(targets: Sequence[Target], queries: Sequence[Images], options: Quer
         asked = views_of(targets, (), options)
         found = dict(zip(together, answer_plainly(embeddings, own_paths, asked, options), strict=True))
     for at, query in enumerate(queries):
-        yield QueryResult(_name(each_of(query), ()), found[at]) if at in found else _answer(targets, query, options)
+        if at in found:
+            yield QueryResult(_name(each_of(query), ()), found[at], folders_of(targets))
+        else:
+            yield _answer(targets, query, options)
 
 
 def _pixels_alone(target: Target, query: Images, crop: Box | None) -> NDArray[np.uint8] | None:
@@ -124,8 +127,9 @@ def _ask_one(targets: Sequence[Target], image: ImageLike, options: QueryOptions)
     asked = views_of(targets, [image], options)
     if is_blank(pixels):
         log.warning("%s is blank: there is nothing in it to compare.", name_of(image))
-        return QueryResult(name_of(image), answer_blank(asked))
-    return QueryResult(name_of(image), answer(picture, pixels, asked, targets[0].engine(), options))
+        return QueryResult(name_of(image), answer_blank(asked), folders_of(targets))
+    matches = answer(picture, pixels, asked, targets[0].engine(), options)
+    return QueryResult(name_of(image), matches, folders_of(targets))
 
 
 def _embed(target: Target, images: Sequence[ImageLike], crop: Box | None = None) -> NDArray[np.float32]:

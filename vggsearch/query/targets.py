@@ -80,6 +80,11 @@ def views_of(targets: Sequence[Target], images: Sequence[ImageLike], options: Qu
     return [_view_of(target, images, options, reference) for target in targets]
 
 
+def folders_of(targets: Sequence[Target]) -> dict[str | None, Path | None]:
+    """Return the photo folder of each index, by the name that matches give it: None where there is but one."""
+    return {str(each.directory) if len(targets) > 1 else None: each.root for each in targets}
+
+
 def own_path_in(target: Target, image: ImageLike, options: QueryOptions) -> str | None:
     """Return which photo of an index a query is, None where it is none, or a part of one."""
     return target.path_of(image) if options.crop is None else None

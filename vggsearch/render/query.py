@@ -7,9 +7,10 @@ from pathlib import Path
 
 from vggsearch.defaults import Format
 from vggsearch.matching.alignment import Alignment
+from vggsearch.photos.walk import one_line
 from vggsearch.query.options import Pick, QueryResult
 from vggsearch.query.searcher import Match
-from vggsearch.render.text import as_csv, one_line, similarity_text, transform_words
+from vggsearch.render.text import as_csv, similarity_text, transform_words
 
 Roots = Mapping[str, Path | None]  # the photo folder of each index that was searched, by its directory
 

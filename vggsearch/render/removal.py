@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from rich.filesize import decimal
 
 from vggsearch.defaults import ActionKind
+from vggsearch.photos.walk import one_line
 from vggsearch.removal.perform import RemovalReport
 from vggsearch.removal.plan import Act, RemovalPlan
 from vggsearch.removal.request import Action, Refusal
 from vggsearch.removal.undo import UndoReport
-from vggsearch.render.text import one_line, quantity
+from vggsearch.render.text import quantity
 
 MOST_REFUSALS = 20  # that are listed one by one
 DONE: dict[ActionKind, str] = {

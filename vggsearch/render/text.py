@@ -7,15 +7,10 @@ from itertools import islice
 
 from rich.cells import cell_len
 
+from vggsearch.photos.walk import one_line
+
 TERMINAL_WIDTH = 80
 CROP_BELOW = 0.85  # scale below which a picture is called a crop of the other
-
-
-def one_line(text: str) -> str:
-    """Escape control characters, so that a file name cannot break a table or a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def quantity(count: int, noun: str, plural: str | None = None) -> str:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from vggsearch.defaults import Format
 from vggsearch.indexing.update import UpdateReport
-from vggsearch.photos.walk import Skipped
-from vggsearch.render.text import as_csv, as_table, one_line, quantity
+from vggsearch.photos.walk import Skipped, one_line
+from vggsearch.render.text import as_csv, as_table, quantity
 
 
 def update_line(report: UpdateReport, directory: Path) -> str:

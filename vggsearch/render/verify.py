@@ -9,7 +9,8 @@ from rich.filesize import decimal
 from vggsearch.defaults import Format
 from vggsearch.indexing.findings import Finding
 from vggsearch.indexing.integrity import VerifyReport
-from vggsearch.render.text import as_csv, one_line, quantity
+from vggsearch.photos.walk import one_line
+from vggsearch.render.text import as_csv, quantity
 
 
 def verified(result: VerifyReport, format: Format) -> str:

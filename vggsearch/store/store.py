@@ -155,6 +155,12 @@ class Store:
         """Yield the live embeddings part by part, in row order: float16 (n, dim)."""
         return map(self.part_embeddings, self.manifest.parts)
 
+    def table(self) -> pa.Table:
+        """Return all columns of the live photos, in row order."""
+        parts = ((part, self.read_part(part)) for part in self.manifest.parts)
+        live = [table.take(pa.array(self.live_rows(part))) if part.dead else table for part, table in parts]
+        return pa.concat_tables([part_schema(self.spec.dim).empty_table(), *live])
+
     def part_embeddings(self, part: Part) -> NDArray[np.float16]:
         """Return the live embeddings of a part: float16 (rows, dim)."""
         embeddings = embeddings_in(self.read_part(part))

@@ -12,9 +12,9 @@ from vggsearch.evaluation.evaluate import chosen_edits, evaluate_copies
 from vggsearch.evaluation.pr_curve import check_curve_file, save_curve
 from vggsearch.image_index import ImageIndex
 from vggsearch.model.engine import EngineOptions
+from vggsearch.photos.walk import one_line
 from vggsearch.progress import progress_bar
 from vggsearch.render.evaluation import copies as rendered
-from vggsearch.render.text import one_line
 from vggsearch.store.locate import index_of
 
 

@@ -6,8 +6,8 @@ from datetime import datetime
 from urllib.parse import quote
 
 from vggsearch.duplicates.results import Group, Member, Photo
+from vggsearch.photos.walk import one_line
 from vggsearch.render.duplicates import freed_bytes, member_edit
-from vggsearch.render.text import one_line
 
 
 def group_values(group: Group, link: str) -> dict[str, object]:

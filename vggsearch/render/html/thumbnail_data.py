@@ -1,16 +1,11 @@
 """The thumbnails of a group, as they are embedded in the page."""
 
-import io
-from base64 import b64encode
 from pathlib import Path
 
-from PIL import Image
-
-from vggsearch.defaults import THUMBNAILS
 from vggsearch.duplicates.results import Group
 from vggsearch.errors import ImageError
-from vggsearch.photos.thumbnails import thumbnail
-from vggsearch.render.text import one_line
+from vggsearch.photos.thumbnails import thumbnail, webp_base64
+from vggsearch.photos.walk import one_line
 
 Shown = str | int | dict[str, str]
 
@@ -24,7 +19,7 @@ def thumbnail_values(group: Group, root: Path) -> list[Shown]:
     known: dict[str, int] = {}
     for photo in (group.keeper, *(member.photo for member in group.members)):
         try:
-            picture = _encoded(thumbnail(root, photo.path))
+            picture = webp_base64(thumbnail(root, photo.path))
         except ImageError as error:
             shown.append({"reason": one_line(error.reason)})
             continue
@@ -34,9 +29,3 @@ def thumbnail_values(group: Group, root: Path) -> list[Shown]:
             known[picture] = len(shown)
             shown.append(picture)
     return shown
-
-
-def _encoded(picture: Image.Image) -> str:
-    file = io.BytesIO()
-    picture.save(file, "WEBP", quality=THUMBNAILS.quality, method=THUMBNAILS.effort)
-    return b64encode(file.getvalue()).decode()
