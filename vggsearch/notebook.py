@@ -10,7 +10,7 @@ from vggsearch.errors import ImageError
 from vggsearch.photos.thumbnails import in_order, thumbnail, webp_base64
 from vggsearch.photos.walk import one_line
 
-FRAME = "display:flex;flex-wrap:wrap;gap:12px;align-items:flex-end;margin:4px 0 16px"
+FRAME = "display:flex;flex-wrap:wrap;gap:12px;align-items:flex-start;margin:4px 0 16px"
 FIGURE = f"margin:0;width:{NOTEBOOK.side}px;font-size:12px;line-height:1.35;overflow-wrap:anywhere"
 MISSING = (
     f"box-sizing:border-box;height:{NOTEBOOK.side // 2}px;padding:8px;border:1px dashed currentColor;opacity:.7;"
@@ -63,7 +63,9 @@ def _first(sections: Sequence[Section], photos: int) -> Iterator[Section]:
 
 
 def _figure(figure: Figure) -> str:
-    caption = "".join(f'<div style="opacity:.75">{_text(line)}</div>' for line in figure.lines)
+    first, rest = figure.lines[:1], figure.lines[1:]
+    caption = "".join(f"<div><b>{_text(line)}</b></div>" for line in first)
+    caption += "".join(f'<div style="opacity:.75">{_text(line)}</div>' for line in rest)
     name = _text(figure.path)
     return (
         f'<figure style="{FIGURE}">{_image(figure, name)}'

@@ -5,9 +5,12 @@
 ...     index.update("photos", progress=progress)
 """
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from html import escape
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from vggsearch.errors import Stopped
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from rich.progress import Task, TaskID
 
 BAR_WIDTH = 24  # characters; the rest of a line of 80 is text
+REDRAW_SECONDS = 0.2  # between two pictures of the bars in a notebook
 
 Unit: TypeAlias = Literal["photos", "pairs", "vectors", "bytes", "files", "stages"]
 
@@ -99,8 +103,10 @@ def progress_bar(console: "Console | None" = None) -> Iterator[OnProgress]:
             words = counted(task.fields["unit"], task.completed, task.total, task.speed)
             return Text(words, no_wrap=True)
 
-    if console is None:
-        console = Console() if Console().is_jupyter else Console(stderr=True)
+    if console is None and Console().is_jupyter:
+        yield _NotebookBars().show  # rich needs ipywidgets for that, which few have
+        return
+    console = console or Console(stderr=True)
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(BAR_WIDTH),
@@ -108,8 +114,7 @@ def progress_bar(console: "Console | None" = None) -> Iterator[OnProgress]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
     )
-    is_shown = console.is_terminal or console.is_jupyter
-    with Bars(*columns, console=console, disable=not is_shown, transient=console.is_terminal) as bars:
+    with Bars(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
         rows: dict[str, TaskID] = {}
 
         def show(progress: Progress) -> None:
@@ -121,6 +126,42 @@ def progress_bar(console: "Console | None" = None) -> Iterator[OnProgress]:
             bars.update(row, completed=progress.done, total=progress.total, note=progress.note)
 
         yield show
+
+
+class _NotebookBars:
+    """A row per stage in the output of a notebook cell, drawn anew a few times a second."""
+
+    def __init__(self) -> None:
+        from IPython.display import DisplayHandle
+
+        self._handle = DisplayHandle()
+        self._handle.display(self._html([]), raw=True)
+        self._last: dict[str, Progress] = {}
+        self._started: dict[str, float] = {}
+        self._drawn = 0.0
+
+    def show(self, progress: Progress) -> None:
+        """Show how far a stage is."""
+        now = time.monotonic()
+        self._started.setdefault(progress.stage, now)
+        self._last[progress.stage] = progress
+        if now - self._drawn >= REDRAW_SECONDS or progress.done >= progress.total:
+            self._drawn = now
+            self._handle.update(self._html([self._row(each, now) for each in self._last.values()]), raw=True)
+
+    def _row(self, progress: Progress, now: float) -> str:
+        seconds = now - self._started[progress.stage]
+        speed = progress.done / seconds if seconds > 0 else None
+        words = [counted(progress.unit, progress.done, progress.total, speed)]
+        if speed and progress.done < progress.total:
+            words.append(f"{timedelta(seconds=round((progress.total - progress.done) / speed))} left")
+        text = escape(", ".join(filter(None, [*words, progress.note])))
+        bar = f'<progress max="{progress.total}" value="{progress.done}"></progress>'
+        return f"<div>{escape(progress.stage)} {bar} {text}</div>"
+
+    @staticmethod
+    def _html(rows: list[str]) -> dict[str, str]:
+        return {"text/html": "".join(rows), "text/plain": ""}
 
 
 def counted(unit: Unit, done: float, total: float | None, speed: float | None) -> str:

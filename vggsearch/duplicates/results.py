@@ -172,9 +172,9 @@ def _facts(photo: Photo) -> Row:
 
 def _lines(member: Member) -> tuple[str, ...]:
     confidence = "100%" if member.confidence == 1 else f"{min(member.confidence, 0.999):.1%}"
-    first = f"{member.kind}, similarity {member.similarity:.4f}, confidence {confidence}"
+    judged = f"similarity {member.similarity:.4f}, confidence {confidence}"
     left_alone = f"left alone: {member.left_alone}" if member.left_alone else ""
-    return tuple(filter(None, (first, member.reason, left_alone)))
+    return tuple(filter(None, (member.kind, judged, member.reason, left_alone)))
 
 
 def keepers(ranks: NDArray[np.int64], edges: Edges) -> NDArray[np.int64]:
