@@ -15,7 +15,7 @@ from vggsearch.store.manifest import FORMAT
 from vggsearch.store.store import Store
 
 DATA = Path(__file__).parent / "data"
-SMALL_SPEC = EmbeddingSpec("vgg16", "pool3", "spoc", (32,), "squash", "0" * 64)  # 256 numbers each
+SMALL_SPEC = EmbeddingSpec("vgg16", "pool3", "spoc", (32,), "squash", "0" * 64)  # 256 dimensions
 
 
 def answers(index: ImageIndex) -> dict[str, object]:

@@ -166,8 +166,8 @@ def test_an_index_of_several_sizes_and_mirror_images_says_so_and_is_asked_in_its
     for same in ([], ["--size", "32+48"], options):
         assert "  1.000  summer/0.jpg\n" in run("query", "photos/summer/0.jpg", *same).stdout
     for other, told in (
-        (("--size", "48"), "holds embeddings of size 32+48; you asked for size 48"),
-        (("--no-mirror",), "holds embeddings of mirror on; you asked for mirror off"),
+        (("--size", "48"), "contains embeddings with size 32+48, which cannot be compared with size 48"),
+        (("--no-mirror",), "contains embeddings with mirror on, which cannot be compared with mirror off"),
     ):
         refused = run("query", "photos/summer/0.jpg", *other)
         assert (refused.exit_code, told in refused.stderr) == (1, True)
@@ -267,7 +267,7 @@ def test_index_merges_parts_when_asked(indexed: Path) -> None:
         (("query", "--random", "3", "--min-similarity", "0"), 2, "of the search options, only --filter"),
         (("query", "x.jpg", "--seed", "3"), 2, "--seed requires --random N"),
         (("query", "x.jpg", "--index", "a", "--index", "b", "--root", "c"), 2, "--root applies to a single index"),
-        (("index", "photos", "--layer", "pool9"), 2, "There is no layer 'pool9'. Choose one of pool1"),
+        (("index", "photos", "--layer", "pool9"), 2, "Unknown layer 'pool9'. Choose one of pool1"),
         (("index", "photos", "--layer", "fc7", "--size", "192"), 2, "224 x 224 pixels, not 192"),
         (("index", "photos", "--size", "8"), 2, "32 to 1024 pixels, not 8"),
         (("index", "photos", "--weights", "absent.pth"), 1, "absent.pth is not a file"),
@@ -304,7 +304,7 @@ def test_two_indexes_need_naming_by_option_or_environment(indexed: Path, monkeyp
 def test_a_query_of_another_kind_is_refused_with_both_named(indexed: Path) -> None:
     done = run("query", "photos/summer/0.jpg", "--layer", "fc7")
     assert done.exit_code == 1
-    assert "holds embeddings of layer pool4+pool5; you asked for layer fc7" in done.stderr
+    assert "contains embeddings with layer pool4+pool5, which cannot be compared with layer fc7" in done.stderr
 
 
 def test_an_index_goes_on_with_the_options_it_was_made_with(photos: Path, fake_network: FakeEngine) -> None:

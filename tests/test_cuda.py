@@ -282,9 +282,9 @@ def test_the_batch_size_is_halved_until_it_fits(fails_in: str, caplog: pytest.Lo
     assert engine.batch_size == 2
     assert gpu.counted("open") == [16, 8, 4, 2]
     assert [record.message.partition("has ")[2] for record in caplog.records] == [
-        "no memory for 16 photos at once; going on with 8.",
-        "no memory for 8 photos at once; going on with 4.",
-        "no memory for 4 photos at once; going on with 2.",
+        "no memory for a batch of 16 photos. Continuing with 8.",
+        "no memory for a batch of 8 photos. Continuing with 4.",
+        "no memory for a batch of 4 photos. Continuing with 2.",
     ]
     assert_expected([engine.embed(MANY[:5])], [5])
     assert gpu.counted("open") == [16, 8, 4, 2], "what fits is remembered"
@@ -302,8 +302,11 @@ def test_where_one_photo_does_not_fit_the_error_says_the_numbers_and_the_way_out
     with pytest.raises(OptionError) as caught:
         engine.embed(MANY[:4])
     message = str(caught.value)
-    assert "has 123 of 8,192 MB free, too little for even one photo of 32 x 32 pixels" in message
-    assert "vgg11 pool1 in fp32 (CUDA out of memory). Close what else uses the GPU, or use --device cpu." in message
+    assert "has 123 of 8,192 MB free, not enough for one photo of 32 x 32 pixels" in message
+    assert (
+        "vgg11 pool1 in fp32 (CUDA out of memory). Close other programs that use the GPU, or use device='cpu'."
+        in message
+    )
     assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
 
 
@@ -363,7 +366,7 @@ def test_what_cannot_be_captured_runs_without_a_graph_and_says_so_once(
     error = RuntimeError("CUDA error: operation not permitted when stream is capturing\nMore advice.\n")
     assert capture_with(monkeypatch, error) is None
     assert [record.message for record in caplog.records] == [
-        "The network runs without a CUDA graph, a little slower: "
+        "The network runs without a CUDA graph, slightly slower: "
         "CUDA error: operation not permitted when stream is capturing"
     ]
 
@@ -520,6 +523,6 @@ def test_jpeg_is_decoded_on_all_gpus_unless_the_cpu_was_asked_for(
     assert asked("cpu") is None
     assert not caplog.records
     assert asked("auto") is None
-    assert [record.message for record in caplog.records] == ["The CPU decodes. no nvJPEG. Use --decode cpu."]
+    assert [record.message for record in caplog.records] == ["The CPU decodes JPEG. no nvJPEG. Use --decode cpu."]
     with pytest.raises(OptionError, match="no nvJPEG"):
         asked("gpu")

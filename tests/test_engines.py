@@ -14,7 +14,7 @@ from vggsearch.model import loading
 from vggsearch.model.engine import Engine, EngineOptions, rate
 from vggsearch.model.loading import choose_engine, load_engine
 from vggsearch.model.openvino_engine.engine import OpenVinoEngine
-from vggsearch.model.openvino_engine.graph import WHOLE, convolution_graph
+from vggsearch.model.openvino_engine.graph import FULL_RANGE, convolution_graph
 from vggsearch.model.openvino_engine.ranges import ACTIVATION_RANGES
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.torch_engine.engine import TorchEngine
@@ -275,8 +275,8 @@ def test_without_openvino_torch_runs_and_says_what_is_lost(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (EngineOptions("torch", "cpu", "int8"), "torch does not run int8"),
-        (EngineOptions("openvino", "cpu", "fp16"), "no fp16 on a CPU"),
+        (EngineOptions("torch", "cpu", "int8"), "torch does not support int8 here"),
+        (EngineOptions("openvino", "cpu", "fp16"), "does not support fp16 on a CPU"),
         (EngineOptions("openvino", "cuda"), "not on cuda"),
         (EngineOptions("torch", "cpu", decode="gpu"), r"Only a CUDA GPU decodes JPEG; .* cpu \(\d+ threads\)"),
     ],
@@ -366,7 +366,7 @@ def test_the_largest_weight_is_one_whose_products_this_processor_adds_right() ->
     from vggsearch.model.openvino_engine import processor
 
     found = processor.largest_weight()
-    assert found in (processor.HALVED, WHOLE)
-    assert processor._is_right(found)
-    assert processor._is_right(processor.HALVED)
-    assert found == WHOLE or not processor._is_right(WHOLE)
+    assert found in (processor.HALF_RANGE, FULL_RANGE)
+    assert processor._is_exact(found)
+    assert processor._is_exact(processor.HALF_RANGE)
+    assert found == FULL_RANGE or not processor._is_exact(FULL_RANGE)

@@ -257,7 +257,7 @@ def test_on_a_gpu_with_little_memory_the_batch_size_is_halved(caplog: pytest.Log
     limit_memory(torch.cuda.memory_reserved(CARD) + 300 * MB)
     found = list(engine.embed_stream(cut(pictures, counts)))
     assert 1 <= engine.batch_size <= 32
-    assert "no memory for 64 photos at once; going on with 32." in caplog.text
+    assert "no memory for a batch of 64 photos. Continuing with 32." in caplog.text
     assert_expected(found, counts, expected)
 
 
@@ -266,7 +266,7 @@ def test_on_a_gpu_without_memory_for_one_photo_the_error_says_so() -> None:
     gc.collect()
     torch.cuda.empty_cache()
     limit_memory(torch.cuda.memory_reserved(CARD) + 20 * MB)
-    with pytest.raises(OptionError, match="too little for even one photo of 1024 x 1024 pixels"):
+    with pytest.raises(OptionError, match="not enough for one photo of 1024 x 1024 pixels"):
         engine.embed(squares(1, 1024))
 
 

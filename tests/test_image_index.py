@@ -188,9 +188,13 @@ def test_the_index_may_lie_in_the_photo_folder(photos: Path) -> None:
 
 
 def test_another_kind_of_embedding_is_refused_with_both_named(index: ImageIndex) -> None:
-    with pytest.raises(SpecMismatch, match=r"holds embeddings of layer pool4\+pool5; you asked for layer fc7"):
+    with pytest.raises(
+        SpecMismatch, match=r"contains embeddings with layer pool4\+pool5, which cannot be compared with layer fc7"
+    ):
         ImageIndex.open(index.directory, EmbeddingOptions(layer="fc7"))
-    with pytest.raises(SpecMismatch, match=r"size 192, resize squash; you asked for size 160, resize pad"):
+    with pytest.raises(
+        SpecMismatch, match=r"size 192, resize squash, which cannot be compared with size 160, resize pad"
+    ):
         ImageIndex.open(index.directory, EmbeddingOptions(size=160, resize="pad"))
     with ImageIndex.open(index.directory, EmbeddingOptions(layer="pool4+pool5", size=192)) as same:
         assert len(same) == 6

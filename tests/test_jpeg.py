@@ -252,19 +252,19 @@ def test_without_nvjpeg_it_says_so_at_once(fake_gpu: CpuAsGpu, monkeypatch: pyte
         raise RuntimeError("torchvision not compiled with nvJPEG support")
 
     monkeypatch.setattr(codecs, "decode_jpeg", not_compiled)
-    with pytest.raises(OptionError, match=r"on the GPU \(torchvision not compiled with nvJPEG.*--decode cpu"):
+    with pytest.raises(OptionError, match=r"on the GPU \(torchvision not compiled with nvJPEG.*decode='cpu'"):
         DeviceJpeg([torch.device("cuda")])
 
 
 def test_a_torchvision_without_the_decoder_is_told_like_one_without_nvjpeg(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(codecs, "decode_jpeg")
-    with pytest.raises(OptionError, match=r"no attribute 'decode_jpeg'.*--decode cpu"):
+    with pytest.raises(OptionError, match=r"no attribute 'decode_jpeg'.*decode='cpu'"):
         DeviceJpeg([torch.device("cpu")])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_so_at_once() -> None:
-    with pytest.raises(OptionError, match=r"JPEG cannot be decoded on the GPU.*--decode cpu"):
+    with pytest.raises(OptionError, match=r"JPEG cannot be decoded on the GPU.*decode='cpu'"):
         DeviceJpeg([torch.device("cuda")])
 
 

@@ -18,7 +18,7 @@ from tests.helpers.gpus import POISON, GpuEngine, Ill, Load, chatter, die, raise
 from tests.helpers.waiting import LIMIT_S, wait_until
 from vggsearch.errors import EngineError
 from vggsearch.indexing.extract import extract
-from vggsearch.model.multi_gpu import BATCHES_A_CARD, MultiGpuEngine
+from vggsearch.model.multi_gpu import BATCHES_PER_GPU, MultiGpuEngine
 from vggsearch.photos.walk import PhotoFile, walk
 from vggsearch.store.records import Embedded
 
@@ -143,7 +143,7 @@ def test_the_others_do_the_work_of_a_gpu_that_fails(
     assert_right(results, asked)
     assert set(gpus_of(results)) == {0, 1}
     assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == [
-        f"GPU 1 failed ({reason}); its work goes to the others"
+        f"GPU 1 failed ({reason}); the other GPUs take over its work."
     ]
 
 
@@ -151,7 +151,7 @@ def test_a_gpu_that_does_not_load_is_done_without(caplog: pytest.LogCaptureFixtu
     asked = batches(10)
     load = Load(does_not_load=(0,), seconds_to_load={1: 2.0})
     assert_right(list(engine_of(load, 2).embed_stream(asked)), asked)
-    assert "GPU 0 failed (OptionError: there is no GPU 0); its work goes to the others" in caplog.text
+    assert "GPU 0 failed (OptionError: there is no GPU 0); the other GPUs take over its work." in caplog.text
 
 
 def test_work_starts_on_the_first_gpu_that_is_up(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_the_look_ahead_stays_bounded_behind_a_slow_gpu_and_among_empty_batches(
     assert counted.pulled == 0
     ahead = [counted.pulled - number for number, _ in enumerate(stream)]
     assert len(ahead) == 45
-    assert max(ahead) <= 2 * BATCHES_A_CARD
+    assert max(ahead) <= 2 * BATCHES_PER_GPU
 
 
 def test_a_stream_that_is_left_early_ends_its_processes() -> None:

@@ -2,8 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -18,6 +21,7 @@ from tests.fakes import save_photo
 ROOT = Path(__file__).parent.parent
 OTHERS = ["faiss", "openvino", "pillow_heif", "rich"]  # that vggsearch needs
 OTHERS += ["cogapp", "duckdb", "hypothesis", "pandas", "skimage", "sklearn"]  # that its other tests need
+DEVELOPMENT_TOOLS = {"pytest", "ruff", "mypy", "hypothesis", "hatchling"}
 WITHOUT_THEM = f"import sys; sys.modules.update(dict.fromkeys({OTHERS}))\n"  # importing None is an ImportError
 
 
@@ -84,6 +88,121 @@ def test_vggsearch_cpu_differs_by_what_gpus_need_and_is_the_same_for_the_rest(tm
     assert theirs["optional-dependencies"] == {"eval": ours["optional-dependencies"]["eval"]}
     differing = {key for key in ours if ours[key] != theirs.get(key)}
     assert differing == {"name", "description", "dependencies", "optional-dependencies"}
+
+
+PRINT_DISTRIBUTIONS = "from importlib.metadata import *; print(*(each.name for each in distributions()))"
+PRINT_MISSING = """
+from importlib.metadata import PackageNotFoundError, requires, version
+from pip._vendor.packaging.requirements import Requirement
+for each in map(Requirement, requires("vggsearch")):
+    if each.marker is None or each.marker.evaluate({"extra": ""}):
+        try:
+            if not each.specifier.contains(version(each.name), prereleases=True):
+                print(each)
+        except PackageNotFoundError:
+            print(each)
+"""
+
+
+class Environment:
+    """A new virtual environment, with nothing of this checkout or of the environment that runs the tests."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.bin = folder / ("Scripts" if os.name == "nt" else "bin")
+        self.variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True, env=self.variables)
+
+    def run(self, program: str, *words: str, status: int = 0) -> str:
+        """Run a program of the environment outside the checkout; return what it prints, or its last error line."""
+        command = [str(self.bin / program), *words]
+        done = subprocess.run(
+            command, cwd=self.folder.parent, capture_output=True, text=True, env=self.variables, check=False
+        )
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stderr.splitlines()[-1] if status else done.stdout
+
+    def pip(self, *words: str) -> str:
+        return self.run("python", "-m", "pip", "--disable-pip-version-check", *words)
+
+    def vggsearch(self, *words: str, status: int = 0) -> str:
+        return self.run("vggsearch", *words, status=status)
+
+    def bytes_on_disk(self) -> int:
+        done = subprocess.run(["du", "-sk", self.folder], check=True, capture_output=True, text=True)
+        return int(done.stdout.split()[0]) * 1024
+
+    def distributions(self) -> set[str]:
+        return {name.lower() for name in self.run("python", "-c", PRINT_DISTRIBUTIONS).split()}
+
+
+def use(environment: Environment) -> None:
+    """Run the commands of an installed distribution on a few photos, one of which is a copy."""
+    photos = environment.folder.parent / "photos"
+    for seed in range(4):
+        save_photo(photos / f"{seed}.jpg", seed)
+    shutil.copy(photos / "0.jpg", photos / "copy.jpg")
+    assert "Usage: vggsearch" in environment.vggsearch("--help")
+    assert "5 photos" in environment.vggsearch("index", "photos")
+    best = json.loads(environment.vggsearch("query", "photos/2.jpg", "-k", "1", "--format", "json"))
+    assert best[0]["matches"][0]["path"] == "2.jpg"
+    pairs = environment.vggsearch("dups", "--format", "paths").split()
+    assert [Path(path).name for path in pairs] in (["0.jpg"], ["copy.jpg"])
+    for words in (["build"], ["info"], ["verify"], ["model"], ["eval", "copies", "photos"]):
+        assert environment.vggsearch(*words)
+
+
+@pytest.mark.slow
+def test_the_cpu_wheel_works_in_an_environment_of_its_own_and_takes_less_than_800_mb(tmp_path: Path) -> None:
+    environment = Environment(tmp_path / "environment")
+    before = environment.bytes_on_disk()
+    environment.pip("install", "-c", str(ROOT / "constraints.txt"), str(build("cpu", "wheel", tmp_path)))
+    assert environment.bytes_on_disk() - before < 800_000_000
+    installed = environment.distributions()
+    assert "vggsearch-cpu" in installed
+    assert installed.isdisjoint(DEVELOPMENT_TOOLS | {"torch", "torchvision", "faiss-gpu", "vggsearch"})
+    assert not [name for name in installed if name.startswith("nvidia")]
+    use(environment)
+    for number, words in enumerate(
+        (["--engine", "torch"], ["--device", "cuda"], ["--decode", "gpu"], ["--model", "vgg19"])
+    ):
+        refusal = environment.vggsearch("index", "photos", "--index", f"other{number}", *words, status=1)
+        assert refusal.startswith("Error: ")
+        assert "needs PyTorch" in refusal
+
+
+@pytest.mark.slow
+def test_the_gpu_wheel_works_in_an_environment_of_its_own(tmp_path: Path) -> None:
+    """Its dependencies are those of the environment that runs the tests: PyTorch and CUDA are 7 GB."""
+    environment = Environment(tmp_path / "environment")
+    (own,) = environment.folder.glob("lib/python*/site-packages")
+    (own / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    environment.pip("install", "--no-deps", "--ignore-installed", str(build("gpu", "wheel", tmp_path)))
+    missing = environment.run("python", "-c", PRINT_MISSING)
+    assert not missing.split()
+    where = environment.run("python", "-c", "import vggsearch; print(vggsearch.__file__)")
+    assert Path(where.strip()).is_relative_to(own)
+    use(environment)
+    best = environment.vggsearch("query", "photos/2.jpg", "-k", "1", "--engine", "torch", "--format", "paths")
+    assert best.strip().endswith("2.jpg")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flavour", ["gpu", "cpu"])
+def test_a_source_distribution_builds_the_wheel_of_its_flavour(flavour: str, tmp_path: Path) -> None:
+    with tarfile.open(build(flavour, "sdist", tmp_path)) as archive:
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    (tree,) = (tmp_path / "unpacked").iterdir()
+    assert not [path for path in tree.rglob("*") if path.is_symlink()]
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "again")]
+    subprocess.run(command, cwd=tree, check=True, capture_output=True)
+    (again,) = (tmp_path / "again").iterdir()
+    direct = build(flavour, "wheel", tmp_path)
+    assert again.name == direct.name
+    with zipfile.ZipFile(again) as ours, zipfile.ZipFile(direct) as theirs:
+        assert {each.filename: each.CRC for each in ours.infolist()} == {
+            each.filename: each.CRC for each in theirs.infolist()
+        }
 
 
 def test_every_public_name_can_be_imported_and_is_documented() -> None:

@@ -212,7 +212,7 @@ def test_an_unknown_layer_is_refused_with_the_choices(layer: str) -> None:
 
 def test_a_layer_named_twice_is_refused_with_the_sum() -> None:
     for layer in ("pool4+pool5+pool4", "pool4+0.5*pool4"):
-        with pytest.raises(OptionError, match=rf"The sum {re.escape(layer)} names a layer twice"):
+        with pytest.raises(OptionError, match=rf"{re.escape(layer)} contains a layer twice"):
             parts(layer)
 
 

@@ -16,7 +16,7 @@ from vggsearch.errors import OptionError
 from vggsearch.model.engine import Engine, EngineOptions
 from vggsearch.model.loading import load_engine
 from vggsearch.model.openvino_engine.engine import OpenVinoEngine
-from vggsearch.model.openvino_engine.operations import OpenVinoOperations, numbers
+from vggsearch.model.openvino_engine.operations import OpenVinoOperations, floats
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec, parse_sizes
 from vggsearch.model.torch_engine.engine import TorchEngine
 from vggsearch.model.torch_engine.operations import TorchOperations
@@ -71,7 +71,7 @@ def shrunk_and_mirrored_by_torch(pictures: Floats, matrix: Floats) -> list[Float
 
 def shrunk_and_mirrored_by_openvino(pictures: Floats, matrix: Floats) -> list[Floats]:
     on, given = OpenVinoOperations(), ops.parameter([-1, *pictures.shape[1:]], np.float32)
-    graph = openvino.Model([on.shrink(given, numbers(matrix)), on.mirror(given)], [given], "views")
+    graph = openvino.Model([on.shrink(given, floats(matrix)), on.mirror(given)], [given], "views")
     compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return [output.copy() for output in compiled(pictures).values()]
 
@@ -149,16 +149,16 @@ def test_sizes_are_named_in_any_order(size: int | str, sizes: tuple[int, ...]) -
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (EmbeddingOptions(size="big"), "There is no size 'big'. Name pixels, 192, or a sum"),
-        (EmbeddingOptions(size="160+"), r"There is no size '160\+'"),
-        (EmbeddingOptions(size="192.5"), "There is no size '192.5'"),
-        (EmbeddingOptions(size=""), "There is no size ''"),
-        (EmbeddingOptions(size="160+160"), r"named once each, the smallest first, not as '160\+160'"),
+        (EmbeddingOptions(size="big"), "Invalid size 'big'. Give a number of pixels, such as 192, or a sum"),
+        (EmbeddingOptions(size="160+"), r"Invalid size '160\+'"),
+        (EmbeddingOptions(size="192.5"), "Invalid size '192.5'"),
+        (EmbeddingOptions(size=""), "Invalid size ''"),
+        (EmbeddingOptions(size="160+160"), r"must be unique, smallest first, not '160\+160'"),
         (EmbeddingOptions(size="16+160"), "32 to 1024 pixels, not 16"),
         (EmbeddingOptions(size="192+224", layer="fc7"), "at least 224 x 224 pixels, not 192"),
         (
             EmbeddingOptions(size="160+224", pooling="flat"),
-            r"160\+224 differ in their cells.*Choose another --pooling",
+            r"160\+224 differ in length.*Choose another pooling",
         ),
     ],
 )
@@ -169,11 +169,11 @@ def test_what_is_no_size_is_refused_with_the_way_out(options: EmbeddingOptions, 
 
 @pytest.mark.parametrize("sizes", [(), (224, 160), (160, 160)])
 def test_a_spec_holds_its_sizes_in_one_order(sizes: tuple[int, ...]) -> None:
-    with pytest.raises(OptionError, match="the smallest first"):
+    with pytest.raises(OptionError, match="smallest first"):
         replace(SPEC, sizes=sizes)
 
 
 def test_a_spec_with_views_reads_as_messages_name_it_and_decodes_the_largest() -> None:
     spec = replace(SPEC, sizes=(64, 96), mirror=True)
-    assert str(spec) == "vgg11 0.5*pool2+pool3 spoc, 64+96 squash mirror, weights 00000000 (384 numbers each)"
+    assert str(spec) == "vgg11 0.5*pool2+pool3 spoc, 64+96 squash mirror, weights 00000000 (384 dimensions)"
     assert (spec.size, spec.dim) == (96, SPEC.dim)

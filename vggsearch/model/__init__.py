@@ -1,1 +1,1 @@
-"""The network: which VGG, cut where, pooled how, with which weights, and what runs it."""
+"""The network: VGG variant, feature layer, pooling and weights, and the inference backends that run it."""

@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 def load_engine(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOptions | None = None) -> Engine:
     """Load the network that makes embeddings of `spec`.
 
-    Raises WeightsError; OptionError where engine, device, precision and decode do not go together; and
-    InstallationError where they need PyTorch, which is not installed.
+    Raises WeightsError; OptionError if engine, device, precision and decode cannot be combined; and
+    InstallationError if they need PyTorch, which is not installed.
     """
     options = options or EngineOptions()
     if options.decode == "gpu":
@@ -39,9 +39,9 @@ def load_engine(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOption
 
 
 def choose_engine(options: EngineOptions) -> str:
-    """Return the backend: the one in `options`; else torch where there is a GPU, and OpenVINO where there is none.
+    """Return the backend: that of `options`, or torch if there is a GPU, or else OpenVINO.
 
-    OpenVINO is chosen without importing torch. Raises InstallationError where the backend is not installed.
+    OpenVINO is chosen without importing torch. Raises InstallationError if the backend is not installed.
     """
     if options.engine == "torch":
         require_torch(option("engine", "torch"))
@@ -57,12 +57,12 @@ def choose_engine(options: EngineOptions) -> str:
         raise InstallationError(
             "OpenVINO is not installed: pip install openvino, or use PyTorch with ", option("engine", "torch"), "."
         )
-    log.warning("OpenVINO is not installed, so torch runs the network, at less than half the speed on a CPU.")
+    log.warning("OpenVINO is not installed. torch runs the network instead, at less than half the speed on a CPU.")
     return "torch"
 
 
 def has_cuda() -> bool:
-    """Return whether torch is installed and sees a CUDA GPU. It is imported only where the driver has one."""
+    """Return whether torch is installed and finds a CUDA GPU. It is imported only if the driver finds one."""
     if not has_torch():
         return False
     names = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
@@ -90,9 +90,9 @@ def load_openvino_engine(spec: EmbeddingSpec, weights: WeightsFile, options: Eng
 
 
 def load_torch_engine(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOptions) -> Engine:
-    """Load the network into torch, onto the device that `options` name: on CUDA, onto all GPUs that torch sees.
+    """Load the network into torch on the device of `options`; for CUDA, on all GPUs that torch finds.
 
-    Raises WeightsError, or OptionError where there is no such device or it has no such precision.
+    Raises WeightsError, or OptionError for a device that is missing or a precision that it does not support.
     """
     import torch
 
@@ -108,7 +108,7 @@ def load_torch_engine(spec: EmbeddingSpec, weights: WeightsFile, options: Engine
 
 
 def load_gpu(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOptions, gpu: int) -> "CudaEngine":
-    """Load the network onto the GPU of this number."""
+    """Load the network on the GPU with this number."""
     import torch
 
     from vggsearch.model.torch_engine.cuda import CudaEngine

@@ -1,6 +1,6 @@
-"""Local features: one unit vector for each cell of the map before pool5, written once for every engine.
+"""Local features: one unit vector per cell of the feature map before pool5, independent of the backend.
 
-They are made at two sizes, so that a crop, which shows things larger, finds them in the photo.
+They are computed at two image sizes, so that a crop, in which things are larger, matches the whole photo.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ from vggsearch.model.weights import Kernel
 
 LoadKernels: TypeAlias = Callable[[], Mapping[str, Kernel]]  # of all layers up to DEEPEST
 
-# sha256 of the weights -> what benchmarks/learn_local_whitening.py learned for them.
+# sha256 of the weights -> the whitening that benchmarks/learn_local_whitening.py learned for them.
 WHITENINGS = {
     "44a1e7d7bd5ed81479c75aa4a772e74ef8f062b1cc6a15dd59a67860c52a11ec": (
         Path(__file__).parent / "weights" / "vgg16_local_whitening.npz"
@@ -29,14 +29,14 @@ WHITENINGS = {
 
 @dataclass(frozen=True, eq=False)
 class LocalWhitening:
-    """`mean` (channels,) is taken from a cell, `projection` (numbers, channels) makes its numbers; float32."""
+    """PCA-whitening of cells, float32: subtract `mean` (channels,), apply `projection` (dimensions, channels)."""
 
     mean: NDArray[np.float32]
     projection: NDArray[np.float32]
 
 
 def find_whitening(weights_sha256: str) -> LocalWhitening | None:
-    """Return the whitening learned for the packaged weights; None for any other, whose cells keep all channels."""
+    """Return the whitening learned for the packaged weights; None for others, whose cells keep all channels."""
     if weights_sha256 not in WHITENINGS:
         return None
     with np.load(WHITENINGS[weights_sha256], allow_pickle=False) as stored:
@@ -44,17 +44,17 @@ def find_whitening(weights_sha256: str) -> LocalWhitening | None:
 
 
 def half_size(size: int) -> int:
-    """Return the side in pixels of the smaller picture that cells are made of."""
+    """Return the side in pixels of the smaller image that cells are computed from."""
     return max(EMBEDDING.smallest_size, size // 2)
 
 
 def modules_before_pool5(model: str) -> tuple[Module, ...]:
-    """Return the steps up to the last convolution: conv5_2, conv5_3 or conv5_4."""
+    """Return the modules up to the last convolution: conv5_2, conv5_3 or conv5_4."""
     return needed_modules(model, DEEPEST)[:-1]
 
 
 def local_cells(maps: Maps, whitening: LocalWhitening | None, on: Operations) -> Maps:
-    """Take maps (n, channels, rows, columns) >= 0; return cells (n, rows, columns, numbers) of unit length.
+    """Turn maps (n, channels, rows, columns) >= 0 into cells (n, rows, columns, dimensions) of unit length.
 
     Square root and L2 as in `spoc`; PCA-whitening after Jegou & Chum, "Negative evidences and co-occurences in
     image retrieval: the benefit of PCA and whitening", ECCV 2012, section 3.

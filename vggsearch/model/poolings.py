@@ -1,7 +1,7 @@
-"""How a feature map becomes one vector: a table of poolings, written once for every engine.
+"""Poolings, which turn a feature map into one vector, independent of the backend.
 
 Maps are (n, channels, height, width), float32, and >= 0, since they come after a ReLU. A pooling returns
-(n, channels, 1, 1), or the map itself for `flat`; the L2 normalisation comes after it, in `embedding`.
+(n, channels, 1, 1), or the map itself for `flat`; `embedding` applies the L2 normalisation.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,62 +18,65 @@ RMAC_OVERLAP = 0.4
 GEM_POWER = 3.0
 SMALL = 1e-6  # keeps divisions and logarithms finite on an all-zero map
 
-Maps: TypeAlias = Any  # a torch tensor, or a node of an OpenVINO graph; both know + * /
+Maps: TypeAlias = Any  # a torch tensor or a node of an OpenVINO graph; both support + * /
 
 
 class Operations(Protocol):
-    """What a pooling is made of, as each engine does it. `over space` is over height and width; axes stay."""
+    """The operations that poolings consist of, implemented by each backend.
+
+    "Over space" means over height and width; no axis is removed.
+    """
 
     def shape(self, maps: Maps) -> tuple[int, int, int]:
-        """Channels, height and width."""
+        """Return channels, height and width."""
 
     def mean(self, maps: Maps) -> Maps:
-        """Mean over space."""
+        """Return the mean over space."""
 
     def maximum(self, maps: Maps) -> Maps:
-        """Maximum over space."""
+        """Return the maximum over space."""
 
     def sum(self, maps: Maps) -> Maps:
-        """Sum over space."""
+        """Return the sum over space."""
 
     def sum_channels(self, maps: Maps) -> Maps:
-        """Sum over channels."""
+        """Return the sum over channels."""
 
     def power(self, maps: Maps, exponent: float) -> Maps:
-        """Raise every number, all >= 0, to a power."""
+        """Raise all values, which are >= 0, to a power."""
 
     def plus(self, maps: Maps, number: float) -> Maps:
-        """Add a number to every number."""
+        """Add a number to all values."""
 
     def times(self, maps: Maps, number: float) -> Maps:
-        """Multiply every number by a number."""
+        """Multiply all values by a number."""
 
     def log(self, maps: Maps) -> Maps:
-        """Take the natural logarithm of every number."""
+        """Return the natural logarithm of all values."""
 
     def is_positive(self, maps: Maps) -> Maps:
-        """1.0 where a number is > 0, else 0.0."""
+        """Return 1.0 where a value is > 0, else 0.0."""
 
     def cut(self, maps: Maps, top: int, left: int, side: int) -> Maps:
-        """Cut out a square of the map, in cells."""
+        """Return a square region of the map, given in cells."""
 
     def unit(self, maps: Maps) -> Maps:
         """Scale along the channels to unit length; zero stays zero."""
 
     def mean_windows(self, vectors: Maps) -> Maps:
-        """Mean over windows: (n, windows, numbers) to (n, numbers)."""
+        """Return the mean over windows: (n, windows, dimensions) to (n, dimensions)."""
 
     def project(self, maps: Maps, weight: "NDArray[np.float32]", bias: "NDArray[np.float32]") -> Maps:
-        """Multiply every cell's channels by `weight` (numbers, channels) and add `bias` (numbers,)."""
+        """Multiply the channels of each cell by `weight` (dimensions, channels), and add `bias` (dimensions,)."""
 
     def channels_last(self, maps: Maps) -> Maps:
         """Return (n, height, width, channels)."""
 
     def flatten(self, maps: Maps) -> Maps:
-        """Return (n, numbers), in (channel, row, column) order."""
+        """Return (n, dimensions), in (channel, row, column) order."""
 
     def join(self, vectors: Sequence[Maps]) -> Maps:
-        """Join (n, numbers) along the numbers."""
+        """Concatenate vectors (n, dimensions) along their dimensions."""
 
 
 def spoc(maps: Maps, on: Operations) -> Maps:
@@ -113,7 +116,7 @@ def rmac(maps: Maps, on: Operations) -> Maps:
 
 
 def rmac_regions(height: int, width: int, levels: int = RMAC_LEVELS) -> list[tuple[int, int, int]]:
-    """Return the (top, left, side) of R-MAC's square regions, in cells, coarse scales first.
+    """Return (top, left, side) of the square regions of R-MAC, in cells, coarse scales first.
 
     At scale l a region's side is 2 min(height, width) / (l + 1). The longer side of the map gets as many extra
     regions as bring the overlap of neighbours closest to 40 %.
@@ -135,7 +138,7 @@ def rmac_regions(height: int, width: int, levels: int = RMAC_LEVELS) -> list[tup
 
 
 def _starts(length: int, side: int, count: int) -> list[int]:
-    """Return where `count` regions of `side` cells begin, spread evenly over `length` cells."""
+    """Return the starts of `count` regions of `side` cells, spread evenly over `length` cells."""
     if count == 1:
         return [(length - side) // 2]
     return [int(number * (length - side) / (count - 1)) for number in range(count)]
@@ -156,7 +159,7 @@ def crow(maps: Maps, on: Operations) -> Maps:
 
 
 def flat(maps: Maps, on: Operations) -> Maps:  # noqa: ARG001
-    """Every cell of every channel: the map itself, nothing pooled."""
+    """Return the map itself, unpooled: every cell of every channel."""
     return maps
 
 
@@ -171,9 +174,9 @@ POOLINGS: dict[str, Callable[[Maps, Operations], Maps]] = {
 
 
 def embedding(outputs: Sequence[Maps], layer: str, pooling: str, on: Operations) -> Maps:
-    """Pool the output of each layer of the sum, L2-normalise it, times its factor, join them, normalise again.
+    """Pool and L2-normalise the output of each layer, multiply by its factor, concatenate, and normalise again.
 
-    `outputs` are maps, or the (n, windows, 4096) of fc6 and fc7, whose mean over the windows is taken as it is.
+    `outputs` are maps, or (n, windows, 4096) of fc6 and fc7, which are averaged over the windows, not pooled.
     Returns (n, dim), rows of unit length.
     """
     pool = POOLINGS[pooling]
@@ -181,8 +184,8 @@ def embedding(outputs: Sequence[Maps], layer: str, pooling: str, on: Operations)
         on.mean_windows(output) if part in CONNECTED_LAYERS else on.flatten(pool(output, on))
         for part, output in zip(parts(layer), outputs, strict=True)
     ]
-    weighed = [
+    weighted = [
         on.unit(vector) if factor == 1 else on.times(on.unit(vector), factor)
         for vector, factor in zip(vectors, factors(layer), strict=True)
     ]
-    return on.unit(on.join(weighed))
+    return on.unit(on.join(weighted))

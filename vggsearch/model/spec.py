@@ -1,23 +1,27 @@
-"""What an embedding is made of. Two embeddings may be compared only where these agree."""
+"""How an embedding is computed. Two embeddings can be compared only if this is equal for both."""
 
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from vggsearch.defaults import EMBEDDING, RESIZES
-from vggsearch.errors import OptionError, SpecMismatch
+from vggsearch.errors import OptionError, SpecMismatch, option
 from vggsearch.model.layers import CONNECTED_LAYERS, canonical, check_size, has_connected, has_maps, parts
 from vggsearch.model.poolings import POOLINGS
 from vggsearch.model.vgg import describe, modules
-from vggsearch.model.weights import WeightsFile, find_weights
+from vggsearch.model.weights import ANOTHER_INDEX, WeightsFile, find_weights
 
 
 @dataclass(frozen=True)
 class EmbeddingSpec:
-    """One kind of embedding: network, cut, pooling, input, and the very weights.
+    """How an embedding is computed: network, feature layer, pooling, input and weights.
 
-    `sizes` are the sides, in pixels, of the squares whose embeddings are averaged, the smallest first. `mirror`
-    says that the mirror image of each is averaged in. `weights_sha256` is the hash of the weights file.
+    `sizes` are the sides, in pixels, of the square inputs whose embeddings are averaged, smallest first. With
+    `mirror`, the mirror image of each is included in the average. `weights_sha256` is the hash of the weights file.
+
+    >>> spec, weights = EmbeddingOptions(layer="pool5").resolve()
+    >>> spec.dim
+    512
     """
 
     model: str
@@ -29,38 +33,40 @@ class EmbeddingSpec:
     mirror: bool = False
 
     def __post_init__(self) -> None:
-        """Raise OptionError where a value is unknown or two do not go together."""
+        """Raise OptionError if a value is unknown or two values cannot be combined."""
         modules(self.model)
         parts(self.layer)
         _check_name("pooling", self.pooling, POOLINGS)
         _check_name("resize", self.resize, RESIZES)
         if not has_maps(self.layer) and self.pooling != "flat":
             raise OptionError(
-                f"{self.layer} is one vector, there is no map to pool with {self.pooling}. Leave --pooling out."
+                f"{self.layer} is a vector already, with nothing to pool by {self.pooling}. Leave out ",
+                option("pooling", self.pooling),
+                ".",
             )
         if self.sizes != tuple(sorted(set(self.sizes))) or not self.sizes:
-            raise OptionError(f"Sizes are named once each, the smallest first, not as {self.sizes_text!r}.")
+            raise OptionError(f"Sizes must be unique, smallest first, not {self.sizes_text!r}.")
         for size in self.sizes:
             check_size(self.layer, size)
         if len(self.sizes) > 1 and has_maps(self.layer) and self.pooling == "flat":
             raise OptionError(
-                f"Maps of the sizes {self.sizes_text} differ in their cells, so that flat they cannot be averaged. "
-                "Choose another --pooling, or one --size."
+                f"Flat feature maps of the sizes {self.sizes_text} differ in length and cannot be averaged. Choose "
+                "another pooling, or one size."
             )
 
     @property
     def size(self) -> int:
-        """The largest size, in pixels: the side of the square that a photo is decoded to."""
+        """The largest size, in pixels: the side of the square to which a photo is resized."""
         return self.sizes[-1]
 
     @property
     def sizes_text(self) -> str:
-        """The sizes as a person names them: "192", "160+224"."""
+        """The sizes as in the option: "192", "160+224"."""
         return sizes_text(self.sizes)
 
     @property
     def dim(self) -> int:
-        """How many numbers an embedding has."""
+        """The number of dimensions of an embedding."""
         shapes = {report.module.name: report.shape for report in describe(self.model, self.size)}
         total = 0
         for part in parts(self.layer):
@@ -70,19 +76,22 @@ class EmbeddingSpec:
         return total
 
     def __str__(self) -> str:
-        """Return it as messages name it: vgg16 pool4+pool5 spoc, 192 squash (1024 numbers each)."""
+        """Return it as shown in messages: vgg16 pool4+pool5 spoc, 192 squash (1024 dimensions)."""
         return (
             f"{self.model} {self.layer} {self.pooling}, {self.sizes_text} {self.resize}"
-            f"{' mirror' if self.mirror else ''}, weights {self.weights_sha256[:8]} ({self.dim} numbers each)"
+            f"{' mirror' if self.mirror else ''}, weights {self.weights_sha256[:8]} ({self.dim} dimensions)"
         )
 
 
 @dataclass(frozen=True)
 class EmbeddingOptions:
-    """What a person asked for; None where they did not, so that an index's own spec or the default serves.
+    """How to compute embeddings. None means as the index does, or by default for a new index.
 
-    `size` is a number of pixels, or several as a sum: "160+224". `weights` names a file (.safetensors, or a
-    torchvision .pth) to load the network from.
+    `size` is a number of pixels, or a sum of several: "160+224". `weights` is the file to load the network from,
+    .safetensors or a .pth of torchvision.
+
+    >>> EmbeddingOptions(model="vgg16", layer="pool5", size=224).size
+    224
     """
 
     model: str | None = None
@@ -94,7 +103,7 @@ class EmbeddingOptions:
     mirror: bool | None = None
 
     def resolve(self) -> tuple[EmbeddingSpec, WeightsFile]:
-        """Fill in the defaults and find the weights. Raises OptionError or WeightsError."""
+        """Fill in the defaults and find the weights. Raises OptionError, WeightsError or InstallationError."""
         layer = self.layer or EMBEDDING.layer
         model = self.model or EMBEDDING.model
         size = EMBEDDING.connected_size if has_connected(layer) else EMBEDDING.map_size
@@ -111,8 +120,8 @@ class EmbeddingOptions:
         return replace(spec, weights_sha256=weights.sha256), weights
 
     def check(self, spec: EmbeddingSpec, where: str) -> None:
-        """Raise SpecMismatch where anything asked for is not what the index at `where` holds."""
-        asked = {
+        """Raise SpecMismatch if an option differs from the `spec` of the index at `where`."""
+        wanted = {
             "model": self.model,
             "layer": canonical(self.layer) if self.layer is not None else None,
             "pooling": self.pooling,
@@ -121,18 +130,20 @@ class EmbeddingOptions:
             "mirror": _on_off(self.mirror),
         }
         held = {**asdict(spec), "size": spec.sizes_text, "mirror": _on_off(spec.mirror)}
-        differing = [name for name, value in asked.items() if value not in (None, held[name])]
+        differing = [name for name, value in wanted.items() if value not in (None, held[name])]
         if not differing:
             return
-        wanted, there = (", ".join(f"{name} {each[name]}" for name in differing) for each in (asked, held))
+        options, there = (", ".join(f"{name} {each[name]}" for name in differing) for each in (wanted, held))
         raise SpecMismatch(
-            f"{where} holds embeddings of {there}; you asked for {wanted}. The two cannot be compared: leave the "
-            f"option out to use what the index holds ({spec}), or make another index with --index."
+            f"{where} contains embeddings with {there}, which cannot be compared with {options}. Leave out the "
+            f"option to use what the index contains ({spec}), or ",
+            ANOTHER_INDEX,
+            ".",
         )
 
 
 def spec_from_json(values: dict[str, object]) -> EmbeddingSpec:
-    """Return the spec a manifest holds. Raises KeyError, TypeError or OptionError where it is damaged."""
+    """Return the spec stored in a manifest. Raises KeyError, TypeError or OptionError if it is damaged."""
     names = {field.name for field in fields(EmbeddingSpec)}
     if set(values) != names:
         raise KeyError(f"embedding has {sorted(values)}, not {sorted(names)}")
@@ -146,20 +157,17 @@ def spec_from_json(values: dict[str, object]) -> EmbeddingSpec:
 
 
 def parse_sizes(size: int | str) -> tuple[int, ...]:
-    """Read a number of pixels, or a sum in any order: "224+160" -> (160, 224).
-
-    Raises OptionError for what is no number.
-    """
+    """Parse a number of pixels, or a sum in any order: "224+160" -> (160, 224). Raises OptionError."""
     try:
         return tuple(sorted(int(side) for side in str(size).split("+")))
     except ValueError as error:
         raise OptionError(
-            f"There is no size {size!r}. Name pixels, 192, or a sum of sizes to be averaged: 160+224."
+            f"Invalid size {size!r}. Give a number of pixels, such as 192, or a sum of sizes to average: 160+224."
         ) from error
 
 
 def sizes_text(sizes: tuple[int, ...]) -> str:
-    """Return sizes as a person names them: (160, 224) -> "160+224"."""
+    """Return sizes as in the option: (160, 224) -> "160+224"."""
     return "+".join(str(size) for size in sizes)
 
 
@@ -167,6 +175,6 @@ def _on_off(is_on: bool | None) -> str | None:
     return None if is_on is None else "on" if is_on else "off"
 
 
-def _check_name(option: str, value: str, known: Collection[str]) -> None:
+def _check_name(name: str, value: str, known: Collection[str]) -> None:
     if value not in known:
-        raise OptionError(f"There is no {option} {value!r}. Choose one of {', '.join(known)}.")
+        raise OptionError(f"Unknown {name} {value!r}. Choose one of {', '.join(known)}.")

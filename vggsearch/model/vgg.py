@@ -1,6 +1,6 @@
 """The VGG networks as a table: configurations A, B, D and E of Simonyan & Zisserman (2014), Table 1.
 
-Pure arithmetic; nothing here loads a weight or imports an engine. Weight names are torchvision's.
+Nothing here loads weights or a backend. Tensor names are those of torchvision.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,9 @@ from typing import Literal
 from vggsearch.errors import OptionError
 
 WIDTHS = (64, 128, 256, 512, 512)  # channels of the five blocks
-CONNECTED_SIDE = 7  # cells of pool5 that fc6 sees; torchvision averages pool5 to it, which is the identity at 224
+CONNECTED_SIDE = (
+    7  # cells of pool5 that fc6 covers, a side; torchvision averages pool5 to it: the identity at 224 pixels
+)
 CLASSES = 1000
 DEPTHS = {  # convolutions in each of the five blocks, each followed by a max pooling
     "vgg11": (1, 1, 2, 2, 2),  # A
@@ -22,10 +24,10 @@ MODELS = tuple(name + norm for name in DEPTHS for norm in ("", "_bn"))
 
 @dataclass(frozen=True)
 class Module:
-    """One step of the network. A ReLU follows every conv and every linear but the last.
+    """One module of the network. A ReLU follows each convolution and each linear module but the last.
 
-    `key` is the prefix of its weights in torchvision's files ("" for pooling), `norm_key` that of the batch
-    normalisation behind it ("" where there is none). `kernel` is its side in pixels of the map before it.
+    `key` is the prefix of its tensors in torchvision's files ("" for pooling), `norm_key` that of the batch
+    normalisation after it ("" without one). `kernel` is the side of its kernel, in cells of its input.
     """
 
     name: str
@@ -38,7 +40,7 @@ class Module:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of each weight this module needs, by its name in torchvision's files."""
+        """The shape of each tensor of this module, by its name in torchvision's files."""
         if self.kind == "pool":
             return {}
         if self.kind == "linear":
@@ -53,7 +55,7 @@ class Module:
 
     @property
     def parameters(self) -> int:
-        """Trainable numbers: weights and biases, and the two of a batch normalisation."""
+        """The number of trainable parameters: weights, biases, and two per channel of a batch normalisation."""
         if self.kind == "pool":
             return 0
         norm = 2 * self.outputs if self.norm_key else 0
@@ -62,9 +64,9 @@ class Module:
 
 
 def modules(model: str) -> tuple[Module, ...]:
-    """Return all steps of `model` in order, from conv1_1 to fc8. Raises OptionError for an unknown name."""
+    """Return all modules of `model` in order, from conv1_1 to fc8. Raises OptionError for an unknown name."""
     if model not in MODELS:
-        raise OptionError(f"There is no model {model!r}. Choose one of {', '.join(MODELS)}.")
+        raise OptionError(f"Unknown model {model!r}. Choose one of {', '.join(MODELS)}.")
     depths = DEPTHS[model.removesuffix("_bn")]
     with_norm = model.endswith("_bn")
     steps: list[Module] = []
@@ -86,11 +88,11 @@ def modules(model: str) -> tuple[Module, ...]:
 
 @dataclass(frozen=True)
 class ModuleReport:
-    """What one step costs and sees, for an input of a given size.
+    """Output shape and cost of one module, for an input of a given size.
 
-    `shape` is its output, (channels, height, width), or (numbers,) of a linear step that sees one window.
-    `multiply_adds` counts one photo.
-    `receptive_field` is the side, in input pixels, of what one output sees.
+    `shape` is its output, (channels, height, width), or (dimensions,) of a linear module with one window.
+    `multiply_adds` are those of one photo.
+    `receptive_field` is the side of the receptive field of one output, in input pixels.
     """
 
     module: Module
@@ -100,7 +102,7 @@ class ModuleReport:
 
 
 def describe(model: str, size: int = 224) -> tuple[ModuleReport, ...]:
-    """Return what each step of `model` costs and sees for a square input of `size` pixels."""
+    """Return output shape and cost of each module of `model` for an input of `size` x `size` pixels."""
     side, field, jump = size, 1, 1
     reports = []
     for module in modules(model):

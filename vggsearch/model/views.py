@@ -1,4 +1,4 @@
-"""What the network sees of a photo, written once for every engine: each size, and the mirror image of each."""
+"""The views of a photo, independent of the backend: one per size, and the mirror image of each."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
@@ -10,38 +10,41 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-MEAN = (0.485, 0.456, 0.406)  # of ImageNet, with which the weights were trained: red, green and blue in 0..1
+MEAN = (0.485, 0.456, 0.406)  # of ImageNet, used in training: red, green and blue in 0..1
 STD = (0.229, 0.224, 0.225)
 
 
 class ViewOperations(Protocol):
-    """What views are made of, as each engine does it. Pictures are (n, 3, size, size), float32, in 0..255."""
+    """The operations that views consist of, implemented by each backend.
 
-    def shrink(self, pictures: Maps, matrix: Maps) -> Maps:
-        """Multiply columns and rows by a matrix of `shrinking`, and cut off what leaves 0..255."""
+    Images are (n, 3, size, size), float32, in 0..255.
+    """
 
-    def mirror(self, pictures: Maps) -> Maps:
-        """Exchange left and right."""
+    def shrink(self, images: Maps, matrix: Maps) -> Maps:
+        """Multiply columns and rows by a matrix of `shrinking`, and clip to 0..255."""
+
+    def mirror(self, images: Maps) -> Maps:
+        """Flip left and right."""
 
     def unit(self, maps: Maps) -> Maps:
         """See poolings.Operations."""
 
 
 def embedding_of_views(
-    pictures: Maps,
+    images: Maps,
     spec: EmbeddingSpec,
     matrices: Mapping[int, Maps],
     embed: Callable[[Maps], Maps],
     on: ViewOperations,
 ) -> Maps:
-    """Return the embeddings of pictures of the largest size: the mean over all views, of unit length again.
+    """Return the embeddings of images of the largest size: the mean over all views, normalised to unit length.
 
-    As Simonyan & Zisserman do, "Very deep convolutional networks for large-scale image recognition", ICLR 2015:
+    As in Simonyan & Zisserman, "Very deep convolutional networks for large-scale image recognition", ICLR 2015:
     the mirror image in section 3.2, several sizes in section 4.2, both for descriptors in appendix B. `matrices`
-    are those of `shrinking`, by the smaller sizes of the spec; `embed` takes pictures of one size and returns
-    (n, dim), rows of unit length.
+    are those of `shrinking`, by the smaller sizes of the spec; `embed` maps images of one size to (n, dim), rows of
+    unit length.
     """
-    views = [pictures if size == spec.size else on.shrink(pictures, matrices[size]) for size in spec.sizes]
+    views = [images if size == spec.size else on.shrink(images, matrices[size]) for size in spec.sizes]
     if spec.mirror:
         views += [on.mirror(view) for view in views]
     total, *others = [embed(view) for view in views]
@@ -53,11 +56,11 @@ def embedding_of_views(
 
 
 def shrinking(size: int, smaller: int) -> "NDArray[np.float32]":
-    """Return the matrix (smaller, size) that shrinks a column of pixels as Pillow's bicubic filter does.
+    """Return the matrix (smaller, size) that downscales a column of pixels as Pillow's bicubic filter does.
 
-    Keys, "Cubic convolution interpolation for digital image processing", 1981, with a = -0.5, stretched to what a
-    smaller pixel covers, so that nothing is skipped; each row sums to 1. A matrix, since not every device that
-    torch runs on has such a filter, and since all engines then do the same.
+    Keys, "Cubic convolution interpolation for digital image processing", 1981, with a = -0.5, stretched to the
+    width of an output pixel (antialiasing); each row sums to 1. A matrix product is used because some devices of
+    torch have no such filter, and so that all backends compute the same.
     """
     import numpy as np
 

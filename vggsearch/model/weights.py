@@ -1,4 +1,4 @@
-"""Find and load the numbers of a VGG network: a named file, the packaged one, torchvision's cache or download."""
+"""Find and load the weights of a VGG: a file of the user, the packaged file, torchvision's cache or download."""
 
 import hashlib
 import logging
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vggsearch.errors import SpecMismatch, WeightsError
+from vggsearch.errors import SpecMismatch, Spelled, WeightsError, option
 from vggsearch.installation import require_torch
 from vggsearch.model.layers import has_connected, needed_modules
 from vggsearch.model.vgg import Module
@@ -26,8 +26,10 @@ PACKAGED = Path(__file__).parent / "weights" / "vgg16_conv_imagenet1k_v1.fp16.sa
 PACKAGED_MODEL = "vgg16"
 NORM_EPSILON = 1e-5  # torch.nn.BatchNorm2d's, with which the published weights were trained
 
-NUMPY_FLOATS = ("F16", "F32", "F64")  # as the header of a .safetensors names them
-UNPICKLING_ERRORS = (  # what torch.load raises on files that are damaged, cut short, or no pickle at all
+ANOTHER_INDEX = Spelled("create another index", "create another index with --index FOLDER")
+FORMATS = "Weights are a .safetensors file, or a .pth of torchvision."
+NUMPY_FLOATS = ("F16", "F32", "F64")  # as named in the header of a .safetensors file
+UNPICKLING_ERRORS = (  # raised by torch.load for files that are damaged, truncated, or not pickles
     RuntimeError,
     EOFError,
     ValueError,
@@ -61,13 +63,14 @@ class Kernel:
 
 
 def find_weights(model: str, layer: str, named: Path | None = None) -> WeightsFile:
-    """Return the weights that serve `layer` of `model`; a file that a person `named` comes first.
+    """Return the weights for `layer` of `model`: the file `named` by the user if any.
 
-    Raises WeightsError where there are none, naming the file, its size and where to put it.
+    Raises WeightsError if they cannot be had, with the name of the file, its size and where to put it; and
+    InstallationError if that takes PyTorch, which is not installed.
     """
     if named is not None:
         if not named.is_file():
-            raise WeightsError(f"{named} is not a file. --weights takes a .safetensors or a torchvision .pth.")
+            raise WeightsError(f"{named} is not a file. {FORMATS}")
         return _hashed(named)
     if model == PACKAGED_MODEL and not has_connected(layer):
         return _hashed(PACKAGED)
@@ -75,9 +78,9 @@ def find_weights(model: str, layer: str, named: Path | None = None) -> WeightsFi
 
 
 def find_again(model: str, layer: str, sha256: str, named: Path | None, remembered: Path | None) -> WeightsFile:
-    """Return the weights an index was made with, known by their `sha256`.
+    """Return the weights with which an index was made, identified by their `sha256`.
 
-    Raises SpecMismatch where the `named` file, or all that can be found, are others.
+    Raises SpecMismatch if the `named` file, or those that can be found, differ.
     """
     if named is None and remembered is not None and remembered.is_file():
         found = _hashed(remembered)
@@ -88,7 +91,11 @@ def find_again(model: str, layer: str, sha256: str, named: Path | None, remember
         where = f" ({remembered})" if remembered is not None else ""
         raise SpecMismatch(
             f"The index was made with weights {sha256[:12]}{where}; {found.path} is {found.sha256[:12]}. "
-            "Name the file the index was made with by --weights, or make another index with --index."
+            "Give the file that the index was made with by ",
+            option("weights", "FILE"),
+            ", or ",
+            ANOTHER_INDEX,
+            ".",
         )
     return found
 
@@ -96,8 +103,8 @@ def find_again(model: str, layer: str, sha256: str, named: Path | None, remember
 def load_weights(file: WeightsFile, model: str, layer: str) -> dict[str, Kernel]:
     """Return the kernels that `layer` of `model` needs, by module name (conv1_1 ... fc7), and no others.
 
-    Batch normalisation is folded into the convolution before it, as in evaluation it is a fixed scale and
-    shift. Raises WeightsError where a tensor is missing, has another shape, or is not finite.
+    Batch normalisation is folded into the preceding convolution, since in evaluation it is a fixed scale and shift.
+    Raises WeightsError if a tensor is missing, has the wrong shape, or is not finite.
     """
     needed = [module for module in needed_modules(model, layer) if module.kind != "pool"]
     tensors = _read_tensors(file.path, {key for module in needed for key in module.shapes})
@@ -112,9 +119,9 @@ def _kernel(path: Path, model: str, module: Module, tensors: "Tensors") -> Kerne
             raise WeightsError(f"{path} has no tensor {key}, which {model} needs for {module.name}.")
         if tensors[key].shape != shape:
             held = tensors[key].shape
-            raise WeightsError(f"{path}: {key} has shape {held}, {model} needs {shape}. Is it another network's?")
+            raise WeightsError(f"{path}: {key} has shape {held}, {model} needs {shape}. Is it for another network?")
         if not np.isfinite(tensors[key]).all():
-            raise WeightsError(f"{path}: {key} holds NaN or infinity, so {module.name} cannot be used.")
+            raise WeightsError(f"{path}: {key} contains NaN or infinity, so {module.name} cannot be used.")
     weight, bias = tensors[f"{module.key}.weight"], tensors[f"{module.key}.bias"]
     if not module.norm_key:
         return Kernel(weight, bias)
@@ -128,48 +135,48 @@ def _kernel(path: Path, model: str, module: Module, tensors: "Tensors") -> Kerne
 
 
 def _read_tensors(path: Path, wanted: set[str]) -> "Tensors":
-    """Return the wanted tensors of a file as float32; those the file lacks are left out."""
+    """Return the wanted tensors of a file as float32, without those that are missing."""
     try:
         with path.open("rb") as file:
-            begins_like_one = file.read(9)[8:] == b"{"
-        named_like_one = path.suffix == ".safetensors" and not zipfile.is_zipfile(path)
-        return (_read_safetensors if begins_like_one or named_like_one else _read_torch)(path, wanted)
+            has_its_header = file.read(9)[8:] == b"{"
+        has_its_name = path.suffix == ".safetensors" and not zipfile.is_zipfile(path)
+        return (_read_safetensors if has_its_header or has_its_name else _read_torch)(path, wanted)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def _read_safetensors(path: Path, wanted: set[str]) -> "Tensors":
-    """Read the wanted tensors of a .safetensors file. Raises WeightsError where it is damaged."""
+    """Read the wanted tensors of a .safetensors file. Raises WeightsError if it is damaged."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
             return {key: _read_tensor(path, file, key) for key in wanted.intersection(file.keys())}
     except SafetensorError as error:
-        raise WeightsError(f"{path} is damaged or cut short ({error}). Copy it again.") from error
+        raise WeightsError(f"{path} is damaged or truncated ({error}). Copy it again.") from error
 
 
 def _read_tensor(path: Path, file: "safe_open", key: str) -> "NDArray[np.float32]":
-    """Return one tensor as float32. Raises WeightsError for a number format that numpy does not have."""
+    """Return one tensor as float32. Raises WeightsError for a number format that NumPy does not support."""
     import numpy as np
 
     dtype = file.get_slice(key).get_dtype()  # type: ignore[no-untyped-call]
     if dtype not in NUMPY_FLOATS:
-        raise WeightsError(f"{path} holds {dtype} numbers. Save its tensors as float16 or float32.")
+        raise WeightsError(f"{path} contains {dtype} tensors. Save them as float16 or float32.")
     stored: NDArray[np.floating] = file.get_tensor(key)  # type: ignore[no-untyped-call]
     return stored.astype(np.float32)
 
 
 def _read_torch(path: Path, wanted: set[str]) -> "Tensors":
-    """Read a .pth as tensors only: weights_only refuses a pickle that would run code.
+    """Read a .pth as tensors only: weights_only rejects a pickle that would run code.
 
-    Raises WeightsError where it is damaged, and InstallationError without PyTorch.
+    Raises WeightsError if it is damaged, and InstallationError without PyTorch.
     """
     require_torch(f"{path} is not a .safetensors file; reading a .pth")
     import torch
 
     try:
-        # Given a path, torch goes by the ending of its name; mapped, only what is wanted is read from the disk.
+        # Given a path, torch decides by its suffix. Memory-mapped, only the wanted tensors are read from the disk.
         if zipfile.is_zipfile(path) and path.suffix != ".safetensors":
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         else:
@@ -177,11 +184,10 @@ def _read_torch(path: Path, wanted: set[str]) -> "Tensors":
                 loaded = torch.load(file, map_location="cpu", weights_only=True)
     except UNPICKLING_ERRORS as error:
         raise WeightsError(
-            f"{path} is damaged, cut short, or holds more than tensors ({type(error).__name__}). "
-            "--weights takes a .safetensors or a torchvision .pth."
+            f"{path} is damaged, truncated, or contains more than tensors ({type(error).__name__}). {FORMATS}"
         ) from error
     if not isinstance(loaded, dict):
-        raise WeightsError(f"{path} holds a {type(loaded).__name__}, not tensors by name.")
+        raise WeightsError(f"{path} contains a {type(loaded).__name__}, not tensors by name.")
     tensors = {key: loaded[key] for key in wanted & set(loaded) if isinstance(loaded[key], torch.Tensor)}
     return {key: tensor.detach().float().numpy() for key, tensor in tensors.items()}
 
@@ -192,7 +198,7 @@ def _hashed(path: Path) -> WeightsFile:
 
 
 def _torchvision_file(model: str) -> Path:
-    """Return torchvision's ImageNet weights of `model` from its cache, downloaded first where they are not."""
+    """Return torchvision's ImageNet weights of `model` from its cache, after a download if they are missing."""
     require_torch(f"Loading torchvision's published weights of {model}, a .pth,")
     import torch
     from torchvision.models import get_model_weights
@@ -203,7 +209,7 @@ def _torchvision_file(model: str) -> Path:
     if path.is_file():
         return path
     size = f"{published.meta['_file_size']:,.0f} MB"
-    log.info("fetching %s (%s) to %s", name, size, path)
+    log.info("downloading %s (%s) to %s", name, size, path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         digest = name.removesuffix(".pth").rsplit("-", 1)[-1]
@@ -211,7 +217,9 @@ def _torchvision_file(model: str) -> Path:
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "reason", None) or error
         raise WeightsError(
-            f"{model} needs {name} ({size}), which could not be fetched ({reason}). Put the file at {path}, "
-            "or name it with --weights FILE."
+            f"{model} needs {name} ({size}), which could not be downloaded ({reason}). Put the file at {path}, or "
+            "give its path by ",
+            option("weights", "FILE"),
+            ".",
         ) from error
     return path

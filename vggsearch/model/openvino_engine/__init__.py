@@ -1,1 +1,1 @@
-"""The OpenVINO engine: the fastest on a CPU, and without torch."""
+"""The OpenVINO backend: the fastest on a CPU, and without torch."""

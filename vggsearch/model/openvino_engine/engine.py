@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: int8 for the packaged weights, bf16 or fp32 for any other."""
+"""OpenVINO on the CPU: int8 for the packaged weights, bf16 or fp32 for others."""
 
 from collections.abc import Mapping
 from functools import cached_property, partial
@@ -8,7 +8,7 @@ import openvino
 from numpy.typing import NDArray
 
 from vggsearch.defaults import EXTRACT
-from vggsearch.errors import OptionError
+from vggsearch.errors import OptionError, option
 from vggsearch.model.engine import Description, Engine, EngineOptions, rate
 from vggsearch.model.local_features import LoadKernels
 from vggsearch.model.openvino_engine.graph import Int8, build_graph, convolution_graph
@@ -18,14 +18,15 @@ from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.weights import Kernel
 
 DEVICE = "CPU"
-ARITHMETIC = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # of what is not int8: pooling and L2
+AUTO = (option("precision", "auto"), ".")  # what to use in place of a precision
+ARITHMETIC = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # outside int8: pooling and L2
 
 
 class OpenVinoEngine(Engine):
-    """The truncated VGG as one compiled graph, from bytes to embeddings, and to cells once those are asked for.
+    """The truncated VGG as a compiled graph from pixels to embeddings, and another one that adds local features.
 
-    A graph is compiled when it is first run, so that a query compiles only the one it needs. `load_kernels` gives
-    those of cells, where `kernels` end before them.
+    Each graph is compiled when it first runs, so a query compiles only the one it needs. `load_kernels` loads the
+    kernels for local features in case `kernels` end before them.
     """
 
     name = "openvino"
@@ -39,12 +40,14 @@ class OpenVinoEngine(Engine):
     ) -> None:
         core = openvino.Core()
         if options.device not in ("auto", "cpu"):
-            raise OptionError(f"OpenVINO runs on the CPU here, not on {options.device}. Use --engine torch.")
+            raise OptionError(
+                f"OpenVINO runs on the CPU here, not on {options.device}. Use ", option("engine", "torch"), "."
+            )
         self.precision = choose_precision(options.precision, spec, core)
         is_int8 = self.precision == "int8"
         int8 = Int8(ACTIVATION_RANGES[spec.weights_sha256], largest_weight()) if is_int8 else None
-        # One batch at a time on all cores: more streams, larger batches and a compiled-model cache were measured,
-        # and none was faster (docs/performance.md).
+        # One batch at a time on all cores: more streams, larger batches and a compiled-model cache were no faster
+        # (docs/performance.md).
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": ARITHMETIC[self.precision]}
         self._compile = partial(core.compile_model, device_name=DEVICE, config=settings)
         self._build = partial(build_graph, spec, int8=int8)
@@ -53,9 +56,9 @@ class OpenVinoEngine(Engine):
         self.batch_size = options.batch_size or EXTRACT.batch_size
 
     def embed(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Take RGB pixels (n, size, size, 3); return rows of unit length, float32 (n, dim), in their order."""
+        """See Engine.embed."""
         embeddings: NDArray[np.float32] = self._network(squares, share_inputs=True)[0]
-        return embeddings.copy()  # OpenVINO writes the next batch over them
+        return embeddings.copy()  # OpenVINO overwrites them with the next batch
 
     def describe(self, squares: NDArray[np.uint8]) -> Description:
         """See Engine.describe."""
@@ -84,9 +87,9 @@ class OpenVinoEngine(Engine):
 
 
 def choose_precision(wanted: str, spec: EmbeddingSpec, core: openvino.Core) -> str:
-    """Return the number format: the wanted one, or the fastest whose embeddings are those of float32.
+    """Return the number format: the wanted one, or the fastest that leaves results unchanged.
 
-    Raises OptionError where the weights have no activation ranges or the processor has no such numbers.
+    Raises OptionError for int8 without activation ranges, and for formats that the CPU does not support.
     """
     has_ranges = spec.weights_sha256 in ACTIVATION_RANGES
     capabilities = core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
@@ -94,11 +97,12 @@ def choose_precision(wanted: str, spec: EmbeddingSpec, core: openvino.Core) -> s
         return "int8" if has_ranges else "bf16" if "BF16" in capabilities else "fp32"
     if wanted == "int8" and not has_ranges:
         raise OptionError(
-            "int8 needs activation ranges, which are measured for the packaged VGG16 weights only, "
-            f"not for {spec.model} with weights {spec.weights_sha256[:8]}. Use --precision auto."
+            "int8 needs activation ranges, which were measured for the packaged VGG16 weights only, "
+            f"not for {spec.model} with weights {spec.weights_sha256[:8]}. Use ",
+            *AUTO,
         )
     if wanted == "bf16" and "BF16" not in capabilities:
-        raise OptionError("This processor does not multiply bf16. Use --precision auto.")
+        raise OptionError("This CPU does not support bf16. Use ", *AUTO)
     if wanted == "fp16":
-        raise OptionError("OpenVINO runs no fp16 on a CPU. Use --precision auto, or --engine torch.")
+        raise OptionError("OpenVINO does not support fp16 on a CPU. Use ", *AUTO)
     return wanted

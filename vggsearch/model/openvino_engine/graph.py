@@ -1,4 +1,4 @@
-"""The truncated VGG as an OpenVINO graph, from the same table and the same kernels as the torch one."""
+"""The truncated VGG as an OpenVINO graph, from the same table and kernels as the torch module."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,28 +10,28 @@ from openvino import opset13 as ops
 
 from vggsearch.model.layers import needed_modules, parts
 from vggsearch.model.local_features import find_whitening, half_size, local_cells, modules_before_pool5
-from vggsearch.model.openvino_engine.operations import OpenVinoOperations, integers, numbers
+from vggsearch.model.openvino_engine.operations import OpenVinoOperations, floats, integers
 from vggsearch.model.poolings import embedding
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.vgg import CONNECTED_SIDE, Module
 from vggsearch.model.views import MEAN, STD, embedding_of_views, shrinking
 from vggsearch.model.weights import Kernel
 
-WHOLE = 127  # the largest number of int8, symmetric
+FULL_RANGE = 127  # the largest weight in symmetric int8
 ACTIVATION_LEVELS = 256  # uint8: activations are >= 0
 LARGEST_NORMALIZED = max(max(mean, 1 - mean) / std for mean, std in zip(MEAN, STD, strict=True))
 
 
 @dataclass(frozen=True)
 class Int8:
-    """How convolutions run in int8: the largest activation behind each, by name, and the largest weight.
+    """How convolutions run in int8: the range of activations after each, by name, and the largest weight.
 
-    Weights are scaled by output channel, activations by layer, as in Krishnamoorthi, "Quantizing deep convolutional
-    networks for efficient inference", 2018, sections 3.1 and 3.3.
+    Weights are scaled per output channel, activations per layer, as in Krishnamoorthi, "Quantizing deep
+    convolutional networks for efficient inference", 2018, sections 3.1 and 3.3.
     """
 
     ranges: Mapping[str, float]
-    largest_weight: int = WHOLE
+    largest_weight: int = FULL_RANGE
 
 
 def build_graph(
@@ -43,21 +43,21 @@ def build_graph(
 ) -> Model:
     """Return a graph from uint8 (n, size, size, 3), RGB, to float32 (n, dim), rows of unit length.
 
-    `with_cells`, also to the two levels of Description. With `int8`, the convolutions run in it.
+    `with_cells` adds the two levels of Description as outputs. With `int8`, convolutions run in that format.
     """
     pixels = ops.parameter([-1, spec.size, spec.size, 3], np.uint8, name="pixels")
-    pictures = ops.transpose(ops.convert(pixels, "f32"), integers([0, 3, 1, 2]))
+    images = ops.transpose(ops.convert(pixels, "f32"), integers([0, 3, 1, 2]))
     on = OpenVinoOperations()
     needed = needed_modules(spec.model, spec.layer)
     before_pool5 = modules_before_pool5(spec.model) if with_cells else ()
-    # Every view runs through the same weights, which may be many. Each has biases of its own: OpenVINO adds them
-    # within a convolution only where nothing else reads them, and else takes a tenth longer.
+    # All views share the weights, which may be large, but not the biases: OpenVINO fuses a bias into a convolution
+    # only if nothing else reads it, and is a tenth slower otherwise.
     weights = {
         module.name: weight_of(module, kernels[module.name], int8)
         for module in max(needed, before_pool5, key=len)
         if module.kind != "pool"
     }
-    matrices = {size: numbers(shrinking(spec.size, size)) for size in spec.sizes[:-1]}
+    matrices = {size: floats(shrinking(spec.size, size)) for size in spec.sizes[:-1]}
 
     def outputs(view: Node, modules: Sequence[Module]) -> dict[str, Node]:
         x = normalised(view)
@@ -73,57 +73,59 @@ def build_graph(
     kept: dict[str, Node] = {}
 
     def embed_view(view: Node) -> Node:
-        found = outputs(view, max(needed, before_pool5, key=len) if view is pictures else needed)
-        if view is pictures:
+        found = outputs(view, max(needed, before_pool5, key=len) if view is images else needed)
+        if view is images:
             kept.update(found)
         return embedding([found[part] for part in parts(spec.layer)], spec.layer, spec.pooling, on)
 
-    embeddings = embedding_of_views(pictures, spec, matrices, embed_view, on)
+    embeddings = embedding_of_views(images, spec, matrices, embed_view, on)
     if not with_cells:
         return Model([embeddings], [pixels], "vgg")
     last = before_pool5[-1].name
-    half = on.shrink(pictures, numbers(shrinking(spec.size, half_size(spec.size))))
+    half = on.shrink(images, floats(shrinking(spec.size, half_size(spec.size))))
     whitening = find_whitening(spec.weights_sha256)
     levels = [local_cells(maps, whitening, on) for maps in (kept[last], outputs(half, before_pool5)[last])]
     return Model([embeddings, *levels], [pixels], "vgg with cells")
 
 
-def normalised(pictures: Node) -> Node:
-    """Return pictures, float32 (n, 3, size, size) in 0..255, with ImageNet's mean 0 and deviation 1."""
+def normalised(images: Node) -> Node:
+    """Return images, float32 (n, 3, size, size) in 0..255, normalised by the mean and deviation of ImageNet."""
     mean, scale = (np.array(values, np.float32).reshape(1, 3, 1, 1) * 255 for values in (MEAN, STD))
-    return ops.multiply(ops.subtract(pictures, numbers(mean)), numbers(1 / scale))
+    return ops.multiply(ops.subtract(images, floats(mean)), floats(1 / scale))
 
 
 def pooled(x: Node) -> Node:
-    """Return the largest of every two by two."""
+    """Return the maximum of each 2 x 2 block."""
     return opset1.max_pool(x, strides=[2, 2], pads_begin=[0, 0], pads_end=[0, 0], kernel_shape=[2, 2])
 
 
 def weight_of(module: Module, kernel: Kernel, int8: Int8 | None) -> Node:
-    """Return the weights of a module, those of a convolution in int8 where that is wanted."""
+    """Return the weights of a module, quantised if it is a convolution and `int8` is given."""
     if int8 is None or module.kind != "conv":
-        return numbers(kernel.weight)
+        return floats(kernel.weight)
     return quantised_weight(kernel.weight, int8.largest_weight)
 
 
 def step(module: Module, x: Node, weight: Node, bias: NDArray[np.float32], int8: Int8 | None) -> Node:
-    """Return a convolution or a linear layer with its bias and ReLU, in int8 where that is wanted."""
+    """Return a convolution or linear module with bias and ReLU; a convolution runs in int8 if that is given."""
     if module.kind == "linear":
         seen = windows(x) if module.name == "fc6" else x
-        return ops.relu(ops.add(ops.matmul(seen, weight, False, True), numbers(bias.reshape(1, 1, -1))))
+        return ops.relu(ops.add(ops.matmul(seen, weight, False, True), floats(bias.reshape(1, 1, -1))))
     if int8 is not None and module.inputs == len(MEAN):
-        x = quantised(
-            x, -LARGEST_NORMALIZED, LARGEST_NORMALIZED * 127 / 128
-        )  # signed, so that the padding's 0 is exact
+        low, high = (
+            -LARGEST_NORMALIZED,
+            LARGEST_NORMALIZED * 127 / 128,
+        )  # signed, so that the 0 of the padding is exact
+        x = quantised(x, low, high)
     convolved = ops.convolution(x, weight, strides=[1, 1], pads_begin=[1, 1], pads_end=[1, 1], dilations=[1, 1])
-    activated = ops.relu(ops.add(convolved, numbers(bias.reshape(1, -1, 1, 1))))
+    activated = ops.relu(ops.add(convolved, floats(bias.reshape(1, -1, 1, 1))))
     return activated if int8 is None else quantised(activated, 0.0, int8.ranges[module.name])
 
 
 def windows(maps: Node) -> Node:
-    """Return every window that fc6 sees of pool5, (n, windows, numbers), each in (channel, row, column) order.
+    """Return the windows of pool5 for fc6, (n, windows, values), each in (channel, row, column) order.
 
-    A product with all of them is what fc6 as a convolution would be, and several times as fast.
+    A matrix product of all windows equals fc6 as a convolution, and is several times as fast.
     """
     channels, height, width = OpenVinoOperations().shape(maps)
     side = CONNECTED_SIDE
@@ -134,9 +136,10 @@ def windows(maps: Node) -> Node:
 
 
 def convolution_graph(*, is_int8: bool) -> tuple[Model, int]:
-    """Return large convolutions to measure a processor with, and how many multiply-adds a run of them takes.
+    """Return a graph of large convolutions to measure a CPU with, and the number of multiply-adds of one run.
 
-    From uint8 (8, 512, 28, 28); one after the other, as int8 is only passed on between convolutions.
+    The input is uint8 (8, 512, 28, 28). Several convolutions follow each other, since int8 activations are passed
+    only between convolutions.
     """
     batch, channels, side, depth = 8, 512, 28, 4
     module = Module("conv", "conv", channels, channels, 3)
@@ -153,17 +156,17 @@ def convolution_graph(*, is_int8: bool) -> tuple[Model, int]:
 
 
 def quantised(x: Node, low: float, high: float) -> Node:
-    """Round activations to 256 levels; OpenVINO then passes them on as uint8."""
-    ends = [numbers(low), numbers(high)]
+    """Quantise activations to 256 levels; OpenVINO then passes them on as uint8."""
+    ends = [floats(low), floats(high)]
     return ops.fake_quantize(x, *ends, *ends, ACTIVATION_LEVELS)
 
 
 def quantised_weight(weight: NDArray[np.float32], largest_weight: int) -> Node:
-    """Round weights to int8, each output channel with a scale of its own.
+    """Quantise weights to int8, with one scale per output channel.
 
-    The graph holds the integers and the scales, which compiles several times as fast as rounding in the graph.
+    The graph contains integers and scales, which compiles several times as fast as quantisation within the graph.
     """
     largest = np.abs(weight).max(axis=(1, 2, 3), keepdims=True)
     scale = np.maximum(largest, np.finfo(np.float32).tiny) / largest_weight
     integers = ops.constant(np.rint(weight / scale).astype(np.int8))
-    return ops.multiply(ops.convert(integers, "f32"), numbers(scale))
+    return ops.multiply(ops.convert(integers, "f32"), floats(scale))

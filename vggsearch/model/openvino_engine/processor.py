@@ -1,4 +1,4 @@
-"""What this machine's processor does with int8."""
+"""How the CPU of this machine computes int8."""
 
 from functools import cache
 
@@ -7,33 +7,33 @@ import openvino
 from openvino import Model
 from openvino import opset13 as ops
 
-from vggsearch.model.openvino_engine.graph import WHOLE, Int8, quantised, step, weight_of
+from vggsearch.model.openvino_engine.graph import FULL_RANGE, Int8, quantised, step, weight_of
 from vggsearch.model.vgg import Module
 from vggsearch.model.weights import Kernel
 
-HALVED = 63  # two products of it with 255 fit in 16 bits; those of 64 do, too, and were worse on photos
+HALF_RANGE = 63  # the sum of two products with 255 fits into 16 bits; that of 64 does too, but was worse on photos
 CHANNELS, SIDE = 64, 8
 LARGEST_PIXEL = 255
 
 
 @cache
 def largest_weight() -> int:
-    """Return the largest weight whose products are added right: WHOLE, or HALVED.
+    """Return the largest weight whose products are summed without saturation: FULL_RANGE or HALF_RANGE.
 
-    Processors without VNNI add two products in 16 bits, and give 32,767 for whatever is more: the embeddings of
-    photos then are 0.99 similar to those of float32, not 0.999. So one convolution of the largest numbers is tried.
+    CPUs without VNNI add two products in 16 bits, which saturates at 32,767: the embeddings of photos then have a
+    cosine of 0.99 to those of float32 rather than 0.999. A convolution of the largest values shows which it is.
     """
-    return WHOLE if _is_right(WHOLE) else HALVED
+    return FULL_RANGE if _is_exact(FULL_RANGE) else HALF_RANGE
 
 
-def _is_right(weight: int) -> bool:
+def _is_exact(weight: int) -> bool:
     module = Module("conv", "conv", CHANNELS, CHANNELS, 3)
     kernel = Kernel(np.ones((CHANNELS, CHANNELS, 3, 3), np.float32), np.zeros(CHANNELS, np.float32))
     expected = LARGEST_PIXEL * CHANNELS * 9
     int8 = Int8({module.name: float(expected)}, weight)
     maps = ops.parameter([1, CHANNELS, SIDE, SIDE], np.uint8)
     x = quantised(ops.convert(maps, "f32"), 0.0, float(LARGEST_PIXEL))
-    graph = Model([step(module, x, weight_of(module, kernel, int8), kernel.bias, int8)], [maps], "largest numbers")
+    graph = Model([step(module, x, weight_of(module, kernel, int8), kernel.bias, int8)], [maps], "largest values")
     network = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     found = network(np.full((1, CHANNELS, SIDE, SIDE), LARGEST_PIXEL, np.uint8))[0][0, :, 1:-1, 1:-1]
     return bool(np.allclose(found, expected, rtol=0.01))

@@ -1,8 +1,7 @@
-"""Activation ranges for int8: for each convolution, how large its output gets behind the ReLU.
+"""Activation ranges for int8: for each convolution, the largest output after the ReLU.
 
-Measured once by benchmarks/measure_ranges.py: the 99th percentile, over photos, of the largest activation in each,
-over 500 photos of objects and scenes at 160, 192 and 224 pixels.
-They belong to the weights with this sha256 and to no others.
+Measured by benchmarks/measure_ranges.py: the 99th percentile of the largest activation per photo, over 500 photos
+of objects and scenes at 160, 192 and 224 pixels. They hold only for the weights with this sha256.
 """
 
 ACTIVATION_RANGES: dict[str, dict[str, float]] = {

@@ -1,1 +1,1 @@
-"""The torch engine: the reference, and the one for CUDA and MPS."""
+"""The PyTorch backend: the reference, and the one for CUDA and MPS."""

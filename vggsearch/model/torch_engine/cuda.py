@@ -1,4 +1,4 @@
-"""The torch engine on a CUDA GPU: fixed batches through two slots, one CUDA graph, and a batch size that fits."""
+"""The PyTorch backend on a CUDA GPU: fixed batches through two slots, a CUDA graph, and a batch size that fits."""
 
 import logging
 import threading
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vggsearch.errors import OptionError
+from vggsearch.errors import OptionError, option
 from vggsearch.model.engine import EngineOptions, rate
 from vggsearch.model.local_features import LoadKernels
 from vggsearch.model.spec import EmbeddingSpec
@@ -26,16 +26,16 @@ WARM_UPS = 3  # runs before a capture, as in torch's documentation of CUDA graph
 NO_MEMORY = ("out of memory", "unable to find an engine", "CUBLAS_STATUS_ALLOC_FAILED")
 
 log = logging.getLogger(__name__)
-opening = threading.Lock()  # torch allows one capture at a time in a process, and no emptying of caches meanwhile
+opening = threading.Lock()  # in a process, torch allows one capture at a time, and no emptying of caches meanwhile
 
 
 @contextmanager
 def memory_errors() -> Iterator[None]:
-    """Raise torch.OutOfMemoryError for all that torch raises where a GPU's memory is used up.
+    """Raise torch.OutOfMemoryError for every error that torch raises when the memory of a GPU is full.
 
-    Only torch's own allocator raises it. The driver says "CUDA error: out of memory"; and a convolution for which
-    there is no room to work in is tried in every way that cuDNN knows, after which torch says that it "was unable
-    to find an engine": both as plain RuntimeErrors.
+    Only torch's own allocator raises it. The driver reports "CUDA error: out of memory", and a convolution without
+    room for its workspace fails with "unable to find an engine" once cuDNN has tried all algorithms. Both are plain
+    RuntimeErrors.
     """
     try:
         yield
@@ -50,8 +50,8 @@ def memory_errors() -> Iterator[None]:
 class CudaSlots:
     """Slots on a GPU: pinned buffers, a stream that copies, a stream that computes, a graph of the computation.
 
-    The graph reads and writes fixed memory, so one graph serves both slots: a slot's pixels are copied to its
-    input first, and its output to the slot's pinned buffer afterwards, which is little next to the network.
+    The graph reads and writes fixed memory, so one graph serves both slots: the pixels of a slot are copied to its
+    input first, and its output to the pinned buffer of the slot afterwards, which is cheap next to the network.
     """
 
     @memory_errors()
@@ -60,19 +60,19 @@ class CudaSlots:
         self.batch_size = batch_size
         self._embedder = embedder
         pixels, embeddings = (batch_size, *[embedder.spec.size] * 2, 3), (batch_size, embedder.spec.dim)
-        torch.cuda.synchronize(gpu)  # the weights may still be on their way, in another stream
-        torch.cuda.empty_cache()  # what larger slots held goes back before anything is asked for
+        torch.cuda.synchronize(gpu)  # another stream may still be copying the weights
+        torch.cuda.empty_cache()  # release the memory of larger slots before allocating
         self._copying = torch.cuda.Stream(gpu)  # type: ignore[no-untyped-call]
         self._computing = torch.cuda.Stream(gpu)  # type: ignore[no-untyped-call]
         self._uploaded = [torch.cuda.Event() for _ in range(SLOTS)]  # type: ignore[no-untyped-call]
-        # Blocking: while the host waits, its processor is left to the decoding threads.
+        # Blocking: while the host waits, decoding threads can use its CPU.
         self._computed = [torch.cuda.Event(blocking=True) for _ in range(SLOTS)]  # type: ignore[no-untyped-call]
         with torch.cuda.stream(self._computing):
             self._pixels_in = [torch.empty(pixels, dtype=torch.uint8, pin_memory=True) for _ in range(SLOTS)]
             self._embeddings_out = [torch.empty(embeddings, pin_memory=True) for _ in range(SLOTS)]
             self._pixels = [torch.empty(pixels, dtype=torch.uint8, device=gpu) for _ in range(SLOTS)]
             for memory in self._pixels:
-                memory.record_stream(self._copying)  # not to be given to others while a copy is under way
+                memory.record_stream(self._copying)  # not to be reused while a copy is in progress
             self._input = torch.zeros(pixels, dtype=torch.uint8, device=gpu)
             self._output = torch.empty(embeddings, device=gpu)
             for _ in range(WARM_UPS):
@@ -84,7 +84,7 @@ class CudaSlots:
     @torch.inference_mode()
     def upload(self, slot: int, squares: NDArray[np.uint8]) -> None:
         """See Slots."""
-        self._computed[slot].synchronize()  # at once, unless a stream was given up with work in the slot
+        self._computed[slot].synchronize()  # immediate, unless a stream was abandoned with work in the slot
         np.copyto(self._pixels_in[slot].numpy(), squares)
         with torch.cuda.stream(self._copying):
             self._pixels[slot].copy_(self._pixels_in[slot], non_blocking=True)
@@ -111,41 +111,41 @@ class CudaSlots:
         return embeddings
 
     def _compute(self) -> None:
-        # fp32 means float32, as on a CPU; torch lets cuDNN round it to TF32's 10 bits by default. As the shape is
-        # always the same, it pays to try which convolution is fastest, which the first warm-up does.
+        # fp32 means float32, as on a CPU; by default torch lets cuDNN round to the 10 bits of TF32. Since the shape
+        # is fixed, it pays to benchmark the convolution algorithms, which happens in the first warm-up run.
         with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
             self._output.copy_(self._embedder(self._input))
 
 
 def captured(work: Callable[[], None], stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph | None:
-    """Return the CUDA graph of `work`, captured in `stream`, or None where it cannot be captured.
+    """Return the CUDA graph of `work`, captured in `stream`, or None if it cannot be captured.
 
-    Raises torch.OutOfMemoryError. `work` must have run in `stream` before.
+    `work` must have run in `stream` before. Raises torch.OutOfMemoryError.
     """
     try:
         graph = torch.cuda.CUDAGraph()
-        # thread_local, so that what other threads ask of a GPU meanwhile does not spoil the capture. The outer
-        # context puts the current stream back, which torch does not where ending a capture fails.
+        # thread_local, so that calls of other threads do not break the capture. The outer context restores the
+        # current stream, which torch does not do if ending a capture fails.
         capture = torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local")
         with torch.cuda.stream(stream), capture:
             work()
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        log.warning("The network runs without a CUDA graph, a little slower: %s", first_line(error))
+        log.warning("The network runs without a CUDA graph, slightly slower: %s", first_line(error))
         return None
     return graph
 
 
 def first_line(error: Exception) -> str:
-    """Return what torch says first; advice about debugging follows it."""
+    """Return the first line of a message of torch; the others are advice on debugging."""
     return str(error).partition("\n")[0]
 
 
 class CudaEngine(TorchEngine):
-    """A TorchEngine on one GPU, `gpu` with its index. `batch_size` is halved where the GPU's memory demands it.
+    """A TorchEngine on one GPU. `batch_size` is halved if the memory of the GPU requires it.
 
-    A stream has slots to itself; when it ends they are kept for the next, so that a graph is captured once.
+    Each stream has its own slots. When it ends they are kept for the next one, so that the graph is captured once.
     """
 
     def __init__(
@@ -161,18 +161,18 @@ class CudaEngine(TorchEngine):
         self._idle: Slots | None = None
 
     def embed(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Take RGB pixels (n, size, size, 3); return rows of unit length, float32 (n, dim), in their order."""
+        """See Engine.embed."""
         [embeddings] = self.embed_stream([squares])
         return embeddings
 
     def embed_stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
-        """Yield the embeddings of each batch, in order; at most two batches are taken ahead of what is yielded."""
+        """Yield the embeddings of each batch, in order, taking at most two batches ahead of what is yielded."""
         return Pipeline(self).stream(batches)
 
     def square_jpeg(self) -> "SquareJpeg | None":
-        """See Engine.square_jpeg: the decoders of all GPUs, unless the options say that the CPU is to decode.
+        """Return the JPEG decoders of all GPUs as one function, or None if the CPU is to decode.
 
-        Raises OptionError where they say "gpu" and this torchvision cannot.
+        Raises OptionError if decode="gpu" was wanted and this torchvision does not support it.
         """
         if self._decode == "cpu":
             return None
@@ -182,51 +182,56 @@ class CudaEngine(TorchEngine):
         except OptionError as error:
             if self._decode == "gpu":
                 raise
-            log.warning("The CPU decodes. %s", error)
+            log.warning("The CPU decodes JPEG. %s", error)
             return None
 
     @torch.inference_mode()
     def multiply_adds_per_s(self, seconds: float) -> float:
         """See Engine.multiply_adds_per_s."""
         side = 8192
-        ramp = torch.linspace(-1, 1, side**2, device=self.torch_device)  # zeros would be too easy for it
+        ramp = torch.linspace(-1, 1, side**2, device=self.torch_device)  # zeros would be unrealistically fast
         matrix = ramp.view(side, side).to(self._dtype)
         return side**3 * rate(lambda: (matrix @ matrix)[0, 0].item(), seconds)
 
     def open_slots(self, batch_size: int) -> Slots:
-        """Open slots on the GPU. Raises torch.OutOfMemoryError where they do not fit."""
+        """Open slots on the GPU. Raises torch.OutOfMemoryError if they do not fit."""
         with opening:
             return CudaSlots(self.embedder, self.torch_device, batch_size)
 
     def take_slots(self) -> Slots:
-        """Return slots of the present batch size for one stream: those kept, or new ones."""
+        """Return slots of the current batch size for one stream: the kept ones, or new ones."""
         slots, self._idle = self._idle, None
         return slots or self.open_slots(self.batch_size)
 
     def return_slots(self, slots: Slots) -> None:
-        """Keep slots for the next stream, unless they are too large by now."""
+        """Keep slots for the next stream, unless they have become too large."""
         if slots.batch_size == self.batch_size:
             self._idle = slots
 
     def shrink(self, batch_size: int) -> None:
-        """Halve the batch size, `batch_size` having been too much for the GPU."""
+        """Halve the batch size after `batch_size` was too large for the GPU."""
         self._idle = None
         self.batch_size = min(self.batch_size, batch_size // 2)
         log.warning(
-            "%s has no memory for %d photos at once; going on with %d.", self.device, batch_size, self.batch_size
+            "%s has no memory for a batch of %d photos. Continuing with %d.",
+            self.device,
+            batch_size,
+            self.batch_size,
         )
 
     def too_small(self, error: torch.OutOfMemoryError) -> OptionError:
-        """Return the error for a GPU that has no memory for one picture."""
+        """Return the error for a GPU without memory for a single image."""
         spec = self.embedder.spec
         free, total = (amount >> 20 for amount in self.memory())
         reason = first_line(error).partition(". ")[0]
         return OptionError(
-            f"{self.device} has {free:,} of {total:,} MB free, too little for even one photo of {spec.size} x "
-            f"{spec.size} pixels with {spec.model} {spec.layer} in {self.precision} ({reason}). Close what else "
-            "uses the GPU, or use --device cpu."
+            f"{self.device} has {free:,} of {total:,} MB free, not enough for one photo of {spec.size} x "
+            f"{spec.size} pixels with {spec.model} {spec.layer} in {self.precision} ({reason}). Close other "
+            "programs that use the GPU, or use ",
+            option("device", "cpu"),
+            ".",
         )
 
     def memory(self) -> tuple[int, int]:
-        """Return the GPU's free and total memory in bytes."""
+        """Return the free and total memory of the GPU, in bytes."""
         return torch.cuda.mem_get_info(self.torch_device)

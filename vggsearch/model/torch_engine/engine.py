@@ -1,4 +1,4 @@
-"""The reference engine: torch on a CPU, a CUDA GPU or Apple's MPS."""
+"""The reference backend: torch on a CPU, a CUDA GPU or Apple's MPS."""
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vggsearch.defaults import EXTRACT
-from vggsearch.errors import OptionError
+from vggsearch.errors import OptionError, option
 from vggsearch.model.engine import Description, Engine, EngineOptions, rate
 from vggsearch.model.local_features import LoadKernels, find_whitening, half_size, local_cells, modules_before_pool5
 from vggsearch.model.poolings import embedding
@@ -23,9 +23,9 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Embedder:
-    """From pixels to embeddings, both on one device, with nothing in between that waits for the device.
+    """Pixels to embeddings, both on one device, with no synchronisation in between.
 
-    A truncated VGG in channels-last layout; pooling and L2 in float32 whatever the precision.
+    A truncated VGG in channels-last layout; pooling and L2 are in float32 at every precision.
     """
 
     def __init__(
@@ -40,22 +40,22 @@ class Embedder:
         self._matrices = {size: torch.from_numpy(shrinking(spec.size, size)).to(device) for size in spec.sizes[:-1]}
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Take RGB pixels, uint8 (n, size, size, 3); return rows of unit length, float32 (n, dim), in order."""
-        return self.of_views(pictures(pixels), self._embed_view)
+        """Return the embeddings of RGB pixels, uint8 (n, size, size, 3): float32 (n, dim), rows of unit length."""
+        return self.of_views(to_images(pixels), self._embed_view)
 
-    def of_views(self, shown: Tensor, embed_view: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return the mean over all views of pictures (n, 3, size, size) in 0..255 of what `embed_view` makes."""
-        embeddings: Tensor = embedding_of_views(shown, self.spec, self._matrices, embed_view, TorchOperations())
+    def of_views(self, images: Tensor, embed_view: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the embeddings of images (n, 3, size, size) in 0..255: the mean of `embed_view` over all views."""
+        embeddings: Tensor = embedding_of_views(images, self.spec, self._matrices, embed_view, TorchOperations())
         return embeddings
 
     def pooled(self, outputs: Mapping[str, Tensor]) -> Tensor:
-        """Return the embeddings of one view, from the outputs of the layers of the sum, by name."""
+        """Return the embeddings of one view from the outputs of its layers, by name."""
         layers = [outputs[part].float() for part in self.network.wanted]
         embeddings: Tensor = embedding(layers, self.spec.layer, self.spec.pooling, TorchOperations())
         return embeddings
 
     def normalised(self, view: Tensor) -> Tensor:
-        """Take pictures of one size, (n, 3, size, size) in 0..255; return what the network takes of them."""
+        """Return the network's input for images of one size, (n, 3, size, size) in 0..255."""
         scaled = (view - self._mean) * self._scale
         return scaled.to(self._dtype, memory_format=torch.channels_last)
 
@@ -63,15 +63,15 @@ class Embedder:
         return self.pooled(self.network.outputs(self.normalised(view), self.network.wanted))
 
 
-def pictures(pixels: Tensor) -> Tensor:
-    """Return uint8 (n, size, size, 3) as float32 (n, 3, size, size), channels-last as it lies in memory."""
+def to_images(pixels: Tensor) -> Tensor:
+    """Return uint8 (n, size, size, 3) as float32 (n, 3, size, size), channels-last in memory."""
     return pixels.permute(0, 3, 1, 2).float()
 
 
 class TorchEngine(Engine):
-    """An Embedder and its device: the one that `options` name, or `device` where the caller chose.
+    """An Embedder on the device of `options`, or on `device` if it is given.
 
-    `load_kernels` gives those of local features, where `kernels` end before them.
+    `load_kernels` loads the kernels for local features in case `kernels` end before them.
     """
 
     name = "torch"
@@ -100,7 +100,7 @@ class TorchEngine(Engine):
 
     @torch.inference_mode()
     def embed(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Take RGB pixels (n, size, size, 3); return rows of unit length, float32 (n, dim), in their order."""
+        """See Engine.embed."""
         embeddings = self.embedder(torch.from_numpy(squares).to(self.torch_device))
         result: NDArray[np.float32] = embeddings.cpu().numpy()
         return result
@@ -110,17 +110,17 @@ class TorchEngine(Engine):
         """See Engine.describe."""
         embedder, network, spec = self.embedder, self._network_before_pool5, self.embedder.spec
         last, on = modules_before_pool5(spec.model)[-1].name, TorchOperations()
-        shown = pictures(torch.from_numpy(squares).to(self.torch_device))
-        half = network.outputs(embedder.normalised(on.shrink(shown, self._halving)), [last])
+        images = to_images(torch.from_numpy(squares).to(self.torch_device))
+        half = network.outputs(embedder.normalised(on.shrink(images, self._halving)), [last])
         maps = {"half": half[last]}
 
         def embed_view(view: Tensor) -> Tensor:
             outputs = network.outputs(embedder.normalised(view), {*network.wanted, last})
-            if view is shown:
+            if view is images:
                 maps["whole"] = outputs[last]
             return embedder.pooled(outputs)
 
-        embeddings = embedder.of_views(shown, embed_view)
+        embeddings = embedder.of_views(images, embed_view)
         whitening = find_whitening(spec.weights_sha256)
         whole, coarse = (
             local_cells(maps[size].float(), whitening, on).contiguous().cpu().numpy() for size in ("whole", "half")
@@ -129,13 +129,13 @@ class TorchEngine(Engine):
 
     @cached_property
     def _halving(self) -> Tensor:
-        """The matrix that makes a picture of half the size."""
+        """The matrix that downscales an image to half its size."""
         size = self.embedder.spec.size
         return torch.from_numpy(shrinking(size, half_size(size))).to(self.torch_device)
 
     @cached_property
     def _network_before_pool5(self) -> TruncatedVGG:
-        """The network, with all steps before pool5 where it ends earlier."""
+        """The network, extended to all modules before pool5 if it ends earlier."""
         modules = modules_before_pool5(self.embedder.spec.model)
         if modules[-1].name not in self.network.steps and self._load_kernels is not None:
             self.network.extend(modules, self._load_kernels())
@@ -153,35 +153,41 @@ class TorchEngine(Engine):
         return batch * channels**2 * 9 * side**2 * rate(lambda: convolution(maps)[0, 0, 0, 0].item(), seconds)
 
     def normalised(self, squares: NDArray[np.uint8]) -> Tensor:
-        """Take RGB pixels to the device as uint8; return what the network takes, (n, 3, size, size)."""
-        return self.embedder.normalised(pictures(torch.from_numpy(squares).to(self.torch_device)))
+        """Copy RGB pixels to the device as uint8; return the network's input, (n, 3, size, size)."""
+        return self.embedder.normalised(to_images(torch.from_numpy(squares).to(self.torch_device)))
 
 
 def device_description(device: torch.device) -> str:
-    """Return the device for a person: its name, or how many threads."""
+    """Return the device as shown to the user: its name, or its number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
 
 
 def choose_device(wanted: str) -> str:
-    """Return the device to run on: the wanted one, or the fastest there is. Raises OptionError if it is absent."""
+    """Return the device: the wanted one, or the fastest available. Raises OptionError if it is missing."""
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if wanted == "auto":
         return next(device for device in ("cuda", "mps", "cpu") if present[device])
     if not present[wanted]:
-        there = ", ".join(device for device, is_there in present.items() if is_there)
-        raise OptionError(f"There is no {wanted} device here, only {there}. Use --device auto.")
+        available = ", ".join(device for device, is_present in present.items() if is_present)
+        raise OptionError(f"torch finds no {wanted} device, only {available}. Use ", option("device", "auto"), ".")
     return wanted
 
 
 def choose_precision(wanted: str, device: str) -> str:
-    """Return the number format: the wanted one, or the fastest whose embeddings are those of float32.
+    """Return the number format: the wanted one, or the fastest that leaves results unchanged.
 
-    Raises OptionError for int8, which torch does not run.
+    Raises OptionError for int8, which is not supported.
     """
     if wanted == "int8":
-        raise OptionError("torch does not run int8. Use --engine openvino, or --precision bf16 or fp32.")
+        raise OptionError(
+            "torch does not support int8 here. Use ",
+            option("engine", "openvino"),
+            ", or ",
+            option("precision", "auto"),
+            ".",
+        )
     if wanted != "auto":
         return wanted
     if device == "cuda":
@@ -190,10 +196,10 @@ def choose_precision(wanted: str, device: str) -> str:
 
 
 def has_fast_bfloat16() -> bool:
-    """Say whether this processor multiplies bfloat16 itself (AVX512-BF16 or AMX).
+    """Return whether this CPU has instructions for bfloat16 (AVX512-BF16 or AMX).
 
-    torch has no public question for it, and where the processor cannot, bfloat16 is slower than float32; so
-    its private ones are asked, and a torch without them gets float32.
+    Without them bfloat16 is slower than float32. torch has no public function for this, so its private ones are
+    called; if they are missing, float32 is used.
     """
-    questions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, question, lambda: False)() for question in questions)
+    functions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in functions)

@@ -1,4 +1,4 @@
-"""JPEG decoded and resized where the network runs, so that a few CPU cores can feed a GPU."""
+"""Decode and resize JPEG on the GPU that runs the network, so that a few CPU cores suffice to feed it."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -15,17 +15,17 @@ from torch.nn.functional import interpolate
 from torchvision import io
 
 from vggsearch.defaults import RESIZES
-from vggsearch.errors import OptionError
+from vggsearch.errors import OptionError, option
 from vggsearch.photos.decode import UPRIGHT
 from vggsearch.photos.resize import PAD_COLOUR
 
 START, END = b"\xff\xd8\xff", b"\xff\xd9"
 ADOBE, SCAN = 0xEE, 0xDA
-FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # each is a way to code the picture
-READ_FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended and progressive, all in Huffman codes
-PIXEL_LIMIT = 50_000_000  # up to 1.2 GB a thread as floats; what is larger the CPU decodes small
+FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start-of-frame markers, one per coding process
+READ_FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended and progressive, all with Huffman coding
+PIXEL_LIMIT = 50_000_000  # up to 1.2 GB per thread as float32; the CPU decodes larger files at reduced size
 
-HEIGHT, WIDTH = 1, 2  # dimensions of pixels, which here are uint8 (3, height, width)
+HEIGHT, WIDTH = 1, 2  # dimensions of pixels, here uint8 (3, height, width)
 # Pillow's transposition -> whether to swap height and width, then the dimensions to flip.
 SWAP_AND_FLIPS: dict[Transpose, tuple[bool, tuple[int, ...]]] = {
     Transpose.FLIP_LEFT_RIGHT: (False, (WIDTH,)),
@@ -39,26 +39,26 @@ SWAP_AND_FLIPS: dict[Transpose, tuple[bool, tuple[int, ...]]] = {
 
 
 class DeviceJpeg:
-    """Decodes JPEG on devices; one object serves any number of threads, which it spreads over the devices.
+    """A JPEG decoder on one or more devices. Any number of threads may share it; they are spread over the devices.
 
-    Against the CPU's way (images.decode reduced, then preprocess.square) at 192 pixels, quality 90, the mean
-    absolute difference in levels of 0..255, measured with libjpeg-turbo on the CPU in place of nvJPEG:
+    Mean absolute difference in levels of 0..255 from decoding on the CPU (reduced-size decoding, resize.square), at
+    192 pixels and quality 90, measured with libjpeg-turbo on the CPU in place of nvJPEG:
 
-    | picture, 4:2:0 and 4:4:4              | squash       | crop         | pad          |
+    | image, 4:2:0 and 4:4:4                | squash       | crop         | pad          |
     | ------------------------------------- | ------------ | ------------ | ------------ |
     | 500 x 375, smooth                     | 0.13         | 0.14         | 0.09         |
     | 500 x 375, grain of sigma 25          | 0.15         | 0.27 to 0.35 | 0.10         |
     | 4000 x 3000, smooth                   | 0.19 to 0.20 | 0.13 to 0.15 | 0.08 to 0.09 |
     | 4000 x 3000, grain of sigma 25        | 0.41 to 0.46 | 0.29 to 0.31 | 0.19 to 0.23 |
 
-    No pixel differs by more than 6. A decoder that repeats the chroma of 4:2:0 where libjpeg smooths it adds
+    No pixel differs by more than 6. A decoder that replicates the chroma of 4:2:0, which libjpeg interpolates, adds
     (simulated, squash) 0.3 on the smooth 500 x 375, 0.4 on a photo and 1.3 on colour grain.
     """
 
     def __init__(self, devices: Sequence[torch.device]) -> None:
-        """Try the decoder out. Raises OptionError where there is no GPU, or torchvision is built without nvJPEG.
+        """Test the decoder. Raises OptionError without a GPU, or if torchvision is built without nvJPEG.
 
-        Or has no decoder at all: its decoders are deprecated in favour of another package's.
+        A future torchvision may lack decoders altogether: they are deprecated in favour of another package.
         """
         self._devices = cycle(devices)
         self._of_thread = threading.local()
@@ -67,31 +67,33 @@ class DeviceJpeg:
                 decoded(io.encode_jpeg(torch.zeros(3, 16, 16, dtype=torch.uint8)), device)
         except (RuntimeError, AttributeError) as error:
             reason = str(error).partition("\n")[0]
-            raise OptionError(f"JPEG cannot be decoded on the GPU ({reason}). Use --decode cpu.") from error
+            raise OptionError(
+                f"JPEG cannot be decoded on the GPU ({reason}). Use ", option("decode", "cpu"), "."
+            ) from error
 
     def square(self, data: bytes, size: int, resize: str, orientation: int) -> NDArray[np.uint8] | None:
-        """Return one file's picture as preprocess.square does: uint8 (size, size, 3), RGB, upright, the caller's.
+        """Return the image of a file like resize.square: a new uint8 (size, size, 3), RGB, upright.
 
-        `resize` is one of defaults.RESIZES, `orientation` the EXIF one, applied here and nowhere else. None where
-        the file is not for this decoder: the CPU's then decodes it, or says what is wrong with it.
+        `resize` is one of defaults.RESIZES, `orientation` the EXIF orientation, which is applied here only. None if
+        the file is not supported: the CPU then decodes it, or reports what is wrong with it.
         """
         if not is_for_device(data, size):
             return None
-        encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)  # of bytes themselves torch would warn
+        encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)  # torch warns about read-only memory
         try:
             with torch.inference_mode(), self._stream() as device:
                 fitted = _upright(RESIZE_BY_NAME[resize](decoded(encoded, device), size), orientation)
                 pixels = fitted.permute(1, 2, 0).cpu().numpy()  # waits for the stream
-        except RuntimeError:  # what torchvision and nvJPEG raise, and torch where the GPU's memory is full
+        except RuntimeError:  # of torchvision and nvJPEG, and of torch if the memory of the GPU is full
             return None
         return _centred(pixels, size)
 
     @contextmanager
     def _stream(self) -> Iterator[torch.device]:
-        """Work on this thread's device, in a stream of its own, which is idle whenever a decode begins.
+        """Work on the device of this thread, in a stream of its own, which is idle whenever a decode begins.
 
-        nvJPEG's hardware writes at once, without waiting for what is queued in the caller's stream. In a shared
-        stream it would be handed memory that the network has given back and not yet read (pytorch/vision 9606).
+        The nvJPEG hardware writes immediately, without waiting for work queued in the caller's stream. In a shared
+        stream it would be given memory that the network has freed but not yet read (pytorch/vision 9606).
         """
         if not hasattr(self._of_thread, "device"):
             self._of_thread.device = next(self._devices)
@@ -102,14 +104,14 @@ class DeviceJpeg:
 
 
 def decoded(encoded: Tensor, device: torch.device) -> Tensor:
-    """Return a file's pixels, uint8 (3, height, width), as they are stored. Raises RuntimeError."""
+    """Return the pixels of a file as stored, uint8 (3, height, width). Raises RuntimeError."""
     pixels: Tensor = io.decode_jpeg(encoded, io.ImageReadMode.RGB, device)
     return pixels
 
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """What stands before the first scan, which begins at byte `scan`."""
+    """The header of a file, up to the first scan, which begins at byte `scan`."""
 
     coding: int
     bits: int
@@ -121,11 +123,11 @@ class _Header:
 
 
 def is_for_device(data: bytes, size: int) -> bool:
-    """Say whether nvJPEG decodes this file as libjpeg does. It would not refuse all that it gets wrong.
+    """Return whether nvJPEG decodes this file as libjpeg does. It accepts some files that it decodes wrongly.
 
-    Left to the CPU are: CMYK, which comes out in wrong colours, and RGB that is not stored as YCbCr, which may; 12
-    bits and arithmetic codes; a file cut short, which must be refused; what is larger than PIXEL_LIMIT; and what
-    would be enlarged, where the two resizes differ most and the CPU has least to do.
+    The CPU decodes: CMYK, whose colours come out wrong, and RGB that is not stored as YCbCr, whose colours may; 12
+    bits and arithmetic coding; truncated files, which must be rejected; images larger than PIXEL_LIMIT; and images
+    that would be enlarged, for which the two resizes differ most and the CPU has least to do.
     """
     header = _header(data)
     if header is None:
@@ -137,12 +139,12 @@ def is_for_device(data: bytes, size: int) -> bool:
         and not (len(header.components) == 3 and (header.is_adobe_rgb or header.components == b"RGB"))
         and size <= min(header.height, header.width)
         and header.height * header.width <= PIXEL_LIMIT
-        and data.find(END, header.scan) >= 0  # within a scan FF is followed by 00 or a restart: this is the end
+        and data.find(END, header.scan) >= 0  # within a scan, FF is followed by 00 or a restart marker
     )
 
 
 def _header(data: bytes) -> _Header | None:
-    """Return the header, None where the data is no JPEG or not as the standard has it."""
+    """Return the header, or None if the data is not JPEG or violates the standard."""
     if not data.startswith(START):
         return None
     segments = list(_segments(data))
@@ -165,10 +167,10 @@ def _header(data: bytes) -> _Header | None:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield each segment's marker and where its content begins and ends, up to the first scan's."""
+    """Yield the marker of each segment and the start and end of its content, up to the first scan."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
-        if data[at + 1] == 0xFF:  # a marker may be preceded by any number of these
+        if data[at + 1] == 0xFF:  # fill bytes: any number of them may precede a marker
             at += 1
             continue
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4])
@@ -179,15 +181,15 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def squash(pixels: Tensor, size: int) -> Tensor:
-    """See preprocess.squash."""
+    """See photos.resize.squash."""
     return _resized(pixels, size, size)
 
 
 def crop(pixels: Tensor, size: int) -> Tensor:
-    """See preprocess.crop, whose edges lie within pixels where the shape is odd: 62.5 to 437.5 of 500 x 375.
+    """See photos.resize.crop, which may cut through pixels: columns 62.5 to 437.5 of 500 x 375.
 
-    Torch cuts only between pixels, so such a side is doubled first. Cut half a pixel beside, 500 x 375 with grain
-    differed by 1.8 levels in the mean, not by 0.35.
+    torch cuts only between pixels, so such a side is doubled first. With a cut half a pixel off, 500 x 375 with
+    grain differed by 1.8 levels in the mean instead of 0.35.
     """
     _, height, width = pixels.shape
     side = min(height, width)
@@ -200,7 +202,7 @@ def crop(pixels: Tensor, size: int) -> Tensor:
 
 
 def pad(pixels: Tensor, size: int) -> Tensor:
-    """See preprocess.pad; what is missing to the square is filled once the picture is upright."""
+    """See photos.resize.pad; `_centred` fills the rest of the square once the image is upright."""
     _, height, width = pixels.shape
     longer = max(height, width)
     return _resized(pixels, round(height / longer * size), round(width / longer * size))
@@ -210,7 +212,7 @@ RESIZE_BY_NAME: dict[str, Callable[[Tensor, int], Tensor]] = dict(zip(RESIZES, (
 
 
 def _resized(pixels: Tensor, height: int, width: int) -> Tensor:
-    """Resize in float, as CUDA has no other antialiasing; bicubic goes beyond 0..255 at edges."""
+    """Resize as float32, for which alone CUDA has antialiasing; bicubic overshoots 0..255 at edges."""
     floats = interpolate(pixels[None].float(), (height, width), mode="bicubic", antialias=True)[0]
     return floats.round_().clamp_(0, 255).to(torch.uint8)
 
@@ -223,7 +225,7 @@ def _upright(pixels: Tensor, orientation: int) -> Tensor:
 
 
 def _centred(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Copy the picture into the middle of a square of its own, as ImageOps.pad places it."""
+    """Copy the image to the centre of a new square, where ImageOps.pad places it."""
     height, width, _ = pixels.shape
     top, left = round((size - height) * 0.5), round((size - width) * 0.5)
     square = np.full((size, size, 3), PAD_COLOUR, np.uint8)

@@ -1,4 +1,4 @@
-"""The truncated VGG in torch: convolutions, ReLU and pooling up to the deepest layer asked for."""
+"""The truncated VGG in torch: convolutions, ReLU and pooling up to the deepest layer that is needed."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -11,10 +11,10 @@ from vggsearch.model.weights import Kernel
 
 
 class TruncatedVGG(nn.Module):
-    """A VGG that ends at the deepest layer of a sum, or at a deeper step that is asked for.
+    """A VGG that ends at the deepest layer of a sum, or later after `extend`.
 
-    Takes normalised pixels (n, 3, size, size); returns maps (n, c, h, w) or, for fc6 and fc7, (n, windows, 4096),
-    in the order of the sum. All outputs come after a ReLU, so they are >= 0.
+    Its input is normalised pixels (n, 3, size, size), its output maps (n, c, h, w) or, for fc6 and fc7,
+    (n, windows, 4096), in the order of the sum. All outputs come after a ReLU, so they are >= 0.
     """
 
     def __init__(self, model: str, layer: str, kernels: Mapping[str, Kernel]) -> None:
@@ -24,7 +24,7 @@ class TruncatedVGG(nn.Module):
         self.extend(needed_modules(model, layer), kernels)
 
     def extend(self, modules: Sequence[Module], kernels: Mapping[str, Kernel]) -> None:
-        """Add the steps that are not there yet."""
+        """Add the modules that are missing."""
         for module in modules:
             if module.name not in self.steps:
                 self.steps[module.name] = _step(module, kernels.get(module.name))
@@ -36,7 +36,7 @@ class TruncatedVGG(nn.Module):
         return [outputs[name] for name in self.wanted]
 
     def outputs(self, pixels: Tensor, wanted: Collection[str]) -> dict[str, Tensor]:
-        """Return the outputs of the `wanted` steps, by name, running none after the last of them."""
+        """Return the outputs of the `wanted` modules, by name. Modules after the last of them do not run."""
         kept: dict[str, Tensor] = {}
         x = pixels
         for name, step in self.steps.items():
@@ -51,7 +51,7 @@ class TruncatedVGG(nn.Module):
 
 
 def windows(maps: Tensor) -> Tensor:
-    """Return every window that fc6 sees of pool5, (n, windows, numbers), each in (channel, row, column) order."""
+    """Return the windows of pool5 for fc6, (n, windows, values), each in (channel, row, column) order."""
     cut = maps.unfold(2, CONNECTED_SIDE, 1).unfold(3, CONNECTED_SIDE, 1)
     return cut.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
 
@@ -59,7 +59,7 @@ def windows(maps: Tensor) -> Tensor:
 def _step(module: Module, kernel: Kernel | None) -> nn.Module:
     if kernel is None:
         return nn.MaxPool2d(2, 2)
-    with torch.device("meta"):  # no memory and no random numbers for weights that are about to be replaced
+    with torch.device("meta"):  # neither memory nor random values for weights that are replaced below
         layer: nn.Conv2d | nn.Linear
         if module.kind == "conv":
             layer = nn.Conv2d(module.inputs, module.outputs, module.kernel, padding=1)
@@ -67,5 +67,5 @@ def _step(module: Module, kernel: Kernel | None) -> nn.Module:
             layer = nn.Linear(module.inputs, module.outputs)
     layer.weight = nn.Parameter(torch.from_numpy(kernel.weight), requires_grad=False)
     layer.bias = nn.Parameter(torch.from_numpy(kernel.bias), requires_grad=False)
-    # An in-place ReLU would also overwrite a kept map, but kept maps come from pooling or are themselves final.
+    # In-place ReLU is safe: a kept output is that of a pooling, or of this very module.
     return nn.Sequential(layer, nn.ReLU(inplace=True))

@@ -55,7 +55,7 @@ class TorchOperations:
         return vectors.mean(1)
 
     def project(self, maps: Tensor, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> Tensor:
-        kernel, shift = (torch.from_numpy(numbers).to(maps.device) for numbers in (weight, bias))
+        kernel, shift = (torch.from_numpy(values).to(maps.device) for values in (weight, bias))
         return conv2d(maps, kernel[:, :, None, None], shift)
 
     def channels_last(self, maps: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A stream of batches through two places on a GPU: one computes while the other is filled or emptied."""
+"""A stream of batches through two slots on a GPU: one computes while the other is filled or read."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -19,19 +19,19 @@ AHEAD = 2  # batches that may be taken ahead of what is yielded; see Engine.embe
 
 
 class Slots(Protocol):
-    """Two places on a device, 0 and 1, each for a batch of exactly `batch_size` pictures.
+    """Two slots on a device, 0 and 1, each for a batch of exactly `batch_size` images.
 
-    A slot is uploaded, run and downloaded, in this order; only `download` waits for the device. Each may raise
-    torch.OutOfMemoryError, as may opening the slots; what was in them is lost then.
+    `upload`, `run` and `download` follow each other; only `download` waits for the device. Each may raise
+    torch.OutOfMemoryError, and so may opening the slots; their content is lost then.
     """
 
     batch_size: int
 
     def upload(self, slot: int, squares: NDArray[np.uint8]) -> None:
-        """Take RGB pixels (batch_size, size, size, 3), which the caller may change afterwards."""
+        """Copy RGB pixels (batch_size, size, size, 3) to the device; the caller may reuse them afterwards."""
 
     def run(self, slot: int) -> None:
-        """Compute the embeddings of what was uploaded."""
+        """Compute the embeddings of the uploaded images."""
 
     def download(self, slot: int) -> NDArray[np.float32]:
         """Return the embeddings (batch_size, dim), in memory that the slot's next run overwrites."""
@@ -39,7 +39,7 @@ class Slots(Protocol):
 
 @dataclass
 class _Batch:
-    """A batch on its way: `started` of its rows are in slots or through, `done` are in `embeddings`."""
+    """A batch in progress: `started` of its rows are in slots or finished, `done` are in `embeddings`."""
 
     squares: NDArray[np.uint8]
     embeddings: NDArray[np.float32] = field(default_factory=no_embeddings)
@@ -51,7 +51,7 @@ class _Batch:
         return self.done == len(self.squares)
 
     def take(self, rows: NDArray[np.float32]) -> None:
-        """Copy the next rows (n, dim) out of a slot."""
+        """Copy the next rows (n, dim) from a slot."""
         if not self.done:
             self.embeddings = np.empty((len(self.squares), rows.shape[1]), np.float32)
         self.embeddings[self.done : self.done + len(rows)] = rows
@@ -68,7 +68,7 @@ class _Chunk:
 
 
 class Pipeline:
-    """One stream of batches of any size through an engine's slots: cut, padded, two under way, in order."""
+    """One stream of batches of any size through the slots of an engine: split, padded, two at a time, in order."""
 
     def __init__(self, engine: "CudaEngine") -> None:
         self._engine = engine
@@ -78,7 +78,7 @@ class Pipeline:
         self._next_slot = 0
 
     def stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
-        """See Engine.embed_stream. Raises OptionError where not even one picture fits the GPU."""
+        """See Engine.embed_stream. Raises OptionError if not even one image fits into the memory of the GPU."""
         held = self._held
         try:
             for squares in batches:
@@ -99,7 +99,7 @@ class Pipeline:
         return self._held.popleft().embeddings
 
     def _step(self) -> None:
-        """Start a chunk if one waits and a slot is free, else collect the oldest; back off if memory runs out."""
+        """Start a waiting chunk if a slot is free, else collect the oldest one; back off if memory runs out."""
         batch_size = self._engine.batch_size
         try:
             if self._slots is None:
@@ -114,11 +114,11 @@ class Pipeline:
         except torch.OutOfMemoryError as error:
             if batch_size == 1:
                 raise self._engine.too_small(error) from error
-        # Not in the handler: the error holds the frames that failed, and they hold the memory to be freed.
+        # Not in the handler: the error references the frames that failed, and these the memory to be freed.
         self._back_off(batch_size)
 
     def _waiting(self) -> _Batch | None:
-        """Return the first batch with rows that are not started."""
+        """Return the first batch with rows that have not been started."""
         return next((batch for batch in self._held if batch.started < len(batch.squares)), None)
 
     def _start(self, batch: _Batch, slots: Slots) -> None:
@@ -134,7 +134,7 @@ class Pipeline:
         chunk.batch.take(slots.download(chunk.slot)[: chunk.count])
 
     def _back_off(self, batch_size: int) -> None:
-        """Drop the slots and have what was in them computed again, in smaller ones."""
+        """Discard the slots and recompute what was in them, in smaller ones."""
         self._slots, self._next_slot = None, 0
         self._under_way.clear()
         for batch in self._held:
@@ -143,6 +143,6 @@ class Pipeline:
 
 
 def padded(squares: NDArray[np.uint8], batch_size: int) -> NDArray[np.uint8]:
-    """Return the pictures (n, size, size, 3) and as many black ones as make (batch_size, size, size, 3)."""
+    """Return images (n, size, size, 3) padded with black ones to (batch_size, size, size, 3)."""
     missing = batch_size - len(squares)
     return np.pad(squares, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else squares
