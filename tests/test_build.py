@@ -197,11 +197,11 @@ def test_auto_tries_the_next_recipe_if_the_recall_is_too_low(
         assert facts.recall >= 0.9
         (warning,) = caplog.messages
         assert re.fullmatch(
-            r"ivf-pq finds 0\.\d+ of the ten nearest here, not 0.9. Now it is made as ivf-sq8.", warning
+            r"ivf-pq finds 0\.\d+ of the ten nearest here, not 0.9. Building ivf-sq8 instead.", warning
         )
         caplog.clear()
         assert index.build(recipe="ivf-pq", recall=0.9).facts.recipe == "ivf-pq"  # who asks for it by name gets it
-        assert "ivf-sq8 finds more than ivf-pq" in caplog.messages[0]
+        assert "ivf-sq8 has a higher recall than ivf-pq" in caplog.messages[0]
         index.build(recipe="auto", recall=0.9)
     caplog.clear()
     change(directory, gone=list(range(0, 100, 3)), added=(ROWS, 30))

@@ -627,7 +627,7 @@ def test_dups_writes_a_page_and_records_decisions(with_a_copy: Path) -> None:
         (["decide", "summer/1.jpg", "summer/2.jpg"], 2, "Add a decision: --same, --not-duplicates or --undecided"),
         (["decide", "--import", "x.jsonl", "--same"], 2, "--import takes no PHOTO and no decision"),
         (["decide", "--same", "summer/1.jpg", "nowhere.jpg"], 2, "nowhere.jpg is not in the index"),
-        (["decide", "--import", "nothing.jsonl"], 2, "is no file of decisions"),
+        (["decide", "--import", "nothing.jsonl"], 2, "is not a file. Name a file of decisions"),
         (["remove"], 2, "Missing argument 'ACTION'"),
         (["remove", "burn"], 2, "There is no action 'burn'"),
         (["undo", "nothing.jsonl"], 1, "nothing.jsonl cannot be read"),

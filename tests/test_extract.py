@@ -258,7 +258,7 @@ def test_a_file_that_changed_since_the_walk_waits_for_the_next_update(tmp_path: 
     save_photo(tmp_path / files[1].path, 77, (50, 40))
     first, changed, last = extract(files, tmp_path, FAKE_SPEC, FakeEngine)
     assert isinstance(changed, Skipped)
-    assert (changed.kind, changed.reason) == ("unreadable", "changed while it was read; the next update takes it")
+    assert (changed.kind, changed.reason) == ("unreadable", "changed while it was read; the next update indexes it")
     assert isinstance(first, Embedded)
     assert isinstance(last, Embedded)
 

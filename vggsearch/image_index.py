@@ -1,4 +1,4 @@
-"""ImageIndex: the whole of vggsearch as one Python class. The command line is the same thing with printing."""
+"""ImageIndex: all of vggsearch as one Python class. The command line calls it and prints the results."""
 
 import logging
 import os
@@ -54,7 +54,7 @@ log = logging.getLogger(__name__)
 
 
 class ImageIndex(Tabular):
-    """Photos, their embeddings and the search over them, in one directory.
+    """An index of photos in one directory: their embeddings, and the search over them.
 
     >>> with ImageIndex.create("indexes/photos") as photos:
     ...     photos.update("photos")
@@ -87,10 +87,10 @@ class ImageIndex(Tabular):
         engine: Engine | None = None,
         engine_options: EngineOptions | None = None,
     ) -> "ImageIndex":
-        """Make an empty index; what `options` leave open takes the default.
+        """Create an empty index; options that are not set have their defaults.
 
-        `engine` replaces the network, for tests and for those who bring their own. Raises IndexExists,
-        OptionError or WeightsError.
+        `engine` replaces the network, for tests and for custom networks. Raises IndexExists, OptionError or
+        WeightsError.
         """
         options = options or EmbeddingOptions()
         spec, weights = options.resolve()
@@ -107,10 +107,10 @@ class ImageIndex(Tabular):
         engine_options: EngineOptions | None = None,
         root: str | os.PathLike[str] | None = None,
     ) -> "ImageIndex":
-        """Open an index. `root` says where the photos are now, if they and the index were moved apart.
+        """Open an index. `root` is the present photo folder, if the photos or the index were moved separately.
 
-        Raises IndexMissing, IndexDamaged or IndexFormatError; SpecMismatch where `options` ask for another
-        kind of embedding than the index holds.
+        Raises IndexMissing, IndexDamaged or IndexFormatError; SpecMismatch if `options` describe embeddings other
+        than those in the index.
         """
         store = Store.open(Path(directory))
         options = options or EmbeddingOptions()
@@ -131,9 +131,9 @@ class ImageIndex(Tabular):
         engine: Engine | None = None,
         engine_options: EngineOptions | None = None,
     ) -> "ImageIndex":
-        """Open the index of a photo folder, or make it where there is none yet, by default indexes/NAME.
+        """Open the index of a photo folder, or create it if it does not exist; the default is indexes/NAME.
 
-        Raises PhotosError where there is no such folder, and what `open` and `create` raise.
+        Raises PhotosError if the folder does not exist, and the errors of `open` and `create`.
         """
         photos = check_folder(Path(folder))
         where = Path(directory) if directory is not None else directory_for(photos)
@@ -147,26 +147,26 @@ class ImageIndex(Tabular):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it."""
+        """Close the index."""
         self.close()
 
     def close(self) -> None:
-        """Let go of the network and of the memory-mapped files. All that was committed is on disk already."""
+        """Release the network and the memory-mapped files. All committed data is already on disk."""
         self._engine = None
         self._latest.close()
 
     def __len__(self) -> int:
-        """How many photos can be found."""
+        """Return the number of photos in the index."""
         return len(self._store)
 
     @property
     def directory(self) -> Path:
-        """Where the index is."""
+        """The directory of the index."""
         return self._store.directory
 
     @property
     def spec(self) -> EmbeddingSpec:
-        """What the embeddings are made of."""
+        """The specification of the embeddings: network, layer, pooling and image size."""
         return self._store.spec
 
     @property
@@ -178,7 +178,7 @@ class ImageIndex(Tabular):
 
     @property
     def engine(self) -> Engine:
-        """What runs the network, loaded when first asked for. Raises WeightsError, SpecMismatch, OptionError."""
+        """The inference backend, loaded on first use. Raises WeightsError, SpecMismatch, OptionError."""
         if self._engine is None:
             weights = self._weights or self._find_weights(None)
             self._engine = load_engine(self.spec, weights, self._engine_options)
@@ -189,7 +189,7 @@ class ImageIndex(Tabular):
         return list(self._store.read_consistently(self._store.paths))
 
     def skipped(self) -> SkippedFiles:
-        """Return the files that could not be used, by path, each with its reason."""
+        """Return the files that could not be indexed, by path, each with the reason."""
         self._store.refresh()
         return SkippedFiles(self._store.read_consistently(self._store.skipped).values())
 
@@ -212,17 +212,18 @@ class ImageIndex(Tabular):
         progress: OnProgress | None = None,
         stop: Stop | None = None,
     ) -> UpdateReport:
-        """Index what is new or changed in the photo folder, drop what is gone, and renew the search side.
+        """Index new and changed photos of the photo folder, drop deleted ones, and update the FAISS index.
 
-        `folder` may be left out once an index has one; `moved` says that `folder` is where the same photos are
-        now. `allow_empty` lets an update drop every photo. `compact` merges small parts and clears dead rows even
-        where that is not due yet. `whiten` decides whether whitened embeddings are searched; None: as it is,
-        at first True. `local_features` decides whether those are kept too, so that re-ranking need not read the
-        photos again and `query(containing=True)` works; None: as it is, at first False.
+        `folder` may be omitted after the first update. `moved` confirms that `folder` is the new place of the same
+        photos. `allow_empty` permits an update that drops every photo. `compact` merges small parts and removes
+        dead rows even if that is not due yet. `whiten` sets whether whitened embeddings are searched; None keeps
+        the present setting, initially True. `local_features` sets whether local features are stored as well, so
+        that re-ranking need not read the photos again and `query(containing=True)` works; None keeps the present
+        setting, initially False.
 
-        Raises PhotosError for a folder that is missing, another one, or empty all of a sudden; IndexLocked where
-        another process writes; IndexNotWritable for a full or read-only disk; Stopped, with the report of what was
-        done, where `stop` ended it early.
+        Raises PhotosError if the folder is missing, is not the one that was indexed, or no longer holds any of the
+        photos; IndexLocked while another process writes; IndexNotWritable if the disk is full or read-only;
+        Stopped, with the report of what was done, if `stop` ended it early.
         """
         return update_index(
             self._store,
@@ -245,7 +246,7 @@ class ImageIndex(Tabular):
         recall: float | None = None,
         metric: str | None = None,
     ) -> BuildPlan:
-        """Return what `build` would do, without doing it. Raises OptionError where it cannot be done."""
+        """Return what `build` would do, without doing it. Raises OptionError if it is not possible."""
         return self._store.read_consistently(
             lambda: plan_build(self._store, build_options(self._store, recipe, memory, recall, metric))
         )
@@ -260,15 +261,15 @@ class ImageIndex(Tabular):
         progress: OnProgress | None = None,
         stop: Stop | None = None,
     ) -> BuildReport:
-        """Make the FAISS index anew from the stored embeddings, and every later one alike.
+        """Rebuild the FAISS index from the stored embeddings. Later updates use the same options.
 
-        `recipe` is auto, a name of index.recipes.RECIPES, or a FAISS factory string; `memory` how many bytes it may
-        take; `recall` the share of the ten nearest photos that it is to find; `metric` how FAISS compares what it
-        holds, cosine or euclidean: similarities are cosines in any case. What is left out is as it was wanted last.
-        Until it is done, and where it is stopped, the old index stays in use.
+        `recipe` is auto, a name in knn.recipes.RECIPES, or a FAISS factory string; `memory` is the most bytes it
+        may take; `recall` is the share of the ten nearest photos to find; `metric` is that of FAISS, cosine or
+        euclidean: similarities are cosines in any case. Options that are omitted stay as in the last build. The old
+        index stays in use until the new one is complete, and if the build is stopped.
 
-        Raises OptionError, before it works, where that cannot be, with the nearest that can; IndexLocked,
-        IndexNotWritable; Stopped.
+        Raises OptionError before any work if the options are not possible, with the nearest possible ones;
+        IndexLocked, IndexNotWritable; Stopped.
         """
         return rebuild(
             self._store, lambda: build_options(self._store, recipe, memory, recall, metric), Monitor(progress, stop)
@@ -277,9 +278,9 @@ class ImageIndex(Tabular):
     def verify(
         self, *, repair: bool = False, progress: OnProgress | None = None, stop: Stop | None = None
     ) -> VerifyReport:
-        """Check every byte of the index. With `repair`, what is damaged is dropped, and `update` makes it again.
+        """Check every byte of the index. With `repair`, drop what is damaged; `update` computes it again.
 
-        `vggsearch.verify` also mends an index whose manifest can no longer be opened.
+        `vggsearch.verify` also repairs an index whose manifest can no longer be opened.
         """
         report = verify(self.directory, repair=repair, progress=progress, stop=stop)
         self._store.refresh()
@@ -301,29 +302,31 @@ class ImageIndex(Tabular):
     ) -> QueryResult:
         """Return the photos most like `image`: a path, the bytes of a file, a PIL image, or uint8 (h, w, 3) RGB.
 
-        At most `count`, none below `min_similarity`; with that alone all that reach it, with neither SEARCH.count.
-        A photo that is in the index finds itself at 1.0. Blank pictures are all alike: one finds only itself, and
-        no other picture finds it. What another process has committed since is seen.
+        Returns at most `count` photos, none below `min_similarity`. With `min_similarity` alone, returns all that
+        reach it; with neither, SEARCH.count. A photo in the index finds itself at 1.0. Blank pictures are all
+        alike, so a blank picture finds only itself, and no other picture finds it. The query sees what other
+        processes have committed.
 
-        With `rerank`, geometry checks the best ALIGN.candidates, where the photo folder is there, and raises those
-        in which the query lies; `min_similarity` holds for what comes out. `crop` is the part of the image to ask
-        for: left, top, width and height in pixels of the upright picture. With `containing`, photos that contain
-        the image are looked for, by the most similar region of each; that needs local features (`update`). A
-        similarity is then that of a region and of the whole joined, below 1.0 for the photo itself, too.
+        With `rerank`, the best ALIGN.candidates are checked geometrically, if the photo folder is available, and
+        the similarity of those that show the query is raised; `min_similarity` applies after that. `crop` is the
+        part of the image to search with: left, top, width and height in pixels of the upright picture. With
+        `containing`, photos that contain the image are searched, by the most similar region of each; this requires
+        local features (see `update`). The similarity then combines those of the region and of the whole photo, and
+        is below 1.0 even for the photo itself.
 
-        Only photos that pass all `filters` are found, texts as filters.parse_filter reads them, and with
-        `exclude_same_folder` none that lies beside the image. Neither shortens an answer: what is left out is left
-        out before the search.
+        Only photos that pass all `filters` are found; query.filters.parse_filter describes their syntax. With
+        `exclude_same_folder`, photos in the folder of the image are not found. Neither shortens the result, as
+        photos are excluded before the search.
 
-        Several images, as a list, are one query, their mean; each of `minus` is subtracted from it. Such a query is
-        not checked by geometry.
+        A list of several images is one query, their mean; each of `minus` is subtracted from it. Such a query is
+        not re-ranked.
 
-        The photos of `also_in`, other indexes of the same spec, are searched as if all were in one, and each match
-        says which it is in. Similarities are on one scale: all are searched with the whitening of the index with
-        the most photos. The embeddings of another are whitened anew for that, in memory, once while it is open.
+        The photos of `also_in`, other indexes of the same spec, are searched as well, and each match names its
+        index. Similarities are on one scale: all indexes are searched with the whitening of the index with the
+        most photos. The embeddings of the others are whitened with it in memory, once while the index is open.
 
-        Raises ImageError where a picture cannot be used; OptionError for a part that is not in it, a filter that is
-        none, options that do not go together, or `containing` without local features; SpecMismatch for `also_in`.
+        Raises ImageError if a picture cannot be used; OptionError for a crop outside the picture, an invalid
+        filter, options that exclude each other, or `containing` without local features; SpecMismatch for `also_in`.
         """
         options = QueryOptions.of(
             count, min_similarity, rerank, crop, containing, filters, exclude_same_folder, minus
@@ -346,8 +349,8 @@ class ImageIndex(Tabular):
     ) -> QueryResults:
         """Yield a QueryResult for each image, or a Skipped for one that cannot be used, in order; see query.
 
-        With `rerank` false, SEARCH.at_once of them are read ahead and go through the network together, unless
-        `containing`, `minus` or `exclude_same_folder` make each a search of its own.
+        Without `rerank`, SEARCH.at_once images are read ahead and go through the network together, unless
+        `containing`, `minus` or `exclude_same_folder` require a separate search for each.
         """
         options = QueryOptions.of(
             count, min_similarity, rerank, crop, containing, filters, exclude_same_folder, minus
@@ -362,9 +365,9 @@ class ImageIndex(Tabular):
         seed: int | None = None,
         also_in: Sequence["ImageIndex"] = (),
     ) -> tuple[Pick, ...]:
-        """Return `count` photos at random, of those that pass all filters; all of them where they are fewer.
+        """Return `count` random photos of those that pass all filters; all of these if there are fewer.
 
-        A `seed` picks the same again. Raises OptionError for a filter that is none or a count below 1.
+        The same `seed` picks the same photos. Raises OptionError for an invalid filter or a count below 1.
         """
         return pick_random(self._targets(also_in), count, rules(filters), seed)
 
@@ -398,12 +401,12 @@ class ImageIndex(Tabular):
         photo to keep is chosen, first rule first; in the folders `protect` nothing may be removed. `min_size` is
         the smallest group to return. `within_folder` and `across_folders` restrict pairs to one folder, or to two.
         `similar` also returns other shots of the same subject, `siblings` treats burst shots as duplicates. With
-        `confirm`, candidates are compared by keypoints, where the photos are there. `against` finds the photos that
-        another index already has.
+        `confirm`, candidates are compared by keypoints, if the photos are available. `against` finds the photos
+        that another index already has.
 
         Candidates, comparisons and the calibration are kept in the index, so the next call is quick. Raises
         OptionError, DecisionsDamaged, SpecMismatch where the two indexes hold different embeddings, and Stopped,
-        with the report of the pairs compared until then, where `stop` ended it early.
+        with the report of the pairs compared until then, if `stop` ended it early.
         """
         root = self.root
         options = DuplicateOptions(
@@ -428,26 +431,27 @@ class ImageIndex(Tabular):
         """Return what `remove` would do with the duplicates of a report, without doing it.
 
         `action` is "trash", "move:DIR", "hardlink", "symlink" or "delete". `protect` are folders in which nothing
-        is touched. A photo with a RAW file beside it is left alone unless `raw_pairs`. Raises OptionError for an
-        unknown action and for a report that is not to be acted on, PhotosError where a folder is missing.
+        is changed. A photo with a RAW file beside it is left alone unless `raw_pairs`. Raises OptionError for an
+        unknown action and for a report that must not be acted on, PhotosError if a folder is missing.
         """
         return plan_removals(self.root or Path(), report, action, protect, with_raw=raw_pairs)
 
     def remove(
         self, plan: RemovalPlan, *, progress: OnProgress | None = None, stop: Stop | None = None
     ) -> RemovalReport:
-        """Do what a plan says, and note it in a journal inside the index; `vggsearch.undo` takes that back.
+        """Carry out a plan, and record it in a journal inside the index; `vggsearch.undo` reverses it.
 
-        A photo that is no longer as it was is left alone, and the report says why. Raises JournalError where the
-        journal cannot be written, and Stopped, with the report of what was done, where `stop` ended it early.
+        A photo that has changed since is left alone, and the report states why. Raises JournalError if the journal
+        cannot be written, and Stopped, with the report of what was done, if `stop` ended it early.
         """
         return perform(plan, new_journal(self.directory), progress=progress, stop=stop)
 
     def decide(self, judgement: Judgement, photos: Sequence[str]) -> Decision:
-        """Remember what a person says of each two of some photos: "same", "different", or "undecided" again.
+        """Store the user's decision on every pair of the given photos: "same", "different" or "undecided".
 
-        It is kept by content in INDEX/decisions.jsonl, so that neither moves nor renames forget it. Raises
-        OptionError for a photo that is not in the index, IndexLocked, IndexNotWritable, DecisionsDamaged.
+        Decisions are stored by content in INDEX/decisions.jsonl, so they survive moves and renames; "undecided"
+        revokes an earlier one. Raises OptionError for a photo that is not in the index, IndexLocked,
+        IndexNotWritable, DecisionsDamaged.
         """
         collection = self._collection()
         rows = {path: row for row, path in enumerate(collection.searcher.paths)}
@@ -457,12 +461,12 @@ class ImageIndex(Tabular):
         return decision
 
     def import_decisions(self, file: str | os.PathLike[str]) -> int:
-        """Add the decisions of another decisions.jsonl; return how many are new. Of a pair the latest counts.
+        """Add the decisions of another decisions.jsonl; return how many are new. The latest on a pair applies.
 
-        Raises OptionError where there is no such file, IndexLocked, IndexNotWritable, DecisionsDamaged.
+        Raises OptionError if the file does not exist, IndexLocked, IndexNotWritable, DecisionsDamaged.
         """
         if not Path(file).is_file():
-            raise OptionError(f"{file} is no file of decisions: INDEX/{DECISIONS} is one.")
+            raise OptionError(f"{file} is not a file. Name a file of decisions, such as INDEX/{DECISIONS}.")
         before = read_decisions(self.directory / DECISIONS)
         add_decisions(self.directory, read_decisions(Path(file)).made)
         return len(read_decisions(self.directory / DECISIONS).made) - len(before.made)
@@ -470,8 +474,8 @@ class ImageIndex(Tabular):
     def _collection(self, against: "ImageIndex | None" = None) -> Collection:
         if against is not None and against.spec != self.spec:
             raise SpecMismatch(
-                f"{self.directory} holds {self.spec}; {against.directory} holds {against.spec}. Index one of the "
-                "two as the other is."
+                f"{self.directory} holds {self.spec}; {against.directory} holds {against.spec}. Index both "
+                "folders with the same embedding options."
             )
         others = against._collection() if against is not None else None
         return Collection(self._store, self._latest.searcher(), self.root, others)
@@ -489,7 +493,7 @@ class ImageIndex(Tabular):
         return unit_rows(np.concatenate([np.empty((0, self.spec.dim), np.float16), *blocks]))
 
     def embed_many(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
-        """Return the embeddings of some pictures, float32 (n, dim), unit length. Raises ImageError."""
+        """Return the embeddings of several pictures, float32 (n, dim), unit rows. Raises ImageError."""
         if not images:
             return np.empty((0, self.spec.dim), np.float32)
         return embed_squares(self.engine, np.stack([self._pixels(image) for image in images]))
@@ -517,17 +521,17 @@ class ImageIndex(Tabular):
         return find_again(spec.model, spec.layer, spec.weights_sha256, named, last)
 
 
-# For `evaluation`, which measures an index from the inside.
+# For `evaluation`, which needs the internals of an index.
 
 
 def searcher_of(index: ImageIndex, whitening: WhiteningOptions | None = None) -> Searcher:
-    """Return the search over the last committed state of an index: its rows, paths, and all similarities at once.
+    """Return the searcher over the last committed state of an index: its rows, paths and all similarities.
 
-    With `whitening` it is one in memory, with a whitening learned anew as those options say.
+    With `whitening`, it is built in memory, with a new whitening learned with these options.
     """
     return index._latest.searcher(whitening)
 
 
 def reranker_of(index: ImageIndex) -> Reranker | None:
-    """Return what re-ranks results by geometry; None where the photos are not there, which is logged once."""
+    """Return the reranker of an index; None if the photos are not available, which is logged once."""
     return index._reranker()

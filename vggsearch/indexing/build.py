@@ -1,4 +1,4 @@
-"""Make the FAISS files of the store's present rows, and open them."""
+"""Build the FAISS index of the present rows of a store, and open it."""
 
 import logging
 import sys
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What a build made: `facts` with the recall and the time of a query that were measured; `bytes` on disk."""
+    """The result of a build. `facts` include the measured recall and query time; `bytes` is the size on disk."""
 
     directory: Path
     photos: int
@@ -46,7 +46,7 @@ class BuildReport:
 
 
 def open_vector_index(store: Store) -> VectorIndex | None:
-    """Return the search side, memory-mapped, if it belongs to the store's present state. Raises IndexDamaged."""
+    """Return the FAISS index, memory-mapped; None unless it matches the store's state. Raises IndexDamaged."""
     directory, side = store.vector_index_directory(), store.manifest.fresh_vector_index
     if directory is None or side is None:
         return None
@@ -56,13 +56,13 @@ def open_vector_index(store: Store) -> VectorIndex | None:
 
 
 def index_in_memory(store: Store) -> VectorIndex:
-    """Return the index of the store's rows, with the whitening they have or, where it is time, a new one."""
+    """Return a vector index of the store's rows in memory, with the present whitening or, if due, a new one."""
     whitening, _ = _whitening(store)
     return build_in_memory(store.embeddings(), len(store), store.spec.dim, whitening)
 
 
 def plan_build(store: Store, options: BuildOptions) -> BuildPlan:
-    """Return how the search side would be made. Raises OptionError where it cannot be, with the way out."""
+    """Return how the FAISS index would be built. Raises OptionError, with a remedy, if it cannot be."""
     dim, rows = store.spec.dim, len(store)
     size = _expected_dim(store)
     if options.recipe not in (AUTO, *RECIPES):
@@ -73,7 +73,7 @@ def plan_build(store: Store, options: BuildOptions) -> BuildPlan:
 def build_options(
     store: Store, recipe: str | None, memory: int | None, recall: float | None, metric: str | None
 ) -> BuildOptions:
-    """Return the options of a build; each that is None stays as it was for the last one."""
+    """Return the options of a build; each that is None stays as in the last build."""
     last = store.manifest.build
     return BuildOptions(
         recipe=last.recipe if recipe is None else recipe,
@@ -84,9 +84,9 @@ def build_options(
 
 
 def rebuild(store: Store, wanted: Callable[[], BuildOptions], monitor: Monitor) -> BuildReport:
-    """Rebuild the FAISS index as the options say, which are read once no other process writes.
+    """Rebuild the FAISS index. `wanted` returns the options; it is called once no other process is writing.
 
-    Raises OptionError, before it works, IndexLocked, IndexNotWritable and Stopped.
+    Raises OptionError before any work, IndexLocked, IndexNotWritable and Stopped.
     """
     started = time.monotonic()
     with writing(store) as writer:
@@ -100,11 +100,11 @@ def rebuild(store: Store, wanted: Callable[[], BuildOptions], monitor: Monitor) 
 def build_vector_index(
     store: Store, writer: StoreWriter, monitor: Monitor = SILENT, *, options: BuildOptions | None = None
 ) -> StoredVectorIndex:
-    """Make the FAISS files of the store's present rows as its manifest wants them, and commit them.
+    """Build the FAISS index of the store's present rows with the options in its manifest, and commit it.
 
-    They are made from the last ones, if those are of the same recipe and not too old. With `options` they are made
-    anew as those say, which the manifest then wants, too. Where the choice of auto finds too little when it is
-    measured, the next recipe is made of the same vectors.
+    The previous index is extended, if it has the same recipe and is not too old. With `options`, the index is
+    rebuilt with these, and they are written to the manifest. If the recipe that auto chose has too low a measured
+    recall, the next recipe is built from the same vectors.
     """
     whitening, facts = _whitening(store)
     size = whitening.dim if whitening is not None else store.spec.dim
@@ -135,12 +135,12 @@ def build_vector_index(
         for planned in plans[1:]:
             if _finds_enough(made, tuning):
                 break
-            log.warning("%s Now it is made as %s.", _too_little(made, tuning), planned.recipe)
+            log.warning("%s Building %s instead.", _too_little(made, tuning), planned.recipe)
             build_faiss_index(directory, planned, whitening, monitor)
             made, tuning = planned, tuned(planned)
         if not _finds_enough(made, tuning):
             log.warning(
-                "%s flat finds all; ivf-sq8 finds more than ivf-pq, and that more than ivf-rabitq.",
+                "%s flat has a recall of 1; ivf-sq8 has a higher recall than ivf-pq, and ivf-pq than ivf-rabitq.",
                 _too_little(made, tuning),
             )
         return VectorIndexInfo(made.recipe, made.factory, made.lists, len(store), **vars(tuning), whitening=facts)
@@ -150,7 +150,7 @@ def build_vector_index(
 
 @dataclass(frozen=True)
 class _LastVectorIndex:
-    """The last search side, of an earlier state: where it is, its rows that live on, and the parts added since."""
+    """The FAISS index of an earlier state: its directory, its rows that are still live, the parts added since."""
 
     directory: Path
     index: VectorIndex
@@ -170,7 +170,7 @@ class _LastVectorIndex:
         return (self.index.stored[slots[start : start + BLOCK_ROWS]] for start in range(0, len(slots), BLOCK_ROWS))
 
     def is_reusable(self, plans: Sequence[BuildPlan]) -> bool:
-        """Whether it serves once changed: of a recipe that is planned, not grown out of, not full of holes."""
+        """Whether it can be extended: its recipe is planned, its size still fits, and few of its slots are dead."""
         grown = plans[0].rows / max(1, self.facts.trained_rows)
         slots = len(self.index.stored) + self.added_rows
         return (
@@ -182,7 +182,7 @@ class _LastVectorIndex:
 
 
 def _last(store: Store, whitening: WhiteningInfo | None) -> _LastVectorIndex | None:
-    """Return the last search side if it can become the next: of the same whitening, known rows, whole files."""
+    """Return the previous FAISS index if it can be extended: same whitening, known rows, intact files."""
     side, directory = store.manifest.search, store.last_vector_index_directory()
     if side is None or directory is None or side.whitening != whitening:
         return None
@@ -191,23 +191,23 @@ def _last(store: Store, whitening: WhiteningInfo | None) -> _LastVectorIndex | N
         return None
     try:
         for file in side.files:
-            file.check(directory)  # what is damaged must not get a new hash that says it is whole
+            file.check(directory)  # a damaged file must not get a new, valid checksum
         rows = sum(made.rows - len(made.dead) for made in side.made_from)
         index = VectorIndex.open(directory, rows, store.spec.dim, _tuning(side))
     except IndexDamaged as error:
-        log.warning("%s The search side is made anew.", error)
+        log.warning("%s The FAISS index is rebuilt.", error)
         return None
     return _LastVectorIndex(directory, index, side.facts, *lived)
 
 
 def _possible_plans(store: Store, dim: int, options: BuildOptions) -> list[BuildPlan]:
-    """Return the plan that is wanted, or the nearest that the photos there are allow; then what auto goes on to."""
+    """Return the wanted plan, or the nearest one possible with these photos; then the fallback of auto."""
     rows, before = len(store), store.spec.dim
     try:
         planned = _plan(rows, dim, options, before)
     except OptionError as error:
         nearest = _plan(rows, dim, replace(options, recipe=AUTO, memory=sys.maxsize), before)
-        log.warning("%s Now it is %s.", error, nearest.recipe)
+        log.warning("%s Building %s instead.", error, nearest.recipe)
         return [nearest]
     more = plan_with_higher_recall(planned, options.memory, before) if options.recipe == AUTO else None
     return [planned] if more is None else [planned, more]
@@ -227,7 +227,7 @@ def _too_little(planned: BuildPlan, tuning: Tuning) -> str:
 
 
 def _expected_dim(store: Store) -> int:
-    """Return how many numbers a vector of the next search side has."""
+    """Return the number of dimensions of the vectors in the next FAISS index."""
     dim = store.spec.dim
     is_whitened = store.manifest.is_whitened and dim <= WHITENING.longest_vector
     if not is_whitened or len(store) - len(store.blank_rows()) < WHITENING.fewest_rows:
@@ -240,9 +240,9 @@ def _tuning(side: VectorIndexInfo) -> Tuning:
 
 
 def _whitening(store: Store) -> tuple[Whitening | None, WhiteningInfo | None]:
-    """Return the last whitening while there are about as many photos, so that similarities stay as they were.
+    """Return the last whitening while the number of photos is about the same, so that similarities do not change.
 
-    Otherwise it is learned anew. A last one that cannot be read is learned anew, too: it is derived.
+    Otherwise, or if the last one cannot be read, learn a new one.
     """
     if not store.manifest.is_whitened:
         return None, None
@@ -253,7 +253,7 @@ def _whitening(store: Store) -> tuple[Whitening | None, WhiteningInfo | None]:
             try:
                 return without_whitening(read_index(directory))[1], facts
             except IndexDamaged as error:
-                log.warning("%s The whitening is learned anew.", error)
+                log.warning("%s A new whitening is learned.", error)
     learned = learn(store.embeddings(), store.spec.dim, len(store), store.blank_rows())
     if learned is None:
         return None, None

@@ -30,21 +30,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A photo before the network: its file, the sha256 of its bytes, and what the network is to see."""
+    """A decoded photo: its file, the sha256 of its bytes, and the input of the network."""
 
     file: PhotoFile
     sha256: str
     square: Square
 
     def embedded(self, embedding: NDArray[np.float32], made_by: EngineInfo) -> Embedded:
-        """Return it as the network's answer makes it."""
+        """Return the photo with its embedding."""
         seen = self.square
         facts = (seen.width, seen.height, seen.format, seen.taken, seen.is_blank)
         return Embedded(self.file, self.sha256, *facts, embedding, made_by)
 
 
 def default_workers() -> int:
-    """Return how many decoders to use: one a processor, up to a limit."""
+    """Return the default number of decoder processes: one per processor, up to a limit."""
     return min(EXTRACT.max_workers, os.cpu_count() or 1)
 
 
@@ -59,10 +59,10 @@ def extract(
 ) -> Generator[Embedded | Skipped, None, None]:
     """Yield an Embedded or a Skipped for each file, in the order of `files`.
 
-    What is `known` does not go through the network, and neither does what comes a second time. The first photos
-    are decoded while the network loads, and each batch is embedded while the next is decoded. At most two batches
-    and one file a worker are ahead of what was yielded, and what the engine takes in advance
-    (Engine.embed_stream), so memory does not grow with the folder.
+    Content that is `known`, or occurs a second time, does not go through the network. The first photos are decoded
+    while the network loads, and each batch is embedded while the next is decoded. At most two batches and one file
+    per worker are read ahead, plus what the engine takes in advance (Engine.embed_stream), so memory does not grow
+    with the folder.
     """
     with closing(_LookAhead(files, root, spec, known, workers or default_workers())) as source:
         first: list[Decoded] = []
@@ -83,7 +83,7 @@ def extract(
 def decoded(
     files: Iterable[PhotoFile], root: Path, spec: EmbeddingSpec, *, ahead: int, workers: int | None = None
 ) -> Generator[Decoded | Embedded | Skipped, None, None]:
-    """Yield a Decoded or a Skipped for each file, in order: all that `extract` does but the network."""
+    """Yield a Decoded or a Skipped for each file, in order: as `extract`, but without the network."""
     with closing(_LookAhead(files, root, spec, None, workers or default_workers())) as source:
         source.deepen(ahead)
         yield from source
@@ -91,19 +91,19 @@ def decoded(
 
 @dataclass(frozen=True, slots=True)
 class _Copy:
-    """A photo whose bytes are in the network already, for another file."""
+    """A photo with the same bytes as one that is already in the network."""
 
     file: PhotoFile
     sha256: str
 
 
 class _Network:
-    """Takes decoded photos through an engine, in order; where something is `known`, each content only once."""
+    """Runs decoded photos through an engine, in order. If `known` is given, each content only once."""
 
     def __init__(self, engine: Engine, spec: EmbeddingSpec, known: ContentLookup | None) -> None:
         self._engine, self._spec, self._known = engine, spec, known
         self._made_by = EngineInfo(engine.name, engine.precision)
-        self._taken: deque[list[Decoded | _Copy | Embedded | Skipped]] = deque()  # the engine still has these
+        self._taken: deque[list[Decoded | _Copy | Embedded | Skipped]] = deque()  # not yet returned by the engine
         self._under_way: dict[str, Embedded | None] = {}  # contents in `_taken`, None until they are embedded
 
     def run(self, source: Iterator[Decoded | Embedded | Skipped]) -> Iterator[Embedded | Skipped]:
@@ -128,7 +128,7 @@ class _Network:
             yield np.stack(squares) if squares else np.empty((0, size, size, 3), np.uint8)
 
     def _unless_known(self, item: Decoded | Embedded | Skipped) -> Decoded | _Copy | Embedded | Skipped:
-        """Look again, as a photo with the same bytes may have come since this one was decoded."""
+        """Check again, as a photo with the same bytes may have been embedded since this one was decoded."""
         if self._known is None or not isinstance(item, Decoded):
             return item
         if item.sha256 in self._under_way:
@@ -144,9 +144,9 @@ class _Network:
 
 
 class _LookAhead:
-    """Decodes files in advance, at first one a worker, and yields them in their order.
+    """Decodes files in advance, initially one per worker, and yields them in order.
 
-    `square_jpeg`, where an engine has it, decodes JPEG from then on.
+    Once `square_jpeg` is set, it decodes JPEG files; not every engine has it.
     """
 
     def __init__(
@@ -172,11 +172,11 @@ class _LookAhead:
         return done
 
     def deepen(self, count: int) -> None:
-        """Have so many more files decoded in advance."""
+        """Decode `count` more files in advance."""
         self._pending.extend(self._pool.submit(self._decode, file) for file in islice(self._files, count))
 
     def close(self) -> None:
-        """Break off what is being decoded."""
+        """Stop decoding."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._decoders.close()
         self._pool.shutdown()
@@ -189,7 +189,7 @@ class _LookAhead:
                 if (same := self._known.find(sha256)) is not None:
                     return same.for_file(file)
             square = self._square(file)
-            # After decoding, so that of a film only the start is read; a photo is in the system's memory by now.
+            # After decoding, so that only the start of a video is read; a photo is in the file cache by now.
             sha256 = sha256 or _hash_unchanged(file, self._root)
         except ImageError as error:
             return Skipped(file.path, error.reason, error.kind, file.bytes, file.mtime_ns)
@@ -201,11 +201,11 @@ class _LookAhead:
         return self._decoders.decode(self._root, file.path, self._spec.size, self._spec.resize)
 
     def _square_on_gpu(self, file: PhotoFile, square_jpeg: "SquareJpeg") -> Square | None:
-        """Return None for what is no JPEG, or not for the GPU: a decoder takes it, or says what is wrong."""
+        """Return None for a file the GPU cannot decode: a decoder process then decodes it or reports the error."""
         try:
             with decoder_errors(), (self._root / file.path).open("rb") as opened:
                 start = opened.read(len(JPEG_START))
-                if start != JPEG_START:  # of a film, the rest would be read in vain
+                if start != JPEG_START:  # do not read the rest of a video
                     return None
                 data = start + opened.read()
                 photo = jpeg_header(data)
@@ -219,7 +219,7 @@ class _LookAhead:
 
 
 def _hash_unchanged(file: PhotoFile, root: Path) -> str:
-    """Return the sha256 of the file that was decoded. Raises ImageError where it is no longer what was walked."""
+    """Return the sha256 of the file that was decoded. Raises ImageError if it changed since the walk."""
     try:
         with (root / file.path).open("rb") as opened:
             sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
@@ -227,5 +227,5 @@ def _hash_unchanged(file: PhotoFile, root: Path) -> str:
     except OSError as error:
         raise ImageError(error.strerror or str(error), "unreadable") from error
     if (status.st_size, status.st_mtime_ns) != (file.bytes, file.mtime_ns):
-        raise ImageError("changed while it was read; the next update takes it", "unreadable")
+        raise ImageError("changed while it was read; the next update indexes it", "unreadable")
     return sha256

@@ -1,4 +1,4 @@
-"""What an index holds, and how it was made."""
+"""What an index contains, and how it was built."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -11,11 +11,10 @@ from vggsearch.store.store import Store
 
 @dataclass(frozen=True)
 class Info:
-    """What an index holds and how it was made. `bytes` is its size on disk; `skipped` counts by kind.
+    """What an index contains and how it was built. `bytes` is its size on disk; `skipped` counts files by kind.
 
-    `search` says how it is searched, None where it has to be built first; `wanted` what the next build is to be
-    like. `blank` counts the photos in which there is nothing to compare; `local_features` those of which they are
-    kept.
+    `search` describes the FAISS index, None if it has to be built first; `wanted` are the options of the next
+    build. `blank` counts the blank photos; `local_features` counts the photos whose local features are stored.
     """
 
     directory: Path
@@ -34,7 +33,7 @@ class Info:
 
 
 def read_info(store: Store, root: Path | None) -> Info:
-    """Return what the present state of a store holds; `root` is the photo folder. Raises IndexDamaged."""
+    """Describe the present state of a store; `root` is the photo folder. Raises IndexDamaged."""
     manifest = store.manifest
     return Info(
         directory=store.directory,

@@ -1,4 +1,4 @@
-"""Check every byte of an index; drop what is damaged and derived, and keep what is the user's."""
+"""Check every byte of an index. A repair drops damaged derived data, and keeps what only the user can supply."""
 
 import os
 import time
@@ -52,7 +52,7 @@ NORM_ERROR = 2e-3  # float16 has 11 bits of precision: rounding changes a unit v
 class VerifyReport:
     """What a check found: no `findings` if the index is intact.
 
-    `notes` are no damage. `bytes` is how much was read.
+    `notes` do not concern damage. `bytes` is the amount of data read.
     """
 
     directory: Path

@@ -1,4 +1,4 @@
-"""Keep the local features of all photos: make those that are missing, forget those of photos that are gone."""
+"""Store the local features of all photos: compute missing ones, drop those of deleted photos."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from vggsearch.store.local_features import ROWS, StoredFeatures
 from vggsearch.store.store import Store
 from vggsearch.store.writer import StoreWriter
 
-CELL_PIXELS = 16  # of a cell's side: four poolings come before it
+CELL_PIXELS = 16  # side of a cell, after four poolings
 
 
 def keep_local_features(
@@ -32,10 +32,10 @@ def keep_local_features(
     workers: int | None = None,
     monitor: Monitor = SILENT,
 ) -> None:
-    """Make the local features of all live photos that have none, drop those of photos that are gone.
+    """Compute the local features of all live photos without any, and drop those of deleted photos.
 
-    They are committed every minute, and when it is stopped. A photo that cannot be read any more, or has changed
-    since, is passed over: the next update handles it. Raises Stopped.
+    They are committed every minute, and on a stop. A photo that can no longer be read, or has changed, is omitted:
+    the next update handles it. Raises Stopped.
     """
     live = _live(store)
     stored = store.local().all_keys()
@@ -54,7 +54,7 @@ def _make(
     workers: int | None,
     monitor: Monitor,
 ) -> None:
-    """Make the local features of some files, by sha256."""
+    """Compute the local features of the given files, by sha256."""
     made: dict[str, StoredFeatures] = {}
     done, committed = 0, time.monotonic()
     try:
@@ -72,24 +72,24 @@ def _make(
 
 
 def to_store(levels: Levels) -> StoredFeatures:
-    """Return what is kept of the cells of one picture, float32 (side, side, numbers) at two sizes."""
+    """Encode the cells of one picture, float32 (side, side, dimensions) at two sizes, for the store."""
     cells = np.concatenate([encode(level).ravel() for level in levels])
     return StoredFeatures(cells, encode(region_vectors(levels[0])))
 
 
 def from_store(features: StoredFeatures, size: int) -> Levels:
-    """Return the cells that were kept, of pictures of `size` pixels; nearly as they were."""
+    """Decode the stored cells of a picture of `size` pixels; encoding is slightly lossy."""
     sides = [pixels // CELL_PIXELS for pixels in (size, half_size(size))]
-    numbers = len(features.cells) // sum(side**2 for side in sides)
-    fine, coarse = np.split(features.cells, [sides[0] ** 2 * numbers])
+    dim = len(features.cells) // sum(side**2 for side in sides)
+    fine, coarse = np.split(features.cells, [sides[0] ** 2 * dim])
     first, second = (
-        decode(cells.reshape(side, side, numbers)) for cells, side in zip((fine, coarse), sides, strict=True)
+        decode(cells.reshape(side, side, dim)) for cells, side in zip((fine, coarse), sides, strict=True)
     )
     return first, second
 
 
 def _live(store: Store) -> dict[str, PhotoFile]:
-    """Return one file of each content there is, by sha256."""
+    """Return one file of each content, by sha256."""
     columns = ("sha256", "path", "bytes", "mtime_ns")
     files: dict[str, PhotoFile] = {}
     for part in store.manifest.parts:
@@ -101,7 +101,7 @@ def _live(store: Store) -> dict[str, PhotoFile]:
 def _described(
     files: Mapping[str, PhotoFile], root: Path, store: Store, engine: Engine, workers: int | None
 ) -> Iterator[tuple[dict[str, StoredFeatures], int]]:
-    """Yield the local features of batch after batch, by sha256, and how many files that batch was."""
+    """Yield the local features of each batch, by sha256, and the number of files in it."""
     at_once = engine.batch_size
     source = decoded(list(files.values()), root, store.spec, ahead=2 * at_once, workers=workers)
     while items := list(islice(source, at_once)):

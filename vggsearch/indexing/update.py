@@ -1,4 +1,4 @@
-"""Bring a store in line with its photo folder: what is new, what changed, what is gone, what stays."""
+"""Update a store to match its photo folder: new, changed, deleted and unchanged photos."""
 
 import logging
 import os
@@ -32,7 +32,7 @@ class UpdatePlan:
     """What an update has to do.
 
     `todo` are the files to embed, in walk order; `gone` the paths to drop; `skipped` the files already known
-    to be unusable, by path; `unchanged` counts the photos that stay as they are.
+    to be unusable, by path; `unchanged` counts the unchanged photos.
     """
 
     todo: tuple[PhotoFile, ...]
@@ -41,7 +41,7 @@ class UpdatePlan:
     unchanged: int
 
     def empties(self, photos: int) -> bool:
-        """Whether none of the `photos` there are would be left of a store."""
+        """Whether the update would drop all `photos` of a store."""
         return 0 < photos == len(self.gone)
 
 
@@ -49,10 +49,10 @@ class UpdatePlan:
 class UpdateReport:
     """What an update did.
 
-    `indexed` photos were embedded; `reused` took the embedding of a photo with the same bytes, as renamed, moved
-    and copied ones do; `unchanged` were kept, `gone` dropped; `skipped` lists every file that could not
-    be used, those of earlier runs too, by path, and `newly_skipped` the ones found in this run. `photos` is how
-    many the index now holds.
+    `indexed` photos were embedded; `reused` photos, such as renamed, moved and copied ones, took the embedding of a
+    photo with the same bytes; `unchanged` were kept, `gone` dropped. `skipped` lists every file that could not be
+    indexed, including those of earlier runs, by path; `newly_skipped` those of this run. `photos` is the number of
+    photos now in the index.
     """
 
     indexed: int
@@ -72,9 +72,9 @@ def plan_update(
     *,
     retry_skipped: bool = False,
 ) -> UpdatePlan:
-    """Compare what the walk found with what the store knows; a file is unchanged if its size and time are.
+    """Compare the files of the walk with the store; a file is unchanged if its size and modification time are.
 
-    What lies at or below an unreadable path is neither gone nor changed: it stays.
+    Photos at or below an unreadable path are neither dropped nor changed.
     """
     todo: list[PhotoFile] = []
     skipped: dict[str, Skipped] = {}
@@ -112,7 +112,7 @@ def _is_below(path: str, folders: list[str]) -> bool:
 
 @dataclass
 class _Part:
-    """What was worked on and is not yet committed: photos embedded, and paths whose file no longer is a photo."""
+    """What is not yet committed: embedded photos, and indexed paths whose file is no longer a usable photo."""
 
     dim: int
     photos: list[Embedded] = field(default_factory=list)
@@ -126,7 +126,7 @@ class _Part:
 
 
 class _Update:
-    """An update at work: `skipped` are the files that cannot be used, by path; `part` is what is committed next."""
+    """A running update: `skipped` are the unusable files, by path; `part` is what is committed next."""
 
     def __init__(self, store: Store, writer: StoreWriter, plan: UpdatePlan, known: KnownContent) -> None:
         self.store, self.writer, self.plan, self.known = store, writer, plan, known
@@ -170,10 +170,10 @@ class _Update:
         return True
 
     def finish(self, root: Path, *, allow_empty: bool) -> None:
-        """Commit the rest, and drop what is gone.
+        """Commit the rest, and drop deleted photos.
 
-        The gone go last and only when all else is done: until then their embeddings may be needed for a new name.
-        Unless `allow_empty`, PhotosError is raised where not one of the photos is left, under its name or another.
+        They are dropped last: until then, their embeddings may be needed for renamed files. Unless `allow_empty`,
+        raises PhotosError if none of the photos is left, under its old name or another.
         """
         if not allow_empty and self.plan.empties(self.photos_before) and not self.reused:
             self._commit()
@@ -223,10 +223,10 @@ def update_index(
     local_features: bool | None = None,
     monitor: Monitor = SILENT,
 ) -> UpdateReport:
-    """Embed what is new or changed below `root`, drop what is gone, then renew everything derived from it.
+    """Embed new and changed photos below `root`, drop deleted ones, then update all derived data.
 
     See ImageIndex.update. Raises PhotosError, IndexLocked, IndexNotWritable; Stopped, with the report of what was
-    done, after committing it. The FAISS index is renewed after a stop, too, unless the stop came while it was
+    done, after committing it. The FAISS index is also updated after a stop, unless the stop came while it was being
     built.
     """
     with writing(store) as writer:
@@ -259,9 +259,9 @@ def update_index(
 def photo_folder(
     store: Store, known: Path | None, folder: str | os.PathLike[str] | None, *, is_moved: bool = False
 ) -> Path:
-    """Return the photo folder to update an index from: `folder`, or the one that is `known`.
+    """Return the photo folder to update an index from: `folder`, or the `known` one.
 
-    Raises PhotosError where neither is there, and where `folder` is another one, unless the photos `is_moved`.
+    Raises PhotosError if there is neither, or if `folder` is not the known one, unless `is_moved`.
     """
     if folder is None:
         if known is None:
@@ -279,7 +279,7 @@ def photo_folder(
 
 
 def _is_same_folder(one: Path, other: Path) -> bool:
-    """Return whether two paths lead to one folder, as Photos and photos do where case does not count."""
+    """Return whether two paths are the same folder, as Photos and photos on a case-insensitive file system."""
     try:
         return one.samefile(other)
     except OSError:
@@ -293,7 +293,7 @@ def _checked(found: Iterable[PhotoFile | Skipped], monitor: Monitor) -> Iterator
 
 
 def _renew_vector_index(store: Store, writer: StoreWriter, monitor: Monitor) -> None:
-    """Build the FAISS index unless there is one of the present rows that can be opened."""
+    """Build the FAISS index, unless an intact one of the present rows exists."""
     try:
         is_fresh = open_vector_index(store) is not None
     except IndexDamaged as error:
@@ -304,24 +304,24 @@ def _renew_vector_index(store: Store, writer: StoreWriter, monitor: Monitor) -> 
 
 
 def _compact(writer: StoreWriter, *, only_if_due: bool) -> None:
-    """Merge small parts. After the FAISS index, which can be made from the last one until then."""
+    """Merge small parts. Call it after the FAISS index is updated: merging prevents extending the previous one."""
     before, after = writer.compact(only_if_due=only_if_due)
     if after < before:
         log.info("%d parts were merged into %d.", before, after)
 
 
 def refuse_to_empty(plan: UpdatePlan, known: KnownContent, store: Store, root: Path) -> None:
-    """Raise PhotosError where an update would drop every photo: an unmounted disk looks just like that.
+    """Raise PhotosError if an update would drop every photo, as it would if the disk is not mounted.
 
-    Other files may lie there all the same, in the folder the disk is mounted on; only if one has the size of a
-    photo may the photos have been renamed, which then shows.
+    The mount point may contain other files. Only if one of them has the size of an indexed photo, the photos may
+    have been renamed; the update then finds out.
     """
     if plan.empties(len(store)) and not any(map(known.may_know, plan.todo)):
         raise nothing_left(len(store), store, root)
 
 
 def nothing_left(before: int, store: Store, root: Path) -> PhotosError:
-    """Return the error for a folder in which none of the `before` photos of a store was found."""
+    """Return the error for a folder that contains none of the `before` photos of a store."""
     return PhotosError(
         f"{root} holds none of the {before:,} photos in {store.directory}. "
         "Is its disk mounted? If they were really deleted, pass ",

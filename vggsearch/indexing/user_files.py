@@ -1,4 +1,4 @@
-"""Check what only the user can give: decisions about duplicates, and the journals that undo reads."""
+"""Check what only the user can supply: decisions about duplicates, and the journals that undo reads."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from vggsearch.store.decisions import damaged_lines, set_damaged_lines_aside
 
 
 def check_user_files(directory: Path, repair: bool) -> Iterator[Finding]:
-    """Yield what is damaged. With `repair`, lines of decisions.jsonl that cannot be read are set aside.
+    """Yield the damage found. With `repair`, unreadable lines of decisions.jsonl are moved to a separate file.
 
     Neither file has a checksum, so only what cannot be read is found. Raises IndexNotReadable, IndexNotWritable.
     """
