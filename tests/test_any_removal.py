@@ -127,7 +127,7 @@ def do(root: Path, scanned: dict[str, bytes], run: Run, journal: Path) -> set[by
     protected = {path: content for each in protect for path, content in tree(each).items()}
     plan = make_plan(root, removals, Action.parse(run.action), protect)
     on_purpose = {scanned[act.path] for act in plan.irreversible}
-    before, kept = all_contents(folder), {scanned[act.removal.keeper] for act in plan.acts}
+    before, kept = all_contents(folder), {scanned[act.removal.keeper] for act in plan.removals}
     with killed_at(run.killed):
         perform(plan, journal)
     assert before - on_purpose <= all_contents(folder)

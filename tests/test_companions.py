@@ -83,11 +83,11 @@ def test_companions_go_with_their_photo_and_come_back(root: Path, action: str) -
     words = f"move:{root.parent / 'moved'}" if action == "move" else action
     removals = [removal(root, "copies/I.HEIC", "kept/I.HEIC")]
     plan = make_plan(root, removals, Action.parse(words))
-    assert plan.acts[0].companions == ("copies/I.HEIC.xmp", "copies/I.mov")
-    assert plan.frees == len(PHOTO + VIDEO + STARS)
+    assert plan.removals[0].companions == ("copies/I.HEIC.xmp", "copies/I.mov")
+    assert plan.freed_bytes == len(PHOTO + VIDEO + STARS)
     report = remove(root, removals, words)
     assert [entry.path for entry in report.done] == ["copies/I.HEIC", "copies/I.HEIC.xmp", "copies/I.mov"]
-    assert report.frees == plan.frees
+    assert report.freed_bytes == plan.freed_bytes
     assert sorted(tree(root)) == ["kept/I.HEIC", "kept/I.MOV", "kept/I.xmp"]
     assert len(restore(report).restored) == 3
     assert tree(root) == before
@@ -105,7 +105,7 @@ def test_a_companion_that_the_keeper_lacks_is_not_deleted(root: Path, lost: str)
     (root / lost).unlink()
     removals = [removal(root, "copies/I.HEIC", "kept/I.HEIC")]
     refusal = make_plan(root, removals, Action.parse("delete")).refusals[0]
-    assert "would be lost with its photo, as kept/I.HEIC has no such file" in refusal.reason
+    assert "would be lost with its photo, because kept/I.HEIC has no equal companion" in refusal.reason
     assert make_plan(root, removals, Action.parse("trash")).refusals == ()
 
 
@@ -122,7 +122,7 @@ def test_a_shared_companion_goes_only_when_both_photos_went(root: Path) -> None:
     fill(root, {"copies/I.JPG": b"another", "kept/J.JPG": b"another"})
     removals = [removal(root, "copies/I.JPG", "kept/J.JPG"), removal(root, "copies/I.HEIC", "kept/I.HEIC")]
     plan = make_plan(root, removals, Action.parse("trash"))
-    assert [act.companions for act in plan.acts] == [(), ("copies/I.HEIC.xmp", "copies/I.mov")]
+    assert [act.companions for act in plan.removals] == [(), ("copies/I.HEIC.xmp", "copies/I.mov")]
     one = remove(root, removals[:1], "trash")
     assert [entry.path for entry in one.done] == ["copies/I.JPG"]
     assert "copies/I.mov" in tree(root)
@@ -141,9 +141,10 @@ def test_half_of_a_raw_and_jpeg_pair_is_left_alone_unless_asked(root: Path, acti
     fill(root, {"pairs/R.JPG": PHOTO, "pairs/R.NEF": b"raw"})
     removals = [removal(root, "pairs/R.JPG", "kept/I.HEIC")]
     refusal = make_plan(root, removals, Action.parse(action)).refusals[0]
-    assert refusal.reason == "pairs/R.JPG and R.NEF are a RAW and JPEG pair, which would be torn apart"
+    said = "pairs/R.JPG and R.NEF are a RAW and JPEG pair; allow removing one of them with "
+    assert (refusal.reason, refusal.shell_reason) == (f"{said}raw_pairs=True", f"{said}--raw-pairs")
     assert make_plan(root, removals, Action.parse("symlink")).refusals == ()
-    report = remove(root, removals, action, with_raw=True)
+    report = remove(root, removals, action, raw_pairs=True)
     assert [entry.path for entry in report.done] == ["pairs/R.JPG"]
     assert tree(root)["pairs/R.NEF"] == b"raw"
 

@@ -164,7 +164,7 @@ def test_similarity_alone_is_not_acted_on_unless_the_user_chose_a_threshold(inde
     with pytest.raises(OptionError, match="were not compared"):
         index.plan_removal(by_calibration, "delete")
     by_threshold = index.duplicates(confirm=False, threshold=0.95)
-    assert index.plan_removal(by_threshold, "delete").acts
+    assert index.plan_removal(by_threshold, "delete").removals
 
 
 def test_protected_folders_may_be_named_relative_to_the_current_directory(
@@ -173,8 +173,8 @@ def test_protected_folders_may_be_named_relative_to_the_current_directory(
     assert index.root is not None
     monkeypatch.chdir(index.root.parent)
     plan = index.plan_removal(index.duplicates(), "delete", protect=["photos/edited"])
-    assert plan.acts
-    assert not any(act.path.startswith("edited/") for act in plan.acts)
+    assert plan.removals
+    assert not any(act.path.startswith("edited/") for act in plan.removals)
 
 
 def test_decisions_on_unknown_photos_are_refused_and_a_damaged_line_is_named(index: ImageIndex) -> None:

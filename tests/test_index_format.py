@@ -23,7 +23,7 @@ from vggsearch.duplicates.removals import new_journal
 from vggsearch.image_index import ImageIndex
 from vggsearch.indexing.integrity import verify
 from vggsearch.model.spec import EmbeddingSpec
-from vggsearch.removal.files import rename_new
+from vggsearch.removal.files import rename_exclusively
 from vggsearch.removal.perform import perform
 from vggsearch.removal.plan import make_plan
 from vggsearch.removal.request import Action
@@ -144,9 +144,9 @@ def remove(photos: Path, directory: Path, base: Path) -> None:
         def refuse_once(source: Path, target: Path) -> None:
             for error in refusals:
                 raise error
-            rename_new(source, target)
+            rename_exclusively(source, target)
 
-        patch.setattr("vggsearch.removal.perform.rename_new", refuse_once)
+        patch.setattr("vggsearch.removal.perform.rename_exclusively", refuse_once)
         report = perform(make_plan(photos, [again], Action.parse(f"move:{base / 'moved'}")), next(later))
     assert len(report.refusals) == 1
 

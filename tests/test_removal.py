@@ -47,8 +47,8 @@ def reasons(root: Path, removals: list[Removal], action: str, **more: object) ->
 def test_a_plan_changes_nothing(root: Path, action: str) -> None:
     before = tree(root.parent)
     plan = make_plan(root, [removal(root, "copies/b.jpg", "kept/a.jpg")], Action.parse(named(action, root)))
-    assert [act.path for act in plan.acts] == ["copies/b.jpg"]
-    assert plan.frees == len(PHOTO)
+    assert [act.path for act in plan.removals] == ["copies/b.jpg"]
+    assert plan.freed_bytes == len(PHOTO)
     assert plan.irreversible == ()
     assert tree(root.parent) == before
 
@@ -61,7 +61,7 @@ def test_a_copy_is_removed_and_comes_back_as_it_was(root: Path, action: str, tra
     before, status = tree(root), copy.lstat()
     report = remove(root, [removal(root, "copies/b.jpg", "kept/a.jpg")], named(action, root))
     assert ([entry.path for entry in report.done], report.refusals) == (["copies/b.jpg"], ())
-    assert report.frees == len(PHOTO)
+    assert report.freed_bytes == len(PHOTO)
     assert (root / "kept/a.jpg").read_bytes() == PHOTO
     if action == "hardlink":
         assert copy.samefile(root / "kept/a.jpg")
@@ -124,15 +124,15 @@ def test_nothing_is_removed_whose_keeper_cannot_be_relied_on(root: Path, action:
 @pytest.mark.parametrize("action", ACTIONS)
 def test_a_hard_link_to_the_keeper_is_no_other_copy(root: Path, action: str) -> None:
     (root / "copies/d.jpg").hardlink_to(root / "kept/a.jpg")
-    assert "one and the same file" in reasons(root, [removal(root, "copies/d.jpg", "kept/a.jpg")], action)
+    assert "are one file (a hard link" in reasons(root, [removal(root, "copies/d.jpg", "kept/a.jpg")], action)
 
 
 def test_a_hard_link_to_some_other_file_frees_nothing(root: Path) -> None:
     (root / "copies/d.jpg").hardlink_to(root / "copies/b.jpg")
     plan = make_plan(root, [removal(root, "copies/d.jpg", "kept/a.jpg")], Action.parse("delete"))
-    assert plan.frees == 0
+    assert plan.freed_bytes == 0
     report = perform(plan, root.parent / "journal.jsonl")
-    assert (len(report.done), report.frees) == (1, 0)
+    assert (len(report.done), report.freed_bytes) == (1, 0)
     assert restore(report).restored == ("copies/d.jpg",)
 
 
@@ -142,7 +142,7 @@ def test_a_symbolic_link_is_never_a_victim_nor_a_keeper(root: Path, action: str)
     (root / "also").symlink_to("kept")
     assert "a symbolic link" in reasons(root, [removal(root, "copies/link.jpg", "kept/a.jpg")], action)
     assert "a symbolic link" in reasons(root, [removal(root, "copies/b.jpg", "copies/link.jpg")], action)
-    assert "one and the same file" in reasons(root, [removal(root, "also/a.jpg", "kept/a.jpg")], action)
+    assert "are one file (a hard link" in reasons(root, [removal(root, "also/a.jpg", "kept/a.jpg")], action)
 
 
 @pytest.mark.parametrize("path", ["out/x.jpg", "../x.jpg", "copies/../../x.jpg", "/etc/passwd", ""])
@@ -175,14 +175,14 @@ def test_what_is_protected_is_never_touched(root: Path, action: str, tmp_path: P
 
 
 def test_a_protected_folder_that_is_not_there_is_an_error_rather_than_no_protection(root: Path) -> None:
-    with pytest.raises(OptionError, match="precious is to be protected, but is not there"):
+    with pytest.raises(OptionError, match="precious, to be protected, does not exist"):
         make_plan(root, [], Action.parse("delete"), [root / "precious"])
 
 
 def test_nothing_is_moved_into_a_protected_folder_nor_where_the_next_index_finds_it(root: Path) -> None:
     with pytest.raises(OptionError, match="is protected"):
         make_plan(root, [], Action.parse(f"move:{root.parent / 'safe/in'}"), [root.parent])
-    with pytest.raises(OptionError, match="next index would find"):
+    with pytest.raises(OptionError, match="next update would index"):
         make_plan(root, [], Action.parse(f"move:{root / 'dups'}"))
     hidden = make_plan(root, [], Action.parse(f"move:{root / '.dups'}"))
     assert hidden.action.folder == root / ".dups"
@@ -192,23 +192,23 @@ def test_a_photo_is_not_removed_for_one_that_is_to_be_removed_too(root: Path) ->
     fill(root, {"copies/d.jpg": PHOTO})
     ring = [removal(root, "copies/b.jpg", "copies/d.jpg"), removal(root, "copies/d.jpg", "copies/b.jpg")]
     plan = make_plan(root, ring, Action.parse("delete"))
-    assert plan.acts == ()
+    assert plan.removals == ()
     assert [refusal.path for refusal in plan.refusals] == ["copies/b.jpg", "copies/d.jpg"]
     chain = [removal(root, "copies/b.jpg", "copies/d.jpg"), removal(root, "copies/d.jpg", "kept/a.jpg")]
     plan = make_plan(root, chain, Action.parse("delete"))
-    assert [act.path for act in plan.acts] == ["copies/d.jpg"]
-    assert "is to be removed, too" in plan.refusals[0].reason
+    assert [act.path for act in plan.removals] == ["copies/d.jpg"]
+    assert "its keeper, is to be removed too" in plan.refusals[0].reason
 
 
 def test_a_photo_that_is_to_be_removed_twice_is_left_alone(root: Path) -> None:
     fill(root, {"copies/d.jpg": PHOTO})
     twice = [removal(root, "copies/b.jpg", "copies/d.jpg"), removal(root, "copies/b.jpg", "kept/a.jpg")]
-    assert make_plan(root, twice, Action.parse("delete")).acts == ()
+    assert make_plan(root, twice, Action.parse("delete")).removals == ()
 
 
 @pytest.mark.parametrize("action", ["hardlink", "symlink"])
 def test_a_link_never_stands_in_for_other_bytes(root: Path, action: str) -> None:
-    assert "a link would replace them" in reasons(root, [removal(root, "copies/c.jpg", "kept/a.jpg")], action)
+    assert "a link would replace its bytes" in reasons(root, [removal(root, "copies/c.jpg", "kept/a.jpg")], action)
 
 
 def test_deleting_a_near_copy_is_said_to_be_irreversible_before_and_after(root: Path) -> None:
@@ -267,7 +267,7 @@ def test_undo_never_overwrites_what_is_there_now(root: Path) -> None:
         fill(root, {"copies/b.jpg": b"a new photo"})
         undone = restore(report)
         assert undone.restored == ()
-        assert "is not as it was before" in undone.refusals[0].reason
+        assert "is a different file now, and is left alone" in undone.refusals[0].reason
         assert (root / "copies/b.jpg").read_bytes() == b"a new photo"
         (root / "copies/b.jpg").unlink()
         assert restore(report).restored == ("copies/b.jpg",)

@@ -20,7 +20,7 @@ from vggsearch.removal import files
 from vggsearch.removal import perform as performing
 from vggsearch.removal.files import PREFIX, FoundFile
 from vggsearch.removal.perform import perform
-from vggsearch.removal.plan import Act, make_plan
+from vggsearch.removal.plan import PlannedRemoval, make_plan
 from vggsearch.removal.request import Action
 from vggsearch.removal.undo import undo
 
@@ -182,9 +182,9 @@ def test_a_keeper_that_is_the_same_file_in_a_way_nobody_can_see_is_noticed(
     asked = removal(root, "copies/b.jpg", "mounted twice/b.jpg")
     plan = make_plan(root, [], Action.parse(named(action, root)))
     monkeypatch.setattr(FoundFile, "is_same_file", lambda *_: False)
-    report = perform(replace(plan, acts=(Act(asked, (), 0),)), root.parent / "journal.jsonl")
+    report = perform(replace(plan, removals=(PlannedRemoval(asked, (), 0),)), root.parent / "journal.jsonl")
     assert report.done == ()
-    assert "mounted twice/b.jpg is gone" in report.refusals[0].reason
+    assert "mounted twice/b.jpg no longer exists" in report.refusals[0].reason
     assert tree(root) == TREE
 
 
@@ -284,7 +284,7 @@ def test_a_disk_that_writes_other_bytes_than_it_was_given_keeps_the_photo(
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "copyfileobj", copies)
         report = remove(root, [removal(root, "copies/b.jpg", "kept/a.jpg")], f"move:{small_disk}")
-    assert "could not be copied whole" in report.refusals[0].reason
+    assert "could not be copied: the copy has other bytes" in report.refusals[0].reason
     assert (tree(root), tree(small_disk)) == (TREE, {})
 
 
@@ -347,7 +347,7 @@ def read_only(folder: Path) -> Iterator[None]:
 def test_disks_without_a_rename_that_never_replaces_do_with_links(
     root: Path, monkeypatch: pytest.MonkeyPatch, action: str
 ) -> None:
-    monkeypatch.setattr(files, "_renamed_exclusively", lambda *_: False)
+    monkeypatch.setattr(files, "_system_renamed", lambda *_: False)
     taken_and_back(root, action)
 
 
@@ -356,7 +356,7 @@ def test_disks_without_links_look_before(root: Path, monkeypatch: pytest.MonkeyP
     def link(*_: object, **__: object) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
-    monkeypatch.setattr(files, "_renamed_exclusively", lambda *_: False)
+    monkeypatch.setattr(files, "_system_renamed", lambda *_: False)
     monkeypatch.setattr(os, "link", link)
     taken_and_back(root, action)
 
@@ -378,12 +378,12 @@ def test_a_rename_never_replaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "nowhere").symlink_to("no such file")
     for has_it in (True, False):
         if not has_it:
-            monkeypatch.setattr(files, "_renamed_exclusively", lambda *_: False)
+            monkeypatch.setattr(files, "_system_renamed", lambda *_: False)
         for target in ("b", "nowhere"):
             with pytest.raises(FileExistsError):
-                files.rename_new(tmp_path / "a", tmp_path / target)
+                files.rename_exclusively(tmp_path / "a", tmp_path / target)
         with pytest.raises(FileNotFoundError):
-            files.rename_new(tmp_path / "none", tmp_path / "c")
+            files.rename_exclusively(tmp_path / "none", tmp_path / "c")
     assert tree(tmp_path) == {"a": b"a", "b": b"b"}
 
 
@@ -393,7 +393,7 @@ def test_a_trash_that_refuses_names_the_way_out(root: Path, monkeypatch: pytest.
 
     monkeypatch.setattr("send2trash.send2trash", refuses)
     report = remove(root, [removal(root, "copies/b.jpg", "kept/a.jpg")], "trash")
-    assert "choose --action move:DIR" in report.refusals[0].reason
+    assert "use move:DIR instead" in report.refusals[0].reason
     assert tree(root) == TREE
 
 
@@ -409,7 +409,7 @@ def test_a_trash_that_does_not_say_where_things_are_still_lets_copies_come_back(
 ) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     removals = [removal(root, path, "kept/a.jpg") for path in ("copies/b.jpg", "copies/c.jpg")]
-    monkeypatch.setattr(files, "_renamed_exclusively", lambda *_: False)
+    monkeypatch.setattr(files, "_system_renamed", lambda *_: False)
     report = remove(root, removals, "trash")
     assert "Look in the Trash, in the Dock." in report.journal.read_text()
     undone = restore(report)

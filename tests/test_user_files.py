@@ -431,7 +431,9 @@ def test_without_its_first_line_a_journal_needs_the_photo_folder(root: Path) -> 
     lines = journal.read_bytes().split(b"\n")
     for damaged in (b"{}", b"\0", b'{"journal": 1, "root": 3, "action": "move"}', b'{"journal": "1"}'):
         journal.write_bytes(b"\n".join([damaged, *lines[1:]]))
-        with pytest.raises(JournalError, match="Name the photo folder: root='PHOTOS'") as raised:
+        with pytest.raises(
+            JournalError, match=r"does not name the photo folder .* Pass it: root='PHOTOS'"
+        ) as raised:
             undo(journal)
         assert "--root PHOTOS" in raised.value.for_shell()
     assert len(undo(journal, root=root).restored) == 4

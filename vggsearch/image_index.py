@@ -434,7 +434,7 @@ class ImageIndex(Tabular):
         is changed. A photo with a RAW file beside it is left alone unless `raw_pairs`. Raises OptionError for an
         unknown action and for a report that must not be acted on, PhotosError if a folder is missing.
         """
-        return plan_removals(self.root or Path(), report, action, protect, with_raw=raw_pairs)
+        return plan_removals(self.root or Path(), report, action, protect, raw_pairs=raw_pairs)
 
     def remove(
         self, plan: RemovalPlan, *, progress: OnProgress | None = None, stop: Stop | None = None

@@ -40,10 +40,10 @@ def removal(root: Path, path: str, keeper: str) -> Removal:
 
 
 def remove(
-    root: Path, removals: Iterable[Removal], action: str, protect: Iterable[Path] = (), with_raw: bool = False
+    root: Path, removals: Iterable[Removal], action: str, protect: Iterable[Path] = (), raw_pairs: bool = False
 ) -> RemovalReport:
     """Plan and perform, with a journal of its own beside the photo folder."""
-    plan = make_plan(root, list(removals), Action.parse(action), list(protect), with_raw)
+    plan = make_plan(root, list(removals), Action.parse(action), list(protect), raw_pairs)
     return perform(plan, root.parent / f"journal{next(numbers)}.jsonl")
 
 
@@ -93,7 +93,7 @@ class Steps:
             patch.setattr(os, "fsync", lambda _: None)  # counted below; nobody pulls the plug here
             for name in ("rename", "unlink", "link", "symlink", "mkdir", "fsync", "chmod", "utime"):
                 patch.setattr(os, name, self.wrap(getattr(os, name)))
-            patch.setattr(files, "_renamed_exclusively", self.wrap(files._renamed_exclusively))
+            patch.setattr(files, "_system_renamed", self.wrap(files._system_renamed))
             patch.setattr(shutil, "copyfileobj", self.wrap(shutil.copyfileobj))
             patch.setattr(journal, "write_all", self.torn(journal.write_all))
             yield self

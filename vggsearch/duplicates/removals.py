@@ -14,7 +14,7 @@ from vggsearch.store.contents import JOURNALS
 
 
 def plan_removals(
-    root: Path, report: DuplicatesReport, action: str, protect: Sequence[str], *, with_raw: bool
+    root: Path, report: DuplicatesReport, action: str, protect: Sequence[str], *, raw_pairs: bool
 ) -> RemovalPlan:
     """Plan an action for the members of all groups that may be removed. Nothing is changed yet.
 
@@ -38,7 +38,7 @@ def plan_removals(
             ".",
         )
     folders = [root / path_in_folder(root, folder) for folder in protect]
-    return make_plan(root, removals_of(report.groups), Action.parse(action), folders, with_raw=with_raw)
+    return make_plan(root, removals_of(report.groups), Action.parse(action), folders, raw_pairs=raw_pairs)
 
 
 def removals_of(groups: Sequence[Group]) -> list[Removal]:

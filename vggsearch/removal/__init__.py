@@ -1,1 +1,1 @@
-"""Act on duplicates: plan, perform with a journal, undo. Nothing here ever takes the last copy of a photo away."""
+"""Remove duplicates: plan, perform with a journal, undo. No removal ever deletes the last copy of a photo."""

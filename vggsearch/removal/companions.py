@@ -1,4 +1,4 @@
-"""Files that belong to a photo: XMP sidecars, the video of a live photo, the RAW file beside a JPEG."""
+"""Companions of a photo: XMP sidecars, the video of a live photo, the RAW file beside a JPEG."""
 
 from collections.abc import Collection, Iterator
 from pathlib import PurePosixPath
@@ -13,9 +13,10 @@ PICTURES = LIVE.union(
 
 
 def companions(name: str, siblings: Collection[str], leaving: Collection[str] = ()) -> tuple[str, ...]:
-    """Return the names that go with the photo `name`, in name order.
+    """Return the names of the companions that go with the photo `name`, in name order.
 
-    `siblings` are all names in its folder. What another photo there needs stays, unless that one is `leaving`, too.
+    `siblings` are all names in its folder. A companion that another photo there needs stays, unless that photo is
+    `leaving` too.
     """
     others = [each for each in siblings if each != name and each not in leaving and _suffix(each) in PICTURES]
     found = (each for each in siblings if belongs(each, name))
@@ -23,9 +24,9 @@ def companions(name: str, siblings: Collection[str], leaving: Collection[str] = 
 
 
 def belongs(companion: str, photo: str) -> bool:
-    """Say whether a file of this name is a companion of a photo of that name, in the same folder.
+    """Return whether a file of this name is a companion of a photo of that name in the same folder.
 
-    Suffixes count in any spelling, the rest of the name to the letter. A video belongs to a JPEG or a HEIC only.
+    Suffixes are compared without case, the rest of the name exactly. A video belongs only to a JPEG or HEIC photo.
     """
     stem, suffix = PurePosixPath(photo).stem, _suffix(photo)
     if not companion.startswith(stem) or companion == photo:
@@ -35,17 +36,17 @@ def belongs(companion: str, photo: str) -> bool:
 
 
 def raw_partner(name: str, siblings: Collection[str]) -> str | None:
-    """Return the name of a file that makes a RAW and JPEG pair with `name`, or None."""
+    """Return the name of a file that forms a RAW and JPEG pair with `name`, or None."""
     return next((each for each in sorted(siblings) if each != name and _is_pair(each, name)), None)
 
 
-def twins(keeper: str, siblings: Collection[str]) -> Iterator[str]:
-    """Yield the companions of a keeper, whoever else needs them: those of its copies may be the same."""
+def keeper_companions(keeper: str, siblings: Collection[str]) -> Iterator[str]:
+    """Yield the companions of a keeper, even if other photos need them: a copy may have the same ones."""
     return (each for each in sorted(siblings) if belongs(each, keeper))
 
 
 def _needs(other: str, companion: str, photo: str) -> bool:
-    """IMG.jpg.xmp is IMG.jpg's rather than IMG.JPG's; IMG.xmp is of both."""
+    """Return whether `other` needs a companion of `photo`: IMG.xmp belongs to both, IMG.jpg.xmp not to IMG.JPG."""
     if companion.startswith(photo) and not companion.startswith(other):
         return False
     return belongs(companion, other)

@@ -1,4 +1,4 @@
-"""The plan: what would be done, what would not and why, before anything is."""
+"""The plan of a removal: what would be removed, what would not and why. Nothing is changed."""
 
 import os
 from collections import Counter
@@ -8,107 +8,107 @@ from pathlib import Path
 
 from vggsearch.errors import ActionRefused
 from vggsearch.removal.request import Action, Refusal, Removal
-from vggsearch.removal.safety import Examined, Listings, Rules
+from vggsearch.removal.safety import ExaminedRemoval, Listings, SafetyRules
 
 
 @dataclass(frozen=True, slots=True)
-class Act:
-    """A removal that may be done.
+class PlannedRemoval:
+    """A removal that is allowed.
 
-    `companions` are the paths of the files that go with the photo. `frees` is how many bytes that takes off the
-    photo folder's volume, in trash only once it is emptied; 0 for a file that has other names on its volume.
+    `companions` are the paths of the files that go with the photo. `freed_bytes` is the space this frees on the
+    volume of the photo folder, for the trash once it is emptied; 0 for a file with other hard links.
     """
 
     removal: Removal
     companions: tuple[str, ...]
-    frees: int
+    freed_bytes: int
 
     @property
     def path(self) -> str:
-        """The photo's path."""
+        """The path of the photo."""
         return self.removal.path
 
 
 @dataclass(frozen=True, slots=True)
 class RemovalPlan:
-    """What `perform` would do, in order, and what it would leave alone. Nothing has been read or changed yet.
+    """What `perform` would remove, in order, and what it would leave alone. No file was read or changed.
 
-    `protect` are folders, or files, that are never touched; `with_raw` allows acting on RAW and JPEG pairs.
+    `protect` are folders or files that are never touched; `raw_pairs` allows removing half of a RAW and JPEG pair.
     """
 
     root: Path
     action: Action
-    acts: tuple[Act, ...]
+    removals: tuple[PlannedRemoval, ...]
     refusals: tuple[Refusal, ...]
     protect: tuple[Path, ...] = ()
-    with_raw: bool = False
+    raw_pairs: bool = False
 
     @property
-    def frees(self) -> int:
-        """Bytes that all of it frees."""
-        return sum(act.frees for act in self.acts)
+    def freed_bytes(self) -> int:
+        """The space that all removals free together."""
+        return sum(each.freed_bytes for each in self.removals)
 
     @property
-    def irreversible(self) -> tuple[Act, ...]:
-        """The acts that no undo can take back: near copies that are deleted, whose bytes nobody else has."""
-        return tuple(act for act in self.acts if self.action.kind == "delete" and not act.removal.is_exact)
+    def irreversible(self) -> tuple[PlannedRemoval, ...]:
+        """The removals that cannot be undone: edited copies to be deleted, whose bytes are nowhere else."""
+        return tuple(each for each in self.removals if self.action.kind == "delete" and not each.removal.is_exact)
 
 
 def make_plan(
-    root: Path, removals: Sequence[Removal], action: Action, protect: Sequence[Path] = (), with_raw: bool = False
+    root: Path, removals: Sequence[Removal], action: Action, protect: Sequence[Path] = (), raw_pairs: bool = False
 ) -> RemovalPlan:
-    """Say what would be done to each removal. No file is opened; performing reads both files of each.
+    """Plan removals without opening a file; `perform` reads both files of each.
 
-    `protect` are folders, or files, that are never touched. A photo that makes a RAW and JPEG pair is left alone
-    unless `with_raw`. Raises PhotosError or OptionError where a folder is missing or cannot be meant.
+    `protect` are folders or files that are never touched. Half of a RAW and JPEG pair is left alone unless
+    `raw_pairs`. Raises PhotosError or OptionError if a folder is missing or unsuitable.
     """
-    rules = Rules(root, action, protect, with_raw)
+    rules = SafetyRules(root, action, protect, raw_pairs)
     listings: Listings = {}
     refusals: list[Refusal] = []
-    examined = _possible(rules, removals, listings, refusals)
-    acts = _with_their_keepers(rules, examined, listings, refusals)
+    examined = _examine(rules, removals, listings, refusals)
+    planned = _check_keepers_stay(rules, examined, listings, refusals)
     order = {removal.path: number for number, removal in enumerate(removals)}
     refusals.sort(key=lambda refusal: order[refusal.path])
     protected = tuple(each.absolute() for each in protect)
-    return RemovalPlan(rules.root, rules.action, tuple(acts), tuple(refusals), protected, with_raw)
+    return RemovalPlan(rules.root, rules.action, tuple(planned), tuple(refusals), protected, raw_pairs)
 
 
-def _possible(
-    rules: Rules, removals: Sequence[Removal], listings: Listings, refusals: list[Refusal]
-) -> list[Examined]:
-    """Examine each removal, as if all the others went before it."""
+def _examine(
+    rules: SafetyRules, removals: Sequence[Removal], listings: Listings, refusals: list[Refusal]
+) -> list[ExaminedRemoval]:
+    """Examine each removal as if all others had happened before it."""
     counts = Counter(removal.path for removal in removals)
-    possible = []
+    examined = []
     for removal in removals:
         try:
             if counts[removal.path] > 1:
-                raise ActionRefused(f"{removal.path} is to be removed more than once: one file, one keeper")
-            possible.append(rules.examine(removal, counts, listings))
+                raise ActionRefused(f"{removal.path} is listed twice: a file has one keeper")
+            examined.append(rules.examine(removal, counts, listings))
         except ActionRefused as error:
-            refusals.append(Refusal(removal.path, str(error)))
-    return possible
+            refusals.append(Refusal.of(removal.path, error))
+    return examined
 
 
-def _with_their_keepers(
-    rules: Rules, examined: Sequence[Examined], listings: Listings, refusals: list[Refusal]
-) -> list[Act]:
-    """Refuse a photo whose keeper is to go, too, and say what goes with each of the others, in their order."""
+def _check_keepers_stay(
+    rules: SafetyRules, examined: Sequence[ExaminedRemoval], listings: Listings, refusals: list[Refusal]
+) -> list[PlannedRemoval]:
+    """Refuse removals whose keeper is to be removed too; find the companions of the others, in order."""
     going = {_identity(each.photo.status) for each in examined}
-    acts, gone = [], set[str]()
+    planned, gone = [], set[str]()
     for each in examined:
         removal = each.removal
         try:
             if _identity(each.keeper.status) in going:
-                raise ActionRefused(f"{removal.keeper}, which is to be kept for it, is to be removed, too")
+                raise ActionRefused(f"{removal.keeper}, its keeper, is to be removed too")
             again = rules.examine(removal, gone, listings)
         except ActionRefused as error:
-            refusals.append(Refusal(removal.path, str(error)))
+            refusals.append(Refusal.of(removal.path, error))
             continue
         gone.add(removal.path)
         files = (again.photo, *again.companions)
-        frees = sum(found.status.st_size for found in files if found.status.st_nlink == 1)
-        acts.append(Act(removal, tuple(found.inside for found in again.companions), frees))
-    return acts
+        freed_bytes = sum(found.status.st_size for found in files if found.status.st_nlink == 1)
+        planned.append(PlannedRemoval(removal, tuple(found.relative for found in again.companions), freed_bytes))
+    return planned
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

@@ -1,17 +1,17 @@
-"""What is asked of this room: which file is to go, as a copy of which, and how."""
+"""What to remove: which file, as a copy of which, and how."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from vggsearch.defaults import ACTIONS, ActionKind
-from vggsearch.errors import OptionError
+from vggsearch.errors import ActionRefused, OptionError
 
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """A photo to remove, and the photo that is kept in its place. Paths are POSIX, relative to the photo folder.
+    """A photo to remove, and the photo kept in its place. Paths are POSIX, relative to the photo folder.
 
-    Both sha256 and `bytes` are what the index says. Equal sha256 make it an exact copy; else it is a near one.
+    Both sha256 and `bytes` come from the index. Equal sha256 mean an exact copy, others an edited copy.
     """
 
     path: str
@@ -22,20 +22,20 @@ class Removal:
 
     @property
     def is_exact(self) -> bool:
-        """Whether the keeper has the very same bytes."""
+        """Whether the keeper has exactly the same bytes."""
         return self.sha256 == self.keeper_sha256
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What happens to a removed file. `folder` is where `move` puts it, None for the others."""
+    """What happens to a removed file. `folder` is where `move` puts it, None for the other actions."""
 
     kind: ActionKind
     folder: Path | None = None
 
     def __post_init__(self) -> None:
         if (self.kind == "move") != (self.folder is not None):
-            raise OptionError("move needs a folder, as in move:DIR; the other actions take none.")
+            raise OptionError("move needs a folder, as in move:DIR; no other action takes one.")
 
     @classmethod
     def parse(cls, text: str) -> "Action":
@@ -44,11 +44,11 @@ class Action:
         for known in ACTIONS:
             if kind == known:
                 return cls(known, Path(folder) if folder else None)
-        raise OptionError(f"There is no action {text!r}. Choose trash, move:DIR, hardlink, symlink or delete.")
+        raise OptionError(f"Unknown action {text!r}. Choose trash, move:DIR, hardlink, symlink or delete.")
 
     @property
     def makes_links(self) -> bool:
-        """Whether the path stays, leading to the keeper's bytes."""
+        """Whether the path remains as a link to the keeper."""
         return self.kind in ("hardlink", "symlink")
 
     def __str__(self) -> str:
@@ -57,7 +57,16 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A file that is left alone, and why, in words. `path` is relative to the photo folder."""
+    """A file that was left alone, and why. `path` is relative to the photo folder.
+
+    `shell_reason` is the same reason with options as the command line spells them.
+    """
 
     path: str
     reason: str
+    shell_reason: str
+
+    @classmethod
+    def of(cls, path: str, error: ActionRefused) -> "Refusal":
+        """Return the refusal that an error describes."""
+        return cls(path, str(error), error.for_shell())

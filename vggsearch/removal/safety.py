@@ -1,23 +1,23 @@
-"""What may not be done. A plan asks before, and performing asks again immediately before each act."""
+"""The safety rules. They are checked when a plan is made, and again immediately before each removal."""
 
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from vggsearch.errors import ActionRefused, OptionError, PhotosError
+from vggsearch.errors import ActionRefused, OptionError, PhotosError, option
 from vggsearch.photos.walk import is_clutter
-from vggsearch.removal.companions import companions, raw_partner, twins
-from vggsearch.removal.files import FoundFile, look, reading
+from vggsearch.removal.companions import companions, keeper_companions, raw_partner
+from vggsearch.removal.files import FoundFile, find_file, refusing_read_errors
 from vggsearch.removal.request import Action, Removal
 
-Identity = tuple[int, int]  # device and inode: one file or folder, under whatever name
-Listings = dict[Path, list[str]]  # the names in each folder that was looked into
+Identity = tuple[int, int]  # device and inode: one file or folder, whatever its name
+Listings = dict[Path, list[str]]  # the names in each folder that was listed
 
 
 @dataclass(frozen=True, slots=True)
-class Examined:
-    """A removal that nothing speaks against so far: its photo, its keeper, and what goes with the photo."""
+class ExaminedRemoval:
+    """A removal that no rule forbids: its photo, its keeper, and the companions that go with the photo."""
 
     removal: Removal
     photo: FoundFile
@@ -25,61 +25,67 @@ class Examined:
     companions: tuple[FoundFile, ...]
 
 
-class Rules:
-    """The rules of one run. `protect` are folders, or files, that are never touched."""
+class SafetyRules:
+    """The rules of one run. `protect` are folders or files that are never touched."""
 
-    def __init__(self, root: Path, action: Action, protect: Sequence[Path] = (), with_raw: bool = False) -> None:
-        """Raise PhotosError without a photo folder, OptionError for folders that cannot be meant."""
+    def __init__(self, root: Path, action: Action, protect: Sequence[Path] = (), raw_pairs: bool = False) -> None:
+        """Raise PhotosError if the photo folder is missing, OptionError for unsuitable folders."""
         try:
             self.root = Path(os.path.realpath(root, strict=True))
         except OSError as error:
-            raise PhotosError(f"{root} is not there ({error.strerror}). Is its disk mounted?") from error
-        self.action = _settled(action, self.root)
-        self.with_raw = with_raw
+            raise PhotosError(f"{root} is missing ({error.strerror}). Is its disk mounted?") from error
+        self.action = _resolved(action, self.root)
+        self.raw_pairs = raw_pairs
         self.protected = frozenset(_identity_of_protected(each) for each in protect)
         self._folders: dict[Path, bool] = {}
         if self.action.folder is not None and self._is_protected(self.action.folder):
-            raise OptionError(f"{self.action.folder} is protected, so that nothing can be moved there.")
+            raise OptionError(f"{self.action.folder} is protected, so nothing can be moved there.")
 
     def examine(
         self, removal: Removal, leaving: Collection[str] = (), listings: Listings | None = None
-    ) -> Examined:
-        """Look at a photo, its keeper and what belongs to it. Raises ActionRefused where it is to be left alone.
+    ) -> ExaminedRemoval:
+        """Find a photo, its keeper and its companions. Raises ActionRefused if the photo has to be left alone.
 
-        `leaving` are paths that go before this one. No file is read here. Folders are listed anew, unless they are
-        in `listings`, which takes them down.
+        `leaving` are paths that are removed before this one. No file is read. Folders are listed unless they are in
+        `listings`, which caches them.
         """
-        photo = look(self.root, removal.path)
+        photo = find_file(self.root, removal.path)
         if photo.status.st_size != removal.bytes:
             raise ActionRefused(
-                f"{removal.path} has changed since it was indexed: {photo.status.st_size:,} bytes, not "
-                f"{removal.bytes:,}. Run vggsearch index again"
+                f"{removal.path} has changed since it was indexed ({photo.status.st_size:,} bytes, not "
+                f"{removal.bytes:,}): update the index"
             )
         self._check_protection(photo)
         keeper = self._keeper(removal, photo)
         if self.action.makes_links:
             self._check_link(removal, photo, keeper)
-            return Examined(removal, photo, keeper, ())
+            return ExaminedRemoval(removal, photo, keeper, ())
         siblings = _siblings(photo, listings)
         partner = raw_partner(photo.path.name, siblings)
-        if partner is not None and not self.with_raw:
-            raise ActionRefused(f"{removal.path} and {partner} are a RAW and JPEG pair, which would be torn apart")
-        gone = {name for name in siblings if beside(removal.path, name) in leaving}
+        if partner is not None and not self.raw_pairs:
+            raise ActionRefused(
+                f"{removal.path} and {partner} are a RAW and JPEG pair; allow removing one of them with ",
+                option("raw_pairs"),
+            )
+        gone = {name for name in siblings if sibling_path(removal.path, name) in leaving}
         found = [
-            look(self.root, beside(removal.path, name)) for name in companions(photo.path.name, siblings, gone)
+            find_file(self.root, sibling_path(removal.path, name))
+            for name in companions(photo.path.name, siblings, gone)
         ]
         for companion in found:
             self._check_protection(companion)
-            if self.action.kind == "delete" and not self.twins(keeper, companion, listings):
-                raise only_one_of_its_kind(companion, keeper)
-        return Examined(removal, photo, keeper, tuple(found))
+            if self.action.kind == "delete" and not self.same_size_companions(keeper, companion, listings):
+                raise only_copy_of_companion(companion, keeper)
+        return ExaminedRemoval(removal, photo, keeper, tuple(found))
 
-    def twins(self, keeper: FoundFile, companion: FoundFile, listings: Listings | None = None) -> list[FoundFile]:
-        """Return the keeper's own companions that may be the same as a companion of its copy: of the same size."""
+    def same_size_companions(
+        self, keeper: FoundFile, companion: FoundFile, listings: Listings | None = None
+    ) -> list[FoundFile]:
+        """Return the companions of the keeper that may equal one of its copy: those of the same size."""
         found = []
-        for name in twins(keeper.path.name, _siblings(keeper, listings)):
+        for name in keeper_companions(keeper.path.name, _siblings(keeper, listings)):
             try:
-                twin = look(self.root, beside(keeper.inside, name))
+                twin = find_file(self.root, sibling_path(keeper.relative, name))
             except ActionRefused:
                 continue
             if twin.status.st_size == companion.status.st_size and not twin.is_same_file(companion):
@@ -88,22 +94,22 @@ class Rules:
 
     def _keeper(self, removal: Removal, photo: FoundFile) -> FoundFile:
         try:
-            keeper = look(self.root, removal.keeper)
+            keeper = find_file(self.root, removal.keeper)
         except ActionRefused as error:
-            raise ActionRefused(f"the photo to keep cannot be relied on: {error}") from error
+            raise ActionRefused(f"the photo to keep is not safe: {error}") from error
         if keeper.is_same_file(photo):
             raise ActionRefused(
-                f"{removal.path} and {removal.keeper} are one and the same file, a hard link or one name in two "
-                "spellings: removing one frees nothing"
+                f"{removal.path} and {removal.keeper} are one file (a hard link, or one name in two spellings): "
+                "removing one frees nothing"
             )
         return keeper
 
     def _check_protection(self, photo: FoundFile) -> None:
         if (photo.status.st_dev, photo.status.st_ino) in self.protected or self._is_protected(photo.path.parent):
-            raise ActionRefused(f"{photo.inside} is protected")
+            raise ActionRefused(f"{photo.relative} is protected")
 
     def _is_protected(self, folder: Path) -> bool:
-        """Folders are compared as the disk knows them, so that neither spelling nor a second mount matters."""
+        """Folders are compared by device and inode, so neither spelling nor a second mount matters."""
         if folder not in self._folders:
             self._folders[folder] = any(_identity(each) in self.protected for each in (folder, *folder.parents))
         return self._folders[folder]
@@ -111,47 +117,49 @@ class Rules:
     def _check_link(self, removal: Removal, photo: FoundFile, keeper: FoundFile) -> None:
         if not removal.is_exact:
             raise ActionRefused(
-                f"{removal.path} has other bytes than {removal.keeper}, and a link would replace them: choose "
-                "trash or move:DIR"
+                f"{removal.path} differs from {removal.keeper}, and a link would replace its bytes: use trash or "
+                "move:DIR"
             )
         if self.action.kind == "hardlink" and photo.status.st_dev != keeper.status.st_dev:
-            raise ActionRefused(f"{removal.keeper} is on another volume, where no hard link leads: choose symlink")
+            raise ActionRefused(
+                f"{removal.keeper} is on another volume, which hard links cannot cross: use symlink"
+            )
 
 
-def beside(inside: str, name: str) -> str:
-    """Return the path of another name in the folder of `inside`."""
-    return str(PurePosixPath(inside).with_name(name))
+def sibling_path(relative: str, name: str) -> str:
+    """Return the path of another name in the folder of `relative`."""
+    return str(PurePosixPath(relative).with_name(name))
 
 
 def _siblings(photo: FoundFile, listings: Listings | None) -> list[str]:
-    """Return the names in a photo's folder that begin like it; a folder may have a hundred thousand."""
+    """Return the names in a photo's folder that begin with its stem: a folder may have a hundred thousand."""
     folder = photo.path.parent
     if listings is None or folder not in listings:
-        with reading(photo.inside):
-            names = os.listdir(folder)  # noqa: PTH208 - names are what is wanted
+        with refusing_read_errors(photo.relative):
+            names = os.listdir(folder)  # noqa: PTH208 - only names are needed
         listings = {} if listings is None else listings
         listings[folder] = names
     stem = photo.path.stem
     return [name for name in listings[folder] if name.startswith(stem)]
 
 
-def only_one_of_its_kind(companion: FoundFile, keeper: FoundFile) -> ActionRefused:
-    """Say why a photo is not deleted whose companion would be lost with it."""
+def only_copy_of_companion(companion: FoundFile, keeper: FoundFile) -> ActionRefused:
+    """Return the refusal of a photo whose companion exists nowhere else."""
     return ActionRefused(
-        f"{companion.inside} would be lost with its photo, as {keeper.inside} has no such file: choose trash or "
-        "move:DIR"
+        f"{companion.relative} would be lost with its photo, because {keeper.relative} has no equal companion: use "
+        "trash or move:DIR"
     )
 
 
-def _settled(action: Action, root: Path) -> Action:
-    """Return the action with its folder absolute. Raises OptionError where an index would find it again."""
+def _resolved(action: Action, root: Path) -> Action:
+    """Return the action with its folder absolute. Raises OptionError if the next update would index that folder."""
     if action.folder is None:
         return action
     folder = Path(os.path.realpath(action.folder))
     if folder.is_relative_to(root) and not any(is_clutter(part) for part in folder.relative_to(root).parts):
         raise OptionError(
-            f"{action.folder} is in the photo folder {root}, so that the next index would find the photos again. "
-            "Move them elsewhere, or into a folder whose name begins with a dot."
+            f"{action.folder} is in the photo folder {root}, so the next update would index the photos again. Move "
+            "them elsewhere, or into a folder whose name begins with a dot."
         )
     return Action(action.kind, folder)
 
@@ -159,7 +167,7 @@ def _settled(action: Action, root: Path) -> Action:
 def _identity_of_protected(path: Path) -> Identity:
     found = _identity(path)
     if found is None:
-        raise OptionError(f"{path} is to be protected, but is not there.")
+        raise OptionError(f"{path}, to be protected, does not exist.")
     return found
 
 

@@ -1,4 +1,4 @@
-"""The system's trash: put a file there, and find it there again where the system says how."""
+"""The system's trash: put a file in it, and find it there again where the system allows."""
 
 import os
 import sys
@@ -12,12 +12,12 @@ from urllib.parse import unquote
 
 from vggsearch.errors import ActionRefused
 
-WHERE_ELSE = {"darwin": "Look in the Trash, in the Dock.", "win32": "Look in the Recycle Bin."}
+OTHER_TRASHES = {"darwin": "Look in the Trash, in the Dock.", "win32": "Look in the Recycle Bin."}
 
 
 @dataclass(frozen=True, slots=True)
 class Trashed:
-    """A file in the trash, the note that says where it was, and when it was put there, as the note has it."""
+    """A file in the trash, its .trashinfo file (`note`), and when it was put there according to that."""
 
     file: Path
     note: Path
@@ -25,27 +25,27 @@ class Trashed:
 
 
 def send(path: Path) -> None:
-    """Put a file into the trash. Raises ActionRefused, with the way out, where that cannot be."""
+    """Put a file in the trash. Raises ActionRefused, with the way out, if that fails."""
     try:
         from send2trash import send2trash
     except ImportError as error:
         raise ActionRefused(
-            "the trash needs the package Send2Trash: pip install Send2Trash, or choose --action move:DIR"
+            "the trash needs the package Send2Trash: pip install Send2Trash, or use move:DIR instead"
         ) from error
     try:
         send2trash(os.fspath(path))
     except OSError as error:
         if not os.path.lexists(path):
-            return  # it went all the same
+            return  # it is in the trash nevertheless
         raise ActionRefused(
-            f"{path} could not be put into the trash ({error.strerror or error}): choose --action move:DIR"
+            f"{path} could not be put in the trash ({error.strerror or error}): use move:DIR instead"
         ) from error
     if os.path.lexists(path):
-        raise ActionRefused(f"{path} was not put into the trash: choose --action move:DIR")
+        raise ActionRefused(f"{path} was not put in the trash: use move:DIR instead")
 
 
-def landed(path: Path) -> Trashed | None:
-    """Return what was just put there and was `path`; None where this system does not say."""
+def find_latest(path: Path) -> Trashed | None:
+    """Return the file most recently put in the trash from `path`; None if this system does not record that."""
     found = []
     for folder in _folders(path):
         notes = folder / "info"
@@ -56,13 +56,13 @@ def landed(path: Path) -> Trashed | None:
 
 
 class Trash:
-    """All that is in the trash, read once; there may be many thousands of notes."""
+    """The contents of the trash, read once: there may be many thousands of files."""
 
     def __init__(self) -> None:
         self._known: dict[Path, dict[Path, list[Trashed]]] = {}
 
     def find(self, path: Path) -> list[Trashed]:
-        """Return all that was `path`, newest first; none where this system does not say."""
+        """Return the files put in the trash from `path`, newest first; none if this system does not record that."""
         found = []
         for folder in _folders(path):
             if folder not in self._known:
@@ -81,17 +81,16 @@ def _notes(folder: Path, notes: Iterable[Path]) -> dict[Path, list[Trashed]]:
 
 
 def where_to_look() -> str:
-    """Say where a person finds what is in the trash."""
-    return WHERE_ELSE.get(sys.platform, "Look in the trash of your desktop.")
+    """Tell the user where the trash is."""
+    return OTHER_TRASHES.get(sys.platform, "Look in the trash of your desktop.")
 
 
 def _folders(path: Path) -> Iterator[Path]:
-    """Yield the folders of the freedesktop.org trash that may hold a file: the user's own, and those of its volume.
+    """Yield the freedesktop.org trash folders that may contain a file: the user's own and those of its volume.
 
-    Send2Trash, or GIO where it is there, chooses one of them. Which one is the user's own, it read from the
-    environment.
+    Send2Trash, or GIO if installed, chooses one of them. Send2Trash has read the user's own from the environment.
     """
-    if sys.platform in WHERE_ELSE:
+    if sys.platform in OTHER_TRASHES:
         return
     from send2trash import plat_other
 
@@ -102,7 +101,7 @@ def _folders(path: Path) -> Iterator[Path]:
 
 
 def _base(folder: Path) -> Path:
-    """Return what the paths in a trash folder's notes are relative to, where they are."""
+    """Return the folder that relative paths in a trash folder's .trashinfo files start from."""
     return folder.parents[1] if folder.parent.name == ".Trash" else folder.parent
 
 

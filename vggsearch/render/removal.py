@@ -7,7 +7,7 @@ from rich.filesize import decimal
 from vggsearch.defaults import ActionKind
 from vggsearch.photos.walk import one_line
 from vggsearch.removal.perform import RemovalReport
-from vggsearch.removal.plan import Act, RemovalPlan
+from vggsearch.removal.plan import PlannedRemoval, RemovalPlan
 from vggsearch.removal.request import Action, Refusal
 from vggsearch.removal.undo import UndoReport
 from vggsearch.render.text import quantity
@@ -24,20 +24,20 @@ DONE: dict[ActionKind, str] = {
 
 def removal_plan(plan: RemovalPlan) -> str:
     """List what would be removed, what would not and why, and how much space that frees."""
-    lines = [_planned(act, plan.action) for act in plan.acts]
+    lines = [_planned(act, plan.action) for act in plan.removals]
     return "\n".join([*lines, *_refusals(plan.refusals, "not removed"), _total(plan)])
 
 
-def _planned(act: Act, action: Action) -> str:
+def _planned(act: PlannedRemoval, action: Action) -> str:
     companions = f", with {', '.join(map(one_line, act.companions))}" if act.companions else ""
     return f"{action.kind}  {one_line(act.path)}  (keep {one_line(act.removal.keeper)}{companions})"
 
 
 def _total(plan: RemovalPlan) -> str:
-    if not plan.acts:
+    if not plan.removals:
         return "Nothing to remove."
     done = DONE[plan.action.kind].format(plan.action.folder)
-    total = f"{quantity(len(plan.acts), 'photo')} would be {done}, freeing {decimal(plan.frees)}"
+    total = f"{quantity(len(plan.removals), 'photo')} would be {done}, freeing {decimal(plan.freed_bytes)}"
     if plan.action.kind == "trash":
         total += " once the trash is emptied"
     if plan.irreversible:
@@ -48,7 +48,7 @@ def _total(plan: RemovalPlan) -> str:
 
 def removal_report(report: RemovalReport) -> str:
     """Say what was removed, and how to undo it."""
-    line = f"{quantity(len(report.done), 'file')} removed, {decimal(report.frees)} freed"
+    line = f"{quantity(len(report.done), 'file')} removed, {decimal(report.freed_bytes)} freed"
     refusals = _refusals(report.refusals, "not removed")
     return "\n".join([*refusals, line, f"Undo: vggsearch dups undo {report.journal}"])
 
@@ -56,13 +56,13 @@ def removal_report(report: RemovalReport) -> str:
 def undo_report(report: UndoReport) -> str:
     """Say what was restored."""
     line = f"{quantity(len(report.restored), 'file')} restored"
-    if report.already:
-        line += f", {len(report.already):,} already in place"
+    if report.already_there:
+        line += f", {len(report.already_there):,} already in place"
     return "\n".join([*_refusals(report.refusals, "not restored"), line])
 
 
 def _refusals(refusals: Sequence[Refusal], outcome: str) -> list[str]:
-    lines = [f"{outcome}: {one_line(refusal.reason)}" for refusal in refusals[:MOST_REFUSALS]]
+    lines = [f"{outcome}: {one_line(refusal.shell_reason)}" for refusal in refusals[:MOST_REFUSALS]]
     if len(refusals) > MOST_REFUSALS:
         lines.append(f"{outcome}: {len(refusals) - MOST_REFUSALS:,} more")
     return lines
