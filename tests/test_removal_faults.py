@@ -417,6 +417,25 @@ def test_a_trash_that_does_not_say_where_things_are_still_lets_copies_come_back(
     assert "not found in the trash. Look in the Trash" in undone.refusals[0].reason
 
 
+def test_a_photo_that_cannot_get_its_name_back_is_named_and_undo_restores_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(performing, "_check_keeper", refused)
+        patch.setattr(performing, "rename_exclusively", refused)
+        report = remove(root, [removal(root, "copies/c.jpg", "kept/a.jpg")], "delete")
+    [hidden] = root.rglob(f"{PREFIX}*")
+    assert report.refusals[0].reason == (
+        f"copies/c.jpg is now called {hidden.name} (Permission denied), after this: Permission denied. "
+        "Undo restores it"
+    )
+    assert restore(report).restored == ("copies/c.jpg",)
+    assert tree(root) == TREE
+
+
 def test_ctrl_c_in_the_midst_of_an_act_gives_the_photo_its_name_back(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

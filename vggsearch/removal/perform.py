@@ -213,8 +213,9 @@ def _put_back(entry: JournalEntry, aside: Path, path: Path, error: BaseException
     try:
         rename_exclusively(aside, path)
     except OSError as again:
+        first = error.strerror if isinstance(error, OSError) else error
         raise LeftAside(
-            f"{entry.path} is now called {aside.name} ({again.strerror}) after this error: {error}. Undo restores it"
+            f"{entry.path} is now called {aside.name} ({again.strerror}), after this: {first}. Undo restores it"
         ) from error
 
 
@@ -291,7 +292,7 @@ def _take_back(entry: JournalEntry, there: trash.Trashed, path: Path, error: Act
         there.note.unlink(missing_ok=True)
     except OSError as again:
         raise LeftAside(
-            f"{entry.path} is in the trash as {there.file} ({again.strerror}) after this error: {error}"
+            f"{entry.path} is in the trash as {there.file} ({again.strerror}), after this: {error}"
         ) from error
 
 
