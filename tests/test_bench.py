@@ -133,9 +133,7 @@ def test_a_sample_is_spread_over_the_folder(tmp_path: Path, monkeypatch: pytest.
         assert [file.path for file in files] == ["0.jpg", "3.jpg", "6.jpg", "9.jpg"]
 
 
-@pytest.mark.parametrize(
-    ("name", "message"), [(None, "is empty"), ("notes.txt", "no photo that can be used among 1")]
-)
+@pytest.mark.parametrize(("name", "message"), [(None, "is empty"), ("notes.txt", "no usable photo among 1")])
 def test_a_folder_without_photos_is_said(tmp_path: Path, name: str | None, message: str) -> None:
     if name:
         (tmp_path / name).write_text("hello")

@@ -410,7 +410,7 @@ def test_ctrl_c_keeps_what_was_done_and_the_next_run_goes_on(network: str) -> No
     status, told = index_until(network, 5, signal.SIGINT)
     assert status == 1
     assert "pool4+pool5" in told.splitlines()[0]
-    assert "what was done is kept" in told
+    assert "finished work is kept" in told
     with ImageIndex.open("indexes/many") as index:
         kept = len(index)
     assert 0 < kept < 120

@@ -72,7 +72,7 @@ def test_labelled_photos_that_are_not_indexed_are_named(families: ImageIndex) ->
     found = evaluate(families, {**labels(families), "gone.png": "1"}, rerank=False)
     assert found.missing == ("gone.png",)
     assert found.figures.queries == 40
-    with pytest.raises(TruthError, match=r"holds none of the 2 labelled photos"):
+    with pytest.raises(TruthError, match=r"contains none of the 2 labelled photos"):
         evaluate(families, {"x.png": "1", "y.png": "1"}, rerank=False)
 
 
@@ -148,7 +148,7 @@ def test_every_edit_changes_the_picture_and_keeps_it_a_picture(name: str) -> Non
 def test_eighteen_edits_are_the_basic_ones() -> None:
     assert len(chosen_edits("basic")) == 18
     assert chosen_edits("all") == EDITS
-    with pytest.raises(OptionError, match="There is no edit 'wiggle'"):
+    with pytest.raises(OptionError, match="Unknown edit 'wiggle'"):
         chosen_edits("half, wiggle")
 
 
@@ -157,7 +157,7 @@ def test_a_whitening_that_is_none_is_refused(text: str) -> None:
     if text == "384:":
         assert whitening_named(text) == WhiteningOptions(384)
         return
-    with pytest.raises(OptionError, match="There is no whitening"):
+    with pytest.raises(OptionError, match="Unknown whitening"):
         whitening_named(text)
 
 

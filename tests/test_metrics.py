@@ -334,7 +334,7 @@ def test_memory_does_not_grow_with_the_number_of_pairs() -> None:
 
 
 def test_without_any_partner_there_is_nothing_to_measure() -> None:
-    with pytest.raises(TruthError, match="None of 1 photos has another of its label among 100 photos"):
+    with pytest.raises(TruthError, match="None of 1 photos has another with its label among 100 photos"):
         figures_of(answers("--", total=0))
     with pytest.raises(TruthError, match="None of 0 photos"):
         figures_of()
@@ -349,8 +349,8 @@ def test_nothing_found_at_all_is_zero_not_an_error() -> None:
 @pytest.mark.parametrize(
     ("pairs", "total", "message"),
     [
-        ([(0.1, True), (0.2, True)], 2, "most similar first"),
-        ([(float("nan"), True), (0.2, True)], 2, "most similar first"),
+        ([(0.1, True), (0.2, True)], 2, "descending order"),
+        ([(float("nan"), True), (0.2, True)], 2, "descending order"),
         ([(float("nan"), True)], 2, "cosines"),
         ([(1.5, True)], 1, "cosines"),
         ([(0.2, True), (0.1, True)], 1, "2 answers are relevant, but only 1 photos are"),

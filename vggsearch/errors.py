@@ -1,4 +1,4 @@
-"""Every error vggsearch raises on purpose. Each message names the file, the numbers and the way out."""
+"""The errors that vggsearch raises. Each message names the file and the values involved, and how to proceed."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,21 +9,21 @@ SkipKind = Literal["not a picture", "broken", "too large", "unreadable", "link",
 
 @dataclass(frozen=True, slots=True)
 class Spelled:
-    """A way out as Python and as the command line spell it: `moved=True` and `--moved`.
+    """A part of an error message that differs between Python and the command line: `moved=True` and `--moved`.
 
-    It is a part of an error's message. `str()` of the error shows the first, the command line the second.
+    `str()` of the error shows the Python form, the command line the shell form.
     """
 
     python: str
     shell: str
 
     def __str__(self) -> str:
-        """Return it as Python spells it."""
+        """Return the Python form."""
         return self.python
 
 
 def option(name: str, value: object = True) -> Spelled:
-    """Return an option in both spellings: `option("moved")`, `option("min_similarity", 0.9)`.
+    """Return an option in both forms: `option("moved")`, `option("min_similarity", 0.9)`.
 
     >>> option("moved"), option("engine", "torch").shell
     (Spelled(python='moved=True', shell='--moved'), '--engine torch')
@@ -34,7 +34,7 @@ def option(name: str, value: object = True) -> Spelled:
 
 
 def spelled(*parts: str | Spelled) -> Spelled:
-    """Return a sentence in both spellings, from texts and what Python and the command line spell differently.
+    """Join texts and the parts that differ between Python and the command line into one text in both forms.
 
     >>> spelled("Pass ", option("moved"), ".")
     Spelled(python='Pass moved=True.', shell='Pass --moved.')
@@ -45,7 +45,7 @@ def spelled(*parts: str | Spelled) -> Spelled:
 class VggsearchError(Exception):
     """Base of all errors a user can act on; the command line prints it as one line and exits 1.
 
-    Its arguments are the parts of the message: texts, and what Python and the command line spell differently.
+    Its arguments are the parts of the message: texts, and parts that differ between Python and the command line.
 
     >>> error = VggsearchError("The photos moved: pass ", option("moved"), ".")
     >>> str(error), error.for_shell()
@@ -57,38 +57,38 @@ class VggsearchError(Exception):
         self.parts = parts
 
     def __str__(self) -> str:
-        """Return the message as a Python user reads it."""
+        """Return the message in its Python form."""
         return spelled(*self.parts).python
 
     def for_shell(self) -> str:
-        """Return the message as the command line shows it."""
+        """Return the message in its command-line form."""
         return spelled(*self.parts).shell
 
 
-AGAIN = Spelled("The same call goes on from there.", "Run the same command to go on.")
+AGAIN = Spelled("Repeat the call to continue.", "Run the same command again to continue.")
 
 
 class Stopped(VggsearchError):
-    """The work ended early because `stop` asked it to. What was finished is kept; the same call goes on from there.
+    """The work ended early because `stop` returned True. Finished work is kept; repeat the call to continue.
 
-    `report` is what was done until then, of the type that the call returns, or None where nothing is worth showing.
+    `report` describes the finished work, in the type that the call returns; None if there is nothing to report.
     """
 
     def __init__(self, *parts: str | Spelled, report: object = None) -> None:
-        super().__init__(*(parts or ("Stopped early; what was done is kept. ", AGAIN)))
+        super().__init__(*(parts or ("Stopped early; finished work is kept. ", AGAIN)))
         self.report = report
 
 
 class OptionError(VggsearchError):
-    """An option has no such value, or two options do not go together."""
+    """An option has an invalid value, or two options cannot be combined."""
 
 
 class WeightsError(VggsearchError):
-    """The network's weights are missing, damaged, or of another network."""
+    """The weights of the network are missing, damaged, or those of another network."""
 
 
 class SpecMismatch(VggsearchError):
-    """Embeddings of two kinds would be mixed; the message names both."""
+    """Embeddings that are not comparable would be mixed; the message describes both."""
 
 
 class PhotosError(VggsearchError):
@@ -96,7 +96,7 @@ class PhotosError(VggsearchError):
 
 
 class ImageError(VggsearchError):
-    """A file that could not be used as a picture; `reason` and `kind` are those of photos.Skipped."""
+    """A file that cannot be decoded as an image; `reason` and `kind` are those of photos.walk.Skipped."""
 
     def __init__(self, reason: str, kind: SkipKind) -> None:
         super().__init__(reason)
@@ -105,18 +105,18 @@ class ImageError(VggsearchError):
 
 
 class IndexMissing(VggsearchError):
-    """There is no index where one was looked for, or more than one could be meant."""
+    """No index was found, or several were found and it is unclear which one is meant."""
 
 
 class IndexExists(VggsearchError):
-    """An index is already where a new one was to be created."""
+    """The folder for a new index already contains one."""
 
 
 REPAIR = Spelled("vggsearch.verify(INDEX, repair=True)", "vggsearch verify --repair")
 
 
 class IndexDamaged(VggsearchError):
-    """A file of the index is missing or does not hold what the manifest says: which `file`, and what is wrong."""
+    """A file of the index is missing or does not match the manifest: `file` is its path, `problem` the reason."""
 
     def __init__(self, file: Path, problem: str, *way_out: str | Spelled) -> None:
         super().__init__(f"{file} {problem}. ", *(way_out or ("Repair the index: ", REPAIR)))
@@ -125,19 +125,19 @@ class IndexDamaged(VggsearchError):
 
 
 class VectorsDamaged(VggsearchError):
-    """A vector that is searched holds what is not a number; the message names its row."""
+    """An indexed vector contains infinity or NaN; the message names its row."""
 
 
 class IndexNotReadable(VggsearchError):
-    """A file of the index cannot be read now: no permission, or its disk is away. It may be whole."""
+    """A file of the index cannot be read: no permission, or its disk is not mounted. It may be intact."""
 
 
 class IndexNotWritable(VggsearchError):
-    """The disk is full or read-only, or permission is lacking. The index is as it was last committed."""
+    """The disk is full or read-only, or permission is denied. The index stays as it was last committed."""
 
 
 class IndexFormatError(VggsearchError):
-    """The index was written in a format this version does not read."""
+    """The index has a format that this version cannot read."""
 
 
 class IndexLocked(VggsearchError):
@@ -145,7 +145,7 @@ class IndexLocked(VggsearchError):
 
 
 class DecisionsDamaged(VggsearchError):
-    """A line of a file of decisions about duplicates cannot be read. Nothing is searched or decided without it."""
+    """A line in a file of decisions about duplicates cannot be read. The call fails rather than ignore it."""
 
     def __init__(self, file: Path, line: int, problem: str) -> None:
         super().__init__(
@@ -159,15 +159,15 @@ class DecisionsDamaged(VggsearchError):
 
 
 class TruthError(VggsearchError):
-    """The file that says which photos belong together cannot be read, or has nothing to find."""
+    """The ground truth cannot be read, or no query has a relevant photo."""
 
 
 class ActionRefused(VggsearchError):
-    """A file that is left alone, as acting on it might lose a photo; the message names it and says why."""
+    """A file was not removed, since that might lose a photo; the message names the file and the reason."""
 
 
 class JournalError(VggsearchError):
-    """The journal of a removal cannot be written or read: which `file`, the `problem`, and what was done."""
+    """The journal of a removal cannot be written or read. `file` is its path, `problem` the reason."""
 
     def __init__(self, file: Path, problem: str, *way_out: str | Spelled) -> None:
         super().__init__(f"{file} {problem}. ", *way_out)
@@ -176,8 +176,8 @@ class JournalError(VggsearchError):
 
 
 class InstallationError(VggsearchError):
-    """The Python environment itself is wrong, for example two FAISS packages in one."""
+    """A required package is missing or conflicts with another, for example two FAISS packages."""
 
 
 class EngineError(VggsearchError):
-    """What runs the network broke down; the message names every GPU and its reason."""
+    """All GPUs failed; the message names the reason of each."""

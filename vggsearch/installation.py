@@ -1,4 +1,4 @@
-"""What the environment holds: one of the two distributions, vggsearch or vggsearch-cpu, with PyTorch or without."""
+"""What is installed: which of the distributions vggsearch and vggsearch-cpu, and PyTorch or not."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -11,9 +11,9 @@ DISTRIBUTIONS = ("vggsearch", "vggsearch-cpu")
 
 @cache
 def check_distributions() -> None:
-    """Raise InstallationError where both distributions are in one environment.
+    """Raise InstallationError if both distributions are installed in one environment.
 
-    Both install the folder `vggsearch`, so that each holds files of the other, maybe of another version.
+    Both install the folder `vggsearch`, so each overwrites files of the other, which may have another version.
     """
     if len(installed(DISTRIBUTIONS)) > 1:
         raise InstallationError(
@@ -24,8 +24,8 @@ def check_distributions() -> None:
 
 
 def installed(names: Iterable[str]) -> list[str]:
-    """Return which of these distributions are in the environment."""
-    from importlib.metadata import PackageNotFoundError, version  # too slow to import for --help
+    """Return which of these distributions are installed."""
+    from importlib.metadata import PackageNotFoundError, version  # slow to import: --help does without
 
     found = []
     for name in names:
@@ -38,7 +38,7 @@ def installed(names: Iterable[str]) -> list[str]:
 
 
 def distribution() -> str:
-    """Return the name of the distribution that is installed; vggsearch where the package runs from a checkout."""
+    """Return the name of the installed distribution; vggsearch if the package runs from a checkout."""
     return next(iter(installed(DISTRIBUTIONS)), DISTRIBUTIONS[0])
 
 
@@ -48,7 +48,7 @@ def has_torch() -> bool:
 
 
 def require_torch(*purpose: str | Spelled) -> None:
-    """Raise InstallationError where PyTorch is not installed; `purpose` is what needs it, parts of a message."""
+    """Raise InstallationError if PyTorch is not installed; `purpose` names what needs it, as parts of a message."""
     if not has_torch():
         raise InstallationError(
             *purpose,

@@ -1,4 +1,4 @@
-"""Results in a notebook: small thumbnails with captions, as HTML that needs no file beside it."""
+"""Results in a notebook: thumbnails with captions, as self-contained HTML."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ MISSING = (
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A photo to show: its `path` below the folder `root`, and lines of text beneath its name."""
+    """A photo to show: its `path` relative to the folder `root`, and lines of text below its name."""
 
     root: Path | None
     path: str
@@ -36,9 +36,9 @@ class Section:
 
 
 def gallery(sections: Sequence[Section], heading: str = "") -> str:
-    """Return sections of photos as HTML. After NOTEBOOK.photos of them, it only says how many more there are.
+    """Return sections as HTML, with at most NOTEBOOK.photos photos and the number of those left out.
 
-    Names and other text are escaped. A photo that cannot be read is shown as the reason.
+    All text is escaped. For a photo that cannot be read, the reason is shown.
     """
     shown = list(_first(sections, NOTEBOOK.photos))
     figures = iter(in_order(_figure, [figure for section in shown for figure in section.figures]))
@@ -54,7 +54,7 @@ def gallery(sections: Sequence[Section], heading: str = "") -> str:
 
 
 def _first(sections: Sequence[Section], photos: int) -> Iterator[Section]:
-    """Yield the first sections, the last one cut short, so that they have so many photos at most."""
+    """Yield the first sections, the last one shortened, with at most `photos` photos in total."""
     for section in sections:
         if photos <= 0:
             return

@@ -1,4 +1,4 @@
-"""How far long work is and how to stop it: one shape for every long call, and a progress bar that shows it.
+"""Progress and cancellation of long calls: one interface for all of them, and a progress bar.
 
 >>> from vggsearch import ImageIndex, progress_bar
 >>> with ImageIndex.for_photos("photos") as index, progress_bar() as progress:
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from rich.progress import Task, TaskID
 
 BAR_WIDTH = 24  # characters; the rest of a line of 80 is text
-REDRAW_SECONDS = 0.2  # between two pictures of the bars in a notebook
+REDRAW_SECONDS = 0.2  # between two updates of the bars in a notebook
 
 Unit: TypeAlias = Literal["photos", "pairs", "vectors", "bytes", "files", "stages"]
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far one stage of long work is: `done` of `total`, counted in `unit`.
+    """The progress of one stage of a long call: `done` of `total`, counted in `unit`.
 
-    `stage` names what is being done, "embedding photos"; `note` adds what a user may want to know meanwhile, such
-    as the inference backend or how many files were skipped.
+    `stage` is a short description such as "embedding photos"; `note` adds details such as the inference backend or
+    the number of skipped files.
     """
 
     stage: str
@@ -41,15 +41,15 @@ class Progress:
 
 
 OnProgress: TypeAlias = Callable[[Progress], None]  # called as work advances; it must not raise
-Stop: TypeAlias = Callable[[], bool]  # asked between steps; once it returns True, the work ends with Stopped
+Stop: TypeAlias = Callable[[], bool]  # called between steps; once it returns True, the call raises Stopped
 
 
 def ignore_progress(_progress: Progress) -> None:
-    """Show nothing: the default where a caller passes no `progress`."""
+    """Do nothing: the default for `progress`."""
 
 
 def never_stop() -> bool:
-    """Return False: the default where a caller passes no `stop`."""
+    """Return False: the default for `stop`."""
     return False
 
 
@@ -67,16 +67,16 @@ class Monitor:
         self._progress, self._stop = progress or ignore_progress, stop or never_stop
 
     def show(self, stage: str, done: int, total: int, unit: Unit = "photos", note: str = "") -> None:
-        """Report how far one stage is."""
+        """Report the progress of one stage."""
         self._progress(Progress(stage, done, total, unit, note))
 
     def check(self) -> None:
-        """Raise Stopped if the work is to end."""
+        """Raise Stopped if `stop` returns True."""
         if self._stop():
             raise Stopped
 
     def step(self, stage: str, done: int, total: int, unit: Unit = "photos", note: str = "") -> None:
-        """Report how far one stage is, then raise Stopped if the work is to end."""
+        """Report the progress of one stage, then raise Stopped if `stop` returns True."""
         self.show(stage, done, total, unit, note)
         self.check()
 
@@ -86,10 +86,11 @@ SILENT = Monitor()  # shows nothing and never stops
 
 @contextmanager
 def progress_bar(console: "Console | None" = None) -> Iterator[OnProgress]:
-    """Show a progress bar for each stage, with rate and time left, on a terminal or in a Jupyter notebook.
+    """Show a progress bar for each stage, with rate and time left, in a terminal or a Jupyter notebook.
 
-    Pass what it yields as `progress=` to any long call. Nothing is shown where there is neither, as when stderr is
-    redirected to a file. `console` is rich's; by default the one of stderr, or the notebook's own.
+    Pass the yielded function as `progress=` to any long call. Without a terminal or notebook, for example when
+    stderr is redirected to a file, nothing is shown. `console` is a rich console; the default writes to stderr or
+    to the output of the notebook cell.
     """
     from rich.console import Console
     from rich.progress import BarColumn, ProgressColumn, TextColumn, TimeRemainingColumn
@@ -97,14 +98,14 @@ def progress_bar(console: "Console | None" = None) -> Iterator[OnProgress]:
     from rich.text import Text
 
     class Counted(ProgressColumn):
-        """How many of how many, and how many a second."""
+        """A column with the count, the total and the rate per second."""
 
         def render(self, task: "Task") -> Text:
             words = counted(task.fields["unit"], task.completed, task.total, task.speed)
             return Text(words, no_wrap=True)
 
     if console is None and Console().is_jupyter:
-        yield _NotebookBars().show  # rich needs ipywidgets for that, which few have
+        yield _NotebookBars().show  # in notebooks, rich needs ipywidgets, which is often missing
         return
     console = console or Console(stderr=True)
     columns = (
@@ -129,7 +130,7 @@ def progress_bar(console: "Console | None" = None) -> Iterator[OnProgress]:
 
 
 class _NotebookBars:
-    """A row per stage in the output of a notebook cell, drawn anew a few times a second."""
+    """One row per stage in the output of a notebook cell, redrawn a few times per second."""
 
     def __init__(self) -> None:
         from IPython.display import DisplayHandle
@@ -141,7 +142,7 @@ class _NotebookBars:
         self._drawn = 0.0
 
     def show(self, progress: Progress) -> None:
-        """Show how far a stage is."""
+        """Show the progress of a stage."""
         now = time.monotonic()
         self._started.setdefault(progress.stage, now)
         self._last[progress.stage] = progress
@@ -165,7 +166,7 @@ class _NotebookBars:
 
 
 def counted(unit: Unit, done: float, total: float | None, speed: float | None) -> str:
-    """Return "120/4,000 photos, 32.1/s", or the same in megabytes.
+    """Return count, total and rate as text; bytes are shown in megabytes.
 
     >>> counted("photos", 120, 4000, 32.1)
     '120/4,000 photos, 32.1/s'

@@ -6,9 +6,9 @@ from typing import Any, TypeAlias
 
 from vggsearch.errors import InstallationError
 
-Table: TypeAlias = Any  # pyarrow.Table: pyarrow ships no types, and is imported when a table is first made
+Table: TypeAlias = Any  # pyarrow.Table: pyarrow has no type hints, and is imported when the first table is created
 DataFrame: TypeAlias = Any  # pandas.DataFrame: pandas is optional
-Row = Sequence[object]  # one value per column, None where there is none
+Row = Sequence[object]  # one value per column, None if missing
 
 
 class Tabular(ABC):
@@ -20,7 +20,7 @@ class Tabular(ABC):
 
     @abstractmethod
     def to_arrow(self) -> Table:
-        """Return a pyarrow.Table, which polars and DuckDB read, too."""
+        """Return a pyarrow.Table, which Polars and DuckDB also read."""
 
     def to_pandas(self) -> DataFrame:
         """Return the table as a pandas.DataFrame. Raises InstallationError without pandas."""
@@ -32,7 +32,7 @@ class Tabular(ABC):
 
 
 def arrow_table(columns: Mapping[str, str], rows: Iterable[Row]) -> Table:
-    """Return rows as a pyarrow.Table. `columns` maps the name of each to its Arrow type, as "timestamp[ms]"."""
+    """Return rows as a pyarrow.Table. `columns` maps each name to an Arrow type such as "timestamp[ms]"."""
     import pyarrow as pa
 
     values = list(zip(*rows, strict=True)) or [()] * len(columns)

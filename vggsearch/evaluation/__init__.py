@@ -1,1 +1,1 @@
-"""How good the answers are: labels, figures over ranked answers, their curve, and a linear probe."""
+"""Evaluation: ground truth, retrieval metrics, the precision and recall curve, a linear probe, and throughput."""

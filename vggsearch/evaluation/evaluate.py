@@ -1,4 +1,4 @@
-"""How good the answers of an index are: on labelled photos, and on edited copies of its own."""
+"""Measure the search quality of an index: on labelled photos, and on edited copies of its own photos."""
 
 import io
 import os
@@ -29,7 +29,7 @@ from vggsearch.tables import Table, Tabular, arrow_table
 
 @dataclass(frozen=True)
 class EvaluationReport(Tabular):
-    """How good the answers to labelled photos are. `missing` are labelled paths that the index does not hold."""
+    """The search quality on labelled photos. `missing` are the labelled paths that are not in the index."""
 
     figures: Figures
     curve: Curve
@@ -42,9 +42,9 @@ class EvaluationReport(Tabular):
 
 @dataclass(frozen=True)
 class CopiesReport(Tabular):
-    """How well edited copies of `photos` of the index's own photos are found again: of each edit, and of all.
+    """How well queries with edited copies of `photos` indexed photos find the originals: per edit, and overall.
 
-    `skipped` are photos of the sample that could not be read any more.
+    `skipped` are the photos of the sample that could not be read.
     """
 
     photos: int
@@ -62,7 +62,7 @@ class CopiesReport(Tabular):
 
 @dataclass(frozen=True)
 class _Answers:
-    """The answers to one query: similarities, most similar first, which are relevant, and how many there are."""
+    """The answers to one query, most similar first, and the `total` number of relevant photos, found or not."""
 
     similarities: NDArray[np.float32]
     relevant: NDArray[np.bool_]
@@ -78,15 +78,15 @@ def evaluate(
     progress: OnProgress | None = None,
     stop: Stop | None = None,
 ) -> EvaluationReport:
-    """Query with every labelled photo, and measure which of the other photos are found.
+    """Query with every labelled photo, and measure how well the other photos with its label are found.
 
-    `labels` maps paths, relative to the photo folder, to labels, or names a file of both (`path<TAB>label`). Photos
-    with the same label belong together; photos without one are never relevant. `whiten` is "auto", the index's own
-    whitening, "none", or dimensions with an optional shrinkage: "384:0.5". With `rerank`, the best results are
-    re-ranked by geometry, as queries do it.
+    `labels` maps paths, relative to the photo folder, to labels, or is a file of both (`path<TAB>label`). Photos
+    with the same label are relevant to each other; photos without a label are never relevant. `whiten` is "auto"
+    (the whitening of the index), "none", or the dimensions with an optional shrinkage: "384:0.5". With `rerank`,
+    the best results are re-ranked by the geometric check, as in queries.
 
-    Raises TruthError where the index holds none of the labelled photos, or no two of a label; OptionError;
-    PhotosError where the photos cannot be read to re-rank; Stopped, without a report.
+    Raises TruthError if the index contains none of the labelled photos, or no two with the same label; OptionError;
+    PhotosError if the photos cannot be read for re-ranking; Stopped, without a report.
     """
     if not isinstance(labels, Mapping):
         labels = read_truth(Path(labels))
@@ -94,18 +94,18 @@ def evaluate(
     searcher = searcher_of(index, whitening)
     embeddings = index.embeddings()
     rows = {path: row for row, path in enumerate(searcher.paths)}
-    asked = [path for path in labels if path in rows]
-    if not asked:
+    queried = [path for path in labels if path in rows]
+    if not queried:
         raise TruthError(
-            f"{index.directory} holds none of the {len(labels):,} labelled photos. Paths must be relative to the "
-            "photo folder."
+            f"{index.directory} contains none of the {len(labels):,} labelled photos. Paths must be relative to "
+            "the photo folder."
         )
     label_of = np.array([labels.get(path, "") for path in searcher.paths])
     is_labelled = np.array([path in labels for path in searcher.paths])
     checks = _Checks(index, searcher) if rerank else None
     tally = Tally()
-    for start in range(0, len(asked), MEASURE.block_queries):
-        block = [rows[path] for path in asked[start : start + MEASURE.block_queries]]
+    for start in range(0, len(queried), MEASURE.block_queries):
+        block = [rows[path] for path in queried[start : start + MEASURE.block_queries]]
         for row, similarities in zip(block, searcher.similarities(embeddings[block]), strict=True):
             monitor.check()
             relevant = is_labelled & (label_of == label_of[row])
@@ -114,7 +114,7 @@ def evaluate(
                 similarities = checks.raised(photo, similarities, others)
             answers = _ranked(similarities[others], relevant[others], len(similarities))
             tally.add(answers.similarities, answers.relevant, answers.total)
-        monitor.show("querying", start + len(block), len(asked))
+        monitor.show("querying", start + len(block), len(queried))
     missing = tuple(path for path in labels if path not in rows)
     return EvaluationReport(tally.figures(len(searcher.paths)), tally.curve(), missing)
 
@@ -131,14 +131,15 @@ def evaluate_copies(
     progress: OnProgress | None = None,
     stop: Stop | None = None,
 ) -> CopiesReport:
-    """Make edited copies of some of the index's own photos, and measure whether a query finds the originals.
+    """Make edited copies of some indexed photos, and measure whether queries with the copies find the originals.
 
-    `edits` is "all", "basic", or names of edits. `sample` is how many photos are drawn, by `seed`, or names them.
-    The photo that a copy was made from is relevant, and so are photos with the same embedding, as exact copies
-    have. `whiten` and `rerank` are those of `evaluate`. Copies live in memory only, unless `save` names a folder.
+    `edits` is "all", "basic", or names of edits. `sample` is the number of photos, drawn at random with `seed`, or
+    their paths. Relevant are the photo that a copy was made from and photos with the same embedding, such as its
+    exact copies. `whiten` and `rerank` are those of `evaluate`. Copies are kept in memory only, unless `save` is a
+    folder.
 
-    Raises PhotosError where the photos cannot be read, OptionError for an unknown edit or a sample below 1;
-    Stopped, without a report.
+    Raises PhotosError if the photos cannot be read; OptionError for an unknown edit or a sample below 1; Stopped,
+    without a report.
     """
     by_name, whitening, monitor = chosen_edits(edits), whitening_named(whiten), Monitor(progress, stop)
     if isinstance(sample, int) and sample < 1:
@@ -176,26 +177,26 @@ def evaluate_copies(
 
 
 def evaluate_probe(index: ImageIndex, labels: Mapping[str, str]) -> ProbeReport:
-    """Fit a linear classifier to the embeddings of labelled photos; see measure.probe.linear_probe."""
+    """Fit a linear classifier to the embeddings of labelled photos; see linear_probe."""
     rows = {path: row for row, path in enumerate(index.paths())}
     held = [path for path in labels if path in rows]
     return linear_probe(index.embeddings()[[rows[path] for path in held]], [labels[path] for path in held])
 
 
 def chosen_edits(names: str | Iterable[str]) -> dict[str, Edit]:
-    """Return the edits that "all", "basic", "crop50,mirror" or several names mean. Raises OptionError."""
+    """Return the edits named by "all", "basic", a list such as "crop50,mirror", or names. Raises OptionError."""
     if names == "all":
         return EDITS
     if names == "basic":
         return {name: edit for name, edit in EDITS.items() if edit.is_basic}
     wanted = [name.strip() for name in (names.split(",") if isinstance(names, str) else names)]
     if unknown := [name for name in wanted if name not in EDITS]:
-        raise OptionError(f"There is no edit {unknown[0]!r}. Choose of {', '.join(EDITS)}; or all, or basic.")
+        raise OptionError(f"Unknown edit {unknown[0]!r}. Choose from {', '.join(EDITS)}; or all, or basic.")
     return {name: EDITS[name] for name in wanted}
 
 
 def whitening_named(text: str) -> WhiteningOptions | None:
-    """Return what "auto" (None: the index's own), "none", "384" or "384:0.5" asks for. Raises OptionError."""
+    """Parse "auto" (None: that of the index), "none", "384" or "384:0.5". Raises OptionError."""
     if text == "auto":
         return None
     if text == "none":
@@ -206,18 +207,22 @@ def whitening_named(text: str) -> WhiteningOptions | None:
     except ValueError:
         options = None
     if options is None or options.dim < 1 or not 0 <= options.shrinkage <= 1:
-        raise OptionError(f"There is no whitening {text!r}. Say auto, none, or numbers and shrinkage: 384:0.5.")
+        raise OptionError(
+            f"Unknown whitening {text!r}. Use auto, none, or dimensions and shrinkage such as 384:0.5."
+        )
     return options
 
 
 class _Checks:
-    """Checks the best answers to many queries by geometry; the local features of photos are kept meanwhile."""
+    """Re-ranks the best answers to many queries, and caches the local features of the photos."""
 
     def __init__(self, index: ImageIndex, searcher: Searcher) -> None:
         reranker = reranker_of(index)
         if reranker is None:
             raise PhotosError(
-                f"Re-ranking needs the photos, and {index.root} is no folder. Pass ", option("rerank", False), "."
+                f"Re-ranking needs the photos, but {index.root} is not a folder. Pass ",
+                option("rerank", False),
+                ".",
             )
         self._aligner, self._searcher = reranker, searcher
         self._known: dict[int, LocalFeatures | None] = {}
@@ -225,9 +230,9 @@ class _Checks:
     def raised(
         self, picture: Image.Image, similarities: NDArray[np.float32], among: NDArray[np.bool_] | None = None
     ) -> NDArray[np.float32]:
-        """Return the similarities, float32 (n,) by row, with those of the best answers raised by their alignment.
+        """Return the similarities by row, float32 (n,), those of the best answers raised by their alignment.
 
-        Only rows that are `among`, bool (n,), are answers.
+        Only the rows that are True in `among`, bool (n,), are answers.
         """
         embeddings, views = self._aligner.query_features(picture)
         oriented = np.maximum(similarities, self._searcher.similarities(embeddings[1:]).max(axis=0))
@@ -261,12 +266,12 @@ def _readable(index: ImageIndex, path: str) -> Image.Image | None:
 
 
 def _sample(searcher: Searcher, count: int, seed: int) -> list[int]:
-    """Return rows of photos that show something, in an order that only paths and seed decide."""
+    """Return random rows, without blank photos; paths and seed alone determine which, and their order."""
     blank = set(searcher.blank.tolist())
     rows = sorted((path, row) for row, path in enumerate(searcher.paths) if row not in blank)
     if not rows:
-        raise PhotosError("The index holds no photo to make copies of.")
-    chosen = random.Random(seed).sample(rows, min(count, len(rows)))  # noqa: S311 - repeatable is what is wanted
+        raise PhotosError("The index contains no photo to make copies of.")
+    chosen = random.Random(seed).sample(rows, min(count, len(rows)))  # noqa: S311 - must be repeatable
     return [row for _, row in chosen]
 
 

@@ -1,4 +1,4 @@
-"""Read which photos belong together: a text file of paths and labels."""
+"""Read the ground truth: a text file of paths and labels."""
 
 from collections import Counter
 from pathlib import Path, PurePosixPath
@@ -9,14 +9,19 @@ HEADER = "path\tlabel"
 
 
 def read_truth(file: Path) -> dict[str, str]:
-    """Return the label of each path, in the file's order; photos of one label are relevant to each other.
+    """Return the label of each path, in the order of the file; photos with one label are relevant to each other.
 
-    The file is UTF-8. Its first line is `path<TAB>label`, and so is each that follows; paths are POSIX and
-    relative to the photo folder. Empty lines are passed over. Raises TruthError where it is anything else.
+    The file is UTF-8. Its first line is the header `path<TAB>label`; each further line is a path, a tab and a
+    label. Paths are POSIX and relative to the photo folder. Empty lines are ignored. Raises TruthError for any
+    other format.
     """
-    header, *lines = _read(file).split("\n")  # no splitlines: a path may hold what that takes for the end of a line
+    header, *lines = _read(file).split(
+        "\n"
+    )  # not splitlines, which also splits at characters that a path may contain
     if header.rstrip("\r") != HEADER:
-        raise TruthError(f"{file}, line 1: not the header `path<TAB>label` but {header[:60]!r}. Put it first.")
+        raise TruthError(
+            f"{file}, line 1: expected the header `path<TAB>label`, found {header[:60]!r}. Add the header."
+        )
     labels: dict[str, str] = {}
     seen_at: dict[str, int] = {}
     for number, line in enumerate(lines, start=2):
@@ -27,22 +32,22 @@ def read_truth(file: Path) -> dict[str, str]:
         if labels.setdefault(path, label) != label:
             raise TruthError(
                 f"{file}, line {number}: {path} is labelled {label}, but {labels[path]} in line {seen_at[path]}. "
-                f"Leave one of the two lines."
+                f"Delete one of the two lines."
             )
         seen_at.setdefault(path, number)
     if max(Counter(labels.values()).values(), default=0) < 2:
         raise TruthError(
-            f"{file} has {len(labels):,} photos and no label that two of them share, so that there is nothing to "
-            f"find. Give photos that belong together the same label."
+            f"{file} lists {len(labels):,} photos, but no two with the same label, so there is nothing to find. "
+            f"Give photos that belong together the same label."
         )
     return labels
 
 
 def _read(file: Path) -> str:
     try:
-        return file.read_bytes().decode("utf-8-sig")  # spreadsheets write the mark
+        return file.read_bytes().decode("utf-8-sig")  # spreadsheets write a byte order mark
     except OSError as error:
-        raise TruthError(f"{file} cannot be read: {error.strerror}. Name a file of paths and labels.") from error
+        raise TruthError(f"{file} cannot be read: {error.strerror}. Choose a file of paths and labels.") from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise TruthError(f"{file}, line {line}: not UTF-8. Save the file as UTF-8.") from error
@@ -52,8 +57,8 @@ def _fields(line: str, place: str) -> tuple[str, str]:
     """Return path and label of a line; `place` names it in errors."""
     fields = line.split("\t")
     if len(fields) != 2 or not all(fields):
-        raise TruthError(f"{place}: not a path, a tab and a label but {line[:60]!r}. Part the two by one tab.")
+        raise TruthError(f"{place}: expected a path, one tab and a label, found {line[:60]!r}. Correct the line.")
     path = PurePosixPath(fields[0])
     if path.is_absolute() or ".." in path.parts:
-        raise TruthError(f"{place}: {path} does not start at the photo folder. Write paths relative to it.")
+        raise TruthError(f"{place}: {path} is not relative to the photo folder. Write all paths relative to it.")
     return str(path), fields[1]

@@ -1,4 +1,4 @@
-"""How well a linear classifier tells classes apart by their embeddings: the Caltech-101 protocol."""
+"""How well a linear classifier separates classes by their embeddings: the Caltech-101 protocol."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ProbeReport:
-    """Mean class recall of a linear SVM, 1.0 at best, over some splits, and in each.
+    """The mean class recall of a linear SVM, at most 1.0: the mean over all splits, and that of each split.
 
-    `train` and `test` are photos in each split; `std` is the standard deviation between splits.
-    `single` are the classes of one photo, which cannot be trained and tested: they are left out.
+    `train` and `test` are numbers of photos in each split; `std` is the standard deviation between splits.
+    `single` are the classes with a single photo, which are left out: they cannot be both trained and tested.
     """
 
     classes: int
@@ -32,20 +32,20 @@ class ProbeReport:
 
 
 def linear_probe(embeddings: NDArray[np.float32], labels: Sequence[str]) -> ProbeReport:
-    """Train a linear SVM on some photos of each class, and test it on others, by the protocol for Caltech-101.
+    """Train a linear SVM on some photos of each class, and test it on others, by the Caltech-101 protocol.
 
-    `embeddings` are unit vectors, float32 (n, dim); `labels` are n. Each of three random splits, always the same,
-    trains on 30 photos of a class and tests on up to 50 others; the recall of each class counts the same
-    (Simonyan & Zisserman, ICLR 2015, appendix B). A class of 30 or fewer, which Caltech-101 has not, trains on
-    two thirds. Raises TruthError where fewer than two classes have two photos, and InstallationError without
-    scikit-learn.
+    `embeddings` are unit vectors, float32 (n, dim), with one label each. Each of three random splits, the same in
+    every run, trains on 30 photos of a class and tests on up to 50 others; every class has the same weight
+    (Simonyan & Zisserman, ICLR 2015, appendix B). A class of 30 photos or fewer, which Caltech-101 does not have,
+    trains on two thirds of them. Raises TruthError if fewer than two classes have two photos, and InstallationError
+    without scikit-learn.
     """
     rows_of = _rows_by_class(labels)
     usable = {label: rows for label, rows in rows_of.items() if len(rows) > 1}
     if len(usable) < 2:
         raise TruthError(
-            f"The linear probe tells classes apart, and {len(usable)} of {len(rows_of):,} labels have two photos "
-            f"or more. Label at least two photos each of two classes."
+            f"The linear probe needs two labels with at least two photos each, but only {len(usable)} of "
+            f"{len(rows_of):,} labels have two photos or more."
         )
     recalls = []
     for seed in range(MEASURE.splits):
@@ -72,7 +72,7 @@ def _rows_by_class(labels: Sequence[str]) -> dict[str, NDArray[np.int64]]:
 def _split(
     rows_of: dict[str, NDArray[np.int64]], random: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows to train on and those to test on, none of them both."""
+    """Return the rows to train on and those to test on, which are disjoint."""
     train, test = [], []
     for rows in rows_of.values():
         mixed = random.permutation(rows)
@@ -88,10 +88,10 @@ def _class_recall(
     train: NDArray[np.int64],
     test: NDArray[np.int64],
 ) -> float:
-    """Return the mean over classes of the share of their photos in `test` that are told right."""
-    told = _classifier().fit(embeddings[train], labels[train]).predict(embeddings[test])
+    """Return the mean over classes of the fraction of their photos in `test` that are classified correctly."""
+    predicted = _classifier().fit(embeddings[train], labels[train]).predict(embeddings[test])
     truth = labels[test]
-    return float(np.mean([(told[truth == label] == label).mean() for label in np.unique(truth)]))
+    return float(np.mean([(predicted[truth == label] == label).mean() for label in np.unique(truth)]))
 
 
 def _classifier() -> "LinearSVC":
@@ -101,5 +101,5 @@ def _classifier() -> "LinearSVC":
         raise InstallationError(
             f"The linear probe needs scikit-learn ({error}). Install it: pip install scikit-learn"
         ) from error
-    # the primal problem: liblinear's Newton steps on it always end, and draw no random numbers
+    # The primal problem: on it, liblinear's Newton method always converges and uses no random numbers.
     return LinearSVC(C=MEASURE.svm_c, dual=False)

@@ -1,6 +1,6 @@
-"""How good ranked answers are: mAP, recall, N-S, and all pairs under one threshold.
+"""Retrieval metrics of ranked answers: mAP, recall, N-S, and all pairs under one threshold.
 
-Answers come one query at a time, from wherever they were found; memory does not grow with them.
+Answers are added one query at a time; memory use does not grow with their number.
 """
 
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from vggsearch.errors import TruthError
 from vggsearch.tables import Table, Tabular, arrow_table
 
 Similarities = NDArray[np.float32]
-Counts = NDArray[np.float64]  # whole numbers, far below 2^53
+Counts = NDArray[np.float64]  # integers, far below 2^53
 
 RECALL_AT = (1, 5, 10)
-PRECISION = 0.99  # wanted of pairs
+PRECISION = 0.99  # required of the pairs that a threshold finds
 THRESHOLD_STEPS = 10_000  # thresholds from 0 to 1: four decimals, as similarities are shown
 THRESHOLDS = 2 * THRESHOLD_STEPS + 1  # from -1 to 1
-BLOCK_QUERIES, BLOCK_PAIRS = 128, 1 << 21  # are counted at once: a product of matrices, not of rows
-OFF = 1e-3  # by how much rounding may leave a cosine outside -1 to 1
+BLOCK_QUERIES, BLOCK_PAIRS = 128, 1 << 21  # counted at once, by one matrix product
+OFF = 1e-3  # how far outside -1 to 1 rounding may put a cosine
 SEED = 0
 FIGURE_COLUMNS = {
     "images": "int64",
@@ -41,7 +41,7 @@ FIGURE_COLUMNS = {
 
 @dataclass(frozen=True)
 class Interval:
-    """Where a figure lies with 95 % confidence, had other queries been drawn from where these come from."""
+    """The 95 % confidence interval of a metric over random samples of queries."""
 
     low: float
     high: float
@@ -49,19 +49,20 @@ class Interval:
 
 @dataclass(frozen=True)
 class Figures:
-    """How good the answers to `queries` were among `images` photos. 1.0 is perfect, for `ns` 4.0.
+    """The metrics of the answers to `queries` among `images` photos. 1.0 is perfect, for `ns` 4.0.
 
     `map` and `recall_at` are means over the queries that have a relevant photo; `without_partner` counts the
-    others, whose pairs are all wrong. `map` is mean average precision. `recall_at` k is the share of queries
-    with at least one relevant photo among the first k, as is usual where one copy is to be found (Jégou et al.,
-    PAMI 2011) and in metric learning (Oh Song et al., CVPR 2016); it is not the share of the relevant photos.
-    `ns` is UKBench's count (Nistér & Stewénius, CVPR 2006): how many of the first four are of the query's label,
-    itself included as the first; None unless every query has exactly three others.
+    others, whose pairs are all wrong. `map` is mean average precision. `recall_at` k is the fraction of queries
+    with at least one relevant photo among the first k, as is usual for finding one copy (Jégou et al., PAMI 2011)
+    and in metric learning (Oh Song et al., CVPR 2016); it is not the fraction of relevant photos that are found.
+    `ns` is the UKBench score (Nistér & Stewénius, CVPR 2006): how many of the first four photos have the label of
+    the query, which counts as the first; None unless every query has exactly three relevant photos.
 
     `pair_ap` is micro-AP: the average precision of the pairs of all queries in one list, so under one threshold
-    (Douze et al., ISC2021; Pizzi et al., CVPR 2022). `recall_at_p99` is the largest share of the right pairs
-    found at any threshold with a precision of at least 99 %; `threshold_at_p99` is the highest such threshold,
-    None if there is none. A relevant photo that is not among the answers counts as not found everywhere.
+    (Douze et al., ISC2021; Pizzi et al., CVPR 2022). `recall_at_p99` is the largest fraction of the right pairs
+    found at any threshold with a precision of at least 99 %; `threshold_at_p99` is the highest such threshold, None
+    if no threshold has that precision. In all metrics, a relevant photo that is not among the answers counts as
+    not found.
     """
 
     images: int
@@ -77,7 +78,7 @@ class Figures:
     threshold_at_p99: float | None
 
     def row(self) -> dict[str, float | int | None]:
-        """Return the figures by the names of FIGURE_COLUMNS; each interval as its two ends."""
+        """Return the metrics under the names in FIGURE_COLUMNS; an interval becomes two values."""
         values: dict[str, float | int | None] = {f"recall_at_{k}": share for k, share in self.recall_at.items()}
         for name in FIGURE_COLUMNS:
             if name.endswith(("_low", "_high")):
@@ -90,10 +91,10 @@ class Figures:
 
 @dataclass(frozen=True, eq=False)
 class Curve(Tabular):
-    """What each threshold gives: float64 arrays of one shape (n,), highest threshold first.
+    """Precision and recall at each threshold: float64 arrays (n,), highest threshold first.
 
     A pair is found if its similarity, rounded to four decimals, is at least the `threshold`. `precision` is the
-    share of the found pairs that are right, `recall` the share of the right pairs that are found.
+    fraction of the found pairs that are right, `recall` the fraction of the right pairs that are found.
     """
 
     threshold: NDArray[np.float64]
@@ -106,18 +107,18 @@ class Curve(Tabular):
         return arrow_table(columns, zip(self.threshold, self.precision, self.recall, strict=True))
 
     def at_p99(self) -> int | None:
-        """Return where recall is largest with a precision of at least 99 %; of equals, the highest threshold."""
+        """Return the index of the largest recall with a precision of at least 99 %, the first one of a tie."""
         precise = np.where(self.precision >= PRECISION, self.recall, 0.0)
         return int(np.argmax(precise)) if precise.any() else None
 
 
 class Tally:
-    """Takes the answers to one query after the other, and says how good they were.
+    """Accumulates the answers to queries and computes their metrics.
 
-    Two similarities that are the same do not say which comes first, so a tie never counts in our favour: within
-    one query the wrong photos of a tie come before the relevant ones; among all pairs a tie is one threshold,
-    passed by all of it or none. All pairs are compared at four decimals, the precision in which similarities and
-    thresholds are shown; so they need only be counted, and 100 million take no more memory than a thousand.
+    Ties are resolved pessimistically: among equally similar answers to one query, wrong photos rank before relevant
+    ones; among all pairs, those with the same similarity are found at the same threshold. Similarities of pairs are
+    rounded to four decimals, as similarities and thresholds are shown. So pairs only have to be counted, and 100
+    million take no more memory than a thousand.
     """
 
     def __init__(self) -> None:
@@ -130,9 +131,9 @@ class Tally:
         self._pairs = _Pairs()
 
     def add(self, similarities: Similarities, relevant: NDArray[np.bool_], total: int) -> None:
-        """Take the answers to one query, itself left out: most similar first, float32 and bool of shape (k,).
+        """Add the answers to one query, without the query itself, most similar first: float32 (k,) and bool (k,).
 
-        `total` is how many relevant photos there are, found or not. Raises ValueError where that cannot be.
+        `total` is the number of relevant photos, found or not. Raises ValueError for inconsistent values.
         """
         _check(similarities, relevant, total)
         self._queries += 1
@@ -148,15 +149,15 @@ class Tally:
         self._in_four += 1 + int((ranks <= 3).sum())
 
     def figures(self, images: int) -> Figures:
-        """Return how good the answers so far were, out of `images` photos.
+        """Return the metrics of the answers so far, among `images` photos.
 
-        Raises TruthError where no query has a relevant photo.
+        Raises TruthError if no query has a relevant photo.
         """
-        asked = self._queries - self._without_partner
-        if asked == 0:
+        with_partner = self._queries - self._without_partner
+        if with_partner == 0:
             raise TruthError(
-                f"None of {self._queries:,} photos has another of its label among {images:,} photos, so that there "
-                f"is nothing to find. Check that the paths are those of the index: vggsearch query --format paths"
+                f"None of {self._queries:,} photos has another with its label among {images:,} photos, so there is "
+                f"nothing to find. Check that the paths are those of the index: vggsearch query --format paths"
             )
         pair_ap, recall = self._pairs.resampled()
         curve = self.curve()
@@ -165,9 +166,9 @@ class Tally:
             images=images,
             queries=self._queries,
             without_partner=self._without_partner,
-            map=self._precision_sum / asked,
-            recall_at={k: hits / asked for k, hits in self._hits.items()},
-            ns=self._in_four / asked if self._only_fours else None,
+            map=self._precision_sum / with_partner,
+            recall_at={k: hits / with_partner for k, hits in self._hits.items()},
+            ns=self._in_four / with_partner if self._only_fours else None,
             pair_ap=float(pair_ap[0]),
             pair_ap_interval=_interval(pair_ap[1:]),
             recall_at_p99=float(recall[0]),
@@ -176,14 +177,14 @@ class Tally:
         )
 
     def curve(self) -> Curve:
-        """Return precision and recall of all pairs so far, at every threshold that makes a difference."""
+        """Return precision and recall of all pairs so far, at every similarity that occurs."""
         return self._pairs.curve()
 
 
 def worst_ranks(similarities: Similarities, relevant: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the ranks of the relevant answers, ascending from 1, if in each tie the wrong ones come first.
+    """Return the ranks of the relevant answers, ascending from 1; in each tie, the wrong answers come first.
 
-    `similarities`, float32 (k,), are most similar first, and `relevant` is bool (k,).
+    `similarities`, float32 (k,), are in descending order; `relevant` is bool (k,).
     """
     found = np.flatnonzero(relevant)
     tie_end = np.searchsorted(-similarities, -similarities[found], side="right")
@@ -193,11 +194,11 @@ def worst_ranks(similarities: Similarities, relevant: NDArray[np.bool_]) -> NDAr
 
 
 class _Pairs:
-    """How many pairs, and how many right ones, are at each similarity: of all queries, and of resampled ones.
+    """The number of pairs, and of right pairs, at each similarity: for all queries, and for bootstrap samples.
 
-    A resample gives each query a weight, how often it is drawn. Poisson weights of mean 1 need not know how many
-    queries will come (Hanley & MacGibbon 2006, "Creating non-parametric bootstrap samples using Poisson
-    frequencies"). Row 0 of each array has weight 1 throughout: the queries as they are.
+    A bootstrap sample gives each query a weight, the number of times that it is drawn. Poisson weights of mean 1 do
+    not require the number of queries in advance (Hanley & MacGibbon 2006, "Creating non-parametric bootstrap
+    samples using Poisson frequencies"). In row 0 of each array, all weights are 1: the queries as they are.
     """
 
     def __init__(self) -> None:
@@ -223,7 +224,7 @@ class _Pairs:
         return Curve(thresholds, precision[0], recall[0])
 
     def resampled(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return average precision and recall at 99 %, as they are and of each resample that has right pairs."""
+        """Return average precision and recall at 99 %: of all queries, then of each sample that has right pairs."""
         _, precision, recall = self._curves(rows=len(self._total))
         average = (np.diff(recall, axis=1, prepend=0.0) * precision).sum(axis=1)
         precise = np.where(precision >= PRECISION, recall, 0.0).max(axis=1, initial=0.0)
@@ -255,7 +256,7 @@ class _Pairs:
 
 
 def _count(counts: Counts, weights: Counts, query: NDArray[np.int64], place: NDArray[np.int64]) -> None:
-    """Add pairs, each of a query and at a place, to counts (rows, places), under weights (rows, queries)."""
+    """Add pairs, given by query and place, to `counts` (rows, places), with `weights` (rows, queries)."""
     used = np.flatnonzero(np.bincount(place, minlength=THRESHOLDS))
     column = np.zeros(THRESHOLDS, np.int64)
     column[used] = np.arange(len(used))
@@ -271,8 +272,8 @@ def _interval(values: NDArray[np.float64]) -> Interval:
 
 def _check(similarities: Similarities, relevant: NDArray[np.bool_], total: int) -> None:
     if similarities.shape != relevant.shape or similarities.ndim != 1:
-        raise ValueError(f"similarities {similarities.shape} and relevant {relevant.shape} are not both (k,)")
+        raise ValueError(f"similarities {similarities.shape} and relevant {relevant.shape} must both be (k,)")
     if not (similarities[:-1] >= similarities[1:]).all() or not (np.abs(similarities) <= 1 + OFF).all():
-        raise ValueError("similarities are not cosines, most similar first")
+        raise ValueError("similarities must be cosines in descending order")
     if relevant.sum() > total:
         raise ValueError(f"{relevant.sum()} answers are relevant, but only {total} photos are")

@@ -1,4 +1,4 @@
-"""How fast this machine looks at photos: each stage alone, all together, and next to the machine's own limit."""
+"""Measure indexing throughput: of each stage alone, of all together, and of the hardware as the upper limit."""
 
 import os
 import tempfile
@@ -25,11 +25,11 @@ from vggsearch.photos.walk import PhotoFile, Skipped, check_folder, walk
 from vggsearch.progress import SILENT, Monitor, OnProgress, Stop
 
 DECODE_S, FORWARD_S, END_TO_END_S, LIMIT_S, COMPARE_S = 5.0, 8.0, 15.0, 4.0, 4.0
-MOST_PHOTOS = 1000  # of a folder, evenly spread: more would not fit in the time
+MOST_PHOTOS = 1000  # of a folder, evenly spread: more cannot be processed in the time available
 COMPARED_PHOTOS = 32
 MADE_PHOTOS, MADE_SIZE = 48, (1600, 1200)
-STAGES = ("decoding", "network", "decoding and network together", "limit of the machine")
-ENGINES_COMPARED = (  # the first one that runs is the reference, in fp32 with PyTorch and without
+STAGES = ("decoding", "network", "decoding and network together", "hardware limit")
+ENGINES_COMPARED = (  # the first available one is the reference: fp32, of PyTorch or else of OpenVINO
     EngineOptions("torch", "cpu", "fp32"),
     EngineOptions("torch", "cpu", "bf16"),
     EngineOptions("openvino", "cpu", "fp32"),
@@ -45,10 +45,10 @@ ENGINES_COMPARED = (  # the first one that runs is the reference, in fp32 with P
 
 @dataclass(frozen=True)
 class BenchReport:
-    """Photos a second: decoding alone, the network alone (`forward`), both together, and the limit.
+    """Photos per second: decoding alone, the network alone (`forward`), both together, and the hardware limit.
 
-    `limit_per_s` is what the device would do if the whole network ran as fast as large convolutions do in the
-    same precision, measured in the same run.
+    `limit_per_s` is the throughput if the whole network ran at the speed of large convolutions in the same
+    precision, measured in the same run.
     """
 
     device: str
@@ -62,9 +62,10 @@ class BenchReport:
 
 @dataclass(frozen=True)
 class EngineReport:
-    """One engine and precision: its photos a second, and the cosine of its embeddings with those of torch's fp32.
+    """One inference backend and precision: photos per second, and agreement with the reference embeddings.
 
-    `cosine` is the mean over some photos, `worst_cosine` the least of them.
+    The reference is fp32 in torch or, without PyTorch, in OpenVINO. `cosine` is the mean cosine similarity with it
+    over some photos, `worst_cosine` the smallest.
     """
 
     engine: str
@@ -84,9 +85,9 @@ def bench(
     progress: OnProgress | None = None,
     stop: Stop | None = None,
 ) -> BenchReport:
-    """Measure how many photos a second this machine indexes, next to its own limit, in about half a minute.
+    """Measure how many photos per second this machine indexes, and its hardware limit, in about half a minute.
 
-    The photos are those of `folder`, or pictures made for the purpose. Raises PhotosError where the folder has no
+    Uses the photos in `folder`, or generated images without one. Raises PhotosError if the folder contains no
     photo, OptionError, WeightsError, and Stopped between two stages.
     """
     spec, weights = (options or EmbeddingOptions()).resolve()
@@ -102,9 +103,9 @@ def compare_engines(
     progress: OnProgress | None = None,
     stop: Stop | None = None,
 ) -> list[EngineReport]:
-    """Measure every inference backend and precision that runs here, torch's fp32 first, a few seconds each.
+    """Measure every inference backend and precision available here, the fp32 reference first, a few seconds each.
 
-    Raises what `bench` raises.
+    Raises the errors of `bench`.
     """
     spec, weights = (options or EmbeddingOptions()).resolve()
     return compare(spec, weights, None if folder is None else Path(folder), Monitor(progress, stop))
@@ -118,7 +119,7 @@ def measure(
     workers: int | None = None,
     monitor: Monitor = SILENT,
 ) -> BenchReport:
-    """Measure one engine on photos of `folder`, or on pictures made for it. Raises PhotosError and Stopped."""
+    """Measure one engine on photos of `folder`, or on generated images. Raises PhotosError and Stopped."""
     stages = _Stages(STAGES, monitor)
     with sample(folder) as (root, files):
         at_once = engine.batch_size
@@ -143,7 +144,7 @@ def compare(
     folder: Path | None = None,
     monitor: Monitor = SILENT,
 ) -> list[EngineReport]:
-    """Measure every engine and precision that runs here, torch's fp32 first, a few seconds each.
+    """Measure every backend and precision available here, the fp32 reference first, a few seconds each.
 
     Raises PhotosError and Stopped.
     """
@@ -157,13 +158,13 @@ def compare(
         stages.begin()
         try:
             engine = load_engine(spec, weights, options)
-        except (OptionError, InstallationError):  # not on this machine, or not for these weights
+        except (OptionError, InstallationError):  # unavailable on this machine or for these weights
             continue
         embeddings = np.concatenate([engine.embed(part) for part in parts(batch, engine.batch_size)])
         expected = embeddings if expected is None else expected
         cosines = (embeddings * expected).sum(axis=1)
         some = batch[: engine.batch_size]
-        forward = len(some) * rate(lambda: engine.embed(some), COMPARE_S)  # noqa: B023 - it is called at once
+        forward = len(some) * rate(lambda: engine.embed(some), COMPARE_S)  # noqa: B023 - called immediately
         measured = (round(forward, 2), round(float(cosines.mean()), 5), round(float(cosines.min()), 5))
         reports.append(EngineReport(engine.name, engine.device, engine.precision, *measured))
     stages.end()
@@ -171,7 +172,7 @@ def compare(
 
 
 class _Stages:
-    """Reports which stage of a measurement runs, and how many are done. Raises Stopped."""
+    """Reports the current stage of a measurement and the number of finished ones. Raises Stopped."""
 
     def __init__(self, names: Sequence[str], monitor: Monitor) -> None:
         self._names, self._monitor, self._done = names, monitor, 0
@@ -185,7 +186,7 @@ class _Stages:
 
 
 def multiply_adds(spec: EmbeddingSpec) -> int:
-    """Return how many multiplications with an addition the network takes for one photo, all its views together."""
+    """Return the number of multiply-adds of the network for one photo, over all its views."""
     needed = len(needed_modules(spec.model, spec.layer))
     reports = [report for size in spec.sizes for report in describe(spec.model, size)[:needed]]
     return (2 if spec.mirror else 1) * sum(report.multiply_adds for report in reports)
@@ -193,11 +194,11 @@ def multiply_adds(spec: EmbeddingSpec) -> int:
 
 @contextmanager
 def sample(folder: Path | None) -> Iterator[tuple[Path, list[PhotoFile]]]:
-    """Give a folder and files in it: some of a person's, or pictures made in a folder that is then removed."""
+    """Yield a folder and files in it: `folder`, or a temporary folder of generated images."""
     if folder is not None:
         found = [file for file in walk(check_folder(folder)) if isinstance(file, PhotoFile)]
         if not found:
-            raise PhotosError(f"{folder} is empty. Name a folder of photos, or none, and pictures are made.")
+            raise PhotosError(f"{folder} is empty. Choose a folder of photos, or none to use generated images.")
         yield folder, found[:: -(-len(found) // MOST_PHOTOS)]
         return
     with tempfile.TemporaryDirectory(prefix="vggsearch-bench-") as made:
@@ -206,7 +207,7 @@ def sample(folder: Path | None) -> Iterator[tuple[Path, list[PhotoFile]]]:
 
 
 def make_pictures(folder: Path) -> None:
-    """Write JPEG pictures with detail at every scale, as photos have."""
+    """Write JPEG images with detail at every scale, as in photos."""
     random = np.random.default_rng(0)
     for number in range(MADE_PHOTOS):
         pixels = np.zeros((MADE_SIZE[1], MADE_SIZE[0], 3), np.float32)
@@ -217,29 +218,30 @@ def make_pictures(folder: Path) -> None:
 
 
 def squares(files: list[PhotoFile], root: Path, spec: EmbeddingSpec, count: int) -> NDArray[np.uint8]:
-    """Return what the network sees of the first photos: uint8 (count, size, size, 3), RGB."""
+    """Return the network input of the first photos, repeated if too few: uint8 (count, size, size, 3), RGB."""
     photos = (item for item in decoded(files, root, spec, ahead=count) if isinstance(item, Decoded))
     pixels = [item.square.pixels for item in islice(photos, count)]
     if not pixels:
-        raise PhotosError(f"{root} has no photo that can be used among {len(files):,} files.")
+        raise PhotosError(f"{root} contains no usable photo among {len(files):,} files.")
     return np.stack(list(islice(cycle(pixels), count)))
 
 
 def parts(batch: NDArray[np.uint8], size: int) -> Iterator[NDArray[np.uint8]]:
-    """Yield a batch in batches of at most `size`."""
+    """Split a batch into batches of at most `size`."""
     for start in range(0, len(batch), size):
         yield batch[start : start + size]
 
 
 def stream(engine: Engine, batch: NDArray[np.uint8]) -> Generator[NDArray[np.float32], None, None]:
-    """Yield the embeddings of one batch again and again, as an update would ask for them."""
+    """Yield the embeddings of one batch again and again, through the same stream as an update."""
     yield from engine.embed_stream(repeat(batch))
 
 
 def counted(items: Generator[object, None, None], seconds: float, at_once: int, monitor: Monitor = SILENT) -> float:
-    """Return how many photos come a second, watched for about so long; what is skipped does not count.
+    """Return the number of photos per second, measured for about `seconds`; skipped files do not count.
 
-    Items come `at_once` at a time, so the clock starts and stops where a batch begins. The first is not counted.
+    Items arrive `at_once` at a time, so the clock starts and stops at the start of a batch. The first item is not
+    counted.
     """
     with closing(items):
         next(items)
