@@ -219,7 +219,7 @@ def test_photos_beside_the_query_are_left_out(
     assert caplog.messages == []
     stranger = save_photo(tmp_path / "stranger.jpg", 0)
     assert len(index.query(stranger, exclude_same_folder=True).matches) == 7
-    assert caplog.messages == [f"{stranger} is not in {index.root}: no folder is left out for it."]
+    assert caplog.messages == [f"{stranger} is not in {index.root}: no folder is excluded for it."]
 
 
 def test_two_indexes_answer_as_one_that_has_the_whitening_of_the_larger(
@@ -289,7 +289,7 @@ def test_indexes_that_cannot_be_asked_as_one_are_refused(tmp_path: Path, index: 
     ):
         index.query(query, also_in=[again])
     empty = ImageIndex.create(tmp_path / "empty", engine=FakeEngine())
-    with pytest.raises(OptionError, match=r"photos keeps no local features.* --index .*photos --local-features"):
+    with pytest.raises(OptionError, match=r"photos has no local features.* --index .*photos --local-features"):
         index.query(query, containing=True, also_in=[empty])
     assert len(empty.query(query, also_in=[index]).matches) == 6
 
@@ -323,9 +323,9 @@ def test_what_says_nothing_or_cannot_be_combined_is_refused(many: ImageIndex) ->
     paths = [photo_of(many, seed) for seed in (1, 2)]
     with pytest.raises(OptionError, match="Nothing is left of the query"):
         many.query(paths[0], minus=paths[0])
-    with pytest.raises(OptionError, match="one picture at a time"):
+    with pytest.raises(OptionError, match="takes a single picture"):
         many.query(paths, containing=True)
-    with pytest.raises(OptionError, match="one picture at a time"):
+    with pytest.raises(OptionError, match="takes a single picture"):
         many.query(paths[0], containing=True, minus=paths[1])
     with pytest.raises(OptionError, match="needs at least one"):
         many.query([])

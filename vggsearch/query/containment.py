@@ -1,4 +1,4 @@
-"""The photos that contain a picture, by the region vectors that are kept of them."""
+"""Find the photos that contain a picture, by their stored region vectors."""
 
 from collections.abc import Sequence
 
@@ -15,26 +15,26 @@ from vggsearch.query.searcher import DECIMALS, Match
 from vggsearch.query.snapshot import Snapshot
 from vggsearch.query.targets import TargetView
 
-NOT_KEPT = -np.inf  # the similarity of a photo of which no regions are kept, or that is not wanted
+NOT_KEPT = -np.inf  # similarity of a photo without stored regions, or excluded by a filter
 
 
 def photos_with(
-    picture: Image.Image, asked: Sequence[TargetView], engine: Engine, options: QueryOptions
+    picture: Image.Image, indexes: Sequence[TargetView], engine: Engine, options: QueryOptions
 ) -> list[Match]:
-    """Return the photos that contain a picture, in no order: those with the region most like it, and those most
-    like it as a whole.
+    """Return the photos that contain a picture, unordered.
 
-    Their similarity is two thirds that of the best region, one third that of the whole; geometry may raise it.
+    These are the photos with the most similar region, and those most similar as a whole. Their similarity is two
+    thirds that of the best region plus one third that of the whole; re-ranking may raise it.
     """
-    with_aligner = [(each, reranker) for each in asked if (reranker := each.target.reranker(engine)) is not None]
-    if not with_aligner:
+    with_reranker = [(each, reranker) for each in indexes if (reranker := each.target.reranker(engine)) is not None]
+    if not with_reranker:
         return []
-    embeddings, views = with_aligner[0][1].query_features(picture)
+    embeddings, views = with_reranker[0][1].query_features(picture)
     parts = query_vectors([view.levels[1] for view in views])
     found: list[Match] = []
-    for each, reranker in with_aligner:
+    for each, reranker in with_reranker:
         matches = _containing(each, embeddings, parts, options)
-        best = matches[: 2 * _looked_at(options)] if options.rerank else []
+        best = matches[: 2 * _candidate_count(options)] if options.rerank else []
         alignments = reranker.align(views, reranker.photo_features([match.path for match in best]))
         checked = [
             Match(match.path, reranked(match.similarity, match.similarity, alignment), confident(alignment))
@@ -45,36 +45,36 @@ def photos_with(
 
 
 def _containing(
-    asked: TargetView, embeddings: NDArray[np.float32], parts: NDArray[np.float32], options: QueryOptions
+    view: TargetView, embeddings: NDArray[np.float32], parts: NDArray[np.float32], options: QueryOptions
 ) -> list[Match]:
     """Return the photos of one index that most likely contain a picture, most similar first.
 
-    `embeddings` (m, dim) and `parts` (m, d) are the picture's, in several orientations. There are at most twice
-    `_looked_at` of them; without a count, all that reach the least similarity, too.
+    `embeddings` (m, dim) and `parts` (m, d) are those of the picture in several orientations. At most twice
+    `_candidate_count` photos are returned; without a count, also all that reach min_similarity.
     """
-    of_regions = _similarities_of_regions(asked, parts)
+    of_regions = _similarities_of_regions(view, parts)
     held = np.flatnonzero(of_regions > NOT_KEPT)
     ordered = held[np.argsort(-of_regions[held], kind="stable")]
-    candidates = asked.searcher.candidates(embeddings, _looked_at(options), asked.wanted)
+    candidates = view.searcher.candidates(embeddings, _candidate_count(options), view.wanted)
     alike = np.intersect1d([candidate.row for candidate in candidates], held)
-    rows = np.union1d(ordered[: _looked_at(options)], alike).astype(np.int64)
+    rows = np.union1d(ordered[: _candidate_count(options)], alike).astype(np.int64)
     if options.most is None and options.min_similarity is not None:
         least = (3 * (options.min_similarity - 10**-DECIMALS) - 1) / 2  # the whole is at most 1.0 similar
         rows = np.union1d(rows, held[of_regions[held] >= least])
     if not len(rows):
         return []
-    index = asked.searcher.index
+    index = view.searcher.index
     of_wholes = np.stack([index.similarities(embedding, rows) for embedding in embeddings]).max(axis=0)
     both = np.minimum((2 * of_regions[rows] + of_wholes) / 3, 1.0)
-    return [Match(asked.searcher.paths[rows[at]], float(both[at])) for at in np.argsort(-both, kind="stable")]
+    return [Match(view.searcher.paths[rows[at]], float(both[at])) for at in np.argsort(-both, kind="stable")]
 
 
-def _looked_at(options: QueryOptions) -> int:
+def _candidate_count(options: QueryOptions) -> int:
     return max(options.most or 0, ALIGN.part_candidates)
 
 
-def _similarities_of_regions(asked: TargetView, parts: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the similarity of the best region of each photo that is wanted, by row, else NOT_KEPT."""
+def _similarities_of_regions(view: TargetView, parts: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the similarity of the best region of each wanted photo by row, NOT_KEPT for others: float64 (n,)."""
 
     def read(state: Snapshot) -> dict[str, float]:
         kept = state.local.regions() if state.local is not None else ()
@@ -84,9 +84,9 @@ def _similarities_of_regions(asked: TargetView, parts: NDArray[np.float32]) -> N
             for key, similarity in zip(keys, best_similarities(parts, regions).tolist(), strict=True)
         }
 
-    by_content = asked.target.present.read(read)
-    found = np.array([by_content.get(sha256, NOT_KEPT) for sha256 in asked.contents], np.float64)
-    found[asked.searcher.blank] = NOT_KEPT
-    if asked.wanted is not None:
-        found[~asked.wanted.mask] = NOT_KEPT
+    by_content = view.target.present.read(read)
+    found = np.array([by_content.get(sha256, NOT_KEPT) for sha256 in view.contents], np.float64)
+    found[view.searcher.blank] = NOT_KEPT
+    if view.wanted is not None:
+        found[~view.wanted.mask] = NOT_KEPT
     return found

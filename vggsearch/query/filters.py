@@ -17,13 +17,13 @@ FILTER_EXAMPLES = (
     "or orientation:portrait."
 )
 GLOB_TOKEN = re.compile(r"(?:\*\*/)+|/\*\*\Z|\*\*|\*|\?|\[!?\]?[^]]*\]|.", re.DOTALL)
-BETWEEN = "\0"  # the one sign that is in no path
+BETWEEN = "\0"  # the one character that no path contains
 
 
 class FoldedPaths:
     """The paths of an index without case and with whole letters: cameras write .JPG, macOS takes accents apart.
 
-    They are one text, each between two signs that no path has, so that one search of it looks at them all.
+    They are one text, separated by a character that no path contains, so that one search covers all of them.
     """
 
     def __init__(self, paths: Sequence[str]) -> None:
@@ -41,14 +41,14 @@ class FoldedPaths:
 
 
 class PhotoFacts(Protocol):
-    """What filters look at, row by row of an index."""
+    """The facts about photos that filters use, by row of an index."""
 
     @property
     def folded_paths(self) -> FoldedPaths:
         """The paths of the photos."""
 
     def column(self, name: str) -> NDArray[Any]:
-        """One column of the store: width and height in pixels; taken as datetime64, NaT where nobody knows."""
+        """One column of the store: width and height in pixels; taken as datetime64, NaT if unknown."""
 
 
 Keeps = Callable[[PhotoFacts], NDArray[np.bool_]]
@@ -63,7 +63,7 @@ class Filter:
 
 
 def parse_filter(text: str) -> Filter:
-    """Return the filter that a text asks for. Raises OptionError, with what can be written, where it asks for none.
+    """Parse a filter. Raises OptionError, with examples, if the text is not a filter.
 
     `path:GLOB`, or a glob alone, is on the path below the photo folder: `*`, `?` and `[...]` stay within a folder,
     `**` goes through any number of them. A glob without a slash is on the name, in whichever folder. `folder:PATH`

@@ -1,4 +1,4 @@
-"""What a query wants, and what comes of it."""
+"""The options of a query, and its results."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from vggsearch.defaults import SEARCH
-from vggsearch.errors import OptionError
+from vggsearch.errors import OptionError, option
 from vggsearch.notebook import Figure, Section, gallery
 from vggsearch.photos.inputs import IMAGE_TYPES, Box, ImageLike
 from vggsearch.photos.walk import Skipped
@@ -97,7 +97,7 @@ class QueryResults(Iterator[Answer], Tabular):
 
 @dataclass(frozen=True)
 class Pick:
-    """A photo that was picked at random. `index` is the directory of its index, where several were asked."""
+    """A photo that was picked at random. `index` is the directory of its index, if several were searched."""
 
     path: str
     index: str | None = None
@@ -105,7 +105,7 @@ class Pick:
 
 @dataclass(frozen=True)
 class QueryOptions:
-    """What is to be found, and how; see ImageIndex.query. Raises OptionError for what cannot be."""
+    """What to find, and how; see ImageIndex.query. Raises OptionError for invalid values."""
 
     count: int | None = None
     min_similarity: float | None = None
@@ -117,7 +117,7 @@ class QueryOptions:
     minus: tuple[ImageLike, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check them."""
+        """Raise OptionError for invalid values and combinations."""
         if self.count is not None and self.count < 1:
             raise OptionError(f"The count of photos to show must be at least 1, not {self.count}.")
         if self.containing and self.minus:
@@ -135,19 +135,19 @@ class QueryOptions:
         exclude_same_folder: bool,
         minus: Images,
     ) -> "QueryOptions":
-        """Return the options that the keywords of ImageIndex.query mean."""
+        """Return the options for the keywords of ImageIndex.query."""
         return cls(
             count, min_similarity, rerank, crop, containing, rules(filters), exclude_same_folder, each_of(minus)
         )
 
     @property
     def is_plain(self) -> bool:
-        """Whether embeddings alone decide, and the same photos may be found whatever the picture."""
+        """Whether embeddings alone decide, and the set of photos searched does not depend on the picture."""
         return not (self.rerank or self.containing or self.minus or self.exclude_same_folder)
 
     @property
     def most(self) -> int | None:
-        """How many photos to show at most, None for all that are similar enough."""
+        """The largest number of photos to return, None for all that are similar enough."""
         return SEARCH.count if self.count is None and self.min_similarity is None else self.count
 
 
@@ -163,15 +163,15 @@ def _match_values(match: Match) -> Row:
 
 
 def rules(filters: str | Iterable[str]) -> tuple[Filter, ...]:
-    """Return the filters that texts ask for, or one text does. Raises OptionError."""
+    """Parse one filter or several. Raises OptionError."""
     return tuple(map(parse_filter, [filters] if isinstance(filters, str) else filters))
 
 
 def each_of(images: Images) -> tuple[ImageLike, ...]:
-    """Return pictures as a tuple, whether it is one or several."""
+    """Return one picture or several as a tuple."""
     return (images,) if isinstance(images, IMAGE_TYPES) else tuple(images)
 
 
 def several_parts() -> OptionError:
-    """Return the error for asking which photos contain several pictures at once."""
-    return OptionError("Parts are looked for of one picture at a time: no other can be added to it or subtracted.")
+    """Return the error for a containment query with several pictures."""
+    return OptionError(option("containing"), " takes a single picture: no other can be added or subtracted.")

@@ -1,4 +1,4 @@
-"""Ask indexes: read the pictures of a query, and find the photos that it wants."""
+"""Run queries: read the pictures, embed them, and search one or more indexes."""
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,24 +25,24 @@ log = logging.getLogger(__name__)
 
 
 def run_query(targets: Sequence[Target], query: Images, options: QueryOptions) -> QueryResult:
-    """Return what one query finds in some indexes; the first one's network looks at it. See ImageIndex.query."""
+    """Run one query on one or more indexes, with the network of the first. See ImageIndex.query."""
     images = each_of(query)
     if len(images) == 1 and not options.minus:
-        return _ask_one(targets, images[0], options)
+        return _run_single(targets, images[0], options)
     if options.containing:
         raise several_parts()
     if not images:
         raise OptionError("A query of several pictures needs at least one.")
-    asked = views_of(targets, images, options)
+    indexes = views_of(targets, images, options)
     added, subtracted = _embed(targets[0], images, options.crop), _embed(targets[0], options.minus)
-    matches = answer_combined(added, subtracted, asked, options) if len(added) else ()
+    matches = answer_combined(added, subtracted, indexes, options) if len(added) else ()
     return QueryResult(_name(images, options.minus), matches, folders_of(targets))
 
 
 def run_queries(targets: Sequence[Target], queries: Iterable[Images], options: QueryOptions) -> Iterator[Answer]:
-    """Yield what each query finds, or a Skipped for one that cannot be used, in order.
+    """Yield the result of each query, or a Skipped for an unusable image, in order.
 
-    Where embeddings alone decide, SEARCH.at_once queries are read ahead, seen by the network and searched together.
+    If embeddings alone decide, SEARCH.at_once queries are read ahead, embedded and searched together.
     """
     if not options.is_plain:
         yield from (_answer(targets, query, options) for query in queries)
@@ -55,7 +55,7 @@ def run_queries(targets: Sequence[Target], queries: Iterable[Images], options: Q
 def pick_random(
     targets: Sequence[Target], count: int, filters: Sequence[Filter] = (), seed: int | None = None
 ) -> tuple[Pick, ...]:
-    """Return `count` photos at random, of those that pass all filters, or all of them if they are fewer.
+    """Return `count` random photos of those that pass all filters, or all of these if there are fewer.
 
     The same `seed` picks the same photos of the same indexes. Raises OptionError for a count below 1.
     """
@@ -79,7 +79,7 @@ def _answer(targets: Sequence[Target], query: Images, options: QueryOptions) -> 
 
 
 def _answers(targets: Sequence[Target], queries: Sequence[Images], options: QueryOptions) -> Iterator[Answer]:
-    """Yield what some queries find, in order: each that is one picture with the others, the rest by itself."""
+    """Yield the results of several queries, in order: those of a single picture together, the rest one by one."""
     with ThreadPoolExecutor(ALIGN.threads) as pool:
         pixels = list(pool.map(lambda query: _pixels_alone(targets[0], query, options.crop), queries))
     together = [at for at, each in enumerate(pixels) if each is not None]
@@ -88,8 +88,8 @@ def _answers(targets: Sequence[Target], queries: Sequence[Images], options: Quer
         embeddings = embed_squares(targets[0].engine(), np.stack([each for each in pixels if each is not None]))
         images = [each_of(queries[at])[0] for at in together]
         own_paths = [[own_path_in(target, image, options) for image in images] for target in targets]
-        asked = views_of(targets, (), options)
-        found = dict(zip(together, answer_plainly(embeddings, own_paths, asked, options), strict=True))
+        indexes = views_of(targets, (), options)
+        found = dict(zip(together, answer_plainly(embeddings, own_paths, indexes, options), strict=True))
     for at, query in enumerate(queries):
         if at in found:
             yield QueryResult(_name(each_of(query), ()), found[at], folders_of(targets))
@@ -98,14 +98,14 @@ def _answers(targets: Sequence[Target], queries: Sequence[Images], options: Quer
 
 
 def _pixels_alone(target: Target, query: Images, crop: Box | None) -> NDArray[np.uint8] | None:
-    """Return the square of a query that is one picture; None for several, a blank one, or one that is damaged."""
+    """Return the square of a query of one picture; None for several pictures, a blank or a damaged one."""
     images = each_of(query)
     if len(images) != 1:
         return None
     try:
         pixels = _square(target, images[0], crop)
     except ImageError:
-        return None  # it is read again by itself, and said why not
+        return None  # it is read again on its own, which reports the error
     return None if is_blank(pixels) else pixels
 
 
@@ -120,20 +120,20 @@ def _square(target: Target, image: ImageLike, crop: Box | None) -> NDArray[np.ui
     return square(read_image(image, spec.size, crop), spec.size, spec.resize)
 
 
-def _ask_one(targets: Sequence[Target], image: ImageLike, options: QueryOptions) -> QueryResult:
+def _run_single(targets: Sequence[Target], image: ImageLike, options: QueryOptions) -> QueryResult:
     spec = targets[0].spec
     picture = read_image(image, spec.size, options.crop)
     pixels = square(picture, spec.size, spec.resize)
-    asked = views_of(targets, [image], options)
+    indexes = views_of(targets, [image], options)
     if is_blank(pixels):
         log.warning("%s is blank: there is nothing in it to compare.", name_of(image))
-        return QueryResult(name_of(image), answer_blank(asked), folders_of(targets))
-    matches = answer(picture, pixels, asked, targets[0].engine(), options)
+        return QueryResult(name_of(image), answer_blank(indexes), folders_of(targets))
+    matches = answer(picture, pixels, indexes, targets[0].engine(), options)
     return QueryResult(name_of(image), matches, folders_of(targets))
 
 
 def _embed(target: Target, images: Sequence[ImageLike], crop: Box | None = None) -> NDArray[np.float32]:
-    """Return the embeddings of pictures that are one query, (n, dim), without blank ones, which say nothing."""
+    """Return the embeddings of pictures that are one query, (n, dim), without blank ones."""
     found = [np.empty((0, target.spec.dim), np.float32)]
     for image in images:
         try:
@@ -148,5 +148,5 @@ def _embed(target: Target, images: Sequence[ImageLike], crop: Box | None = None)
 
 
 def _name(images: Sequence[ImageLike], minus: Sequence[ImageLike]) -> str:
-    """Return a query as results name it: a.jpg + b.jpg - c.jpg."""
+    """Return the name of a query in results: a.jpg + b.jpg - c.jpg."""
     return " - ".join([" + ".join(map(name_of, images)), *map(name_of, minus)])

@@ -1,4 +1,4 @@
-"""Join the rows that the index finds with the paths that the store knows."""
+"""Search the vector index, and return the paths of the rows found."""
 
 import logging
 from collections.abc import Collection, Iterable, Sequence
@@ -16,7 +16,7 @@ from vggsearch.store.store import Store
 
 log = logging.getLogger(__name__)
 
-SPARE = 16  # candidates beyond those asked for, so that ties at the end are settled by exact similarity
+SPARE = 16  # candidates beyond the requested count, so that exact similarity decides ties at the end
 DECIMALS = 4  # of a similarity; float16 embeddings and bfloat16 networks do not hold a fifth
 
 
@@ -24,9 +24,9 @@ DECIMALS = 4  # of a similarity; float16 embeddings and bfloat16 networks do not
 class Match:
     """A photo that was found. `path` is relative to the photo folder.
 
-    `similarity` is a cosine, at most 1.0; where geometry was asked and says where in the photo the query lies,
-    that is `alignment`, and the similarity is raised by it. `index` is the directory of the index that it is in,
-    where several were asked.
+    `similarity` is a cosine, at most 1.0. If re-ranking located the query in the photo, `alignment` is its
+    position, and has raised the similarity. `index` is the directory of the index of the photo, if several were
+    searched.
     """
 
     path: str
@@ -37,7 +37,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A photo for geometry to check: how similar to the query as it is, and in the orientation most like it."""
+    """A photo to re-rank, with its similarity to the query as it is, and in the most similar orientation."""
 
     row: int
     path: str
@@ -49,7 +49,7 @@ class Candidate:
 class Searcher:
     """The photos of one committed state: `paths` by row, and the index over the same rows.
 
-    The `blank` rows, int64, are found only by the photo that they are: all black frames are alike.
+    The `blank` rows, int64, are found only by the very same photo, since all blank photos are alike.
     """
 
     paths: Sequence[str]
@@ -66,9 +66,9 @@ class Searcher:
     ) -> tuple[Match, ...]:
         """Return the matches of one query, a float32 unit vector (dim,): most similar first, then by path.
 
-        At most `count`, None for all, and none below `min_similarity`. `own_path` is the photo the query was made
-        from, if it is one of these: it is always looked at, and comes before its exact copies. Only `wanted` photos
-        are found, None for all.
+        At most `count`, None for all, and none below `min_similarity`. `own_path` is the path of the query
+        image, if it is in the index: it is always considered, and ranks before its exact copies. Only `wanted`
+        photos are found, None for all.
         """
         vectors = self.index.to_vectors(query[None])
         return self.nearest_to_vectors(vectors, count, min_similarity, [own_path], wanted)[0]
@@ -81,9 +81,9 @@ class Searcher:
         own_paths: Sequence[str | None],
         wanted: Selection | None = None,
     ) -> list[tuple[Match, ...]]:
-        """Do what `nearest` does for several queries: unit vectors (m, dim), as `VectorIndex.to_vectors` gives.
+        """Do the same as `nearest` for several queries: unit vectors (m, dim), from `VectorIndex.to_vectors`.
 
-        `own_paths` are the photos that they were made from, None for each that is none of these.
+        `own_paths` are the paths of the query images, None for each that is not in the index.
         """
         among = self._among(wanted)
         found: Iterable[NDArray[np.int64]]
@@ -107,10 +107,10 @@ class Searcher:
     def candidates(
         self, queries: NDArray[np.float32], count: int, wanted: Selection | None = None
     ) -> list[Candidate]:
-        """Return the photos most like any of some embeddings (m, dim), the first of which is the query as it is.
+        """Return the photos most similar to any of the embeddings (m, dim), first the query as it is.
 
-        At most `count` of those `wanted`, most similar first. Those of the query's own embedding are no candidates:
-        the same picture cannot be found better.
+        At most `count` of those `wanted`, most similar first. Photos with the embedding of the query itself are no
+        candidates: re-ranking cannot improve them.
         """
         found, _ = self.index.nearest(queries, count + SPARE, self._among(wanted))
         rows = np.unique(found)
@@ -124,7 +124,7 @@ class Searcher:
         ]
 
     def similarities(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the similarity of some embeddings (m, dim) with every photo: float32 (m, n), by row."""
+        """Return the similarity of each embedding (m, dim) with every photo: float32 (m, n), by row."""
         found = np.empty((len(queries), len(self.paths)), np.float32)
         vectors = self.index.to_vectors(queries)
         for start in range(0, len(self.paths), BLOCK_ROWS):
@@ -143,11 +143,11 @@ class Searcher:
         return similarities
 
     def itself(self, own_path: str | None, wanted: Selection | None = None) -> tuple[Match, ...]:
-        """Return the photo that a blank query was made from, if it is one of these, and wanted."""
+        """Return the match of a blank query with itself, if it is in the index and wanted."""
         return tuple(Match(self.paths[row], 1.0) for row in self._rows_of(own_path, wanted))
 
     def _among(self, wanted: Selection | None) -> Selection | None:
-        """Return what is wanted and not blank."""
+        """Return the wanted photos without the blank ones."""
         if wanted is None:
             return self.index.all_but(self.blank)
         if not wanted.mask[self.blank].any():
@@ -157,7 +157,7 @@ class Searcher:
         return Selection(mask)
 
     def _rows_of(self, path: str | None, wanted: Selection | None) -> NDArray[np.int64]:
-        """Return the row of a path: none where there is no such photo, or it is not wanted."""
+        """Return the row of a path, (1,); empty if there is no such photo, or it is not wanted."""
         if path is None or path not in self.paths:
             return np.empty(0, np.int64)
         row = self.paths.index(path)
@@ -172,7 +172,7 @@ def ranked(
 ) -> tuple[Match, ...]:
     """Return at most `count` matches, None for all, none below `min_similarity`, similarities rounded to DECIMALS.
 
-    The most similar come first; of equals, the query's `own` photo, known by index and path, then by path.
+    The most similar come first; ties are ordered by path, after the query's `own` photo, a pair of index and path.
     """
     rounded = [replace(match, similarity=round(match.similarity, DECIMALS)) for match in matches]
     rounded.sort(key=lambda match: (-match.similarity, (match.index, match.path) not in own, match.path))
@@ -181,7 +181,7 @@ def ranked(
 
 
 def searcher_with(store: Store, options: WhiteningOptions) -> Searcher:
-    """Return the search over the store's present state, in memory, with a whitening learned as the options say."""
+    """Return the search over the store's present state, in memory, with a whitening learned with these options."""
     learned = learn(store.embeddings(), store.spec.dim, len(store), store.blank_rows(), options)
     return searcher_under(store, learned[0] if learned is not None else None)
 

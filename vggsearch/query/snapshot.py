@@ -1,4 +1,4 @@
-"""The last committed state of an index: its search, and which of its photos may be found."""
+"""The last committed state of an index: its searcher, and which of its photos may be found."""
 
 import logging
 from collections.abc import Callable, Collection, Sequence
@@ -22,11 +22,11 @@ from vggsearch.store.store import Store
 log = logging.getLogger(__name__)
 
 Read = TypeVar("Read")
-Wanted = tuple[tuple[str, ...], frozenset[str]]  # the texts of filters, and the folders that are left out
+Wanted = tuple[tuple[str, ...], frozenset[str]]  # the texts of filters, and the excluded folders
 
 
 class Snapshot:
-    """One committed state of a store, whatever is asked of it read once. It is what filters look at, too."""
+    """One committed state of a store, each value read once, on first use. It implements PhotoFacts for filters."""
 
     def __init__(self, store: Store, open: Callable[[], VectorIndex | None]) -> None:
         self._store, self._open = store, open
@@ -46,13 +46,13 @@ class Snapshot:
 
     @cached_property
     def searcher(self) -> Searcher:
-        """The search; without a search side that belongs to this state, over the embeddings themselves."""
+        """The searcher; without a FAISS index of this state, it searches the embeddings in memory."""
         index = self._open() or index_in_memory(self._store)
         return Searcher(self.paths, index, self._store.blank_rows())
 
     @property
     def local(self) -> LocalStore | None:
-        """The local features that are kept, None where none are."""
+        """The stored local features, None if there are none."""
         return self._store.local() if self._store.manifest.local else None
 
     def column(self, name: str) -> NDArray[Any]:
@@ -62,9 +62,9 @@ class Snapshot:
         return self._columns[name]
 
     def with_whitening_of(self, reference: Searcher) -> Searcher:
-        """Return the search with the whitening of another one, so that similarities of both are on one scale.
+        """Return the searcher with the whitening of another, so that similarities of both are on one scale.
 
-        Where that is not this one's own, all embeddings are whitened anew, in memory.
+        If the whitenings differ, all embeddings are whitened again, in memory.
         """
         whitening = reference.index.whitening
         if _are_same(whitening, self.searcher.index.whitening):
@@ -74,9 +74,9 @@ class Snapshot:
         return self._last_rewhitened[1]
 
     def wanted(self, filters: Sequence[Filter], without: Collection[str] = ()) -> Selection | None:
-        """Return the photos that pass all filters and lie directly in none of some folders; None for all photos.
+        """Return the photos that pass all filters and are not directly in a folder of `without`; None for all.
 
-        Where no photo passes the filters, that is logged, once.
+        A warning is logged once if no photo passes the filters.
         """
         wish = tuple(each.text for each in filters), frozenset(without)
         if wish == ((), frozenset()):
@@ -85,30 +85,30 @@ class Snapshot:
             masks = [each.keeps(self) for each in filters]
             passing = np.logical_and.reduce([np.ones(len(self.paths), bool), *masks])
             if filters and not passing.any():
-                self._tell_none(wish[0], masks)
+                self._warn_of_none(wish[0], masks)
             self._last_wanted = wish, Selection(passing & self._outside(wish[1]) if without else passing)
         return self._last_wanted[1]
 
-    def _tell_none(self, texts: Sequence[str], masks: Sequence[NDArray[np.bool_]]) -> None:
+    def _warn_of_none(self, texts: Sequence[str], masks: Sequence[NDArray[np.bool_]]) -> None:
         counts = [f"{text!r} matches {mask.sum():,}" for text, mask in zip(texts, masks, strict=True)]
         log.warning(
             "No photo of the %s in %s passes: %s.", f"{len(self.paths):,}", self._store.directory, ", ".join(counts)
         )
 
     def _outside(self, folders: frozenset[str]) -> NDArray[np.bool_]:
-        numbers, of_rows = self._folders
-        return ~np.isin(of_rows, [numbers[each] for each in folders if each in numbers])
+        ids, of_rows = self._folders
+        return ~np.isin(of_rows, [ids[each] for each in folders if each in ids])
 
     @cached_property
     def _folders(self) -> tuple[dict[str, int], NDArray[np.int64]]:
-        """The number of each folder, and of each photo's."""
-        numbers: dict[str, int] = {}
-        of_rows = [numbers.setdefault(folder_of(path), len(numbers)) for path in self.paths]
-        return numbers, np.array(of_rows, np.int64)
+        """An identifier per folder, and the identifier of the folder of each photo: int64 (n,)."""
+        ids: dict[str, int] = {}
+        of_rows = [ids.setdefault(folder_of(path), len(ids)) for path in self.paths]
+        return ids, np.array(of_rows, np.int64)
 
 
 class LatestSnapshot:
-    """The search over the last committed state of a store, kept while that is the state."""
+    """The last committed state of a store, kept open until a newer one is committed."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -116,11 +116,11 @@ class LatestSnapshot:
         self._of: tuple[str, str | None] | None = None  # the state that it is
 
     def close(self) -> None:
-        """Let go of the memory-mapped files."""
+        """Release the memory-mapped files."""
         self._state = None
 
     def open(self) -> VectorIndex | None:
-        """Return the search side if it belongs to the present state and can be opened, else None."""
+        """Return the FAISS index if it matches the present state and can be opened, else None."""
         try:
             return open_vector_index(self._store)
         except IndexDamaged as error:
@@ -135,13 +135,13 @@ class LatestSnapshot:
         return self._store.read_consistently(lambda: read(self._present()))
 
     def searcher(self, whitening: WhiteningOptions | None = None) -> Searcher:
-        """Return the search; with `whitening`, one made in memory, whitened anew as those options say."""
+        """Return the searcher; with `whitening`, one in memory, with a whitening learned with these options."""
         if whitening is None:
             return self.read(lambda state: state.searcher)
         return self.read(lambda _state: searcher_with(self._store, whitening))
 
     def kept_features(self, paths: Sequence[str]) -> dict[str, tuple[Levels, float]]:
-        """Return the cells that are kept of some photos, and the photos' width over height, by path."""
+        """Return the stored cells and the aspect ratio, width / height, of the given photos, by path."""
         if not self._store.manifest.local:
             return {}
         try:

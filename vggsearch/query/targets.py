@@ -1,4 +1,4 @@
-"""The indexes that one query asks: each in one committed state, their similarities on one scale."""
+"""The indexes that a query searches: each in one committed state, with similarities on one scale."""
 
 import logging
 import os
@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Target:
-    """An index that can be asked. `root` is its photo folder, `engine` loads the network.
+    """An index that can be searched. `root` is its photo folder, `engine` loads the network.
 
-    `aligner` gives what checks answers with a network, None where there are no photos to look at.
+    `reranker` returns the reranker for a network, None if neither photos nor local features are available.
     """
 
     directory: Path
@@ -38,7 +38,7 @@ class Target:
     reranker: Callable[[Engine], Reranker | None]
 
     def path_of(self, image: ImageLike) -> str | None:
-        """Return the path of a file below the photo folder as the index would name it, None for all else."""
+        """Return the path of a file below the photo folder as the index would name it, None for anything else."""
         if not isinstance(image, str | os.PathLike) or self.root is None:
             return None
         file, root = Path(image).resolve(), self.root.resolve()
@@ -47,11 +47,11 @@ class Target:
 
 @dataclass(frozen=True)
 class TargetView:
-    """An index as one query sees it: the search, and the photos that are wanted, None for all.
+    """An index as one query sees it: the searcher, and the wanted photos, None for all.
 
-    `name` is told with each match where several indexes are asked, else None. `own_path` is the photo that the
-    query is, if it is one of these. `contents` is the sha256 of each photo by row, where parts are looked for, else
-    empty.
+    `name` is the name of the index in matches, None unless several indexes are searched. `own_path` is the path of
+    the query image, if it is in the index. `contents` is the sha256 of each photo by row for a containment query,
+    else empty.
     """
 
     name: str | None
@@ -62,18 +62,18 @@ class TargetView:
     contents: NDArray[Any]
 
     def labelled(self, matches: Iterable[Match]) -> list[Match]:
-        """Return matches with the name of the index."""
+        """Return the matches with the name of the index."""
         return [replace(match, index=self.name) for match in matches]
 
 
 def views_of(targets: Sequence[Target], images: Sequence[ImageLike], options: QueryOptions) -> list[TargetView]:
-    """Return each index as a query of some pictures sees it, in order; see ImageIndex.query.
+    """Return the view of each index for a query of the given pictures, in order; see ImageIndex.query.
 
-    Of several, all are searched with the whitening of the one with the most photos, of equals the first.
+    Several indexes are all searched with the whitening of the one with the most photos, the first if tied.
     """
     check_targets(targets)
     if options.exclude_same_folder:
-        _tell_outside(targets, images)
+        _warn_of_outside(targets, images)
     if len(targets) == 1:
         return [_view_of(targets[0], images, options, None)]
     reference = max((target.present.searcher() for target in targets), key=lambda searcher: len(searcher.paths))
@@ -81,17 +81,17 @@ def views_of(targets: Sequence[Target], images: Sequence[ImageLike], options: Qu
 
 
 def folders_of(targets: Sequence[Target]) -> dict[str | None, Path | None]:
-    """Return the photo folder of each index, by the name that matches give it: None where there is but one."""
+    """Return the photo folder of each index, by its name in matches: None if there is only one."""
     return {str(each.directory) if len(targets) > 1 else None: each.root for each in targets}
 
 
 def own_path_in(target: Target, image: ImageLike, options: QueryOptions) -> str | None:
-    """Return which photo of an index a query is, None where it is none, or a part of one."""
+    """Return the path of the query image in an index, None if it is not in it, or is cropped."""
     return target.path_of(image) if options.crop is None else None
 
 
 def check_targets(targets: Sequence[Target]) -> None:
-    """Raise OptionError where one index is named twice, SpecMismatch where two hold different embeddings."""
+    """Raise OptionError if an index is named twice, SpecMismatch if two hold different embeddings."""
     places = [target.directory.resolve() for target in targets]
     for place, target in zip(places, targets, strict=True):
         if places.count(place) > 1:
@@ -101,7 +101,7 @@ def check_targets(targets: Sequence[Target]) -> None:
         if other.spec != first.spec:
             raise SpecMismatch(
                 f"{first.directory} holds embeddings of {first.spec}, {other.directory} of {other.spec}: they "
-                "cannot be compared. Ask them one by one."
+                "cannot be compared. Search them one by one."
             )
 
 
@@ -124,15 +124,15 @@ def _view_of(
 def _contents(state: Snapshot, target: Target) -> NDArray[Any]:
     if state.local is None:
         raise OptionError(
-            f"{target.directory} keeps no local features, by which parts are found. Make them: "
+            f"{target.directory} has no local features, which this search needs. Create them: "
             f"vggsearch index PHOTOS --index {target.directory} --local-features"
         )
     return state.column("sha256")
 
 
-def _tell_outside(targets: Sequence[Target], images: Sequence[ImageLike]) -> None:
-    """Log which pictures lie in no photo folder, so that there is none to leave out."""
+def _warn_of_outside(targets: Sequence[Target], images: Sequence[ImageLike]) -> None:
+    """Warn of pictures outside all photo folders, for which no folder can be excluded."""
     for image in images:
         if all(target.path_of(image) is None for target in targets):
             folders = ", ".join(str(target.root) for target in targets)
-            log.warning("%s is not in %s: no folder is left out for it.", name_of(image), folders)
+            log.warning("%s is not in %s: no folder is excluded for it.", name_of(image), folders)
