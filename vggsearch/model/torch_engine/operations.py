@@ -64,11 +64,11 @@ class TorchOperations:
     def flatten(self, maps: Tensor) -> Tensor:
         return maps.flatten(1)
 
-    def shrink(self, pictures: Tensor, matrix: Tensor) -> Tensor:
-        return (matrix @ pictures @ matrix.T).clamp(0, 255)
+    def shrink(self, images: Tensor, matrix: Tensor) -> Tensor:
+        return (matrix @ images @ matrix.T).clamp(0, 255)
 
-    def mirror(self, pictures: Tensor) -> Tensor:
-        return pictures.flip(3)
+    def mirror(self, images: Tensor) -> Tensor:
+        return images.flip(3)
 
     def join(self, vectors: Sequence[Tensor]) -> Tensor:
         return torch.cat(list(vectors), dim=1)
