@@ -277,6 +277,24 @@ def test_a_rebuilt_manifest_leaves_out_parts_that_cannot_be_read(grown: ImageInd
     assert len(parts_of(grown)) == 1
 
 
+def test_a_part_that_names_another_spec_than_the_others_does_not_decide(grown: ImageIndex) -> None:
+    spec, last = grown.spec, parts_of(grown)[1]
+    (grown.directory / "manifest.json").unlink()
+    table = pq.read_table(last)
+    made = table.schema.metadata[b"vggsearch"]
+    assert b'"sizes": [192]' in made
+    pq.write_table(
+        table.replace_schema_metadata({b"vggsearch": made.replace(b"[192]", b"[193]")}),
+        last,
+        write_page_checksum=True,
+    )
+    report = verify(grown.directory, repair=True)
+    assert [finding.file for finding in report.findings] == ["manifest.json", "embeddings/part-000002.parquet"]
+    assert "holds embeddings of another kind than vgg16" in report.findings[1].problem
+    repaired = Store.open(grown.directory)
+    assert (repaired.spec, len(repaired)) == (spec, 6)
+
+
 def test_an_index_that_lost_its_manifest_is_not_overwritten(grown: ImageIndex, photos: Path) -> None:
     (grown.directory / "manifest.json").unlink()
     with pytest.raises(IndexExists, match=r"has embeddings, but no manifest.json. Rebuild it: vggsearch.verify"):

@@ -1,6 +1,7 @@
 """Rebuild a lost manifest from the parts: each records the spec, inference backend and precision that made it."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +27,8 @@ KEEP_USER_FILES = (
 def rebuild_manifest(directory: Path) -> tuple[Manifest, list[IndexDamaged]]:
     """Return a manifest of all parts that can be read, and what is wrong with the others.
 
-    If a path is in several parts, the newest row counts. Photos deleted since are back until the next update. The
+    Parts of a spec that only a minority of the photos has are damaged: an index has one. If a path is in several
+    parts, the newest row counts. Photos deleted since are back until the next update. The
     options of the index are the defaults again, the photo folder and the weights file are unknown, and the vector
     index has to be rebuilt. If no part is whole, the manifest is that of an empty index, as long as one part still
     records its spec. Raises IndexDamaged if none does; the message says which files may be deleted.
@@ -44,12 +46,20 @@ def rebuild_manifest(directory: Path) -> tuple[Manifest, list[IndexDamaged]]:
             damaged.append(error)
     if not specs:
         raise cannot_rebuild(directory)
-    spec = parts[-1][1] if parts else specs[-1]
+    spec = _most_photos(parts) if parts else Counter(specs).most_common(1)[0][0]
     kept = tuple(part for part, its in parts if its == spec)
     damaged += [_of_another(directory / EMBEDDINGS / part.name, spec) for part, its in parts if its != spec]
     number = max(map(part_number, (path.name for path in paths)), default=0)
     manifest = Manifest(spec, parts=kept, next_part=number + 1, skipped=_skipped(directory))
     return manifest.without_rows(_superseded(directory, kept)), damaged
+
+
+def _most_photos(parts: Sequence[tuple[Part, EmbeddingSpec]]) -> EmbeddingSpec:
+    """Return the spec of most photos. A part's metadata has no checksum: a damaged byte there may name another."""
+    rows = Counter[EmbeddingSpec]()
+    for part, spec in parts:
+        rows[spec] += part.rows
+    return rows.most_common(1)[0][0]
 
 
 def _origin(path: Path) -> Origin:
