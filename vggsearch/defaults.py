@@ -1,6 +1,6 @@
-"""What can be chosen, and what is chosen by default: each written once, with its unit and its reason.
+"""All choices and default values, each defined once, with its unit and the reason for it.
 
-The command line and the library both read it from here; nothing heavy is imported.
+The command line and the library both use them; nothing heavy is imported.
 """
 
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ Format = Literal["table", "json", "jsonl", "csv", "paths"]
 ActionKind = Literal["trash", "move", "hardlink", "symlink", "delete"]
 
 FORMATS: tuple[Format, ...] = get_args(Format)
-ACTIONS: tuple[ActionKind, ...] = get_args(ActionKind)  # what can become of a duplicate
+ACTIONS: tuple[ActionKind, ...] = get_args(ActionKind)  # on a duplicate
 RESIZES = ("squash", "crop", "pad")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DECODE_ON = ("auto", "cpu", "gpu")
 ENGINES = ("auto", "torch", "openvino")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
-METRICS = {"cosine": "METRIC_INNER_PRODUCT", "euclidean": "METRIC_L2"}  # FAISS's name for each
+METRICS = {"cosine": "METRIC_INNER_PRODUCT", "euclidean": "METRIC_L2"}  # names in FAISS
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class EmbeddingDefaults:
 
     model: str = "vgg16"
     layer: str = "pool4+pool5"  # two depths in one pass find more edited copies than any single one
-    map_pooling: str = "spoc"  # mean, square root, L2: the best of the 512-number poolings
+    map_pooling: str = "spoc"  # mean, square root, L2: the best pooling with 512 dimensions
     map_size: int = 192  # pixels; as good as 224 on copies at three quarters of the work
     connected_size: int = 224  # pixels; fc6 and fc7 were trained on a 7 x 7 map, which 224 gives
     mirror: bool = False  # the mirror image costs as much again
-    resize: str = "squash"  # the whole picture: a crop loses what near-duplicates differ by
+    resize: str = "squash"  # keeps the whole picture: a crop loses the differences of near-duplicates
     smallest_size: int = 32  # pixels; pool5 halves the picture five times
     largest_size: int = 1024  # pixels; beyond this one photo takes a gigabyte of activations
 
@@ -57,7 +57,7 @@ class ImageDefaults:
 
 @dataclass(frozen=True)
 class CompactDefaults:
-    """When an update merges small parts by itself."""
+    """When an update merges small parts automatically."""
 
     spare_parts: int = 64  # parts that merging would save; each costs a query about a millisecond to open
     dead_share: float = 0.25  # of all rows; until then, rewriting the others costs more than the space is worth
@@ -65,49 +65,51 @@ class CompactDefaults:
 
 @dataclass(frozen=True)
 class DecoderDefaults:
-    """What one file may take; beyond it, only that file is skipped."""
+    """Limits for decoding one file. If it exceeds them, only that file is skipped."""
 
-    seconds: float = 60.0  # the largest picture that is allowed takes a few
-    bytes: int = 6 << 30  # of memory: the largest picture, and its copies while it is converted
+    seconds: float = 60.0  # the largest allowed picture takes a few
+    bytes: int = 6 << 30  # of memory: the largest picture, and its copies during conversion
 
 
 @dataclass(frozen=True)
 class WhiteningDefaults:
     """How embeddings are whitened before they are searched (docs/quality.md)."""
 
-    dim: int = 384  # numbers a whitened vector keeps; fewer lose copies, more keep noise
-    least_shrinkage: float = 0.5  # 0..1; less finds more edited copies, but tells views of one object apart
-    fewest_rows: int = 100  # photos; fewer say little about what photos share
-    most_rows: int = 200_000  # photos it is learned from; more change nothing
-    longest_vector: int = 4096  # numbers; a covariance of fc7 takes 134 MB and a minute
-    growth: float = 1.5  # it is learned anew when the photos have become so many times as many, or as few
+    dim: int = 384  # dimensions of a whitened vector; fewer lose copies, more keep noise
+    least_shrinkage: float = 0.5  # 0..1; less finds more edited copies, but separates views of one object
+    fewest_rows: int = 100  # photos; fewer are too small a sample
+    most_rows: int = 200_000  # photos it is learned from; more make no difference
+    longest_vector: int = 4096  # dimensions; a covariance of fc7 takes 134 MB and a minute
+    growth: float = 1.5  # factor by which the number of photos may grow or shrink before it is learned again
     block_rows: int = 4096  # rows at once, to bound memory
 
 
 @dataclass(frozen=True)
 class BuildDefaults:
-    """How the FAISS index is made (docs/scale.md), and when it is made anew rather than changed."""
+    """How the FAISS index is built (docs/scale.md), and when it is rebuilt rather than extended."""
 
     recipe: str = "auto"
     memory: int = 4_000_000_000  # bytes; enough for 37 million photos in ivf-pq
-    metric: str = "cosine"  # by which FAISS compares what it holds; unit vectors have one order by each
-    recall: float = 0.99  # of the ten nearest, how many are found; the share that rounding alone costs is less
-    most_flat_rows: int = 200_000  # photos; until here looking at all of them takes less than 50 ms
+    metric: str = "cosine"  # of FAISS; both give unit vectors the same order
+    recall: float = 0.99  # share of the ten nearest photos found; rounding alone loses less
+    most_flat_rows: int = 200_000  # photos; up to this number, comparing all of them takes less than 50 ms
     lists_of_root: float = 5.0  # lists for each root of the number of photos; a quarter is 9 times as slow at 0.99
     training_points: int = 40  # vectors a list is learned from, at most; FAISS's 256 take six times as long
     fewest_points: int = 39  # vectors a list is learned from, at least; FAISS warns below
     fewest_lists: int = 4  # fewer are no better than flat
     rounds: int = 6  # of k-means; FAISS's ten find no more
     block_rows: int = 16_384  # vectors that are added at once, to bound memory
-    growth: float = 1.5  # lists are learned anew when the photos have become so many times as many: as whitening
-    dead_share: float = 0.25  # of all vectors; until then, making all anew costs more than the space is worth
-    tuning_queries: int = 400  # vectors asked for; the error of a recall of 0.99 is then 0.002
-    tuning_margin: float = 0.2  # of what may be missed, which is that error: it was chosen for these vectors
+    growth: float = 1.5  # factor by which photos may grow or shrink in number before lists are learned again
+    dead_share: float = 0.25  # of all vectors; below this, a rebuild costs more than the space is worth
+    tuning_queries: int = 400  # query vectors; the error of a recall of 0.99 is then 0.002
+    tuning_margin: float = (
+        0.2  # of the share that may be missed, equal to that error: these vectors chose the options
+    )
     timed_queries: int = 100  # of them are timed, one at a time
-    most_candidates: int = 64  # times as many as asked for that are scored exactly; a bit a number needs ten
-    count: int = 10  # the nearest that recall is measured on
-    few_rows: int = 20_000  # rows a filter leaves, of which all are scored exactly: as quick as lists of a million
-    gpu_queries: int = 1_000  # of an index, after which it is copied to the GPUs that FAISS sees
+    most_candidates: int = 64  # times the requested count are scored exactly; one bit per dimension needs ten
+    count: int = 10  # nearest photos for which recall is measured
+    few_rows: int = 20_000  # rows left by a filter, all of which are scored exactly: as fast as lists of a million
+    gpu_queries: int = 1_000  # on an index, after which it is copied to the GPUs that FAISS sees
     scan_bytes: int = 64 << 20  # of vectors scored at once
     graph_work: float = (
         1000.0  # products of vectors that HNSW takes for each doubling of the rows, memory's share too
@@ -118,12 +120,12 @@ class BuildDefaults:
 
 @dataclass(frozen=True)
 class AlignDefaults:
-    """How the best answers of a search are checked by geometry (docs/quality.md)."""
+    """How the best results of a search are re-ranked by geometry (docs/quality.md)."""
 
-    candidates: int = 10  # photos that are checked; of copies, hardly any comes later
-    part_candidates: int = 50  # photos that are checked for containing a picture; few come later
+    candidates: int = 10  # photos to check; hardly any copies rank lower
+    part_candidates: int = 50  # photos to check for containing a picture; few rank lower
     orientations: int = 4  # of the query: upright, mirrored, turned left and right
-    weight: float = 0.5  # 0..1, of the way to a similarity of 1.0 that geometry can raise; more hurts look-alikes
+    weight: float = 0.5  # 0..1, of the gap to 1.0 that re-ranking can close; more worsens results on look-alikes
     confident: float = 0.5  # score; fewer than one in a hundred unrelated photos reaches it
     threads: int = 4  # that read photos
     remembered: int = 20_000  # photos whose local features are kept while many queries are measured
@@ -131,19 +133,19 @@ class AlignDefaults:
 
 @dataclass(frozen=True)
 class SearchDefaults:
-    """How many photos a query shows, and how many queries are asked together."""
+    """How many photos a query returns, and how many queries are processed together."""
 
     count: int = 10
-    at_once: int = 64  # pictures of 192 pixels a side that are held: 7 MB
+    at_once: int = 64  # pictures of 192 pixels a side in memory: 7 MB
 
 
 @dataclass(frozen=True)
 class MeasureDefaults:
     """How quality is measured."""
 
-    sample: int = 100  # photos that copies are made of
-    copy_pixels: int = 1024  # a side, at least, of the picture that copies are made of
-    most_answers: int = 1000  # to a copy that are counted; what comes later counts as not found
+    sample: int = 100  # photos of which copies are made
+    copy_pixels: int = 1024  # smallest side of the picture of which copies are made
+    most_answers: int = 1000  # results of a copy that count; lower ranks count as not found
     same: float = 1e-4  # under 1: the similarity of a photo and its exact copies
     block_queries: int = 64  # that are compared with all photos at once
     resamples: int = 200  # of the queries; the ends of a 95 % interval then rest on five of them each
@@ -155,76 +157,76 @@ class MeasureDefaults:
 
 @dataclass(frozen=True)
 class PairDefaults:
-    """How all pairs of photos that are alike are found (docs/scale.md)."""
+    """How all pairs of similar photos are found (docs/scale.md)."""
 
-    count: int = 32  # nearest photos of each that make pairs
+    count: int = 32  # nearest photos of each photo that form pairs with it
     floor: float = (
         0.2  # similarity; one pair in five hundred of unrelated photos has more, three in a hundred copies less
     )
-    block_rows: int = 2048  # rows that are compared with as many at once: their products fit a processor's cache
-    sample: int = 1024  # rows that tell what similarity the nearest of a row have at least
-    threads: int = 2  # one multiplies while the other looks at what came out
-    most: int = 100_000_000  # pairs, where all above a floor are asked for; they take 1.2 GB
+    block_rows: int = 2048  # rows compared with as many at once: their products fit the CPU cache
+    sample: int = 1024  # rows from which the least similarity of nearest neighbours is estimated
+    threads: int = 2  # one multiplies while the other evaluates the products
+    most: int = 100_000_000  # pairs, if all above a floor are requested; they take 1.2 GB
 
 
 @dataclass(frozen=True)
 class KeypointDefaults:
     """How two photos are compared by keypoints (docs/duplicates.md)."""
 
-    pixels: int = 384  # of the longer side; copies of 96 pixels are seen larger, photos of 12 megapixels smaller
+    pixels: int = 384  # of the longer side; copies of 96 pixels are enlarged, photos of 12 megapixels reduced
     count: int = 500  # keypoints of a photo
     contrast: float = 0.02  # of a keypoint, 0..1; half of Lowe's, for blurred and dark copies
-    ratio: float = 0.75  # of the distances to the nearest and the next: a match that is less clear is none
-    reach: float = 5.0  # pixels from where the transform puts it that an inlier may lie
-    rounds: int = 500  # transforms that are tried
-    grid: int = 8  # fields of a picture across and down, in each of which one keypoint counts
-    largest_scale: float = 10.0  # of a transform, either way: a hundredth of a photo is too little to be sure of
-    across: int = 3  # fields that keypoints must spread over, across and down: a caption takes two rows
+    ratio: float = 0.75  # of the distances to the nearest and the second nearest; above it, no match
+    reach: float = 5.0  # pixels; largest distance of an inlier from its transformed position
+    rounds: int = 500  # transforms to try
+    grid: int = 8  # cells of a picture across and down; one keypoint counts per cell
+    largest_scale: float = 10.0  # of a transform, either way: a hundredth of a photo is too small to be reliable
+    across: int = 3  # cells over which keypoints must spread, across and down: a caption covers two rows
 
 
 @dataclass(frozen=True)
 class DuplicateDefaults:
-    """What counts as a duplicate, and which of some to keep (docs/duplicates.md)."""
+    """What counts as a duplicate, and which photo of a group to keep (docs/duplicates.md)."""
 
-    precision: float = 0.99  # of the pairs that are called duplicates, how many are
+    precision: float = 0.99  # share of the reported pairs that are duplicates
     keep: str = "resolution,quality,bytes,exif,oldest,shortest-path"  # most pixels first; edits hardly ever add any
-    alike: float = 0.8  # similarity from which all pairs are wanted, however many a photo has
-    least_confidence: float = 0.8  # of a pair, however sure all others are, as Efron has it (calibration.py)
-    copied_photos: int = 50  # of the folder's own, that edited copies are made of to calibrate
+    alike: float = 0.8  # similarity from which all pairs are candidates, however many a photo has
+    least_confidence: float = 0.8  # of a pair, however certain all others are, following Efron (calibration.py)
+    copied_photos: int = 50  # of the folder, of which edited copies are made for the calibration
     edits: int = 4  # of each of them
-    unrelated: int = 500  # pairs at random that are no candidates, to calibrate
-    unrelated_photos: int = 150  # of which they are
-    at_random: int = 50_000  # pairs at random that tell how alike unrelated photos are, where none are looked at
-    fewest_at_random: int = 20  # of them to learn from
-    tail: float = 1.5  # times as far as the most similar tenth of them says; of three folders it was 1.3 to 1.4
-    band_pairs: int = 20  # most similar pairs, of which the share of duplicates is found by itself
-    few_pairs: int = 5  # the same, where the pairs at random tell the rest
-    mostly_others: float = 0.1  # share of duplicates up to which a band tells what others are like
+    unrelated: int = 500  # random pairs that are not candidates, for the calibration
+    unrelated_photos: int = 150  # from which these pairs are drawn
+    at_random: int = 50_000  # random pairs that show how similar unrelated photos are, if no photos are compared
+    fewest_at_random: int = 20  # of them; with fewer, no calibration is possible
+    tail: float = 1.5  # times as long as the most similar tenth suggests; 1.3 to 1.4 in three folders
+    band_pairs: int = 20  # pairs in the most similar band; the share of duplicates is estimated per band
+    few_pairs: int = 5  # the same, for the calibration by similarity alone
+    mostly_others: float = 0.1  # share of duplicates up to which a band counts as pairs that are not duplicates
     least_share: float = 1e-4  # of duplicates in a band, and of others: nothing is certain
-    largest_share: float = 0.98  # of duplicates, before keypoints are looked at: similar photos may be look-alikes
+    largest_share: float = 0.98  # of duplicates, before keypoints are considered: similar photos may be look-alikes
     of_a_copy: float = 0.5  # share of duplicates, at least, among pairs that have a duplicate in common
-    most_neighbours: int = 64  # duplicates of a photo, of which each two are compared
-    closures: int = 2  # times that is done
+    most_neighbours: int = 64  # duplicates of a photo that are compared with each other, at most
+    closures: int = 2  # rounds of that
     rounds: int = 100  # of expectation maximisation
-    block_pairs: int = 500  # that are compared at once, the most similar first
-    fewest_confirmed: float = 0.01  # of a block; where fewer are duplicates, the less similar are not compared
-    confirmed: int = 10  # inliers of a pair that counts for that
-    seed: int = 1234  # of what is chosen at random
-    similar: float = 0.5  # confidence from which a pair is shown as similar, where that is asked for
-    burst_seconds: float = 10.0  # between two shots of one size that are no copies of each other
-    saved_seconds: float = 60.0  # at most this much of geometry's work is lost to a crash
-    remembered: int = 1000  # photos whose keypoints are kept meanwhile: 70 MB
+    block_pairs: int = 500  # compared at once, the most similar first
+    fewest_confirmed: float = 0.01  # of a block; if fewer are duplicates, less similar pairs are not compared
+    confirmed: int = 10  # inliers from which a pair counts as a duplicate for this
+    seed: int = 1234  # of random choices
+    similar: float = 0.5  # confidence from which a pair is reported as similar, with the option `similar`
+    burst_seconds: float = 10.0  # between two shots of one size that are a burst rather than copies
+    saved_seconds: float = 60.0  # at most this much matching of keypoints is lost in a crash
+    remembered: int = 1000  # photos whose keypoints are kept in memory: 70 MB
 
 
 @dataclass(frozen=True)
 class ThumbnailDefaults:
-    """How photos are made small to be shown, in a page or in a terminal."""
+    """How thumbnails are made, for a page or a terminal."""
 
-    side: int = 240  # pixels, the longer one: 6 kB each, so that 20,000 of them open in a browser
-    quality: int = 60  # of WebP, 0..100; at this size no flaw is seen
+    side: int = 240  # pixels, the longer side: 6 kB each, so that 20,000 of them open in a browser
+    quality: int = 60  # of WebP, 0..100; artefacts are invisible at this size
     effort: int = 2  # of WebP, 0..6; more takes twice as long for a few bytes
     threads: int = 4  # that read photos
-    ahead: int = 16  # groups in hand
+    ahead: int = 16  # groups prepared in advance
 
 
 @dataclass(frozen=True)
