@@ -102,9 +102,7 @@ class BuildDefaults:
     growth: float = 1.5  # factor by which photos may grow or shrink in number before lists are learned again
     dead_share: float = 0.25  # of all vectors; below this, a rebuild costs more than the space is worth
     tuning_queries: int = 400  # query vectors; the error of a recall of 0.99 is then 0.002
-    tuning_margin: float = (
-        0.2  # of the share that may be missed, equal to that error: these vectors chose the options
-    )
+    tuning_margin: float = 0.2  # of the share that may be missed: the error above, as tuning uses these vectors
     timed_queries: int = 100  # of them are timed, one at a time
     most_candidates: int = 64  # times the requested count are scored exactly; one bit per dimension needs ten
     count: int = 10  # nearest photos for which recall is measured

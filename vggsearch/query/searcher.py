@@ -107,7 +107,7 @@ class Searcher:
     def candidates(
         self, queries: NDArray[np.float32], count: int, wanted: Selection | None = None
     ) -> list[Candidate]:
-        """Return the photos most similar to any of the embeddings (m, dim), first the query as it is.
+        """Return the photos most similar to any of the embeddings (m, dim); the first is the upright one.
 
         At most `count` of those `wanted`, most similar first. Photos with the embedding of the query itself are no
         candidates: re-ranking cannot improve them.
