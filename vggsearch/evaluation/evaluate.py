@@ -224,7 +224,7 @@ class _Checks:
                 option("rerank", False),
                 ".",
             )
-        self._aligner, self._searcher = reranker, searcher
+        self._reranker, self._searcher = reranker, searcher
         self._known: dict[int, LocalFeatures | None] = {}
 
     def raised(
@@ -234,11 +234,11 @@ class _Checks:
 
         Only the rows that are True in `among`, bool (n,), are answers.
         """
-        embeddings, views = self._aligner.query_features(picture)
+        embeddings, views = self._reranker.query_features(picture)
         oriented = np.maximum(similarities, self._searcher.similarities(embeddings[1:]).max(axis=0))
         order = np.argsort(-oriented, kind="stable")[: ALIGN.candidates + 1]
         best = [row for row in order.tolist() if among is None or among[row]][: ALIGN.candidates]
-        alignments = self._aligner.align(views, self._features(best))
+        alignments = self._reranker.align(views, self._features(best))
         raised = similarities.copy()
         for row, alignment in zip(best, alignments, strict=True):
             raised[row] = reranked(float(similarities[row]), float(oriented[row]), alignment)
@@ -249,7 +249,7 @@ class _Checks:
         if len(self._known) + len(new) > ALIGN.remembered:
             self._known, new = {}, rows
         self._known.update(
-            zip(new, self._aligner.photo_features([self._searcher.paths[row] for row in new]), strict=True)
+            zip(new, self._reranker.photo_features([self._searcher.paths[row] for row in new]), strict=True)
         )
         return [self._known[row] for row in rows]
 
