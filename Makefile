@@ -20,7 +20,7 @@ PHOTOS ?= demo/photos
 QUERY ?= demo/photos/originals/chelsea.jpg
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-cpu demo-gpu wheels test test-all test-slow gpu fmt docs lint types unit clean
+.PHONY: help demo demo-cpu demo-gpu wheels test test-all test-slow gpu fmt docs lint types unit picture clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -100,6 +100,9 @@ docs: $(VENV)/.docs
 	$(BIN)/cog -r -I docs docs/cli.md
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	@echo "The documentation is in site/index.html"
+
+picture: $(VENV)/.dev
+	PYTHONPATH=examples $(BIN)/python docs/make_picture.py
 
 clean:
 	rm -rf $(VENV) $(CPU_VENV) demo build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*

@@ -1,6 +1,6 @@
 """Take the picture of the duplicates page that the README shows, and write down who made the photos in it.
 
-python docs/make_picture.py        (needs Chromium: apt-get install chromium)
+make picture        (needs Chromium: apt-get install chromium)
 """
 
 import io
@@ -37,7 +37,7 @@ OPTIONS = (
 CREDITS = """# Photo credits
 
 `duplicates.webp` is the page that `vggsearch dups --html` writes for the sample photos of
-[examples/make_photos.py](../../examples/make_photos.py); `python docs/make_picture.py` takes it.
+[examples/make_photos.py](../../examples/make_photos.py); `make picture` takes it.
 It shows this photo and edited copies of it:
 
 | photo | author | licence | source |
