@@ -17,8 +17,10 @@ from make_photos import PHOTOS, make_photos
 from PIL import Image
 
 IMAGES = Path(__file__).parent / "images"
-SHOWN = "astronaut"  # the sample photo of the first group, which fills the window
-WINDOW = (1600, 712)  # pixels
+SHOWN = "astronaut"  # the sample photo of the first group, which the picture ends with
+WINDOW = (1600, 1000)  # pixels
+BELOW_THE_HEAD = 300  # pixels
+MARGIN = 10  # pixels of the gap between two groups
 MOST_BYTES = 150_000
 SAVED_AT = datetime(2026, 1, 1, 12, tzinfo=UTC).timestamp()  # of every photo, so that the picture stays the same
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -70,7 +72,18 @@ def take_picture(page: Path, folder: Path) -> Image.Image:
     command = [browser, *OPTIONS, *where, page.as_uri()]
     subprocess.run(command, env={**os.environ, "TZ": "UTC"}, check=True, capture_output=True, timeout=120)
     with Image.open(shot) as opened:
-        return opened.convert("RGB")
+        picture = opened.convert("RGB")
+    return picture.crop((0, 0, picture.width, end_of_first_group(picture) + MARGIN))
+
+
+def end_of_first_group(picture: Image.Image) -> int:
+    """Return the first row of pixels below the first group: the background alone."""
+    background = picture.getpixel((0, picture.height - 1))
+    rows = range(BELOW_THE_HEAD, picture.height)
+    empty = (
+        y for y in rows if picture.crop((0, y, picture.width, y + 1)).getcolors(1) == [(picture.width, background)]
+    )
+    return next(empty)
 
 
 def compressed(picture: Image.Image) -> bytes:
@@ -83,7 +96,7 @@ def compressed(picture: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def credits() -> str:
+def credits_page() -> str:
     """Return the page that credits the photo in the picture."""
     rows = [f"| {p.title} | {p.author} | {p.licence} | <{p.source}> |" for p in PHOTOS if p.name == SHOWN]
     return CREDITS.format(rows="\n".join(rows))
@@ -97,7 +110,7 @@ def main() -> None:
             sys.exit(f"make_picture: {SHOWN} is in no group")
         data = compressed(take_picture(page, Path(name)))
     (IMAGES / "duplicates.webp").write_bytes(data)
-    (IMAGES / "credits.md").write_text(credits(), encoding="utf-8")
+    (IMAGES / "credits.md").write_text(credits_page(), encoding="utf-8")
     print(f"{len(data):,} bytes")
 
 

@@ -17,6 +17,7 @@ import click
 import pytest
 from click.testing import CliRunner
 from help_pages import commands, help_text
+from make_picture import IMAGES, MOST_BYTES, credits_page
 
 import vggsearch
 from tests.fakes import FakeEngine
@@ -80,6 +81,7 @@ def indexed_by_fake(sample_photos: Path, tmp_path_factory: pytest.TempPathFactor
     add_three_photos(folder, sample_photos)
     with ImageIndex.create(folder / "indexes" / "photos", engine=FakeEngine()) as index:
         index.update(folder / "photos")
+        index.duplicates()  # what it compares is kept in the index, so that the documents need not do it again
     return folder
 
 
@@ -217,6 +219,11 @@ def random_classifier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
 
 def test_the_readme_is_short() -> None:
     assert len(README.text.encode()) <= README_SIZE
+
+
+def test_the_picture_is_small_and_credited() -> None:
+    assert (IMAGES / "duplicates.webp").stat().st_size <= MOST_BYTES
+    assert (IMAGES / "credits.md").read_text(encoding="utf-8") == credits_page()
 
 
 def test_generated_pages_are_current() -> None:
