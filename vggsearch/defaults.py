@@ -121,7 +121,7 @@ class AlignDefaults:
     """How the best results of a search are re-ranked by geometry (docs/quality.md)."""
 
     candidates: int = 10  # photos to check; hardly any copies rank lower
-    part_candidates: int = 50  # photos to check for containing a picture; few rank lower
+    containing_candidates: int = 50  # photos to check for containing a picture; few rank lower
     orientations: int = 4  # of the query: upright, mirrored, turned left and right
     weight: float = 0.5  # 0..1, of the gap to 1.0 that re-ranking can close; more worsens results on look-alikes
     confident: float = 0.5  # score; fewer than one in a hundred unrelated photos reaches it
@@ -186,7 +186,7 @@ class KeypointDefaults:
 class DuplicateDefaults:
     """What counts as a duplicate, and which photo of a group to keep (docs/duplicates.md)."""
 
-    precision: float = 0.99  # share of the reported pairs that are duplicates
+    min_precision: float = 0.99  # share of the reported pairs that are duplicates
     keep: str = "resolution,quality,bytes,exif,oldest,shortest-path"  # most pixels first; edits hardly ever add any
     alike: float = 0.8  # similarity from which all pairs are candidates, however many a photo has
     least_confidence: float = 0.8  # of a pair, however certain all others are, following Efron (calibration.py)

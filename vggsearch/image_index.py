@@ -380,7 +380,7 @@ class ImageIndex(Tabular):
     def duplicates(
         self,
         *,
-        min_precision: float = DUPLICATES.precision,
+        min_precision: float = DUPLICATES.min_precision,
         threshold: float | None = None,
         keep: str = DUPLICATES.keep,
         protect: Sequence[str] = (),

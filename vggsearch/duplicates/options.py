@@ -20,7 +20,7 @@ class DuplicateOptions:
     as duplicates; `confirm` compares the keypoints of the photos, if their files are available.
     """
 
-    min_precision: float = DUPLICATES.precision
+    min_precision: float = DUPLICATES.min_precision
     threshold: float | None = None
     keep: str = DUPLICATES.keep
     protect: tuple[str, ...] = ()

@@ -70,7 +70,7 @@ def _containing(
 
 
 def _candidate_count(options: QueryOptions) -> int:
-    return max(options.most or 0, ALIGN.part_candidates)
+    return max(options.most or 0, ALIGN.containing_candidates)
 
 
 def _similarities_of_regions(view: TargetView, parts: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -39,7 +39,7 @@ selection_options: Callable[..., Callable[..., None]] = collected(
     click.option(
         "--min-precision",
         type=click.FloatRange(0.5, 1, max_open=True),
-        default=DUPLICATES.precision,
+        default=DUPLICATES.min_precision,
         show_default=True,
         help="Target precision: the share of reported pairs that are right, as calibrated on your photos.",
     ),
