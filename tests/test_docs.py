@@ -42,7 +42,7 @@ DOCUMENTS = documents()
 COMMANDS = {
     "README.md": 3,
     "docs/choosing.md": 9,
-    "docs/duplicates.md": 6,
+    "docs/duplicates.md": 9,
     "docs/embeddings.md": 1,
     "docs/index.md": 7,
     "docs/quality.md": 2,
@@ -132,6 +132,11 @@ def missing_extra(block: str) -> str | None:
     """Return the extra that a Python block needs and that is not installed."""
     imported = set(re.findall(r"^(?:import|from) (\w+)", block, re.MULTILINE))
     return next((extra for name, extra in INSTALLED_WITH.items() if name in imported and not find_spec(name)), None)
+
+
+def test_every_document_with_examples_is_run() -> None:
+    assert {document.name for document in DOCUMENTS if document.commands} == set(COMMANDS)
+    assert {document.name for document in DOCUMENTS if document.python} == set(PYTHON)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
