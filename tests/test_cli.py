@@ -477,7 +477,7 @@ def test_query_filters_adds_and_subtracts(indexed: Path) -> None:
     assert [{match["path"] for match in matches} for matches in elsewhere] == [{"winter/4.jpg", "winter/5.jpg"}] * 2
     assert len(json.loads(run(*asked[:2], "--min-similarity", "-1", *asked[3:]).stdout)["matches"]) == 6
     refused = run(*asked, "--filter", "size:big")
-    assert (refused.exit_code, "'big' is no whole number" in refused.stderr.splitlines()[-1]) == (2, True)
+    assert (refused.exit_code, "'big' is not a whole number" in refused.stderr.splitlines()[-1]) == (2, True)
 
 
 def test_query_subtracts_a_picture_from_standard_input(indexed: Path) -> None:
@@ -629,7 +629,7 @@ def test_dups_writes_a_page_and_records_decisions(with_a_copy: Path) -> None:
         (["decide", "--same", "summer/1.jpg", "nowhere.jpg"], 2, "nowhere.jpg is not in the index"),
         (["decide", "--import", "nothing.jsonl"], 2, "is not a file. Name a file of decisions"),
         (["remove"], 2, "Missing argument 'ACTION'"),
-        (["remove", "burn"], 2, "There is no action 'burn'"),
+        (["remove", "burn"], 2, "Unknown action 'burn'"),
         (["undo", "nothing.jsonl"], 1, "nothing.jsonl cannot be read"),
         (["--keep", "biggest"], 2, "Unknown keep rule 'biggest'. Available: resolution"),
         (

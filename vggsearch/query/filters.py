@@ -1,4 +1,4 @@
-"""Which photos may be found: filters on path, folder, date taken, size and orientation, read from text."""
+"""Filters on path, folder, date taken, size and orientation: parse them, and select the photos that pass."""
 
 import re
 import unicodedata
@@ -21,9 +21,9 @@ BETWEEN = "\0"  # the one character that no path contains
 
 
 class FoldedPaths:
-    """The paths of an index without case and with whole letters: cameras write .JPG, macOS takes accents apart.
+    """The paths of an index, case-folded and in NFC: cameras write .JPG, and macOS decomposes accented letters.
 
-    They are one text, separated by a character that no path contains, so that one search covers all of them.
+    They form one text, separated by a character that no path contains, so that one search covers all of them.
     """
 
     def __init__(self, paths: Sequence[str]) -> None:
@@ -32,7 +32,7 @@ class FoldedPaths:
         self._starts = np.flatnonzero(np.frombuffer(self._text.encode(encoding), width) == 0)
 
     def matching(self, expression: str) -> NDArray[np.bool_]:
-        """Return which paths a regular expression matches as a whole, bool (rows,). It must not match BETWEEN."""
+        """Return which paths a regular expression matches in full, bool (rows,). It must not match BETWEEN."""
         found = re.finditer(f"{BETWEEN}(?:{expression})(?={BETWEEN})", self._text)
         starts = np.fromiter((match.start() for match in found), np.int64)
         mask = np.zeros(max(0, len(self._starts) - 1), bool)
@@ -56,7 +56,7 @@ Keeps = Callable[[PhotoFacts], NDArray[np.bool_]]
 
 @dataclass(frozen=True)
 class Filter:
-    """A rule that photos keep or not: `text` as it was written; `keeps` says which rows do, bool (rows,)."""
+    """A filter: its `text`, and `keeps`, which returns the rows that pass, bool (rows,)."""
 
     text: str
     keeps: Keeps
@@ -65,25 +65,26 @@ class Filter:
 def parse_filter(text: str) -> Filter:
     """Parse a filter. Raises OptionError, with examples, if the text is not a filter.
 
-    `path:GLOB`, or a glob alone, is on the path below the photo folder: `*`, `?` and `[...]` stay within a folder,
-    `**` goes through any number of them. A glob without a slash is on the name, in whichever folder. `folder:PATH`
-    is that folder and all below. Neither minds case. `taken:A..B` takes years, months or days, both included, and
-    passes over photos without a date; `size:A..B` is on the longer side, in pixels; each end may be left open, and
-    one value alone is a range of itself. `orientation:` is portrait, landscape or square.
+    `path:GLOB`, or a glob alone, applies to the path below the photo folder: `*`, `?` and `[...]` match within one
+    folder, `**` across any number of them. A glob without a slash applies to the file name, in any folder.
+    `folder:PATH` selects that folder and everything below it. Case is ignored in both. `taken:A..B` takes years,
+    months or days, both ends included, and excludes photos without a date. `size:A..B` applies to the longer side,
+    in pixels. Either end may be omitted, and a single value stands for both. `orientation:` is portrait, landscape
+    or square.
     """
     kind, colon, value = text.partition(":")
     if not colon or kind not in FILTER_KINDS:
         if colon and re.fullmatch(r"\w+", kind):
             raise OptionError(
-                f"There is no filter {kind}:, in {text!r}. {FILTER_EXAMPLES} Of a path with a colon: path:..."
+                f"Unknown filter {kind}: in {text!r}. {FILTER_EXAMPLES} For a path with a colon, write path:..."
             )
         kind, value = "path", text
     if not value.strip():
-        raise OptionError(f"The filter {text!r} says nothing. {FILTER_EXAMPLES}")
+        raise OptionError(f"The filter {text!r} is empty. {FILTER_EXAMPLES}")
     try:
         return Filter(text, FILTER_KINDS[kind](value))
     except ValueError as error:
-        raise OptionError(f"The filter {text!r} cannot be read: {error}. {FILTER_EXAMPLES}") from error
+        raise OptionError(f"The filter {text!r} is invalid: {error}. {FILTER_EXAMPLES}") from error
 
 
 def _path(value: str) -> Keeps:
@@ -110,7 +111,7 @@ def _taken(value: str) -> Keeps:
 
     def keeps(facts: PhotoFacts) -> NDArray[np.bool_]:
         taken = facts.column("taken")
-        within: NDArray[np.bool_] = (begin <= taken) & (taken < end)  # both false of NaT
+        within: NDArray[np.bool_] = (begin <= taken) & (taken < end)  # both are false for NaT
         return within
 
     return keeps
@@ -120,7 +121,7 @@ def _size(value: str) -> Keeps:
     first, last = _range(value)
     for number in filter(None, (first, last)):
         if not (number.isascii() and number.isdecimal()):
-            raise ValueError(f"{number!r} is no whole number of pixels")
+            raise ValueError(f"{number!r} is not a whole number of pixels")
     least, most = int(first or 0), int(last) if last else None
     if most is not None and least > most:
         raise ValueError(f"{least} is more than {most}")
@@ -135,9 +136,9 @@ def _size(value: str) -> Keeps:
 
 def _orientation(value: str) -> Keeps:
     if value not in SHAPES:
-        raise ValueError(f"{value!r} is not {', '.join(SHAPES)}")
-    is_so = SHAPES[value]
-    return lambda facts: is_so(facts.column("width"), facts.column("height"))
+        raise ValueError(f"{value!r} is not one of {', '.join(SHAPES)}")
+    has_shape = SHAPES[value]
+    return lambda facts: has_shape(facts.column("width"), facts.column("height"))
 
 
 SHAPES: dict[str, Callable[[NDArray[Any], NDArray[Any]], NDArray[np.bool_]]] = {
@@ -159,12 +160,12 @@ def _folded(text: str) -> str:
 
 
 def _plain(value: str) -> str:
-    """Return a path or a glob as it is compared."""
+    """Return a path or glob as it is compared: folded, without a leading ./."""
     return _folded(value.replace(BETWEEN, "")).removeprefix("./")
 
 
 def _expression(glob: str) -> str:
-    """Return the regular expression of a glob. Raises ValueError for a set of letters that is none."""
+    """Return the regular expression of a glob. Raises ValueError for an invalid [...] set."""
     return "".join(map(_of_token, GLOB_TOKEN.findall(glob)))
 
 
@@ -180,34 +181,34 @@ def _of_token(token: str) -> str:
     try:
         re.compile(f"[{shown}]")
     except re.error as error:
-        raise ValueError(f"{token} is no set of letters ({error})") from error
+        raise ValueError(f"{token} is not a valid character set ({error})") from error
     return rf"(?![/\0])[{'^' if is_without else ''}{shown}]"
 
 
 WILD = {"/**": r"/[^\0]*", "**": r"[^\0]*", "*": r"[^/\0]*", "?": r"[^/\0]"}
-ALL_FOLDERS = r"(?>[^\0]*/)?"  # of a path; atomic, as the name after them has no slash to give back
+ALL_FOLDERS = r"(?>[^\0]*/)?"  # of a path; atomic, since the file name after them contains no slash
 
 
 def _range(value: str) -> tuple[str, str]:
-    """Return both ends of A..B, "" for one left open; of A alone, A twice."""
+    """Return both ends of A..B, "" for an omitted one; for A alone, A twice."""
     first, dots, last = (part.strip() for part in value.partition(".."))
     if not dots:
         return first, first
     if not (first or last):
-        raise ValueError("it has neither a first nor a last")
+        raise ValueError("it has neither a start nor an end")
     return first, last
 
 
 def _period(text: str) -> tuple[datetime, datetime]:
-    """Return when a year, a month or a day begins, and when the next one does."""
+    """Return the start of a year, month or day, and of the next one."""
     found = re.fullmatch(r"(\d{4})(?:-(\d{1,2}))?(?:-(\d{1,2}))?", text, re.ASCII)
     if found is None:
-        raise ValueError(f"{text!r} is no date as 2019, 2019-05 or 2019-05-31")
+        raise ValueError(f"{text!r} is not a date such as 2019, 2019-05 or 2019-05-31")
     year, month, day = (int(part) if part else None for part in found.groups())
     try:
         begin = datetime(year or 0, month or 1, day or 1)
     except ValueError as error:
-        raise ValueError(f"there is no {text} ({error})") from error
+        raise ValueError(f"{text} does not exist ({error})") from error
     try:
         if day is not None:
             return begin, begin + timedelta(days=1)
