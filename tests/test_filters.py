@@ -217,7 +217,7 @@ def test_an_orientation_is_that_of_the_upright_photo() -> None:
         ("size:big", "'big' is not a whole number of pixels"),
         ("size:-5..", "'-5' is not a whole number of pixels"),
         ("size:20..10", "20 is more than 10"),
-        ("orientation:upside", "'upside' is not portrait, landscape, square"),
+        ("orientation:upside", "'upside' is not one of portrait, landscape, square"),
         ("[z-a].jpg", "[z-a] is not a valid character set"),
     ],
 )
