@@ -12,6 +12,10 @@ class Spelled:
     """A part of an error message that differs between Python and the command line: `moved=True` and `--moved`.
 
     `str()` of the error shows the Python form, the command line the shell form.
+
+    >>> moved = Spelled("moved=True", "--moved")
+    >>> str(moved), moved.shell
+    ('moved=True', '--moved')
     """
 
     python: str
@@ -47,6 +51,7 @@ class VggsearchError(Exception):
 
     Its arguments are the parts of the message: texts, and parts that differ between Python and the command line.
 
+    >>> from vggsearch.errors import option
     >>> error = VggsearchError("The photos moved: pass ", option("moved"), ".")
     >>> str(error), error.for_shell()
     ('The photos moved: pass moved=True.', 'The photos moved: pass --moved.')
@@ -72,6 +77,12 @@ class Stopped(VggsearchError):
     """The work ended early because `stop` returned True. Finished work is kept; repeat the call to continue.
 
     `report` describes the finished work, in the type that the call returns; None if there is nothing to report.
+
+    >>> try:
+    ...     index.verify(stop=lambda: True)
+    ... except Stopped as stopped:
+    ...     print(stopped.report)
+    None
     """
 
     def __init__(self, *parts: str | Spelled, report: object = None) -> None:
@@ -96,7 +107,14 @@ class PhotosError(VggsearchError):
 
 
 class ImageError(VggsearchError):
-    """A file that cannot be decoded as an image; `reason` and `kind` are those of photos.walk.Skipped."""
+    """A file that cannot be decoded as an image; `reason` and `kind` are those of photos.walk.Skipped.
+
+    >>> try:
+    ...     index.query("photos/notes.txt")
+    ... except ImageError as error:
+    ...     print(error.kind)
+    not a picture
+    """
 
     def __init__(self, reason: str, kind: SkipKind) -> None:
         super().__init__(reason)

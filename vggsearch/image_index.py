@@ -54,11 +54,17 @@ log = logging.getLogger(__name__)
 
 
 class ImageIndex(Tabular):
-    """An index of photos in one directory: their embeddings, and the search over them.
+    """An index of a photo folder: the embeddings of its photos, and the search over them.
 
-    >>> with ImageIndex.create("indexes/photos") as photos:
-    ...     photos.update("photos")
-    ...     photos.query("img.jpg", count=5).matches
+    Open one with `for_photos`, `open` or `create`; it is a context manager. Paths of photos are relative to the
+    photo folder and use forward slashes. One process may write to an index while others read it: queries see what
+    was committed last.
+
+    >>> with ImageIndex.for_photos("photos") as index:
+    ...     report = index.update("photos")
+    ...     result = index.query("photos/a.jpg", count=3)
+    >>> result.matches[0].path
+    'a.jpg'
     """
 
     def __init__(
@@ -87,10 +93,18 @@ class ImageIndex(Tabular):
         engine: Engine | None = None,
         engine_options: EngineOptions | None = None,
     ) -> "ImageIndex":
-        """Create an empty index; options that are not set have their defaults.
+        """Create an empty index in `directory`, which must not hold one.
 
-        `engine` replaces the network, for tests and for custom networks. Raises IndexExists, OptionError or
-        WeightsError.
+        `options` choose the embedding: VGG variant, feature layer, pooling, input size; each that is None takes its
+        default. `engine_options` choose the inference backend, its device and its precision. `engine` replaces it
+        with an object of your own.
+
+        Raises IndexExists, OptionError and WeightsError.
+
+        >>> options = EmbeddingOptions(layer="pool5", size=224)
+        >>> with ImageIndex.create("indexes/pool5", options) as index:
+        ...     len(index), index.spec.layer
+        (0, 'pool5')
         """
         options = options or EmbeddingOptions()
         spec, weights = options.resolve()
@@ -107,10 +121,16 @@ class ImageIndex(Tabular):
         engine_options: EngineOptions | None = None,
         root: str | os.PathLike[str] | None = None,
     ) -> "ImageIndex":
-        """Open an index. `root` is the present photo folder, if the photos or the index were moved separately.
+        """Open an existing index. `root` is where the photos are now, if they were moved apart from the index.
 
-        Raises IndexMissing, IndexDamaged or IndexFormatError; SpecMismatch if `options` describe embeddings other
-        than those in the index.
+        `engine_options` and `engine` are those of `create`. Of `options`, those that are given must agree with the
+        index; `weights` names a copy of the weights file the index was made with, if that has moved.
+
+        Raises IndexMissing, IndexDamaged and IndexFormatError; SpecMismatch if `options` differ from the index.
+
+        >>> with ImageIndex.open("indexes/photos") as index:
+        ...     len(index)
+        4
         """
         store = Store.open(Path(directory))
         options = options or EmbeddingOptions()
@@ -131,9 +151,14 @@ class ImageIndex(Tabular):
         engine: Engine | None = None,
         engine_options: EngineOptions | None = None,
     ) -> "ImageIndex":
-        """Open the index of a photo folder, or create it if it does not exist; the default is indexes/NAME.
+        """Open the index of a photo folder, or create it if there is none; `directory` defaults to indexes/NAME.
 
-        Raises PhotosError if the folder does not exist, and the errors of `open` and `create`.
+        `options`, `engine_options` and `engine` are those of `create`. Call `update` to index the photos. Raises
+        PhotosError if there is no such folder, and what `open` and `create` raise.
+
+        >>> with ImageIndex.for_photos("photos") as index:
+        ...     index.update("photos").photos
+        4
         """
         photos = check_folder(Path(folder))
         where = Path(directory) if directory is not None else directory_for(photos)
@@ -151,50 +176,81 @@ class ImageIndex(Tabular):
         self.close()
 
     def close(self) -> None:
-        """Release the network and the memory-mapped files. All committed data is already on disk."""
+        """Release the network and the memory-mapped files. Everything committed is already on disk.
+
+        >>> index.close()
+        """
         self._engine = None
         self._latest.close()
 
     def __len__(self) -> int:
-        """Return the number of photos in the index."""
+        """Return the number of photos."""
         return len(self._store)
 
     @property
     def directory(self) -> Path:
-        """The directory of the index."""
+        """The folder of the index.
+
+        >>> index.directory.name
+        'photos'
+        """
         return self._store.directory
 
     @property
     def spec(self) -> EmbeddingSpec:
-        """The specification of the embeddings: network, layer, pooling and image size."""
+        """What the embeddings are computed with: model, layer, pooling, sizes, weights.
+
+        >>> index.spec.dim
+        1024
+        """
         return self._store.spec
 
     @property
     def root(self) -> Path | None:
-        """The photo folder, None before the first update. Paths of matches are relative to it."""
+        """The photo folder, None before the first update.
+
+        >>> index.root.name
+        'photos'
+        """
         if self._root is not None or self._store.manifest.root is None:
             return self._root
         return Path(os.path.normpath(self.directory / self._store.manifest.root))
 
     @property
     def engine(self) -> Engine:
-        """The inference backend, loaded on first use. Raises WeightsError, SpecMismatch, OptionError."""
+        """The inference backend, loaded when it is first needed. Raises WeightsError, SpecMismatch and OptionError.
+
+        >>> print(index.engine)  # doctest: +SKIP
+        openvino, cpu (2 threads), int8
+        """
         if self._engine is None:
             weights = self._weights or self._find_weights(None)
             self._engine = load_engine(self.spec, weights, self._engine_options)
         return self._engine
 
     def paths(self) -> list[str]:
-        """Return the paths of all photos, in row order."""
+        """Return the paths of all photos, in row order: row i of `embeddings()` belongs to path i.
+
+        >>> index.paths()
+        ['a.jpg', 'b.jpg', 'copy of a.jpg', 'trips/c.jpg']
+        """
         return list(self._store.read_consistently(self._store.paths))
 
     def skipped(self) -> SkippedFiles:
-        """Return the files that could not be indexed, by path, each with the reason."""
+        """Return the files that could not be used, sorted by path, each with its reason.
+
+        >>> [(file.path, file.kind) for file in index.skipped()]
+        [('notes.txt', 'not a picture')]
+        """
         self._store.refresh()
         return SkippedFiles(self._store.read_consistently(self._store.skipped).values())
 
     def info(self) -> Info:
-        """Return what the index holds and how it was made. Raises IndexDamaged."""
+        """Return what the index holds and how it was made. Raises IndexDamaged.
+
+        >>> index.info().photos
+        4
+        """
         self._store.refresh()
         return self._store.read_consistently(lambda: read_info(self._store, self.root))
 
@@ -212,18 +268,25 @@ class ImageIndex(Tabular):
         progress: OnProgress | None = None,
         stop: Stop | None = None,
     ) -> UpdateReport:
-        """Index new and changed photos of the photo folder, drop deleted ones, and update the FAISS index.
+        """Index new and changed photos, drop those that are gone, and renew the FAISS index.
 
-        `folder` may be omitted after the first update. `moved` confirms that `folder` is the new place of the same
-        photos. `allow_empty` permits an update that drops every photo. `compact` merges small parts and removes
-        dead rows even if that is not due yet. `whiten` sets whether whitened embeddings are searched; None keeps
-        the present setting, initially True. `local_features` sets whether local features are stored as well, so
-        that re-ranking need not read the photos again and `query(containing=True)` works; None keeps the present
-        setting, initially False.
+        `folder` is the photo folder; it can be omitted once the index has one. `moved=True` states that the same
+        photos are now in `folder`. `workers` is the number of decoder processes, by default one per CPU.
+        `allow_empty` permits an update that drops every photo. `retry_skipped` tries files again that could not be
+        used before. `compact` merges small Parquet files even if that is not due yet.
 
-        Raises PhotosError if the folder is missing, is not the one that was indexed, or no longer holds any of the
-        photos; IndexLocked while another process writes; IndexNotWritable if the disk is full or read-only;
-        Stopped, with the report of what was done, if `stop` ended it early.
+        `whiten` and `local_features` are remembered by the index; None leaves them as they are, at first True and
+        False. `whiten` decides whether embeddings are whitened for searching. `local_features` stores the local
+        features of every photo, about 13 kB each: re-ranking is faster with them, and `query(containing=True)`
+        needs them.
+
+        An update that is interrupted loses at most a minute of work; the next one continues. Raises PhotosError for
+        a folder that is missing, another one, or suddenly empty; IndexLocked while another process writes;
+        IndexNotWritable for a full or read-only disk; Stopped, with the report on what was done.
+
+        >>> report = index.update()
+        >>> report.indexed, report.unchanged
+        (0, 4)
         """
         return update_index(
             self._store,
@@ -246,7 +309,11 @@ class ImageIndex(Tabular):
         recall: float | None = None,
         metric: str | None = None,
     ) -> BuildPlan:
-        """Return what `build` would do, without doing it. Raises OptionError if it is not possible."""
+        """Return what `build` would do with these options, without doing it. Raises OptionError if it cannot.
+
+        >>> index.plan_build(recipe="flat").recipe
+        'flat'
+        """
         return self._store.read_consistently(
             lambda: plan_build(self._store, build_options(self._store, recipe, memory, recall, metric))
         )
@@ -261,15 +328,18 @@ class ImageIndex(Tabular):
         progress: OnProgress | None = None,
         stop: Stop | None = None,
     ) -> BuildReport:
-        """Rebuild the FAISS index from the stored embeddings. Later updates use the same options.
+        """Rebuild the FAISS index from the stored embeddings; later updates keep to the same options.
 
-        `recipe` is auto, a name in knn.recipes.RECIPES, or a FAISS factory string; `memory` is the most bytes it
-        may take; `recall` is the share of the ten nearest photos to find; `metric` is that of FAISS, cosine or
-        euclidean: similarities are cosines in any case. Options that are omitted stay as in the last build. The old
-        index stays in use until the new one is complete, and if the build is stopped.
+        `recipe` is "auto", the name of a recipe such as "flat" or "ivf-pq", or a FAISS factory string; `memory` is
+        how many bytes the index may take; `recall` is the share of the ten nearest photos to find, above 0 up to 1;
+        `metric`, "cosine" or "euclidean", is how FAISS compares vectors (similarities are cosines either way).
+        Options that are None stay as they were.
 
-        Raises OptionError before any work if the options are not possible, with the nearest possible ones;
-        IndexLocked, IndexNotWritable; Stopped.
+        Until it is done, and if it is stopped, the previous index stays in use. Raises OptionError, which names the
+        nearest possible options, IndexLocked, IndexNotWritable and Stopped.
+
+        >>> index.build(recipe="flat").photos
+        4
         """
         return rebuild(
             self._store, lambda: build_options(self._store, recipe, memory, recall, metric), Monitor(progress, stop)
@@ -278,9 +348,13 @@ class ImageIndex(Tabular):
     def verify(
         self, *, repair: bool = False, progress: OnProgress | None = None, stop: Stop | None = None
     ) -> VerifyReport:
-        """Check every byte of the index. With `repair`, drop what is damaged; `update` computes it again.
+        """Check every byte of the index. With `repair`, drop what is damaged; the next `update` recreates it.
 
-        `vggsearch.verify` also repairs an index whose manifest can no longer be opened.
+        `vggsearch.verify` does the same for an index that can no longer be opened. Raises IndexLocked and
+        IndexNotWritable for a repair, and Stopped.
+
+        >>> index.verify().is_whole
+        True
         """
         report = verify(self.directory, repair=repair, progress=progress, stop=stop)
         self._store.refresh()
@@ -300,33 +374,37 @@ class ImageIndex(Tabular):
         minus: Images = (),
         also_in: Sequence["ImageIndex"] = (),
     ) -> QueryResult:
-        """Return the photos most like `image`: a path, the bytes of a file, a PIL image, or uint8 (h, w, 3) RGB.
+        """Return the photos most similar to `image`, most similar first.
 
-        Returns at most `count` photos, none below `min_similarity`. With `min_similarity` alone, returns all that
-        reach it; with neither, SEARCH.count. A photo in the index finds itself at 1.0. Blank pictures are all
-        alike, so a blank picture finds only itself, and no other picture finds it. The query sees what other
-        processes have committed.
+        `image` is a path, the bytes of an image file, a PIL image, or an RGB array, uint8 (height, width, 3). A
+        list of several is one query, their mean; `minus`, one or several, is subtracted from it. `crop` searches
+        with a region of the image: (left, top, width, height), in pixels of the upright image. `containing` finds
+        photos that contain the image, by the most similar region of each; it needs `update(local_features=True)`.
 
-        With `rerank`, the best ALIGN.candidates are checked geometrically, if the photo folder is available, and
-        the similarity of those that show the query is raised; `min_similarity` applies after that. `crop` is the
-        part of the image to search with: left, top, width and height in pixels of the upright picture. With
-        `containing`, photos that contain the image are searched, by the most similar region of each; this requires
-        local features (see `update`). The similarity then combines those of the region and of the whole photo, and
-        is below 1.0 even for the photo itself.
+        At most `count` photos are returned, and none with a similarity below `min_similarity`, -1 to 1. With the
+        latter alone, all that reach it; with neither, ten. An indexed photo finds itself at 1.0, unless
+        `containing`. Blank images are all alike, so a blank image only finds itself, and no other image finds it.
 
-        Only photos that pass all `filters` are found; query.filters.parse_filter describes their syntax. With
-        `exclude_same_folder`, photos in the folder of the image are not found. Neither shortens the result, as
-        photos are excluded before the search.
+        `rerank` compares the best matches with the image geometrically, which finds crops, mirrored and rotated
+        copies, and raises their similarity. It needs the photos, or local features, and does not apply to queries
+        of several images.
 
-        A list of several images is one query, their mean; each of `minus` is subtracted from it. Such a query is
-        not re-ranked.
+        `filters` are rules that photos have to match, such as "2019/**", "folder:trips", "taken:2019-05..2020",
+        "size:1000.." or "orientation:portrait"; `exclude_same_folder` excludes the photos next to the image. Both
+        apply before the search, so they do not shorten the result.
 
-        The photos of `also_in`, other indexes of the same spec, are searched as well, and each match names its
-        index. Similarities are on one scale: all indexes are searched with the whitening of the index with the
-        most photos. The embeddings of the others are whitened with it in memory, once while the index is open.
+        `also_in` are other open indexes with the same `spec`, searched as if all photos were in one index;
+        `Match.index` says where a match is. All are searched with the whitening of the largest, so that
+        similarities are comparable.
 
-        Raises ImageError if a picture cannot be used; OptionError for a crop outside the picture, an invalid
-        filter, options that exclude each other, or `containing` without local features; SpecMismatch for `also_in`.
+        Raises ImageError if an image cannot be read; OptionError for invalid or incompatible options; SpecMismatch
+        for `also_in`.
+
+        >>> result = index.query("photos/a.jpg", count=2)
+        >>> [(match.path, match.similarity) for match in result.matches]
+        [('a.jpg', 1.0), ('copy of a.jpg', 1.0)]
+        >>> index.query("photos/a.jpg", filters="trips/**").matches[0].path
+        'trips/c.jpg'
         """
         options = QueryOptions.of(
             count, min_similarity, rerank, crop, containing, filters, exclude_same_folder, minus
@@ -347,10 +425,14 @@ class ImageIndex(Tabular):
         minus: Images = (),
         also_in: Sequence["ImageIndex"] = (),
     ) -> QueryResults:
-        """Yield a QueryResult for each image, or a Skipped for one that cannot be used, in order; see query.
+        """Yield a QueryResult for each image, in order, or a Skipped for one that cannot be read.
 
-        Without `rerank`, SEARCH.at_once images are read ahead and go through the network together, unless
-        `containing`, `minus` or `exclude_same_folder` require a separate search for each.
+        The options are those of `query`. With `rerank=False`, and neither `containing`, `minus` nor
+        `exclude_same_folder`, images are read ahead and go through the network together, which is much faster.
+
+        >>> results = index.query_many(["photos/a.jpg", "photos/b.jpg"], count=1, rerank=False)
+        >>> [result.matches[0].path for result in results]
+        ['a.jpg', 'b.jpg']
         """
         options = QueryOptions.of(
             count, min_similarity, rerank, crop, containing, filters, exclude_same_folder, minus
@@ -365,9 +447,12 @@ class ImageIndex(Tabular):
         seed: int | None = None,
         also_in: Sequence["ImageIndex"] = (),
     ) -> tuple[Pick, ...]:
-        """Return `count` random photos of those that pass all filters; all of these if there are fewer.
+        """Return `count` random photos that match all `filters`, or all of them if they are fewer.
 
-        The same `seed` picks the same photos. Raises OptionError for an invalid filter or a count below 1.
+        The same `seed` returns the same photos. Raises OptionError for an invalid filter or a count below 1.
+
+        >>> len(index.random(2, seed=1))
+        2
         """
         return pick_random(self._targets(also_in), count, rules(filters), seed)
 
@@ -396,17 +481,24 @@ class ImageIndex(Tabular):
     ) -> DuplicatesReport:
         """Find photos that are copies or edited copies of one another, and suggest which to keep. Changes nothing.
 
-        At least the share `min_precision`, 0.5 to below 1, of the pairs is expected to be right, as calibrated on
-        the folder's own photos; `threshold` uses a fixed similarity instead. `keep` lists the rules by which the
-        photo to keep is chosen, first rule first; in the folders `protect` nothing may be removed. `min_size` is
-        the smallest group to return. `within_folder` and `across_folders` restrict pairs to one folder, or to two.
-        `similar` also returns other shots of the same subject, `siblings` treats burst shots as duplicates. With
-        `confirm`, candidates are compared by keypoints, if the photos are available. `against` finds the photos
-        that another index already has.
+        `min_precision`, 0.5 to below 1, is the share of the returned pairs that should be right, as calibrated on
+        the photos themselves; `threshold` uses a fixed similarity instead. `confirm` compares candidate pairs by
+        keypoints, which needs the photos. `keep` are the rules by which to choose the photo to keep, first rule
+        first, such as "oldest" or "resolution,path:best/**"; nothing in the folders `protect` is suggested for
+        removal.
 
-        Candidates, comparisons and the calibration are kept in the index, so the next call is quick. Raises
-        OptionError, DecisionsDamaged, SpecMismatch where the two indexes hold different embeddings, and Stopped,
-        with the report of the pairs compared until then, if `stop` ended it early.
+        `within_folder` and `across_folders` restrict pairs to one folder or to two different ones; `min_size` is
+        the smallest group to return. `similar` also returns similar photos that are not duplicates, which are never
+        removed; `siblings` treats the shots of a burst as duplicates. `against` finds the photos that another open
+        index already holds.
+
+        Candidates, comparisons and the calibration are stored in the index, so the next call is fast. Raises
+        OptionError; SpecMismatch if the two indexes hold different embeddings; Stopped, with a report on the pairs
+        compared so far.
+
+        >>> for group in index.duplicates().groups:
+        ...     print("keep", group.keeper.path, "of", [member.photo.path for member in group.members])
+        keep a.jpg of ['copy of a.jpg']
         """
         root = self.root
         options = DuplicateOptions(
@@ -430,28 +522,43 @@ class ImageIndex(Tabular):
     ) -> RemovalPlan:
         """Return what `remove` would do with the duplicates of a report, without doing it.
 
-        `action` is "trash", "move:DIR", "hardlink", "symlink" or "delete". `protect` are folders in which nothing
-        is changed. A photo with a RAW file beside it is left alone unless `raw_pairs`. Raises OptionError for an
-        unknown action and for a report that must not be acted on, PhotosError if a folder is missing.
+        `action` is "trash", "move:DIR", "hardlink", "symlink" or "delete". Nothing in the folders `protect` is
+        touched. `raw_pairs` allows removing photos that have a RAW file next to them. Raises OptionError for an
+        unknown action, and for a report that must not be acted on: of a stopped search, against another index, or
+        by similarity alone unless with a `threshold`; PhotosError if a folder is missing.
+
+        >>> plan = index.plan_removal(index.duplicates(), "move:duplicates")
+        >>> [planned.path for planned in plan.removals]
+        ['copy of a.jpg']
         """
         return plan_removals(self.root or Path(), report, action, protect, raw_pairs=raw_pairs)
 
     def remove(
         self, plan: RemovalPlan, *, progress: OnProgress | None = None, stop: Stop | None = None
     ) -> RemovalReport:
-        """Carry out a plan, and record it in a journal inside the index; `vggsearch.undo` reverses it.
+        """Perform a plan, and record it in a journal inside the index, with which `vggsearch.undo` reverts it.
 
-        A photo that has changed since is left alone, and the report states why. Raises JournalError if the journal
-        cannot be written, and Stopped, with the report of what was done, if `stop` ended it early.
+        Every photo and the copy that is kept are read first; a photo that has changed is left alone, and the report
+        says why. Raises JournalError if the journal cannot be written; Stopped, with the report on what was done.
+
+        >>> plan = index.plan_removal(index.duplicates(), "move:duplicates")
+        >>> done = index.remove(plan)
+        >>> len(done.done), undo(done.journal).restored
+        (1, ('copy of a.jpg',))
         """
         return perform(plan, new_journal(self.directory), progress=progress, stop=stop)
 
     def decide(self, judgement: Judgement, photos: Sequence[str]) -> Decision:
-        """Store the user's decision on every pair of the given photos: "same", "different" or "undecided".
+        """Remember that some photos are the "same", "different", or "undecided" again: every pair of them.
 
-        Decisions are stored by content in INDEX/decisions.jsonl, so they survive moves and renames; "undecided"
-        revokes an earlier one. Raises OptionError for a photo that is not in the index, IndexLocked,
-        IndexNotWritable, DecisionsDamaged.
+        `photos` are paths, at least two, relative to the photo folder or to the current folder. Decisions are
+        stored by content, so they survive moves and renames. Raises OptionError for a photo that is not in the
+        index, IndexLocked and IndexNotWritable.
+
+        >>> index.decide("same", ["a.jpg", "b.jpg"]).judgement
+        'same'
+        >>> len(index.duplicates().groups[0].members)
+        2
         """
         collection = self._collection()
         rows = {path: row for row, path in enumerate(collection.searcher.paths)}
@@ -461,9 +568,14 @@ class ImageIndex(Tabular):
         return decision
 
     def import_decisions(self, file: str | os.PathLike[str]) -> int:
-        """Add the decisions of another decisions.jsonl; return how many are new. The latest on a pair applies.
+        """Add the decisions of another index's decisions.jsonl; return how many are new.
 
-        Raises OptionError if the file does not exist, IndexLocked, IndexNotWritable, DecisionsDamaged.
+        Of two decisions about a pair, the later one counts. Raises OptionError if there is no such file,
+        IndexLocked, IndexNotWritable and DecisionsDamaged.
+
+        >>> decision = index.decide("same", ["a.jpg", "b.jpg"])
+        >>> index.import_decisions(index.directory / "decisions.jsonl")
+        0
         """
         if not Path(file).is_file():
             raise OptionError(f"{file} is not a file. Name a file of decisions, such as INDEX/{DECISIONS}.")
@@ -481,25 +593,41 @@ class ImageIndex(Tabular):
         return Collection(self._store, self._latest.searcher(), self.root, others)
 
     def to_arrow(self) -> Table:
-        """Return one row per photo, with the columns of the Parquet files: path, sha256, width, ..., embedding.
+        """Return one row per photo, in row order, with the columns of the Parquet files.
 
-        The embedding is a fixed-size list of float16, not whitened, of unit length before rounding.
+        They are path, bytes, mtime_ns, sha256, width, height, format, taken, is_blank and embedding, which is a
+        fixed-size list of float16, unit vectors that are not whitened.
+
+        >>> index.to_arrow().select(["path", "width"]).to_pylist()[0]
+        {'path': 'a.jpg', 'width': 320}
         """
         return self._store.read_consistently(self._store.table)
 
     def embeddings(self) -> NDArray[np.float32]:
-        """Return the embeddings of all photos as they are stored, not whitened: float32 (n, dim), unit rows."""
+        """Return the embeddings of all photos, float32 (photos, dimensions): unit vectors, not whitened.
+
+        >>> index.embeddings().shape
+        (4, 1024)
+        """
         blocks = self._store.read_consistently(lambda: list(self._store.embeddings()))
         return unit_rows(np.concatenate([np.empty((0, self.spec.dim), np.float16), *blocks]))
 
     def embed_many(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
-        """Return the embeddings of several pictures, float32 (n, dim), unit rows. Raises ImageError."""
+        """Return the embeddings of images, float32 (images, dimensions): unit vectors. Raises ImageError.
+
+        >>> index.embed_many(["photos/a.jpg", "photos/b.jpg"]).shape
+        (2, 1024)
+        """
         if not images:
             return np.empty((0, self.spec.dim), np.float32)
         return embed_squares(self.engine, np.stack([self._pixels(image) for image in images]))
 
     def embed(self, image: ImageLike) -> NDArray[np.float32]:
-        """Return the embedding of one picture, float32 (dim,), unit length. Raises ImageError."""
+        """Return the embedding of an image, float32 (dimensions,): a unit vector. Raises ImageError.
+
+        >>> index.embed("photos/a.jpg").shape
+        (1024,)
+        """
         vector: NDArray[np.float32] = unit_rows(self.engine.embed(self._pixels(image)[None]))[0]
         return vector
 

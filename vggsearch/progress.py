@@ -31,6 +31,11 @@ class Progress:
 
     `stage` is a short description such as "embedding photos"; `note` adds details such as the inference backend or
     the number of skipped files.
+
+    >>> seen = []
+    >>> report = index.verify(progress=seen.append)
+    >>> seen[-1].stage, seen[-1].done == seen[-1].total, seen[-1].unit
+    ('checking', True, 'bytes')
     """
 
     stage: str
@@ -91,8 +96,26 @@ def progress_bar(console: "Console | None" = None) -> Iterator[OnProgress]:
     Pass the yielded function as `progress=` to any long call. Without a terminal or notebook, for example when
     stderr is redirected to a file, nothing is shown. `console` is a rich console; the default writes to stderr or
     to the output of the notebook cell.
+
+    >>> with progress_bar() as progress:
+    ...     report = index.update(progress=progress)
+    >>> report.unchanged
+    4
     """
-    from rich.console import Console
+    try:
+        from rich.console import Console
+    except ModuleNotFoundError:  # where only the network is tested, without the other dependencies
+        yield ignore_progress
+        return
+    if console is None and Console().is_jupyter:
+        yield _NotebookBars().show  # rich would need ipywidgets for that
+        return
+    with _terminal_bars(console or Console(stderr=True)) as show:
+        yield show
+
+
+@contextmanager
+def _terminal_bars(console: "Console") -> Iterator[OnProgress]:
     from rich.progress import BarColumn, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
     from rich.text import Text
@@ -104,10 +127,6 @@ def progress_bar(console: "Console | None" = None) -> Iterator[OnProgress]:
             words = counted(task.fields["unit"], task.completed, task.total, task.speed)
             return Text(words, no_wrap=True)
 
-    if console is None and Console().is_jupyter:
-        yield _NotebookBars().show  # in notebooks, rich needs ipywidgets, which is often missing
-        return
-    console = console or Console(stderr=True)
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(BAR_WIDTH),

@@ -23,7 +23,12 @@ INLIER_BINS = (0, 4, 5, 6, 7, 8, 10, 12, 15, 19, 25)
 
 @dataclass(frozen=True)
 class LabelledPairs:
-    """Pairs that are all duplicates, or all not: the similarity and the number of inliers of each."""
+    """Pairs that are all duplicates, or all not: the similarity and the number of inliers of each.
+
+    >>> copies = index.duplicates().classified.calibration.copies
+    >>> len(copies.similarities) == len(copies.inliers)
+    True
+    """
 
     similarities: tuple[float, ...] = ()
     inliers: tuple[int, ...] = ()
@@ -40,6 +45,10 @@ class Calibration:
     `inliers` is the smallest number of inliers in each bin, `evidence` the log of the likelihood ratio of the bin,
     between duplicates and other pairs. `similarities` are the medians of the bands, ascending, `shares` the share
     of duplicates in each band. `copies` are the edited copies it was learned from.
+
+    >>> calibration = index.duplicates().classified.calibration
+    >>> len(calibration.inliers) == len(calibration.evidence)
+    True
     """
 
     inliers: tuple[int, ...]

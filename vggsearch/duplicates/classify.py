@@ -49,6 +49,10 @@ class ClassifiedPairs:
     or at least the similarity `threshold`, whichever is not None. `excluded` counts the pairs that were excluded,
     by reason: siblings, pairs the user marked as different, and pairs in the wrong folders. `is_complete` is False
     if the search was stopped early.
+
+    >>> classified = index.duplicates(threshold=0.99).classified
+    >>> classified.threshold, classified.is_complete
+    (0.99, True)
     """
 
     duplicates: CandidatePairs

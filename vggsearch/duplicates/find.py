@@ -39,7 +39,14 @@ class DuplicatesReport(Tabular):
 
     `classified` describes how the pairs were classified. `was_compared` is False if the photos themselves were not
     compared and similarity alone decided. `is_against` means that the keepers are photos of another index, named by
-    their absolute path. `seconds` is the duration of the search.
+    their absolute path. `seconds` is the duration of the search, `directory`
+    the index and `root` its photo folder, None if it is unknown.
+
+    >>> report = index.duplicates()
+    >>> len(report.groups), len(report.pairs), report.photos
+    (1, 1, 4)
+    >>> report.to_pandas()["path"].tolist()
+    ['a.jpg', 'copy of a.jpg']
     """
 
     groups: Groups
@@ -50,6 +57,8 @@ class DuplicatesReport(Tabular):
     was_compared: bool
     is_against: bool
     seconds: float
+    directory: Path
+    root: Path | None
 
     def to_arrow(self) -> Table:
         """Return one row per photo of each group; see Groups.to_arrow. `pairs.to_arrow()` has the pairs."""
@@ -95,6 +104,8 @@ def duplicates(
         was_compared=matcher is not None,
         is_against=collection.others is not None,
         seconds=time.monotonic() - started,
+        directory=directory,
+        root=collection.root,
     )
     if not classified.is_complete:
         raise Stopped(report=report)

@@ -22,6 +22,10 @@ class CandidatePairs:
 
     `similarity`, float64 (n,), is the cosine; `inliers`, int64 (n,), the number of matching keypoints, -1 if not
     compared; `confidence`, float64 (n,), the estimated probability that they are duplicates.
+
+    >>> compared = index.duplicates().classified.compared
+    >>> len(compared), compared.similarity.dtype
+    (3, dtype('float64'))
     """
 
     first: NDArray[np.int64]

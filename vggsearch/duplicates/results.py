@@ -42,6 +42,10 @@ class Photo:
     `sha256` and `bytes` are hash and size of the file; `mtime_ns` is its modification time in nanoseconds; `width`
     and `height` are the size of the upright photo in pixels; `taken` is the local time of the camera, None if not
     recorded.
+
+    >>> photo = index.duplicates().groups[0].keeper
+    >>> photo.path, photo.width, photo.height, photo.format
+    ('a.jpg', 320, 240, 'JPEG')
     """
 
     path: str
@@ -64,6 +68,10 @@ class Member:
     position of this photo in the keeper or, if `aligned_in` is "member", of the keeper in this photo: always of the
     one that shows less in the one that shows more. `reason` states why the keeper is kept rather than this photo.
     `left_alone` states why this photo is not to be removed nevertheless, None if it may be removed.
+
+    >>> member = index.duplicates().groups[0].members[0]
+    >>> member.photo.path, member.kind, member.similarity, member.confidence
+    ('copy of a.jpg', 'exact', 1.0, 1.0)
     """
 
     photo: Photo
@@ -140,7 +148,12 @@ class Groups(tuple[Group, ...], Tabular):
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two photos that are duplicates. `alignment` is the position of the first in the second, None if unknown."""
+    """Two photos that are duplicates. `alignment` is the position of the first in the second, None if unknown.
+
+    >>> pair = index.duplicates().pairs[0]
+    >>> pair.first.path, pair.second.path, pair.kind
+    ('copy of a.jpg', 'a.jpg', 'exact')
+    """
 
     first: Photo
     second: Photo

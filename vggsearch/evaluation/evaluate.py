@@ -29,7 +29,12 @@ from vggsearch.tables import Table, Tabular, arrow_table
 
 @dataclass(frozen=True)
 class EvaluationReport(Tabular):
-    """The search quality on labelled photos. `missing` are the labelled paths that are not in the index."""
+    """The search quality on labelled photos. `missing` are the labelled paths that are not in the index.
+
+    >>> report = evaluate(index, {"a.jpg": "cat", "copy of a.jpg": "cat", "gone.jpg": "dog"}, rerank=False)
+    >>> report.figures.map, report.missing
+    (1.0, ('gone.jpg',))
+    """
 
     figures: Figures
     curve: Curve
@@ -45,6 +50,10 @@ class CopiesReport(Tabular):
     """How well queries with edited copies of `photos` indexed photos find the originals: per edit, and overall.
 
     `skipped` are the photos of the sample that could not be read.
+
+    >>> report = evaluate_copies(index, edits=["mirror"], sample=2, rerank=False)
+    >>> report.photos, list(report.by_edit)
+    (2, ['mirror'])
     """
 
     photos: int
@@ -87,9 +96,12 @@ def evaluate(
 
     Raises TruthError if the index contains none of the labelled photos, or no two with the same label; OptionError;
     PhotosError if the photos cannot be read for re-ranking; Stopped, without a report.
+
+    >>> labels = {"a.jpg": "cat", "copy of a.jpg": "cat", "b.jpg": "dog"}
+    >>> evaluate(index, labels, rerank=False).figures.recall_at[1]
+    1.0
     """
-    if not isinstance(labels, Mapping):
-        labels = read_truth(Path(labels))
+    labels = _labels(labels)
     whitening, monitor = whitening_named(whiten), Monitor(progress, stop)
     searcher = searcher_of(index, whitening)
     embeddings = index.embeddings()
@@ -140,6 +152,10 @@ def evaluate_copies(
 
     Raises PhotosError if the photos cannot be read; OptionError for an unknown edit or a sample below 1; Stopped,
     without a report.
+
+    >>> report = evaluate_copies(index, edits=["half", "mirror"], sample=2, rerank=False)
+    >>> sorted(report.by_edit)
+    ['half', 'mirror']
     """
     by_name, whitening, monitor = chosen_edits(edits), whitening_named(whiten), Monitor(progress, stop)
     if isinstance(sample, int) and sample < 1:
@@ -176,11 +192,24 @@ def evaluate_copies(
     )
 
 
-def evaluate_probe(index: ImageIndex, labels: Mapping[str, str]) -> ProbeReport:
-    """Fit a linear classifier to the embeddings of labelled photos; see linear_probe."""
+def evaluate_probe(index: ImageIndex, labels: Mapping[str, str] | str | os.PathLike[str]) -> ProbeReport:
+    """Train a linear SVM on the embeddings of labelled photos, and measure its recall per class.
+
+    `labels` are those of `evaluate`; the protocol is that of Caltech-101. Raises TruthError if fewer than two
+    classes have two photos, InstallationError without scikit-learn.
+
+    >>> labels = {"a.jpg": "cat", "copy of a.jpg": "cat", "b.jpg": "dog", "trips/c.jpg": "dog"}
+    >>> evaluate_probe(index, labels).classes
+    2
+    """
+    labels = _labels(labels)
     rows = {path: row for row, path in enumerate(index.paths())}
     held = [path for path in labels if path in rows]
     return linear_probe(index.embeddings()[[rows[path] for path in held]], [labels[path] for path in held])
+
+
+def _labels(labels: Mapping[str, str] | str | os.PathLike[str]) -> Mapping[str, str]:
+    return labels if isinstance(labels, Mapping) else read_truth(Path(labels))
 
 
 def chosen_edits(names: str | Iterable[str]) -> dict[str, Edit]:

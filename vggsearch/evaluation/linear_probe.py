@@ -20,6 +20,11 @@ class ProbeReport:
 
     `train` and `test` are numbers of photos in each split; `std` is the standard deviation between splits.
     `single` are the classes with a single photo, which are left out: they cannot be both trained and tested.
+
+    >>> labels = {"a.jpg": "cat", "copy of a.jpg": "cat", "b.jpg": "dog", "trips/c.jpg": "dog"}
+    >>> report = evaluate_probe(index, labels)
+    >>> report.classes, report.train, report.test
+    (2, 2, 2)
     """
 
     classes: int

@@ -41,7 +41,12 @@ FIGURE_COLUMNS = {
 
 @dataclass(frozen=True)
 class Interval:
-    """The 95 % confidence interval of a metric over random samples of queries."""
+    """The 95 % confidence interval of a metric over random samples of queries.
+
+    >>> figures = evaluate(index, {"a.jpg": "cat", "copy of a.jpg": "cat"}, rerank=False).figures
+    >>> figures.pair_ap_interval
+    Interval(low=1.0, high=1.0)
+    """
 
     low: float
     high: float
@@ -63,6 +68,10 @@ class Figures:
     found at any threshold with a precision of at least 99 %; `threshold_at_p99` is the highest such threshold, None
     if no threshold has that precision. In all metrics, a relevant photo that is not among the answers counts as
     not found.
+
+    >>> figures = evaluate(index, {"a.jpg": "cat", "copy of a.jpg": "cat"}, rerank=False).figures
+    >>> figures.queries, figures.images, figures.map
+    (2, 4, 1.0)
     """
 
     images: int
@@ -95,6 +104,10 @@ class Curve(Tabular):
 
     A pair is found if its similarity, rounded to four decimals, is at least the `threshold`. `precision` is the
     fraction of the found pairs that are right, `recall` the fraction of the right pairs that are found.
+
+    >>> curve = evaluate(index, {"a.jpg": "cat", "copy of a.jpg": "cat"}, rerank=False).curve
+    >>> float(curve.threshold[0]), float(curve.precision[0])
+    (1.0, 1.0)
     """
 
     threshold: NDArray[np.float64]

@@ -36,7 +36,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BuildReport:
-    """The result of a build. `facts` include the measured recall and query time; `bytes` is the size on disk."""
+    """The result of a build. `facts` include the measured recall and query time; `bytes` is the size on disk.
+
+    >>> report = index.build(recipe="flat")
+    >>> report.photos, report.facts.recipe
+    (4, 'flat')
+    """
 
     directory: Path
     photos: int

@@ -16,6 +16,11 @@ class Finding:
 
     `photos` are the paths lost with it, if they can still be read. `is_repaired` is False if no repair was wanted,
     or if none can help.
+
+    >>> (index.directory / "skipped.parquet").write_bytes(b"damaged")
+    7
+    >>> [finding.file for finding in index.verify().findings]
+    ['skipped.parquet']
     """
 
     file: str

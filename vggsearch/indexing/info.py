@@ -15,6 +15,10 @@ class Info:
 
     `search` describes the FAISS index, None if it has to be built first; `wanted` are the options of the next
     build. `blank` counts the blank photos; `local_features` counts the photos whose local features are stored.
+
+    >>> info = index.info()
+    >>> info.photos, info.skipped
+    (4, {'not a picture': 1})
     """
 
     directory: Path

@@ -53,6 +53,10 @@ class UpdateReport:
     photo with the same bytes; `unchanged` were kept, `gone` dropped. `skipped` lists every file that could not be
     indexed, including those of earlier runs, by path; `newly_skipped` those of this run. `photos` is the number of
     photos now in the index.
+
+    >>> report = index.update()
+    >>> report.indexed, report.reused, report.unchanged, report.gone
+    (0, 0, 4, 0)
     """
 
     indexed: int

@@ -113,6 +113,10 @@ class BuildPlan:
     `shard_rows` is less than `rows`, the lists are built from so many vectors at a time, merged on disk and
     memory-mapped from there, so that they are never in memory as a whole. `seconds` is an estimate. `metric` is a
     key of METRICS.
+
+    >>> plan = index.plan_build(recipe="hnsw", memory=10**9)
+    >>> plan.recipe, plan.rows
+    ('hnsw', 4)
     """
 
     recipe: str

@@ -17,6 +17,10 @@ class Alignment:
     photo relative to the photo's area: 0.5 covers a quarter of the photo, 2 covers four times the photo. `corners`
     are the query's top-left, top-right, bottom-right and bottom-left corner in the photo, each (x, y) in fractions
     of the photo's width and height; they lie outside 0..1 where the query shows more than the photo.
+
+    >>> match = index.query("photos/a.jpg", crop=(0, 0, 160, 120)).matches[0]
+    >>> match.alignment is None or match.alignment.scale > 0
+    True
     """
 
     score: float

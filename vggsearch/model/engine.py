@@ -26,6 +26,11 @@ class Description:
     `embeddings` are those of Engine.embed. `levels` are the cells of the feature map before pool5, of the image at
     the largest size of the spec and at half of it (local_features.half_size): float32 (n, side / 16, side / 16,
     dimensions), each of unit length; 64 dimensions with the packaged weights, else all 512 channels.
+
+    >>> squares = np.zeros((2, 192, 192, 3), np.uint8)
+    >>> description = index.engine.describe(squares)
+    >>> description.embeddings.shape, [level.shape[:3] for level in description.levels]
+    ((2, 1024), [(2, 12, 12), (2, 6, 6)])
     """
 
     embeddings: "NDArray[np.float32]"
@@ -37,6 +42,10 @@ class Engine(ABC):
 
     `name` is that of the backend ("torch"), `precision` the number format of the convolutions ("fp32", "bf16",
     "fp16" or "int8"), and `batch_size` the preferred batch size.
+
+    >>> squares = np.zeros((2, 192, 192, 3), np.uint8)
+    >>> index.engine.embed(squares).shape
+    (2, 1024)
     """
 
     name: str

@@ -48,7 +48,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A weights file and the sha256 of its bytes."""
+    """A weights file and the sha256 of its bytes.
+
+    >>> spec, weights = EmbeddingOptions().resolve()
+    >>> weights.sha256 == spec.weights_sha256
+    True
+    """
 
     path: Path
     sha256: str

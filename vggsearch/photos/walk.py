@@ -52,6 +52,9 @@ class Skipped:
     "unreadable" means that the disk, not the file, is at fault: it is tried again on the next update, and whatever
     the index holds for `path` and everything below it is kept. `bytes` and `mtime_ns` are 0 if they could not be
     read.
+
+    >>> index.skipped()[0].path, index.skipped()[0].kind
+    ('notes.txt', 'not a picture')
     """
 
     path: str

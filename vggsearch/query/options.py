@@ -97,7 +97,11 @@ class QueryResults(Iterator[Answer], Tabular):
 
 @dataclass(frozen=True)
 class Pick:
-    """A photo that was picked at random. `index` is the directory of its index, if several were searched."""
+    """A photo that was picked at random. `index` is the directory of its index, if several were searched.
+
+    >>> index.random(1, filters="trips/**")
+    (Pick(path='trips/c.jpg', index=None),)
+    """
 
     path: str
     index: str | None = None

@@ -27,6 +27,10 @@ class Match:
     `similarity` is a cosine, at most 1.0. If re-ranking located the query in the photo, `alignment` is its
     position, and has raised the similarity. `index` is the directory of the index of the photo, if several were
     searched.
+
+    >>> match = index.query("photos/a.jpg").matches[0]
+    >>> match.path, match.similarity
+    ('a.jpg', 1.0)
     """
 
     path: str

@@ -33,6 +33,11 @@ class JournalEntry:
     `path` and `keeper` are relative to the photo folder. `target` is where a moved file goes, absolute, or what a
     symbolic link contains. `sha256`, `bytes`, `mtime_ns` and `mode` are those of the file. A companion has no
     keeper unless the keeper has the same companion. `token` makes the names of temporary files unique.
+
+    >>> done = index.remove(index.plan_removal(index.duplicates(), "hardlink"))
+    >>> entry = done.done[0]
+    >>> entry.path, entry.does, entry.can_be_undone
+    ('copy of a.jpg', 'hardlink', True)
     """
 
     act: int

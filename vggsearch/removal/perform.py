@@ -35,6 +35,10 @@ class RemovalReport:
     """What was removed, photos and companions in order, and what was left alone and why.
 
     `freed_bytes` is counted as in the plan.
+
+    >>> done = index.remove(index.plan_removal(index.duplicates(), "delete"))
+    >>> len(done.done), len(done.refusals), done.freed_bytes > 0
+    (1, 0, True)
     """
 
     journal: Path

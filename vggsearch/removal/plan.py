@@ -17,6 +17,10 @@ class PlannedRemoval:
 
     `companions` are the paths of the files that go with the photo. `freed_bytes` is the space this frees on the
     volume of the photo folder, for the trash once it is emptied; 0 for a file with other hard links.
+
+    >>> planned = index.plan_removal(index.duplicates(), "trash").removals[0]
+    >>> planned.path, planned.companions, planned.freed_bytes == planned.removal.bytes
+    ('copy of a.jpg', (), True)
     """
 
     removal: Removal
@@ -34,6 +38,10 @@ class RemovalPlan:
     """What `perform` would remove, in order, and what it would leave alone. No file was read or changed.
 
     `protect` are folders or files that are never touched; `raw_pairs` allows removing half of a RAW and JPEG pair.
+
+    >>> plan = index.plan_removal(index.duplicates(), "delete")
+    >>> str(plan.action), len(plan.removals), len(plan.irreversible)
+    ('delete', 1, 0)
     """
 
     root: Path

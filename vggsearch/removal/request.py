@@ -12,6 +12,10 @@ class Removal:
     """A photo to remove, and the photo kept in its place. Paths are POSIX, relative to the photo folder.
 
     Both sha256 and `bytes` come from the index. Equal sha256 mean an exact copy, others an edited copy.
+
+    >>> removal = index.plan_removal(index.duplicates(), "trash").removals[0].removal
+    >>> removal.path, removal.keeper, removal.is_exact
+    ('copy of a.jpg', 'a.jpg', True)
     """
 
     path: str
@@ -28,7 +32,11 @@ class Removal:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What happens to a removed file. `folder` is where `move` puts it, None for the other actions."""
+    """What happens to a removed file. `folder` is where `move` puts it, None for the other actions.
+
+    >>> str(Action.parse("move:duplicates")), Action("hardlink").makes_links
+    ('move:duplicates', True)
+    """
 
     kind: ActionKind
     folder: Path | None = None
@@ -60,6 +68,10 @@ class Refusal:
     """A file that was left alone, and why. `path` is relative to the photo folder.
 
     `shell_reason` is the same reason with options as the command line spells them.
+
+    >>> plan = index.plan_removal(index.duplicates(), "trash", protect=["photos"])
+    >>> [refusal.path for refusal in plan.refusals]
+    ['copy of a.jpg']
     """
 
     path: str

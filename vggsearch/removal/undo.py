@@ -33,7 +33,13 @@ from vggsearch.removal.trash import Trash, where_to_look
 
 @dataclass(frozen=True, slots=True)
 class UndoReport:
-    """The paths that undo restored, those that were in place already, and those it could not restore and why."""
+    """The paths that undo restored, those that were in place already, and those it could not restore and why.
+
+    >>> done = index.remove(index.plan_removal(index.duplicates(), "delete"))
+    >>> undone = undo(done.journal)
+    >>> undone.restored, undone.already_there
+    (('copy of a.jpg',), ())
+    """
 
     restored: tuple[str, ...]
     already_there: tuple[str, ...]
@@ -53,6 +59,10 @@ def undo(
     file that it records, and is reported. `root` is the photo folder, if it has moved; `stop` is called before each
     file. Raises JournalError if the journal cannot be read or written, PhotosError if the photo folder is
     missing; Stopped, with the report of what was restored, if `stop` ended it early.
+
+    >>> done = index.remove(index.plan_removal(index.duplicates(), "symlink"))
+    >>> undo(done.journal).restored
+    ('copy of a.jpg',)
     """
     monitor, path = Monitor(progress, stop), Path(journal)
     record = read_journal(path)

@@ -5,8 +5,6 @@ import io
 from collections.abc import Sequence
 from itertools import islice
 
-from rich.cells import cell_len
-
 from vggsearch.photos.walk import one_line
 
 TERMINAL_WIDTH = 80
@@ -64,7 +62,7 @@ def as_table(
     """
     lines = iter(aligned([head, *rows], right))
     heading, above = next(lines), list(islice(lines, rule_before))
-    rule = "─" * min(TERMINAL_WIDTH, max(map(cell_len, [heading, *above])))
+    rule = "─" * min(TERMINAL_WIDTH, max(map(_width, [heading, *above])))
     below = list(lines)
     return "\n".join([heading, rule, *above, *([rule, *below] if below else [])])
 
@@ -75,10 +73,19 @@ def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[st
     Widths are cells of a terminal, of which a Chinese character takes two. It is quick for 100,000 rows.
     """
     rows = [[one_line(cell) for cell in row] for row in rows]
-    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
 
     def padded(number: int, cell: str) -> str:
-        space = " " * (widths[number] - cell_len(cell))
+        space = " " * (widths[number] - _width(cell))
         return space + cell if number in right else cell + space
 
     return ["  ".join(padded(*cell) for cell in enumerate(row)).rstrip() for row in rows]
+
+
+def _width(text: str) -> int:
+    """Return how many cells of a terminal a text takes; ASCII needs no rich for that."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)

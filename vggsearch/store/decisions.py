@@ -34,6 +34,10 @@ class Decision:
 
     `photos` are the sha256 of their bytes, so that a decision survives moves and renames; `paths` are where they
     were. `at` is ISO 8601 in UTC.
+
+    >>> decision = index.decide("same", ["a.jpg", "b.jpg"])
+    >>> decision.judgement, decision.paths
+    ('same', ('a.jpg', 'b.jpg'))
     """
 
     at: str

@@ -35,7 +35,11 @@ class Part(FileHash):
 
 @dataclass(frozen=True)
 class WhiteningInfo:
-    """How a whitening was learned: from `rows` photos, to `dim` dimensions, with a `shrinkage` of 0..1."""
+    """How a whitening was learned: from `rows` photos, to `dim` dimensions, with a `shrinkage` of 0..1.
+
+    >>> index.info().search.whitening is None  # whitening needs 100 photos
+    True
+    """
 
     rows: int
     dim: int
@@ -48,6 +52,9 @@ class BuildOptions:
 
     `recipe` is auto, a key of RECIPES or a FAISS factory string. `memory` is the limit in bytes for the build,
     `recall` the share of the ten nearest photos to find, `metric` is cosine or euclidean.
+
+    >>> index.info().wanted.recipe
+    'auto'
     """
 
     recipe: str = BUILD.recipe
@@ -63,6 +70,9 @@ class VectorIndexInfo:
     `factory` is the FAISS factory string of the recipe. Its `lists` were learned when there were `trained_rows`
     photos. `effort`, `candidates`, `recall` and `milliseconds` are those of knn.vector_index.Tuning. `whitening` is
     None if the embeddings are not whitened.
+
+    >>> index.info().search.recipe
+    'flat'
     """
 
     recipe: str

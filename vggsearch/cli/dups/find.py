@@ -20,7 +20,7 @@ from vggsearch.image_index import ImageIndex
 from vggsearch.progress import progress_bar
 from vggsearch.render.calibration import as_values, chosen_line, explanation, notes
 from vggsearch.render.duplicates import duplicate_groups, duplicate_pairs, summary
-from vggsearch.render.html.page import PageFacts, write_page
+from vggsearch.render.html.write import write_html
 from vggsearch.render.terminal_images import Screen, protocol_of
 from vggsearch.render.terminal_images import preview as show_pictures
 from vggsearch.store.locate import only_index
@@ -70,7 +70,7 @@ def find(
         report, stopped = find_duplicates(opened, selection, similar=similar, against=against)
         groups = report.in_review_order() if review_order else report.groups
         if page is not None:
-            _write_page(page, groups, opened, report)
+            _write_page(page, groups, report)
         if explain_threshold:
             _explain(report, format)
         elif preview:
@@ -108,16 +108,9 @@ def _show_notes(report: DuplicatesReport, *lines: str) -> None:
         click.echo(line, err=True)
 
 
-def _write_page(page: Path, groups: Sequence[Group], opened: ImageIndex, report: DuplicatesReport) -> None:
-    rows = (
-        ("Photo folder", str(opened.root)),
-        ("Pairs", chosen_line(report)),
-        *(("Note", note) for note in notes(report)),
-    )
-    title = f"Duplicates in {(opened.root or Path()).resolve().name}"
-    facts = PageFacts(title, rows, ("vggsearch", "dups", "decide", "--index", str(opened.directory)))
+def _write_page(page: Path, groups: Sequence[Group], report: DuplicatesReport) -> None:
     with progress_bar() as progress, stopping_on_ctrl_c() as stop, quiet_decoders():
-        write_page(page, groups, opened.root or Path(), facts, progress=progress, stop=stop)
+        write_html(report, page, groups=groups, progress=progress, stop=stop)
     click.echo(f"{page}: {summary(groups)}")
 
 
