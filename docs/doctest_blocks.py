@@ -9,6 +9,7 @@ from typing import Any
 import griffe
 
 EXAMPLE = re.compile(r"^>>> .*(?:\n(?!\s*$).*)*", re.MULTILINE)
+DIRECTIVE = re.compile(r"\s*# doctest: .*")
 
 
 class DoctestBlocks(griffe.Extension):
@@ -21,5 +22,5 @@ class DoctestBlocks(griffe.Extension):
 
 
 def fenced(example: re.Match[str]) -> str:
-    """Return an example between fences."""
-    return f"```pycon\n{example[0]}\n```"
+    """Return an example between fences, without its directives to doctest."""
+    return f"```pycon\n{DIRECTIVE.sub('', example[0])}\n```"
