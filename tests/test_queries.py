@@ -289,7 +289,7 @@ def test_indexes_that_cannot_be_asked_as_one_are_refused(tmp_path: Path, index: 
     ):
         index.query(query, also_in=[again])
     empty = ImageIndex.create(tmp_path / "empty", engine=FakeEngine())
-    with pytest.raises(OptionError, match=r"photos has no local features.* --index .*photos --local-features"):
+    with pytest.raises(OptionError, match=r"photos has no local features.* index.update\(local_features=True\)"):
         index.query(query, containing=True, also_in=[empty])
     assert len(empty.query(query, also_in=[index]).matches) == 6
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.defaults import MEASURE
-from vggsearch.errors import TruthError
+from vggsearch.errors import Spelled, TruthError
 from vggsearch.tables import Table, Tabular, arrow_table
 
 Similarities = NDArray[np.float32]
@@ -170,7 +170,8 @@ class Tally:
         if with_partner == 0:
             raise TruthError(
                 f"None of {self._queries:,} photos has another with its label among {images:,} photos, so there is "
-                f"nothing to find. Check that the paths are those of the index: vggsearch query --format paths"
+                "nothing to find. Check that the paths are those of the index: ",
+                Spelled("index.paths()", "vggsearch query --format paths"),
             )
         pair_ap, recall = self._pairs.resampled()
         curve = self.curve()

@@ -200,7 +200,7 @@ def _last(store: Store, whitening: WhiteningInfo | None) -> _LastVectorIndex | N
         rows = sum(made.rows - len(made.dead) for made in side.made_from)
         index = VectorIndex.open(directory, rows, store.spec.dim, _tuning(side))
     except IndexDamaged as error:
-        log.warning("%s The FAISS index is rebuilt.", error)
+        log.warning("%s; the FAISS index is rebuilt.", error)
         return None
     return _LastVectorIndex(directory, index, side.facts, *lived)
 
@@ -258,7 +258,7 @@ def _whitening(store: Store) -> tuple[Whitening | None, WhiteningInfo | None]:
             try:
                 return without_whitening(read_index(directory))[1], facts
             except IndexDamaged as error:
-                log.warning("%s A new whitening is learned.", error)
+                log.warning("%s; a new whitening is learned.", error)
     learned = learn(store.embeddings(), store.spec.dim, len(store), store.blank_rows())
     if learned is None:
         return None, None

@@ -301,7 +301,7 @@ def _renew_vector_index(store: Store, writer: StoreWriter, monitor: Monitor) -> 
     try:
         is_fresh = open_vector_index(store) is not None
     except IndexDamaged as error:
-        log.warning("%s The FAISS index is rebuilt.", error)
+        log.warning("%s; the FAISS index is rebuilt.", error)
         is_fresh = False
     if not is_fresh:
         build_vector_index(store, writer, monitor)

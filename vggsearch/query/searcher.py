@@ -1,6 +1,5 @@
 """Search the vector index, and return the paths of the rows found."""
 
-import logging
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,8 +12,6 @@ from vggsearch.knn.vectors import BLOCK_ROWS
 from vggsearch.knn.whitening import Whitening, WhiteningOptions, learn
 from vggsearch.matching.alignment import Alignment
 from vggsearch.store.store import Store
-
-log = logging.getLogger(__name__)
 
 SPARE = 16  # candidates beyond the requested count, so that exact similarity decides ties at the end
 DECIMALS = 4  # of a similarity; float16 embeddings and bfloat16 networks do not hold a fifth

@@ -126,7 +126,7 @@ class LatestSnapshot:
         except IndexDamaged as error:
             if not self._store.is_up_to_date:
                 raise  # a writer has removed it: there is a newer state to read
-            log.warning("%s The embeddings themselves are searched; vggsearch index renews it.", error)
+            log.warning("%s; until then, queries search the embeddings.", error)
             return None
 
     def read(self, read: Callable[[Snapshot], Read]) -> Read:
@@ -147,7 +147,7 @@ class LatestSnapshot:
         try:
             return self.read(lambda state: self._read_features(state, set(paths)))
         except IndexDamaged as error:
-            log.warning("%s Local features are made from the photos; vggsearch verify --repair drops these.", error)
+            log.warning("%s; until then, local features are computed from the photos.", error)
             return {}
 
     def _present(self) -> Snapshot:

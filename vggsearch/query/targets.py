@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.errors import OptionError, SpecMismatch
+from vggsearch.errors import OptionError, SpecMismatch, Spelled
 from vggsearch.knn.vector_index import Selection
 from vggsearch.matching.rerank import Reranker
 from vggsearch.model.engine import Engine
@@ -124,8 +124,11 @@ def _view_of(
 def _contents(state: Snapshot, target: Target) -> NDArray[Any]:
     if state.local is None:
         raise OptionError(
-            f"{target.directory} has no local features, which this search needs. Create them: "
-            f"vggsearch index PHOTOS --index {target.directory} --local-features"
+            f"{target.directory} has no local features, which this search needs. Create them: ",
+            Spelled(
+                "index.update(local_features=True)",
+                f"vggsearch index PHOTOS --index {target.directory} --local-features",
+            ),
         )
     return state.column("sha256")
 
