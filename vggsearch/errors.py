@@ -130,6 +130,7 @@ class IndexExists(VggsearchError):
     """The folder for a new index already contains one."""
 
 
+UPDATE = Spelled("index.update()", "vggsearch index")
 REPAIR = Spelled("vggsearch.verify(INDEX, repair=True)", "vggsearch verify --repair")
 
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import click
 
-from vggsearch.errors import Stopped, VggsearchError
+from vggsearch.errors import Spelled, Stopped, VggsearchError
 from vggsearch.progress import OnProgress, Progress, Stop, progress_bar
 
 T = TypeVar("T")
@@ -30,10 +30,14 @@ class ToStderr(logging.Handler):
         """Write one line, with errors as the command line spells them."""
         shown = copy.copy(record)
         if isinstance(record.args, tuple):
-            shown.args = tuple(
-                each.for_shell() if isinstance(each, VggsearchError) else each for each in record.args
-            )
+            shown.args = tuple(map(_for_shell, record.args))
         click.echo(self.format(shown), err=True)
+
+
+def _for_shell(value: object) -> object:
+    if isinstance(value, Spelled):
+        return value.shell
+    return value.for_shell() if isinstance(value, VggsearchError) else value
 
 
 def log_to_stderr() -> None:

@@ -171,7 +171,7 @@ class Tally:
             raise TruthError(
                 f"None of {self._queries:,} photos has another with its label among {images:,} photos, so there is "
                 "nothing to find. Check that the paths are those of the index: ",
-                Spelled("index.paths()", "vggsearch query --format paths"),
+                Spelled("index.paths()", "vggsearch query --random 10"),
             )
         pair_ap, recall = self._pairs.resampled()
         curve = self.curve()

@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-from vggsearch.errors import REPAIR, Spelled, spelled
+from vggsearch.errors import REPAIR, UPDATE, Spelled, spelled
 from vggsearch.store.contents import DAMAGED_DECISIONS
 
-INDEX = Spelled("index.update()", "vggsearch index")
 IMPORT = Spelled("index.import_decisions(FILE)", "vggsearch dups decide --import FILE")
 UNDO = Spelled("vggsearch.undo(JOURNAL)", "vggsearch dups undo JOURNAL")
 
@@ -43,22 +42,22 @@ class Remedy:
 
 
 DROP_PHOTOS = Remedy(
-    spelled(REPAIR, " drops these photos, and ", INDEX, " indexes them again"),
-    spelled("these photos were dropped; ", INDEX, " indexes them again"),
+    spelled(REPAIR, " drops these photos, and ", UPDATE, " indexes them again"),
+    spelled("these photos were dropped; ", UPDATE, " indexes them again"),
 )
 DROP_LOCAL = Remedy(
-    spelled(REPAIR, " drops these local features, and ", INDEX, " computes them again"),
-    spelled("these local features were dropped; ", INDEX, " computes them again"),
+    spelled(REPAIR, " drops these local features, and ", UPDATE, " computes them again"),
+    spelled("these local features were dropped; ", UPDATE, " computes them again"),
 )
 REBUILD_SEARCH = Remedy(spelled(REPAIR, " rebuilds it from the embeddings"), spelled("it was rebuilt"))
 DROP_SKIPPED = Remedy(
-    spelled(REPAIR, " drops the list, and ", INDEX, " tries those files again"),
-    spelled("the list was dropped; ", INDEX, " tries those files again"),
+    spelled(REPAIR, " drops the list, and ", UPDATE, " tries those files again"),
+    spelled("the list was dropped; ", UPDATE, " tries those files again"),
 )
 KEEP_NEWEST = Remedy(spelled(REPAIR, " keeps the newest row"), spelled("the newest row was kept"))
 _FORGOTTEN = spelled(
     "photos deleted since are back until the next ",
-    INDEX,
+    UPDATE,
     ", which has to name the photo folder, and any of ",
     Spelled("weights, whiten and local_features", "--weights, --no-whiten and --local-features"),
     " that were not the default",

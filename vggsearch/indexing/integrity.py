@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.errors import IndexDamaged, IndexMissing, Spelled, spelled
+from vggsearch.errors import UPDATE, IndexDamaged, IndexMissing, Spelled, spelled
 from vggsearch.indexing.build import build_vector_index
 from vggsearch.indexing.findings import (
     DROP_LOCAL,
     DROP_PHOTOS,
     DROP_SKIPPED,
-    INDEX,
     KEEP_NEWEST,
     REBUILD_MANIFEST,
     REBUILD_SEARCH,
@@ -323,16 +322,16 @@ class _IndexCheck:
     def notes(self) -> Iterator[Spelled]:
         """Yield what the next update changes, although it is no damage."""
         if self.manifest.fresh_vector_index is None and self.manifest.rows:
-            yield spelled("the vector index is out of date: queries read the parts; ", INDEX, " updates it")
+            yield spelled("the vector index is out of date: queries read the parts; ", UPDATE, " updates it")
         leftovers = self.store.leftovers()
         if leftovers:
             size = sum(map(_size_below, leftovers))
-            yield spelled(f"{len(leftovers):,} leftover files, {size:,} bytes: the next ", INDEX, " removes them")
+            yield spelled(f"{len(leftovers):,} leftover files, {size:,} bytes: the next ", UPDATE, " removes them")
         root = self.store.directory / (self.manifest.root or "no folder yet")
         if root.is_dir():
             gone = sum(not os.path.lexists(root / path) for path in self.skipped)
             if gone:
-                yield spelled(f"{gone:,} skipped files no longer exist: the next ", INDEX, " forgets them")
+                yield spelled(f"{gone:,} skipped files no longer exist: the next ", UPDATE, " forgets them")
 
     def repair(self) -> None:
         """Leave what is damaged out of the manifest, then rebuild the vector index if its rows changed."""

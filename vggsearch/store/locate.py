@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from vggsearch.errors import IndexMissing
+from vggsearch.errors import IndexMissing, Spelled
 from vggsearch.store.contents import MANIFEST
 
 INDEXES = Path("indexes")
@@ -17,7 +17,8 @@ def index_of(photos: Path) -> Path:
     """Return the default location of an existing index of a photo folder. Raises IndexMissing if there is none."""
     directory = directory_for(photos)
     if not (directory / MANIFEST).exists():
-        raise IndexMissing(f"{photos} has no index yet ({directory}). Create it: vggsearch index {photos}")
+        create = Spelled(f"ImageIndex.for_photos({str(photos)!r})", f"vggsearch index {photos}")
+        raise IndexMissing(f"{photos} has no index yet ({directory}). Create it: ", create)
     return directory
 
 
@@ -27,6 +28,8 @@ def only_index() -> Path:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise IndexMissing(f"There is no index in {INDEXES}/. Create one: vggsearch index PHOTOS")
+        create = Spelled("ImageIndex.for_photos(PHOTOS)", "vggsearch index PHOTOS")
+        raise IndexMissing(f"There is no index in {INDEXES}/. Create one: ", create)
     names = ", ".join(str(path) for path in found)
-    raise IndexMissing(f"Found {len(found)} indexes: {names}. Choose one with --index or VGGSEARCH_INDEX.")
+    choose = Spelled("Pass the directory of one.", "Choose one with --index or VGGSEARCH_INDEX.")
+    raise IndexMissing(f"Found {len(found)} indexes: {names}. ", choose)
