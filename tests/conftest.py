@@ -48,6 +48,18 @@ def decoder_processes(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
         monkeypatch.setattr("vggsearch.indexing.extract.Decoders", Decoders)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def keypoints_once() -> Iterator[None]:
+    """Detect the keypoints of a picture once a session."""
+    with pytest.MonkeyPatch.context() as patch:
+        with contextlib.suppress(ImportError):  # the tests for a GPU do without OpenCV
+            from tests.helpers.keypoints import RememberedSift
+
+            sift = RememberedSift()
+            patch.setattr("vggsearch.matching.keypoints._sift", lambda: sift)
+        yield
+
+
 @pytest.fixture(scope="session")
 def six_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The photos of the fixture `photos`, made once: not to be changed."""

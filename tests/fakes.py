@@ -81,6 +81,8 @@ def picture(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
 def save_photo(path: Path, seed: int, size: tuple[int, int] = (320, 240), **save_kwargs: Any) -> Path:
     """Write `picture(seed, size)` to `path`, in the format of its suffix, and return the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".png":
+        save_kwargs.setdefault("compress_level", 1)  # quicker
     picture(seed, size).save(path, **save_kwargs)
     return path
 

@@ -32,7 +32,7 @@ def families_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ("c", photo.point(lambda value: value * 0.9)),
             ("d", photo.point(lambda value: min(255, value * 1.1))),
         ):
-            copy.save(folder / "photos" / f"{seed}{name}.png")
+            copy.save(folder / "photos" / f"{seed}{name}.png", compress_level=1)
     with ImageIndex.create(folder / "indexes" / "photos", engine=FakeEngine()) as index:
         index.update(folder / "photos")
     return folder
