@@ -158,12 +158,12 @@ def test_every_engine_here_is_compared_with_fp32(sample_photos: Path, monkeypatc
 
 @pytest.mark.network
 @pytest.mark.usefixtures("in_a_moment")
-def test_the_command_prints_the_documented_keys_and_its_progress_apart(photos: Path) -> None:
+def test_the_command_prints_the_documented_keys_and_no_progress_without_a_terminal(photos: Path) -> None:
     done = CliRunner().invoke(cli, ["bench", str(photos), "--format", "json", "--engine", "openvino"])
     assert done.exit_code == 0, done.output
     keys = ["device", "engine", "precision", "decode_per_s", "forward_per_s", "end_to_end_per_s", "limit_per_s"]
     assert list(json.loads(done.stdout)) == keys
-    assert done.stderr.count("measuring ") == 4
+    assert done.stderr == ""
 
 
 def test_the_table_says_what_share_was_reached_and_how_long_many_photos_take() -> None:

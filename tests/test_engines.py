@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.fakes import random_kernels
-from vggsearch.errors import OptionError, WeightsError
+from vggsearch.errors import InstallationError, OptionError, WeightsError
 from vggsearch.model import loading
 from vggsearch.model.engine import Engine, EngineOptions, rate
 from vggsearch.model.loading import choose_engine, load_engine
@@ -268,7 +268,7 @@ def test_without_openvino_torch_runs_and_says_what_is_lost(
     monkeypatch.setattr(loading, "find_spec", lambda _: None)
     assert choose_engine(EngineOptions()) == "torch"
     assert "less than half the speed" in caplog.text
-    with pytest.raises(OptionError, match="pip install openvino"):
+    with pytest.raises(InstallationError, match="pip install openvino"):
         choose_engine(EngineOptions(engine="openvino"))
 
 

@@ -21,7 +21,7 @@ PACKAGE = Path(vggsearch.__file__).parent
 OUTSIDE = ("cli", "render")
 LIBRARY = [path for path in sorted(PACKAGE.rglob("*.py")) if path.relative_to(PACKAGE).parts[0] not in OUTSIDE]
 COMMANDS = ("index", "query", "dups", "info", "build", "verify", "eval", "bench", "model")
-FLAG = re.compile(r"(?:^|\s)(--[a-z][a-z-]*)")
+FLAG = re.compile(r"(?:^|\s)(--[a-z][a-z-]*[a-z])(?![a-z-])")
 COMMAND = re.compile(rf"\bvggsearch ({'|'.join(COMMANDS)})\b")
 
 

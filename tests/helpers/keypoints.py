@@ -23,7 +23,7 @@ class RememberedSift:
         self.lock = Lock()
 
     def detectAndCompute(self, grey: NDArray[np.uint8], mask: None) -> Found:  # noqa: N802 - OpenCV's name
-        limits = keypoints.KEYPOINTS
+        limits = keypoints.KEYPOINTS  # type: ignore[attr-defined]  # as a test may have set it
         key = (grey.shape, hashlib.sha256(grey.tobytes()).digest(), limits.count, limits.contrast)
         with self.lock:
             if key in self.known:

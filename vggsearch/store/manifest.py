@@ -242,8 +242,8 @@ def read_manifest(directory: Path) -> Manifest:
         raise IndexDamaged(path, f"is damaged (its format is {found})")
     if found > FORMAT:
         raise IndexFormatError(
-            f"{path} has format {found}, but this version of vggsearch reads formats 1 to {FORMAT}. Update it: "
-            "pip install --upgrade vggsearch"
+            f"{path} has format {found}, but this version of vggsearch reads formats 1 to {FORMAT}. "
+            "Upgrade vggsearch."
         )
     if found > 1 and values.get(CHECKSUM) != checksum(values):
         raise IndexDamaged(path, "is damaged (wrong checksum)")
