@@ -3,16 +3,14 @@
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vggsearch.errors import OptionError
 from vggsearch.model.engine import no_embeddings
-
-if TYPE_CHECKING:
-    from vggsearch.model.torch_engine.cuda import CudaEngine
 
 SLOTS = 2
 AHEAD = 2  # batches that may be taken ahead of what is yielded; see Engine.embed_stream
@@ -35,6 +33,24 @@ class Slots(Protocol):
 
     def download(self, slot: int) -> NDArray[np.float32]:
         """Return the embeddings (batch_size, dim), in memory that the slot's next run overwrites."""
+
+
+class SlotOwner(Protocol):
+    """An engine whose slots a pipeline borrows: CudaEngine. `batch_size` is what slots taken now hold."""
+
+    batch_size: int
+
+    def take_slots(self) -> Slots:
+        """Return slots that nobody uses. Raises torch.OutOfMemoryError if they do not fit."""
+
+    def return_slots(self, slots: Slots) -> None:
+        """Keep slots for the next stream."""
+
+    def shrink(self, batch_size: int) -> None:
+        """Halve the batch size after `batch_size` was too large."""
+
+    def too_small(self, error: torch.OutOfMemoryError) -> OptionError:
+        """Return the error for a GPU without memory for a single picture."""
 
 
 @dataclass
@@ -70,7 +86,7 @@ class _Chunk:
 class Pipeline:
     """One stream of batches of any size through the slots of an engine: split, padded, two at a time, in order."""
 
-    def __init__(self, engine: "CudaEngine") -> None:
+    def __init__(self, engine: SlotOwner) -> None:
         self._engine = engine
         self._slots: Slots | None = None
         self._held: deque[_Batch] = deque()  # taken and not yet yielded
