@@ -439,7 +439,7 @@ def test_runs_that_are_killed_again_and_again_make_the_index_of_one_undisturbed_
     kills, result = done.stdout.splitlines()
     assert kills.startswith("10 kills (SIGKILL): ")
     equal, complete, files = re.fullmatch(
-        r"(\d+) of (\d+) indexes equal to the undisturbed one of (\d+) files, bit for bit", result
+        r"(\d+) of (\d+) indexes are identical, bit for bit, to the undisturbed one of (\d+) files", result
     ).groups()  # type: ignore[union-attr]
     assert int(equal) == int(complete) >= 1
     assert files == "61"
