@@ -151,7 +151,7 @@ class ImageIndex(Tabular):
         engine: Engine | None = None,
         engine_options: EngineOptions | None = None,
     ) -> "ImageIndex":
-        """Open the index of a photo folder, or create it if there is none; `directory` defaults to indexes/NAME.
+        """Open the index of a photo folder, or create it if none exists; `directory` defaults to indexes/NAME.
 
         `options`, `engine_options` and `engine` are those of `create`. Call `update` to index the photos. Raises
         PhotosError if there is no such folder, and what `open` and `create` raise.

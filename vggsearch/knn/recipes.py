@@ -408,14 +408,14 @@ def search_parameters(index: FaissIndex, effort: int, selector: Any = None) -> A
 
 
 def ivf_of(index: FaissIndex) -> FaissIndex:
-    """Return the part of a FAISS index that has inverted lists, None if there is none."""
+    """Return the part of a FAISS index that has inverted lists, None if none exists."""
     library = faiss()
     inner = library.downcast_index(index.index) if isinstance(index, library.IndexPreTransform) else index
     return inner if isinstance(inner, library.IndexIVF) else None
 
 
 def hnsw_of(index: FaissIndex) -> FaissIndex:
-    """Return the part of a FAISS index that is an HNSW graph, None if there is none."""
+    """Return the part of a FAISS index that is an HNSW graph, None if none exists."""
     library = faiss()
     inner = library.downcast_index(index.index) if isinstance(index, library.IndexPreTransform) else index
     return inner if isinstance(inner, library.IndexHNSW) else None

@@ -102,7 +102,7 @@ class VectorIndex:
 
     @property
     def whitening(self) -> Whitening | None:
-        """The whitening that turns embeddings into its vectors, None if there is none."""
+        """The whitening that turns embeddings into its vectors, None if none exists."""
         return self._whitening
 
     @property

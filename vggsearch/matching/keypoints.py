@@ -128,7 +128,7 @@ def _covered_fields(keypoints: Keypoints, chosen: NDArray[np.int64]) -> int:
 def _transform(
     query: NDArray[np.float32], photo: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64] | None, NDArray[np.uint8]]:
-    """Return the (2, 3) matrix found by RANSAC, None if there is none, and which matches are its inliers."""
+    """Return the (2, 3) matrix found by RANSAC, None if none exists, and which matches are its inliers."""
     result: Any = cv2.estimateAffinePartial2D(
         query, photo, ransacReprojThreshold=KEYPOINTS.reach, maxIters=KEYPOINTS.rounds
     )

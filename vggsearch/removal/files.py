@@ -164,7 +164,7 @@ def rename_exclusively(source: Path, target: Path) -> None:
 
 @functools.cache
 def _exclusive_rename() -> Callable[[bytes, bytes], int] | None:
-    """Return the system's exclusive rename, which returns 0 on success; None if there is none."""
+    """Return the system's exclusive rename, which returns 0 on success; None if none exists."""
     library = ctypes.CDLL(None, use_errno=True)
     if sys.platform == "darwin" and hasattr(library, "renamex_np"):
         return lambda source, target: int(library.renamex_np(source, target, 4))  # RENAME_EXCL

@@ -14,7 +14,7 @@ def directory_for(photos: Path) -> Path:
 
 
 def index_of(photos: Path) -> Path:
-    """Return the default location of an existing index of a photo folder. Raises IndexMissing if there is none."""
+    """Return the default location of an existing index of a photo folder. Raises IndexMissing if none exists."""
     directory = directory_for(photos)
     if not (directory / MANIFEST).exists():
         create = Spelled(f"ImageIndex.for_photos({str(photos)!r})", f"vggsearch index {photos}")
@@ -23,7 +23,7 @@ def index_of(photos: Path) -> Path:
 
 
 def only_index() -> Path:
-    """Return the only index under indexes/. Raises IndexMissing if there is none, or more than one."""
+    """Return the only index under indexes/. Raises IndexMissing if none exists, or more than one."""
     found = sorted(path.parent for path in INDEXES.glob(f"*/{MANIFEST}"))
     if len(found) == 1:
         return found[0]

@@ -204,7 +204,7 @@ def part_name(number: int) -> str:
 
 
 def part_number(name: str) -> int:
-    """Return the number in the file name of a part; 0 if there is none."""
+    """Return the number in the file name of a part; 0 if none exists."""
     number = name.removeprefix("part-").removesuffix(".parquet")
     return int(number) if number.isdecimal() else 0
 
@@ -229,7 +229,7 @@ def checksum(values: dict[str, Any]) -> str:
 def read_manifest(directory: Path) -> Manifest:
     """Return the manifest in `directory`, converted to the current format.
 
-    Raises IndexMissing if there is none, IndexFormatError for a newer format, IndexDamaged or IndexNotReadable.
+    Raises IndexMissing if none exists, IndexFormatError for a newer format, IndexDamaged or IndexNotReadable.
     """
     path = directory / MANIFEST
     try:

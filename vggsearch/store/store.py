@@ -191,7 +191,7 @@ class Store:
             known.check(self.directory)  # raises, unless the list was renamed in between
 
     def vector_index_directory(self) -> Path | None:
-        """Return the folder of the vector index of this state, None if there is none. Raises IndexDamaged.
+        """Return the folder of the vector index of this state, None if none exists. Raises IndexDamaged.
 
         Only the sizes of its files are checked, which is fast for large ones too; `verify` checks their hashes.
         """
@@ -204,7 +204,7 @@ class Store:
         return directory
 
     def last_vector_index_directory(self) -> Path | None:
-        """Return the folder of the last vector index, of this or an earlier state; None if there is none."""
+        """Return the folder of the last vector index, of this or an earlier state; None if none exists."""
         stored = self.manifest.search
         return self.directory / SEARCH_FOLDER / stored.name if stored is not None else None
 
