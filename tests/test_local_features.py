@@ -214,8 +214,9 @@ def test_truncated_features_are_recomputed_from_the_photos(
 
 def test_containing_needs_stored_features(index: ImageIndex, photos: Path) -> None:
     index.update(photos)
-    with pytest.raises(OptionError, match="--local-features"):
+    with pytest.raises(OptionError, match=r"index\.update\(local_features=True\)$") as refused:
         index.query(photos / "1.png", containing=True)
+    assert "--local-features" in refused.value.for_shell()
 
 
 def test_containing_works_without_re_ranking_and_never_finds_blank_photos(index: ImageIndex, photos: Path) -> None:

@@ -242,7 +242,7 @@ def rewrite_part(manifest: Path) -> None:
         (
             lambda m: change(m, format=99),
             IndexFormatError,
-            f"format 99, but this version of vggsearch reads formats 1 to {FORMAT}. Update",
+            f"format 99, but this version of vggsearch reads formats 1 to {FORMAT}. Upgrade",
         ),
         (lambda m: m.write_text("{"), IndexDamaged, "manifest.json is damaged"),
         (lambda m: m.write_text("[]"), IndexDamaged, "format is None"),
