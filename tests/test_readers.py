@@ -237,15 +237,14 @@ def test_a_writer_on_another_machine_is_named(tmp_path: Path) -> None:
 
 
 HOLD_WITHOUT_FLOCK = """
-import sys, time, warnings
+import fcntl, sys, time, warnings
 from pathlib import Path
-import filelock._unix
 
 def missing(*_):
     raise OSError(38, "Function not implemented")
 
 warnings.simplefilter("ignore")
-filelock._unix.fcntl.flock = missing
+fcntl.flock = missing
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
 with writing(Store.open(Path(sys.argv[1]))):
@@ -263,7 +262,7 @@ def test_without_file_locks_there_is_still_one_writer_and_a_killed_one_is_replac
 
     Store.create(tmp_path / "x", FAKE_SPEC)
     store = Store.open(tmp_path / "x")
-    monkeypatch.setattr("filelock._unix.fcntl.flock", missing)
+    monkeypatch.setattr("fcntl.flock", missing)
     command = [sys.executable, "-c", HOLD_WITHOUT_FLOCK, str(tmp_path / "x")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
