@@ -27,7 +27,7 @@ from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.torch_engine import cuda
 from vggsearch.model.torch_engine.cuda import CudaEngine, captured, memory_errors
 from vggsearch.model.torch_engine.engine import Embedder, TorchEngine
-from vggsearch.model.torch_engine.pipeline import SLOTS, padded
+from vggsearch.model.torch_engine.pipeline import SLOTS, Squares
 from vggsearch.model.weights import Kernel
 
 Pixels = NDArray[np.uint8]
@@ -73,7 +73,7 @@ class FakeGpu:
 
 
 class FakeSlots:
-    """Slots on the CPU, which hold callers to the rules: one shape, and upload, run, download in turn."""
+    """Slots on the CPU, which hold callers to the rules: no more than fits, and upload, run, download in turn."""
 
     def __init__(self, embedder: Embedder, gpu: FakeGpu, batch_size: int) -> None:
         gpu.call("open", batch_size, batch_size)
@@ -86,14 +86,15 @@ class FakeSlots:
         self._next_is = ["upload"] * SLOTS
         gpu.opened.add(self)
 
-    def upload(self, slot: int, squares: Pixels) -> None:
+    def upload(self, slot: int, squares: Squares) -> None:
         assert self._next_is[slot] == "upload"
-        assert squares.shape == self._pixels[slot].shape
-        assert squares.dtype == np.uint8
+        assert 0 < len(squares) <= self.batch_size
+        assert squares.shape[1:] == self._pixels.shape[2:]
+        assert squares.dtype in (np.uint8, torch.uint8)
         self._chunks[slot] = self._gpu.chunks
         self._gpu.chunks += 1
         self._gpu.call("upload", self._chunks[slot], self.batch_size)
-        self._pixels[slot] = squares
+        self._pixels[slot, : len(squares)] = squares
         self._next_is[slot] = "run"
 
     @torch.inference_mode()
@@ -114,7 +115,7 @@ class FakeSlots:
 class AbandonableSlots(FakeSlots):
     """Take new pictures whatever they hold, as slots must that an abandoned stream gave back."""
 
-    def upload(self, slot: int, squares: Pixels) -> None:
+    def upload(self, slot: int, squares: Squares) -> None:
         self._next_is[slot] = "upload"
         super().upload(slot, squares)
 
@@ -170,13 +171,11 @@ def test_a_batch_is_cut_into_chunks_of_one_size() -> None:
     assert len(gpu.counted("upload")) == 4
 
 
-def test_a_short_chunk_is_padded_with_black_and_a_full_one_is_not_copied() -> None:
-    short = padded(MANY[:2], 5)
-    assert short.shape == (5, 32, 32, 3)
-    assert short.dtype == np.uint8
-    np.testing.assert_array_equal(short[:2], MANY[:2])
-    assert not short[2:].any()
-    assert np.shares_memory(padded(MANY[:5], 5), MANY)
+def test_arrays_and_tensors_may_follow_each_other() -> None:
+    batches = cut(MANY, [5, 0, 0, 7, 1, 3, 4, 9, 11])
+    mixed = [torch.from_numpy(batch) if number % 2 else batch for number, batch in enumerate(batches)]
+    found = list(FakedEngine(FakeGpu(failures=frozenset([6])), 4).embed_stream(mixed))
+    assert_expected(found, [len(batch) for batch in batches])
 
 
 def test_the_next_chunk_is_uploaded_before_the_last_is_downloaded() -> None:
@@ -413,9 +412,10 @@ def test_all_ways_in_which_torch_says_that_memory_is_used_up(message: str, is_me
 
 
 class Ordered:
-    """A stream or an event of a GPU that does everything at once."""
+    """A stream or an event of a GPU that does everything at once, and remembers what it waited for."""
 
-    def __init__(self, *_: object, **__: object) -> None: ...
+    def __init__(self, *_: object, **__: object) -> None:
+        self.waited_for: list[object] = []
 
     def record(self, stream: object) -> None: ...
 
@@ -423,29 +423,45 @@ class Ordered:
 
     def wait_event(self, event: object) -> None: ...
 
-    def wait_stream(self, stream: object) -> None: ...
+    def wait_stream(self, stream: object) -> None:
+        self.waited_for.append(stream)
 
 
-@pytest.mark.parametrize("has_graph", [True, False])
-def test_the_real_slots_give_the_rows_of_the_torch_engine_on_a_gpu_made_of_cpu(
-    has_graph: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    replays = 0
+@dataclass
+class MadeOfCpu:
+    """What the real slots asked of torch.cuda: the streams that use the memory of each tensor, and replays."""
 
-    class Graph:
-        def __init__(self, work: Callable[[], None]) -> None:
-            self.work = work
+    used_by: dict[int, object] = field(default_factory=dict)  # by address
+    replays: int = 0
+    has_graph: bool = True
 
-        def replay(self) -> None:
-            nonlocal replays
-            replays += 1
-            self.work()
+    def captured(self, work: Callable[[], None], _: object) -> "Graph | None":
+        return Graph(self, work) if self.has_graph else None
 
-    def captured(work: Callable[[], None], _: object) -> Graph | None:
-        return Graph(work) if has_graph else None
+
+@dataclass
+class Graph:
+    gpu: MadeOfCpu
+    work: Callable[[], None]
+
+    def replay(self) -> None:
+        self.gpu.replays += 1
+        self.work()
+
+
+PRODUCER = "the current stream"
+
+
+@pytest.fixture
+def made_of_cpu(monkeypatch: pytest.MonkeyPatch) -> MadeOfCpu:
+    """Let torch.cuda do its work on the CPU, and return what it was asked for."""
+    gpu = MadeOfCpu()
 
     def empty(shape: tuple[int, ...], dtype: torch.dtype = torch.float32, **_: object) -> torch.Tensor:
         return torch.zeros(shape, dtype=dtype)
+
+    def record_stream(tensor: torch.Tensor, stream: object) -> None:
+        gpu.used_by[tensor.data_ptr()] = stream
 
     monkeypatch.setattr(torch, "empty", empty)
     for name in ("Stream", "Event"):
@@ -453,12 +469,37 @@ def test_the_real_slots_give_the_rows_of_the_torch_engine_on_a_gpu_made_of_cpu(
     for name in ("synchronize", "empty_cache"):
         monkeypatch.setattr(torch.cuda, name, lambda *_: None)
     monkeypatch.setattr(torch.cuda, "stream", nullcontext)
-    monkeypatch.setattr(torch.Tensor, "record_stream", lambda *_: None)
-    monkeypatch.setattr(cuda, "captured", captured)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: PRODUCER)
+    monkeypatch.setattr(torch.Tensor, "record_stream", record_stream)
+    monkeypatch.setattr(cuda, "captured", gpu.captured)
+    return gpu
+
+
+@pytest.mark.parametrize("has_graph", [True, False])
+@pytest.mark.parametrize("make", [np.asarray, torch.from_numpy], ids=["arrays", "tensors"])
+def test_the_real_slots_give_the_rows_of_the_torch_engine_on_a_gpu_made_of_cpu(
+    make: Callable[[Pixels], Squares], has_graph: bool, made_of_cpu: MadeOfCpu
+) -> None:
+    made_of_cpu.has_graph = has_graph
     engine = CudaEngine(SHALLOW, KERNELS[SHALLOW], replace(ON_CPU, batch_size=4), CPU)
     counts = (5, 0, 1, 8, 3, 16, 0, 7)
-    assert_expected(list(engine.embed_stream(cut(MANY, counts))), counts)
-    assert replays == (sum(-(-count // 4) for count in counts) if has_graph else 0)
+    assert_expected(list(engine.embed_stream(map(make, cut(MANY, counts)))), counts)
+    assert made_of_cpu.replays == (sum(-(-count // 4) for count in counts) if has_graph else 0)
+
+
+def test_a_tensor_is_copied_after_the_stream_that_wrote_it_and_not_freed_before(made_of_cpu: MadeOfCpu) -> None:
+    slots = CudaEngine(SHALLOW, KERNELS[SHALLOW], ON_CPU, CPU).open_slots(4)
+    slots.upload(0, MANY[:4])
+    assert PRODUCER not in waited_for_by_all(made_of_cpu)
+    batch = torch.from_numpy(MANY[:3])
+    slots.upload(1, batch)
+    copying = made_of_cpu.used_by[batch.data_ptr()]
+    assert isinstance(copying, Ordered)
+    assert copying.waited_for[-1] == PRODUCER
+
+
+def waited_for_by_all(gpu: MadeOfCpu) -> list[object]:
+    return [other for stream in gpu.used_by.values() for other in getattr(stream, "waited_for", [])]
 
 
 @pytest.mark.parametrize(("gpus", "shown"), [(1, "torch, GPU 0, fp32"), (3, "torch, 3 x GPU 0, fp32")])

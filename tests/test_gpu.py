@@ -192,6 +192,31 @@ def test_on_the_gpu_an_abandoned_stream_and_a_query_amid_another_spoil_nothing()
         assert_expected([*found, *stream], [4] * 10)
 
 
+def test_tensors_of_another_stream_are_read_when_they_are_complete_and_before_they_are_reused() -> None:
+    engine, counts = gpu_engine(SHALLOW, "fp32", 4), [4, 3, 9, 0, 8, 4, 12]
+    producer = torch.cuda.Stream(CARD)  # type: ignore[no-untyped-call]
+    busy = torch.randn(8192, 8192, device=CARD)
+
+    def batches() -> Iterator[Pixels | torch.Tensor]:
+        for number, batch in enumerate(cut(MANY, counts)):
+            if number % 3 == 2:
+                yield batch
+                continue
+            with torch.cuda.stream(producer):
+                pixels = torch.zeros(batch.shape, dtype=torch.uint8, device=CARD)
+                busy @ busy  # keeps the stream occupied, so that the batch is incomplete when it is yielded
+                pixels.copy_(torch.from_numpy(batch).pin_memory(), non_blocking=True)
+                is_complete = producer.record_event()
+            torch.cuda.current_stream(CARD).wait_event(is_complete)
+            yield pixels
+
+    for _ in range(5):
+        assert_expected(list(engine.embed_stream(batches())), counts)
+        abandoned = iter(engine.embed_stream(batches()))
+        next(abandoned)
+        del abandoned
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_a_replayed_graph_equals_the_network_run_without_one(
     precision: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

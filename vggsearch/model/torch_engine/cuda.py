@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from vggsearch.errors import OptionError, option
 from vggsearch.model.engine import EngineOptions, rate
@@ -16,7 +17,7 @@ from vggsearch.model.local_features import LoadKernels
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.torch_engine.engine import Embedder, TorchEngine
 from vggsearch.model.torch_engine.jpeg import DeviceJpeg
-from vggsearch.model.torch_engine.pipeline import SLOTS, Pipeline, Slots
+from vggsearch.model.torch_engine.pipeline import SLOTS, Pipeline, Slots, Squares
 from vggsearch.model.weights import Kernel
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class CudaSlots:
     @torch.inference_mode()
     def __init__(self, embedder: Embedder, gpu: torch.device, batch_size: int) -> None:
         self.batch_size = batch_size
-        self._embedder = embedder
+        self._embedder, self._gpu = embedder, gpu
         pixels, embeddings = (batch_size, *[embedder.spec.size] * 2, 3), (batch_size, embedder.spec.dim)
         torch.cuda.synchronize(gpu)  # another stream may still be copying the weights
         torch.cuda.empty_cache()  # release the memory of larger slots before allocating
@@ -82,12 +83,12 @@ class CudaSlots:
 
     @memory_errors()
     @torch.inference_mode()
-    def upload(self, slot: int, squares: NDArray[np.uint8]) -> None:
+    def upload(self, slot: int, squares: Squares) -> None:
         """See Slots."""
         self._computed[slot].synchronize()  # immediate, unless a stream was abandoned with work in the slot
-        np.copyto(self._pixels_in[slot].numpy(), squares)
+        source = self._produced(squares) if isinstance(squares, Tensor) else self._pinned(slot, squares)
         with torch.cuda.stream(self._copying):
-            self._pixels[slot].copy_(self._pixels_in[slot], non_blocking=True)
+            self._pixels[slot][: len(source)].copy_(source, non_blocking=True)
             self._uploaded[slot].record(self._copying)
 
     @memory_errors()
@@ -109,6 +110,18 @@ class CudaSlots:
         self._computed[slot].synchronize()
         embeddings: NDArray[np.float32] = self._embeddings_out[slot].numpy()
         return embeddings
+
+    def _produced(self, squares: Tensor) -> Tensor:
+        """Let the copy wait for the stream that produced the images, and their memory outlast the copy."""
+        self._copying.wait_stream(torch.cuda.current_stream(self._gpu))
+        squares.record_stream(self._copying)  # a stream may be abandoned, and its tensors freed, during the copy
+        return squares
+
+    def _pinned(self, slot: int, squares: NDArray[np.uint8]) -> Tensor:
+        """Copy the images to the pinned buffer of the slot, from which alone a copy runs beside the host."""
+        memory = self._pixels_in[slot][: len(squares)]
+        np.copyto(memory.numpy(), squares)
+        return memory
 
     def _compute(self) -> None:
         # fp32 means float32, as on a CPU; by default torch lets cuDNN round to the 10 bits of TF32. Since the shape
@@ -165,8 +178,14 @@ class CudaEngine(TorchEngine):
         [embeddings] = self.embed_stream([squares])
         return embeddings
 
-    def embed_stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
-        """Yield the embeddings of each batch, in order, taking at most two batches ahead of what is yielded."""
+    def embed_stream(self, batches: Iterable[Squares]) -> Iterator[NDArray[np.float32]]:
+        """Yield the embeddings of each batch, in order, taking at most two batches ahead of what is yielded.
+
+        A batch is an array or a uint8 tensor (n, size, size, 3) on this GPU, which does not pass through the host.
+        As for any operation of torch, a tensor has to be complete in the current stream of the thread that iterates
+        here: if another stream writes it, let `torch.cuda.current_stream().wait_event(...)` precede the yield of
+        `batches`. Its memory may be overwritten as soon as its embeddings are yielded.
+        """
         return Pipeline(self).stream(batches)
 
     def square_jpeg(self) -> "SquareJpeg | None":

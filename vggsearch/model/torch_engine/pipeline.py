@@ -3,11 +3,12 @@
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from vggsearch.errors import OptionError
 from vggsearch.model.engine import no_embeddings
@@ -15,9 +16,11 @@ from vggsearch.model.engine import no_embeddings
 SLOTS = 2
 AHEAD = 2  # batches that may be taken ahead of what is yielded; see Engine.embed_stream
 
+Squares: TypeAlias = NDArray[np.uint8] | Tensor  # RGB pixels (n, size, size, 3), uint8, on the host or on the GPU
+
 
 class Slots(Protocol):
-    """Two slots on a device, 0 and 1, each for a batch of exactly `batch_size` images.
+    """Two slots on a device, 0 and 1, each for a batch of at most `batch_size` images.
 
     `upload`, `run` and `download` follow each other; only `download` waits for the device. Each may raise
     torch.OutOfMemoryError, and so may opening the slots; their content is lost then.
@@ -25,14 +28,17 @@ class Slots(Protocol):
 
     batch_size: int
 
-    def upload(self, slot: int, squares: NDArray[np.uint8]) -> None:
-        """Copy RGB pixels (batch_size, size, size, 3) to the device; the caller may reuse them afterwards."""
+    def upload(self, slot: int, squares: Squares) -> None:
+        """Copy the images to the slot. An array may be reused at once, a tensor only after `download`."""
 
     def run(self, slot: int) -> None:
         """Compute the embeddings of the uploaded images."""
 
     def download(self, slot: int) -> NDArray[np.float32]:
-        """Return the embeddings (batch_size, dim), in memory that the slot's next run overwrites."""
+        """Return the embeddings (batch_size, dim), in memory that the slot's next run overwrites.
+
+        Rows after those of the uploaded images are undefined.
+        """
 
 
 class SlotOwner(Protocol):
@@ -57,7 +63,7 @@ class SlotOwner(Protocol):
 class _Batch:
     """A batch in progress: `started` of its rows are in slots or finished, `done` are in `embeddings`."""
 
-    squares: NDArray[np.uint8]
+    squares: Squares
     embeddings: NDArray[np.float32] = field(default_factory=no_embeddings)
     started: int = 0
     done: int = 0
@@ -84,7 +90,7 @@ class _Chunk:
 
 
 class Pipeline:
-    """One stream of batches of any size through the slots of an engine: split, padded, two at a time, in order."""
+    """One stream of batches of any size through the slots of an engine: split, two at a time, in order."""
 
     def __init__(self, engine: SlotOwner) -> None:
         self._engine = engine
@@ -93,8 +99,8 @@ class Pipeline:
         self._under_way: deque[_Chunk] = deque()
         self._next_slot = 0
 
-    def stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
-        """See Engine.embed_stream. Raises OptionError if not even one image fits into the memory of the GPU."""
+    def stream(self, batches: Iterable[Squares]) -> Iterator[NDArray[np.float32]]:
+        """See CudaEngine.embed_stream. Raises OptionError if not even one image fits into the memory of the GPU."""
         held = self._held
         try:
             for squares in batches:
@@ -139,7 +145,7 @@ class Pipeline:
 
     def _start(self, batch: _Batch, slots: Slots) -> None:
         squares = batch.squares[batch.started : batch.started + slots.batch_size]
-        slots.upload(self._next_slot, padded(squares, slots.batch_size))
+        slots.upload(self._next_slot, squares)
         slots.run(self._next_slot)
         self._under_way.append(_Chunk(batch, len(squares), self._next_slot))
         batch.started += len(squares)
@@ -156,9 +162,3 @@ class Pipeline:
         for batch in self._held:
             batch.started = batch.done
         self._engine.shrink(batch_size)
-
-
-def padded(squares: NDArray[np.uint8], batch_size: int) -> NDArray[np.uint8]:
-    """Return images (n, size, size, 3) padded with black ones to (batch_size, size, size, 3)."""
-    missing = batch_size - len(squares)
-    return np.pad(squares, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else squares
