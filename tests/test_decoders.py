@@ -1,5 +1,7 @@
 """Decoder processes: real ones, really crashed, hung, flooded and killed."""
 
+import gc
+import hashlib
 import io
 import os
 import re
@@ -23,7 +25,7 @@ from vggsearch.errors import ImageError, InstallationError
 from vggsearch.indexing.extract import extract
 from vggsearch.photos import decoder_pool
 from vggsearch.photos.decode import decode
-from vggsearch.photos.decoder_pool import Decoders
+from vggsearch.photos.decoder_pool import Decoders, Square, default_workers
 from vggsearch.photos.resize import square
 from vggsearch.photos.walk import PhotoFile, Skipped, walk
 from vggsearch.store.records import Embedded
@@ -44,6 +46,18 @@ def decoders() -> Iterator[Decoders]:
 def hostile_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoder_pool, "WORKER_CODE", "from tests.helpers.hostile import serve; serve()")
     monkeypatch.setattr(defaults, "DECODER", hostile.LIMITS)
+
+
+def file_at(path: Path) -> PhotoFile:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return PhotoFile(path.name, 0, 0)
+    return PhotoFile(path.name, status.st_size, status.st_mtime_ns)
+
+
+def square_of(decoders: Decoders, path: Path, resize: str = RESIZE) -> Square:
+    return decoders.decode(path.parent, file_at(path), SIZE, resize)
 
 
 def save_hostile(path: Path, deed: str) -> str:
@@ -71,7 +85,7 @@ def the_process(decoders: Decoders) -> int:
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", *ODD_NAMES])
 def test_a_decoder_process_decodes_as_this_process_does(tmp_path: Path, decoders: Decoders, name: str) -> None:
     path = save_photo(tmp_path / name, 0, (300, 200))
-    got = decoders.decode(tmp_path, name, SIZE, RESIZE)
+    got = square_of(decoders, tmp_path / name)
     with path.open("rb") as file:
         photo = decode(file, name, at_least=SIZE)
     assert (got.pixels == square(photo.image, SIZE, RESIZE)).all()
@@ -79,11 +93,80 @@ def test_a_decoder_process_decodes_as_this_process_does(tmp_path: Path, decoders
     assert got.pixels.dtype == np.uint8
     assert not got.is_blank
     assert got.pixels.flags.writeable
+    assert got.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_largest_square_fits_the_shared_memory(tmp_path: Path, decoders: Decoders) -> None:
+    side = defaults.EMBEDDING.largest_size
+    picture(0, (side, side)).save(tmp_path / "a.png")
+    got = decoders.decode(tmp_path, file_at(tmp_path / "a.png"), side, RESIZE)
+    assert (got.pixels == np.asarray(picture(0, (side, side)))).all()
+
+
+def test_pixels_are_not_those_of_the_next_photo(tmp_path: Path, decoders: Decoders) -> None:
+    for number in range(2):
+        save_photo(tmp_path / f"{number}.png", number)
+    first = square_of(decoders, tmp_path / "0.png").pixels
+    before = first.copy()
+    assert (square_of(decoders, tmp_path / "1.png").pixels != before).any()
+    assert (first == before).all()
+
+
+def test_a_file_that_changed_since_the_walk_is_refused(tmp_path: Path, decoders: Decoders) -> None:
+    found = file_at(save_photo(tmp_path / "a.jpg", 0))
+    for other in (found._replace(mtime_ns=1), found._replace(bytes=found.bytes + 1)):
+        with pytest.raises(ImageError, match="changed while it was read") as changed:
+            decoders.decode(tmp_path, other, SIZE, RESIZE)
+        assert changed.value.kind == "unreadable"
+
+
+def test_only_the_start_of_a_video_is_read(tmp_path: Path, decoders: Decoders) -> None:
+    with (tmp_path / "holiday.mov").open("wb") as file:
+        file.write(b"\0\0\0\x14ftypqt  ")
+        file.truncate(1 << 40)  # a terabyte, sparse
+    with pytest.raises(ImageError, match="not a picture"):
+        square_of(decoders, tmp_path / "holiday.mov")
+
+
+def mappings() -> set[str]:
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return {line for line in lines if "/memfd:vggsearch (deleted)" in line}
+
+
+def use_and_kill_decoders(path: Path) -> None:
+    with Decoders(2) as decoders:
+        for _ in range(3):
+            square_of(decoders, path)
+            for decoder in decoders._all:
+                if decoder._is_ready:
+                    os.kill(decoder._process.pid, signal.SIGKILL)
+
+
+def test_nothing_is_left_of_decoders_and_of_what_they_shared(tmp_path: Path) -> None:
+    gc.collect()
+    descriptors, mapped = len(list(Path("/proc/self/fd").iterdir())), mappings()
+    use_and_kill_decoders(save_photo(tmp_path / "a.jpg", 0))
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+    assert mappings() == mapped
+
+
+@pytest.mark.parametrize(
+    ("quota", "usable", "expected"),
+    [("max 100000", 3, 3), ("250000 100000", 8, 3), ("50000 100000", 8, 1), ("", 16, 16), (None, 40, 40)],
+)
+def test_there_is_a_process_for_each_cpu_that_may_be_used(
+    quota: str | None, usable: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if quota is not None:
+        (tmp_path / "cpu.max").write_text(quota)
+    monkeypatch.setattr(decoder_pool, "CPU_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(usable)))
+    assert default_workers() == expected
 
 
 def test_the_date_taken_is_transferred(tmp_path: Path, decoders: Decoders) -> None:
     save_photo(tmp_path / "a.jpg", 0, exif=_taken("2004:02:29 23:59:58"))
-    taken = decoders.decode(tmp_path, "a.jpg", SIZE, RESIZE).taken
+    taken = square_of(decoders, tmp_path / "a.jpg").taken
     assert str(taken) == "2004-02-29 23:59:58"
 
 
@@ -99,11 +182,11 @@ def test_a_file_that_cannot_be_used_leaves_the_process_alive(tmp_path: Path, dec
     process = the_process(decoders)
     for _ in range(3):
         with pytest.raises(ImageError):
-            decoders.decode(tmp_path, "bad.jpg", SIZE, RESIZE)
+            square_of(decoders, tmp_path / "bad.jpg")
         with pytest.raises(ImageError) as gone:
-            decoders.decode(tmp_path, "gone.jpg", SIZE, RESIZE)
+            square_of(decoders, tmp_path / "gone.jpg")
         assert gone.value.kind == "unreadable"
-        assert decoders.decode(tmp_path, "good.jpg", SIZE, RESIZE).width == 320
+        assert square_of(decoders, tmp_path / "good.jpg").width == 320
     assert the_process(decoders) == process
 
 
@@ -123,11 +206,11 @@ def test_a_hostile_file_affects_no_other_file(tmp_path: Path, deed: str, kind: s
     save_photo(tmp_path / "good.jpg", 0)
     name = save_hostile(tmp_path / "bad.jpg", deed)
     with Decoders(1) as decoders:
-        before = decoders.decode(tmp_path, "good.jpg", SIZE, RESIZE)
+        before = square_of(decoders, tmp_path / "good.jpg")
         with pytest.raises(ImageError) as raised:
-            decoders.decode(tmp_path, name, SIZE, RESIZE)
+            square_of(decoders, tmp_path / name)
         assert (raised.value.kind, raised.value.reason) == (kind, reason)
-        after = decoders.decode(tmp_path, "good.jpg", SIZE, RESIZE)
+        after = square_of(decoders, tmp_path / "good.jpg")
     assert (before.pixels == after.pixels).all()
 
 
@@ -149,9 +232,9 @@ def test_a_folder_of_hostile_files_is_processed_in_order(tmp_path: Path) -> None
 
 def test_a_process_that_died_between_two_files_is_replaced(tmp_path: Path, decoders: Decoders) -> None:
     save_photo(tmp_path / "a.jpg", 0)
-    decoders.decode(tmp_path, "a.jpg", SIZE, RESIZE)
+    square_of(decoders, tmp_path / "a.jpg")
     os.kill(the_process(decoders), signal.SIGKILL)
-    assert decoders.decode(tmp_path, "a.jpg", SIZE, RESIZE).width == 320
+    assert square_of(decoders, tmp_path / "a.jpg").width == 320
 
 
 def test_ctrl_c_in_the_terminal_does_not_reach_a_process(tmp_path: Path, decoders: Decoders) -> None:
@@ -160,7 +243,7 @@ def test_ctrl_c_in_the_terminal_does_not_reach_a_process(tmp_path: Path, decoder
 
 def test_a_process_ends_with_its_parent(tmp_path: Path, decoders: Decoders) -> None:
     save_photo(tmp_path / "a.jpg", 0)
-    decoders.decode(tmp_path, "a.jpg", SIZE, RESIZE)
+    square_of(decoders, tmp_path / "a.jpg")
     (decoder,) = decoders._all
     decoder._requests.close()  # as the system does for a parent that is gone
     assert decoder._process.wait(timeout=10) == 0
@@ -210,14 +293,14 @@ def test_the_error_of_a_decoder_that_does_not_start_says_how_to_find_out_why(
     monkeypatch.setattr(decoder_pool, "WORKER_CODE", "import no_such_module")
     save_photo(tmp_path / "a.jpg", 0)
     with Decoders(1) as decoders, pytest.raises(InstallationError, match=r"does not start \(exit status 1\)"):
-        decoders.decode(tmp_path, "a.jpg", SIZE, RESIZE)
+        square_of(decoders, tmp_path / "a.jpg")
 
 
 def test_a_bug_in_vggsearch_is_not_blamed_on_the_file(tmp_path: Path, decoders: Decoders) -> None:
     save_photo(tmp_path / "a.jpg", 0)
     with pytest.raises(RuntimeError, match=r"(?s)a bug in vggsearch, at a\.jpg:.*KeyError: 'no such resize'"):
-        decoders.decode(tmp_path, "a.jpg", SIZE, "no such resize")
-    assert decoders.decode(tmp_path, "a.jpg", SIZE, RESIZE).width == 320
+        square_of(decoders, tmp_path / "a.jpg", "no such resize")
+    assert square_of(decoders, tmp_path / "a.jpg").width == 320
 
 
 def png_with_text_bomb() -> bytes:
@@ -239,7 +322,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decompressed(
     else:
         Image.new("1", (20_000, 20_000)).save(tmp_path / name)
     with pytest.raises(ImageError, match=reason):
-        decoders.decode(tmp_path, name, SIZE, RESIZE)
+        square_of(decoders, tmp_path / name)
     peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{the_process(decoders)}/status").read_text())
     assert peak is not None
     assert int(peak[1]) < 200_000
@@ -247,6 +330,6 @@ def test_a_decompression_bomb_is_refused_before_it_is_decompressed(
 
 def test_a_panorama_of_60_000_pixels_is_decoded(tmp_path: Path, decoders: Decoders) -> None:
     picture(3, (600, 20)).resize((60_000, 2000), Image.Resampling.NEAREST).save(tmp_path / "wide.jpg", quality=50)
-    found = decoders.decode(tmp_path, "wide.jpg", SIZE, RESIZE)
+    found = square_of(decoders, tmp_path / "wide.jpg")
     assert (found.width, found.height) == (60_000, 2000)
     assert not found.is_blank

@@ -253,6 +253,7 @@ def test_a_file_that_is_gone_since_the_walk_is_unreadable(tmp_path: Path) -> Non
     assert isinstance(last, Embedded)
 
 
+@pytest.mark.decoders
 def test_a_file_that_changed_since_the_walk_waits_for_the_next_update(tmp_path: Path) -> None:
     files = save_small(tmp_path, 3)
     save_photo(tmp_path / files[1].path, 77, (50, 40))

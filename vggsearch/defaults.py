@@ -40,7 +40,6 @@ class ExtractDefaults:
 
     batch_size: int = 8  # photos; larger batches are no faster on a CPU and take more memory
     gpu_batch_size: int = 64  # photos
-    max_workers: int = 8  # decoder processes, at most; fewer if there are fewer CPUs
     part_bytes: int = 64 << 20  # of embeddings in one Parquet part, at most
     copies_remembered: int = 4096  # photos of a run whose embeddings are reused for later exact copies
     part_seconds: float = 60.0  # between commits: a crash loses no more work than this

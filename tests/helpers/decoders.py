@@ -5,7 +5,9 @@ from types import TracebackType
 
 from vggsearch.photos.decode import decode, decoder_errors
 from vggsearch.photos.decoder_pool import Square
+from vggsearch.photos.hashing import hash_unchanged
 from vggsearch.photos.resize import is_blank, square
+from vggsearch.photos.walk import PhotoFile
 
 
 class InProcessDecoders:
@@ -25,8 +27,9 @@ class InProcessDecoders:
     def close(self) -> None:
         pass
 
-    def decode(self, root: Path, path: str, size: int, resize: str) -> Square:
-        with decoder_errors(), (root / path).open("rb") as file:
-            photo = decode(file, path, at_least=size)
+    def decode(self, root: Path, file: PhotoFile, size: int, resize: str) -> Square:
+        with decoder_errors(), (root / file.path).open("rb") as opened:
+            photo = decode(opened, file.path, at_least=size)
         pixels = square(photo.image, size, resize)
-        return Square(photo.width, photo.height, photo.format, photo.taken, is_blank(pixels), pixels)
+        facts = (photo.width, photo.height, photo.format, photo.taken, is_blank(pixels))
+        return Square(*facts, hash_unchanged(root, file), pixels)

@@ -1,7 +1,5 @@
 """Stream photos through decoders and the network, in order, with a bounded look-ahead."""
 
-import hashlib
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,12 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.defaults import EXTRACT
 from vggsearch.errors import ImageError
 from vggsearch.model.engine import Engine
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.photos.decode import JPEG_START, decoder_errors, jpeg_header
-from vggsearch.photos.decoder_pool import Decoders, Square
+from vggsearch.photos.decoder_pool import Decoders, Square, default_workers
+from vggsearch.photos.hashing import hash_unchanged
 from vggsearch.photos.resize import is_blank
 from vggsearch.photos.walk import PhotoFile, Skipped
 from vggsearch.store.records import ContentLookup, Embedded, EngineInfo
@@ -41,11 +39,6 @@ class Decoded:
         seen = self.square
         facts = (seen.width, seen.height, seen.format, seen.taken, seen.is_blank)
         return Embedded(self.file, self.sha256, *facts, embedding, made_by)
-
-
-def default_workers() -> int:
-    """Return the default number of decoder processes: one per processor, up to a limit."""
-    return min(EXTRACT.max_workers, os.cpu_count() or 1)
 
 
 def extract(
@@ -182,23 +175,20 @@ class _LookAhead:
         self._pool.shutdown()
 
     def _decode(self, file: PhotoFile) -> Decoded | Embedded | Skipped:
-        sha256 = ""
         try:
             if self._known is not None and self._known.may_know(file):
-                sha256 = _hash_unchanged(file, self._root)
-                if (same := self._known.find(sha256)) is not None:
+                same = self._known.find(hash_unchanged(self._root, file))
+                if same is not None:
                     return same.for_file(file)
             square = self._square(file)
-            # After decoding, so that only the start of a video is read; a photo is in the file cache by now.
-            sha256 = sha256 or _hash_unchanged(file, self._root)
         except ImageError as error:
             return Skipped(file.path, error.reason, error.kind, file.bytes, file.mtime_ns)
-        return Decoded(file, sha256, square)
+        return Decoded(file, square.sha256, square)
 
     def _square(self, file: PhotoFile) -> Square:
         if self.square_jpeg is not None and (square := self._square_on_gpu(file, self.square_jpeg)) is not None:
             return square
-        return self._decoders.decode(self._root, file.path, self._spec.size, self._spec.resize)
+        return self._decoders.decode(self._root, file, self._spec.size, self._spec.resize)
 
     def _square_on_gpu(self, file: PhotoFile, square_jpeg: "SquareJpeg") -> Square | None:
         """Return None for a file the GPU cannot decode: a decoder process then decodes it or reports the error."""
@@ -215,17 +205,4 @@ class _LookAhead:
         if pixels is None:
             return None
         facts = (photo.width, photo.height, photo.format, photo.taken, is_blank(pixels))
-        return Square(*facts, pixels)
-
-
-def _hash_unchanged(file: PhotoFile, root: Path) -> str:
-    """Return the sha256 of the file that was decoded. Raises ImageError if it changed since the walk."""
-    try:
-        with (root / file.path).open("rb") as opened:
-            sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
-            status = os.fstat(opened.fileno())
-    except OSError as error:
-        raise ImageError(error.strerror or str(error), "unreadable") from error
-    if (status.st_size, status.st_mtime_ns) != (file.bytes, file.mtime_ns):
-        raise ImageError("changed while it was read; the next update indexes it", "unreadable")
-    return sha256
+        return Square(*facts, hash_unchanged(self._root, file), pixels)

@@ -2,11 +2,12 @@
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from io import BufferedReader
 from pathlib import Path
@@ -20,8 +21,14 @@ from numpy.typing import NDArray
 
 from vggsearch import defaults
 from vggsearch.errors import ImageError, InstallationError, SkipKind
+from vggsearch.photos.shared_pixels import SharedPixels
+from vggsearch.photos.walk import PhotoFile
 
 WORKER_CODE = "from vggsearch.photos.decoder_worker import serve; serve()"
+
+CPU_QUOTA = Path(
+    "/sys/fs/cgroup/cpu.max"
+)  # "200000 100000": 200 of every 100 ms; the first is "max" without a limit
 
 # Sent by the user, a service manager or a system that is out of memory: not the fault of the file.
 EXTERNAL_SIGNALS = {getattr(signal, name, None) for name in ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")}
@@ -31,7 +38,8 @@ EXTERNAL_SIGNALS = {getattr(signal, name, None) for name in ("SIGKILL", "SIGTERM
 class Square:
     """A decoded photo as network input: `pixels` is uint8 of shape (size, size, 3), RGB.
 
-    The fields before it are those of decode.DecodedImage; `is_blank` is the result of resize.is_blank.
+    `width` to `taken` are those of decode.DecodedImage, `is_blank` the result of resize.is_blank, and `sha256` the
+    hash of the file.
     """
 
     width: int
@@ -39,7 +47,29 @@ class Square:
     format: str
     taken: datetime | None
     is_blank: bool
+    sha256: str
     pixels: NDArray[np.uint8]
+
+
+def default_workers() -> int:
+    """Return the default number of decoder processes: one per CPU that this process may use, one at least."""
+    return max(1, min(_usable_cpus(), _cpu_quota()))
+
+
+def _usable_cpus() -> int:
+    """Return the number of CPUs without those that this process is kept from, by taskset for example."""
+    if sys.platform != "linux":
+        return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0))
+
+
+def _cpu_quota() -> int:
+    """Return the number of CPUs that a container (cgroup 2) may use at once, rounded up; sys.maxsize if all."""
+    try:
+        quota, period = CPU_QUOTA.read_text().split()
+    except (OSError, ValueError):
+        return sys.maxsize
+    return sys.maxsize if quota == "max" else -(-int(quota) // int(period))
 
 
 class _Died(Exception):
@@ -59,41 +89,44 @@ class _Decoder:
     """One decoder process. It keeps no state between files, so it can be killed and restarted at any time."""
 
     def __init__(self) -> None:
+        self._shared = SharedPixels()
         self.start()
 
     def start(self) -> None:
         code = f"import sys; sys.path[:] = {sys.path!r}; {WORKER_CODE}"
         # A session of its own shields it from Ctrl-C in the terminal, so that files in progress are finished.
         self._process = subprocess.Popen(
-            [sys.executable, "-c", code],
+            [sys.executable, "-c", code, self._shared.name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # libtiff and libheif print a line for every unusual tag
             start_new_session=True,
+            pass_fds=self._shared.file_descriptors,
         )
         assert self._process.stdin is not None  # noqa: S101 - for the type checker: both are pipes
         assert isinstance(self._process.stdout, BufferedReader)  # noqa: S101
         self._requests, self._responses = self._process.stdin, self._process.stdout
         self._is_ready = False
 
-    def close(self) -> None:
+    def end(self) -> None:
         self._process.kill()
         self._process.wait()
         self._responses.close()
         with contextlib.suppress(OSError):  # an unsent part of a request may still be buffered
             self._requests.close()
 
+    def close(self) -> None:
+        self.end()
+        self._shared.close()
+
     def decode(self, request: "_Request") -> Square:
         """Decode one file. Raises ImageError if it cannot be used, _Died if the process ended."""
         self._wait_until_ready()
         started = time.monotonic()
         try:
-            self._requests.write(json.dumps(asdict(request)).encode() + b"\n")
+            self._requests.write(request.line)
             self._requests.flush()
             response = self._receive()
-            pixels = np.empty((request.size, request.size, 3) if response["pixels"] else 0, np.uint8)
-            if self._responses.readinto(pixels.data) != pixels.nbytes:
-                raise EOFError
         except (EOFError, OSError) as error:
             raise self._cause_of_death(time.monotonic() - started) from error
         if "traceback" in response:
@@ -101,8 +134,8 @@ class _Decoder:
         if "reason" in response:
             raise ImageError(response["reason"], response["kind"])
         taken = datetime.fromisoformat(response["taken"]) if response["taken"] else None
-        size = response["width"], response["height"]
-        return Square(*size, response["format"], taken, response["is_blank"], pixels)
+        facts = response["width"], response["height"], response["format"], taken, response["is_blank"]
+        return Square(*facts, response["sha256"], self._shared.copy(request.size))
 
     def _receive(self) -> dict[str, Any]:
         line = self._responses.readline()
@@ -136,10 +169,11 @@ class _Decoder:
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    root: str
+    """A request as it is sent, the path it is about and the size of the square."""
+
+    line: bytes
     path: str
     size: int
-    resize: str
 
 
 class Decoders:
@@ -170,13 +204,15 @@ class Decoders:
             for decoder in self._all:
                 decoder.close()
 
-    def decode(self, root: Path, path: str, size: int, resize: str) -> Square:
-        """Decode the file at `root`/`path` into a square of `size` pixels per side; see resize.square.
+    def decode(self, root: Path, file: PhotoFile, size: int, resize: str) -> Square:
+        """Decode `file` below `root` into a square of `size` pixels per side; see resize.square.
 
-        Waits for an idle process. Raises ImageError, also for a file that ends its process. A file is blamed for a
-        crash only if it crashes a second, fresh process, which no earlier file can have corrupted.
+        Waits for an idle process. Raises ImageError, also for a file that changed since the walk, or that ends its
+        process. A file is blamed for a crash only if it crashes a second, fresh process, which no earlier file can
+        have corrupted.
         """
-        request = _Request(str(root), path, size, resize)
+        wanted = {"root": str(root), **file._asdict(), "size": size, "resize": resize}
+        request = _Request(json.dumps(wanted).encode() + b"\n", file.path, size)
         decoder = self._idle.get()
         try:
             try:
@@ -198,6 +234,6 @@ class Decoders:
         except BaseException:  # it has died, or part of its response is still unread
             with self._opening:
                 if self._is_open:
-                    decoder.close()
+                    decoder.end()
                     decoder.start()
             raise
