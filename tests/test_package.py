@@ -16,25 +16,22 @@ import pillow_heif
 import pytest
 
 import vggsearch
-from tests.fakes import save_photo
+from tests.fakes import FakeEngine, save_photo
+from vggsearch.image_index import ImageIndex
 
 ROOT = Path(__file__).parent.parent
-OTHERS = ["faiss", "openvino", "pillow_heif", "rich"]  # that vggsearch needs
-OTHERS += ["cogapp", "duckdb", "hypothesis", "pandas", "skimage", "sklearn"]  # that its other tests need
+BARE = ROOT / "tests" / "helpers" / "bare"
 DEVELOPMENT_TOOLS = {"pytest", "ruff", "mypy", "hypothesis", "hatchling"}
-WITHOUT_THEM = f"import sys; sys.modules.update(dict.fromkeys({OTHERS}))\n"  # importing None is an ImportError
 
 
-def run_without(code: str, *words: str) -> str:
-    """Run code with only torch, torchvision, safetensors, numpy, Pillow, pyarrow, click and pytest installed."""
-    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    decoders_too = (
-        f"from vggsearch.photos import decoder_pool as p; p.WORKER_CODE = {WITHOUT_THEM!r} + p.WORKER_CODE\n"
-    )
-    command = [sys.executable, "-c", WITHOUT_THEM + decoders_too + code, *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def run_bare(*words: str, status: int = 0) -> str:
+    """Run Python without the other dependencies of vggsearch; return what it prints, or its last error line."""
+    path = os.pathsep.join(map(str, (BARE, ROOT)))
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": path}
+    command = [sys.executable, *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stderr.splitlines()[-1] if status else done.stdout
 
 
 def build(flavour: str, kind: str, folder: Path) -> Path:
@@ -206,41 +203,40 @@ def test_a_source_distribution_builds_the_wheel_of_its_flavour(flavour: str, tmp
 
 
 @pytest.mark.slow
-def test_what_make_gpu_runs_needs_none_of_the_other_dependencies() -> None:
-    code = "import pytest; sys.exit(pytest.main(['tests/test_gpu.py', '-p', 'no:cacheprovider', '--collect-only']))"
-    assert "test_gpu.py" in run_without(code)
+def test_the_tests_of_make_gpu_need_none_of_the_other_dependencies() -> None:
+    assert "test_gpu.py" in run_bare(
+        "-m", "pytest", "tests/test_gpu.py", "-p", "no:cacheprovider", "--collect-only"
+    )
 
 
 def test_the_bench_of_make_gpu_needs_none_of_them_either(photos: Path) -> None:
     code = """
+import sys
 from vggsearch.cli import cli
 from vggsearch.evaluation import throughput
 for name in ("DECODE_S", "FORWARD_S", "END_TO_END_S", "LIMIT_S"):
     setattr(throughput, name, 0.1)
 cli(["bench", sys.argv[1], "--engine", "torch", "--device", "cpu", "--size", "32", "--format", "json"])
 """
-    assert json.loads(run_without(code, str(photos)))["engine"] == "torch"
+    assert json.loads(run_bare("-c", code, str(photos)))["engine"] == "torch"
 
 
-def test_without_them_torch_embeds_all_photos_but_heic_and_says_what_that_needs(tmp_path: Path) -> None:
+def test_without_them_index_stores_all_embeddings_and_reports_that_faiss_is_missing(
+    photos: Path, tmp_path: Path
+) -> None:
     pillow_heif.register_heif_opener()
-    save_photo(tmp_path / "a.jpg", 1)
-    save_photo(tmp_path / "b.heic", 2)
-    save_photo(tmp_path / "c.avif", 3)
-    code = """
-from pathlib import Path
-from vggsearch.indexing.extract import extract
-from vggsearch.model.engine import EngineOptions
-from vggsearch.model.loading import load_engine
-from vggsearch.model.spec import EmbeddingOptions
-from vggsearch.photos.walk import walk
-root = Path(sys.argv[1])
-spec, weights = EmbeddingOptions(layer="pool1", size=32).resolve()
-for item in extract(walk(root), root, spec, lambda: load_engine(spec, weights, EngineOptions("torch", "cpu"))):
-    print(item.embedding.shape if hasattr(item, "embedding") else (item.path, item.kind, item.reason))
-"""
-    assert run_without(code, str(tmp_path)).splitlines() == [
-        "(64,)",
-        "('b.heic', 'unreadable', 'HEIC needs pillow-heif: pip install pillow-heif')",
-        "(64,)",
-    ]
+    save_photo(photos / "b.heic", 2)
+    save_photo(photos / "c.avif", 3)
+    words = ("-m", "vggsearch", "index", str(photos), "--index", str(tmp_path / "made"), "--layer", "pool3")
+    error = run_bare(*words, "--size", "32", "--device", "cpu", status=1)
+    assert error.startswith(
+        "Error: The embeddings of 7 photos are stored, but their FAISS index was not built: FAISS"
+    )
+    with ImageIndex.open(tmp_path / "made", engine=FakeEngine(256)) as index:
+        assert len(index) == 7
+        assert [(each.path, each.kind, each.reason) for each in index.skipped()] == [
+            ("b.heic", "unreadable", "HEIC needs pillow-heif: pip install pillow-heif")
+        ]
+        assert all(name.startswith("torch ") for name in index.info().made_by)
+        assert index.update().indexed == 1
+        assert len(index.query(photos / "c.avif", count=8).matches) == 8

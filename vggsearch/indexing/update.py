@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vggsearch.defaults import EXTRACT
-from vggsearch.errors import IndexDamaged, PhotosError, Stopped, option
+from vggsearch.errors import IndexDamaged, InstallationError, PhotosError, Stopped, option
 from vggsearch.indexing.build import build_vector_index, open_vector_index
 from vggsearch.indexing.extract import extract
 from vggsearch.indexing.local_features import keep_local_features
@@ -229,9 +229,9 @@ def update_index(
 ) -> UpdateReport:
     """Embed new and changed photos below `root`, drop deleted ones, then update all derived data.
 
-    See ImageIndex.update. Raises PhotosError, IndexLocked, IndexNotWritable; Stopped, with the report of what was
-    done, after committing it. The FAISS index is also updated after a stop, unless the stop came while it was being
-    built.
+    See ImageIndex.update. Raises PhotosError, IndexLocked, IndexNotWritable; InstallationError without FAISS, and
+    Stopped, with the report of what was done, both after committing the embeddings. The FAISS index is also updated
+    after a stop, unless the stop came while it was being built.
     """
     with writing(store) as writer:
         found = _checked(walk(root, exclude=store.directory), monitor)
@@ -297,14 +297,22 @@ def _checked(found: Iterable[PhotoFile | Skipped], monitor: Monitor) -> Iterator
 
 
 def _renew_vector_index(store: Store, writer: StoreWriter, monitor: Monitor) -> None:
-    """Build the FAISS index, unless an intact one of the present rows exists."""
+    """Build the FAISS index, unless an intact one of the present rows exists.
+
+    Raises InstallationError without FAISS; the embeddings are committed by then.
+    """
     try:
         is_fresh = open_vector_index(store) is not None
     except IndexDamaged as error:
         log.warning("%s; the FAISS index is rebuilt.", error)
         is_fresh = False
-    if not is_fresh:
+    if is_fresh:
+        return
+    try:
         build_vector_index(store, writer, monitor)
+    except InstallationError as error:
+        stored = f"The embeddings of {len(store):,} photos are stored, but their FAISS index was not built: "
+        raise InstallationError(stored, *error.parts) from error
 
 
 def _compact(writer: StoreWriter, *, only_if_due: bool) -> None:

@@ -3,13 +3,12 @@
 import json
 from dataclasses import asdict
 
-from rich.filesize import decimal
-
 from vggsearch.defaults import BUILD, WHITENING, Format
 from vggsearch.indexing.build import BuildReport
 from vggsearch.knn.recipes import RECIPES, BuildPlan, Recipe
 from vggsearch.render.text import as_table, quantity
 from vggsearch.store.manifest import VectorIndexInfo
+from vggsearch.units import decimal
 
 ON_DISK = "; the inverted lists stay on disk, which slows queries down"  # where they do not fit into memory
 

@@ -5,12 +5,11 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 
-from rich.filesize import decimal
-
 from vggsearch.defaults import Format
 from vggsearch.duplicates.results import Group, Member, Pair, Photo
 from vggsearch.matching.alignment import Alignment
 from vggsearch.render.text import aligned, as_csv, quantity, similarity_text, transform_words
+from vggsearch.units import decimal
 
 NUMBERS = (2, 3, 6, 7)  # the right-aligned columns of a group's table
 

@@ -3,14 +3,13 @@
 import json
 from dataclasses import asdict
 
-from rich.filesize import decimal
-
 from vggsearch.defaults import Format
 from vggsearch.indexing.info import Info
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.photos.walk import one_line
 from vggsearch.render.build import vector_index_text
 from vggsearch.render.text import as_csv, quantity
+from vggsearch.units import decimal
 
 
 def info(facts: Info, format: Format) -> str:

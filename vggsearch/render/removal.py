@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-from rich.filesize import decimal
-
 from vggsearch.defaults import ActionKind
 from vggsearch.photos.walk import one_line
 from vggsearch.removal.perform import RemovalReport
@@ -11,6 +9,7 @@ from vggsearch.removal.plan import PlannedRemoval, RemovalPlan
 from vggsearch.removal.request import Action, Refusal
 from vggsearch.removal.undo import UndoReport
 from vggsearch.render.text import quantity
+from vggsearch.units import decimal
 
 MOST_REFUSALS = 20  # that are listed one by one
 DONE: dict[ActionKind, str] = {

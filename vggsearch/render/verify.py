@@ -4,13 +4,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from rich.filesize import decimal
-
 from vggsearch.defaults import Format
 from vggsearch.indexing.findings import Finding
 from vggsearch.indexing.integrity import VerifyReport
 from vggsearch.photos.walk import one_line
 from vggsearch.render.text import as_csv, quantity
+from vggsearch.units import decimal
 
 
 def verified(result: VerifyReport, format: Format) -> str:
