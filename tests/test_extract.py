@@ -290,10 +290,10 @@ def test_an_engine_that_fails_is_heard_and_leaves_no_threads(tmp_path: Path) -> 
 def test_what_the_engine_decodes_itself_is_otherwise_as_the_cpus(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[274], exif[306] = 6, "2021:02:03 04:05:06"
-    save_photo(tmp_path / "0.jpg", 9, (30, 40))  # decoded before there is an engine
-    save_photo(tmp_path / "a.jpg", 0, (40, 30), exif=exif)
-    save_photo(tmp_path / "b.jpg", 1, (30, 40), exif=exif)  # not for the engine's decoder
-    save_photo(tmp_path / "c.png", 2, (40, 30))
+    save_photo(tmp_path / "0.jpg", 9, (300, 400))  # decoded before there is an engine
+    save_photo(tmp_path / "a.jpg", 0, (400, 300), exif=exif)
+    save_photo(tmp_path / "b.jpg", 1, (300, 400), exif=exif)  # not for the engine's decoder
+    save_photo(tmp_path / "c.png", 2, (400, 300))
     (tmp_path / "d.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:100])
     files = files_in(tmp_path)
     _, *mine, bad = extract(files, tmp_path, FAKE_SPEC, DecodingEngine, workers=1)
@@ -304,8 +304,8 @@ def test_what_the_engine_decodes_itself_is_otherwise_as_the_cpus(tmp_path: Path)
     two, *expected = embedded(theirs)
     assert (one.sha256, one.width, one.height, one.format, one.taken) == (
         two.sha256,
-        30,
-        40,
+        300,
+        400,
         "JPEG",
         datetime(2021, 2, 3, 4, 5, 6),
     )
@@ -317,7 +317,8 @@ def test_what_the_engine_decodes_itself_is_otherwise_as_the_cpus(tmp_path: Path)
 
 
 def test_a_mistake_of_the_engines_decoder_is_no_fault_of_the_file(tmp_path: Path) -> None:
-    save_small(tmp_path, 4)
+    for number in range(4):
+        save_photo(tmp_path / f"{number}.jpg", number, (400, 300))
     engine = DecodingEngine()
     engine.is_mistaken = True
     with pytest.raises(KeyError):

@@ -112,23 +112,9 @@ def test_the_orientation_is_applied_once(size: tuple[int, int], orientation: int
     assert (around[0].all(axis=1) == around[1].all(axis=1)).all()
 
 
-REFUSED_BY_THE_DECODER = "no quantisation"
-
-
 @pytest.mark.parametrize("data", NOT_FOR_IT.values(), ids=NOT_FOR_IT)
 def test_what_is_not_for_it_is_left_to_the_cpu(data: bytes) -> None:
     assert cpu().square(data, SIZE, "squash", 1) is None
-
-
-@pytest.mark.parametrize("kind", NOT_FOR_IT)
-def test_the_decoder_is_not_relied_on_to_refuse_it(kind: str) -> None:
-    assert jpeg.is_for_device(NOT_FOR_IT[kind], SIZE) == (kind == REFUSED_BY_THE_DECODER)
-
-
-def test_a_frame_for_a_very_large_picture_is_left_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jpeg, "PIXEL_LIMIT", 500 * 375)
-    assert cpu().square(BASELINE, SIZE, "squash", 1) is not None
-    assert cpu().square(photo("smooth", (501, 375)), SIZE, "squash", 1) is None
 
 
 def test_a_strip_that_padding_leaves_nothing_of_is_left_to_the_cpu() -> None:
@@ -142,12 +128,6 @@ def test_a_strip_that_padding_leaves_nothing_of_is_left_to_the_cpu() -> None:
 @pytest.mark.parametrize("data", FOR_IT.values(), ids=FOR_IT)
 def test_other_kinds_of_jpeg_are_for_it(data: bytes, resize: str) -> None:
     assert_near(squared(data, resize), on_cpu(data, resize), TOLERANCE["smooth"])
-
-
-def test_every_file_cut_short_is_left_to_the_cpu() -> None:
-    data = turned(photo("smooth", (SIZE, SIZE)), 6)
-    assert cpu().square(data, SIZE, "squash", 1) is not None
-    assert [cut for cut in range(len(data)) if jpeg.is_for_device(data[:cut], SIZE)] in ([], [len(data) - 1])
 
 
 @settings(max_examples=examples(300))

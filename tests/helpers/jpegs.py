@@ -1,6 +1,7 @@
 """JPEG files, of those a GPU decodes and of those it does not, and what the CPU makes of them."""
 
 import io
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -25,6 +26,9 @@ TOLERANCE = {"smooth": 0.25, "grain": 0.6}  # levels, mean absolute difference; 
 LARGEST = 8  # levels, of any pixel
 REPEATED_CHROMA = 1.5  # levels more, in the mean, where the decoder does not smooth 4:2:0 as libjpeg does
 PREFIX = 2  # bytes before the first segment
+
+FRAME, SCAN, QUANTISATION, HUFFMAN, RESTART = b"\xff\xc0", b"\xff\xda", b"\xff\xdb", b"\xff\xc4", b"\xff\xdd"
+JFIF, ADOBE = b"\xff\xe0", b"\xff\xee"
 
 
 def grainy(image: Image.Image) -> Image.Image:
@@ -75,18 +79,46 @@ def squared(data: bytes, resize: str = "squash", orientation: int = 1, device: D
     return pixels
 
 
-def frame_at(data: bytes) -> int:
-    """Where the frame's marker stands in a baseline file."""
-    return data.index(b"\xff\xc0\x00\x11")
-
-
-def replaced(data: bytes, at: int, byte: int) -> bytes:
+def replaced(data: bytes, marker: bytes, after: int, byte: int) -> bytes:
+    """The file with another byte so far after the marker. The marker has two bytes, as has the length after it."""
+    at = data.index(marker) + after
     return data[:at] + bytes([byte]) + data[at + 1 :]
 
 
-def without(data: bytes, marker: bytes) -> bytes:
-    begin = data.index(marker)
-    return data[:begin] + data[begin + 2 + int.from_bytes(data[begin + 2 : begin + 4]) :]
+def extents(data: bytes, marker: bytes) -> list[tuple[int, int]]:
+    """Where all such segments begin and end."""
+    begins = [found.start() for found in re.finditer(re.escape(marker), data)]
+    return [(begin, begin + 2 + int.from_bytes(data[begin + 2 : begin + 4])) for begin in begins]
+
+
+def without(data: bytes, marker: bytes, *numbers: int) -> bytes:
+    """The file without the segments of this marker that have these numbers, counted from 0."""
+    for number in sorted(numbers, reverse=True):
+        begin, end = extents(data, marker)[number]
+        data = data[:begin] + data[end:]
+    return data
+
+
+def segment(marker: bytes, content: bytes) -> bytes:
+    return marker + (len(content) + 2).to_bytes(2) + content
+
+
+def having(data: bytes, added: bytes) -> bytes:
+    """The file with one more segment, in front of its frame."""
+    at = data.index(FRAME)
+    return data[:at] + added + data[at:]
+
+
+def part(data: bytes, marker: bytes, number: int = 0) -> bytes:
+    """The segment of this marker that has this number."""
+    begin, end = extents(data, marker)[number]
+    return data[begin:end]
+
+
+def scans_apart(data: bytes) -> bytes:
+    """A baseline file whose only scan has one component instead of three."""
+    scan = part(data, SCAN)
+    return data.replace(scan, segment(SCAN, b"\1" + scan[5:7] + scan[-3:]))
 
 
 def png() -> bytes:
@@ -96,34 +128,81 @@ def png() -> bytes:
 
 
 BASELINE = photo("smooth", SMALL)
+PROGRESSIVE = encoded(picture(1, SMALL), progressive=True)
+GREY = encoded(picture(1, SMALL).convert("L"))
+STORED_RGB = encoded(picture(1), keep_rgb=True)
+RESTARTS = encoded(picture(1, SMALL), restart_marker_blocks=4)
+CODES_TOO_MANY = b"\0\3" + bytes(15) + b"\0\1\2"  # three codes of one bit
+
 NOT_FOR_IT = {
     "nothing": b"",
     "a start and no more": b"\xff\xd8\xff",
     "a start and noise": b"\xff\xd8\xff" + bytes(range(256)) * 4,
     "a PNG": png(),
     "CMYK": encoded(picture(1).convert("CMYK")),
-    "RGB stored as such": encoded(picture(1), keep_rgb=True),
-    "RGB by the names of its components": without(encoded(picture(1), keep_rgb=True), b"\xff\xee"),
-    "RGB by Adobe's marker": BASELINE[:PREFIX] + b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0" + BASELINE[PREFIX:],
-    "arithmetic codes": replaced(BASELINE, frame_at(BASELINE) + 1, 0xC9),
-    "lossless": replaced(BASELINE, frame_at(BASELINE) + 1, 0xC3),
-    "12 bits": replaced(BASELINE, frame_at(BASELINE) + 4, 12),
-    "two components": replaced(BASELINE, frame_at(BASELINE) + 9, 2),
-    "no frame": without(BASELINE, b"\xff\xc0"),
+    "RGB stored as such": STORED_RGB,
+    "RGB by the names of its components": without(STORED_RGB, ADOBE, 0),
+    "RGB by Adobe's marker": having(BASELINE, segment(ADOBE, b"Adobe\0\x64\0\0\0\0\0")),
+    "unknown components": without(replaced(replaced(BASELINE, FRAME, 10, 9), SCAN, 5, 9), JFIF, 0),
+    "arithmetic codes": replaced(BASELINE, FRAME, 1, 0xC9),
+    "lossless": replaced(BASELINE, FRAME, 1, 0xC3),
+    "differential": replaced(BASELINE, FRAME, 1, 0xC5),
+    "hierarchical": having(BASELINE, b"\xff\xde" + part(BASELINE, FRAME)[2:]),
+    "12 bits": replaced(BASELINE, FRAME, 4, 12),
+    "two components": replaced(BASELINE, FRAME, 9, 2),
+    "no lines": replaced(replaced(BASELINE, FRAME, 5, 0), FRAME, 6, 0),
+    "lines in the end": having(BASELINE, segment(b"\xff\xdc", b"\1\x77")),
+    "no frame": without(BASELINE, FRAME, 0),
+    "two frames": having(BASELINE, part(BASELINE, FRAME)),
+    "no marker after a segment": replaced(BASELINE, FRAME, 3, 18),
+    "a reserved marker": having(BASELINE, segment(b"\xff\x02", b"")),
     "no end": BASELINE[:-2],
     "half of it": BASELINE[: len(BASELINE) // 2],
     "half of it, with a whole thumbnail": turned(BASELINE[: len(BASELINE) // 2], 1).replace(b"Exif", b"\xff\xd9if"),
-    "no quantisation": without(without(BASELINE, b"\xff\xdb"), b"\xff\xdb"),
+    "no quantisation": without(BASELINE, QUANTISATION, 0, 1),
+    "no quantisation for chroma": without(BASELINE, QUANTISATION, 1),
+    "a number of no quantisation": replaced(BASELINE, FRAME, 12, 3),
+    "quantisation in 16 bits": having(
+        without(BASELINE, QUANTISATION, 0), segment(QUANTISATION, b"\x10" + b"\0\7" * 64)
+    ),
+    "quantisation cut short": having(BASELINE, segment(QUANTISATION, b"\2" + b"\7" * 63)),
+    "no Huffman": without(BASELINE, HUFFMAN, 0, 1, 2, 3),
+    "no Huffman for DC": without(BASELINE, HUFFMAN, 0),
+    "no Huffman for chroma": without(BASELINE, HUFFMAN, 3),
+    "a number of no Huffman": replaced(BASELINE, SCAN, 6, 0x13),
+    "no Huffman in a later scan": without(PROGRESSIVE, HUFFMAN, 3),
+    "Huffman with too many codes": having(BASELINE, segment(HUFFMAN, CODES_TOO_MANY)),
+    "Huffman cut short": having(BASELINE, segment(HUFFMAN, part(BASELINE, HUFFMAN)[4:-1])),
+    "Huffman for differences of more than 15 bits": having(
+        BASELINE, segment(HUFFMAN, b"\0\1" + bytes(15) + b"\x10")
+    ),
+    "a scan of one component": scans_apart(BASELINE),
+    "a scan of other components": replaced(BASELINE, SCAN, 5, 9),
+    "a scan in another order": replaced(replaced(BASELINE, SCAN, 5, 2), SCAN, 7, 1),
+    "a component twice": replaced(replaced(BASELINE, FRAME, 13, 1), SCAN, 7, 1),
+    "a later scan of an unknown component": replaced(PROGRESSIVE, SCAN + b"\0\x08", 5, 9),
+    "a progression in a baseline file": replaced(BASELINE, SCAN, 12, 5),
+    "a progression that repeats bits": replaced(PROGRESSIVE, SCAN, 13, 0x31),
+    "sampling 3 x 1": replaced(BASELINE, FRAME, 11, 0x31),
+    "sampling 0 x 0": replaced(BASELINE, FRAME, 11, 0),
+    "chroma sampled more than luminance": replaced(BASELINE, FRAME, 14, 0x22),
+    "greyscale with a sampling": replaced(GREY, FRAME, 11, 0x22),
+    "restarts without a marker": having(BASELINE, segment(RESTART, b"\0\4")),
+    "restarts cut short": having(RESTARTS, segment(RESTART, b"\4")),
     "smaller than the square": photo("smooth", (SIZE - 1, 400)),
+    "a side too long for libjpeg": replaced(replaced(BASELINE, FRAME, 7, 0xFF), FRAME, 8, 0xFF),
 }
 
 FOR_IT = {
-    "progressive": encoded(picture(1, SMALL), progressive=True),
-    "grey": encoded(picture(1, SMALL).convert("L")),
+    "progressive": PROGRESSIVE,
+    "grey": GREY,
     "4:2:2": photo("smooth", SMALL, 1),
-    "restart markers": encoded(picture(1, SMALL), restart_marker_blocks=4),
+    "restart markers": RESTARTS,
+    "restarts beyond its end": having(BASELINE, segment(RESTART, b"\xff\xff")),
+    "extended": replaced(BASELINE, FRAME, 1, 0xC1),
     "a profile and a comment": encoded(picture(1, SMALL), icc_profile=b"profile" * 20_000, comment=b"a comment"),
     "something after its end": BASELINE + b"trailer" * 100,
-    "fill bytes before a marker": BASELINE[:PREFIX] + b"\xff\xff\xff" + BASELINE[PREFIX:],
-    "Adobe's YCbCr": BASELINE[:PREFIX] + b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\1" + BASELINE[PREFIX:],
+    "fill bytes before a marker": having(BASELINE, b"\xff\xff\xff"),
+    "Adobe's YCbCr": having(BASELINE, segment(ADOBE, b"Adobe\0\x64\0\0\0\0\1")),
+    "neither JFIF's marker nor Adobe's": without(BASELINE, JFIF, 0),
 }

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from vggsearch.errors import ImageError
 from vggsearch.model.engine import Engine
 from vggsearch.model.spec import EmbeddingSpec
-from vggsearch.photos.decode import JPEG_START, decoder_errors, jpeg_header
+from vggsearch.photos.decode import JPEG_START, decoder_errors
 from vggsearch.photos.decoder_pool import Decoders, Square, default_workers
 from vggsearch.photos.hashing import hash_unchanged
+from vggsearch.photos.jpeg_header import jpeg_header
 from vggsearch.photos.resize import is_blank
 from vggsearch.photos.walk import PhotoFile, Skipped
 from vggsearch.store.records import ContentLookup, Embedded, EngineInfo
@@ -198,8 +199,9 @@ class _LookAhead:
                 if start != JPEG_START:  # do not read the rest of a video
                     return None
                 data = start + opened.read()
-                photo = jpeg_header(data)
         except ImageError:
+            return None
+        if (photo := jpeg_header(data, self._spec.size)) is None:
             return None
         pixels = square_jpeg(data, self._spec.size, self._spec.resize, photo.orientation)
         if pixels is None:

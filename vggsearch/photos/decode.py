@@ -1,7 +1,6 @@
 """Decode image files of any supported format into upright RGB images, or raise ImageError with the reason."""
 
 import errno
-import io
 import struct
 import zlib
 from collections.abc import Iterator
@@ -93,7 +92,7 @@ def decode(file: BinaryIO, name: str = "", at_least: int | None = None) -> Decod
     with decoder_errors():
         opened = _open(file, name)
         full = opened.size
-        taken = _taken(opened)
+        taken = taken_at(opened)
         if at_least is not None:
             wanted = round(at_least * IMAGE.reducing_gap)
             opened.draft(None, (wanted, wanted))
@@ -101,38 +100,18 @@ def decode(file: BinaryIO, name: str = "", at_least: int | None = None) -> Decod
         opened.load()
         # Read after loading: PNG may find its EXIF block only then, and TIFF has applied its orientation by then
         # (its size is upright from the start).
-        orientation = _orientation(opened)
+        orientation = orientation_of(opened)
         image = _upright(to_rgb(opened), orientation)
     if orientation >= 5:
         full = (full[1], full[0])
     return DecodedImage(image, full[0], full[1], opened.format or "", taken)
 
 
-@dataclass(frozen=True)
-class JpegHeader:
-    """The fields of DecodedImage for a JPEG, without pixels, and the EXIF orientation of its stored pixels."""
-
-    width: int
-    height: int
-    format: str
-    taken: datetime | None
-    orientation: int
-
-
-def jpeg_header(data: bytes) -> JpegHeader:
-    """Return the header of JPEG `data`, which starts with JPEG_START. Raises ImageError if it is damaged."""
-    with decoder_errors():
-        opened = _Jpeg(io.BytesIO(data))
-        orientation = _orientation(opened)
-        width, height = opened.size[::-1] if orientation >= 5 else opened.size
-        return JpegHeader(width, height, opened.format or "", _taken(opened), orientation)
-
-
 def upright_rgb(image: Image.Image) -> Image.Image:
     """Return an image that is already in memory as upright RGB. `image` itself is not changed."""
     with decoder_errors():
         image.load()
-        return _upright(to_rgb(image), _orientation(image))
+        return _upright(to_rgb(image), orientation_of(image))
 
 
 def _upright(image: Image.Image, orientation: int) -> Image.Image:
@@ -236,7 +215,7 @@ def _refuse_bombs(size: tuple[int, int], full: tuple[int, int]) -> None:
         )
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
     """Return the EXIF orientation (1 to 8), 1 if it is missing or EXIF cannot be read."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -245,7 +224,7 @@ def _orientation(image: Image.Image) -> int:
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
-def _taken(image: Image.Image) -> datetime | None:
+def taken_at(image: Image.Image) -> datetime | None:
     """Return when the photo was taken, None if EXIF does not record it or the value is malformed."""
     try:
         exif = image.getexif()

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import cycle
 
 import numpy as np
@@ -17,13 +16,8 @@ from torchvision import io
 from vggsearch.defaults import RESIZES
 from vggsearch.errors import OptionError, option
 from vggsearch.photos.decode import UPRIGHT
+from vggsearch.photos.jpeg_header import jpeg_header
 from vggsearch.photos.resize import PAD_COLOUR
-
-START, END = b"\xff\xd8\xff", b"\xff\xd9"
-ADOBE, SCAN = 0xEE, 0xDA
-FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start-of-frame markers, one per coding process
-READ_FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended and progressive, all with Huffman coding
-PIXEL_LIMIT = 50_000_000  # up to 1.2 GB per thread as float32; the CPU decodes larger files at reduced size
 
 HEIGHT, WIDTH = 1, 2  # dimensions of pixels, here uint8 (3, height, width)
 # Pillow's transposition -> whether to swap height and width, then the dimensions to flip.
@@ -77,7 +71,7 @@ class DeviceJpeg:
         `resize` is one of defaults.RESIZES, `orientation` the EXIF orientation, which is applied here only. None if
         the file is not supported: the CPU then decodes it, or reports what is wrong with it.
         """
-        if not is_for_device(data, size):
+        if jpeg_header(data, size) is None:
             return None
         encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)  # torch warns about read-only memory
         try:
@@ -107,77 +101,6 @@ def decoded(encoded: Tensor, device: torch.device) -> Tensor:
     """Return the pixels of a file as stored, uint8 (3, height, width). Raises RuntimeError."""
     pixels: Tensor = io.decode_jpeg(encoded, io.ImageReadMode.RGB, device)
     return pixels
-
-
-@dataclass(frozen=True, slots=True)
-class _Header:
-    """The header of a file, up to the first scan, which begins at byte `scan`."""
-
-    coding: int
-    bits: int
-    height: int
-    width: int
-    components: bytes
-    is_adobe_rgb: bool
-    scan: int
-
-
-def is_for_device(data: bytes, size: int) -> bool:
-    """Return whether nvJPEG decodes this file as libjpeg does. It accepts some files that it decodes wrongly.
-
-    The CPU decodes: CMYK, whose colours come out wrong, and RGB that is not stored as YCbCr, whose colours may; 12
-    bits and arithmetic coding; truncated files, which must be rejected; images larger than PIXEL_LIMIT; and images
-    that would be enlarged, for which the two resizes differ most and the CPU has least to do.
-    """
-    header = _header(data)
-    if header is None:
-        return False
-    return (
-        header.coding in READ_FRAMES
-        and header.bits == 8
-        and len(header.components) in (1, 3)
-        and not (len(header.components) == 3 and (header.is_adobe_rgb or header.components == b"RGB"))
-        and size <= min(header.height, header.width)
-        and header.height * header.width <= PIXEL_LIMIT
-        and data.find(END, header.scan) >= 0  # within a scan, FF is followed by 00 or a restart marker
-    )
-
-
-def _header(data: bytes) -> _Header | None:
-    """Return the header, or None if the data is not JPEG or violates the standard."""
-    if not data.startswith(START):
-        return None
-    segments = list(_segments(data))
-    frames = [(marker, data[begin:end]) for marker, begin, end in segments if marker in FRAMES]
-    if len(frames) != 1 or segments[-1][0] != SCAN:
-        return None
-    coding, frame = frames[0]
-    if len(frame) < 6 or len(frame) != 6 + 3 * frame[5]:
-        return None
-    adobe = [data[begin:end] for marker, begin, end in segments if marker == ADOBE]
-    return _Header(
-        coding=coding,
-        bits=frame[0],
-        height=int.from_bytes(frame[1:3]),
-        width=int.from_bytes(frame[3:5]),
-        components=frame[6::3],
-        is_adobe_rgb=any(text.startswith(b"Adobe") and text[11:12] == b"\0" for text in adobe),
-        scan=segments[-1][2],
-    )
-
-
-def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield the marker of each segment and the start and end of its content, up to the first scan."""
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        if data[at + 1] == 0xFF:  # fill bytes: any number of them may precede a marker
-            at += 1
-            continue
-        end = at + 2 + int.from_bytes(data[at + 2 : at + 4])
-        yield data[at + 1], at + 4, end
-        if data[at + 1] == SCAN:
-            return
-        at = end
 
 
 def squash(pixels: Tensor, size: int) -> Tensor:
