@@ -15,9 +15,8 @@ from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.duplicates.removals import new_journal
 from vggsearch.errors import DecisionsDamaged, OptionError, Stopped
 from vggsearch.removal.undo import undo
-from vggsearch.store.contents import DECISIONS, KEYPOINT_MATCHES
+from vggsearch.store.contents import DECISIONS, EDGES, KEYPOINT_MATCHES
 from vggsearch.store.decisions import read_decisions
-from vggsearch.store.edges import EDGES
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ import pytest
 from vggsearch.errors import IndexDamaged
 from vggsearch.knn.all_pairs import all_pairs
 from vggsearch.knn.vectors import unit_rows
-from vggsearch.store.edges import EDGES, EdgeFacts, StoredEdges, read_edges, vectors_id, write_edges
+from vggsearch.store.contents import EDGES
+from vggsearch.store.edges import EdgeFacts, StoredEdges, read_edges, vectors_id, write_edges
 from vggsearch.store.files import FileHash
 from vggsearch.store.manifest import StoredVectorIndex, VectorIndexInfo
 

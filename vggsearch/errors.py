@@ -143,6 +143,18 @@ class IndexDamaged(VggsearchError):
         self.problem = problem
 
 
+class IndexLinked(VggsearchError):
+    """A symbolic link stands where the index has a folder or file of its own. It is not followed, nor removed."""
+
+    def __init__(self, path: Path, target: Path) -> None:
+        super().__init__(
+            f"{path} is a symbolic link to {target}. vggsearch deletes files in the folders of an index, so it "
+            "follows no link there: replace the link by what it leads to."
+        )
+        self.path = path
+        self.target = target
+
+
 class VectorsDamaged(VggsearchError):
     """An indexed vector contains infinity or NaN; the message names its row."""
 

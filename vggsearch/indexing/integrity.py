@@ -39,6 +39,7 @@ from vggsearch.store.files import writing_to
 from vggsearch.store.local_features import LocalPart
 from vggsearch.store.lock import only_writer
 from vggsearch.store.manifest import Manifest, Part, write_manifest
+from vggsearch.store.own_files import check_links
 from vggsearch.store.parts import Table, embeddings_in, read_columns, read_origin
 from vggsearch.store.recovery import cannot_rebuild, rebuild_manifest
 from vggsearch.store.store import Store, size_of
@@ -109,7 +110,11 @@ def verify(
 
 
 def _check_is_index(directory: Path) -> None:
-    """Raise IndexMissing if there is no index, or IndexDamaged if it lost both its manifest and all embeddings."""
+    """Raise IndexMissing if there is no index, or IndexDamaged if it lost both its manifest and all embeddings.
+
+    Raises IndexLinked for a link in it: no repair touches what it leads to.
+    """
+    check_links(directory)
     if (directory / MANIFEST).exists() or has_parts(directory):
         return
     if user_files(directory) and derived_files(directory):

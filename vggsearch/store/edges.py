@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vggsearch.errors import IndexDamaged
+from vggsearch.store.contents import EDGES
 from vggsearch.store.files import reading_from, write_atomically
 from vggsearch.store.manifest import CHECKSUM, StoredVectorIndex
 from vggsearch.store.parts import METADATA
 
-EDGES = "edges.parquet"
 EDGE_SCHEMA = pa.schema(
     [
         pa.field("first", pa.int32(), nullable=False),

@@ -3,14 +3,14 @@
 import errno
 import hashlib
 import os
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from vggsearch.errors import IndexDamaged, IndexNotReadable, IndexNotWritable
 from vggsearch.store.contents import TEMPORARY
+from vggsearch.store.own_files import delete, delete_unfinished
 
 
 @dataclass(frozen=True)
@@ -87,22 +87,28 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
     with writing_to(path):
+        delete_unfinished(temporary)  # of a killed process that had this number
+        temporary.touch(exist_ok=False)  # what is left is not ours, such as a link to another file
         try:
             write(temporary)
             _flush(temporary)
             os.replace(temporary, path)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            delete_unfinished(temporary)
             raise
         flush_directory(path.parent)
 
 
 def write_folder_atomically(folder: Path, write: Callable[[Path], None]) -> tuple[FileHash, ...]:
-    """Have `write` fill a temporary folder, flush it, rename it to `folder`; return its files sorted by name."""
+    """Have `write` fill a temporary folder, flush it, rename it to `folder`; return its files sorted by name.
+
+    `folder` is in one of the folders of an index, search or local.
+    """
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}{TEMPORARY}")
     with writing_to(folder):
+        folder.parent.mkdir(exist_ok=True)
+        temporary.mkdir()
         try:
-            temporary.mkdir(parents=True)
             write(temporary)
             written = sorted(temporary.iterdir())
             for path in written:
@@ -111,7 +117,8 @@ def write_folder_atomically(folder: Path, write: Callable[[Path], None]) -> tupl
             files = tuple(FileHash.of(path) for path in written)
             os.replace(temporary, folder)
         except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
+            with suppress(OSError):
+                delete(folder.parent.parent, temporary)
             raise
         flush_directory(folder.parent)
     return files

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.errors import IndexDamaged
+from vggsearch.store.contents import LOCAL_FEATURE_FILES
 from vggsearch.store.files import FileHash
 
-KEYS, CELLS, REGIONS = "keys.npy", "cells.npy", "regions.npy"
+KEYS, CELLS, REGIONS = LOCAL_FEATURE_FILES
 ROWS = 4096  # photos per folder; 55 MB with the packaged weights
 
 

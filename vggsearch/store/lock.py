@@ -12,11 +12,16 @@ from filelock import FileLock, Timeout
 from vggsearch.errors import IndexLocked
 from vggsearch.store.contents import LOCK, LOCK_HOLDER
 from vggsearch.store.files import writing_to
+from vggsearch.store.own_files import check_links, delete
 
 
 @contextmanager
 def only_writer(directory: Path) -> Iterator[None]:
-    """Hold the write lock of an index. Raises IndexLocked if another process holds it, and IndexNotWritable."""
+    """Hold the write lock of an index. Raises IndexLocked if another process holds it, and IndexNotWritable.
+
+    Raises IndexLinked for a link in the index, also in place of the lock, which opening might empty.
+    """
+    check_links(directory)
     lock, holder = FileLock(directory / LOCK, timeout=0), directory / LOCK_HOLDER
     with writing_to(directory):
         try:
@@ -27,11 +32,13 @@ def only_writer(directory: Path) -> Iterator[None]:
             ) from error
     try:
         with writing_to(holder):
-            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+            delete(directory, holder)  # of a killed writer
+            with holder.open("x", encoding="utf-8") as file:
+                file.write(f"process {os.getpid()} on {socket.gethostname()}")
         yield
     finally:
         with suppress(OSError):
-            holder.unlink(missing_ok=True)
+            delete(directory, holder)
         lock.release()
 
 

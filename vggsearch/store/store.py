@@ -17,11 +17,11 @@ from vggsearch.photos.walk import PhotoFile, Skipped
 from vggsearch.store.contents import (
     EMBEDDINGS,
     LOCAL,
+    LOCK_HOLDER,
     MANIFEST,
     SEARCH_FOLDER,
     SKIPPED,
     SKIPPED_NEXT,
-    TEMPORARY,
     derived_files,
     foreign_files,
     has_parts,
@@ -40,6 +40,7 @@ from vggsearch.store.manifest import (
     read_manifest,
     write_manifest,
 )
+from vggsearch.store.own_files import check_links, leftovers
 from vggsearch.store.parts import (
     BLANK,
     embeddings_in,
@@ -71,8 +72,9 @@ class Store:
     def create(cls, directory: Path, spec: EmbeddingSpec, weights_file: Path | None = None) -> "Store":
         """Create an empty store. `directory` may hold the user's decisions and journals of a lost index.
 
-        Raises IndexExists if `directory` is already an index or holds other files.
+        Raises IndexExists if `directory` is already an index or holds other files, IndexLinked for a link.
         """
+        check_links(directory)
         if directory.exists():
             _check_free(directory)
         with writing_to(directory):
@@ -85,7 +87,8 @@ class Store:
 
     @classmethod
     def open(cls, directory: Path) -> "Store":
-        """Open the store in `directory`. Raises IndexMissing, IndexFormatError or IndexDamaged."""
+        """Open the store in `directory`. Raises IndexMissing, IndexFormatError, IndexDamaged or IndexLinked."""
+        check_links(directory)
         manifest_id = _identity(directory / MANIFEST)
         store = cls(directory, read_manifest(directory))
         store._manifest_id = manifest_id  # from before reading, so that a commit in between is noticed
@@ -235,17 +238,15 @@ class Store:
 
     def leftovers(self) -> list[Path]:
         """Return the files and folders that are no longer needed: from crashed runs and from old states."""
-        directory, manifest = self.directory, self.manifest
-        parts = {part.name for part in manifest.parts}
-        search = manifest.search.name if manifest.search else None
-        local = {part.name for part in manifest.local}
-        return [
-            *(path for path in sorted((directory / EMBEDDINGS).glob("part-*")) if path.name not in parts),
-            *(path for path in sorted((directory / SEARCH_FOLDER).glob("*")) if path.name != search),
-            *(path for path in sorted((directory / LOCAL).glob("*")) if path.name not in local),
-            *sorted(directory.glob(f"*{TEMPORARY}")),
-            *(directory.glob(SKIPPED) if manifest.skipped is None else ()),
-        ]
+        manifest = self.manifest
+        needed = {SKIPPED_NEXT, LOCK_HOLDER}
+        needed.update(f"{EMBEDDINGS}/{part.name}" for part in manifest.parts)
+        needed.update(f"{LOCAL}/{part.name}" for part in manifest.local)
+        if manifest.search is not None:
+            needed.add(f"{SEARCH_FOLDER}/{manifest.search.name}")
+        if manifest.skipped is not None:
+            needed.add(SKIPPED)
+        return leftovers(self.directory, needed)
 
     @property
     def bytes(self) -> int:

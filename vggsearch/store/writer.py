@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -18,6 +17,7 @@ from vggsearch.store.files import FileHash, flush_directory, write_folder_atomic
 from vggsearch.store.local_features import ROWS, LocalPart, StoredFeatures, write_local
 from vggsearch.store.lock import only_writer
 from vggsearch.store.manifest import BuildOptions, Manifest, Part, StoredVectorIndex, VectorIndexInfo, part_name
+from vggsearch.store.own_files import delete
 from vggsearch.store.parts import Origin, merge_parts, write_part, write_skipped
 from vggsearch.store.records import Embedded, EngineInfo
 from vggsearch.store.store import Store
@@ -149,8 +149,6 @@ class StoreWriter:
 
     def _write_local(self, features: Mapping[str, StoredFeatures]) -> LocalPart:
         folder = self._store.directory / LOCAL
-        with writing_to(folder):
-            folder.mkdir(exist_ok=True)
         name = next_name(folder)
         files = write_folder_atomically(folder / name, lambda empty: write_local(empty, features))
         return LocalPart(name, files, len(features))
@@ -221,17 +219,14 @@ class StoreWriter:
                 os.replace(following, following.with_name(SKIPPED))
                 flush_directory(self._store.directory)
             else:
-                following.unlink()
+                delete(self._store.directory, following)
 
     def _clean(self) -> None:
         """Remove leftovers. What cannot be removed now (mapped files on Windows) is left to the next writer."""
         self._settle_skipped()
         for path in self._store.leftovers():
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                with suppress(OSError):
-                    path.unlink()
+            with suppress(OSError):
+                delete(self._store.directory, path)
 
 
 def next_name(folder: Path) -> str:

@@ -56,6 +56,8 @@ def write_page(
     """
     _refuse_others(path)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with unfinished.open("xb"):
+        pass  # a file of this name is not overwritten
     try:
         with unfinished.open("w", encoding="utf-8", newline="\n") as file:
             _write(file, groups, root, _link(root, path), facts, Monitor(progress, stop))

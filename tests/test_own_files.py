@@ -1,0 +1,208 @@
+"""No command deletes a file that it cannot prove is its own, whatever an index folder holds or leads to."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.fakes import FakeEngine, save_photo
+from tests.helpers.removals import tree
+from vggsearch.cli import cli
+from vggsearch.errors import IndexLinked, IndexNotWritable
+from vggsearch.image_index import ImageIndex
+from vggsearch.indexing.integrity import verify
+from vggsearch.knn import files as knn_files
+from vggsearch.store import own_files
+from vggsearch.store.contents import (
+    DECISIONS,
+    EMBEDDINGS,
+    JOURNALS,
+    LOCAL,
+    LOCK,
+    LOCK_HOLDER,
+    SEARCH_FOLDER,
+    VECTOR_INDEX_FILES,
+)
+from vggsearch.store.files import write_atomically
+from vggsearch.store.lock import only_writer
+
+FOLDERS = (EMBEDDINGS, SEARCH_FOLDER, LOCAL, JOURNALS, f"{SEARCH_FOLDER}/000001", f"{LOCAL}/000001")
+WRITERS = (["index", "photos"], ["build"], ["verify", "--repair"], ["verify"], ["query", "photos/summer/0.jpg"])
+
+
+@pytest.fixture
+def made(index: ImageIndex, photos: Path, monkeypatch: pytest.MonkeyPatch) -> ImageIndex:
+    """An index with everything in it that an index can have."""
+    index.update(photos, local_features=True)
+    (index.directory / JOURNALS).mkdir()
+    monkeypatch.chdir(photos.parent)
+    monkeypatch.setattr("vggsearch.image_index.load_engine", lambda *_: FakeEngine())
+    return index
+
+
+@pytest.fixture
+def precious(tmp_path: Path) -> Path:
+    """A folder of photos, some with names that an index has too."""
+    folder = tmp_path / "precious"
+    for name in ("a.jpg", "album/b.jpg", "000001/c.jpg", "000009/d.jpg", "part-000009.parquet/e.jpg"):
+        save_photo(folder / name, 1)
+    return folder
+
+
+def run(words: list[str]) -> Result:
+    return CliRunner().invoke(cli, words, prog_name="vggsearch")
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+@pytest.mark.parametrize("words", WRITERS, ids=" ".join)
+def test_a_link_in_place_of_a_folder_is_an_error_that_says_where_it_leads(
+    made: ImageIndex, precious: Path, name: str, words: list[str]
+) -> None:
+    before = tree(precious)
+    linked = made.directory / name
+    shutil.rmtree(linked)
+    linked.symlink_to(precious)
+    done = run(words)
+    assert done.exit_code == 1
+    assert f"{name} is a symbolic link to {precious}." in done.stderr
+    assert tree(precious) == before
+
+
+@pytest.mark.parametrize("words", WRITERS, ids=" ".join)
+def test_a_link_to_the_whole_index_or_to_the_photos_is_an_error(
+    made: ImageIndex, photos: Path, words: list[str]
+) -> None:
+    moved = made.directory.rename(photos.parent / "elsewhere")
+    before = tree(photos.parent)
+    for target in (moved, photos):
+        made.directory.symlink_to(target)
+        assert (
+            f"Error: indexes/photos is a symbolic link to {target}."
+            in run([*words, "--index", "indexes/photos"]).stderr
+        )
+        assert tree(photos.parent) == before
+        made.directory.unlink()
+
+
+def test_a_link_made_while_an_index_is_open_is_not_followed(made: ImageIndex, precious: Path) -> None:
+    before = tree(precious)
+    shutil.rmtree(made.directory / LOCAL)
+    (made.directory / LOCAL).symlink_to(precious)
+    with pytest.raises(IndexLinked):
+        made.update()
+    own_files.delete(made.directory, made.directory / LOCAL)
+    with pytest.raises(NotADirectoryError):
+        own_files.delete(made.directory, made.directory / LOCAL / "000001")
+    assert own_files.leftovers(made.directory, ()) != []
+    assert tree(precious) == before
+
+
+def test_no_command_deletes_what_a_user_put_into_an_index(made: ImageIndex, photos: Path) -> None:
+    mine = [
+        *(f"{folder}/album/p.jpg" for folder in ("", EMBEDDINGS, SEARCH_FOLDER, LOCAL, f"{SEARCH_FOLDER}/000001")),
+        *(f"{folder}/p.jpg" for folder in (EMBEDDINGS, SEARCH_FOLDER, LOCAL, f"{LOCAL}/000008", JOURNALS)),
+        f"{EMBEDDINGS}/part-2025/p.jpg",
+        f"{EMBEDDINGS}/part-000009.parquet.old",
+        f"{SEARCH_FOLDER}/2025/index.faiss",
+        f"{SEARCH_FOLDER}/000009.7.tmp/holiday/p.jpg",
+        "notes.tmp",
+        "notes.7.tmp",
+        "pics.tmp/p.jpg",
+        "manifest.json.backup.tmp",
+    ]
+    for name in mine:
+        (made.directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (made.directory / name).write_text("precious")
+    for number, words in enumerate(WRITERS):
+        save_photo(photos / f"{number}.jpg", 20 + number)
+        run(words)
+    assert run(["index", "photos", "--no-local-features", "--compact"]).exit_code == 0
+    made.update(local_features=True)
+    assert [name for name in mine if not (made.directory / name).is_file()] == []
+    assert verify(made.directory).is_whole
+
+
+def test_links_and_folders_with_the_names_of_our_files_stay(made: ImageIndex, precious: Path) -> None:
+    names = (
+        f"{EMBEDDINGS}/part-000099.parquet",
+        "manifest.json.7.tmp",
+        f"{SEARCH_FOLDER}/000001/edges.parquet.7.tmp",
+    )
+    for name in names:
+        (made.directory / name).symlink_to(precious / "a.jpg")
+    (made.directory / "skipped.parquet").unlink(missing_ok=True)
+    (made.directory / "skipped.parquet").mkdir()
+    made.update()
+    assert all((made.directory / name).is_symlink() for name in names)
+    assert (made.directory / "skipped.parquet").is_dir()
+
+
+def test_the_files_of_killed_runs_are_deleted(made: ImageIndex) -> None:
+    ours = [
+        f"{EMBEDDINGS}/part-000077.parquet",
+        f"{EMBEDDINGS}/part-000077.parquet.7.tmp",
+        f"{SEARCH_FOLDER}/000077/index.faiss",
+        f"{SEARCH_FOLDER}/000078.7.tmp/vectors.npy",
+        f"{SEARCH_FOLDER}/000078.7.tmp/tmpab_12xyz/0/index.faiss",
+        f"{SEARCH_FOLDER}/219841b73caa559b/index.faiss",
+        f"{LOCAL}/000077/cells.npy",
+        f"{LOCAL}/000078.7.tmp/keys.npy",
+        "manifest.json.7.tmp",
+        "decisions.jsonl.7.tmp",
+        "skipped.parquet",
+        LOCK_HOLDER,
+    ]
+    for name in ours:
+        (made.directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (made.directory / name).write_bytes(b"half of it")
+    made.update()
+    assert [name for name in ours if (made.directory / name).exists()] == []
+    kept = {path.name for folder in (SEARCH_FOLDER, LOCAL) for path in (made.directory / folder).iterdir()}
+    assert kept == {"000001"}
+
+
+@pytest.mark.parametrize("name", [LOCK, LOCK_HOLDER])
+def test_a_link_in_place_of_the_lock_does_not_cost_what_it_leads_to(
+    made: ImageIndex, precious: Path, name: str
+) -> None:
+    before = tree(precious)
+    (made.directory / name).unlink(missing_ok=True)
+    (made.directory / name).symlink_to(precious / "a.jpg")
+    with pytest.raises((IndexLinked, IndexNotWritable)), only_writer(made.directory):
+        pass
+    assert tree(precious) == before
+
+
+def test_a_temporary_name_that_leads_elsewhere_is_not_written_through(
+    made: ImageIndex, precious: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = tree(precious)
+    monkeypatch.setattr("os.getpid", lambda: 7)
+    (made.directory / f"{DECISIONS}.7.tmp").symlink_to(precious / "a.jpg")
+
+    def write(path: Path) -> None:
+        path.write_text("{}")
+
+    with pytest.raises(IndexNotWritable, match="File exists"):
+        write_atomically(made.directory / DECISIONS, write)
+    assert tree(precious) == before
+
+
+def test_deleting_without_descriptors_follows_no_link_either(
+    made: ImageIndex, precious: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_files, "HAS_DESCRIPTORS", False)
+    before = tree(precious)
+    shutil.move(made.directory / SEARCH_FOLDER / "000001", made.directory / SEARCH_FOLDER / "000002")
+    (made.directory / SEARCH_FOLDER / "000003").symlink_to(precious)
+    own_files.delete(made.directory, made.directory / SEARCH_FOLDER / "000003")
+    with pytest.raises(NotADirectoryError):
+        own_files.delete(made.directory, made.directory / SEARCH_FOLDER / "000003" / "index.faiss")
+    own_files.delete(made.directory, made.directory / SEARCH_FOLDER / "000002")
+    assert [path.name for path in (made.directory / SEARCH_FOLDER).iterdir()] == ["000003"]
+    assert tree(precious) == before
+
+
+def test_the_names_of_the_vector_index_are_those_it_writes() -> None:
+    assert (knn_files.INDEX_FILE, knn_files.VECTORS_FILE, knn_files.SLOTS_FILE) == VECTOR_INDEX_FILES
