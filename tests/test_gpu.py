@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch.nn.functional import conv2d
 
 from tests.fakes import picture, random_kernels, save_photo, squares
 from tests.helpers.jpegs import (
@@ -43,6 +44,7 @@ from vggsearch.model.multi_gpu import MultiGpuEngine
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.torch_engine.cuda import CudaEngine, CudaSlots
 from vggsearch.model.torch_engine.engine import Embedder, TorchEngine
+from vggsearch.model.torch_engine.fused import FusedEmbedder, convolve
 from vggsearch.model.torch_engine.jpeg import DeviceJpeg
 from vggsearch.model.weights import load_weights
 from vggsearch.photos.walk import PhotoFile, walk
@@ -164,6 +166,62 @@ def test_in_half_precision_the_gpu_gives_nearly_the_rows_of_the_cpu(precision: s
     assert cosines(found, expected).min() > 0.999
     assert cosines(found, np.roll(expected, 1, axis=0)).max() < 0.999, "the pictures must differ for this to tell"
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        spec_of("pool4+pool5", 192),
+        spec_of("pool4+pool5", 173),
+        spec_of("pool1+pool3", 100, "rmac"),
+        replace(spec_of("pool4+pool5", 96), sizes=(64, 96), mirror=True),
+        spec_of("fc6", 224, "flat"),
+    ],
+    ids=str,
+)
+def test_fused_calls_give_the_rows_of_the_modules(
+    spec: EmbeddingSpec, precision: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    pictures = squares(9, spec.size)
+    modules = TorchEngine(
+        spec, random_kernels(spec.model, spec.layer), EngineOptions("torch", "cuda", precision), CARD
+    )
+    engine = gpu_engine(spec, precision, 4)
+    assert isinstance(engine.embedder, FusedEmbedder)
+    found, expected = engine.embed(pictures), modules.embed(pictures)
+    assert cosines(found, expected).min() >= 0.99999
+    assert cosines(found, np.roll(expected, 1, axis=0)).max() < 0.9999, "the pictures must differ for this to tell"
+    assert not caplog.records, "Triton works, and a graph was captured"
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_fused_calls_give_the_local_features_of_the_modules(precision: str) -> None:
+    spec, kernels = spec_of("pool4+pool5", 96), random_kernels("vgg11", "pool5")
+    options, pictures = EngineOptions("torch", "cuda", precision), squares(5, 96)
+    found = CudaEngine(spec, kernels, options, CARD).describe(pictures)
+    expected = TorchEngine(spec, kernels, options, CARD).describe(pictures)
+    assert cosines(found.embeddings, expected.embeddings).min() >= 0.99999
+    for ours, theirs in zip(found.levels, expected.levels, strict=True):
+        assert (ours * theirs).sum(axis=-1).min() >= 0.999
+
+
+@pytest.mark.parametrize("shape", [(3, 64, 48, 50), (2, 512, 13, 7), (5, 128, 6, 96)])
+def test_a_convolution_does_not_depend_on_what_was_in_memory_before(shape: tuple[int, ...]) -> None:
+    """torch passes its uninitialised result to cuDNN as a summand, times 0: not a number would remain one."""
+    maps, weight = torch.randn(shape, device=CARD).half(), torch.randn(64, shape[1], 3, 3, device=CARD).half() / 50
+    maps, weight = (x.to(memory_format=torch.channels_last) for x in (maps, weight))
+    bias = torch.zeros(64, device=CARD, dtype=torch.float16)
+    expected = conv2d(maps, weight, bias, padding=1).relu()
+    for benchmark in (False, True):
+        with torch.backends.cudnn.flags(enabled=True, benchmark=benchmark):
+            convolve(maps, weight, bias)
+            filled = torch.full_like(expected, float("nan"))
+            address = filled.data_ptr()
+            del filled
+            found = convolve(maps, weight, bias)
+        assert found.data_ptr() == address
+        torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2)
 
 
 def test_fully_connected_layers_run_on_the_gpu() -> None:

@@ -17,11 +17,11 @@ STD = (0.229, 0.224, 0.225)
 class ViewOperations(Protocol):
     """The operations that views consist of, implemented by each backend.
 
-    Images are (n, 3, size, size), float32, in 0..255.
+    Images are (n, 3, size, size), uint8 or float32, in 0..255.
     """
 
     def shrink(self, images: Maps, matrix: Maps) -> Maps:
-        """Multiply columns and rows by a matrix of `shrinking`, and clip to 0..255."""
+        """Multiply columns and rows by a matrix of `shrinking`, and clip to 0..255; float32."""
 
     def mirror(self, images: Maps) -> Maps:
         """Flip left and right."""

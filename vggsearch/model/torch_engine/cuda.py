@@ -16,6 +16,7 @@ from vggsearch.model.engine import EngineOptions, rate
 from vggsearch.model.local_features import LoadKernels
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.torch_engine.engine import Embedder, TorchEngine
+from vggsearch.model.torch_engine.fused import FusedEmbedder, can_fuse, fastest_calls
 from vggsearch.model.torch_engine.jpeg import DeviceJpeg
 from vggsearch.model.torch_engine.pipeline import SLOTS, Pipeline, Slots, Squares
 from vggsearch.model.weights import Kernel
@@ -172,6 +173,12 @@ class CudaEngine(TorchEngine):
         super().__init__(spec, kernels, options, gpu, load_kernels)
         self._decode = options.decode
         self._idle: Slots | None = None
+
+    def _embedder(self, spec: EmbeddingSpec, kernels: dict[str, Kernel]) -> Embedder:
+        if can_fuse(self.torch_device, self._dtype):
+            calls = fastest_calls(self.torch_device, self._dtype)
+            return FusedEmbedder(spec, kernels, self.torch_device, self._dtype, calls)
+        return super()._embedder(spec, kernels)
 
     def embed(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See Engine.embed."""

@@ -1,6 +1,6 @@
 """The reference backend: torch on a CPU, a CUDA GPU or Apple's MPS."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 
 import numpy as np
@@ -44,7 +44,10 @@ class Embedder:
         return self.of_views(to_images(pixels), self._embed_view)
 
     def of_views(self, images: Tensor, embed_view: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return the embeddings of images (n, 3, size, size) in 0..255: the mean of `embed_view` over all views."""
+        """Return the embeddings of images (n, 3, size, size): the mean of `embed_view` over all views.
+
+        Images are in 0..255, uint8 or float32.
+        """
         embeddings: Tensor = embedding_of_views(images, self.spec, self._matrices, embed_view, TorchOperations())
         return embeddings
 
@@ -55,17 +58,25 @@ class Embedder:
         return embeddings
 
     def normalised(self, view: Tensor) -> Tensor:
-        """Return the network's input for images of one size, (n, 3, size, size) in 0..255."""
-        scaled = (view - self._mean) * self._scale
-        return scaled.to(self._dtype, memory_format=torch.channels_last)
+        """Return the network's input for images of one size, (n, 3, size, size) in 0..255, uint8 or float32."""
+        return normalised(view, self._mean, self._scale, self._dtype)
+
+    def outputs(self, view: Tensor, wanted: Collection[str]) -> dict[str, Tensor]:
+        """Return the outputs of the `wanted` modules for images of one size, as TruncatedVGG.outputs does."""
+        return self.network.outputs(self.normalised(view), wanted)
 
     def _embed_view(self, view: Tensor) -> Tensor:
-        return self.pooled(self.network.outputs(self.normalised(view), self.network.wanted))
+        return self.pooled(self.outputs(view, self.network.wanted))
+
+
+def normalised(images: Tensor, mean: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return (images - mean) * scale, computed in float32, as `dtype` and channels-last."""
+    return ((images - mean) * scale).to(dtype, memory_format=torch.channels_last)
 
 
 def to_images(pixels: Tensor) -> Tensor:
-    """Return uint8 (n, size, size, 3) as float32 (n, 3, size, size), channels-last in memory."""
-    return pixels.permute(0, 3, 1, 2).float()
+    """Return pixels (n, size, size, 3) as images (n, 3, size, size), the same in memory."""
+    return pixels.permute(0, 3, 1, 2)
 
 
 class TorchEngine(Engine):
@@ -88,10 +99,13 @@ class TorchEngine(Engine):
         self.torch_device = device or torch.device(choose_device(options.device))
         self.precision = choose_precision(options.precision, self.torch_device.type)
         self._dtype = DTYPES[self.precision]
-        self.embedder = Embedder(spec, kernels, self.torch_device, self._dtype)
+        self.embedder = self._embedder(spec, kernels)
         self.network = self.embedder.network
         usual = EXTRACT.batch_size if self.torch_device.type == "cpu" else EXTRACT.gpu_batch_size
         self.batch_size = options.batch_size or usual
+
+    def _embedder(self, spec: EmbeddingSpec, kernels: dict[str, Kernel]) -> Embedder:
+        return Embedder(spec, kernels, self.torch_device, self._dtype)
 
     @property
     def device(self) -> str:
@@ -111,11 +125,10 @@ class TorchEngine(Engine):
         embedder, network, spec = self.embedder, self._network_before_pool5, self.embedder.spec
         last, on = modules_before_pool5(spec.model)[-1].name, TorchOperations()
         images = to_images(torch.from_numpy(squares).to(self.torch_device))
-        half = network.outputs(embedder.normalised(on.shrink(images, self._halving)), [last])
-        maps = {"half": half[last]}
+        maps = {"half": embedder.outputs(on.shrink(images, self._halving), [last])[last]}
 
         def embed_view(view: Tensor) -> Tensor:
-            outputs = network.outputs(embedder.normalised(view), {*network.wanted, last})
+            outputs = embedder.outputs(view, {*network.wanted, last})
             if view is images:
                 maps["whole"] = outputs[last]
             return embedder.pooled(outputs)

@@ -1,6 +1,6 @@
 """The truncated VGG in torch: convolutions, ReLU and pooling up to the deepest layer that is needed."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -35,14 +35,22 @@ class TruncatedVGG(nn.Module):
         outputs = self.outputs(pixels, self.wanted)
         return [outputs[name] for name in self.wanted]
 
-    def outputs(self, pixels: Tensor, wanted: Collection[str]) -> dict[str, Tensor]:
-        """Return the outputs of the `wanted` modules, by name. Modules after the last of them do not run."""
+    def outputs(
+        self,
+        pixels: Tensor,
+        wanted: Collection[str],
+        run: Callable[[nn.Module, Tensor], Tensor] = nn.Module.__call__,
+    ) -> dict[str, Tensor]:
+        """Return the outputs of the `wanted` modules, by name. Modules after the last of them do not run.
+
+        `run` returns the output of one module for its input.
+        """
         kept: dict[str, Tensor] = {}
         x = pixels
         for name, step in self.steps.items():
             if name == "fc6":
                 x = windows(x)
-            x = step(x)
+            x = run(step, x)
             if name in wanted:
                 kept[name] = x
             if len(kept) == len(wanted):

@@ -65,7 +65,7 @@ class TorchOperations:
         return maps.flatten(1)
 
     def shrink(self, images: Tensor, matrix: Tensor) -> Tensor:
-        return (matrix @ images @ matrix.T).clamp(0, 255)
+        return (matrix @ images.float() @ matrix.T).clamp(0, 255)
 
     def mirror(self, images: Tensor) -> Tensor:
         return images.flip(3)

@@ -1,0 +1,113 @@
+"""The network on a CUDA GPU in half precision, with as few passes over memory as possible.
+
+With the plain modules, each convolution writes its maps three times: without bias, with it, and after the ReLU.
+"""
+
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
+
+from vggsearch.model.spec import EmbeddingSpec
+from vggsearch.model.torch_engine.engine import Embedder, normalised
+from vggsearch.model.vgg import WIDTHS
+from vggsearch.model.weights import Kernel
+
+COLOURS = 3
+HALF = (torch.float16, torch.bfloat16)
+LEAST_CAPABILITY = (8, 0)  # Ampere: tensor cores for both formats, and the oldest that Triton supports
+MOST_VALUES = 2**31 - 1  # in a map; beyond, offsets of 32 bits overflow
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Calls:
+    """The calls that a network consists of. Maps and weights are channels-last and of one dtype.
+
+    `first_layer` takes images as Embedder.outputs does, their mean and scale, weight and bias, and returns the maps
+    of the first convolution; `convolve` takes maps, weight and bias. Both include the ReLU. `max_pool` takes maps
+    and halves their height and width.
+    """
+
+    first_layer: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+    convolve: Callable[[Tensor, Tensor, Tensor], Tensor]
+    max_pool: Callable[[Tensor], Tensor]
+
+
+class FusedEmbedder(Embedder):
+    """An Embedder that runs convolutions and poolings by `calls`.
+
+    The modules of its network hold the weights; linear ones run as they are. A batch is divided where the first
+    maps would have more than `most_values` values.
+    """
+
+    def __init__(
+        self,
+        spec: EmbeddingSpec,
+        kernels: dict[str, Kernel],
+        device: torch.device,
+        dtype: torch.dtype,
+        calls: Calls,
+        most_values: int = MOST_VALUES,
+    ) -> None:
+        super().__init__(spec, kernels, device, dtype)
+        self._calls, self._most_values = calls, most_values
+
+    def outputs(self, view: Tensor, wanted: Collection[str]) -> dict[str, Tensor]:
+        """See Embedder.outputs."""
+        most = self._most_values // (WIDTHS[0] * view.shape[2] * view.shape[3])
+        parts = [self.network.outputs(images, wanted, self._run) for images in torch.split(view, most)]
+        if len(parts) == 1:
+            return parts[0]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _run(self, step: nn.Module, x: Tensor) -> Tensor:
+        if isinstance(step, nn.MaxPool2d):
+            return self._calls.max_pool(x)
+        layer = next(step.children())
+        if not isinstance(layer, nn.Conv2d) or layer.bias is None:
+            return nn.Module.__call__(step, x)  # type: ignore[no-any-return]
+        if layer.in_channels == COLOURS:
+            return self._calls.first_layer(x, self._mean, self._scale, layer.weight, layer.bias)
+        return self._calls.convolve(x, layer.weight, layer.bias)
+
+
+def can_fuse(device: torch.device, dtype: torch.dtype) -> bool:
+    """Return whether the calls of `fastest_calls` support this device and number format."""
+    if device.type != "cuda" or torch.version.cuda is None:  # None in builds for AMD
+        return False
+    return dtype in HALF and torch.cuda.get_device_capability(device) >= LEAST_CAPABILITY
+
+
+def fastest_calls(device: torch.device, dtype: torch.dtype) -> Calls:
+    """Return the calls for a GPU that `can_fuse`: kernels in Triton if it works here, otherwise torch's."""
+    try:
+        from vggsearch.model.torch_engine import triton_kernels
+    except ImportError:  # there is no Triton for Windows
+        return Calls(first_layer, convolve, halve)
+    try:
+        triton_kernels.compile_for(device, dtype)
+    except triton_kernels.CANNOT_COMPILE as error:
+        log.warning("Triton compiles no kernels here, so the network is slower: %s", error)
+        return Calls(first_layer, convolve, halve)
+    return Calls(triton_kernels.first_layer, convolve, triton_kernels.max_pool)
+
+
+def convolve(maps: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return ReLU(convolution of 3 x 3 + bias) in one call of cuDNN."""
+    result: Tensor = torch.cudnn_convolution_relu(maps, weight, bias, (1, 1), (1, 1), (1, 1), 1)
+    return result
+
+
+def first_layer(images: Tensor, mean: Tensor, scale: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return the maps of the first convolution of normalised images."""
+    return convolve(normalised(images, mean, scale, weight.dtype), weight, bias)
+
+
+def halve(maps: Tensor) -> Tensor:
+    """Return the maximum of each 2 x 2 square."""
+    return max_pool2d(maps, 2, 2)
