@@ -2,7 +2,7 @@
 # make test   lint, types and the quick tests: under five minutes on two cores
 # make test-all  everything CI checks: make test, then make test-slow, which is what is long and real
 # make docs   the --help pages in docs/cli.md, and the documentation site, in site/index.html
-# make gpu    on a machine with a CUDA GPU; needs torch, torchvision, safetensors, numpy, Pillow, pyarrow, click, pytest
+# make gpu    tests and figures on a machine with a CUDA GPU, in five minutes; needs few packages: see CONTRIBUTING.md
 #
 # make demo PHOTOS=~/Pictures QUERY=img.jpg    the same on your own photos
 # make demo FLAVOUR=gpu    with vggsearch, for GPUs; FLAVOUR=cpu is the light vggsearch-cpu; the default is what fits
@@ -89,8 +89,8 @@ test-slow: $(VENV)/.docs
 
 gpu:
 	@$(PYTHON) -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "torch sees no CUDA GPU here.")'
-	$(PYTHON) -m pytest -m gpu tests/test_gpu.py
-	$(PYTHON) -m vggsearch bench --format json
+	@$(PYTHON) -m pytest -m gpu tests/test_gpu.py; tests=$$?; \
+	PYTHONPATH=$(CURDIR) $(PYTHON) benchmarks/gpu_indexing.py --out build/gpu_indexing.json && exit $$tests
 
 fmt: $(VENV)/.dev
 	$(BIN)/ruff format .

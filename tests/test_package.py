@@ -221,6 +221,24 @@ cli(["bench", sys.argv[1], "--engine", "torch", "--device", "cpu", "--size", "32
     assert json.loads(run_bare("-c", code, str(photos)))["engine"] == "torch"
 
 
+@pytest.mark.slow
+def test_the_figures_of_make_gpu_need_none_of_them_either(tmp_path: Path) -> None:
+    out = tmp_path / "build" / "figures.json"
+    words = ("--small", "9", "--large", "2", "--runs", "1", "--no-bench", "--device", "cpu", "--out", str(out))
+    printed = run_bare("benchmarks/gpu_indexing.py", *words)
+    figures = json.loads(printed)
+    assert json.loads(out.read_text()) == figures
+    assert figures["faiss"] is False
+    assert figures["network"]["photos_per_s"] > 0
+    assert [folder["photos"] for folder in figures["folders"]] == [
+        "9 photos of 500 x 375 pixels",
+        "2 photos of 4000 x 3000 pixels",
+    ]
+    for folder in figures["folders"]:
+        assert folder["decode_on_cpu_per_s"] > 0
+        assert [len(run["engines"]) for run in folder["index"]] == [1]
+
+
 def test_without_them_index_stores_all_embeddings_and_reports_that_faiss_is_missing(
     photos: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,254 @@
+"""Measure indexing on this machine's GPU: whole `vggsearch index` processes, and each stage alone.
+
+python benchmarks/gpu_indexing.py [--small 6000] [--large 800] [--runs 2] [--device auto] [--no-bench] [--out FILE]
+
+Makes SMALL photos of 500 x 375 pixels and LARGE ones of 4000 x 3000: JPEG, quality 90, 4:2:0, with detail at every
+scale as in photos, each file with other bytes. First come whole processes, while nothing else is on the GPU: each
+folder is indexed RUNS times, start included. Then come `vggsearch bench` and each stage alone: reading and hashing,
+decoding on the CPU, the network. Only what `make gpu` needs is needed. Without FAISS, an index ends with the
+embeddings, and `faiss` in the result is false. The result is one JSON object, printed and written to FILE, for
+docs/performance.md.
+"""
+
+import argparse
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from itertools import cycle
+from pathlib import Path
+from platform import python_version
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vggsearch.defaults import DEVICES
+from vggsearch.evaluation.throughput import counted, multiply_adds, squares, stream
+from vggsearch.image_index import ImageIndex
+from vggsearch.indexing.extract import decoded
+from vggsearch.model.engine import EngineOptions
+from vggsearch.model.loading import load_engine
+from vggsearch.model.spec import EmbeddingOptions
+from vggsearch.photos.decoder_pool import default_workers
+from vggsearch.photos.hashing import hash_unchanged
+from vggsearch.photos.walk import PhotoFile, walk
+
+PICTURES = 32  # different ones of each size; the files are variants of them
+SHARE_OF_NEXT_SCALE = 0.8  # in contrast: 2.9 MB at 4000 x 3000, as much as many cameras write
+SMALL, LARGE = (500, 375), (4000, 3000)
+STAGE_S, LIMIT_S = 4.0, 2.0
+PACKAGES = ("torch", "torchvision", "triton", "numpy", "pillow")
+NVIDIA_SMI = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+
+BICUBIC = Image.Resampling.BICUBIC
+
+Figures = dict[str, Any]
+
+
+def picture(seed: int, size: tuple[int, int]) -> Image.Image:
+    """Return an RGB picture with detail at every scale."""
+    random = np.random.default_rng(seed)
+
+    def noise(cells: int) -> Image.Image:
+        grid = random.integers(0, 256, (max(1, cells * size[1] // size[0]), cells), dtype=np.uint8)
+        return Image.fromarray(grid)
+
+    light, cells, contrast = Image.new("F", (1, 1), 127.5), 4, 0.7
+    while cells < size[0]:
+        finer = np.asarray(noise(cells), np.float32) - 127.5
+        light = Image.fromarray(np.asarray(light.resize(finer.shape[::-1], BICUBIC)) + contrast * finer)
+        cells, contrast = 2 * cells, SHARE_OF_NEXT_SCALE * contrast
+    channels = (
+        light.resize(size, BICUBIC).convert("L"),
+        noise(8).resize(size, BICUBIC),
+        noise(8).resize(size, BICUBIC),
+    )
+    return Image.merge("YCbCr", channels).convert("RGB")
+
+
+def save_variants(folder: Path, size: tuple[int, int], count: int, seed: int) -> None:
+    """Write every PICTURES-th of `count` files, from `seed` on: one picture, each time with a patch elsewhere."""
+    whole, random = picture(seed, size), np.random.default_rng([seed, 1])
+    for number in range(seed, count, PICTURES):
+        variant, (left, top) = whole.copy(), random.integers(0, np.array(size) - 16).tolist()
+        variant.paste(tuple(random.integers(0, 256, 3).tolist()), (left, top, left + 16, top + 16))
+        variant.save(folder / f"{number:06}.jpg", quality=90)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of photos of one size."""
+
+    root: Path
+    size: tuple[int, int]
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.count:,} photos of {self.size[0]} x {self.size[1]} pixels"
+
+    def make(self) -> Figures:
+        """Write the photos, on all CPU cores."""
+        self.root.mkdir()
+        started = time.perf_counter()
+        with ProcessPoolExecutor(default_workers()) as pool:
+            list(
+                pool.map(partial(save_variants, self.root, self.size, self.count), range(min(PICTURES, self.count)))
+            )
+        size = sum(file.bytes for file in self.files())
+        return {"photos": str(self), "mean_bytes": round(size / self.count), "made_in_s": seconds_since(started)}
+
+    def files(self) -> list[PhotoFile]:
+        return [file for file in walk(self.root) if isinstance(file, PhotoFile)]
+
+    def index(self, directory: Path, device: str) -> Figures:
+        """Index in a process of its own, timed from start to exit; check that all photos are in the index."""
+        command = [sys.executable, "-m", "vggsearch", "index", str(self.root)]
+        command += ["--index", str(directory), "--device", device]
+        before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        done = subprocess.run(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, check=False)
+        seconds, after = seconds_since(started), resource.getrusage(resource.RUSAGE_CHILDREN)
+        with ImageIndex.open(directory) as made:
+            facts = made.info()
+        if facts.photos != self.count or done.returncode != (0 if has_faiss() else 1):
+            raise SystemExit(f"{facts.photos:,} of {self}, exit status {done.returncode}:\n{done.stderr}")
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        return {
+            "seconds": seconds,
+            "photos_per_s": round(self.count / seconds, 1),
+            "cpu_ms_per_photo": round(1000 * cpu / self.count, 2),
+            "engines": facts.made_by,
+        }
+
+
+def has_faiss() -> bool:
+    return find_spec("faiss") is not None
+
+
+def seconds_since(started: float) -> float:
+    return round(time.perf_counter() - started, 2)
+
+
+class Stages:
+    """The stages of indexing, each alone, with one network in this process."""
+
+    def __init__(self, device: str) -> None:
+        self.spec, weights = EmbeddingOptions().resolve()
+        self.engine = load_engine(self.spec, weights, EngineOptions(device=device))
+
+    def of(self, folder: Folder) -> Figures:
+        """Return photos per second of the stages before the network."""
+        return {
+            "read_and_hash_per_s": round(self.reading(folder), 1),
+            "decode_on_cpu_per_s": round(self.decoding(folder), 1),
+        }
+
+    def reading(self, folder: Folder) -> float:
+        """Read and hash in threads, from the file cache."""
+        files = folder.files()
+        with ThreadPoolExecutor(default_workers()) as threads:
+            started = time.perf_counter()
+            list(threads.map(partial(hash_unchanged, folder.root), files))
+        return len(files) / (time.perf_counter() - started)
+
+    def decoding(self, folder: Folder) -> float:
+        """Decode in decoder processes, from the file to the square of pixels in this process."""
+        at_once = self.engine.batch_size
+        return counted(decoded(cycle(folder.files()), folder.root, self.spec, ahead=4 * at_once), STAGE_S, 1)
+
+    def network(self, folder: Folder) -> Figures:
+        """Run the network on pixels in memory, and measure the limit of the device as `vggsearch bench` does."""
+        batch = squares(folder.files(), folder.root, self.spec, self.engine.batch_size)
+        forward = len(batch) * counted(stream(self.engine, batch), STAGE_S, 1)
+        limit = self.engine.multiply_adds_per_s(LIMIT_S) / multiply_adds(self.spec)
+        return {
+            "engine": str(self.engine),
+            "batch_size": self.engine.batch_size,
+            "photos_per_s": round(forward, 1),
+            "limit_per_s": round(limit, 1),
+            "share_of_limit": round(forward / limit, 3),
+        }
+
+
+def bench(device: str) -> Figures:
+    """Return what `vggsearch bench` prints."""
+    command = [sys.executable, "-m", "vggsearch", "bench", "--device", device, "--format", "json"]
+    found: Figures = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    return found
+
+
+def machine() -> Figures:
+    """Return the GPUs with driver and memory, the CPU cores that may be used, and the versions that matter."""
+    gpus: list[str] = []
+    if shutil.which(NVIDIA_SMI[0]):
+        gpus = subprocess.run(NVIDIA_SMI, capture_output=True, text=True, check=True).stdout.splitlines()
+    return {
+        "gpus": gpus,
+        "cpu_cores": default_workers(),
+        "python": python_version(),
+        **{package: installed_version(package) for package in PACKAGES},
+    }
+
+
+def installed_version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def say(text: object) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def measure(folders: Sequence[Folder], scratch: Path, options: argparse.Namespace) -> Figures:
+    """Make the photos and return all figures."""
+    figures: Figures = {"machine": machine(), "faiss": has_faiss()}
+    made: list[Figures] = []
+    for folder in folders:
+        say(f"making {folder}")
+        made.append(folder.make())
+    for folder, found in zip(folders, made, strict=True):
+        say(f"indexing {folder}, {options.runs} times")
+        runs = [
+            folder.index(scratch / f"{folder.root.name}-{number}", options.device) for number in range(options.runs)
+        ]
+        found["index"] = runs
+    if options.bench:
+        say("vggsearch bench")
+        figures["bench"] = bench(options.device)
+    stages = Stages(options.device)
+    for folder, found in zip(folders, made, strict=True):
+        say(f"the stages of {folder}")
+        found |= stages.of(folder)
+    return {**figures, "network": stages.network(folders[0]), "folders": made}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", type=int, default=6000)
+    parser.add_argument("--large", type=int, default=800)
+    parser.add_argument("--runs", type=int, default=2)
+    parser.add_argument("--device", choices=DEVICES, default="auto")
+    parser.add_argument("--bench", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--out", type=Path, default=Path("build", "gpu_indexing.json"))
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="vggsearch-gpu-") as directory:
+        both = [
+            Folder(Path(directory, name), size, count)
+            for name, size, count in (("small", SMALL, chosen.small), ("large", LARGE, chosen.large))
+            if count
+        ]
+        result = json.dumps(measure(both, Path(directory), chosen), indent=1)
+    chosen.out.parent.mkdir(parents=True, exist_ok=True)
+    chosen.out.write_text(result + "\n", encoding="utf-8")
+    print(result)
