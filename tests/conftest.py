@@ -37,7 +37,7 @@ SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 def decoders_in_this_process() -> Iterator[None]:
     """Decode photos in this process: a decoder process for each of thousands of updates costs minutes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vggsearch.indexing.extract.Decoders", InProcessDecoders)
+        patch.setattr("vggsearch.indexing.decoding.Decoders", InProcessDecoders)
         yield
 
 
@@ -45,7 +45,7 @@ def decoders_in_this_process() -> Iterator[None]:
 def decoder_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Decode in processes of their own in tests marked `decoders`, which are about them."""
     if request.node.get_closest_marker("decoders") is not None:
-        monkeypatch.setattr("vggsearch.indexing.extract.Decoders", Decoders)
+        monkeypatch.setattr("vggsearch.indexing.decoding.Decoders", Decoders)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from tests.fakes import random_kernels, squares
 from tests.helpers.examples import examples
 from vggsearch.errors import OptionError
+from vggsearch.model import loading
 from vggsearch.model.engine import Engine, EngineOptions
 from vggsearch.model.loading import load_engine
 from vggsearch.model.local_features import LoadKernels
@@ -502,15 +503,10 @@ def waited_for_by_all(gpu: MadeOfCpu) -> list[object]:
     return [other for stream in gpu.used_by.values() for other in getattr(stream, "waited_for", [])]
 
 
-@pytest.mark.parametrize(("gpus", "shown"), [(1, "torch, GPU 0, fp32"), (3, "torch, 3 x GPU 0, fp32")])
-def test_all_gpus_that_torch_sees_are_used(gpus: int, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("gpus", "shown"), [(1, "torch, NVIDIA X, fp16"), (3, "torch, 3 x NVIDIA X, fp16")])
+def test_all_gpus_that_torch_can_use_are_used(gpus: int, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spec, weights = EmbeddingOptions(layer="pool1", size=32).resolve()
     asked: list[torch.device] = []
-
-    class Pretended(TorchEngine):
-        @property
-        def device(self) -> str:
-            return f"GPU {asked[0].index}"
 
     def on_cpu(
         spec: EmbeddingSpec,
@@ -520,13 +516,13 @@ def test_all_gpus_that_torch_sees_are_used(gpus: int, shown: str, monkeypatch: p
         load_kernels: LoadKernels,
     ) -> Engine:
         asked.append(gpu)
-        return Pretended(spec, kernels, ON_CPU, load_kernels=load_kernels)
+        return TorchEngine(spec, kernels, ON_CPU, load_kernels=load_kernels)
 
     monkeypatch.setattr(cuda, "CudaEngine", on_cpu)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(loading, "cuda_gpus", lambda: ("NVIDIA X",) * gpus)
     engine = load_engine(spec, weights, EngineOptions("torch", "cuda"))
     assert str(engine) == shown
+    assert not asked, "no GPU is used before there is something to embed"
     assert engine.embed(squares(2, 32)).shape == (2, spec.dim)
     assert asked == [torch.device("cuda", 0)], "the other GPUs are loaded by their own processes"
     assert isinstance(load_engine(spec, weights, EngineOptions("torch", "cpu")), TorchEngine)
@@ -534,31 +530,27 @@ def test_all_gpus_that_torch_sees_are_used(gpus: int, shown: str, monkeypatch: p
 
 @dataclass
 class FakeDecoder:
-    """Stands in for DeviceJpeg: remembers the GPUs, and works or not."""
+    """Stands in for SquareDecoder: remembers what for, and works or not."""
 
-    devices: list[torch.device]
+    gpu: torch.device
+    size: int
+    resize: str
     works: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not self.works:
             raise OptionError("no nvJPEG. Use --decode cpu.")
 
-    def square(self, *_: object) -> None:
-        """See DeviceJpeg.square."""
 
-
-def test_jpeg_is_decoded_on_all_gpus_unless_the_cpu_was_asked_for(
+def test_jpeg_is_decoded_on_the_gpu_unless_the_cpu_was_asked_for(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def asked(decode: str) -> object:
-        options = replace(ON_CPU, decode=decode)
-        return CudaEngine(SHALLOW, KERNELS[SHALLOW], options, CPU).square_jpeg()
+        return CudaEngine(SHALLOW, KERNELS[SHALLOW], replace(ON_CPU, decode=decode), CPU).square_decoder()
 
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(cuda, "DeviceJpeg", FakeDecoder)
-    gpus = [torch.device("cuda", 0), torch.device("cuda", 1)]
+    monkeypatch.setattr(cuda, "SquareDecoder", FakeDecoder)
     for decode in ("auto", "gpu"):
-        assert getattr(asked(decode), "__self__", None) == FakeDecoder(gpus)
+        assert asked(decode) == FakeDecoder(CPU, SHALLOW.size, SHALLOW.resize)
     assert asked("cpu") is None
     monkeypatch.setattr(FakeDecoder, "works", False)
     assert asked("cpu") is None

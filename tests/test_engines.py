@@ -253,9 +253,9 @@ def test_a_batch_that_was_given_out_is_not_overwritten_by_the_next(sample_photos
 
 
 def test_without_a_gpu_openvino_runs_and_with_one_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "has_cuda", lambda: False)
+    monkeypatch.setattr(loading, "cuda_gpus", lambda: ())
     assert choose_engine(EngineOptions()) == "openvino"
-    monkeypatch.setattr(loading, "has_cuda", lambda: True)
+    monkeypatch.setattr(loading, "cuda_gpus", lambda: ("a GPU",))
     assert choose_engine(EngineOptions()) == "torch"
     assert choose_engine(EngineOptions(device="cpu")) == "openvino"
     assert choose_engine(EngineOptions(engine="openvino")) == "openvino"
@@ -264,7 +264,7 @@ def test_without_a_gpu_openvino_runs_and_with_one_torch(monkeypatch: pytest.Monk
 def test_without_openvino_torch_runs_and_says_what_is_lost(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(loading, "has_cuda", lambda: False)
+    monkeypatch.setattr(loading, "cuda_gpus", lambda: ())
     monkeypatch.setattr(loading, "find_spec", lambda _: None)
     assert choose_engine(EngineOptions()) == "torch"
     assert "less than half the speed" in caplog.text

@@ -2,10 +2,8 @@ import hashlib
 import io
 import threading
 from collections.abc import Iterable, Iterator
-from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -18,9 +16,6 @@ from vggsearch.photos.decode import decode
 from vggsearch.photos.resize import square
 from vggsearch.photos.walk import PhotoFile, Skipped, walk
 from vggsearch.store.records import Embedded
-
-if TYPE_CHECKING:
-    from vggsearch.model.engine import SquareJpeg
 
 
 def files_in(root: Path) -> list[PhotoFile]:
@@ -72,22 +67,6 @@ class Counted:
 class FailingEngine(FakeEngine):
     def embed(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
         raise RuntimeError(f"no memory for {len(squares)}")
-
-
-class DecodingEngine(FakeEngine):
-    """Has a decoder of its own, which takes what is wide; it makes all pixels of one value, the orientation."""
-
-    is_mistaken = False
-
-    def square_jpeg(self) -> "SquareJpeg":
-        def square_jpeg(data: bytes, size: int, resize: str, orientation: int) -> NDArray[np.uint8] | None:
-            if self.is_mistaken:
-                raise KeyError(resize)
-            with Image.open(io.BytesIO(data)) as image:
-                is_mine = image.width > image.height
-            return np.full((size, size, 3), orientation, np.uint8) if is_mine else None
-
-        return square_jpeg
 
 
 class StrictEngine(FakeEngine):
@@ -285,41 +264,3 @@ def test_an_engine_that_fails_is_heard_and_leaves_no_threads(tmp_path: Path) -> 
             extract(save_small(tmp_path, 40), tmp_path, FAKE_SPEC, partial(FailingEngine, batch_size=2), workers=4)
         )
     assert decoding_threads() == []
-
-
-def test_what_the_engine_decodes_itself_is_otherwise_as_the_cpus(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[274], exif[306] = 6, "2021:02:03 04:05:06"
-    save_photo(tmp_path / "0.jpg", 9, (300, 400))  # decoded before there is an engine
-    save_photo(tmp_path / "a.jpg", 0, (400, 300), exif=exif)
-    save_photo(tmp_path / "b.jpg", 1, (300, 400), exif=exif)  # not for the engine's decoder
-    save_photo(tmp_path / "c.png", 2, (400, 300))
-    (tmp_path / "d.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:100])
-    files = files_in(tmp_path)
-    _, *mine, bad = extract(files, tmp_path, FAKE_SPEC, DecodingEngine, workers=1)
-    _, *theirs, same = extract(files, tmp_path, FAKE_SPEC, FakeEngine, workers=1)
-    assert bad == same
-    assert isinstance(bad, Skipped)
-    one, *others = embedded(mine)
-    two, *expected = embedded(theirs)
-    assert (one.sha256, one.width, one.height, one.format, one.taken) == (
-        two.sha256,
-        300,
-        400,
-        "JPEG",
-        datetime(2021, 2, 3, 4, 5, 6),
-    )
-    (six,) = FakeEngine().embed(np.full((1, FAKE_SPEC.size, FAKE_SPEC.size, 3), 6, np.uint8))
-    assert (one.embedding == six).all()
-    assert [item.file.path for item in others] == ["b.jpg", "c.png"]
-    for item, other in zip(others, expected, strict=True):
-        assert (item.embedding == other.embedding).all()
-
-
-def test_a_mistake_of_the_engines_decoder_is_no_fault_of_the_file(tmp_path: Path) -> None:
-    for number in range(4):
-        save_photo(tmp_path / f"{number}.jpg", number, (400, 300))
-    engine = DecodingEngine()
-    engine.is_mistaken = True
-    with pytest.raises(KeyError):
-        list(extract(files_in(tmp_path), tmp_path, FAKE_SPEC, lambda: engine, workers=1))

@@ -1,4 +1,4 @@
-"""On a real GPU: what test_cuda.py, test_jpeg.py and test_multi_gpu.py can only pretend.
+"""On a real GPU: what test_cuda.py, test_jpeg.py and test_gpu_pool.py can only pretend.
 
 `make gpu` runs this where only torch, torchvision, safetensors, numpy, Pillow, pyarrow, click and pytest are there.
 """
@@ -37,10 +37,11 @@ from tests.helpers.jpegs import (
 )
 from vggsearch.defaults import RESIZES
 from vggsearch.errors import OptionError
+from vggsearch.gpus import cuda_gpus
 from vggsearch.indexing.extract import extract
-from vggsearch.model.engine import Engine, EngineOptions
-from vggsearch.model.loading import has_cuda, load_engine, load_gpu
-from vggsearch.model.multi_gpu import MultiGpuEngine
+from vggsearch.model.engine import Engine, EngineOptions, no_embeddings
+from vggsearch.model.gpu_pool import GpuPool
+from vggsearch.model.loading import load_engine, load_gpu
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.torch_engine.cuda import CudaEngine, CudaSlots
 from vggsearch.model.torch_engine.engine import Embedder, TorchEngine
@@ -50,7 +51,7 @@ from vggsearch.model.weights import load_weights
 from vggsearch.photos.walk import PhotoFile, walk
 from vggsearch.store.records import Embedded
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not has_cuda(), reason="needs a CUDA GPU")]
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not cuda_gpus(), reason="needs a CUDA GPU")]
 
 Pixels = NDArray[np.uint8]
 Rows = NDArray[np.float32]
@@ -442,7 +443,8 @@ def test_two_processes_on_one_gpu_give_the_rows_of_one() -> None:
     first = load(0)
     batches = cut(squares(60, spec.size), [7, 0, 13, 20, 1, 19])
     expected = list(first.embed_stream(batches))
-    found = list(MultiGpuEngine(first, load, [0, 0]).embed_stream(batches))
+    with GpuPool(load, [0, 0]) as pool:
+        found = [pool.embed(batch).result() if len(batch) else no_embeddings() for batch in batches]
     assert_expected(found, [len(batch) for batch in batches], np.vstack([rows for rows in expected if len(rows)]))
 
 

@@ -12,10 +12,11 @@ from click.testing import CliRunner
 from vggsearch.cli import cli
 from vggsearch.errors import InstallationError
 from vggsearch.evaluation import throughput
+from vggsearch.gpus import cuda_gpus
 from vggsearch.installation import check_distributions, distribution, has_torch, require_torch
 from vggsearch.knn import faiss_import
 from vggsearch.model.engine import EngineOptions
-from vggsearch.model.loading import choose_engine, has_cuda, load_engine
+from vggsearch.model.loading import choose_engine, load_engine
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.model.weights import WeightsFile, find_weights, load_weights
 
@@ -92,7 +93,8 @@ def test_an_option_that_needs_pytorch_reports_what_to_install(
 
 @pytest.mark.usefixtures("without_torch")
 def test_without_pytorch_auto_is_openvino_even_beside_a_gpu() -> None:
-    assert not has_cuda()
+    cuda_gpus.cache_clear()
+    assert cuda_gpus() == ()
     assert choose_engine(EngineOptions()) == "openvino"
 
 

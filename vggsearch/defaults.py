@@ -40,6 +40,7 @@ class ExtractDefaults:
 
     batch_size: int = 8  # photos; larger batches are no faster on a CPU and take more memory
     gpu_batch_size: int = 64  # photos
+    decoded_bytes: int = 512 << 20  # of pixels that may wait for GPUs: they take seconds to start
     part_bytes: int = 64 << 20  # of embeddings in one Parquet part, at most
     copies_remembered: int = 4096  # photos of a run whose embeddings are reused for later exact copies
     part_seconds: float = 60.0  # between commits: a crash loses no more work than this

@@ -1,18 +1,23 @@
-"""GPUs that need no GPU: what runs in the processes of test_multi_gpu.py, which start faster without pytest."""
+"""GPUs that need no GPU: what runs in the processes of test_gpu_pool.py, which start faster without pytest."""
 
+import io
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.fakes import FakeEngine
+from tests.fakes import FAKE_SPEC, FakeEngine
 from vggsearch.errors import OptionError
+from vggsearch.photos.decode import decode
+from vggsearch.photos.jpeg_header import JpegHeader
+from vggsearch.photos.resize import is_blank, square
 
+LETHAL = b"kills a GPU"  # in a comment of a JPEG file
 POISON = 255  # the value of a batch no GPU survives
 
 Ill = Callable[[], object]
@@ -23,8 +28,8 @@ class Load:
     """Loads a fake engine in a GPU's process; each table is by the GPU's number.
 
     `falls_ill` says what a GPU does instead of its n-th batch, counted from 1. In the folder `diary` each GPU
-    leaves an empty file once it "is up", once it "began" a batch and once it "ended" one, so that a test need not
-    go by the clock.
+    leaves an empty file once it "is up", once it "began" a batch and once it "ended" one, and once it "decoded"
+    files, so that a test need not go by the clock.
     """
 
     seconds_a_batch: dict[int, float] = field(default_factory=dict)
@@ -32,17 +37,20 @@ class Load:
     falls_ill: dict[int, tuple[int, Ill]] = field(default_factory=dict)
     does_not_load: tuple[int, ...] = ()
     diary: Path | None = None
+    decodes: bool = False
 
-    def __call__(self, gpu: int) -> "GpuEngine":
+    def __call__(self, gpu: int) -> "PretendedGpu":
         time.sleep(self.seconds_to_load.get(gpu, 0))
         if gpu in self.does_not_load:
             raise OptionError(f"there is no GPU {gpu}")
-        engine = GpuEngine(gpu, self.seconds_a_batch.get(gpu, 0), self.falls_ill.get(gpu), self.diary)
+        engine = PretendedGpu(
+            gpu, self.seconds_a_batch.get(gpu, 0), self.falls_ill.get(gpu), self.diary, decodes=self.decodes
+        )
         engine.note("is up")
         return engine
 
 
-class GpuEngine(FakeEngine):
+class PretendedGpu(FakeEngine):
     """Writes its number last into each embedding, so that a test can see who made it."""
 
     device = "a pretended GPU"
@@ -53,8 +61,11 @@ class GpuEngine(FakeEngine):
         seconds: float = 0.0,
         falls_ill: tuple[int, Ill] | None = None,
         diary: Path | None = None,
+        *,
+        decodes: bool = False,
     ) -> None:
         super().__init__(batch_size=5)
+        self.decodes = decodes
         self.diary = diary
         self.gpu = gpu
         self.seconds = seconds
@@ -72,9 +83,32 @@ class GpuEngine(FakeEngine):
         self.note("ended")
         return rows
 
+    def square_decoder(self) -> "PretendedDecoder | None":
+        return PretendedDecoder(self) if self.decodes else None
+
     def note(self, event: str) -> None:
         if self.diary is not None:
             (self.diary / f"GPU {self.gpu} {event}").touch()
+
+
+class PretendedDecoder:
+    """Decodes what is wide as the CPU does and refuses the rest; LETHAL files kill the process."""
+
+    def __init__(self, gpu: PretendedGpu) -> None:
+        self.gpu = gpu
+
+    def squares(
+        self, files: Sequence[bytes], headers: Sequence[JpegHeader]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.bool_]]:
+        if any(LETHAL in data for data in files):
+            die()
+        size = FAKE_SPEC.size
+        pixels = np.full((len(files), size, size, 3), POISON, np.uint8)
+        is_decoded = np.array([header.width > header.height for header in headers])
+        for row in np.flatnonzero(is_decoded).tolist():
+            pixels[row] = square(decode(io.BytesIO(files[row]), at_least=size).image, size, FAKE_SPEC.resize)
+        self.gpu.note("decoded")
+        return pixels, is_decoded, np.array([is_blank(each) for each in pixels])
 
 
 def raise_an_error() -> None:

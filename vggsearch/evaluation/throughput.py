@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vggsearch.errors import InstallationError, OptionError, PhotosError
-from vggsearch.indexing.extract import Decoded, decoded, extract
+from vggsearch.indexing.decoding import Decoded, decoded
+from vggsearch.indexing.extract import extract
 from vggsearch.model.engine import Engine, EngineOptions, rate
 from vggsearch.model.layers import needed_modules
 from vggsearch.model.loading import load_engine

@@ -9,7 +9,7 @@ import numpy as np
 
 from vggsearch.defaults import EXTRACT
 from vggsearch.errors import Stopped
-from vggsearch.indexing.extract import Decoded, decoded
+from vggsearch.indexing.decoding import Decoded, decoded
 from vggsearch.matching.feature_maps import Levels, decode, encode
 from vggsearch.matching.regions import region_vectors
 from vggsearch.model.engine import Engine

@@ -3,20 +3,33 @@
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from vggsearch.defaults import DECODE_ON, DEVICES, ENGINES, PRECISIONS
-from vggsearch.errors import OptionError
+from vggsearch.errors import OptionError, option
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
-    # (bytes of a JPEG file, size, resize, EXIF orientation) -> pixels as resize.square returns them, None if the
-    # file is not supported.
-    SquareJpeg = Callable[[bytes, int, str, int], NDArray[np.uint8] | None]
+    from vggsearch.model.gpu_pool import GpuPool
+    from vggsearch.photos.jpeg_header import JpegHeader
+
+DevicePixels: TypeAlias = Any  # pixels (n, size, size, 3) on the device of an engine, which its embed_stream takes
+
+
+class SquareDecoder(Protocol):
+    """Decodes JPEG files on the device of an engine."""
+
+    def squares(
+        self, files: "Sequence[bytes]", headers: "Sequence[JpegHeader]"
+    ) -> "tuple[DevicePixels, NDArray[np.bool_], NDArray[np.bool_]]":
+        """Return the pixels of the files, (n, size, size, 3), which were decoded, and which are blank.
+
+        The pixels of files that could not be decoded are undefined.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +95,12 @@ class Engine(ABC):
         for batch in batches:
             yield self.embed(batch) if len(batch) else no_embeddings()
 
-    def square_jpeg(self) -> "SquareJpeg | None":
-        """Return a thread-safe JPEG decoder that runs on the GPU, or None if the CPU decodes."""
+    def square_decoder(self) -> "SquareDecoder | None":
+        """Return a JPEG decoder on the device of this engine, None if a CPU has to decode."""
+        return None
+
+    def pool(self) -> "GpuPool | None":
+        """Start processes that embed many files and return them; None if there are no GPUs for them."""
         return None
 
     @abstractmethod
@@ -115,10 +132,10 @@ class EngineOptions:
     def __post_init__(self) -> None:
         """Raise OptionError for an unknown value or a batch size below 1."""
         tables = {"engine": ENGINES, "device": DEVICES, "precision": PRECISIONS, "decode": DECODE_ON}
-        for option, table in tables.items():
-            value = getattr(self, option)
+        for name, table in tables.items():
+            value = getattr(self, name)
             if value not in table:
-                raise OptionError(f"Unknown {option} {value!r}. Choose one of {', '.join(table)}.")
+                raise OptionError(f"Unknown {name} {value!r}. Choose one of {', '.join(table)}.")
         if self.batch_size is not None and self.batch_size < 1:
             raise OptionError(f"The batch size must be at least 1, not {self.batch_size}.")
 
@@ -141,3 +158,14 @@ def rate(run: "Callable[[], object]", seconds: float) -> float:
         run()
         count += 1
     return count / passed
+
+
+def no_int8_in_torch() -> OptionError:
+    """Return the error for int8 in PyTorch."""
+    return OptionError(
+        "torch does not support int8 here. Use ",
+        option("engine", "openvino"),
+        ", or ",
+        option("precision", "auto"),
+        ".",
+    )

@@ -1,15 +1,16 @@
 """Choose the inference backend and load the network into it."""
 
-import ctypes
 import logging
-import sys
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from vggsearch.defaults import EXTRACT
 from vggsearch.errors import InstallationError, OptionError, option
+from vggsearch.gpus import cuda_gpus
 from vggsearch.installation import has_torch, require_torch
-from vggsearch.model.engine import Engine, EngineOptions
+from vggsearch.model.engine import Engine, EngineOptions, no_int8_in_torch
+from vggsearch.model.gpu_engine import GpuEngine
 from vggsearch.model.layers import DEEPEST
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.weights import WeightsFile, load_weights
@@ -31,7 +32,7 @@ def load_engine(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOption
         require_torch(option("decode", "gpu"))
     load = load_openvino_engine if choose_engine(options) == "openvino" else load_torch_engine
     engine = load(spec, weights, options)
-    if options.decode == "gpu" and engine.square_jpeg() is None:
+    if options.decode == "gpu" and not isinstance(engine, GpuEngine):
         raise OptionError(
             f"Only a CUDA GPU decodes JPEG; the network runs on {engine.device}. Use ", option("decode", "cpu"), "."
         )
@@ -49,7 +50,7 @@ def choose_engine(options: EngineOptions) -> str:
     if options.engine == "auto" and options.device in ("cuda", "mps"):
         require_torch(option("device", options.device))
         return "torch"
-    if options.engine == "auto" and options.device == "auto" and has_cuda():
+    if options.engine == "auto" and options.device == "auto" and cuda_gpus():
         return "torch"
     if find_spec("openvino") is not None:
         return "openvino"
@@ -59,23 +60,6 @@ def choose_engine(options: EngineOptions) -> str:
         )
     log.warning("OpenVINO is not installed. torch runs the network instead, at less than half the speed on a CPU.")
     return "torch"
-
-
-def has_cuda() -> bool:
-    """Return whether torch is installed and finds a CUDA GPU. It is imported only if the driver finds one."""
-    if not has_torch():
-        return False
-    names = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
-    try:
-        driver = ctypes.CDLL(names[sys.platform])
-    except (KeyError, OSError):
-        return False
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
-        return False
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def load_openvino_engine(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOptions) -> Engine:
@@ -90,21 +74,30 @@ def load_openvino_engine(spec: EmbeddingSpec, weights: WeightsFile, options: Eng
 
 
 def load_torch_engine(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOptions) -> Engine:
-    """Load the network into torch on the device of `options`; for CUDA, on all GPUs that torch finds.
+    """Load the network into torch on the device of `options`; for CUDA, once it is needed, on all GPUs.
 
     Raises WeightsError, or OptionError for a device that is missing or a precision that it does not support.
     """
-    import torch
+    if options.device in ("auto", "cuda") and cuda_gpus():
+        return load_gpu_engine(spec, weights, options)
+    from vggsearch.model.torch_engine.engine import TorchEngine
 
-    from vggsearch.model.multi_gpu import MultiGpuEngine
-    from vggsearch.model.torch_engine.engine import TorchEngine, choose_device
+    deeper = partial(load_weights, weights, spec.model, DEEPEST)
+    return TorchEngine(spec, load_weights(weights, spec.model, spec.layer), options, load_kernels=deeper)
 
-    if choose_device(options.device) != "cuda":
-        deeper = partial(load_weights, weights, spec.model, DEEPEST)
-        return TorchEngine(spec, load_weights(weights, spec.model, spec.layer), options, load_kernels=deeper)
-    load = partial(load_gpu, spec, weights, options)
-    gpus = torch.cuda.device_count()
-    return load(0) if gpus == 1 else MultiGpuEngine(load(0), load, range(gpus))
+
+def load_gpu_engine(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOptions) -> GpuEngine:
+    """Return an engine for all GPUs. This process imports torch only if it runs the network itself."""
+    load_weights(weights, spec.model, spec.layer)  # raises WeightsError
+    if options.precision == "int8":
+        raise no_int8_in_torch()
+    return GpuEngine(
+        partial(load_gpu, spec, weights, options),
+        cuda_gpus(),
+        name="torch",
+        precision="fp16" if options.precision == "auto" else options.precision,
+        batch_size=options.batch_size or EXTRACT.gpu_batch_size,
+    )
 
 
 def load_gpu(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOptions, gpu: int) -> "CudaEngine":

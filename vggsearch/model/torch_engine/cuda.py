@@ -4,7 +4,6 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,12 +16,9 @@ from vggsearch.model.local_features import LoadKernels
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.torch_engine.engine import Embedder, TorchEngine
 from vggsearch.model.torch_engine.fused import FusedEmbedder, can_fuse, fastest_calls
-from vggsearch.model.torch_engine.jpeg import DeviceJpeg
+from vggsearch.model.torch_engine.jpeg import SquareDecoder
 from vggsearch.model.torch_engine.pipeline import SLOTS, Pipeline, Slots, Squares
 from vggsearch.model.weights import Kernel
-
-if TYPE_CHECKING:
-    from vggsearch.model.engine import SquareJpeg
 
 WARM_UPS = 3  # runs before a capture, as in torch's documentation of CUDA graphs
 NO_MEMORY = ("out of memory", "unable to find an engine", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -195,16 +191,16 @@ class CudaEngine(TorchEngine):
         """
         return Pipeline(self).stream(batches)
 
-    def square_jpeg(self) -> "SquareJpeg | None":
-        """Return the JPEG decoders of all GPUs as one function, or None if the CPU is to decode.
+    def square_decoder(self) -> SquareDecoder | None:
+        """Return a JPEG decoder on this GPU, or None if the CPU is to decode.
 
-        Raises OptionError if decode="gpu" was wanted and this torchvision does not support it.
+        Raises OptionError if decode="gpu" was wanted and there is no decoder for GPUs.
         """
         if self._decode == "cpu":
             return None
-        gpus = [torch.device("cuda", gpu) for gpu in range(torch.cuda.device_count())]
+        spec = self.embedder.spec
         try:
-            return DeviceJpeg(gpus).square
+            return SquareDecoder(self.torch_device, spec.size, spec.resize)
         except OptionError as error:
             if self._decode == "gpu":
                 raise

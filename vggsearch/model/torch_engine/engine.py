@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vggsearch.defaults import EXTRACT
 from vggsearch.errors import OptionError, option
-from vggsearch.model.engine import Description, Engine, EngineOptions, rate
+from vggsearch.model.engine import Description, Engine, EngineOptions, no_int8_in_torch, rate
 from vggsearch.model.local_features import LoadKernels, find_whitening, half_size, local_cells, modules_before_pool5
 from vggsearch.model.poolings import embedding
 from vggsearch.model.spec import EmbeddingSpec
@@ -194,13 +194,7 @@ def choose_precision(wanted: str, device: str) -> str:
     Raises OptionError for int8, which is not supported.
     """
     if wanted == "int8":
-        raise OptionError(
-            "torch does not support int8 here. Use ",
-            option("engine", "openvino"),
-            ", or ",
-            option("precision", "auto"),
-            ".",
-        )
+        raise no_int8_in_torch()
     if wanted != "auto":
         return wanted
     if device == "cuda":

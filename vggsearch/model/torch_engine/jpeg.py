@@ -16,8 +16,8 @@ from torchvision import io
 from vggsearch.defaults import RESIZES
 from vggsearch.errors import OptionError, option
 from vggsearch.photos.decode import UPRIGHT
-from vggsearch.photos.jpeg_header import jpeg_header
-from vggsearch.photos.resize import PAD_COLOUR
+from vggsearch.photos.jpeg_header import JpegHeader, jpeg_header
+from vggsearch.photos.resize import PAD_COLOUR, is_blank
 
 HEIGHT, WIDTH = 1, 2  # dimensions of pixels, here uint8 (3, height, width)
 # Pillow's transposition -> whether to swap height and width, then the dimensions to flip.
@@ -95,6 +95,26 @@ class DeviceJpeg:
                 self._of_thread.stream = torch.cuda.Stream(self._of_thread.device)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(getattr(self._of_thread, "stream", None)):
             yield self._of_thread.device
+
+
+class SquareDecoder:
+    """See engine.SquareDecoder: decodes the files of a batch one after another."""
+
+    def __init__(self, gpu: torch.device, size: int, resize: str) -> None:
+        self._gpu, self._size, self._resize = gpu, size, resize
+        self._jpeg = DeviceJpeg([gpu])
+
+    def squares(
+        self, files: Sequence[bytes], headers: Sequence[JpegHeader]
+    ) -> tuple[Tensor, NDArray[np.bool_], NDArray[np.bool_]]:
+        """See engine.SquareDecoder."""
+        pixels = np.zeros((len(files), self._size, self._size, 3), np.uint8)
+        is_decoded = np.zeros(len(files), np.bool_)
+        for row, (data, header) in enumerate(zip(files, headers, strict=True)):
+            square = self._jpeg.square(data, self._size, self._resize, header.orientation)
+            if square is not None:
+                pixels[row], is_decoded[row] = square, True
+        return torch.from_numpy(pixels).to(self._gpu), is_decoded, np.array([is_blank(each) for each in pixels])
 
 
 def decoded(encoded: Tensor, device: torch.device) -> Tensor:

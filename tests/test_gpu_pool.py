@@ -14,21 +14,21 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.fakes import FAKE_SPEC, FakeEngine, save_photo
-from tests.helpers.gpus import POISON, GpuEngine, Ill, Load, chatter, die, raise_an_error
+from tests.helpers.gpus import POISON, Ill, Load, PretendedGpu, chatter, die, raise_an_error
 from tests.helpers.waiting import LIMIT_S, wait_until
 from vggsearch.errors import EngineError
 from vggsearch.indexing.extract import extract
-from vggsearch.model.multi_gpu import BATCHES_PER_GPU, MultiGpuEngine
+from vggsearch.model.gpu_engine import GpuEngine
+from vggsearch.model.gpu_pool import JOBS_PER_PROCESS
 from vggsearch.photos.walk import PhotoFile, walk
 from vggsearch.store.records import Embedded
 
 ROOT = Path(__file__).parent.parent
 SIDE = 16
-LOCAL = 9  # the number of the engine in this process
 
 
-def engine_of(load: Load, gpus: int) -> MultiGpuEngine:
-    return MultiGpuEngine(GpuEngine(LOCAL), load, range(gpus))
+def engine_of(load: Load, gpus: int) -> GpuEngine:
+    return GpuEngine(load, ["a pretended GPU"] * gpus, name="fake", precision="fp32", batch_size=5)
 
 
 def batch(seed: int, count: int = 3) -> NDArray[np.uint8]:
@@ -93,20 +93,20 @@ def test_batches_come_out_in_the_order_they_went_in_whatever_the_speed_of_a_gpu(
 
 def test_a_query_starts_no_process_nor_does_a_stream_that_is_short() -> None:
     before, engine, asked = children(), engine_of(Load(), 3), [batch(1), batch(2)]
-    assert gpus_of([engine.embed(batch(1))]) == [LOCAL]
+    assert gpus_of([engine.embed(batch(1))]) == [0]
     results = []
     for rows in engine.embed_stream(asked):
         results.append(rows)
         assert children() <= before
     assert_right(results, asked)
-    assert gpus_of(results) == [LOCAL, LOCAL]
+    assert gpus_of(results) == [0, 0]
 
 
 def test_it_is_an_engine_like_its_gpus() -> None:
     engine = engine_of(Load(), 2)
     assert (engine.name, engine.precision, engine.batch_size) == ("fake", "fp32", 5)
     assert str(engine) == "fake, 2 x a pretended GPU, fp32"
-    assert engine.multiply_adds_per_s(1.0) == 2 * GpuEngine(LOCAL).multiply_adds_per_s(1.0)
+    assert engine.multiply_adds_per_s(1.0) == 2 * PretendedGpu(0).multiply_adds_per_s(1.0)
 
 
 def test_photos_go_through_it_as_through_one_gpu(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_the_others_do_the_work_of_a_gpu_that_fails(
     assert_right(results, asked)
     assert set(gpus_of(results)) == {0, 1}
     assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == [
-        f"GPU 1 failed ({reason}); the other GPUs take over its work."
+        f"GPU 1 failed ({reason}); the other processes take over its work."
     ]
 
 
@@ -151,7 +151,7 @@ def test_a_gpu_that_does_not_load_is_done_without(caplog: pytest.LogCaptureFixtu
     asked = batches(10)
     load = Load(does_not_load=(0,), seconds_to_load={1: 2.0})
     assert_right(list(engine_of(load, 2).embed_stream(asked)), asked)
-    assert "GPU 0 failed (OptionError: there is no GPU 0); the other GPUs take over its work." in caplog.text
+    assert "GPU 0 failed (OptionError: there is no GPU 0); the other processes take over its work." in caplog.text
 
 
 def test_work_starts_on_the_first_gpu_that_is_up(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_the_look_ahead_stays_bounded_behind_a_slow_gpu_and_among_empty_batches(
     assert counted.pulled == 0
     ahead = [counted.pulled - number for number, _ in enumerate(stream)]
     assert len(ahead) == 45
-    assert max(ahead) <= 2 * BATCHES_PER_GPU
+    assert max(ahead) <= 2 * JOBS_PER_PROCESS
 
 
 def test_a_stream_that_is_left_early_ends_its_processes() -> None:
@@ -213,7 +213,7 @@ SCRIPT = """
 import signal, sys, time
 from itertools import count
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from what it runs in the background
-from tests.test_multi_gpu import batch, engine_of
+from tests.test_gpu_pool import batch, engine_of
 from tests.helpers.gpus import Load
 try:
     for _ in engine_of(Load(seconds_a_batch={0: 0.01, 1: 0.01}), 2).embed_stream(map(batch, count())):

@@ -1,0 +1,83 @@
+"""The GPUs of a machine as one engine: in this process for a few photos, in a pool of processes for many."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from functools import cached_property
+from itertools import chain, islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggsearch.model.engine import Description, Engine, no_embeddings
+from vggsearch.model.gpu_pool import JOBS_PER_PROCESS, GpuPool
+from vggsearch.model.gpu_worker import Load
+
+PROCESSES_PER_GPU = 2  # one process reads and decodes too little to keep a GPU busy
+
+
+class GpuEngine(Engine):
+    """One network on one or more GPUs of a machine.
+
+    `gpus` are their names. `load` returns the engine of the GPU with a number; `name`, `precision` and `batch_size`
+    are those of all of them. The one in this process, on the first GPU, is loaded when it is needed.
+    """
+
+    def __init__(self, load: Load, gpus: Sequence[str], *, name: str, precision: str, batch_size: int) -> None:
+        self.name, self.precision, self.batch_size = name, precision, batch_size
+        self._load, self._gpus = load, gpus
+
+    @property
+    def device(self) -> str:
+        """See Engine.device."""
+        return self._gpus[0] if len(self._gpus) == 1 else f"{len(self._gpus)} x {self._gpus[0]}"
+
+    @cached_property
+    def _first(self) -> Engine:
+        return self._load(0)
+
+    def embed(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See Engine.embed."""
+        return self._first.embed(squares)
+
+    def describe(self, squares: NDArray[np.uint8]) -> Description:
+        """See Engine.describe."""
+        return self._first.describe(squares)
+
+    def embed_stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
+        """Yield the embeddings of each batch, in order.
+
+        On several GPUs at most four batches per GPU are ahead of what is yielded. If a GPU fails, a warning names
+        it and the others take over its work. Raises EngineError when no GPU is left, with the reason of each.
+        """
+        source = iter(batches)
+        begun = list(islice(source, len(self._gpus)))
+        if len(self._gpus) == 1 or len(begun) < len(self._gpus):  # not worth starting processes
+            yield from self._first.embed_stream(chain(begun, source))
+            return
+        with GpuPool(self._load, range(len(self._gpus))) as pool:
+            yield from _in_order(pool, chain(begun, source))
+
+    def pool(self) -> GpuPool:
+        """See Engine.pool."""
+        return GpuPool(self._load, list(range(len(self._gpus))) * PROCESSES_PER_GPU)
+
+    def multiply_adds_per_s(self, seconds: float) -> float:
+        """See Engine.multiply_adds_per_s: that of the first GPU, times the number of GPUs."""
+        return self._first.multiply_adds_per_s(seconds) * len(self._gpus)
+
+
+def _in_order(pool: GpuPool, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
+    ahead: deque[Future[NDArray[np.float32]]] = deque()
+    for squares in batches:
+        ahead.append(pool.embed(squares) if len(squares) else _nothing())
+        while ahead and (ahead[0].done() or len(ahead) >= JOBS_PER_PROCESS * pool.processes):
+            yield ahead.popleft().result()
+    while ahead:
+        yield ahead.popleft().result()
+
+
+def _nothing() -> "Future[NDArray[np.float32]]":
+    future: Future[NDArray[np.float32]] = Future()
+    future.set_result(no_embeddings())
+    return future
