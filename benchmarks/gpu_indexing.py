@@ -35,7 +35,7 @@ from PIL import Image
 from vggsearch.defaults import DEVICES
 from vggsearch.evaluation.throughput import counted, multiply_adds, squares, stream
 from vggsearch.image_index import ImageIndex
-from vggsearch.indexing.extract import decoded
+from vggsearch.indexing.decoding import decoded
 from vggsearch.model.engine import EngineOptions
 from vggsearch.model.loading import load_engine
 from vggsearch.model.spec import EmbeddingOptions
