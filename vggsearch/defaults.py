@@ -39,7 +39,8 @@ class ExtractDefaults:
     """How photos are read and embedded."""
 
     batch_size: int = 8  # photos; larger batches are no faster on a CPU and take more memory
-    gpu_batch_size: int = 64  # photos
+    gpu_batch_size: int = 128  # photos, on CUDA; half of it if they do not fit
+    mps_batch_size: int = 64  # photos; MPS shares the memory of the computer, and nothing halves it there
     decoded_bytes: int = 512 << 20  # of pixels that may wait for GPUs: they take seconds to start
     part_bytes: int = 64 << 20  # of embeddings in one Parquet part, at most
     copies_remembered: int = 4096  # photos of a run whose embeddings are reused for later exact copies

@@ -101,8 +101,8 @@ class TorchEngine(Engine):
         self._dtype = DTYPES[self.precision]
         self.embedder = self._embedder(spec, kernels)
         self.network = self.embedder.network
-        usual = EXTRACT.batch_size if self.torch_device.type == "cpu" else EXTRACT.gpu_batch_size
-        self.batch_size = options.batch_size or usual
+        usual = {"cuda": EXTRACT.gpu_batch_size, "mps": EXTRACT.mps_batch_size}
+        self.batch_size = options.batch_size or usual.get(self.torch_device.type, EXTRACT.batch_size)
 
     def _embedder(self, spec: EmbeddingSpec, kernels: dict[str, Kernel]) -> Embedder:
         return Embedder(spec, kernels, self.torch_device, self._dtype)
