@@ -4,6 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,8 +133,12 @@ class _Part:
 class _Update:
     """A running update: `skipped` are the unusable files, by path; `part` is what is committed next."""
 
-    def __init__(self, store: Store, writer: StoreWriter, plan: UpdatePlan, known: KnownContent) -> None:
+    def __init__(
+        self, store: Store, writer: StoreWriter, plan: UpdatePlan, known: KnownContent, thread: ThreadPoolExecutor
+    ) -> None:
         self.store, self.writer, self.plan, self.known = store, writer, plan, known
+        self._thread = thread  # writes a part while the photos of the next are embedded
+        self._writing: Future[None] | None = None
         self.started, self.photos_before = time.monotonic(), len(store)
         self.skipped: dict[str, Skipped] = dict(plan.skipped)
         self.newly_skipped: list[Skipped] = []
@@ -170,6 +175,7 @@ class _Update:
                     monitor.check()
             except Stopped:
                 self._commit()
+                self._wait()
                 return False
         return True
 
@@ -181,8 +187,10 @@ class _Update:
         """
         if not allow_empty and self.plan.empties(self.photos_before) and not self.reused:
             self._commit()
+            self._wait()
             raise nothing_left(self.photos_before, self.store, root)
         self._commit(self.plan.gone)
+        self._wait()
         self.gone = len(self.plan.gone)
 
     def report(self) -> UpdateReport:
@@ -210,8 +218,18 @@ class _Update:
             self.part.lost.append(item.path)
 
     def _commit(self, gone: Sequence[str] = ()) -> None:
-        self.writer.commit(self.part.photos, [*self.part.lost, *gone], self.skipped)
-        self.part = _Part(self.store.spec.dim)
+        """Begin to commit the part, once the one before is committed."""
+        self._wait()
+        part, self.part = self.part, _Part(self.store.spec.dim)
+        self._writing = self._thread.submit(
+            self.writer.commit, part.photos, [*part.lost, *gone], dict(self.skipped)
+        )
+
+    def _wait(self) -> None:
+        """Wait until what was begun is committed. Raises the errors of StoreWriter.commit."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
 
 def update_index(
@@ -233,7 +251,7 @@ def update_index(
     Stopped, with the report of what was done, both after committing the embeddings. The FAISS index is also updated
     after a stop, unless the stop came while it was being built.
     """
-    with writing(store) as writer:
+    with writing(store) as writer, ThreadPoolExecutor(1, thread_name_prefix="commit") as thread:
         found = _checked(walk(root, exclude=store.directory), monitor)
         plan = plan_update(found, store.files(), store.skipped(), retry_skipped=retry_skipped)
         known = KnownContent(store, plan.todo)
@@ -242,7 +260,7 @@ def update_index(
         writer.set_root(root)
         if whiten is not None:
             writer.set_whitened(whiten)
-        update = _Update(store, writer, plan, known)
+        update = _Update(store, writer, plan, known, thread)
         try:
             is_whole = update.embed(root, load_engine, workers, monitor)
             if is_whole:
