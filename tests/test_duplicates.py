@@ -3,7 +3,9 @@
 import shutil
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -176,7 +178,48 @@ def test_protected_folders_may_be_named_relative_to_the_current_directory(
     assert not any(act.path.startswith("edited/") for act in plan.removals)
 
 
-def test_decisions_on_unknown_photos_are_refused_and_a_damaged_line_is_named(index: ImageIndex) -> None:
+def joined(report: DuplicatesReport, one: str, other: str) -> bool:
+    """Whether a report suggests to remove one of two photos as a copy of the other."""
+    pairs = {frozenset((pair.first.path, pair.second.path)) for pair in report.pairs}
+    members = {frozenset((group.keeper.path, each.photo.path)) for group in report.groups for each in group.members}
+    return frozenset((one, other)) in pairs | members
+
+
+SELECTIONS: tuple[dict[str, Any], ...] = (
+    {},
+    {"across_folders": True},
+    {"within_folder": True},
+    {"keep": "newest"},
+    {"threshold": 0.9},
+)
+
+
+def test_two_identical_photos_that_are_decided_different_do_not_come_back(index: ImageIndex) -> None:
+    assert index.root is not None
+    shutil.copy(index.root / "originals" / "rocket.jpg", index.root / "originals" / "twin.jpg")
+    index.update(index.root)
+    rocket, again, twin = "originals/rocket.jpg", "again/rocket.jpg", "originals/twin.jpg"
+    assert joined(index.duplicates(), rocket, again)
+    assert joined(index.duplicates(within_folder=True), rocket, twin)
+    index.decide("different", [rocket, again, twin])
+    for options in SELECTIONS:
+        report = index.duplicates(**options)
+        for pair in combinations((rocket, again, twin), 2):
+            assert not joined(report, *pair), options
+        removed = {planned.path: planned.removal.keeper for planned in index.plan_removal(report, "trash").removals}
+        assert {rocket, again, twin}.isdisjoint(removed.get(path) for path in (rocket, again, twin)), options
+    index.decide("undecided", [rocket, twin])
+    report = index.duplicates(within_folder=True)
+    assert joined(report, rocket, twin)
+    assert not joined(index.duplicates(), rocket, again)
+    (index.root / again).rename(index.root / "again" / "moved.jpg")
+    index.update(index.root)
+    assert joined(index.duplicates(), rocket, "again/moved.jpg"), "what is by path ends with the path"
+
+
+def test_decisions_on_unknown_photos_are_refused_and_a_damaged_line_is_named(
+    index: ImageIndex, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(OptionError, match=r"nowhere.jpg is not in the index"):
         index.decide("same", ["originals/rocket.jpg", "nowhere.jpg"])
     with pytest.raises(OptionError, match="Name at least two photos; the decision applies to every pair of them"):
@@ -184,8 +227,11 @@ def test_decisions_on_unknown_photos_are_refused_and_a_damaged_line_is_named(ind
     index.decide("different", ["originals/rocket.jpg", "originals/coffee.jpg"])
     path = index.directory / DECISIONS
     path.write_text(path.read_text("utf-8") + "{torn", "utf-8")
+    report = index.duplicates()
+    assert "decisions.jsonl cannot be read" in caplog.text
+    assert not joined(report, "originals/rocket.jpg", "originals/coffee.jpg")
     with pytest.raises(DecisionsDamaged, match=r"Line 2 of .*decisions\.jsonl"):
-        index.duplicates()
+        index.plan_removal(report, "trash")
     assert path.read_text("utf-8").endswith("{torn")
 
 
@@ -193,7 +239,7 @@ def test_decisions_of_another_index_are_imported_once(index: ImageIndex, tmp_pat
     index.decide("different", ["originals/rocket.jpg", "originals/coffee.jpg"])
     shutil.copy(index.directory / DECISIONS, tmp_path / "exported.jsonl")
     index.decide("same", ["originals/rocket.jpg", "originals/coffee.jpg"])
-    assert index.import_decisions(tmp_path / "exported.jsonl") == 0
+    assert index.import_decisions(tmp_path / "exported.jsonl").added == 0
     decisions = read_decisions(index.directory / DECISIONS)
     assert [decision.judgement for decision in decisions.made] == ["different", "same"]
     assert list(decisions.pairs().values()) == ["same"]

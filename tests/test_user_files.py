@@ -38,7 +38,6 @@ from vggsearch.store.decisions import (
     Decision,
     add_decisions,
     as_text,
-    damaged_lines,
     decide,
     read_decisions,
     set_damaged_lines_aside,
@@ -270,7 +269,7 @@ def damage_line(path: Path, number: int, damaged: bytes) -> None:
     ],
 )
 def test_a_damaged_decision_is_named_never_passed_over_and_set_aside_by_a_repair(
-    used: Used, damaged: bytes
+    used: Used, damaged: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     add_decisions(used.directory, decisions(2))
     path = used.directory / DECISIONS
@@ -278,10 +277,15 @@ def test_a_damaged_decision_is_named_never_passed_over_and_set_aside_by_a_repair
     damage_line(path, 2, damaged)
     content = path.read_bytes()
     with used.reopened() as index:
-        for call in (index.duplicates, lambda: index.decide("same", used.pair)):
-            with pytest.raises(DecisionsDamaged, match=r"Line 2 of .*decisions.jsonl cannot be read"):
-                call()
-    assert path.read_bytes() == content
+        found = index.duplicates()
+        assert re.search(r"Line 2 of .*decisions.jsonl cannot be read \(.*\) and does not apply", caplog.text)
+        with pytest.raises(DecisionsDamaged, match=r"Line 2 of .*decisions.jsonl cannot be read"):
+            index.plan_removal(found, "trash")
+        index.decide("same", used.pair)
+    assert path.read_bytes().startswith(content)
+    assert len(path.read_bytes().splitlines()) == 4
+    last = read_decisions(path).made[-1]
+    assert last.judgement == "same"
     [finding] = verify(used.directory).findings
     assert (finding.file, finding.is_repaired) == (DECISIONS, False)
     assert "line 2 cannot be read" in finding.problem
@@ -290,7 +294,7 @@ def test_a_damaged_decision_is_named_never_passed_over_and_set_aside_by_a_repair
     report = verify(used.directory, repair=True)
     assert report.is_repaired
     assert "dups decide --import" in report.findings[0].way_out.shell
-    assert read_decisions(path).made == (before[0], before[2])
+    assert read_decisions(path).made == (before[0], before[2], last)
     assert (used.directory / DAMAGED_DECISIONS).read_bytes() == damaged
     [note] = verify(used.directory).notes
     assert "do not apply" in str(note)
@@ -306,10 +310,10 @@ def test_a_line_that_was_set_aside_counts_again_once_corrected_and_imported(
     with used.reopened() as index:
         index.duplicates()
         assert "decisions.damaged.jsonl holds lines that could not be read" in caplog.text
-        with pytest.raises(DecisionsDamaged, match=r"Line 1 of .*decisions\.damaged\.jsonl"):
-            index.import_decisions(aside)
+        done = index.import_decisions(aside)
+        assert (done.added, [error.line for error in done.damaged]) == (0, [1])
         aside.write_bytes(aside.read_bytes()[1:])
-        assert index.import_decisions(aside) == 1
+        assert index.import_decisions(aside).added == 1
         aside.unlink()
         caplog.clear()
         index.duplicates()
@@ -341,9 +345,9 @@ def test_whichever_byte_of_the_decisions_is_damaged_no_line_is_lost(tmp_path: Pa
         changed = bytearray(whole)
         changed[position] ^= 0x11
         path.write_bytes(changed)
-        damaged = damaged_lines(path)
+        damaged = read_decisions(path).damaged
         set_damaged_lines_aside(tmp_path)
-        assert damaged_lines(path) == []
+        assert read_decisions(path).damaged == ()
         assert len(read_decisions(path).made) >= 1
         lines = [*path.read_bytes().split(b"\n"), *(aside.read_bytes().split(b"\n") if aside.exists() else ())]
         assert sorted(filter(None, lines)) == sorted(filter(None, bytes(changed).split(b"\n")))

@@ -29,6 +29,7 @@ from vggsearch import (
     Group,
     Groups,
     ImageIndex,
+    ImportedDecisions,
     Info,
     Match,
     Pairs,
@@ -142,7 +143,7 @@ def removing(index: ImageIndex, other: ImageIndex) -> None:
     assert_type(report.pairs, Pairs)
     assert_type(report.in_review_order(), Groups)
     assert_type(index.decide("same", ["a.jpg", "b.jpg"]), Decision)
-    assert_type(index.import_decisions("decisions.jsonl"), int)
+    assert_type(index.import_decisions("decisions.jsonl"), ImportedDecisions)
     plan = index.plan_removal(report, "move:away", protect=["best"], raw_pairs=True)
     assert_type(plan, RemovalPlan)
     done = index.remove(plan, progress=show, stop=stop)

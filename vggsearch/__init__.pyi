@@ -67,6 +67,7 @@ from vggsearch.removal.undo import UndoReport as UndoReport
 from vggsearch.removal.undo import undo as undo
 from vggsearch.render.html.write import write_html as write_html
 from vggsearch.store.decisions import Decision as Decision
+from vggsearch.store.decisions import ImportedDecisions as ImportedDecisions
 from vggsearch.store.decisions import Judgement as Judgement
 from vggsearch.store.manifest import BuildOptions as BuildOptions
 from vggsearch.store.manifest import VectorIndexInfo as VectorIndexInfo

@@ -176,11 +176,11 @@ class IndexLocked(VggsearchError):
 
 
 class DecisionsDamaged(VggsearchError):
-    """A line in a file of decisions about duplicates cannot be read. The call fails rather than ignore it."""
+    """A line in a file of decisions about duplicates cannot be read. All other lines apply."""
 
     def __init__(self, file: Path, line: int, problem: str) -> None:
         super().__init__(
-            f"Line {line} of {file} cannot be read ({problem}). Correct that line; or ",
+            f"Line {line} of {file} cannot be read ({problem}) and does not apply. Correct that line; or ",
             REPAIR,
             " moves it to a file of its own and keeps all other decisions.",
         )

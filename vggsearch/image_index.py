@@ -41,10 +41,11 @@ from vggsearch.removal.plan import RemovalPlan
 from vggsearch.store.contents import DECISIONS, MANIFEST
 from vggsearch.store.decisions import (
     Decision,
+    ImportedDecisions,
     Judgement,
     add_decisions,
     decide,
-    read_decisions,
+    import_decisions,
 )
 from vggsearch.store.locate import directory_for
 from vggsearch.store.store import Store
@@ -551,9 +552,9 @@ class ImageIndex(Tabular):
     def decide(self, judgement: Judgement, photos: Sequence[str]) -> Decision:
         """Remember that some photos are the "same", "different", or "undecided" again: every pair of them.
 
-        `photos` are paths, at least two, relative to the photo folder or to the current folder. Decisions are
-        stored by content, so they survive moves and renames. Raises OptionError for a photo that is not in the
-        index, IndexLocked and IndexNotWritable.
+        `photos` are paths, 2 to 1,000, relative to the photo folder or to the current folder. Decisions are stored
+        by content, so they survive moves and renames; that two files with the same bytes are "different" is stored
+        by path. Raises OptionError for a photo that is not in the index, IndexLocked and IndexNotWritable.
 
         >>> index.decide("same", ["a.jpg", "b.jpg"]).judgement
         'same'
@@ -567,21 +568,21 @@ class ImageIndex(Tabular):
         add_decisions(self.directory, [decision])
         return decision
 
-    def import_decisions(self, file: str | os.PathLike[str]) -> int:
-        """Add the decisions of another index's decisions.jsonl; return how many are new.
+    def import_decisions(self, file: str | os.PathLike[str]) -> ImportedDecisions:
+        """Add the decisions of another index's decisions.jsonl; return how many are new, and what was in conflict.
 
-        Of two decisions about a pair, the later one counts. Raises OptionError if there is no such file,
-        IndexLocked, IndexNotWritable and DecisionsDamaged.
+        Both files keep their order, and of two decisions about a pair the later line counts. Where the files
+        disagree about a pair and nothing shows which decision is later, the photos are not duplicates. Lines that
+        cannot be read are left out and returned. Raises OptionError if there is no such file, IndexLocked and
+        IndexNotWritable.
 
         >>> decision = index.decide("same", ["a.jpg", "b.jpg"])
-        >>> index.import_decisions(index.directory / "decisions.jsonl")
+        >>> index.import_decisions(index.directory / "decisions.jsonl").added
         0
         """
         if not Path(file).is_file():
             raise OptionError(f"{file} is not a file. Name a file of decisions, such as INDEX/{DECISIONS}.")
-        before = read_decisions(self.directory / DECISIONS)
-        add_decisions(self.directory, read_decisions(Path(file)).made)
-        return len(read_decisions(self.directory / DECISIONS).made) - len(before.made)
+        return import_decisions(self.directory, Path(file))
 
     def _collection(self, against: "ImageIndex | None" = None) -> Collection:
         if against is not None and against.spec != self.spec:

@@ -35,7 +35,7 @@ from vggsearch.knn.edges import Edges
 from vggsearch.progress import Monitor
 from vggsearch.store.decisions import Judgement
 
-DecidedPairs = dict[tuple[str, str], Judgement]  # by SHA-256, the lower first
+DecidedPairs = dict[tuple[str, str], Judgement]  # see Decisions.pairs
 SIBLINGS = "shots of one burst, or RAW and developed file of one shot"
 DECIDED_DIFFERENT = "marked as not duplicates"
 
@@ -222,8 +222,7 @@ def _judgements(pairs: CandidatePairs, collection: Collection, decided: DecidedP
     if not decided:
         return np.zeros(len(pairs), np.int64)
     values = {"same": 1, "different": -1, "undecided": 0}
-    keys = ([collection.key(row) for row in pair] for pair in pairs.pairs())
-    judgements = (decided.get((min(pair), max(pair)), "undecided") for pair in keys)
+    judgements = (decided.get(collection.pair_key(*pair), "undecided") for pair in pairs.pairs())
     return np.array([values[each] for each in judgements], np.int64)
 
 

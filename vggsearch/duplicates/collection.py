@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from vggsearch.duplicates.results import Photo
 from vggsearch.query.searcher import Searcher
+from vggsearch.store.decisions import pair_key
 from vggsearch.store.store import Store
 
 COLUMNS = ("path", "sha256", "bytes", "mtime_ns", "width", "height", "format", "taken")
@@ -53,6 +54,10 @@ class Collection:
     def key(self, row: int) -> str:
         """Return the SHA-256 of a photo."""
         return str(self.keys[row], "ascii")
+
+    def pair_key(self, first: int, second: int) -> tuple[str, str]:
+        """Return what identifies a pair of photos in the decisions of the user."""
+        return pair_key(*((self.key(row), self.path(row)) for row in (first, second)))
 
     @cached_property
     def keys(self) -> NDArray[np.bytes_]:

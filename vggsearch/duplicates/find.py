@@ -89,7 +89,8 @@ def duplicates(
         return _labelled_pairs(collection, matcher, embed, monitor) if matcher is not None else None
 
     classified = classify_pairs(collection, options, decided, matcher, load_labelled, monitor)
-    builder = GroupBuilder(collection, classified, options, matcher, monitor if classified.is_complete else SILENT)
+    shown = monitor if classified.is_complete else SILENT
+    builder = GroupBuilder(collection, classified, options, matcher, decided, shown)
     try:
         groups, pairs = builder.groups(), builder.pairs()
     finally:

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from vggsearch.duplicates.classify import ClassifiedPairs
+from vggsearch.duplicates.classify import ClassifiedPairs, DecidedPairs
 from vggsearch.duplicates.collection import Collection
 from vggsearch.duplicates.confirmation import KeypointMatcher
 from vggsearch.duplicates.keep_policy import RatedPhoto, keep_rules, quality_of, ranked, reason
@@ -31,9 +31,10 @@ class GroupBuilder:
         classified: ClassifiedPairs,
         options: DuplicateOptions,
         matcher: KeypointMatcher | None,
+        decided: DecidedPairs,
         monitor: Monitor = SILENT,
     ) -> None:
-        self._monitor = monitor
+        self._monitor, self._decided = monitor, decided
         self._collection, self._classified, self._options = collection, classified, options
         self._matcher = matcher
         self._policy = keep_rules(options.keep)
@@ -56,13 +57,11 @@ class GroupBuilder:
         indices = {pair: index for index, pair in enumerate(self._classified.duplicates.pairs())}
         members: dict[int, list[Member]] = defaultdict(list)
         for content, keeper in kept.items():
-            rows = [row for row in self._rows_of(content) if row != self._best[keeper]]
-            pair = (min(content, keeper), max(content, keeper))
-            members[keeper] += (
-                self._exact_members(rows, keeper)
-                if content == keeper
-                else self._duplicate_members(rows, keeper, indices[pair])
-            )
+            if content == keeper:
+                members[keeper] += self._exact_members(self._copies_of_best(content), keeper)
+            else:
+                pair = (min(content, keeper), max(content, keeper))
+                members[keeper] += self._duplicate_members(self._rows_of(content), keeper, indices[pair])
         for content, keeper, index in self._similar(kept):
             members[keeper].append(self._similar_member(self._best[content], keeper, index))
         root = self._collection.root
@@ -79,8 +78,7 @@ class GroupBuilder:
         found = [
             Pair(self._photos[row], self._photos[self._best[content]], "exact", 1.0, 1.0, None)
             for content in self._copies
-            for row in self._rows_of(content)
-            if row != self._best[content]
+            for row in self._copies_of_best(content)
         ]
         tiers: tuple[tuple[CandidatePairs, Kind | None], ...] = (
             (self._classified.duplicates, None),
@@ -115,6 +113,12 @@ class GroupBuilder:
 
     def _rows_of(self, content: int) -> list[int]:
         return self._copies.get(content, [content])
+
+    def _copies_of_best(self, content: int) -> list[int]:
+        """Return the rows of a content that are copies of its best row, which the user has not denied."""
+        best = self._best[content]
+        others = (row for row in self._rows_of(content) if row != best)
+        return [row for row in others if self._decided.get(self._collection.pair_key(row, best)) != "different"]
 
     def _rate(self, row: int) -> RatedPhoto:
         return RatedPhoto(self._photos[row], quality_of(self._photos[row], self._collection.file(row)))

@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from vggsearch.defaults import DUPLICATES
 from vggsearch.errors import OptionError, Spelled, option
+from vggsearch.store.decisions import MOST_PHOTOS
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def path_in_folder(root: Path, named: str) -> str:
 
 
 def named_photos(root: Path, named: Sequence[str], known: Collection[str]) -> list[str]:
-    """Return the paths of at least two photos that a user names, each once, see `path_in_folder`.
+    """Return the paths of at least two photos that a user names, and at most MOST_PHOTOS, see `path_in_folder`.
 
     Raises OptionError for a photo that is not in `known`, the paths in the index.
     """
@@ -77,4 +78,6 @@ def named_photos(root: Path, named: Sequence[str], known: Collection[str]) -> li
             )
     if len(paths) < 2:
         raise OptionError("Name at least two photos; the decision applies to every pair of them.")
+    if len(paths) > MOST_PHOTOS:
+        raise OptionError(f"A decision about {len(paths):,} photos is not possible: name at most {MOST_PHOTOS:,}.")
     return paths

@@ -10,7 +10,8 @@ from vggsearch.duplicates.results import Group
 from vggsearch.errors import OptionError, option
 from vggsearch.removal.plan import RemovalPlan, make_plan
 from vggsearch.removal.request import Action, Removal
-from vggsearch.store.contents import JOURNALS
+from vggsearch.store.contents import DECISIONS, JOURNALS
+from vggsearch.store.decisions import read_decisions
 
 
 def plan_removals(
@@ -21,8 +22,10 @@ def plan_removals(
     `action` is spelled as on the command line, `protect` are folders as the user names them. Raises OptionError for
     an unknown action, and for a report that must not be acted on: one that was stopped early, as it may be wrong;
     one against another index, whose photos are not managed here; and one based on similarity alone, unless the user
-    chose the threshold.
+    chose the threshold. Raises DecisionsDamaged while a decision cannot be read, since it may keep a photo.
     """
+    for error in read_decisions(report.directory / DECISIONS).damaged:
+        raise error
     if not report.classified.is_complete:
         raise OptionError(
             "The search was stopped early, and a partial result may be wrong. Run it again to complete it."

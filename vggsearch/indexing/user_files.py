@@ -7,7 +7,7 @@ from vggsearch.errors import IndexDamaged, JournalError, Spelled, spelled
 from vggsearch.indexing.findings import IMPORT, KEEP_JOURNAL, SET_ASIDE, Finding
 from vggsearch.removal.journal import read_journal
 from vggsearch.store.contents import DAMAGED_DECISIONS, DECISIONS, JOURNALS
-from vggsearch.store.decisions import damaged_lines, set_damaged_lines_aside
+from vggsearch.store.decisions import read_decisions, set_damaged_lines_aside
 
 
 def check_user_files(directory: Path, repair: bool) -> Iterator[Finding]:
@@ -32,7 +32,7 @@ def notes_on_user_files(directory: Path) -> Iterator[Spelled]:
 
 def _check_decisions(directory: Path, repair: bool) -> Iterator[Finding]:
     try:
-        damaged = damaged_lines(directory / DECISIONS)
+        damaged = read_decisions(directory / DECISIONS).damaged
     except IndexDamaged as error:
         yield Finding(DECISIONS, error.problem, spelled("restore the file from a backup"))
         return

@@ -6,6 +6,7 @@ import click
 
 from vggsearch.cli.options import FILE, index_option, root_option
 from vggsearch.image_index import ImageIndex
+from vggsearch.photos.walk import one_line
 from vggsearch.render.text import quantity
 from vggsearch.store.decisions import Judgement
 from vggsearch.store.locate import only_index
@@ -15,6 +16,8 @@ SAVED: dict[Judgement, str] = {
     "different": "Saved: the {} are not duplicates of each other.",
     "undecided": "Cleared earlier decisions about the {}.",
 }
+
+CONFLICT: dict[Judgement, str] = {"same": "duplicates", "different": "not duplicates"}
 
 
 @click.command()
@@ -44,7 +47,8 @@ def decide(
 ) -> None:
     """Record a decision about every pair of the named photos. It overrides the calibration from then on.
 
-    Decisions are tied to the content of the photos, so they survive renames and moves.
+    Decisions are tied to the content of the photos, so they survive renames and moves. That two identical files are
+    not duplicates is tied to their names.
 
     \b
     Example:
@@ -58,7 +62,20 @@ def decide(
         raise click.UsageError("Add a decision: --same, --not-duplicates or --undecided.")
     with ImageIndex.open(directory or only_index(), root=root) as opened:
         if imported is not None:
-            click.echo(f"Imported {quantity(opened.import_decisions(imported), 'new decision')}.")
+            _import(opened, imported)
         elif judgement is not None:
             decision = opened.decide(judgement, photos)
             click.echo(SAVED[judgement].format(quantity(len(decision.photos), "photo")))
+
+
+def _import(opened: ImageIndex, file: Path) -> None:
+    """Import decisions, and print what became of conflicts; exit with status 1 if a line could not be read."""
+    done = opened.import_decisions(file)
+    click.echo(f"Imported {quantity(done.added, 'new decision')}.")
+    for decision in done.conflicts:
+        names = " and ".join(map(one_line, decision.paths))
+        click.echo(f"The two files disagreed about {names}: they are {CONFLICT[decision.judgement]}.")
+    for error in done.damaged:
+        click.echo(f"Error: line {error.line} of {one_line(str(file))} cannot be read: {error.problem}", err=True)
+    if done.damaged:
+        click.get_current_context().exit(1)
