@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.fakes import random_kernels
+from vggsearch import defaults
 from vggsearch.errors import InstallationError, OptionError, WeightsError
 from vggsearch.model import loading
 from vggsearch.model.engine import Engine, EngineOptions, rate
@@ -20,6 +21,7 @@ from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.torch_engine.engine import TorchEngine
 from vggsearch.model.weights import Kernel
 from vggsearch.photos.decode import decode
+from vggsearch.photos.decoder_pool import default_workers
 from vggsearch.photos.resize import square
 
 
@@ -261,12 +263,61 @@ def test_without_a_gpu_openvino_runs_and_with_one_torch(monkeypatch: pytest.Monk
     assert choose_engine(EngineOptions(engine="openvino")) == "openvino"
 
 
+FEW = defaults.EXTRACT.few_per_cpu * default_workers()
+
+
+@pytest.mark.parametrize(
+    ("options", "photos", "expected"),
+    [
+        (EngineOptions(), 1, "openvino"),
+        (EngineOptions(), FEW, "openvino"),
+        (EngineOptions(batch_size=1), 1, "openvino"),
+        (EngineOptions(), FEW + 1, "torch"),
+        (EngineOptions(), None, "torch"),
+        (EngineOptions(device="cuda"), 1, "torch"),
+        (EngineOptions("torch"), 1, "torch"),
+        (EngineOptions(precision="fp16"), 1, "torch"),  # which OpenVINO does not support on a CPU
+        (EngineOptions(decode="gpu"), 1, "torch"),
+    ],
+)
+def test_beside_a_gpu_the_cpu_embeds_a_few_photos_unless_options_say_otherwise(
+    options: EngineOptions, photos: int | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "cuda_gpus", lambda: ("a GPU",))
+    assert choose_engine(options, photos) == expected
+
+
+def test_for_a_few_photos_a_gpu_is_used_if_openvino_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "find_spec", lambda _: None)
+    monkeypatch.setattr(loading, "cuda_gpus", lambda: ("a GPU",))
+    assert choose_engine(EngineOptions(), 1) == "torch"
+
+
+INDEX_AND_QUERY = """
+import sys
+from pathlib import Path
+from vggsearch import EmbeddingOptions, ImageIndex
+from vggsearch.model import loading
+loading.cuda_gpus = lambda: ("a GPU",)
+photos = Path(sys.argv[1])
+with ImageIndex.create(photos.parent / "made", EmbeddingOptions(layer="pool1", size=32)) as index:
+    print(index.update(photos).indexed, index.query(photos / "winter" / "5.jpg", rerank=False).matches[0].path)
+    print([name.partition(" ")[0] for name in index.info().made_by], "torch" in sys.modules)
+"""
+
+
+def test_beside_a_gpu_a_small_update_and_a_query_do_not_import_torch(photos: Path) -> None:
+    command = [sys.executable, "-c", INDEX_AND_QUERY, str(photos)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["6 winter/5.jpg", "['openvino'] False"]
+
+
 def test_without_openvino_torch_runs_and_says_what_is_lost(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(loading, "cuda_gpus", lambda: ())
     monkeypatch.setattr(loading, "find_spec", lambda _: None)
-    assert choose_engine(EngineOptions()) == "torch"
+    assert load_engine(*EmbeddingOptions(layer="pool1", size=32).resolve()).name == "torch"
     assert "less than half the speed" in caplog.text
     with pytest.raises(InstallationError, match="pip install openvino"):
         choose_engine(EngineOptions(engine="openvino"))

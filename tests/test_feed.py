@@ -90,12 +90,12 @@ def test_the_cpu_decodes_while_the_gpus_start(mixed: Path, tmp_path_factory: pyt
 
 def test_copies_take_the_embedding_of_the_first(mixed: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     store = Store.create(tmp_path_factory.mktemp("index") / "x", FAKE_SPEC)
-    report = update_index(store, mixed, lambda: gpus(Load(decodes=True), 2))
+    report = update_index(store, mixed, lambda _: gpus(Load(decodes=True), 2))
     assert (report.indexed, report.reused, len(report.skipped)) == (58, 1, 3)
     (mixed / "000.jpg").rename(mixed / "zero.jpg")
     (mixed / "sub").mkdir()
     save_photo(mixed / "sub" / "new.jpg", 200)
-    report = update_index(store, mixed, lambda: gpus(Load(decodes=True)))
+    report = update_index(store, mixed, lambda _: gpus(Load(decodes=True)))
     assert (report.indexed, report.reused, report.gone) == (1, 1, 1)
 
 

@@ -1,6 +1,7 @@
 import io
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -253,3 +254,34 @@ def test_a_blank_photo_is_known_again_after_a_rename_and_a_merge(index: ImageInd
     (photos / "black.png").rename(photos / "dark.png")
     index.update(compact=True)
     assert (index.info().parts, index.info().blank) == (1, 1)
+
+
+def test_the_network_is_loaded_for_the_number_of_photos_and_once_for_each_backend(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[int | None] = []
+    few, many = FakeEngine(), FakeEngine()
+
+    def load(*given: Any) -> FakeEngine:
+        loaded.append(given[-1])
+        return few if given[-1] is not None and given[-1] <= 2 else many
+
+    monkeypatch.setattr("vggsearch.image_index.load_engine", load)
+    monkeypatch.setattr(
+        "vggsearch.image_index.choose_engine", lambda _, count: "few" if count in (1, 2) else "many"
+    )
+    with ImageIndex.create(tmp_path / "made") as index:
+        index.update(photos)
+        assert (few.pictures, many.pictures) == (0, 6)
+        first, *_, last = sorted(photos.rglob("*.jpg"))
+        index.query(first, rerank=False)
+        list(index.query_many([first, last], rerank=False))
+        index.embed(first)
+        assert (few.pictures, many.pictures) == (4, 6)
+        list(index.query_many(iter([first]), rerank=False))
+        index.embed_many([first])
+        assert (few.pictures, many.pictures) == (4, 8)
+        save_photo(photos / "new.jpg", 50)
+        index.update()
+        assert (few.pictures, many.pictures) == (5, 8)
+    assert loaded == [6, 1]

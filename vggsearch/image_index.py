@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -24,7 +25,7 @@ from vggsearch.knn.vectors import unit_rows
 from vggsearch.knn.whitening import WhiteningOptions
 from vggsearch.matching.rerank import Reranker
 from vggsearch.model.engine import Engine, EngineOptions
-from vggsearch.model.loading import load_engine
+from vggsearch.model.loading import choose_engine, load_engine
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.weights import WeightsFile, find_again
 from vggsearch.photos.inputs import Box, ImageLike, read_image
@@ -79,7 +80,8 @@ class ImageIndex(Tabular):
     ) -> None:
         self._store = store
         self._weights = weights
-        self._engine = engine
+        self._own_engine = engine
+        self._engines: dict[str, Engine] = {}  # loaded, by backend
         self._engine_options = engine_options or EngineOptions()
         self._root = root
         self._has_warned = False  # that photos are missing
@@ -181,7 +183,7 @@ class ImageIndex(Tabular):
 
         >>> index.close()
         """
-        self._engine = None
+        self._engines.clear()
         self._latest.close()
 
     def __len__(self) -> int:
@@ -219,15 +221,24 @@ class ImageIndex(Tabular):
 
     @property
     def engine(self) -> Engine:
-        """The inference backend, loaded when it is first needed. Raises WeightsError, SpecMismatch and OptionError.
+        """The inference backend for many photos, loaded when it is first needed.
+
+        Raises WeightsError, SpecMismatch and OptionError.
 
         >>> print(index.engine)  # doctest: +SKIP
         openvino, cpu (2 threads), int8
         """
-        if self._engine is None:
+        return self._engine_for(None)
+
+    def _engine_for(self, photos: int | None) -> Engine:
+        """Return the inference backend for this number of photos; None for many. See choose_engine."""
+        if self._own_engine is not None:
+            return self._own_engine
+        backend = choose_engine(self._engine_options, photos)
+        if backend not in self._engines:
             weights = self._weights or self._find_weights(None)
-            self._engine = load_engine(self.spec, weights, self._engine_options)
-        return self._engine
+            self._engines[backend] = load_engine(self.spec, weights, self._engine_options, photos)
+        return self._engines[backend]
 
     def paths(self) -> list[str]:
         """Return the paths of all photos, in row order: row i of `embeddings()` belongs to path i.
@@ -292,7 +303,7 @@ class ImageIndex(Tabular):
         return update_index(
             self._store,
             photo_folder(self._store, self.root, folder, is_moved=moved),
-            lambda: self.engine,
+            self._engine_for,
             workers=workers,
             allow_empty=allow_empty,
             retry_skipped=retry_skipped,
@@ -410,7 +421,7 @@ class ImageIndex(Tabular):
         options = QueryOptions.of(
             count, min_similarity, rerank, crop, containing, filters, exclude_same_folder, minus
         )
-        return run_query(self._targets(also_in), image, options)
+        return run_query(self._targets(also_in, photos=1), image, options)
 
     def query_many(
         self,
@@ -438,7 +449,8 @@ class ImageIndex(Tabular):
         options = QueryOptions.of(
             count, min_similarity, rerank, crop, containing, filters, exclude_same_folder, minus
         )
-        return QueryResults(run_queries(self._targets(also_in), images, options))
+        count_known = len(images) if isinstance(images, Sized) else None
+        return QueryResults(run_queries(self._targets(also_in, photos=count_known), images, options))
 
     def random(
         self,
@@ -457,11 +469,13 @@ class ImageIndex(Tabular):
         """
         return pick_random(self._targets(also_in), count, rules(filters), seed)
 
-    def _targets(self, also_in: Sequence["ImageIndex"]) -> list[Target]:
-        return [index._target() for index in (self, *also_in)]
+    def _targets(self, also_in: Sequence["ImageIndex"], photos: int | None = None) -> list[Target]:
+        """Return the indexes to search for this number of images; None for many."""
+        return [index._target(photos) for index in (self, *also_in)]
 
-    def _target(self) -> Target:
-        return Target(self.directory, self.root, self.spec, self._latest, lambda: self.engine, self._reranker)
+    def _target(self, photos: int | None) -> Target:
+        engine = partial(self._engine_for, photos)
+        return Target(self.directory, self.root, self.spec, self._latest, engine, self._reranker)
 
     def duplicates(
         self,
@@ -629,7 +643,7 @@ class ImageIndex(Tabular):
         >>> index.embed("photos/a.jpg").shape
         (1024,)
         """
-        vector: NDArray[np.float32] = unit_rows(self.engine.embed(self._pixels(image)[None]))[0]
+        vector: NDArray[np.float32] = unit_rows(self._engine_for(1).embed(self._pixels(image)[None]))[0]
         return vector
 
     def _pixels(self, image: ImageLike) -> NDArray[np.uint8]:

@@ -147,7 +147,7 @@ engine_options: Callable[..., Callable[..., None]] = collected(
         type=click.Choice(ENGINES),
         default="auto",
         show_default=True,
-        help="Inference backend; auto is torch on a GPU, OpenVINO on a CPU.",
+        help="Inference backend; auto is torch on a GPU, and OpenVINO on a CPU or for a few photos.",
     ),
     click.option(
         "--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Device to run on."

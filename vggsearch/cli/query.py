@@ -143,9 +143,9 @@ def query(
             click.echo(picks(picked, format, roots_of(indexes)))
             return
         stack.enter_context(quiet_decoders())
-        queries = read_images(images)
+        queries = tuple(read_images(images))
         answers = first.query_many(
-            [tuple(queries)] if together else queries,
+            [queries] if together else queries,
             minus=tuple(read_images(minus)),
             also_in=others,
             **search,

@@ -27,7 +27,7 @@ def keep_local_features(
     store: Store,
     writer: StoreWriter,
     root: Path,
-    load_engine: Callable[[], Engine],
+    load_engine: Callable[[int], Engine],
     *,
     workers: int | None = None,
     monitor: Monitor = SILENT,
@@ -41,7 +41,7 @@ def keep_local_features(
     stored = store.local().all_keys()
     missing = {sha256: file for sha256, file in live.items() if sha256 not in stored}
     if missing:
-        _make(missing, store, writer, root, load_engine(), workers, monitor)
+        _make(missing, store, writer, root, load_engine(len(missing)), workers, monitor)
     writer.compact_local(live)
 
 

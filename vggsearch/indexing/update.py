@@ -25,7 +25,7 @@ from vggsearch.store.writer import StoreWriter, writing
 
 log = logging.getLogger(__name__)
 
-LoadEngine = Callable[[], Engine]
+LoadEngine = Callable[[int], Engine]  # for a number of photos
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class _Update:
 
         def loaded() -> Engine:
             nonlocal engine
-            engine = load_engine()
+            engine = load_engine(len(self.plan.todo))
             show(0)
             return engine
 

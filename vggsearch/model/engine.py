@@ -115,6 +115,7 @@ class Engine(ABC):
 class EngineOptions:
     """How to run the network: values of ENGINES, DEVICES, PRECISIONS and DECODE_ON in defaults.
 
+    With "auto" everywhere, many photos run on a GPU, if there is one, and a few on the CPU.
     `batch_size` is the number of photos per batch; None lets the engine choose.
     `decode` is where an update decodes JPEG: "auto" is the GPU if torchvision supports it, and the CPU for files
     that the GPU decoder does not support.

@@ -14,6 +14,7 @@ from vggsearch.model.gpu_engine import GpuEngine
 from vggsearch.model.layers import DEEPEST
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.weights import WeightsFile, load_weights
+from vggsearch.photos.decoder_pool import default_workers
 
 if TYPE_CHECKING:
     from vggsearch.model.torch_engine.cuda import CudaEngine
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def load_engine(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOptions | None = None) -> Engine:
-    """Load the network that makes embeddings of `spec`.
+def load_engine(
+    spec: EmbeddingSpec, weights: WeightsFile, options: EngineOptions | None = None, photos: int | None = None
+) -> Engine:
+    """Load the network that makes embeddings of `spec`, for `photos` photos; None for many.
 
     Raises WeightsError; OptionError if engine, device, precision and decode cannot be combined; and
     InstallationError if they need PyTorch, which is not installed.
@@ -30,8 +33,12 @@ def load_engine(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOption
     options = options or EngineOptions()
     if options.decode == "gpu":
         require_torch(option("decode", "gpu"))
-    load = load_openvino_engine if choose_engine(options) == "openvino" else load_torch_engine
+    load = load_openvino_engine if choose_engine(options, photos) == "openvino" else load_torch_engine
     engine = load(spec, weights, options)
+    if options.engine == "auto" and load is load_torch_engine and engine.device.startswith("cpu"):
+        log.warning(
+            "OpenVINO is not installed. torch runs the network instead, at less than half the speed on a CPU."
+        )
     if options.decode == "gpu" and not isinstance(engine, GpuEngine):
         raise OptionError(
             f"Only a CUDA GPU decodes JPEG; the network runs on {engine.device}. Use ", option("decode", "cpu"), "."
@@ -39,10 +46,12 @@ def load_engine(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOption
     return engine
 
 
-def choose_engine(options: EngineOptions) -> str:
-    """Return the backend: that of `options`, or torch if there is a GPU, or else OpenVINO.
+def choose_engine(options: EngineOptions, photos: int | None = None) -> str:
+    """Return the backend: that of `options`; or torch, if there is a GPU and not just a few photos; else OpenVINO.
 
-    OpenVINO is chosen without importing torch. Raises InstallationError if the backend is not installed.
+    `photos` is how many are to be embedded, None for many. A few are done on the CPU before torch is imported and
+    CUDA has started. OpenVINO is chosen without importing torch. Raises InstallationError if the backend is not
+    installed.
     """
     if options.engine == "torch":
         require_torch(option("engine", "torch"))
@@ -50,7 +59,7 @@ def choose_engine(options: EngineOptions) -> str:
     if options.engine == "auto" and options.device in ("cuda", "mps"):
         require_torch(option("device", options.device))
         return "torch"
-    if options.engine == "auto" and options.device == "auto" and cuda_gpus():
+    if options.engine == "auto" and options.device == "auto" and not _is_for_cpu(options, photos) and cuda_gpus():
         return "torch"
     if find_spec("openvino") is not None:
         return "openvino"
@@ -58,8 +67,14 @@ def choose_engine(options: EngineOptions) -> str:
         raise InstallationError(
             "OpenVINO is not installed: pip install openvino, or use PyTorch with ", option("engine", "torch"), "."
         )
-    log.warning("OpenVINO is not installed. torch runs the network instead, at less than half the speed on a CPU.")
     return "torch"
+
+
+def _is_for_cpu(options: EngineOptions, photos: int | None) -> bool:
+    """Return whether OpenVINO embeds so few photos before a GPU has started, and `options` leave that open."""
+    few = EXTRACT.few_per_cpu * default_workers()
+    is_open = options.precision == "auto" and options.decode != "gpu"
+    return is_open and photos is not None and photos <= few and find_spec("openvino") is not None
 
 
 def load_openvino_engine(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOptions) -> Engine:
