@@ -166,6 +166,20 @@ class PairDefaults:
 
 
 @dataclass(frozen=True)
+class GpuSearchDefaults:
+    """How torch compares all rows with many queries on a GPU, and from when on (docs/scale.md)."""
+
+    products: float = (
+        5e9  # of two rows: 16 CPU cores take 3 s or more, as long as importing torch and starting CUDA
+    )
+    products_started: float = 2e8  # the same if torch is imported already: uploading the vectors takes 0.2 s
+    queries: int = 4096  # compared at once, at most; fewer leave a GPU idle
+    group: int = 64  # rows of which the largest product is selected first
+    spare: int = 16  # rows re-scored beyond those requested, at least; half as many as requested if that is more
+    exact_queries: int = 256  # repeated in float64 at once
+
+
+@dataclass(frozen=True)
 class KeypointDefaults:
     """How two photos are compared by keypoints (docs/duplicates.md)."""
 
@@ -238,6 +252,7 @@ BUILD = BuildDefaults()
 COMPACT = CompactDefaults()
 EMBEDDING = EmbeddingDefaults()
 EXTRACT = ExtractDefaults()
+GPU_SEARCH = GpuSearchDefaults()
 IMAGE = ImageDefaults()
 DECODER = DecoderDefaults()
 DUPLICATES = DuplicateDefaults()

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.knn.build import build, whitened_blocks
+from vggsearch.knn.edges import SIMILARITY_STEPS
+from vggsearch.knn.keys import NO_KEY, ROW_MASK
 from vggsearch.knn.recipes import plan
 from vggsearch.knn.vector_index import Tuning, VectorIndex
 from vggsearch.knn.vectors import unit_rows
@@ -36,3 +38,15 @@ def saved(
     planned = plan(len(stored), whitening.dim if whitening is not None else dim, recipe, 10**12, 0.99, dim)
     build(directory, whitened_blocks([stored], whitening), planned, whitening, SILENT)
     return VectorIndex.open(directory, len(stored), dim, tuning)
+
+
+def keys_by_numpy(stored: NDArray[np.float16], count: int, without: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the keys of the `count` nearest other rows of each row, from float64 products: int64 (n, count)."""
+    unit = stored.astype(np.float64)
+    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
+    steps = np.rint(np.minimum(unit @ unit.T, 1) * SIMILARITY_STEPS).astype(np.int64)
+    keys = (steps << 32) + (ROW_MASK - np.arange(len(stored)))
+    np.fill_diagonal(keys, NO_KEY)
+    keys[without] = keys[:, without] = NO_KEY
+    keys = -np.sort(-keys, axis=1)[:, :count]
+    return np.pad(keys, ((0, 0), (0, count - keys.shape[1])), constant_values=NO_KEY)

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from vggsearch.defaults import PAIRS
 from vggsearch.errors import REPAIR, OptionError, VectorsDamaged
 from vggsearch.knn.edges import SIMILARITY_STEPS, Edges, check_rows, edges_from_pairs, round_similarities
+from vggsearch.knn.keys import NO_KEY, ROW_MASK
 from vggsearch.knn.vectors import SMALLEST_NORM
 from vggsearch.progress import SILENT, Monitor
 
-NO_KEY = -(1 << 62)  # the key of a free entry in a list of neighbours
-ROW_MASK = 2**32 - 1  # the low bits of a key, which hold the row, counted down from here
 STEP = np.float32(1 / SIMILARITY_STEPS)
 
 Item = TypeVar("Item")
@@ -150,8 +149,7 @@ class _Rows:
 class _Nearest:
     """The lists of the nearest rows of each row found so far.
 
-    An entry of a list is one int64, its key: the similarity in steps in the high 32 bits, ROW_MASK minus the row in
-    the low ones. A larger key is nearer, and no two keys in a list are equal. Lists are not sorted.
+    An entry of a list is one int64, its key, see `vggsearch.knn.keys`. Lists are not sorted.
     """
 
     def __init__(self, rows: int, count: int, floor: float) -> None:
