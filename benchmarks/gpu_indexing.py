@@ -5,9 +5,9 @@ python benchmarks/gpu_indexing.py [--small 6000] [--large 800] [--runs 2] [--dev
 Makes SMALL photos of 500 x 375 pixels and LARGE ones of 4000 x 3000: JPEG, quality 90, 4:2:0, with detail at every
 scale as in photos, each file with other bytes. First come whole processes, while nothing else is on the GPU: each
 folder is indexed RUNS times, start included. Then come `vggsearch bench` and each stage alone: reading and hashing,
-decoding on the CPU, the network. Only what `make gpu` needs is needed. Without FAISS, an index ends with the
-embeddings, and `faiss` in the result is false. The result is one JSON object, printed and written to FILE, for
-docs/performance.md.
+decoding on the CPU, decoding on the GPU, the network. Only what `make gpu` needs is needed. Without FAISS, an index
+ends with the embeddings, and `faiss` in the result is false. The result is one JSON object, printed and written to
+FILE, for docs/performance.md; before that, stderr shows each figure once it is measured.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -34,19 +34,22 @@ from PIL import Image
 
 from vggsearch.defaults import DEVICES
 from vggsearch.evaluation.throughput import counted, multiply_adds, squares, stream
+from vggsearch.gpus import cuda_gpus
 from vggsearch.image_index import ImageIndex
 from vggsearch.indexing.decoding import decoded
-from vggsearch.model.engine import EngineOptions
-from vggsearch.model.loading import load_engine
+from vggsearch.model.engine import Engine, EngineOptions, SquareDecoder
+from vggsearch.model.loading import load_engine, load_gpu
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.photos.decoder_pool import default_workers
 from vggsearch.photos.hashing import hash_unchanged
+from vggsearch.photos.jpeg_header import jpeg_header
 from vggsearch.photos.walk import PhotoFile, walk
 
 PICTURES = 32  # different ones of each size; the files are variants of them
 SHARE_OF_NEXT_SCALE = 0.8  # in contrast: 2.9 MB at 4000 x 3000, as much as many cameras write
 SMALL, LARGE = (500, 375), (4000, 3000)
 STAGE_S, LIMIT_S = 4.0, 2.0
+MOST_BATCHES = 4  # of files, in memory
 PACKAGES = ("torch", "torchvision", "triton", "numpy", "pillow")
 NVIDIA_SMI = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
 
@@ -139,18 +142,39 @@ def seconds_since(started: float) -> float:
 
 
 class Stages:
-    """The stages of indexing, each alone, with one network in this process."""
+    """The stages of indexing, each alone, with one network in this process, on the first GPU."""
 
     def __init__(self, device: str) -> None:
         self.spec, weights = EmbeddingOptions().resolve()
-        self.engine = load_engine(self.spec, weights, EngineOptions(device=device))
+        options = EngineOptions(device=device)
+        if device in ("auto", "cuda") and cuda_gpus():
+            self.engine: Engine = load_gpu(self.spec, weights, options, 0)
+        else:
+            self.engine = load_engine(self.spec, weights, options)
+        self.decoder = self.engine.square_decoder()
 
     def of(self, folder: Folder) -> Figures:
         """Return photos per second of the stages before the network."""
-        return {
-            "read_and_hash_per_s": round(self.reading(folder), 1),
-            "decode_on_cpu_per_s": round(self.decoding(folder), 1),
-        }
+        at_once = self.engine.batch_size
+        found = {"read_and_hash": self.reading(folder), "decode_on_cpu": counted(self.on_cpu(folder), STAGE_S, 1)}
+        if self.decoder is not None:
+            found["decode_on_gpu"] = counted(self.on_gpu(folder, self.decoder), STAGE_S, at_once)
+        return {f"{stage}_per_s": round(rate, 1) for stage, rate in found.items()}
+
+    def on_gpu(self, folder: Folder, decoder: SquareDecoder) -> Generator[bool, None, None]:
+        """Yield True for each photo that was decoded in this process, from the bytes of its file to a square."""
+        import torch
+
+        at_once = self.engine.batch_size
+        data = [(folder.root / file.path).read_bytes() for file in folder.files()[: MOST_BATCHES * at_once]]
+        for start in cycle(range(0, len(data), at_once)):
+            batch = data[start : start + at_once]
+            headers = [header for each in batch if (header := jpeg_header(each, self.spec.size)) is not None]
+            _, is_decoded, _ = decoder.squares(batch, headers)
+            torch.cuda.synchronize()
+            if not is_decoded.any():
+                raise SystemExit(f"The GPU decoded none of {len(batch)} photos.")
+            yield from is_decoded[is_decoded].tolist()
 
     def reading(self, folder: Folder) -> float:
         """Read and hash in threads, from the file cache."""
@@ -160,10 +184,9 @@ class Stages:
             list(threads.map(partial(hash_unchanged, folder.root), files))
         return len(files) / (time.perf_counter() - started)
 
-    def decoding(self, folder: Folder) -> float:
-        """Decode in decoder processes, from the file to the square of pixels in this process."""
-        at_once = self.engine.batch_size
-        return counted(decoded(cycle(folder.files()), folder.root, self.spec, ahead=4 * at_once), STAGE_S, 1)
+    def on_cpu(self, folder: Folder) -> Generator[object, None, None]:
+        """Yield each photo that was decoded in decoder processes, from the file to a square in this process."""
+        return decoded(cycle(folder.files()), folder.root, self.spec, ahead=4 * self.engine.batch_size)
 
     def network(self, folder: Folder) -> Figures:
         """Run the network on pixels in memory, and measure the limit of the device as `vggsearch bench` does."""
@@ -206,31 +229,26 @@ def installed_version(package: str) -> str | None:
         return None
 
 
-def say(text: object) -> None:
-    print(text, file=sys.stderr, flush=True)
+def say(figures: Figures) -> Figures:
+    """Show figures on stderr and return them."""
+    print(json.dumps(figures), file=sys.stderr, flush=True)
+    return figures
 
 
 def measure(folders: Sequence[Folder], scratch: Path, options: argparse.Namespace) -> Figures:
     """Make the photos and return all figures."""
-    figures: Figures = {"machine": machine(), "faiss": has_faiss()}
-    made: list[Figures] = []
-    for folder in folders:
-        say(f"making {folder}")
-        made.append(folder.make())
-    for folder, found in zip(folders, made, strict=True):
-        say(f"indexing {folder}, {options.runs} times")
-        runs = [
-            folder.index(scratch / f"{folder.root.name}-{number}", options.device) for number in range(options.runs)
-        ]
-        found["index"] = runs
+    figures: Figures = {"machine": say(machine()), "faiss": has_faiss()}
+    of_folders = [say(folder.make()) for folder in folders]
+    for folder, found in zip(folders, of_folders, strict=True):
+        directories = [scratch / f"{folder.root.name}-{number}" for number in range(options.runs)]
+        found["index"] = [say(folder.index(directory, options.device)) for directory in directories]
     if options.bench:
-        say("vggsearch bench")
-        figures["bench"] = bench(options.device)
+        figures["bench"] = say(bench(options.device))
     stages = Stages(options.device)
-    for folder, found in zip(folders, made, strict=True):
-        say(f"the stages of {folder}")
-        found |= stages.of(folder)
-    return {**figures, "network": stages.network(folders[0]), "folders": made}
+    figures["network"] = say(stages.network(folders[0]))
+    for folder, found in zip(folders, of_folders, strict=True):
+        found |= say(stages.of(folder))
+    return {**figures, "folders": of_folders}
 
 
 if __name__ == "__main__":
