@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -361,14 +362,20 @@ def test_running_out_of_memory_anywhere_loses_nothing_and_doubles_nothing(
 def test_what_cannot_be_captured_runs_without_a_graph_and_says_so_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert capture_with(monkeypatch, None) is not None
+    graph, told = capture_with(monkeypatch, None)
+    assert graph is not None
+    assert not told
     assert not caplog.records
     error = RuntimeError("CUDA error: operation not permitted when stream is capturing\nMore advice.\n")
-    assert capture_with(monkeypatch, error) is None
+    assert capture_with(monkeypatch, error) == (None, ["end", "release"])
     assert [record.message for record in caplog.records] == [
         "The network runs without a CUDA graph, slightly slower: "
         "CUDA error: operation not permitted when stream is capturing"
     ]
+
+
+def test_a_capture_that_torch_has_ended_is_not_ended_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert capture_with(monkeypatch, RuntimeError("The work failed."), is_over=True) == (None, [])
 
 
 def test_running_out_of_memory_in_a_capture_is_no_reason_to_go_without_a_graph(
@@ -378,21 +385,37 @@ def test_running_out_of_memory_in_a_capture_is_no_reason_to_go_without_a_graph(
         capture_with(monkeypatch, torch.OutOfMemoryError("CUDA out of memory."))
 
 
-def capture_with(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> torch.cuda.CUDAGraph | None:
-    """Capture with torch's part faked, work that raises an error."""
+def capture_with(
+    monkeypatch: pytest.MonkeyPatch, error: Exception | None, is_over: bool = False
+) -> tuple[torch.cuda.CUDAGraph | None, list[str]]:
+    """Capture with torch's part faked, work that raises an error.
+
+    Return also what the allocator was told; it refuses to end a capture that `is_over`.
+    """
+    told: list[str] = []
 
     def graph(*arguments: object, **options: object) -> AbstractContextManager[None]:
         assert options["capture_error_mode"] == "thread_local"
+        assert options["pool"] == (0, 7)
         return nullcontext()
 
     def work() -> None:
         if error:
             raise error
 
+    def end(*given: object) -> None:
+        assert given == (3, (0, 7))
+        if is_over:
+            raise RuntimeError("not currently recording to mempool_id")
+        told.append("end")
+
     monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
     monkeypatch.setattr(torch.cuda, "graph", graph)
     monkeypatch.setattr(torch.cuda, "stream", nullcontext)
-    return captured(work, None)  # type: ignore[arg-type]
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 7))
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", end, raising=False)
+    monkeypatch.setattr(torch._C, "_cuda_releasePool", lambda *_: told.append("release"), raising=False)
+    return captured(work, SimpleNamespace(device_index=3)), told  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

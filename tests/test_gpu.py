@@ -169,6 +169,24 @@ def test_in_half_precision_the_gpu_gives_nearly_the_rows_of_the_cpu(precision: s
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
 
 
+# The modules round three times to 8 bits where a fused call rounds once, so they are the farther ones from float32.
+LEAST_COSINE = {"fp16": 0.99999, "bf16": 0.9999}
+
+
+@pytest.mark.network
+def test_fused_calls_are_at_least_as_exact_as_the_modules() -> None:
+    spec, weights = EmbeddingOptions().resolve()
+    kernels, pictures = load_weights(weights, spec.model, spec.layer), squares(32, spec.size)
+
+    def embedded(engine: type[TorchEngine], precision: str) -> Rows:
+        return engine(spec, kernels, EngineOptions("torch", "cuda", precision), CARD).embed(pictures)
+
+    exact = embedded(CudaEngine, "fp32")  # without the rounding to TF32 that is torch's default
+    for precision in ("fp16", "bf16"):
+        modules, fused = (cosines(embedded(engine, precision), exact) for engine in (TorchEngine, CudaEngine))
+        assert (1 - fused).mean() <= 1.05 * (1 - modules).mean()
+
+
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 @pytest.mark.parametrize(
     "spec",
@@ -191,7 +209,7 @@ def test_fused_calls_give_the_rows_of_the_modules(
     engine = gpu_engine(spec, precision, 4)
     assert isinstance(engine.embedder, FusedEmbedder)
     found, expected = engine.embed(pictures), modules.embed(pictures)
-    assert cosines(found, expected).min() >= 0.99999
+    assert cosines(found, expected).min() >= LEAST_COSINE[precision]
     assert cosines(found, np.roll(expected, 1, axis=0)).max() < 0.9999, "the pictures must differ for this to tell"
     assert not caplog.records, "Triton works, and a graph was captured"
 
@@ -202,7 +220,7 @@ def test_fused_calls_give_the_local_features_of_the_modules(precision: str) -> N
     options, pictures = EngineOptions("torch", "cuda", precision), squares(5, 96)
     found = CudaEngine(spec, kernels, options, CARD).describe(pictures)
     expected = TorchEngine(spec, kernels, options, CARD).describe(pictures)
-    assert cosines(found.embeddings, expected.embeddings).min() >= 0.99999
+    assert cosines(found.embeddings, expected.embeddings).min() >= LEAST_COSINE[precision]
     for ours, theirs in zip(found.levels, expected.levels, strict=True):
         assert (ours * theirs).sum(axis=-1).min() >= 0.999
 
@@ -306,6 +324,15 @@ def test_after_a_failed_capture_the_next_engine_has_a_graph(
     caplog.clear()
     assert_expected([gpu_engine(SHALLOW, "fp32", 4).embed(MANY[:7])], [7])
     assert not caplog.records
+
+
+def test_a_failed_capture_leaves_no_memory_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.cuda.memory_reserved(CARD)
+    with uncapturable(monkeypatch):
+        gpu_engine(spec_of("pool4+pool5", 96), "fp16", 8).embed(squares(12, 96))
+    gc.collect()
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_reserved(CARD) <= before + 4 * MB
 
 
 def test_memory_on_the_gpu_does_not_grow() -> None:

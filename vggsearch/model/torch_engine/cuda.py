@@ -132,19 +132,36 @@ def captured(work: Callable[[], None], stream: torch.cuda.Stream) -> torch.cuda.
 
     `work` must have run in `stream` before. Raises torch.OutOfMemoryError.
     """
+    pool = torch.cuda.graph_pool_handle()
     try:
         graph = torch.cuda.CUDAGraph()
         # thread_local, so that calls of other threads do not break the capture. The outer context restores the
         # current stream, which torch does not do if ending a capture fails.
-        capture = torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local")
+        capture = torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local")
         with torch.cuda.stream(stream), capture:
             work()
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
         log.warning("The network runs without a CUDA graph, slightly slower: %s", first_line(error))
+        end_capture(stream.device_index, pool)
         return None
     return graph
+
+
+def end_capture(gpu: int, pool: tuple[int, int]) -> None:
+    """Tell torch's allocator that the capture which allocated from `pool` is over.
+
+    After a capture that failed, torch leaves it in the state of a capture for good: no memory that several streams
+    used is given back any more, and `empty_cache` releases nothing.
+    """
+    names = "_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool"  # the latter before torch 2.8
+    end = next(getattr(torch._C, name) for name in names if hasattr(torch._C, name))
+    try:
+        end(gpu, pool)
+    except RuntimeError:  # torch has ended it: the work failed, but not the capture
+        return
+    torch._C._cuda_releasePool(gpu, pool)
 
 
 def first_line(error: Exception) -> str:
