@@ -533,7 +533,7 @@ def test_faiss_on_the_gpu_finds_what_the_cpu_finds_beside_torch(
     on_cpu, truth = index.nearest(queries, 10)
     index.use_gpus()
     on_gpu, similarities = index.nearest(queries, 10)
-    assert index.is_on_gpus
+    assert index._gpu_index is not None
     assert (on_gpu == on_cpu).mean() > 0.99
     np.testing.assert_allclose(similarities, truth, atol=1e-3)
     assert on_torch() == 64**3

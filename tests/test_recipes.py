@@ -116,7 +116,7 @@ def test_a_threshold_returns_all_rows_above_it_however_many(
     truth = unit_rows(stored) @ unit_rows(stored[:1])[0]
     for wanted in (35, 300, 3000):
         floor = float(np.sort(truth)[-wanted])
-        rows, similarities = index.above(unit_rows(stored)[0], floor - 1e-6)
+        rows, similarities = index.above_vector(unit_rows(stored)[0], floor - 1e-6)
         assert len(set(rows.tolist())) == len(rows)
         np.testing.assert_allclose(similarities, truth[rows], atol=1e-5)
         assert len(rows) >= 0.98 * wanted

@@ -46,7 +46,7 @@ def test_an_empty_index_finds_nothing(tmp_path: Path) -> None:
     assert len(opened) == 0
     rows, similarities = opened.nearest(np.ones((2, DIM), np.float32), 5)
     assert (rows.shape, similarities.shape) == ((2, 0), (2, 0))
-    assert opened.above(np.ones(DIM, np.float32), -1)[0].size == 0
+    assert opened.above_vector(np.ones(DIM, np.float32), -1)[0].size == 0
 
 
 def test_an_index_of_another_size_is_refused_with_both_sizes(tmp_path: Path) -> None:

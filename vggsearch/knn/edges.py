@@ -54,24 +54,6 @@ class Edges:
         return np.flatnonzero(pairs >= self.count)
 
 
-def edges_from_neighbours(
-    rows: int, neighbours: NDArray[np.integer[Any]], similarities: NDArray[np.float32], floor: float
-) -> Edges:
-    """Return the edges of the k-NN lists of all rows, as found by searching an index for its own vectors.
-
-    `neighbours` (rows, k) holds rows, -1 for missing ones; `similarities`, exact, has the same shape. A row in its
-    own list is ignored. If the lists are approximate, so are the edges.
-    """
-    check_rows(rows)
-    own = np.arange(rows, dtype=np.int64)[:, None]
-    others = neighbours != own
-    listed = round_similarities(similarities)
-    chosen = others & (neighbours >= 0) & (listed >= floor)
-    first = np.broadcast_to(own, neighbours.shape)[chosen]
-    count = int(others.sum(axis=1).min(initial=neighbours.shape[1]))
-    return edges_from_pairs(rows, count, floor, first, neighbours[chosen], listed[chosen])
-
-
 def edges_from_pairs(
     rows: int,
     count: int | None,

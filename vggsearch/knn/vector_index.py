@@ -154,11 +154,6 @@ class VectorIndex:
         """
         self._query_count = 0
 
-    @property
-    def is_on_gpus(self) -> bool:
-        """Whether GPUs hold a copy of it."""
-        return self._gpu_index is not None
-
     def first_difference(self, blocks: Iterable[NDArray[np.float16]]) -> int | None:
         """Return the first row whose vector does not match its embedding, None if all match.
 
@@ -232,20 +227,14 @@ class VectorIndex:
             )
         return rows, similarities
 
-    def above(
-        self, query: NDArray[np.float32], floor: float, among: Selection | None = None
+    def above_vector(
+        self, vector: NDArray[np.float32], floor: float, among: Selection | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return all rows with a similarity of at least `floor` to one unit embedding (dim,), and it.
+        """Return all rows with a similarity of at least `floor` to one vector of this index, (k,), and it.
 
         The count and the effort are doubled until at most half of the rows found reach the floor. If that would be
         a large share of all rows, all rows are searched exactly.
         """
-        return self.above_vector(self.to_vectors(query[None])[0], floor, among)
-
-    def above_vector(
-        self, vector: NDArray[np.float32], floor: float, among: Selection | None = None
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Search as `above` does, for a query that is a vector of this index, see `unit_vectors`."""
         available = len(self) if among is None else among.count
         count, effort = BUILD.few_rows // 64, self._effort(among)
         while count * 8 < available and available > BUILD.few_rows:
