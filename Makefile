@@ -89,7 +89,7 @@ test-slow: $(VENV)/.docs
 
 gpu:
 	@$(PYTHON) -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "torch sees no CUDA GPU here.")'
-	@$(PYTHON) -m pytest -m gpu tests/test_gpu.py; tests=$$?; \
+	@$(PYTHON) -m pytest -m gpu tests/test_gpu.py tests/test_gpu_knn.py; tests=$$?; \
 	PYTHONPATH=$(CURDIR) $(PYTHON) benchmarks/gpu_indexing.py --out build/gpu_indexing.json && exit $$tests
 
 fmt: $(VENV)/.dev

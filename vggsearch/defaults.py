@@ -172,7 +172,7 @@ class GpuSearchDefaults:
     products: float = (
         5e9  # of two rows: 16 CPU cores take 3 s or more, as long as importing torch and starting CUDA
     )
-    products_started: float = 2e8  # the same if torch is imported already: uploading the vectors takes 0.2 s
+    products_started: float = 1e9  # the same if torch is imported already, as after embedding on a GPU
     queries: int = 4096  # compared at once, at most; fewer leave a GPU idle
     group: int = 64  # rows of which the largest product is selected first
     spare: int = 16  # rows re-scored beyond those requested, at least; half as many as requested if that is more

@@ -1,4 +1,7 @@
-"""Exact k-nearest-neighbour graph of all rows, computed block by block; each product serves both of its rows."""
+"""Exact k-nearest-neighbour graph of all rows, computed block by block, on a GPU if that is faster.
+
+On the CPU, each product serves both of its rows.
+"""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +14,7 @@ from numpy.typing import NDArray
 from vggsearch.defaults import PAIRS
 from vggsearch.errors import REPAIR, OptionError, VectorsDamaged
 from vggsearch.knn.edges import SIMILARITY_STEPS, Edges, check_rows, edges_from_pairs, round_similarities
+from vggsearch.knn.gpu import scan_on_gpu, warn_of_torch
 from vggsearch.knn.keys import NO_KEY, ROW_MASK
 from vggsearch.knn.vectors import SMALLEST_NORM
 from vggsearch.progress import SILENT, Monitor
@@ -41,6 +45,9 @@ def all_pairs(
     finite, and Stopped, which is checked before each product of two blocks.
     """
     _check(vectors, count, floor)
+    keys = _keys_from_gpu(vectors, count, floor, without, monitor)
+    if keys is not None:
+        return _edges_of(keys, count, floor)
     rows = _Rows(vectors, without)
     nearest = _Nearest(len(vectors), count, floor)
     starts = range(0, len(vectors), PAIRS.block_rows)
@@ -65,7 +72,7 @@ def all_pairs(
         for block, candidates in found:
             nearest.insert(block, candidates)
         monitor.show("comparing embeddings", done * pairs // len(tiles), pairs, "pairs")
-    return nearest.edges()
+    return _edges_of(nearest.keys, count, floor)
 
 
 def complete(
@@ -117,16 +124,13 @@ class _Rows:
 
     def __init__(self, vectors: NDArray[np.float16], without: NDArray[np.int64] | None) -> None:
         self._vectors = vectors
-        self._without = np.zeros(len(vectors), bool)
-        if without is not None:
-            self._without[without] = True
+        self._without = _mask(len(vectors), without)
         self._norms = np.empty((len(vectors), 1), np.float32)
         for start in range(0, len(vectors), PAIRS.block_rows):
             block = slice(start, start + PAIRS.block_rows)
             self._norms[block, 0] = np.linalg.norm(vectors[block].astype(np.float32), axis=1)
         if not np.isfinite(self._norms).all():
-            row = int(np.argmin(np.isfinite(self._norms)))
-            raise VectorsDamaged(f"The vector of row {row} contains infinity or NaN. Repair the index: ", REPAIR)
+            raise _damaged(int(np.argmin(np.isfinite(self._norms))))
         self._norms = np.maximum(self._norms, SMALLEST_NORM)
 
     def __len__(self) -> int:
@@ -154,7 +158,7 @@ class _Nearest:
 
     def __init__(self, rows: int, count: int, floor: float) -> None:
         self._count, self._floor = count, floor
-        self._keys = np.full((rows, min(count, max(rows - 1, 1))), NO_KEY)
+        self.keys = np.full((rows, min(count, max(rows - 1, 1))), NO_KEY)
         # The smallest product of interest. Other threads read it while it rises: an old value only passes more.
         self.least = np.full(rows, np.float32(floor) - STEP)
 
@@ -186,13 +190,13 @@ class _Nearest:
         counts = np.bincount(positions)
         touched = np.flatnonzero(counts)
         counts = counts[touched]
-        rows, width = touched + block.start, self._keys.shape[1]
+        rows, width = touched + block.start, self.keys.shape[1]
         merged = np.full((len(touched), width + counts.max()), NO_KEY)
-        merged[:, :width] = self._keys[rows]
+        merged[:, :width] = self.keys[rows]
         within = np.arange(len(keys)) - np.repeat(np.cumsum(counts) - counts, counts)
         merged[np.repeat(np.arange(len(touched)), counts), width + within] = keys
         best = np.partition(merged, -width, axis=1)[:, -width:]
-        self._keys[rows] = best
+        self.keys[rows] = best
         self._raise_least(rows, best.min(axis=1))
 
     def _raise_least(self, rows: NDArray[np.int64], last: NDArray[np.int64]) -> None:
@@ -204,13 +208,41 @@ class _Nearest:
         nearer = ((last[full] >> 32) + np.float32(0.5)).astype(np.float32) * STEP
         self.least[rows[full]] = np.maximum(self.least[rows[full]], nearer)
 
-    def edges(self) -> Edges:
-        """Return the pairs of all lists."""
-        rows, entries = np.nonzero(self._keys != NO_KEY)
-        keys = self._keys[rows, entries]
-        similarity = (keys >> 32).astype(np.float32) * STEP
-        others = ROW_MASK - (keys & ROW_MASK)
-        return edges_from_pairs(len(self._keys), self._count, self._floor, rows, others, similarity)
+
+def _keys_from_gpu(
+    vectors: NDArray[np.float16], count: int, floor: float, without: NDArray[np.int64] | None, monitor: Monitor
+) -> NDArray[np.int64] | None:
+    """Return the keys of the nearest rows of each row from a GPU; None if none is worth starting, or it fails."""
+    try:
+        scan = scan_on_gpu(vectors, len(vectors) ** 2 / 2)
+        if scan is None:
+            return None
+        row = scan.non_finite()
+        if row is not None:
+            raise _damaged(row)
+        return scan.neighbours(min(count, max(len(vectors) - 1, 1)), floor, _mask(len(vectors), without), monitor)
+    except RuntimeError as error:
+        warn_of_torch(error)
+        return None
+
+
+def _edges_of(keys: NDArray[np.int64], count: int, floor: float) -> Edges:
+    """Return the pairs with a similarity of at least `floor` in the lists of neighbours of all rows."""
+    similarity = (keys >> 32).astype(np.float32) * STEP
+    rows, entries = np.nonzero((keys != NO_KEY) & (similarity >= floor))
+    others = ROW_MASK - (keys[rows, entries] & ROW_MASK)
+    return edges_from_pairs(len(keys), count, floor, rows, others, similarity[rows, entries])
+
+
+def _damaged(row: int) -> VectorsDamaged:
+    return VectorsDamaged(f"The vector of row {row} contains infinity or NaN. Repair the index: ", REPAIR)
+
+
+def _mask(rows: int, without: NDArray[np.int64] | None) -> NDArray[np.bool_]:
+    mask = np.zeros(rows, bool)
+    if without is not None:
+        mask[without] = True
+    return mask
 
 
 def _seed(rows: _Rows, nearest: _Nearest, count: int) -> None:

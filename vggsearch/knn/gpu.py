@@ -1,17 +1,27 @@
-"""FAISS on CUDA GPUs: candidates for many queries, if the index fits in GPU memory.
+"""CUDA GPUs for many products of vectors: through FAISS where it sees them, else through torch.
 
-The GPUs hold a copy; the CPU index stays and is what is saved. FAISS on a GPU supports neither FastScan, RaBitQ nor
-HNSW, selects at most MAX_SELECTED neighbours and lists, has no range search, and ignores filters (FAISS issue
-3114): the caller drops excluded rows from the result and searches on the CPU for the missing ones.
+FAISS's wheel is for CUDA 12 and torch's for CUDA 13, so FAISS often sees no GPU where torch does. On a GPU, FAISS
+supports neither FastScan, RaBitQ nor HNSW, selects at most MAX_SELECTED neighbours and lists, has no range search,
+and ignores filters (FAISS issue 3114): the caller drops excluded rows from its result and searches on the CPU for
+the missing ones. Torch compares every vector, so it serves any kind of index, with filters.
+
+GPUs hold a copy; the CPU index stays and is what is saved. If a GPU fails, the CPU continues after one warning.
 """
 
 import logging
+import sys
 from threading import Lock
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vggsearch.defaults import GPU_SEARCH
+from vggsearch.gpus import cuda_gpus
 from vggsearch.knn.faiss_import import FaissIndex, failure_reason, faiss
+
+if TYPE_CHECKING:
+    from vggsearch.knn.torch_scan import TorchScan, Vectors
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +80,51 @@ def copy_to_gpus(core: FaissIndex) -> GpuIndex | None:
             reason = error
     _warn(reason)
     return None
+
+
+class GpuVectors:
+    """The vectors of an index, by slot: on a GPU once torch sees one and there is enough to do, see GPU_SEARCH."""
+
+    def __init__(self, vectors: "Vectors") -> None:
+        self._vectors = vectors
+        self._scan: TorchScan | None = None
+        self._has_failed = False
+
+    def candidates(
+        self, queries: NDArray[np.float32], count: int, allowed: NDArray[np.bool_] | None, products: float
+    ) -> NDArray[np.int64] | None:
+        """Return slots that include the `count` nearest to each query, and a few more: int64, -1 for missing ones.
+
+        `queries` are float32 (m, k), `allowed`, bool (slots,), selects the slots that may be returned. Returns None
+        if the GPU is not worth starting for this number of products of two vectors, or has failed.
+        """
+        try:
+            self._scan = self._scan or (None if self._has_failed else scan_on_gpu(self._vectors, products))
+            return None if self._scan is None else self._scan.nearest(queries, count, allowed)
+        except RuntimeError as error:
+            self._scan, self._has_failed = None, True
+            warn_of_torch(error)
+            return None
+
+
+def scan_on_gpu(vectors: "Vectors", products: float) -> "TorchScan | None":
+    """Return the vectors on the first GPU; None without one that torch sees, or for so few products of two vectors.
+
+    Raises RuntimeError if the GPU fails.
+    """
+    least = GPU_SEARCH.products_started if "torch" in sys.modules else GPU_SEARCH.products
+    if products < least or not cuda_gpus():
+        return None
+    import torch
+
+    from vggsearch.knn.torch_scan import TorchScan
+
+    return TorchScan(vectors, torch.device("cuda", 0))
+
+
+def warn_of_torch(error: RuntimeError) -> None:
+    """Log that the CPU continues where a GPU failed."""
+    log.warning("The CPU compares the vectors because the GPU failed: %s", str(error).strip().split("\n")[0])
 
 
 def _warn(error: RuntimeError) -> None:

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.defaults import BUILD
-from vggsearch.knn import brute_force
 from vggsearch.knn.recipes import hnsw_of
 from vggsearch.knn.vector_index import Tuning, VectorIndex
 from vggsearch.progress import Monitor
@@ -28,7 +27,7 @@ def tune(index: VectorIndex, recall: float, monitor: Monitor) -> Tuning:
     vectors = index.unit_vectors(queries)
     monitor.step("measuring recall", 0, len(queries), "vectors")
     wanted = min(BUILD.count, len(index) - 1)
-    _, exact = brute_force.nearest(vectors, wanted + 1, index.unit_vectors, len(index))
+    _, exact = index.nearest_exactly(vectors, wanted + 1)
     monitor.step("measuring recall", len(queries), len(queries), "vectors")
     target = recall + BUILD.tuning_margin * (1 - recall)
     recalls = _sweep(index, vectors, queries, exact[:, -1], target, monitor)

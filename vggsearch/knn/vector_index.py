@@ -14,7 +14,7 @@ from vggsearch.errors import IndexDamaged
 from vggsearch.knn import brute_force
 from vggsearch.knn.faiss_import import FaissIndex, faiss, restore_thread_count
 from vggsearch.knn.files import INDEX_FILE, VECTORS_FILE, read_index, read_slots, read_vectors, without_whitening
-from vggsearch.knn.gpu import GpuIndex, copy_to_gpus
+from vggsearch.knn.gpu import GpuIndex, GpuVectors, copy_to_gpus
 from vggsearch.knn.recipes import hnsw_of, ivf_of, list_count, search_parameters
 from vggsearch.knn.vectors import blocks_of, unit_rows
 from vggsearch.knn.whitening import Whitening
@@ -61,12 +61,16 @@ class Selection:
     def bits(self, slots: NDArray[np.int64] | None, size: int) -> NDArray[np.uint8]:
         """Return the bitmap for FAISS: one bit for each of `size` slots. `slots` are those of all rows."""
         if size not in self._bits:
-            mask = self.mask
-            if slots is not None:
-                mask = np.zeros(size, bool)
-                mask[slots[self.rows]] = True
-            self._bits[size] = np.packbits(mask, bitorder="little")
+            self._bits[size] = np.packbits(self.slot_mask(slots, size), bitorder="little")
         return self._bits[size]
+
+    def slot_mask(self, slots: NDArray[np.int64] | None, size: int) -> NDArray[np.bool_]:
+        """Return the mask by slot, bool (size,). `slots` are those of all rows, None if they are the rows."""
+        if slots is None:
+            return self.mask
+        mask = np.zeros(size, bool)
+        mask[slots[self.rows]] = True
+        return mask
 
 
 class VectorIndex:
@@ -95,6 +99,7 @@ class VectorIndex:
         self._all_but: tuple[bytes, Selection] | None = None
         self._query_count: int | None = None  # so far; None if GPUs are not to be used
         self._gpu_index: GpuIndex | None = None
+        self._gpu_vectors = GpuVectors(vectors)
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -148,9 +153,10 @@ class VectorIndex:
         return opened
 
     def use_gpus(self) -> None:
-        """Use GPUs, if available, to find candidates once BUILD.gpu_queries queries have been searched.
+        """Use GPUs, if available, to find candidates once many queries have been searched.
 
-        With fewer queries, copying the index to the GPUs takes longer than it saves.
+        FAISS uses them after BUILD.gpu_queries queries, torch when a number of products in GPU_SEARCH is reached.
+        With fewer, copying to the GPUs takes longer than it saves.
         """
         self._query_count = 0
 
@@ -214,7 +220,7 @@ class VectorIndex:
     def _nearest_in_batch(
         self, vectors: NDArray[np.float32], count: int, wanted: int, among: Selection | None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        candidates = self._gpu_candidates(vectors, wanted, among)
+        candidates = self._gpu_candidates(vectors, count, wanted, among)
         if candidates is None:
             candidates = self.candidates(vectors, wanted, self._effort(among), among)
         rows, similarities = brute_force.ranked(candidates, self.candidate_similarities(vectors, candidates))
@@ -261,22 +267,51 @@ class VectorIndex:
         _, slots = self._core.search(vectors, min(count, len(self._vectors)), params=parameters)
         return self._rows(slots)
 
+    def nearest_exactly(
+        self, vectors: NDArray[np.float32], count: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return what `nearest_vectors` does, from comparing all rows; `count` is at most their number.
+
+        A GPU compares them if there is one and it is worth starting.
+        """
+        slots = self._scanned(vectors, count, None, len(vectors) * len(self))
+        if slots is None:
+            return brute_force.nearest(vectors, count, self.unit_vectors, len(self))
+        candidates = self._rows(slots)
+        rows, similarities = brute_force.ranked(candidates, self.candidate_similarities(vectors, candidates))
+        return rows[:, :count], similarities[:, :count]
+
     def _gpu_candidates(
-        self, vectors: NDArray[np.float32], wanted: int, among: Selection | None
+        self, vectors: NDArray[np.float32], count: int, wanted: int, among: Selection | None
     ) -> NDArray[np.int64] | None:
-        """Return candidates from the GPUs, twice as many, with -1 for excluded rows; None if GPUs are not used."""
+        """Return candidates from GPUs, -1 for excluded rows: `count` exact ones and a few more, or twice `wanted`.
+
+        None if GPUs are not used.
+        """
         if self._query_count is None:
             return None
         before, self._query_count = self._query_count, self._query_count + len(vectors)
         if before < BUILD.gpu_queries <= self._query_count:
             self._gpu_index = copy_to_gpus(self._core)
-        if self._gpu_index is None or (among is not None and 2 * among.count < len(self)):
+        if self._gpu_index is None:
+            slots = self._scanned(vectors, count, among, self._query_count * len(self))
+            return None if slots is None else self._rows(slots)
+        if among is not None and 2 * among.count < len(self):
             return None
         slots = self._gpu_index.candidates(vectors, 2 * wanted, self._effort(among))
         if slots is None:
             return None
         rows = self._rows(slots)
         return rows if among is None else np.where(among.mask[rows], rows, -1)
+
+    def _scanned(
+        self, vectors: NDArray[np.float32], count: int, among: Selection | None, products: float
+    ) -> NDArray[np.int64] | None:
+        """Return the slots nearest to each vector among all, from torch on a GPU; None if it is not used."""
+        if among is None and self._slots is not None:
+            among = self._all
+        allowed = None if among is None else among.slot_mask(self._slots, len(self._vectors))
+        return self._gpu_vectors.candidates(vectors, count, allowed, products)
 
     def _rows(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the row of each slot, -1 for a dead slot and for -1."""
@@ -328,9 +363,13 @@ class VectorIndex:
         return self._vectors[rows if self._slots is None else self._slots[rows]]
 
     @cached_property
+    def _all(self) -> Selection:
+        return Selection(np.ones(len(self), bool))
+
+    @property
     def _alive(self) -> Selection | None:
         """The selection of all rows if FAISS still holds dead slots, else None."""
-        return None if self._core.ntotal == len(self) else Selection(np.ones(len(self), bool))
+        return None if self._core.ntotal == len(self) else self._all
 
     def _candidate_factor(self, among: Selection | None) -> int:
         """Return how many times as many rows as requested to score exactly.
