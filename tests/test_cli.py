@@ -205,7 +205,7 @@ def test_verify_says_that_an_index_is_whole(indexed: Path) -> None:
     assert done.exit_code == 0
     assert re.fullmatch(r"indexes/photos: no damage; 6 photos, 1 part, [\d.]+ kB read in [\d.]+ s\n", done.stdout)
     assert json.loads(run("verify", "--format", "json").stdout)["findings"] == []
-    assert run("verify", "--format", "paths").stdout == "\n"
+    assert run("verify", "--format", "paths").stdout == ""
 
 
 def test_verify_tells_damage_in_every_format_and_repair_mends_it(indexed: Path) -> None:

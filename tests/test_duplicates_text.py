@@ -85,7 +85,7 @@ def test_csv_has_a_row_for_each_photo_of_a_group() -> None:
 
 
 def test_paths_are_only_photos_that_may_be_removed() -> None:
-    assert duplicate_groups(GROUPS, "paths", ROOT).splitlines() == ["/photos/b.jpg", "/photos/d.jpg"]
+    assert duplicate_groups(GROUPS, "paths", ROOT).split("\0") == ["/photos/b.jpg", "/photos/d.jpg"]
 
 
 def test_no_duplicates_are_said_in_a_word_and_are_empty_for_programs() -> None:
@@ -107,7 +107,7 @@ def test_pairs_are_told_in_every_format() -> None:
     assert first == {"a": "a.jpg", "b": "b.jpg", "similarity": 1.0, "confidence": 1.0, "kind": "exact"}
     assert second["transform"]["mirrored"] is True
     assert duplicate_pairs(pairs, "csv", ROOT).splitlines()[2] == "a.jpg,c.jpg,0.9800,0.9800,near,mirrored"
-    assert duplicate_pairs(pairs, "paths", ROOT).splitlines() == ["/photos/a.jpg", "/photos/b.jpg", "/photos/c.jpg"]
+    assert duplicate_pairs(pairs, "paths", ROOT).split("\0") == ["/photos/a.jpg", "/photos/b.jpg", "/photos/c.jpg"]
 
 
 def test_what_was_done_to_the_keeper_is_told_from_whichever_photo_the_other_was_found_in() -> None:

@@ -13,10 +13,9 @@ from tests.fakes import save_photo
 from tests.helpers.duplicates import group, member, photo
 from vggsearch.defaults import THUMBNAILS
 from vggsearch.duplicates.results import Group
-from vggsearch.errors import OptionError, Stopped
+from vggsearch.errors import OptionError, Stopped, shell_word
 from vggsearch.photos.thumbnails import in_order, thumbnail
 from vggsearch.progress import Progress
-from vggsearch.render.html.group_data import shell_word
 from vggsearch.render.html.page import PageFacts, write_page
 
 HOSTILE = [

@@ -1,5 +1,7 @@
 """The errors that vggsearch raises. Each message names the file and the values involved, and how to proceed."""
 
+import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,6 +28,27 @@ class Spelled:
         return self.python
 
 
+def shell_word(value: object) -> str:
+    """Quote a name for bash, zsh and ksh; invisible characters and bytes that are not UTF-8 as $'\\377'.
+
+    >>> shell_word("a.jpg"), shell_word("my photos"), shell_word("a\\nb")
+    ('a.jpg', "'my photos'", "$'a\\\\012b'")
+    """
+    text = str(value)
+    if text.isprintable():
+        return shlex.quote(text)
+    return "$'" + "".join(map(_shell_character, text)) + "'"
+
+
+def _shell_character(character: str) -> str:
+    if character in "\\'":
+        return "\\" + character
+    if character.isprintable():
+        return character
+    # In octal, which has at most three digits: after \xff, the next letter could be read as a digit.
+    return "".join(f"\\{byte:03o}" for byte in os.fsencode(character))
+
+
 def option(name: str, value: object = True) -> Spelled:
     """Return an option in both forms: `option("moved")`, `option("min_similarity", 0.9)`.
 
@@ -34,7 +57,7 @@ def option(name: str, value: object = True) -> Spelled:
     """
     flag = name.replace("_", "-")
     shell = {True: f"--{flag}", False: f"--no-{flag}"}.get(value) if isinstance(value, bool) else None
-    return Spelled(f"{name}={value!r}", shell or f"--{flag} {value}")
+    return Spelled(f"{name}={value!r}", shell or f"--{flag} {shell_word(value)}")
 
 
 def spelled(*parts: str | Spelled) -> Spelled:

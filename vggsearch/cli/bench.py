@@ -13,6 +13,7 @@ from vggsearch.cli.options import (
     table_or_json_option,
     workers_option,
 )
+from vggsearch.cli.output import show
 from vggsearch.defaults import Format
 from vggsearch.evaluation import throughput
 from vggsearch.model.engine import EngineOptions
@@ -57,4 +58,4 @@ def bench(
                 photos, options, engine_options=engine_options, workers=workers, progress=progress
             )
             text = rendered(measured, format)
-    click.echo(text)
+    show(text, format)

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from vggsearch.cli.options import byte_count, index_option, table_or_json_option
+from vggsearch.cli.output import say, show
 from vggsearch.cli.terminal import stopping_on_ctrl_c
 from vggsearch.defaults import BUILD, METRICS, Format
 from vggsearch.image_index import ImageIndex
@@ -64,16 +65,16 @@ def build(
       vggsearch build --list
     """
     if is_list:
-        click.echo(recipes(format))
+        show(recipes(format), format)
         return
     with ImageIndex.open(directory or only_index()) as opened:
         plan = opened.plan_build(recipe=recipe, memory=memory, recall=recall, metric=metric)
         if dry_run:
-            click.echo(plan_text(plan, format))
+            show(plan_text(plan, format), format)
             return
-        click.echo(plan_text(plan, "table"), err=True)
+        say(plan_text(plan, "table"), err=True)
         with progress_bar() as progress, stopping_on_ctrl_c() as stop:
             made = opened.build(
                 recipe=recipe, memory=memory, recall=recall, metric=metric, progress=progress, stop=stop
             )
-    click.echo(built(made, format))
+    show(built(made, format), format)

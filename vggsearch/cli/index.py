@@ -16,6 +16,7 @@ from vggsearch.cli.options import (
     index_option,
     workers_option,
 )
+from vggsearch.cli.output import say
 from vggsearch.cli.terminal import announced, until_stopped
 from vggsearch.defaults import DECODE_ON
 from vggsearch.image_index import ImageIndex
@@ -105,8 +106,8 @@ def index(
             UpdateReport,
         )
     for line in skipped_lines(report.newly_skipped):
-        click.echo(line, err=True)
-    click.echo(update_line(report, opened.directory))
+        say(line, err=True)
+    say(update_line(report, opened.directory))
     if strict and (pictures := [skipped for skipped in report.skipped if skipped.kind != "not a picture"]):
         skipped = quantity(len(pictures), "skipped picture")
         raise click.ClickException(f"{skipped}, and --strict is set. List them: vggsearch info --skipped")

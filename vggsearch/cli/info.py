@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from vggsearch.cli.options import format_option, index_option
-from vggsearch.defaults import Format
+from vggsearch.cli.options import index_option
+from vggsearch.cli.output import Output, output_options
 from vggsearch.image_index import ImageIndex
 from vggsearch.render.info import info as rendered
 from vggsearch.render.update import skipped_files
@@ -15,8 +15,8 @@ from vggsearch.store.locate import only_index
 @click.command()
 @index_option
 @click.option("--skipped", is_flag=True, help="List the skipped files with the reason for each.")
-@format_option
-def info(directory: Path | None, skipped: bool, format: Format) -> None:
+@output_options
+def info(directory: Path | None, skipped: bool, output: Output) -> None:
     """Show what an index contains and how it was made.
 
     \b
@@ -25,5 +25,5 @@ def info(directory: Path | None, skipped: bool, format: Format) -> None:
       vggsearch info --skipped --format csv
     """
     with ImageIndex.open(directory or only_index()) as opened:
-        text = skipped_files(opened.skipped(), format) if skipped else rendered(opened.info(), format)
-    click.echo(text)
+        text = skipped_files(opened.skipped(), output.format) if skipped else rendered(opened.info(), output.format)
+    output.show(text)

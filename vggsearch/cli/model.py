@@ -2,6 +2,7 @@
 
 import click
 
+from vggsearch.cli.output import say
 from vggsearch.defaults import EMBEDDING
 from vggsearch.model.vgg import MODELS
 from vggsearch.render.model import model as rendered
@@ -24,4 +25,4 @@ def model(model: str, layer: str, size: int) -> None:
     Example:
       vggsearch model --model vgg19 --layer fc7
     """
-    click.echo(rendered(model, layer, size))
+    say(rendered(model, layer, size))

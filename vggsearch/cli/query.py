@@ -14,13 +14,13 @@ from vggsearch.cli.options import (
     collected,
     embedding_options,
     engine_options,
-    format_option,
     indexes_option,
     rerank_option,
     root_option,
 )
+from vggsearch.cli.output import Output, output_options, say
 from vggsearch.cli.terminal import quiet_decoders
-from vggsearch.defaults import SEARCH, Format
+from vggsearch.defaults import SEARCH
 from vggsearch.image_index import ImageIndex
 from vggsearch.model.engine import EngineOptions
 from vggsearch.model.spec import EmbeddingOptions
@@ -102,7 +102,7 @@ search_options: Callable[..., Callable[..., None]] = collected(
 @click.option("--minus", multiple=True, metavar="IMAGE", help="Subtract this image from the query.  [repeatable]")
 @click.option("--random", type=click.IntRange(min=1), metavar="N", help="Show N random photos; takes no IMAGE.")
 @click.option("--seed", type=click.IntRange(min=0), help="Random seed; the same seed shows the same photos.")
-@format_option
+@output_options
 @root_option
 @embedding_options(of_the_index=True)
 @engine_options
@@ -114,7 +114,7 @@ def query(
     minus: tuple[str, ...],
     random: int | None,
     seed: int | None,
-    format: Format,
+    output: Output,
     root: Path | None,
     options: EmbeddingOptions,
     engine_options: EngineOptions,
@@ -130,7 +130,7 @@ def query(
       vggsearch query img.jpg --min-similarity 0.9 --index indexes/photos --index indexes/phone
       vggsearch query beach.jpg dog.jpg --together --minus crowd.jpg
       vggsearch query --random 20 --filter taken:2019
-      vggsearch query img.jpg -k 3 --format paths | xargs -d '\\n' xdg-open
+      vggsearch query img.jpg -k 3 --print0 | xargs -0 xdg-open
     """
     check_usage(click.get_current_context())
     with ExitStack() as stack:
@@ -140,7 +140,7 @@ def query(
         ]
         if random is not None:
             picked = first.random(random, filters=search["filters"], seed=seed, also_in=others)
-            click.echo(picks(picked, format, roots_of(indexes)))
+            output.show(picks(picked, output.format, roots_of(indexes)))
             return
         stack.enter_context(quiet_decoders())
         queries = tuple(read_images(images))
@@ -150,7 +150,7 @@ def query(
             also_in=others,
             **search,
         )
-        show(list(answers), format, roots_of(indexes))
+        show(list(answers), output, roots_of(indexes))
 
 
 def check_usage(ctx: click.Context) -> None:
@@ -189,13 +189,15 @@ def roots_of(indexes: Sequence[ImageIndex]) -> dict[str, Path | None]:
     return {str(index.directory): index.root for index in indexes}
 
 
-def show(answers: Sequence[Answer], format: Format, roots: dict[str, Path | None]) -> None:
+def show(answers: Sequence[Answer], output: Output, roots: dict[str, Path | None]) -> None:
     """Print the results, and on stderr the images that could not be used; if there are any, exit with status 1."""
     results = [answer for answer in answers if isinstance(answer, QueryResult)]
     failed = [answer for answer in answers if not isinstance(answer, QueryResult)]
-    if results:
-        click.echo(query_results(results, format, roots))
-    for skipped in failed:
-        click.echo(f"Error: {one_line(skipped.path)}: {skipped.reason}", err=True)
+    try:
+        if results:
+            output.show(query_results(results, output.format, roots))
+    finally:
+        for skipped in failed:
+            say(f"Error: {one_line(skipped.path)}: {one_line(skipped.reason)}", err=True)
     if failed:
         sys.exit(1)

@@ -16,6 +16,7 @@ from typing import TypeVar
 import click
 
 from vggsearch.errors import Spelled, Stopped, VggsearchError
+from vggsearch.photos.walk import one_line
 from vggsearch.progress import OnProgress, Progress, Stop, progress_bar
 
 T = TypeVar("T")
@@ -31,7 +32,7 @@ class ToStderr(logging.Handler):
         shown = copy.copy(record)
         if isinstance(record.args, tuple):
             shown.args = tuple(map(_for_shell, record.args))
-        click.echo(self.format(shown), err=True)
+        click.echo(one_line(self.format(shown)), err=True)
 
 
 def _for_shell(value: object) -> object:
@@ -115,7 +116,7 @@ def announced(title: str, progress: OnProgress) -> OnProgress:
         nonlocal backend
         if each.note and not backend:
             backend = each.note
-            click.echo(f"{title}\non {backend}", err=True)
+            click.echo(f"{one_line(title)}\non {one_line(backend)}", err=True)
         progress(replace(each, note=each.note.removeprefix(backend).removeprefix(", ")))
 
     return show

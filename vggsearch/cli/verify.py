@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from vggsearch.cli.options import format_option, index_option
+from vggsearch.cli.options import index_option
+from vggsearch.cli.output import Output, output_options
 from vggsearch.cli.terminal import stopping_on_ctrl_c
-from vggsearch.defaults import Format
 from vggsearch.indexing.integrity import verify as check
 from vggsearch.progress import progress_bar
 from vggsearch.render.verify import verified
@@ -20,8 +20,8 @@ from vggsearch.store.locate import only_index
     is_flag=True,
     help="Drop damaged data, which vggsearch index then rebuilds; decisions and journals are kept.",
 )
-@format_option
-def verify(directory: Path | None, repair: bool, format: Format) -> None:
+@output_options
+def verify(directory: Path | None, repair: bool, output: Output) -> None:
     """Check every byte of an index against its checksums. Exit status 1 if damage was found and not repaired.
 
     \b
@@ -31,6 +31,6 @@ def verify(directory: Path | None, repair: bool, format: Format) -> None:
     """
     with progress_bar() as progress, stopping_on_ctrl_c() as stop:
         result = check(directory or only_index(), repair=repair, progress=progress, stop=stop)
-    click.echo(verified(result, format))
+    output.show(verified(result, output.format))
     if not result.is_whole:
         click.get_current_context().exit(1)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from vggsearch.defaults import DUPLICATES
-from vggsearch.errors import OptionError, Spelled, option
+from vggsearch.errors import OptionError, Spelled, option, shell_word
 from vggsearch.store.decisions import MOST_PHOTOS
 
 
@@ -74,7 +74,7 @@ def named_photos(root: Path, named: Sequence[str], known: Collection[str]) -> li
         if path not in known:
             raise OptionError(
                 f"{path} is not in the index. If it is new, update the index: ",
-                Spelled("index.update()", f"vggsearch index {root}"),
+                Spelled("index.update()", f"vggsearch index {shell_word(root)}"),
             )
     if len(paths) < 2:
         raise OptionError("Name at least two photos; the decision applies to every pair of them.")

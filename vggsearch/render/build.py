@@ -6,6 +6,7 @@ from dataclasses import asdict
 from vggsearch.defaults import BUILD, WHITENING, Format
 from vggsearch.indexing.build import BuildReport
 from vggsearch.knn.recipes import RECIPES, BuildPlan, Recipe
+from vggsearch.photos.walk import one_line
 from vggsearch.render.text import as_table, quantity
 from vggsearch.store.manifest import VectorIndexInfo
 from vggsearch.units import decimal
@@ -86,7 +87,7 @@ def built(made: BuildReport, format: Format) -> str:
         return json.dumps(asdict(made) | {"directory": str(made.directory)}, ensure_ascii=False, indent=2)
     return (
         f"Built from {quantity(made.photos, 'photo')} in {made.seconds:.1f} s: {vector_index_text(made.facts)}, "
-        f"{decimal(made.bytes)} in {made.directory}"
+        f"{decimal(made.bytes)} in {one_line(str(made.directory))}"
     )
 
 

@@ -10,13 +10,13 @@ from vggsearch.matching.alignment import Alignment
 from vggsearch.photos.walk import one_line
 from vggsearch.query.options import Pick, QueryResult
 from vggsearch.query.searcher import Match
-from vggsearch.render.text import as_csv, similarity_text, transform_words
+from vggsearch.render.text import as_csv, as_paths, similarity_text, transform_words
 
 Roots = Mapping[str, Path | None]  # the photo folder of each index that was searched, by its directory
 
 
 def query_results(results: Sequence[QueryResult], format: Format, roots: Roots) -> str:
-    """Render the results of queries. `paths` joins each path to its photo folder, so that it can be opened."""
+    """Render the results of queries. `paths` joins each path to its photo folder, with NUL between two."""
     return QUERY_FORMATS[format](results, roots)
 
 
@@ -30,7 +30,7 @@ def picks(picked: Sequence[Pick], format: Format, roots: Roots) -> str:
     if format == "csv":
         return as_csv(("path", *(["index"] if len(roots) > 1 else [])), [tuple(each.values()) for each in values])
     if format == "paths":
-        return "\n".join(_on_disk(each, roots) for each in picked)
+        return as_paths(_on_disk(each, roots) for each in picked)
     width = _index_width(picked)
     return (
         "\n".join(f"{_padded(each.index, width)}{one_line(each.path)}" for each in picked) or "no matching photos"
@@ -103,7 +103,7 @@ def _query_csv(results: Sequence[QueryResult], roots: Roots) -> str:
 
 
 def _query_paths(results: Sequence[QueryResult], roots: Roots) -> str:
-    return "\n".join(_on_disk(match, roots) for result in results for match in result.matches)
+    return as_paths(_on_disk(match, roots) for result in results for match in result.matches)
 
 
 QUERY_FORMATS: dict[Format, Callable[[Sequence[QueryResult], Roots], str]] = {

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from vggsearch.defaults import ActionKind
+from vggsearch.errors import shell_word
 from vggsearch.photos.walk import one_line
 from vggsearch.removal.perform import RemovalReport
 from vggsearch.removal.plan import PlannedRemoval, RemovalPlan
@@ -35,7 +36,7 @@ def _planned(act: PlannedRemoval, action: Action) -> str:
 def _total(plan: RemovalPlan) -> str:
     if not plan.removals:
         return "Nothing to remove."
-    done = DONE[plan.action.kind].format(plan.action.folder)
+    done = DONE[plan.action.kind].format(one_line(str(plan.action.folder)))
     total = f"{quantity(len(plan.removals), 'photo')} would be {done}, freeing {decimal(plan.freed_bytes)}"
     if plan.action.kind == "trash":
         total += " once the trash is emptied"
@@ -49,7 +50,7 @@ def removal_report(report: RemovalReport) -> str:
     """Say what was removed, and how to undo it."""
     line = f"{quantity(len(report.done), 'file')} removed, {decimal(report.freed_bytes)} freed"
     refusals = _refusals(report.refusals, "not removed")
-    return "\n".join([*refusals, line, f"Undo: vggsearch dups undo {report.journal}"])
+    return "\n".join([*refusals, line, f"Undo: vggsearch dups undo {shell_word(report.journal)}"])
 
 
 def undo_report(report: UndoReport) -> str:

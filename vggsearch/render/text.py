@@ -2,12 +2,15 @@
 
 import csv
 import io
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from vggsearch.photos.walk import one_line
 
 TERMINAL_WIDTH = 80
+NUL = "\0"  # between paths, since no name contains it
+FORMULAS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # a spreadsheet runs a cell that starts with one, also wide
 CROP_BELOW = 0.85  # scale below which a picture is called a crop of the other
 
 
@@ -42,12 +45,31 @@ def transform_words(mirrored: bool, turned: float, scale: float, *, crop: str, w
 
 
 def as_csv(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return rows as CSV, quoted where needed, without a newline at the end."""
+    """Return rows as CSV, quoted where needed, without a newline at the end.
+
+    A cell that a spreadsheet would run as a formula gets a ' in front (OWASP, CSV Injection); numbers do not.
+    """
+    return "\n".join(_csv_line(row) for row in (head, *([_inert(cell) for cell in row] for row in rows)))
+
+
+def _csv_line(row: Sequence[str]) -> str:
+    """Return one row. The writer quotes what it ends a line with, so it ends one with both, although we do not."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(rows)
-    return text.getvalue().rstrip("\n")
+    csv.writer(text, lineterminator="\r\n").writerow(row)
+    return text.getvalue().removesuffix("\r\n")
+
+
+def as_paths(paths: Iterable[str]) -> str:
+    """Return paths with a NUL between them."""
+    return NUL.join(paths)
+
+
+def _inert(cell: str) -> str:
+    return f"'{cell}" if cell.startswith(FORMULAS) and not _is_number(cell) else cell
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?", text) is not None
 
 
 def as_table(

@@ -7,7 +7,7 @@ from pathlib import Path
 from vggsearch.defaults import Format
 from vggsearch.indexing.update import UpdateReport
 from vggsearch.photos.walk import Skipped, one_line
-from vggsearch.render.text import as_csv, as_table, quantity
+from vggsearch.render.text import as_csv, as_paths, as_table, quantity
 
 
 def update_line(report: UpdateReport, directory: Path) -> str:
@@ -23,7 +23,9 @@ def update_line(report: UpdateReport, directory: Path) -> str:
     ]
     rate = f" ({report.indexed / report.seconds:.1f} photos/s)" if report.indexed else ""
     done = ", ".join(filter(None, counts))
-    return f"{done} in {report.seconds:.1f} s{rate}: {quantity(report.photos, 'photo')} in {directory}"
+    return (
+        f"{done} in {report.seconds:.1f} s{rate}: {quantity(report.photos, 'photo')} in {one_line(str(directory))}"
+    )
 
 
 def skipped_files(skipped: Sequence[Skipped], format: Format) -> str:
@@ -36,14 +38,14 @@ def skipped_files(skipped: Sequence[Skipped], format: Format) -> str:
     if format == "csv":
         return as_csv(("path", "kind", "reason"), [tuple(row.values()) for row in rows])
     if format == "paths":
-        return "\n".join(row.path for row in skipped)
+        return as_paths(row.path for row in skipped)
     return as_table(("path", "kind", "reason"), [tuple(row.values()) for row in rows])
 
 
 def skipped_lines(skipped: Sequence[Skipped], most: int = 10) -> list[str]:
     """Return a line for each of the first pictures that were skipped, and one for the rest."""
     pictures = [row for row in skipped if row.kind != "not a picture"]
-    lines = [f"skipped {one_line(row.path)}: {row.reason}" for row in pictures[:most]]
+    lines = [f"skipped {one_line(row.path)}: {one_line(row.reason)}" for row in pictures[:most]]
     if len(pictures) > most:
         lines.append(f"skipped {len(pictures) - most:,} more; list all: vggsearch info --skipped")
     return lines

@@ -8,7 +8,7 @@ from vggsearch.defaults import Format
 from vggsearch.indexing.findings import Finding
 from vggsearch.indexing.integrity import VerifyReport
 from vggsearch.photos.walk import one_line
-from vggsearch.render.text import as_csv, quantity
+from vggsearch.render.text import as_csv, as_paths, quantity
 from vggsearch.units import decimal
 
 
@@ -22,7 +22,7 @@ def verified(result: VerifyReport, format: Format) -> str:
     if format == "csv":
         return as_csv(("file", "problem", "way_out"), rows)
     if format == "paths":
-        return "\n".join(path for finding in result.findings for path in finding.photos)
+        return as_paths(path for finding in result.findings for path in finding.photos)
     lines = [f"{one_line(file)} {one_line(problem)}: {way_out}." for file, problem, way_out in rows]
     notes = [note.shell for note in result.notes]
     return "\n".join([*lines, *_lost_photos(result.findings), *notes, _verdict(result)])
@@ -62,4 +62,5 @@ def _verdict(result: VerifyReport) -> str:
     else:
         state = f"damaged, {problems}" + (f", {repaired:,} repaired" if repaired else "")
     contents = f"{quantity(result.photos, 'photo')}, {quantity(result.parts, 'part')}"
-    return f"{result.directory}: {state}; {contents}, {decimal(result.bytes)} read in {result.seconds:.1f} s"
+    read = f"{decimal(result.bytes)} read in {result.seconds:.1f} s"
+    return f"{one_line(str(result.directory))}: {state}; {contents}, {read}"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from vggsearch.errors import IndexMissing, Spelled
+from vggsearch.errors import IndexMissing, Spelled, shell_word
 from vggsearch.store.contents import MANIFEST
 
 INDEXES = Path("indexes")
@@ -17,7 +17,7 @@ def index_of(photos: Path) -> Path:
     """Return the default location of an existing index of a photo folder. Raises IndexMissing if none exists."""
     directory = directory_for(photos)
     if not (directory / MANIFEST).exists():
-        create = Spelled(f"ImageIndex.for_photos({str(photos)!r})", f"vggsearch index {photos}")
+        create = Spelled(f"ImageIndex.for_photos({str(photos)!r})", f"vggsearch index {shell_word(photos)}")
         raise IndexMissing(f"{photos} has no index yet ({directory}). Create it: ", create)
     return directory
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.defaults import BUILD
-from vggsearch.errors import IndexDamaged, IndexFormatError, IndexMissing, OptionError, Spelled
+from vggsearch.errors import IndexDamaged, IndexFormatError, IndexMissing, OptionError, Spelled, shell_word
 from vggsearch.model.spec import EmbeddingSpec, spec_from_json
 from vggsearch.store.contents import MANIFEST, user_files
 from vggsearch.store.files import FileHash, reading_from, write_atomically
@@ -261,7 +261,8 @@ def _read(path: Path) -> str:
         raise IndexMissing(
             f"{directory} is not an index: it has no {MANIFEST}. Create one: ",
             Spelled(
-                f"ImageIndex.for_photos(PHOTOS, {str(directory)!r})", f"vggsearch index PHOTOS --index {directory}"
+                f"ImageIndex.for_photos(PHOTOS, {str(directory)!r})",
+                f"vggsearch index PHOTOS --index {shell_word(directory)}",
             ),
             ". The decisions and undo journals in it are kept." if user_files(directory) else "",
         ) from error

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from vggsearch.errors import IndexDamaged, OptionError, Spelled
+from vggsearch.errors import IndexDamaged, OptionError, Spelled, shell_word
 from vggsearch.model.spec import EmbeddingSpec, spec_from_json
 from vggsearch.store.contents import (
     DECISIONS,
@@ -90,7 +90,7 @@ def cannot_rebuild(directory: Path) -> IndexDamaged:
         f"again, into the same folder, {options}: ",
         Spelled(
             f"ImageIndex.for_photos(PHOTOS, {str(directory)!r}, ...).update(PHOTOS)",
-            f"vggsearch index PHOTOS --index {directory}",
+            f"vggsearch index PHOTOS --index {shell_word(directory)}",
         ),
     )
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from vggsearch.errors import IndexDamaged, IndexExists, SpecMismatch, Spelled
+from vggsearch.errors import IndexDamaged, IndexExists, SpecMismatch, Spelled, shell_word
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.photos.walk import PhotoFile, Skipped
 from vggsearch.store.contents import (
@@ -306,7 +306,7 @@ def _check_free(directory: Path) -> None:
             f"{directory} has embeddings, but no {MANIFEST}. Rebuild it: ",
             Spelled(
                 f"vggsearch.verify({str(directory)!r}, repair=True)",
-                f"vggsearch verify --repair --index {directory}",
+                f"vggsearch verify --repair --index {shell_word(directory)}",
             ),
         )
     left = derived_files(directory)

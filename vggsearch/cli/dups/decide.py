@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from vggsearch.cli.options import FILE, index_option, root_option
+from vggsearch.cli.output import say
 from vggsearch.image_index import ImageIndex
 from vggsearch.photos.walk import one_line
 from vggsearch.render.text import quantity
@@ -65,17 +66,17 @@ def decide(
             _import(opened, imported)
         elif judgement is not None:
             decision = opened.decide(judgement, photos)
-            click.echo(SAVED[judgement].format(quantity(len(decision.photos), "photo")))
+            say(SAVED[judgement].format(quantity(len(decision.photos), "photo")))
 
 
 def _import(opened: ImageIndex, file: Path) -> None:
     """Import decisions, and print what became of conflicts; exit with status 1 if a line could not be read."""
     done = opened.import_decisions(file)
-    click.echo(f"Imported {quantity(done.added, 'new decision')}.")
+    say(f"Imported {quantity(done.added, 'new decision')}.")
     for decision in done.conflicts:
         names = " and ".join(map(one_line, decision.paths))
-        click.echo(f"The two files disagreed about {names}: they are {CONFLICT[decision.judgement]}.")
+        say(f"The two files disagreed about {names}: they are {CONFLICT[decision.judgement]}.")
     for error in done.damaged:
-        click.echo(f"Error: line {error.line} of {one_line(str(file))} cannot be read: {error.problem}", err=True)
+        say(f"Error: line {error.line} of {one_line(str(file))} cannot be read: {error.problem}", err=True)
     if done.damaged:
         click.get_current_context().exit(1)

@@ -11,12 +11,14 @@ from typing import TextIO
 import click
 
 from vggsearch.cli.dups.selection import Selection, find_duplicates, selection_options
-from vggsearch.cli.options import FILE, FOLDER, format_option, index_option, root_option
+from vggsearch.cli.options import FILE, FOLDER, index_option, root_option
+from vggsearch.cli.output import Output, output_options, say, show
 from vggsearch.cli.terminal import quiet_decoders, stopping_on_ctrl_c
 from vggsearch.defaults import Format
 from vggsearch.duplicates.find import DuplicatesReport
 from vggsearch.duplicates.results import Group
 from vggsearch.image_index import ImageIndex
+from vggsearch.photos.walk import one_line
 from vggsearch.progress import progress_bar
 from vggsearch.render.calibration import as_values, chosen_line, explanation, notes
 from vggsearch.render.duplicates import duplicate_groups, duplicate_pairs, summary
@@ -39,7 +41,7 @@ from vggsearch.store.locate import only_index
 @click.option("--explain-threshold", is_flag=True, help="Show how pairs were classified.")
 @click.option("--pairs", "as_pairs", is_flag=True, help="Print pairs instead of groups.")
 @click.option("--review-order", is_flag=True, help="Least certain groups first.")
-@format_option
+@output_options
 @click.option("--html", "page", type=FILE, metavar="FILE", help="Write an HTML page to review the groups.")
 @click.option("--preview", is_flag=True, help="Show the photos in the terminal.")
 @click.option("--fail-if-found", is_flag=True, help="Exit with status 1 if there are duplicates.")
@@ -52,7 +54,7 @@ def find(
     explain_threshold: bool,
     as_pairs: bool,
     review_order: bool,
-    format: Format,
+    output: Output,
     page: Path | None,
     preview: bool,
     fail_if_found: bool,
@@ -72,11 +74,11 @@ def find(
         if page is not None:
             _write_page(page, groups, report)
         if explain_threshold:
-            _explain(report, format)
+            _explain(report, output.format)
         elif preview:
             _preview(opened, groups)
         elif page is None:
-            _show(opened, groups, report, format, as_pairs=as_pairs)
+            _show(opened, groups, report, output, as_pairs=as_pairs)
     if stopped is not None:
         raise stopped
     if fail_if_found and groups:
@@ -84,34 +86,35 @@ def find(
 
 
 def _show(
-    opened: ImageIndex, groups: Sequence[Group], report: DuplicatesReport, format: Format, *, as_pairs: bool
+    opened: ImageIndex, groups: Sequence[Group], report: DuplicatesReport, output: Output, *, as_pairs: bool
 ) -> None:
     if as_pairs:
-        text = duplicate_pairs(report.pairs, format, opened.root)
+        text = duplicate_pairs(report.pairs, output.format, opened.root)
     else:
-        text = duplicate_groups(groups, format, opened.root)
-    if text:
-        click.echo(text)
-    _show_notes(report, chosen_line(report))
+        text = duplicate_groups(groups, output.format, opened.root)
+    try:
+        output.show(text)
+    finally:
+        _show_notes(report, chosen_line(report))
 
 
 def _explain(report: DuplicatesReport, format: Format) -> None:
     if format in ("json", "jsonl"):
-        click.echo(json.dumps(as_values(report), indent=2 if format == "json" else None))
+        show(json.dumps(as_values(report), ensure_ascii=False, indent=2 if format == "json" else None), format)
         return
-    click.echo(explanation(report))
+    say(explanation(report))
     _show_notes(report)
 
 
 def _show_notes(report: DuplicatesReport, *lines: str) -> None:
     for line in (*lines, *notes(report)):
-        click.echo(line, err=True)
+        say(line, err=True)
 
 
 def _write_page(page: Path, groups: Sequence[Group], report: DuplicatesReport) -> None:
     with progress_bar() as progress, stopping_on_ctrl_c() as stop, quiet_decoders():
         write_html(report, page, groups=groups, progress=progress, stop=stop)
-    click.echo(f"{page}: {summary(groups)}")
+    say(f"{one_line(str(page))}: {summary(groups)}")
 
 
 def _preview(opened: ImageIndex, groups: Sequence[Group]) -> None:

@@ -6,6 +6,7 @@ import click
 
 from vggsearch.cli.dups.selection import Selection, find_duplicates, selection_options
 from vggsearch.cli.options import index_option, root_option
+from vggsearch.cli.output import say
 from vggsearch.cli.terminal import until_stopped
 from vggsearch.errors import Stopped
 from vggsearch.image_index import ImageIndex
@@ -59,14 +60,14 @@ def remove(
         if stopped is not None:
             raise Stopped("Stopped before all pairs were compared; nothing was removed.")
         plan = opened.plan_removal(report, action, protect=selection["protect"], raw_pairs=raw_pairs)
-        click.echo(removal_plan(plan), err=yes)
+        say(removal_plan(plan), err=yes)
         if not yes:
-            click.echo(dry_run(has_irreversible=bool(plan.irreversible)), err=True)
+            say(dry_run(has_irreversible=bool(plan.irreversible)), err=True)
             return
         removed, stopped = until_stopped(
             lambda progress, stop: opened.remove(plan, progress=progress, stop=stop), RemovalReport
         )
-    click.echo(removal_report(removed))
+    say(removal_report(removed))
     if stopped is not None:
         raise stopped
 

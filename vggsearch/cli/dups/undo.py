@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from vggsearch.cli.options import FILE, root_option
+from vggsearch.cli.output import say
 from vggsearch.cli.terminal import until_stopped
 from vggsearch.removal.undo import UndoReport
 from vggsearch.removal.undo import undo as undo_removal
@@ -26,7 +27,7 @@ def undo(journal: Path, root: Path | None) -> None:
     report, stopped = until_stopped(
         lambda progress, stop: undo_removal(journal, root, progress=progress, stop=stop), UndoReport
     )
-    click.echo(undo_report(report))
+    say(undo_report(report))
     if stopped is not None:
         raise stopped
     if report.refusals:

@@ -6,6 +6,7 @@ import click
 
 from vggsearch.cli.eval.options import curve_option, whiten_option
 from vggsearch.cli.options import FOLDER, engine_options, index_option, rerank_option, table_or_json_option
+from vggsearch.cli.output import say, show
 from vggsearch.cli.terminal import quiet_decoders, stopping_on_ctrl_c
 from vggsearch.defaults import MEASURE, Format
 from vggsearch.evaluation.evaluate import chosen_edits, evaluate_copies
@@ -84,7 +85,7 @@ def copies(
             stop=stop,
         )
     for path in found.skipped:
-        click.echo(f"skipped {one_line(path)}: it can no longer be read", err=True)
-    click.echo(rendered(found, format))
+        say(f"skipped {one_line(path)}: it can no longer be read", err=True)
+    show(rendered(found, format), format)
     if curve is not None:
         save_curve(found.curve, curve)

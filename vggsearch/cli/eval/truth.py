@@ -6,6 +6,7 @@ import click
 
 from vggsearch.cli.eval.options import curve_option, whiten_option
 from vggsearch.cli.options import FILE, index_option, rerank_option, table_or_json_option
+from vggsearch.cli.output import say, show
 from vggsearch.cli.terminal import stopping_on_ctrl_c
 from vggsearch.defaults import Format
 from vggsearch.evaluation.evaluate import evaluate, evaluate_probe
@@ -49,12 +50,12 @@ def truth(
     labels = read_truth(truth)
     with ImageIndex.open(directory or only_index()) as opened:
         if linear_probe:
-            click.echo(probe(evaluate_probe(opened, labels), format))
+            show(probe(evaluate_probe(opened, labels), format), format)
             return
         with progress_bar() as progress, stopping_on_ctrl_c() as stop:
             found = evaluate(opened, labels, whiten=whiten, rerank=rerank, progress=progress, stop=stop)
     if found.missing:
-        click.echo(f"{len(found.missing):,} of {len(labels):,} labelled photos are not in the index.", err=True)
-    click.echo(figures(found.figures, format))
+        say(f"{len(found.missing):,} of {len(labels):,} labelled photos are not in the index.", err=True)
+    show(figures(found.figures, format), format)
     if curve is not None:
         save_curve(found.curve, curve)

@@ -1,11 +1,11 @@
 """Groups as the page's script reads them, file names made safe to show, to link to and to paste into a shell."""
 
 import os
-import shlex
 from datetime import datetime
 from urllib.parse import quote
 
 from vggsearch.duplicates.results import Group, Member, Photo
+from vggsearch.errors import shell_word
 from vggsearch.photos.walk import one_line
 from vggsearch.render.duplicates import freed_bytes, member_edit
 
@@ -48,22 +48,6 @@ def _member_values(member: Member, link: str) -> dict[str, object]:
         values["corners"] = [[round(x, 4), round(y, 4)] for x, y in member.alignment.corners]
         values["alignedIn"] = member.aligned_in
     return values
-
-
-def shell_word(text: str) -> str:
-    """Quote a name for bash, zsh and ksh; invisible characters and bytes that are not UTF-8 as $'\\377'."""
-    if text.isprintable():
-        return shlex.quote(text)
-    return "$'" + "".join(map(_shell_character, text)) + "'"
-
-
-def _shell_character(character: str) -> str:
-    if character in "\\'":
-        return "\\" + character
-    if character.isprintable():
-        return character
-    # In octal, which has at most three digits: after \xff, the next letter could be read as a digit.
-    return "".join(f"\\{byte:03o}" for byte in os.fsencode(character))
 
 
 def address(path: str) -> str:

@@ -14,12 +14,12 @@ from string import Template
 from typing import TextIO
 
 from vggsearch.duplicates.results import Group
-from vggsearch.errors import OptionError
+from vggsearch.errors import OptionError, shell_word
 from vggsearch.photos.thumbnails import in_order
 from vggsearch.photos.walk import one_line
 from vggsearch.progress import Monitor, OnProgress, Stop
 from vggsearch.render.duplicates import summary
-from vggsearch.render.html.group_data import address, group_values, shell_word
+from vggsearch.render.html.group_data import address, group_values
 from vggsearch.render.html.thumbnail_data import thumbnail_values
 
 SCRIPTS = ("marks.js", "cards.js", "compare.js", "page.js")

@@ -1,0 +1,233 @@
+"""Names in output: nothing in one acts on a terminal, and programs get its exact bytes."""
+
+import csv
+import io
+import json
+import os
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.fakes import FakeEngine, save_photo
+from vggsearch.cli import cli, output
+from vggsearch.errors import option, shell_word
+from vggsearch.render.text import as_csv
+
+OSC, CSI, C1 = "\x1b]0;owned\x07", "\x1b[2J", "\x9b31m"
+NAMES = (
+    f"osc{OSC}.jpg",
+    f"{CSI}csi.jpg",
+    f"c1{C1}.jpg",
+    "\x1b[0mplain.jpg",
+    "plain.jpg",
+    "new\nline.jpg",
+    "return\r.jpg",
+    "tab\t.jpg",
+    "sep\u2028\u2029\x85.jpg",
+    "bidi\u202egpj.jpg",
+    "[red]markup[/red].jpg",
+    "[link=x]y[z].jpg",
+    "=HYPERLINK(1).jpg",
+    "-rf.jpg",
+    "@sum.jpg",
+    "+1.jpg",
+    "it's.jpg",
+    'quote".jpg',
+    "$(touch owned).jpg",
+    "`touch owned`.jpg",
+    " space .jpg",
+    "\\back.jpg",
+)
+FOLDER = f"al{OSC}bum\u202e [b]x[/b] $(touch owned)"
+
+
+@pytest.fixture(autouse=True)
+def in_a_fresh_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("VGGSEARCH_INDEX", raising=False)
+    monkeypatch.setattr("vggsearch.image_index.load_engine", lambda *_: FakeEngine())
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Path:
+    """A photo folder with a hostile name, of identical photos with hostile names, and its index."""
+    folder = tmp_path / FOLDER
+    for name in NAMES:
+        save_photo(folder / name, 1)
+    (folder / f"bad{OSC}.jpg").write_bytes(b"")
+    assert run("index", FOLDER).exit_code == 0
+    return folder
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(cli, words, prog_name="vggsearch")
+
+
+def duplicates(root: Path) -> set[bytes]:
+    """The paths that dups lists: all but that of the keeper."""
+    keeper = next(
+        row["path"] for row in csv_rows(run("dups", "--format", "csv").stdout_bytes) if row["role"] == "keep"
+    )
+    return {os.fsencode(Path(FOLDER) / name) for name in NAMES} - {os.fsencode(Path(FOLDER) / keeper)}
+
+
+def csv_rows(data: bytes) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(data.decode(), newline="")))
+
+
+def commands() -> Iterator[tuple[str, ...]]:
+    index, name = f"indexes/{FOLDER}", f"{FOLDER}/{NAMES[0]}"
+    yield from (("index", FOLDER), ("index", f"no{OSC}where"), ("index", FOLDER, "--index", f"new{OSC}"))
+    for command in ("info", "build", "verify", "dups", "query"):
+        yield (command, "--index", f"no{OSC}where", *([name] if command == "query" else []))
+        yield (command, f"--no{OSC}")
+        yield (command, "--index", index, *([name] if command == "query" else []))
+    yield from (("info", "--skipped"), ("info", "--format", "json"), ("info", "--skipped", "--format", "jsonl"))
+    yield from (("build", "--recipe", f"x{OSC}"), ("build", "--memory", f"1{OSC}"), ("verify", "--repair"))
+    yield from (("query", f"no{OSC}"), ("query", name, "--filter", f"taken:{OSC}"), ("query", name, "--crop", OSC))
+    yield from (
+        ("query", name, "--format", "json"),
+        ("query", "--random", "30"),
+        ("query", name, "--root", f"x{OSC}"),
+    )
+    yield from (
+        ("dups", "--pairs"),
+        ("dups", "--explain-threshold"),
+        ("dups", "--keep", OSC),
+        ("dups", "--protect", OSC),
+    )
+    yield from (
+        ("dups", "--html", f"page{OSC}.html"),
+        ("dups", "--against", f"x{OSC}"),
+        ("dups", "--format", "jsonl"),
+    )
+    yield from (("dups", "remove", "trash"), ("dups", "remove", f"move:out{OSC}"), ("dups", "remove", f"x{OSC}"))
+    yield from (("dups", "decide", "--same", name, f"no{OSC}"), ("dups", "decide", "--import", f"no{OSC}"))
+    yield from (("dups", "undo", f"no{OSC}"), ("eval", f"no{OSC}"), ("eval", "copies", f"no{OSC}"))
+    yield from (("eval", "copies", FOLDER, "--edits", OSC), ("bench", f"no{OSC}"), ("model", "--layer", OSC))
+    yield from (
+        (OSC,),
+        (f"--{OSC}",),
+        ("dups", OSC),
+        ("index", FOLDER, OSC),
+        ("query", name, "--weights", f"no{OSC}"),
+    )
+    yield ("dups", "remove", f"move:out{OSC}", "--yes")
+
+
+def test_no_command_sends_a_terminal_what_is_in_a_name(hostile: Path) -> None:
+    for words in commands():
+        done = run(*words)
+        assert done.exception is None or isinstance(done.exception, SystemExit), words
+        for text in (done.stdout, done.stderr):
+            assert text.replace("\n", "").isprintable(), (words, text)
+
+
+def test_markup_in_a_name_is_text(hostile: Path) -> None:
+    for words in (("dups",), ("query", f"{FOLDER}/plain.jpg", "-k", "30"), ("query", "--random", "30")):
+        assert "[red]markup[/red].jpg" in run(*words).stdout
+
+
+def test_print0_writes_each_path_exactly(hostile: Path) -> None:
+    wanted = duplicates(hostile)
+    for flags in (["-0"], ["--print0"], ["--print0", "--format", "paths"]):
+        content = run("dups", *flags).stdout_bytes
+        assert content.endswith(b"\0")
+        assert set(content[:-1].split(b"\0")) == wanted
+    shown = run("query", f"{FOLDER}/plain.jpg", "-k", "30", "-0").stdout_bytes
+    assert set(shown[:-1].split(b"\0")) == {os.fsencode(Path(FOLDER) / name) for name in NAMES}
+    assert run("info", "--skipped", "-0").stdout_bytes == os.fsencode(f"bad{OSC}.jpg") + b"\0"
+    assert run("verify", "-0").stdout_bytes == b""
+    files = subprocess.run(["xargs", "-0", "ls", "-1"], input=content, capture_output=True, check=True).stdout
+    assert len(files.splitlines()) > len(wanted) - 1
+    for words in (("dups", "-0", "--format", "json"), ("query", "x", "--format", "csv", "-0")):
+        done = run(*words)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert "--print0 prints paths" in done.stderr
+
+
+def test_a_path_that_a_line_cannot_hold_is_an_error_and_no_other_path_is_altered(hostile: Path) -> None:
+    done = run("dups", "--format", "paths")
+    broken = os.fsencode(Path(FOLDER) / "new\nline.jpg")
+    assert set(done.stdout_bytes[:-1].split(b"\n")) == duplicates(hostile) - {broken}
+    assert done.exit_code == 1
+    assert "new\\nline.jpg contains a line break and is left out: use --print0." in done.stderr
+    assert "Duplicates have" in done.stderr or "Compared" in done.stderr, "the notes are shown all the same"
+
+
+@pytest.mark.parametrize("format", ["json", "jsonl"])
+def test_json_holds_each_name_exactly_and_nothing_that_a_terminal_acts_on(hostile: Path, format: str) -> None:
+    text = run("query", f"{FOLDER}/plain.jpg", "-k", "30", "--format", format).stdout
+    found = json.loads(text)
+    matches = (found[0] if format == "json" else found)["matches"]
+    assert {match["path"] for match in matches} == set(NAMES)
+    assert text.replace("\n", "").isprintable()
+
+
+def test_bytes_that_are_not_utf_8_come_out_as_they_went_in(tmp_path: Path) -> None:
+    folder = os.fsdecode(b"caf\xe9")
+    save_photo(tmp_path / folder / "a.jpg", 1)
+    save_photo(tmp_path / folder / "b.jpg", 1)
+    assert run("index", folder, "--index", "idx").exit_code == 0
+    where = ("--index", "idx")
+    assert run("query", f"{folder}/a.jpg", "-k", "1", "-0", *where).stdout_bytes == b"caf\xe9/a.jpg\0"
+    assert run("dups", "--format", "paths", *where).stdout_bytes == b"caf\xe9/b.jpg\n"
+    data = run("query", f"{folder}/a.jpg", "-k", "1", "--format", "json", *where).stdout_bytes
+    assert os.fsencode(json.loads(data)[0]["query"]) == b"caf\xe9/a.jpg"
+    table = run("query", f"{folder}/a.jpg", "-k", "1", "--format", "csv", *where).stdout_bytes
+    assert table.splitlines()[1].startswith(b"caf\xe9/a.jpg,")
+    assert "caf\\udce9" in run("query", f"{folder}/a.jpg", "-k", "1", *where).stdout
+
+
+def test_a_spreadsheet_runs_no_cell(hostile: Path) -> None:
+    rows = csv_rows(run("dups", "--format", "csv").stdout_bytes)
+    paths = {row["path"] for row in rows}
+    assert {"'=HYPERLINK(1).jpg", "'-rf.jpg", "'@sum.jpg", "'+1.jpg"} <= paths
+    assert {"plain.jpg", "it's.jpg", 'quote".jpg'} <= paths
+    assert not any(cell.startswith(tuple("=@")) for row in rows for cell in row.values())
+    numbers = ("-0.1234", "+5", "1e-05", "-1e-05")
+    assert as_csv(("a",), [(number,) for number in numbers]).splitlines()[1:] == list(numbers)
+    assert as_csv(("a",), [("-1+cmd|' /C calc'!A0",)]).endswith("\n'-1+cmd|' /C calc'!A0")
+
+
+def test_the_command_that_undoes_a_removal_can_be_pasted(hostile: Path) -> None:
+    done = run("dups", "remove", "move:out", "--yes")
+    line = next(line for line in done.stdout.splitlines() if line.startswith("Undo: "))
+    shown = subprocess.run(
+        ["bash", "-c", 'vggsearch() { printf "%s\\0" "$@"; }\n' + line.removeprefix("Undo: ")],
+        capture_output=True,
+        check=True,
+    ).stdout
+    *_, journal = shown[:-1].split(b"\0")
+    assert Path(os.fsdecode(journal)).is_file()
+    assert run("dups", "undo", os.fsdecode(journal)).exit_code == 0
+    assert not Path("owned").exists()
+
+
+def test_commands_in_messages_are_quoted_for_the_shell() -> None:
+    assert option("root", "my photos").shell == "--root 'my photos'"
+    assert option("root", "PHOTOS").shell == "--root PHOTOS"
+    message = run("info", "--index", "my index").stderr
+    assert "vggsearch index PHOTOS --index 'my index'" in message
+    for name in NAMES:
+        assert shlex.split(shell_word(name)) == [name] or "\\" in shell_word(name)
+
+
+def test_in_a_terminal_paths_are_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal:
+        def isatty(self) -> bool:
+            return True
+
+    said: list[str] = []
+    monkeypatch.setattr("vggsearch.cli.output.sys.stdout", Terminal())
+    monkeypatch.setattr(output, "say", said.append)
+    output.show("\0".join(NAMES), "paths")
+    output.show(NAMES[0], "csv")
+    monkeypatch.undo()
+    assert said[0].replace("\n", "").isprintable()
+    assert len(said[0].split("\n")) == len(NAMES)
+    assert said[1] == NAMES[0]
