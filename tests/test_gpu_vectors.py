@@ -87,6 +87,23 @@ def test_pairs_from_a_gpu_are_those_of_the_cpu(machine: Machine, stored: Vectors
     assert_same(found, all_pairs(stored, 9, floor, without))
 
 
+def test_pairs_are_sorted_on_the_cpu_if_the_gpu_has_too_little_memory_for_it(
+    machine: Machine, stored: Vectors, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = all_pairs(stored, 9, 0.5)
+
+    def no_memory(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(torch_scan, "_distinct_pairs", no_memory)
+    found = all_pairs(stored, 9, 0.5)
+    assert sum(machine.searches) == 2 * ROWS
+    for name in ("first", "second", "similarity"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+        assert getattr(found, name).dtype == getattr(expected, name).dtype
+    assert caplog.messages == []
+
+
 def test_few_pairs_are_computed_on_the_cpu(machine: Machine) -> None:
     all_pairs(families(280), 5, 0.5)
     assert machine.searches == []

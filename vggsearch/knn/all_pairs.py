@@ -45,9 +45,9 @@ def all_pairs(
     finite, and Stopped, which is checked before each product of two blocks.
     """
     _check(vectors, count, floor)
-    keys = _keys_from_gpu(vectors, count, floor, without, monitor)
-    if keys is not None:
-        return _edges_of(keys, count, floor)
+    edges = _edges_from_gpu(vectors, count, floor, without, monitor)
+    if edges is not None:
+        return edges
     rows = _Rows(vectors, without)
     nearest = _Nearest(len(vectors), count, floor)
     starts = range(0, len(vectors), PAIRS.block_rows)
@@ -209,10 +209,10 @@ class _Nearest:
         self.least[rows[full]] = np.maximum(self.least[rows[full]], nearer)
 
 
-def _keys_from_gpu(
+def _edges_from_gpu(
     vectors: NDArray[np.float16], count: int, floor: float, without: NDArray[np.int64] | None, monitor: Monitor
-) -> NDArray[np.int64] | None:
-    """Return the keys of the nearest rows of each row from a GPU; None if none is worth starting, or it fails."""
+) -> Edges | None:
+    """Return the edges from a GPU; None if none is worth starting, or if it fails."""
     try:
         scan = scan_on_gpu(vectors, len(vectors) ** 2 / 2)
         if scan is None:
@@ -220,10 +220,13 @@ def _keys_from_gpu(
         row = scan.non_finite()
         if row is not None:
             raise _damaged(row)
-        return scan.neighbours(min(count, max(len(vectors) - 1, 1)), floor, _mask(len(vectors), without), monitor)
+        count_each = min(count, max(len(vectors) - 1, 1))
+        keys = scan.neighbours(count_each, floor, _mask(len(vectors), without), monitor)
+        columns = scan.pairs(keys, floor)
     except RuntimeError as error:
         warn_of_torch(error)
         return None
+    return _edges_of(keys, count, floor) if columns is None else Edges(len(vectors), count, floor, *columns)
 
 
 def _edges_of(keys: NDArray[np.int64], count: int, floor: float) -> Edges:
