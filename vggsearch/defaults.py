@@ -105,7 +105,9 @@ class BuildDefaults:
     dead_share: float = 0.25  # of all vectors; below this, a rebuild costs more than the space is worth
     tuning_queries: int = 400  # query vectors; the error of a recall of 0.99 is then 0.002
     tuning_margin: float = 0.2  # of the share that may be missed: the error above, as tuning uses these vectors
-    timed_queries: int = 100  # of these are timed, one at a time
+    timed_queries: int = 100  # of these, at most, are timed, one at a time
+    fewest_timed: int = 10  # for a median; more only if they fit into the seconds below
+    timed_seconds: float = 1.0
     most_candidates: int = 64  # times the requested count are scored exactly; one bit per dimension needs ten
     count: int = 10  # nearest photos for which recall is measured
     few_rows: int = 20_000  # rows left by a filter, all of which are scored exactly: as fast as lists of a million

@@ -98,7 +98,11 @@ def _timed(index: VectorIndex, vectors: NDArray[np.float32], setting: Setting, r
     effort, candidates = setting
     before, index.tuning = index.tuning, Tuning(effort, candidates)
     try:
-        seconds = [_seconds(index, vector) for vector in vectors[: BUILD.timed_queries]]
+        seconds: list[float] = []
+        for vector in vectors[: BUILD.timed_queries]:
+            seconds.append(_seconds(index, vector))
+            if len(seconds) >= BUILD.fewest_timed and sum(seconds) > BUILD.timed_seconds:
+                break
     finally:
         index.tuning = before
     return Tuning(effort, candidates, round(recall, 4), round(1000 * float(np.median(seconds)), 3))

@@ -158,7 +158,7 @@ def _read_all(root: Path, size: int, files: Sequence[PhotoFile]) -> list[_JpegFi
 
 
 def _read(path: Path, size: int, file: PhotoFile) -> _JpegFile | None:
-    """Return None for a file that a CPU has to look at: unreadable, changed since the walk, or not for the GPU."""
+    """Return None for a file that is left to the CPU: unreadable, changed since the walk, or not for the GPU."""
     try:
         with path.open("rb", buffering=0) as opened:
             data = opened.read(len(JPEG_START))
