@@ -522,6 +522,13 @@ def test_a_tensor_is_copied_after_the_stream_that_wrote_it_and_not_freed_before(
     assert copying.waited_for[-1] == PRODUCER
 
 
+@pytest.mark.parametrize("batch", [torch.zeros(1, 32, 32, 3), torch.zeros(1, 32, 32, 3).byte().to("meta")])
+def test_a_tensor_of_another_type_or_device_is_refused(batch: torch.Tensor, made_of_cpu: MadeOfCpu) -> None:
+    engine = CudaEngine(SHALLOW, KERNELS[SHALLOW], ON_CPU, CPU)
+    with pytest.raises(ValueError, match=f"must be uint8 on cpu, not {batch.dtype} on {batch.device}"):
+        list(engine.embed_stream([batch]))
+
+
 def waited_for_by_all(gpu: MadeOfCpu) -> list[object]:
     return [other for stream in gpu.used_by.values() for other in getattr(stream, "waited_for", [])]
 

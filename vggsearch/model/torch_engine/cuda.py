@@ -109,7 +109,12 @@ class CudaSlots:
         return embeddings
 
     def _produced(self, squares: Tensor) -> Tensor:
-        """Let the copy wait for the stream that produced the images, and their memory outlast the copy."""
+        """Let the copy wait for the stream that produced the images, and their memory outlast the copy.
+
+        Raises ValueError for another type or device, between which torch would convert without a word.
+        """
+        if squares.dtype != torch.uint8 or squares.device != self._gpu:
+            raise ValueError(f"A batch must be uint8 on {self._gpu}, not {squares.dtype} on {squares.device}.")
         self._copying.wait_stream(torch.cuda.current_stream(self._gpu))
         squares.record_stream(self._copying)  # a stream may be abandoned, and its tensors freed, during the copy
         return squares
