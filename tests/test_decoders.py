@@ -8,6 +8,8 @@ import re
 import signal
 import struct
 import subprocess
+import sys
+import tempfile
 import zlib
 from collections.abc import Iterator
 from functools import partial
@@ -27,6 +29,7 @@ from vggsearch.photos import decoder_pool
 from vggsearch.photos.decode import decode
 from vggsearch.photos.decoder_pool import Decoders, Square, default_workers
 from vggsearch.photos.resize import square
+from vggsearch.photos.shared_pixels import SharedPixels
 from vggsearch.photos.walk import PhotoFile, Skipped, walk
 from vggsearch.store.records import Embedded
 
@@ -131,6 +134,26 @@ def test_only_the_start_of_a_video_is_read(tmp_path: Path, decoders: Decoders) -
 def mappings() -> set[str]:
     lines = Path("/proc/self/maps").read_text().splitlines()
     return {line for line in lines if "/memfd:vggsearch (deleted)" in line}
+
+
+WRITE = (
+    "import sys; from vggsearch.photos.shared_pixels import open_shared as o; o(sys.argv[1])[:12] = bytes([7] * 12)"
+)
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_a_process_writes_into_memory_that_has_no_name_in_the_file_system(
+    platform: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "platform", platform)
+        patched.setattr(tempfile, "tempdir", str(tmp_path))
+        shared = SharedPixels()
+    command = [sys.executable, "-c", WRITE, shared.name]
+    subprocess.run(command, pass_fds=shared.file_descriptors, check=True)
+    shared.close()
+    assert (shared.copy(2) == 7).all()
+    assert not list(tmp_path.iterdir())
 
 
 def use_and_kill_decoders(path: Path) -> None:
