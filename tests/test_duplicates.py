@@ -109,6 +109,18 @@ def test_the_second_run_is_the_same_and_compares_nothing_again(index: ImageIndex
     assert list(index.directory.rglob(EDGES))
 
 
+def test_stored_pairs_that_are_damaged_are_searched_again(
+    index: ImageIndex, found: DuplicatesReport, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert index.duplicates().groups == found.groups
+    (edges,) = index.directory.rglob(EDGES)
+    whole = edges.read_bytes()
+    edges.write_bytes(whole[: len(whole) // 2])
+    assert index.duplicates().groups == found.groups
+    assert "edges.parquet is damaged" in caplog.text
+    assert edges.read_bytes() == whole
+
+
 def test_photos_decided_different_are_never_duplicates_even_when_renamed(index: ImageIndex) -> None:
     before = index.duplicates()
     group = next(group for group in before.groups if family(group.keeper.path) == "rocket")

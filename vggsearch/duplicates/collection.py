@@ -80,6 +80,13 @@ class Collection:
         return first_rows
 
     @cached_property
+    def not_compared(self) -> NDArray[np.int64]:
+        """The rows of blank photos and of all but the first of each content: int64, ascending."""
+        is_repeated = self.contents != np.arange(len(self.contents))
+        is_repeated[self.blank] = True
+        return np.flatnonzero(is_repeated)
+
+    @cached_property
     def own_contents(self) -> NDArray[np.int64]:
         """The first row of each content among the index's own photos, without blank ones: int64, ascending."""
         return np.setdiff1d(self.contents[: len(self)], self.blank)

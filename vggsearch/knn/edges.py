@@ -41,6 +41,12 @@ class Edges:
         columns = (self.first[chosen], self.second[chosen], self.similarity[chosen])
         return Edges(self.rows, self.count, floor, *columns)
 
+    def union(self, others: "Edges") -> "Edges":
+        """Return these pairs and others, of the same rows; a pair of both has the similarity that it has here."""
+        first, second = np.concatenate([self.first, others.first]), np.concatenate([self.second, others.second])
+        similarity = np.concatenate([self.similarity, others.similarity])
+        return edges_from_pairs(self.rows, self.count, self.floor, first, second, similarity)
+
     @property
     def saturated(self) -> NDArray[np.int64]:
         """The rows, ascending, that may have more pairs than listed: those in at least `count` pairs.

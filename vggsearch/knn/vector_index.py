@@ -135,6 +135,11 @@ class VectorIndex:
         """All vectors by slot, including dead ones: float16 (slots, dim)."""
         return self._vectors
 
+    @property
+    def by_row(self) -> NDArray[np.float16]:
+        """The vectors by row, without dead ones: float16 (n, dim). They are copied only if there are dead ones."""
+        return self._vectors if len(self) == len(self._vectors) else self._vectors[self.slots]
+
     @classmethod
     def open(cls, directory: Path, rows: int, dim: int, tuning: Tuning | None = None) -> "VectorIndex":
         """Open a vector index memory-mapped. Raises IndexDamaged if it does not hold `rows` vectors of `dim`."""

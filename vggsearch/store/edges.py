@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,11 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from vggsearch.errors import IndexDamaged
+from vggsearch.errors import IndexDamaged, IndexNotWritable
 from vggsearch.store.contents import EDGES
 from vggsearch.store.files import reading_from, write_atomically
 from vggsearch.store.manifest import CHECKSUM, StoredVectorIndex
 from vggsearch.store.parts import METADATA
+from vggsearch.store.store import Store
+
+log = logging.getLogger(__name__)
 
 EDGE_SCHEMA = pa.schema(
     [
@@ -50,6 +54,49 @@ class StoredEdges:
     second: NDArray[np.int32]
     similarity: NDArray[np.float32]
 
+    @property
+    def checksum(self) -> str:
+        """The hash of the facts and the pairs; the checksums of Parquet do not cover its footer."""
+        digest = hashlib.sha256(json.dumps(asdict(self.facts), sort_keys=True).encode("ascii"))
+        for column in (self.first, self.second, self.similarity):
+            digest.update(np.ascontiguousarray(column).data)
+        return digest.hexdigest()
+
+
+class EdgeCache:
+    """Keeps the pairs of one search beside the vectors that it compares; keeps nothing if these are not stored.
+
+    The search is described by `count` and `floor`, see EdgeFacts, and by the rows that it leaves out: `without`,
+    int64. Losing its pairs only costs time, so a file that is damaged or cannot be written is logged, not an error.
+    """
+
+    def __init__(self, store: Store, without: NDArray[np.int64], count: int, floor: float) -> None:
+        self._directory = store.vector_index_directory()
+        stored = store.manifest.fresh_vector_index
+        vectors = vectors_id(stored) if stored is not None else ""
+        made_of = f"{vectors} without {hashlib.sha256(without.tobytes()).hexdigest()}"
+        self._facts = EdgeFacts(made_of, len(store), count, floor)
+
+    def read(self) -> StoredEdges | None:
+        """Return the pairs of this search, None if they are not there."""
+        if self._directory is None:
+            return None
+        try:
+            edges = read_edges(self._directory, self._facts.made_of)
+        except IndexDamaged as error:
+            log.warning("%s", error)
+            return None
+        return edges if edges is not None and edges.facts == self._facts else None
+
+    def write(self, first: NDArray[np.int32], second: NDArray[np.int32], similarity: NDArray[np.float32]) -> None:
+        """Keep the pairs of this search instead of any others."""
+        if self._directory is None:
+            return
+        try:
+            write_edges(self._directory, StoredEdges(self._facts, first, second, similarity))
+        except IndexNotWritable as error:
+            log.warning("%s The similar pairs were not stored.", error)
+
 
 def vectors_id(stored: StoredVectorIndex) -> str:
     """Return an identifier of the vectors of a vector index: it changes with their values, order and photos.
@@ -61,7 +108,7 @@ def vectors_id(stored: StoredVectorIndex) -> str:
 
 def write_edges(directory: Path, edges: StoredEdges) -> None:
     """Write pairs into the folder of their vector index, to be deleted with it. Raises IndexNotWritable."""
-    facts = json.dumps({**asdict(edges.facts), CHECKSUM: _checksum(edges)})
+    facts = json.dumps({**asdict(edges.facts), CHECKSUM: edges.checksum})
     columns = [edges.first, edges.second, edges.similarity]
     table = pa.table(columns, EDGE_SCHEMA.with_metadata({METADATA: facts.encode("ascii")}))
 
@@ -80,28 +127,20 @@ def read_edges(directory: Path, vectors: str) -> StoredEdges | None:
     path = directory / EDGES
     if not path.exists():
         return None
-    edges, checksum = _read(path)
-    if checksum != _checksum(edges):
-        raise IndexDamaged(path, "is damaged (wrong checksum)", SEARCH_AGAIN)
+    edges = _read(path)
     return edges if edges.facts.made_of == vectors else None
 
 
-def _read(path: Path) -> tuple[StoredEdges, str]:
-    """Return the pairs in a file, and their checksum as stored."""
+def _read(path: Path) -> StoredEdges:
     try:
         with reading_from(path):
             table = pq.ParquetFile(path).read()
         first, second, similarity = (table.column(field.name).cast(field.type).to_numpy() for field in EDGE_SCHEMA)
         facts = json.loads((table.schema.metadata or {})[METADATA])
-        checksum = str(facts.pop(CHECKSUM))
-        return StoredEdges(EdgeFacts(**facts), first, second, similarity), checksum
+        checksum = facts.pop(CHECKSUM)
+        edges = StoredEdges(EdgeFacts(**facts), first, second, similarity)
+        if checksum != edges.checksum:
+            raise ValueError("wrong checksum")
     except (pa.ArrowException, AttributeError, KeyError, TypeError, ValueError) as error:
         raise IndexDamaged(path, f"is damaged ({str(error).splitlines()[0]})", SEARCH_AGAIN) from error
-
-
-def _checksum(edges: StoredEdges) -> str:
-    """Return the hash of the facts and the pairs; the checksums of Parquet do not cover its footer."""
-    digest = hashlib.sha256(json.dumps(asdict(edges.facts), sort_keys=True).encode("ascii"))
-    for column in (edges.first, edges.second, edges.similarity):
-        digest.update(np.ascontiguousarray(column).data)
-    return digest.hexdigest()
+    return edges
