@@ -38,11 +38,13 @@ class Machine:
         there = self
 
         class Scan(TorchScan):
-            def _keys(self, queries: torch_scan.Rows, *rest: object) -> NDArray[np.int64]:
+            def _keys(
+                self, queries: torch_scan.Rows, own: torch.Tensor, search: torch_scan.Search
+            ) -> NDArray[np.int64]:
                 if there.fails:
                     raise RuntimeError(there.fails)
                 there.searches.append(len(queries))
-                return super()._keys(queries, *rest)  # type: ignore[arg-type]
+                return super()._keys(queries, own, search)
 
         return Scan(vectors, torch.device("cpu"))
 

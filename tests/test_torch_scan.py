@@ -25,9 +25,9 @@ KB = 1 << 10
 
 @pytest.fixture(autouse=True)
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Groups of 8 rows and blocks of 64 queries, so that few rows make many of them."""
+    """Groups of 8 rows and two blocks of 32 queries, so that few rows make many of them."""
     monkeypatch.setattr(
-        torch_scan, "GPU_SEARCH", replace(GPU_SEARCH, group=8, queries=64, spare=6, exact_queries=16)
+        torch_scan, "GPU_SEARCH", replace(GPU_SEARCH, group=8, queries=32, blocks=2, spare=6, exact_queries=16)
     )
 
 
@@ -37,9 +37,11 @@ def repeated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     exactly = TorchScan._exact_keys
 
-    def counted(scan: TorchScan, queries: torch_scan.Rows, *rest: object) -> torch.Tensor:
+    def counted(
+        scan: TorchScan, queries: torch_scan.Rows, own: torch.Tensor, search: torch_scan.Search
+    ) -> torch.Tensor:
         counts.append(len(queries))
-        return exactly(scan, queries, *rest)  # type: ignore[arg-type]
+        return exactly(scan, queries, own, search)
 
     monkeypatch.setattr(TorchScan, "_exact_keys", counted)
     return counts
@@ -143,7 +145,7 @@ def test_vectors_that_take_too_much_memory_are_uploaded_block_by_block() -> None
 def test_products_of_a_block_fit_in_the_memory() -> None:
     for room in (100 * KB, 300 * KB, 3000 * KB, 30_000 * KB):
         scan = TorchScan(families(5000), DEVICE, room)
-        queries = scan._queries_at_once(6)
+        queries = scan._queries_at_once(torch_scan.Search(6, 6, torch.ones(5000)))
         assert queries * scan._rows_at_once(queries) * 2 < room
         assert scan._rows_at_once(queries) % 8 == 0
 

@@ -30,6 +30,7 @@ HALF_ROUNDING = 2.0**-11  # largest relative error of rounding to float16
 SUM_ROUNDING = 2.0**-22  # of each addition of a float32 sum; tensor cores truncate where processors round
 NEARLY_UNIT = 2.0**-10  # a float16 vector whose length is that near to 1 is multiplied as it is stored
 CHUNK_ROWS = 65_536  # prepared at once in float64, to bound memory
+UNPROVEN = NO_KEY - 1  # in place of the keys of a query that is to be repeated
 LEAST_ROOM = 1 << 20  # bytes; with less, the GPU is full
 
 Vectors = NDArray[np.float16] | NDArray[np.float32]
@@ -58,19 +59,38 @@ class Rows:
         return self.stored.double() / self.norms[:, None]
 
 
+@dataclass(frozen=True)
+class Search:
+    """What is searched for: the `count` nearest of the rows `allowed`, bool (padded rows,).
+
+    `spare` more are re-scored. Below the similarity `floor`, rows may be missing.
+    """
+
+    count: int
+    spare: int
+    allowed: Tensor
+    floor: float = -2.0
+
+    @property
+    def wanted(self) -> int:
+        """How many candidates are kept."""
+        return self.count + self.spare
+
+
 class TorchScan:
     """Vectors, float16 or float32 (n, dim), on a torch device, compared with every query.
 
-    They stay on the device if they take at most a third of its free memory, else they are uploaded block by block
-    for each block of queries. If memory runs out, the blocks are halved; once they are tiny, and for any other
-    failure of the device, methods raise RuntimeError. A scan serves one thread at a time.
+    They stay on the device if they take at most half of its free memory, else they are uploaded block by block for
+    each block of queries. If memory runs out, the blocks are halved; once they are tiny, and for any other failure
+    of the device, methods raise RuntimeError. A scan serves one thread at a time.
     """
 
     def __init__(self, vectors: Vectors, device: torch.device, room: int | None = None) -> None:
         self._vectors, self._device, self._lock = vectors, device, Lock()
-        self._room = (_free_bytes(device) if room is None else room) // 3
+        free = _free_bytes(device) if room is None else room
+        self._room = free // 3  # for products and candidates
         self._resident: Rows | None = None
-        if self._padded * vectors.shape[1] * vectors.itemsize <= self._room:
+        if self._padded * vectors.shape[1] * vectors.itemsize <= free // 2:
             self._resident = self._uploaded(0, self._padded)
 
     def __len__(self) -> int:
@@ -89,13 +109,12 @@ class TorchScan:
         `queries` are float32 (m, dim). Rows are ordered by descending similarity, but similarities closer than
         2**-20 count as equal. `wanted`, bool (n,), selects the rows that may be returned.
         """
-        allowed = self._allowed(wanted)
-        found = [np.empty((0, _candidate_count(count)), np.int64)]
+        search = Search(count, _spare(count), self._allowed(wanted))
+        found = [np.empty((0, search.wanted), np.int64)]
         with self._lock, _exact_sums():
-            for _, keys in self._by_blocks(
-                len(queries), count, lambda block: self._keys(self._prepared(queries[block]), count, allowed)
-            ):
-                found.append(keys)
+            for batch in self._batches(len(queries), search):
+                vectors = self._prepared(queries[batch])
+                found.append(self._keys(vectors, torch.full((len(vectors),), -1, device=self._device), search))
         keys = np.concatenate(found)
         return np.where(keys == NO_KEY, -1, ROW_MASK - (keys & ROW_MASK))
 
@@ -107,16 +126,15 @@ class TorchScan:
         Rows that are True in `without`, bool (n,), have no neighbours and are none; other lists may lack rows with
         a similarity below `floor`, and end in NO_KEY if they are too short. Raises Stopped.
         """
-        allowed, rows = self._allowed(~without), np.flatnonzero(~without)
+        rows = np.flatnonzero(~without)
+        search = Search(count, _spare(count) + 1, self._allowed(~without), floor)  # a row finds itself, too
         keys = np.full((len(self), count), NO_KEY)
         pairs = len(self) * (len(self) - 1) // 2
         monitor.check()
         with self._lock, _exact_sums():
-            for block, found in self._by_blocks(
-                len(rows), count + 1, lambda block: self._keys_of_rows(rows[block], count, allowed, floor)
-            ):
-                keys[rows[block]] = found
-                monitor.step("comparing embeddings", block.stop * pairs // len(rows), pairs, "pairs")
+            for batch in self._batches(len(rows), search):
+                keys[rows[batch]] = self._keys(*self._own(rows[batch]), search)[:, :count]
+                monitor.step("comparing embeddings", batch.stop * pairs // len(rows), pairs, "pairs")
         return keys
 
     def pairs(
@@ -140,19 +158,52 @@ class TorchScan:
                 return start + int(wrong[0])
         return None
 
-    def _by_blocks(
-        self, total: int, count: int, work: Callable[[slice], NDArray[np.int64]]
-    ) -> Iterator[tuple[slice, NDArray[np.int64]]]:
-        """Yield blocks of `total` queries with the result of `work`; smaller ones once memory has run out."""
+    def _batches(self, total: int, search: Search) -> Iterator[slice]:
+        """Yield batches of queries: several blocks, so that the GPU does not wait for this process after each."""
         start = 0
         while start < total:
-            block = slice(start, min(start + self._queries_at_once(count), total))
+            stop = min(start + GPU_SEARCH.blocks * self._queries_at_once(search), total)
+            yield slice(start, stop)
+            start = stop
+
+    def _own(self, rows: NDArray[np.int64]) -> tuple[Rows, Tensor]:
+        """Return rows as queries, and their numbers."""
+        own = torch.from_numpy(rows).to(self._device)
+        return (self._prepared(self._vectors[rows]) if self._resident is None else self._resident[own]), own
+
+    def _keys(self, queries: Rows, own: Tensor, search: Search) -> NDArray[np.int64]:
+        """Return the keys of the nearest rows: int64 (m, search.wanted), descending.
+
+        `own` are the rows of the queries, int64 (m,), which are not their own neighbours; -1 for others.
+        """
+        keys = self._by_blocks(
+            lambda some: self._proven_keys(queries[some], own[some], search), len(queries), search
+        )
+        missing = (keys[:, 0] == UNPROVEN).nonzero()[:, 0]
+        if len(missing):
+            keys[missing] = self._by_blocks(
+                lambda some: self._exact_keys(queries[missing[some]], own[missing[some]], search),
+                len(missing),
+                search,
+                GPU_SEARCH.exact_queries,
+            )
+        found: NDArray[np.int64] = keys.cpu().numpy()
+        return found
+
+    def _by_blocks(
+        self, work: Callable[[slice], Tensor], total: int, search: Search, most: int = GPU_SEARCH.queries
+    ) -> Tensor:
+        """Return the keys that `work` finds for blocks of queries; smaller blocks once memory has run out."""
+        found, start = [], 0
+        while start < total:
+            block = slice(start, min(start + min(most, self._queries_at_once(search)), total))
             keys = self._attempted(work, block)
             if keys is not None:
-                yield block, keys
+                found.append(keys)
                 start = block.stop
+        return torch.cat(found)
 
-    def _attempted(self, work: Callable[[slice], NDArray[np.int64]], block: slice) -> NDArray[np.int64] | None:
+    def _attempted(self, work: Callable[[slice], Tensor], block: slice) -> Tensor | None:
         """Return the result of `work`; None if memory ran out, after halving what it may take."""
         try:
             return work(block)
@@ -163,53 +214,33 @@ class TorchScan:
         torch.cuda.empty_cache()  # after the exception, whose traceback keeps tensors
         return None
 
-    def _keys_of_rows(
-        self, rows: NDArray[np.int64], count: int, allowed: Tensor, floor: float
-    ) -> NDArray[np.int64]:
-        own = torch.from_numpy(rows).to(self._device)
-        queries = self._prepared(self._vectors[rows]) if self._resident is None else self._resident[own]
-        return self._keys(queries, count, allowed, own, floor)[:, :count]
-
-    def _keys(
-        self, queries: Rows, count: int, allowed: Tensor, own: Tensor | None = None, floor: float = -2.0
-    ) -> NDArray[np.int64]:
-        """Return the keys of the nearest rows: int64 (m, count and a few more), descending.
-
-        `allowed`, bool (padded rows,), are the rows that may be returned. `own` are the rows of the queries, which
-        are not their own neighbours. Below `floor`, rows may be missing.
-        """
-        wanted = _candidate_count(count if own is None else count + 1)
-        best = torch.full((len(queries), wanted), NO_KEY, device=self._device)
+    def _proven_keys(self, queries: Rows, own: Tensor, search: Search) -> Tensor:
+        """Return the keys of the nearest rows; UNPROVEN for queries for which half precision was not enough."""
+        best = torch.full((len(queries), search.wanted), NO_KEY, device=self._device)
         bound = torch.full((len(queries),), -torch.inf, dtype=torch.float64, device=self._device)
         unit = queries.unit()[:, :, None]
         for start, block in self._blocks(self._rows_at_once(len(queries))):
-            is_allowed = allowed[start : start + len(block)] & block.norms.isfinite()
-            positions, dropped = _candidates(queries, block, is_allowed, wanted)
+            allowed = search.allowed[start : start + len(block)] & block.norms.isfinite()
+            positions, dropped = _candidates(queries, block, allowed, search.wanted)
             products = torch.bmm(block.stored[positions].double(), unit)[:, :, 0] / block.norms[positions]
-            keys = _keys_of(products, positions, start, is_allowed[positions], own)
-            best = torch.cat([best, keys], 1).topk(wanted, 1).values
+            best = _merged(best, _keys_of(products, positions, start, allowed[positions], own))
             bound = torch.maximum(bound, dropped)
         # Of the rows in `best`, the last is the best one that merging can have dropped.
         merged = torch.where(best[:, -1] == NO_KEY, -torch.inf, _steps_of(best[:, -1]) + 0.5)
         bound = torch.maximum(bound * SIMILARITY_STEPS, merged)
-        is_complete = (bound == -torch.inf) | (bound < _steps_of(best[:, count - 1]) - 0.5)
-        is_complete |= bound < floor * SIMILARITY_STEPS - 0.5
-        missing = (~is_complete).nonzero()[:, 0]
-        for some in torch.split(missing, GPU_SEARCH.exact_queries):
-            best[some] = self._exact_keys(queries[some], wanted, allowed, None if own is None else own[some])
-        found: NDArray[np.int64] = best.cpu().numpy()
-        return found
+        is_proven = (bound == -torch.inf) | (bound < _steps_of(best[:, search.count - 1]) - 0.5)
+        is_proven |= bound < search.floor * SIMILARITY_STEPS - 0.5
+        return torch.where(is_proven[:, None], best, UNPROVEN)
 
-    def _exact_keys(self, queries: Rows, wanted: int, allowed: Tensor, own: Tensor | None) -> Tensor:
+    def _exact_keys(self, queries: Rows, own: Tensor, search: Search) -> Tensor:
         """Return the keys of the nearest rows, from float64 products with all rows."""
-        best = torch.full((len(queries), wanted), NO_KEY, device=self._device)
+        best = torch.full((len(queries), search.wanted), NO_KEY, device=self._device)
         unit = queries.unit()
         at_once = self._room // (32 * len(queries) + 16 * unit.shape[1])
         for start, block in self._blocks(max(GPU_SEARCH.group, at_once // GPU_SEARCH.group * GPU_SEARCH.group)):
-            is_allowed = allowed[start : start + len(block)] & block.norms.isfinite()
+            allowed = search.allowed[start : start + len(block)] & block.norms.isfinite()
             positions = torch.arange(len(block), device=self._device).expand(len(queries), -1)
-            keys = _keys_of(unit @ block.unit().T, positions, start, is_allowed, own)
-            best = torch.cat([best, keys], 1).topk(wanted, 1).values
+            best = _merged(best, _keys_of(unit @ block.unit().T, positions, start, allowed, own))
         return best
 
     def _allowed(self, wanted: NDArray[np.bool_] | None) -> Tensor:
@@ -217,9 +248,9 @@ class TorchScan:
         allowed[: len(self)] = True if wanted is None else torch.from_numpy(wanted).to(self._device)
         return allowed
 
-    def _queries_at_once(self, count: int) -> int:
+    def _queries_at_once(self, search: Search) -> int:
         """Return how many queries fit in a third of the room: their candidates in float64 take most of it."""
-        bytes_each: int = _candidate_count(count) * (20 * self._vectors.shape[1] + 16 * GPU_SEARCH.group)
+        bytes_each: int = search.wanted * (20 * self._vectors.shape[1] + 16 * GPU_SEARCH.group)
         return max(1, min(GPU_SEARCH.queries, self._room // 3 // bytes_each))
 
     def _rows_at_once(self, queries: int) -> int:
@@ -299,13 +330,17 @@ def _largest_error(queries: Rows, block: Rows, products: Tensor) -> Tensor:
     return of_inputs + of_sum + HALF_ROUNDING * products.abs().clamp(max=2.0)
 
 
-def _keys_of(products: Tensor, positions: Tensor, start: int, allowed: Tensor, own: Tensor | None) -> Tensor:
+def _keys_of(products: Tensor, positions: Tensor, start: int, allowed: Tensor, own: Tensor) -> Tensor:
     """Return the keys of exact products (m, n) with rows `start` + `positions`, NO_KEY if not allowed or own."""
     steps = (products.clamp(max=1.0) * SIMILARITY_STEPS).round()
     rows = positions + start
-    is_valid = allowed if own is None else allowed & (rows != own[:, None])
     keys = torch.nan_to_num(steps, 0.0, 0.0, 0.0).long() * (1 << 32) + (ROW_MASK - rows)
-    return torch.where(is_valid, keys, NO_KEY)
+    return torch.where(allowed & (rows != own[:, None]), keys, NO_KEY)
+
+
+def _merged(best: Tensor, keys: Tensor) -> Tensor:
+    """Return the best of both, as many as in `best`, descending."""
+    return torch.cat([best, keys], 1).topk(best.shape[1], 1).values
 
 
 def _distinct_pairs(keys: Tensor, floor: float) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
@@ -324,9 +359,9 @@ def _steps_of(keys: Tensor) -> Tensor:
     return (keys >> 32).double()
 
 
-def _candidate_count(count: int) -> int:
-    """Return how many rows are re-scored exactly to find `count`: enough that the proof above rarely fails."""
-    return count + max(GPU_SEARCH.spare, count // 2)
+def _spare(count: int) -> int:
+    """Return how many rows more than `count` are re-scored exactly: enough that the proof above rarely fails."""
+    return max(GPU_SEARCH.spare, count // 2)
 
 
 def _free_bytes(device: torch.device) -> int:
