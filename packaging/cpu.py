@@ -18,14 +18,17 @@ NAME = "vggsearch-cpu"
 GPU_PACKAGES = ("faiss-gpu", "torch", "torchvision")
 LINKED = ("docs", "examples", "indexes", "packaging", "tests", "vggsearch")
 COPIED = ("*.md", "LICENSE", "NOTICE", "Makefile", "mkdocs.yml")
-DEVELOPMENT = ("dev", "docs")  # extras of vggsearch alone: the tests run PyTorch, too
+LEFT_OUT = (  # extras of vggsearch alone: the tests run PyTorch, too
+    "dev",
+    "docs",
+    "nvimagecodec-cuda12",
+    "nvimagecodec-cuda13",
+)
 
 
 def cpu_project(project: dict[str, Any]) -> dict[str, Any]:
     """Return the [project] table of vggsearch-cpu, made from that of vggsearch."""
-    extras = {
-        name: packages for name, packages in project["optional-dependencies"].items() if name not in DEVELOPMENT
-    }
+    extras = {name: packages for name, packages in project["optional-dependencies"].items() if name not in LEFT_OUT}
     return project | {
         "name": NAME,
         "description": f"{project['description']} For machines without a GPU: needs no PyTorch.",

@@ -5,7 +5,6 @@
 
 import gc
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
@@ -30,10 +29,14 @@ from tests.helpers.jpegs import (
     TALL,
     TOLERANCE,
     assert_near,
+    decoded,
     encoded,
+    grainy,
     on_cpu,
     photo,
+    reduced,
     squared,
+    turned,
 )
 from vggsearch.defaults import RESIZES
 from vggsearch.errors import OptionError
@@ -46,8 +49,12 @@ from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.torch_engine.cuda import CudaEngine, CudaSlots
 from vggsearch.model.torch_engine.engine import Embedder, TorchEngine
 from vggsearch.model.torch_engine.fused import FusedEmbedder, convolve
-from vggsearch.model.torch_engine.jpeg import DeviceJpeg
+from vggsearch.model.torch_engine.jpeg import SquareDecoder
+from vggsearch.model.torch_engine.squares import TritonSquares, square_maker
 from vggsearch.model.weights import load_weights
+from vggsearch.photos.decode import UPRIGHT
+from vggsearch.photos.jpeg_header import jpeg_header
+from vggsearch.photos.resize import square
 from vggsearch.photos.walk import PhotoFile, walk
 from vggsearch.store.records import Embedded
 
@@ -89,8 +96,8 @@ def assert_expected(found: Sequence[Rows], counts: Sequence[int], expected: Rows
 
 
 @cache
-def gpu() -> DeviceJpeg:
-    return DeviceJpeg([CARD])
+def gpu(resize: str = "squash") -> SquareDecoder:
+    return SquareDecoder(CARD, SIZE, resize)
 
 
 def gpu_engine(spec: EmbeddingSpec, precision: str, batch_size: int) -> CudaEngine:
@@ -422,29 +429,64 @@ def test_a_square_made_on_a_gpu_is_the_cpus_within_tolerance(
 ) -> None:
     data = photo(kind, size, subsampling)
     mean = TOLERANCE[kind] + (REPEATED_CHROMA if subsampling else 0)
-    assert_near(squared(data, resize, device=gpu()), on_cpu(data, resize), mean, 3 * LARGEST)
+    assert_near(decoded(data, gpu(resize)), on_cpu(data, resize), mean, 3 * LARGEST)
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+def test_the_kernels_on_a_gpu_make_pillows_squares(resize: str) -> None:
+    make_squares = square_maker(CARD, SIZE, resize)
+    assert isinstance(make_squares, TritonSquares)
+    sizes = [(500, 375), (375, 500), (192, 192), (300, 640), (193, 3000), (1001, 801), (4000, 3000)]
+    images = [grainy(picture(seed, size)) for seed, size in enumerate(sizes)]
+    photos = [torch.from_numpy(np.array(image)).to(CARD) for image in images]
+    for turn in range(1, 9):
+        found = torch.empty(len(photos), SIZE, SIZE, 3, dtype=torch.uint8, device=CARD)
+        in_use = make_squares(photos, [turn] * len(photos), found, range(len(photos)))
+        torch.cuda.synchronize()
+        del in_use
+        for ours, image in zip(found.cpu().numpy(), images, strict=True):
+            stored = reduced(image, SIZE)
+            upright = stored.transpose(UPRIGHT[turn]) if turn in UPRIGHT else stored
+            assert_near(ours, square(upright, SIZE, resize), mean=0.002, largest=1)
 
 
 @pytest.mark.parametrize("data", FOR_IT.values(), ids=FOR_IT)
 def test_a_gpu_decodes_other_kinds_of_jpeg_or_leaves_them_to_the_cpu(data: bytes) -> None:
-    pixels = gpu().square(data, SIZE, "squash", 1)
+    pixels = squared(data, gpu())
     if pixels is not None:
         assert_near(pixels, on_cpu(data, "squash"), TOLERANCE["smooth"] + REPEATED_CHROMA, 3 * LARGEST)
 
 
 def test_a_file_that_a_gpu_refuses_costs_only_itself() -> None:
+    files = [BASELINE]
     for data in NOT_FOR_IT.values():
-        assert gpu().square(data, SIZE, "squash", 1) is None
-        assert_near(squared(BASELINE, device=gpu()), squared(BASELINE), REPEATED_CHROMA, 3 * LARGEST)
+        files += [data, BASELINE]
+    found, is_decoded, _ = gpu().squares(files, [jpeg_header(data, SIZE) for data in files])
+    assert is_decoded.tolist() == [data == BASELINE for data in files]
+    for pixels in found[is_decoded].cpu().numpy():
+        assert_near(pixels, decoded(BASELINE), REPEATED_CHROMA, 3 * LARGEST)
 
 
-def test_threads_on_a_gpu_get_what_one_thread_gets() -> None:
-    files = [encoded(picture(seed, (400 + seed, 300))) for seed in range(40)]
-    expected = [squared(data, device=gpu()) for data in files]
-    with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda data: squared(data, device=gpu()), files * 5))
-    for ours, theirs in zip(found, expected * 5, strict=True):
-        assert (ours == theirs).all()
+def test_a_file_with_damaged_data_costs_only_itself_on_a_gpu() -> None:
+    middle = len(BASELINE) // 2
+    damaged = BASELINE[:middle] + bytes(200) + BASELINE[middle + 200 :]
+    files = [BASELINE, damaged, BASELINE[:middle] + b"\xff\xd9", BASELINE] * 8
+    found, is_decoded, _ = gpu().squares(files, [jpeg_header(data, SIZE) for data in files])
+    assert is_decoded.reshape(-1, 4)[:, [0, 3]].all()
+    for pixels in found.reshape(-1, 4, SIZE, SIZE, 3)[:, [0, 3]].flatten(0, 1).cpu().numpy():
+        assert_near(pixels, decoded(BASELINE), REPEATED_CHROMA, 3 * LARGEST)
+
+
+def test_batches_on_a_gpu_get_what_single_files_get() -> None:
+    files = [turned(encoded(picture(seed, (400 + seed, 300))), seed % 8 + 1) for seed in range(40)]
+    headers = [jpeg_header(data, SIZE) for data in files]
+    expected = [decoded(data, gpu()) for data in files]
+    for _ in range(5):
+        found, is_decoded, blank = gpu().squares(files, headers)
+        assert is_decoded.all()
+        assert not blank().any()
+        for ours, theirs in zip(found.cpu().numpy(), expected, strict=True):
+            assert (ours == theirs).all()
 
 
 def test_decoding_leaves_alone_what_the_network_has_still_to_read() -> None:
@@ -456,8 +498,23 @@ def test_decoding_leaves_alone_what_the_network_has_still_to_read() -> None:
             busy @ busy  # keeps the GPU occupied, so that the sum is still to come
         total = given_back.sum()
         del given_back
-        squared(BASELINE, device=gpu())
+        decoded(BASELINE, gpu())
         assert int(total) == 7 * 3 * SMALL[0] * SMALL[1]
+
+
+def test_squares_are_left_alone_until_they_are_read() -> None:
+    busy = torch.randn(8192, 8192, device="cuda")
+    files = [encoded(picture(seed, SMALL)) for seed in range(16)]
+    headers = [jpeg_header(data, SIZE) for data in files]
+    expected = [decoded(data, gpu()).astype(np.int64).sum() for data in files]
+    sums = []
+    for _ in range(10):
+        found, _, _ = gpu().squares(files, headers)
+        busy @ busy
+        sums.append(found.long().sum(dim=(1, 2, 3)))
+        del found
+    for each in sums:
+        assert each.tolist() == expected
 
 
 def default_engine(options: EngineOptions) -> Engine:

@@ -1,9 +1,10 @@
 """JPEG on a device, against the CPU's way; the CPU stands in for the GPU. test_gpu.py has the real thing."""
 
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Barrier, get_ident
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from tests.helpers.jpegs import (
     TOLERANCE,
     assert_near,
     cpu,
+    decoded,
     encoded,
     on_cpu,
     photo,
@@ -41,12 +43,14 @@ from vggsearch.errors import OptionError
 from vggsearch.model.engine import EngineOptions
 from vggsearch.model.loading import load_engine
 from vggsearch.model.spec import EmbeddingOptions
-from vggsearch.model.torch_engine import jpeg
-from vggsearch.model.torch_engine.jpeg import DeviceJpeg
-from vggsearch.photos import resize as resizing
+from vggsearch.model.torch_engine import jpeg, jpeg_decoders, squares
+from vggsearch.model.torch_engine.jpeg import SquareDecoder
+from vggsearch.model.torch_engine.jpeg_decoders import BatchDecoder, NvImageCodecDecoder, TorchvisionDecoder
 from vggsearch.photos.decode import UPRIGHT
+from vggsearch.photos.jpeg_header import jpeg_header
 from vggsearch.photos.resize import PAD_COLOUR
 
+CPU = torch.device("cpu")
 every_resize = pytest.mark.parametrize("resize", RESIZES)
 
 
@@ -58,7 +62,7 @@ def test_a_square_is_the_cpus_within_tolerance(
     kind: str, size: tuple[int, int], subsampling: int, resize: str
 ) -> None:
     data = photo(kind, size, subsampling)
-    assert_near(squared(data, resize), on_cpu(data, resize), TOLERANCE[kind])
+    assert_near(decoded(data, cpu(resize)), on_cpu(data, resize), TOLERANCE[kind])
 
 
 def test_the_tolerance_tells_one_photo_and_one_resize_from_another() -> None:
@@ -67,37 +71,27 @@ def test_the_tolerance_tells_one_photo_and_one_resize_from_another() -> None:
     other = on_cpu(encoded(picture(2, SMALL)), "squash")
     shifted = np.roll(squash, 1, axis=1)
     for wrong in (crop, other, shifted):
-        assert np.abs(squared(data).astype(int) - wrong).mean() > 2 * TOLERANCE["smooth"]
+        assert np.abs(decoded(data).astype(int) - wrong).mean() > 2 * TOLERANCE["smooth"]
 
 
 def test_every_resize_mode_has_the_function_of_its_name() -> None:
     names = dict(zip(RESIZES, RESIZES, strict=True))
-    assert {name: function.__name__ for name, function in jpeg.RESIZE_BY_NAME.items()} == names
+    assert {name: function.__name__ for name, function in squares.RESIZE_BY_NAME.items()} == names
 
 
 @every_resize
 def test_a_picture_of_the_right_size_is_only_decoded(resize: str) -> None:
     data = photo("grain", (SIZE, SIZE))
     pixels = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
-    assert (squared(data, resize) == pixels.permute(1, 2, 0).numpy()).all()
+    assert (decoded(data, cpu(resize)) == pixels.permute(1, 2, 0).numpy()).all()
 
 
-@every_resize
-def test_the_square_belongs_to_the_caller(resize: str) -> None:
-    pixels = squared(photo("smooth", SMALL), resize, orientation=6)
-    assert pixels.shape == (SIZE, SIZE, 3)
-    assert pixels.dtype == np.uint8
-    assert pixels.flags.owndata
-    assert pixels.flags.writeable
-    assert pixels.flags.c_contiguous
-
-
-@pytest.mark.parametrize("orientation", [0, 1, *UPRIGHT, 9])
+@pytest.mark.parametrize("orientation", [1, *UPRIGHT])
 def test_each_orientation_turns_as_pillow_does(orientation: int) -> None:
     data = photo("smooth", SMALL)
-    stored = Image.fromarray(squared(data))
+    stored = Image.fromarray(decoded(data))
     upright = stored.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else stored
-    assert (squared(data, orientation=orientation) == np.asarray(upright)).all()
+    assert (decoded(turned(data, orientation)) == np.asarray(upright)).all()
 
 
 @every_resize
@@ -105,7 +99,7 @@ def test_each_orientation_turns_as_pillow_does(orientation: int) -> None:
 @pytest.mark.parametrize("size", [(501, 337), (337, 501)])
 def test_the_orientation_is_applied_once(size: tuple[int, int], orientation: int, resize: str) -> None:
     data = turned(photo("smooth", size), orientation)
-    ours, theirs = squared(data, resize, orientation), on_cpu(data, resize)
+    ours, theirs = decoded(data, cpu(resize)), on_cpu(data, resize)
     assert_near(ours, theirs, TOLERANCE["smooth"])
     around = [(pixels == PAD_COLOUR).all(axis=2) for pixels in (ours, theirs)]
     assert (around[0].all(axis=0) == around[1].all(axis=0)).all()
@@ -114,20 +108,19 @@ def test_the_orientation_is_applied_once(size: tuple[int, int], orientation: int
 
 @pytest.mark.parametrize("data", NOT_FOR_IT.values(), ids=NOT_FOR_IT)
 def test_what_is_not_for_it_is_left_to_the_cpu(data: bytes) -> None:
-    assert cpu().square(data, SIZE, "squash", 1) is None
+    assert squared(data) is None
 
 
-def test_a_strip_that_padding_leaves_nothing_of_is_left_to_the_cpu() -> None:
+def test_a_strip_that_padding_leaves_nothing_of_is_padding() -> None:
     strip = photo("smooth", (32, 3000))
-    assert cpu().square(strip, 32, "pad", 1) is None
+    assert (decoded(strip, cpu("pad", 32), 32) == PAD_COLOUR).all()
     assert (on_cpu(strip, "pad", 32) == PAD_COLOUR).all()
-    assert cpu().square(strip, 32, "squash", 1) is not None
 
 
 @every_resize
 @pytest.mark.parametrize("data", FOR_IT.values(), ids=FOR_IT)
 def test_other_kinds_of_jpeg_are_for_it(data: bytes, resize: str) -> None:
-    assert_near(squared(data, resize), on_cpu(data, resize), TOLERANCE["smooth"])
+    assert_near(decoded(data, cpu(resize)), on_cpu(data, resize), TOLERANCE["smooth"])
 
 
 @settings(max_examples=examples(300))
@@ -136,136 +129,228 @@ def test_a_damaged_file_is_decoded_or_left_to_the_cpu_and_nothing_else(draws: st
     data = bytearray(draws.draw(st.sampled_from([photo("smooth", (48, 40)), *NOT_FOR_IT.values()])))
     for place in draws.draw(st.lists(st.integers(0, 700), max_size=8)) if data else []:
         data[place % len(data)] = draws.draw(st.integers(0, 255))
-    pixels = cpu().square(bytes(data), 32, draws.draw(st.sampled_from(RESIZES)), draws.draw(st.integers(0, 9)))
-    assert pixels is None or (pixels.shape == (32, 32, 3) and pixels.dtype == np.uint8)
+    whole = photo("smooth", (50, 40))
+    decoder = cpu(draws.draw(st.sampled_from(RESIZES)), 32)
+    files = [whole, bytes(data), whole]
+    found, is_decoded, _ = decoder.squares(files, [jpeg_header(each, 32) for each in files])
+    assert found.shape == (3, 32, 32, 3)
+    assert is_decoded[[0, 2]].all()
+    assert (found[[0, 2]].numpy() == decoded(whole, decoder, 32)).all()
 
 
-def test_threads_get_what_one_thread_gets() -> None:
-    files = [encoded(picture(seed, (400 + seed, 300))) for seed in range(40)]
-    expected = [squared(data, "crop", seed % 9) for seed, data in enumerate(files)]
-    with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda seed: squared(files[seed], "crop", seed % 9), [*range(40)] * 3))
-    for ours, theirs in zip(found, expected * 3, strict=True):
-        assert (ours == theirs).all()
+def test_a_batch_keeps_its_order_and_costs_no_file_for_another() -> None:
+    files = [photo("smooth", SMALL), NOT_FOR_IT["CMYK"], photo("grain", TALL), turned(BASELINE, 6), b"", BASELINE]
+    found, is_decoded, is_blank = cpu().squares(files, [jpeg_header(data, SIZE) for data in files])
+    assert is_decoded.tolist() == [True, False, True, True, False, True]
+    assert not is_blank()[is_decoded].any()
+    for row in np.flatnonzero(is_decoded):
+        assert (found[row].numpy() == decoded(files[row])).all()
 
 
-class CpuAsGpu:
-    """A GPU made of CPU: counts streams, and notes in which one each thread decodes."""
-
-    def __init__(self) -> None:
-        self.streams = 0
-        self.current: dict[int, int] = {}
-        self.used: list[tuple[int, int]] = []
-
-    def open_stream(self, device: torch.device) -> int:
-        assert device.type == "cuda"
-        self.streams += 1
-        return self.streams
-
-    def enter(self, stream: int) -> AbstractContextManager[None]:
-        self.current[get_ident()] = stream
-        return nullcontext()
-
-    def decode(self, data: Tensor, mode: ImageReadMode, device: torch.device) -> Tensor:
-        assert device.type == "cuda"
-        self.used.append((get_ident(), self.current[get_ident()]))
-        pixels: Tensor = decode_jpeg(data, mode)
-        return pixels
+def test_blank_squares_are_told() -> None:
+    files = [encoded(Image.new("RGB", SMALL, colour)) for colour in ("black", "white")]
+    files.insert(1, BASELINE)
+    _, _, is_blank = cpu("pad").squares(files, [jpeg_header(data, SIZE) for data in files])
+    assert is_blank().tolist() == [True, False, True]
 
 
-@pytest.fixture
-def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> CpuAsGpu:
-    fake = CpuAsGpu()
-    monkeypatch.setattr(torch.cuda, "Stream", fake.open_stream)
-    monkeypatch.setattr(torch.cuda, "stream", fake.enter)
-    monkeypatch.setattr(codecs, "decode_jpeg", fake.decode)
-    return fake
+def test_no_files_are_no_squares() -> None:
+    found, is_decoded, is_blank = cpu().squares([], [])
+    assert (len(found), len(is_decoded), len(is_blank())) == (0, 0, 0)
 
 
-def test_on_a_gpu_each_thread_decodes_in_one_stream_of_its_own(fake_gpu: CpuAsGpu) -> None:
-    device = DeviceJpeg([torch.device("cuda")])
-    together = Barrier(4)
-
-    def work(_: int) -> None:
-        together.wait()  # so that no thread takes two of the four
-        for _ in range(3):
-            assert_near(squared(BASELINE, device=device), on_cpu(BASELINE, "squash"), TOLERANCE["smooth"])
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(work, range(4)))
-    assert len(fake_gpu.used) == 1 + 4 * 3
-    assert len(set(fake_gpu.used)) == fake_gpu.streams == 1 + 4
+def test_a_batch_too_large_for_the_memory_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jpeg, "PIXELS_ON_CPU", 2 * SMALL[0] * SMALL[1])
+    decoder, batches = SquareDecoder(CPU, SIZE, "squash"), list[int]()
+    decoder._decoders = [Counting(TorchvisionDecoder(CPU), batches.append)]
+    files = [BASELINE, BASELINE, b"", BASELINE, photo("smooth", (1000, 800)), BASELINE]
+    found, is_decoded, _ = decoder.squares(files, [jpeg_header(data, SIZE) for data in files])
+    assert batches == [2, 1, 1, 1]
+    assert is_decoded.tolist() == [bool(data) for data in files]
+    assert (found[5].numpy() == decoded(BASELINE)).all()
 
 
-def test_threads_are_spread_over_the_gpus() -> None:
-    device, together = DeviceJpeg([torch.device("cpu", index) for index in (0, 1)]), Barrier(3)
-    used = []
+@dataclass
+class Counting:
+    """A decoder that tells how many files each batch has."""
 
-    def work(_: int) -> None:
-        together.wait()
-        for _ in range(2):
-            with device._stream() as mine:
-                used.append((get_ident(), mine.index))
+    decoder: BatchDecoder
+    tell: Callable[[int], None]
+    name: str = "counting"
 
-    with ThreadPoolExecutor(3) as pool:
-        list(pool.map(work, range(3)))
-    assert sorted(gpu for _, gpu in set(used)) == [0, 1, 1], "the first was used to try the decoder out"
+    def decode(self, files: Sequence[bytes]) -> Sequence[Tensor | None]:
+        self.tell(len(files))
+        return self.decoder.decode(files)
 
 
-def test_a_full_gpu_leaves_the_file_to_the_cpu(fake_gpu: CpuAsGpu, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_memory(*_: object) -> Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+@dataclass
+class Failing:
+    """A decoder that fails for some files, or for batches of more than so many."""
 
-    device = DeviceJpeg([torch.device("cuda")])
-    assert device.square(BASELINE, SIZE, "squash", 1) is not None
-    monkeypatch.setattr(codecs, "decode_jpeg", no_memory)
-    assert device.square(BASELINE, SIZE, "squash", 1) is None
+    bad: Sequence[bytes]
+    most: int = 1000
+    calls: list[int] = field(default_factory=list)
+    name: str = "failing"
+
+    def decode(self, files: Sequence[bytes]) -> Sequence[Tensor | None]:
+        self.calls.append(len(files))
+        if len(files) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        if any(data in self.bad for data in files):
+            raise RuntimeError("nvJPEG error")
+        return TorchvisionDecoder(CPU).decode(files)
+
+
+def test_a_file_that_fails_in_a_batch_is_found_by_halving() -> None:
+    files = [encoded(picture(seed, (40, 30))) for seed in range(32)]
+    decoder = Failing([files[13]])
+    found = jpeg_decoders.decode_each(decoder, files)
+    assert [row for row, pixels in enumerate(found) if pixels is None] == [13]
+    assert len(decoder.calls) == 1 + 2 * 5
+    for pixels, data in zip(found, files, strict=True):
+        if pixels is not None:
+            (expected,) = TorchvisionDecoder(CPU).decode([data])
+            assert (pixels == expected).all()
+
+
+def test_a_full_gpu_decodes_fewer_at_once() -> None:
+    files = [encoded(picture(seed, (40, 30))) for seed in range(16)]
+    decoder = Failing([], most=4)
+    assert all(pixels is not None for pixels in jpeg_decoders.decode_each(decoder, files))
+    assert decoder.calls == [16, 8, 4, 4, 8, 4, 4]
+
+
+def test_pixels_of_another_size_than_the_header_says_are_not_taken() -> None:
+    decoder = SquareDecoder(CPU, SIZE, "squash")
+    headers = [jpeg_header(BASELINE, SIZE), jpeg_header(photo("smooth", (501, 375)), SIZE)]
+    _, is_decoded, _ = decoder.squares([BASELINE, BASELINE], headers)
+    assert is_decoded.tolist() == [True, False]
 
 
 def test_a_mistake_is_no_reason_to_fall_back() -> None:
     with pytest.raises(KeyError):
-        cpu().square(BASELINE, SIZE, "stretch", 1)
+        SquareDecoder(CPU, SIZE, "stretch")
 
 
-def test_without_nvjpeg_it_says_so_at_once(fake_gpu: CpuAsGpu, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_decoders_the_faster_is_taken_once_there_are_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(TorchvisionDecoder):
+        name = "slow"
+
+        def decode(self, files: Sequence[bytes]) -> list[Tensor]:
+            for _ in range(20):
+                pixels = super().decode(files)
+            return pixels
+
+    monkeypatch.setattr(jpeg_decoders, "DECODERS", {"slow": Slow, "torchvision": TorchvisionDecoder})
+    decoder = SquareDecoder(CPU, SIZE, "squash")
+    assert (decoded(photo("grain", SMALL), decoder) == decoded(photo("grain", SMALL))).all()
+    assert decoder.name == "torchvision"
+    assert SquareDecoder(CPU, SIZE, "squash", "slow").name == "slow"
+
+
+def test_without_nvjpeg_it_says_so_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def not_compiled(*_: object) -> Tensor:
         raise RuntimeError("torchvision not compiled with nvJPEG support")
 
     monkeypatch.setattr(codecs, "decode_jpeg", not_compiled)
     with pytest.raises(OptionError, match=r"on the GPU \(torchvision not compiled with nvJPEG.*decode='cpu'"):
-        DeviceJpeg([torch.device("cuda")])
+        SquareDecoder(CPU, SIZE, "squash")
 
 
 def test_a_torchvision_without_the_decoder_is_told_like_one_without_nvjpeg(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(codecs, "decode_jpeg")
     with pytest.raises(OptionError, match=r"no attribute 'decode_jpeg'.*decode='cpu'"):
-        DeviceJpeg([torch.device("cpu")])
+        SquareDecoder(CPU, SIZE, "squash")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_so_at_once() -> None:
     with pytest.raises(OptionError, match=r"JPEG cannot be decoded on the GPU.*decode='cpu'"):
-        DeviceJpeg([torch.device("cuda")])
+        SquareDecoder(torch.device("cuda"), SIZE, "squash")
+
+
+class PretendedCodec(ModuleType):
+    """What NvImageCodecDecoder uses of nvImageCodec 0.9, on the CPU; a file it cannot decode gives None."""
+
+    class BackendKind:
+        HW_GPU_ONLY, GPU_ONLY, HYBRID_CPU_GPU = "hardware", "gpu", "hybrid"
+
+    class ColorSpec:
+        SRGB = "RGB"
+
+    @dataclass
+    class Backend:
+        kind: str
+
+    @dataclass
+    class DecodeParams:
+        apply_exif_orientation: bool
+        color_spec: str
+
+    @dataclass
+    class Decoder:
+        device_id: int
+        max_num_cpu_threads: int
+        backends: "list[PretendedCodec.Backend]"
+        options: str
+
+        def decode(
+            self, files: list[bytes], *, params: "PretendedCodec.DecodeParams", cuda_stream: int
+        ) -> list[Tensor | None]:
+            assert (params.apply_exif_orientation, params.color_spec) == (False, "RGB")
+            assert "cpu" not in [backend.kind for backend in self.backends]
+            return [None if data in NOT_FOR_IT.values() else self.pixels(data) for data in files]
+
+        def pixels(self, data: bytes) -> Tensor:
+            encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+            return decode_jpeg(encoded, ImageReadMode.RGB).permute(1, 2, 0).contiguous()  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def nvimagecodec(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass
+    class Stream:
+        cuda_stream: int = 0
+
+    nvidia, codec = ModuleType("nvidia"), PretendedCodec("nvidia.nvimgcodec")
+    monkeypatch.setattr(nvidia, "nvimgcodec", codec, raising=False)
+    monkeypatch.setitem(sys.modules, "nvidia", nvidia)
+    monkeypatch.setitem(sys.modules, "nvidia.nvimgcodec", codec)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: Stream())
+
+
+def test_nvimagecodec_is_used_if_it_is_installed(nvimagecodec: None) -> None:
+    assert [each.name for each in jpeg_decoders.working_decoders(CPU, "auto")] == ["torchvision", "nvimagecodec"]
+    decoder = SquareDecoder(CPU, SIZE, "squash", "nvimagecodec")
+    assert (decoded(turned(BASELINE, 6), decoder) == decoded(turned(BASELINE, 6))).all()
+    found = NvImageCodecDecoder(CPU).decode([BASELINE, NOT_FOR_IT["CMYK"], BASELINE])
+    assert [pixels is None for pixels in found] == [False, True, False]
+
+
+def test_a_decoder_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nvidia", None)
+    with pytest.raises(OptionError, match=r"on the GPU \(import of nvidia halted.*decode='cpu'"):
+        SquareDecoder(CPU, SIZE, "squash", "nvimagecodec")
+    assert SquareDecoder(CPU, SIZE, "squash").name == "torchvision"
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow warns of what it repairs
 def test_odd_files_come_out_as_on_the_cpu_or_are_left_to_it(shared_data: Path) -> None:
-    taken = {}
-    for path in sorted((shared_data / "odd").iterdir()):
-        pixels = cpu().square(path.read_bytes(), SIZE, "squash", 1)
-        if pixels is not None:
-            taken[path.name] = pixels
+    paths = sorted(path for path in (shared_data / "odd").iterdir() if path.suffix in (".jpg", ".jpeg"))
+    files = [path.read_bytes() for path in paths]
+    found, is_decoded, _ = cpu().squares(files, [jpeg_header(data, SIZE) for data in files])
+    taken = {paths[row].name: found[row].numpy() for row in np.flatnonzero(is_decoded)}
     assert {"made__progressive.jpg", "made__restart.jpg", "made__exif6.jpg"} <= set(taken)
     assert {"made__cmyk.jpg", "made__arithmetic.jpg", "made__truncated_50pct.jpg"}.isdisjoint(taken)
     for name, pixels in taken.items():
-        stored = Image.open(shared_data / "odd" / name).convert("RGB")
-        assert_near(pixels, resizing.square(stored, SIZE, "squash"), mean=1, largest=2 * LARGEST)
+        data = (shared_data / "odd" / name).read_bytes()
+        assert_near(pixels, on_cpu(data, "squash"), mean=1, largest=2 * LARGEST)
 
 
 @pytest.mark.network
 def test_embeddings_hardly_differ(sample_photos: Path) -> None:
     files = [path.read_bytes() for path in sorted((sample_photos / "originals").iterdir())][:6]
-    ours = np.stack([squared(data) for data in files])
+    ours = np.stack([decoded(data) for data in files])
     theirs = np.stack([on_cpu(data, "squash") for data in files])
     spec, weights = EmbeddingOptions().resolve()
     engine = load_engine(spec, weights, EngineOptions("torch", "cpu", "fp32"))

@@ -25,10 +25,11 @@ class SquareDecoder(Protocol):
 
     def squares(
         self, files: "Sequence[bytes]", headers: "Sequence[JpegHeader]"
-    ) -> "tuple[DevicePixels, NDArray[np.bool_], NDArray[np.bool_]]":
-        """Return the pixels of the files, (n, size, size, 3), which were decoded, and which are blank.
+    ) -> "tuple[DevicePixels, NDArray[np.bool_], Callable[[], NDArray[np.bool_]]]":
+        """Return the pixels of the files, (n, size, size, 3), which were decoded, and what tells which are blank.
 
-        The pixels of files that could not be decoded are undefined.
+        The pixels of files that could not be decoded are undefined. The function waits for the device, so call it
+        once more work is queued there.
         """
 
 

@@ -133,14 +133,14 @@ class _Reading:
         read = enumerate(file for reading in self._reading for file in reading.result())
         files = [(position, file) for position, file in read if file is not None]
         if not files:
-            self._positions, self._files, self._is_blank = list[int](), list[_JpegFile](), np.empty(0, np.bool_)
+            self._positions, self._files, self._is_blank = list[int](), list[_JpegFile](), _no_flags
             return np.empty((0, 0, 0, 3), np.uint8)
         squares, is_decoded, is_blank = decoder.squares(
             [file.data for _, file in files], [file.header for _, file in files]
         )
         rows = np.flatnonzero(is_decoded)
         self._positions, self._files = [files[row][0] for row in rows], [files[row][1] for row in rows]
-        self._is_blank = is_blank[rows]
+        self._is_blank = lambda: is_blank()[rows]
         return squares if len(rows) == len(files) else squares[rows]
 
     def response(self, embeddings: NDArray[np.float32]) -> Response:
@@ -148,9 +148,13 @@ class _Reading:
             self._positions,
             [file.sha256 for file in self._files],
             [file.header for file in self._files],
-            self._is_blank,
+            self._is_blank(),
             embeddings,
         )
+
+
+def _no_flags() -> NDArray[np.bool_]:
+    return np.empty(0, np.bool_)
 
 
 def _read_all(root: Path, size: int, files: Sequence[PhotoFile]) -> list[_JpegFile | None]:

@@ -25,8 +25,8 @@ EXIF, XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 END, FIRST_RESTART = b"\xff\xd9", b"\xff\xd0"
 NEXT_SEGMENT = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # within a scan, FF is followed by 00 or a restart marker
 
-# Sampling factors of the components: greyscale, 4:4:4, 4:2:2, 4:4:0, 4:2:0, 4:1:1, 4:1:0.
-SAMPLINGS = (b"\x11", *(bytes([luminance, 0x11, 0x11]) for luminance in (0x11, 0x21, 0x12, 0x22, 0x41, 0x42)))
+# Sampling factors of the components: 4:4:4, 4:2:2, 4:4:0, 4:2:0, 4:1:1, 4:1:0.
+SAMPLINGS = [bytes([luminance, 0x11, 0x11]) for luminance in (0x11, 0x21, 0x12, 0x22, 0x41, 0x42)]
 
 CODES_OF_LENGTH = [
     1 << (16 - length) for length in range(1, 17)
@@ -55,8 +55,8 @@ def jpeg_header(data: bytes, size: int) -> JpegHeader | None:
     """Return the header of a JPEG file that a GPU decodes for a square of `size` pixels; None if the CPU has to.
 
     GPU decoders turn some damaged or unusual files into a wrong picture without an error. So a file needs one frame
-    of 8 bits with Huffman coding, of greyscale or YCbCr in usual sampling, if it is sequential in one scan; nothing
-    but well-formed segments; every table defined before it is used; and an end. Damage within the data of a scan is
+    of 8 bits with Huffman coding, of YCbCr in usual sampling, if it is sequential in one scan; nothing but
+    well-formed segments; every table defined before it is used; and an end. Damage within the data of a scan is
     left to the decoder to find.
 
     The CPU also decodes images of more than PIXEL_LIMIT pixels, and those that would be enlarged, for which the
@@ -178,9 +178,7 @@ class _Header:
         )
 
     def _is_ycbcr(self, names: bytes) -> bool:
-        """Return whether all decoders take these components for YCbCr or, if there is one, for greyscale."""
-        if len(names) == 1:
-            return True
+        """Return whether all decoders take these components for YCbCr."""
         return not self.is_rgb and (
             names == b"\1\2\3" or (self.is_jfif and names != b"RGB" and len(set(names)) == 3)
         )

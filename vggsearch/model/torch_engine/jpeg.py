@@ -1,176 +1,172 @@
 """Decode and resize JPEG on the GPU that runs the network, so that a few CPU cores suffice to feed it."""
 
-import threading
+import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import cycle
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL.Image import Transpose
 from torch import Tensor
-from torch.nn.functional import interpolate
-from torchvision import io
 
-from vggsearch.defaults import RESIZES
-from vggsearch.errors import OptionError, option
-from vggsearch.photos.decode import UPRIGHT
-from vggsearch.photos.jpeg_header import JpegHeader, jpeg_header
-from vggsearch.photos.resize import PAD_COLOUR, is_blank
+from vggsearch.model.torch_engine.jpeg_decoders import BatchDecoder, decode_each, working_decoders
+from vggsearch.model.torch_engine.squares import are_blank, square_maker
+from vggsearch.photos.jpeg_header import JpegHeader
 
-HEIGHT, WIDTH = 1, 2  # dimensions of pixels, here uint8 (3, height, width)
-# Pillow's transposition -> whether to swap height and width, then the dimensions to flip.
-SWAP_AND_FLIPS: dict[Transpose, tuple[bool, tuple[int, ...]]] = {
-    Transpose.FLIP_LEFT_RIGHT: (False, (WIDTH,)),
-    Transpose.ROTATE_180: (False, (HEIGHT, WIDTH)),
-    Transpose.FLIP_TOP_BOTTOM: (False, (HEIGHT,)),
-    Transpose.TRANSPOSE: (True, ()),
-    Transpose.ROTATE_270: (True, (WIDTH,)),
-    Transpose.TRANSVERSE: (True, (HEIGHT, WIDTH)),
-    Transpose.ROTATE_90: (True, (HEIGHT,)),
-}
+log = logging.getLogger(__name__)
 
-
-class DeviceJpeg:
-    """A JPEG decoder on one or more devices. Any number of threads may share it; they are spread over the devices.
-
-    Mean absolute difference in levels of 0..255 from decoding on the CPU (reduced-size decoding, resize.square), at
-    192 pixels and quality 90, measured with libjpeg-turbo on the CPU in place of nvJPEG:
-
-    | image, 4:2:0 and 4:4:4                | squash       | crop         | pad          |
-    | ------------------------------------- | ------------ | ------------ | ------------ |
-    | 500 x 375, smooth                     | 0.13         | 0.14         | 0.09         |
-    | 500 x 375, grain of sigma 25          | 0.15         | 0.27 to 0.35 | 0.10         |
-    | 4000 x 3000, smooth                   | 0.19 to 0.20 | 0.13 to 0.15 | 0.08 to 0.09 |
-    | 4000 x 3000, grain of sigma 25        | 0.41 to 0.46 | 0.29 to 0.31 | 0.19 to 0.23 |
-
-    No pixel differs by more than 6. A decoder that replicates the chroma of 4:2:0, which libjpeg interpolates, adds
-    (simulated, squash) 0.3 on the smooth 500 x 375, 0.4 on a photo and 1.3 on colour grain.
-    """
-
-    def __init__(self, devices: Sequence[torch.device]) -> None:
-        """Test the decoder. Raises OptionError without a GPU, or if torchvision is built without nvJPEG.
-
-        A future torchvision may lack decoders altogether: they are deprecated in favour of another package.
-        """
-        self._devices = cycle(devices)
-        self._of_thread = threading.local()
-        try:
-            with torch.inference_mode(), self._stream() as device:
-                decoded(io.encode_jpeg(torch.zeros(3, 16, 16, dtype=torch.uint8)), device)
-        except (RuntimeError, AttributeError) as error:
-            reason = str(error).partition("\n")[0]
-            raise OptionError(
-                f"JPEG cannot be decoded on the GPU ({reason}). Use ", option("decode", "cpu"), "."
-            ) from error
-
-    def square(self, data: bytes, size: int, resize: str, orientation: int) -> NDArray[np.uint8] | None:
-        """Return the image of a file like resize.square: a new uint8 (size, size, 3), RGB, upright.
-
-        `resize` is one of defaults.RESIZES, `orientation` the EXIF orientation, which is applied here only. None if
-        the file is not supported: the CPU then decodes it, or reports what is wrong with it.
-        """
-        if jpeg_header(data, size) is None:
-            return None
-        encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)  # torch warns about read-only memory
-        try:
-            with torch.inference_mode(), self._stream() as device:
-                fitted = _upright(RESIZE_BY_NAME[resize](decoded(encoded, device), size), orientation)
-                pixels = fitted.permute(1, 2, 0).cpu().numpy()  # waits for the stream
-        except RuntimeError:  # of torchvision and nvJPEG, and of torch if the memory of the GPU is full
-            return None
-        return _centred(pixels, size)
-
-    @contextmanager
-    def _stream(self) -> Iterator[torch.device]:
-        """Work on the device of this thread, in a stream of its own, which is idle whenever a decode begins.
-
-        The nvJPEG hardware writes immediately, without waiting for work queued in the caller's stream. In a shared
-        stream it would be given memory that the network has freed but not yet read (pytorch/vision 9606).
-        """
-        if not hasattr(self._of_thread, "device"):
-            self._of_thread.device = next(self._devices)
-            if self._of_thread.device.type == "cuda":
-                self._of_thread.stream = torch.cuda.Stream(self._of_thread.device)  # type: ignore[no-untyped-call]
-        with torch.cuda.stream(getattr(self._of_thread, "stream", None)):
-            yield self._of_thread.device
+SHARE_OF_MEMORY = 16  # of the GPU; the photos of a batch take a 16th at most, and those before them as much
+PIXELS_ON_CPU = 100_000_000  # of the photos of a batch
 
 
 class SquareDecoder:
-    """See engine.SquareDecoder: decodes the files of a batch one after another."""
+    """Decodes and resizes JPEG files on one GPU. Not thread-safe.
 
-    def __init__(self, gpu: torch.device, size: int, resize: str) -> None:
-        self._gpu, self._size, self._resize = gpu, size, resize
-        self._jpeg = DeviceJpeg([gpu])
+    Decoders differ in the chroma of 4:2:0, and full-size decoding from the CPU's at reduced size by its rounding.
+    """
+
+    def __init__(self, gpu: torch.device, size: int, resize: str, decoder: str = "auto") -> None:
+        """Test the decoder, one of jpeg_decoders.DECODERS; "auto" measures all with the first files.
+
+        `resize` is one of defaults.RESIZES, `size` the pixels of a side. Raises OptionError if no decoder works,
+        such as without a GPU. A CPU in place of the GPU is for tests.
+        """
+        self._gpu, self._size = gpu, size
+        self._decoding, self._resizing = _open_stream(gpu), _open_stream(gpu)
+        with torch.cuda.stream(self._decoding):
+            self._decoders = working_decoders(gpu, decoder)
+        with torch.cuda.stream(self._resizing):
+            self._make_squares = square_maker(gpu, size, resize)
+        self._most_pixels = _memory(gpu) // (3 * SHARE_OF_MEMORY)
+        self._kept: object = None
+
+    @property
+    def name(self) -> str:
+        """The decoder in use, one of DECODERS; of several, that which the first files were fastest with."""
+        return self._decoders[0].name
 
     def squares(
-        self, files: Sequence[bytes], headers: Sequence[JpegHeader]
-    ) -> tuple[Tensor, NDArray[np.bool_], NDArray[np.bool_]]:
-        """See engine.SquareDecoder."""
-        pixels = np.zeros((len(files), self._size, self._size, 3), np.uint8)
+        self, files: Sequence[bytes], headers: Sequence[JpegHeader | None]
+    ) -> tuple[Tensor, NDArray[np.bool_], Callable[[], NDArray[np.bool_]]]:
+        """See engine.SquareDecoder. The squares are uint8, RGB and upright, and complete in the current stream.
+
+        `headers` are of jpeg_header for this size; a file without one is not decoded. One bad file costs only
+        itself: the CPU decodes it, or reports what is wrong with it. The function returns resize.is_blank.
+        """
+        with torch.cuda.stream(self._resizing):
+            squares = torch.empty(len(files), self._size, self._size, 3, dtype=torch.uint8, device=self._gpu)
         is_decoded = np.zeros(len(files), np.bool_)
-        for row, (data, header) in enumerate(zip(files, headers, strict=True)):
-            square = self._jpeg.square(data, self._size, self._resize, header.orientation)
-            if square is not None:
-                pixels[row], is_decoded[row] = square, True
-        return torch.from_numpy(pixels).to(self._gpu), is_decoded, np.array([is_blank(each) for each in pixels])
+        for rows in self._parts(headers):
+            is_decoded[self._write([files[row] for row in rows], [headers[row] for row in rows], rows, squares)] = (
+                True
+            )
+        with torch.cuda.stream(self._resizing):
+            is_blank = _downloading(are_blank(squares))
+        self._hand_over(squares)
+        return squares, is_decoded, is_blank
+
+    def _parts(self, headers: Sequence[JpegHeader | None]) -> Iterator[list[int]]:
+        """Yield the rows of files with a header, as many at once as memory is meant for."""
+        rows, pixels = list[int](), 0
+        for row, header in enumerate(headers):
+            if header is None:
+                continue
+            pixels += header.width * header.height
+            if rows and pixels > self._most_pixels:
+                yield rows
+                rows, pixels = [], header.width * header.height
+            rows.append(row)
+        if rows:
+            yield rows
+
+    def _write(
+        self, files: list[bytes], headers: list[JpegHeader | None], rows: list[int], squares: Tensor
+    ) -> list[int]:
+        """Queue the work for some files, and return the rows that it writes.
+
+        The nvJPEG hardware writes immediately, without waiting for work queued in a stream. In a stream with other
+        work it would be given memory that was freed but is not yet read (pytorch/vision 9606). So photos are
+        allocated in a stream of their own, and their memory is kept until the resizing is known to be done.
+        """
+        with torch.cuda.stream(self._decoding):
+            photos = self._decode(files)
+        self._release()
+        read = [
+            (row, photo, header.orientation)
+            for row, photo, header in zip(rows, photos, headers, strict=True)
+            if photo is not None and header is not None and _has_size(photo, header)
+        ]
+        if not read:
+            return []
+        written, decoded, orientations = map(list, zip(*read, strict=True))
+        if self._resizing is not None and self._decoding is not None:
+            self._resizing.wait_stream(self._decoding)
+        try:
+            with torch.cuda.stream(self._resizing):
+                self._kept = photos, self._make_squares(decoded, orientations, squares, written)
+        except torch.OutOfMemoryError:
+            return []
+        return written
+
+    def _decode(self, files: list[bytes]) -> list[Tensor | None]:
+        if len(self._decoders) > 1:
+            self._decoders = [min(self._decoders, key=lambda decoder: self._seconds(decoder, files))]
+            log.info("JPEG is decoded by %s.", self.name)
+        return decode_each(self._decoders[0], files)
+
+    def _seconds(self, decoder: BatchDecoder, files: list[bytes]) -> float:
+        """Measure a decoder, the second time that it decodes these files."""
+        for _ in range(2):
+            started = time.perf_counter()
+            decode_each(decoder, files)
+            if self._decoding is not None:
+                self._decoding.synchronize()
+        return time.perf_counter() - started
+
+    def _release(self) -> None:
+        """Free the memory of the photos before, which have long been resized."""
+        if self._kept is not None and self._resizing is not None:
+            self._resizing.synchronize()
+        self._kept = None
+
+    def _hand_over(self, squares: Tensor) -> None:
+        """Let the current stream wait for the squares, and reuse of their memory for the current stream."""
+        if self._resizing is not None:
+            current = torch.cuda.current_stream(self._gpu)
+            current.wait_stream(self._resizing)
+            squares.record_stream(current)
 
 
-def decoded(encoded: Tensor, device: torch.device) -> Tensor:
-    """Return the pixels of a file as stored, uint8 (3, height, width). Raises RuntimeError."""
-    pixels: Tensor = io.decode_jpeg(encoded, io.ImageReadMode.RGB, device)
-    return pixels
+def _open_stream(gpu: torch.device) -> "torch.cuda.Stream | None":
+    """Return a stream whose work precedes that of the network; None on a CPU, and without a GPU."""
+    if gpu.type != "cuda" or not torch.cuda.is_available():
+        return None
+    return torch.cuda.Stream(gpu, priority=-1)  # type: ignore[no-untyped-call]
 
 
-def squash(pixels: Tensor, size: int) -> Tensor:
-    """See photos.resize.squash."""
-    return _resized(pixels, size, size)
+def _downloading(flags: Tensor) -> Callable[[], NDArray[np.bool_]]:
+    """Queue a copy to the host, and return a function that waits for it."""
+    if not flags.is_cuda:
+        return flags.numpy
+    copy = torch.empty(flags.shape, dtype=flags.dtype, pin_memory=True)
+    copy.copy_(flags, non_blocking=True)
+    copied = torch.cuda.current_stream(flags.device).record_event()
+
+    def wait() -> NDArray[np.bool_]:
+        copied.synchronize()
+        result: NDArray[np.bool_] = copy.numpy()
+        return result
+
+    return wait
 
 
-def crop(pixels: Tensor, size: int) -> Tensor:
-    """See photos.resize.crop, which may cut through pixels: columns 62.5 to 437.5 of 500 x 375.
-
-    torch cuts only between pixels, so such a side is doubled first. With a cut half a pixel off, 500 x 375 with
-    grain differed by 1.8 levels in the mean instead of 0.35.
-    """
-    _, height, width = pixels.shape
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    cut = pixels[:, top : height - top, left : width - left]
-    for dimension in (HEIGHT, WIDTH):
-        if cut.shape[dimension] > side:
-            cut = cut.repeat_interleave(2, dimension).narrow(dimension, 1, 2 * side)
-    return _resized(cut, size, size)
+def _memory(gpu: torch.device) -> int:
+    if gpu.type != "cuda":
+        return 3 * SHARE_OF_MEMORY * PIXELS_ON_CPU
+    return int(torch.cuda.get_device_properties(gpu).total_memory)
 
 
-def pad(pixels: Tensor, size: int) -> Tensor:
-    """See photos.resize.pad; `_centred` fills the rest of the square once the image is upright."""
-    _, height, width = pixels.shape
-    longer = max(height, width)
-    return _resized(pixels, round(height / longer * size), round(width / longer * size))
-
-
-RESIZE_BY_NAME: dict[str, Callable[[Tensor, int], Tensor]] = dict(zip(RESIZES, (squash, crop, pad), strict=True))
-
-
-def _resized(pixels: Tensor, height: int, width: int) -> Tensor:
-    """Resize as float32, for which alone CUDA has antialiasing; bicubic overshoots 0..255 at edges."""
-    floats = interpolate(pixels[None].float(), (height, width), mode="bicubic", antialias=True)[0]
-    return floats.round_().clamp_(0, 255).to(torch.uint8)
-
-
-def _upright(pixels: Tensor, orientation: int) -> Tensor:
-    if orientation not in UPRIGHT:
-        return pixels
-    swapped, flipped = SWAP_AND_FLIPS[UPRIGHT[orientation]]
-    return (pixels.transpose(HEIGHT, WIDTH) if swapped else pixels).flip(flipped)
-
-
-def _centred(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Copy the image to the centre of a new square, where ImageOps.pad places it."""
-    height, width, _ = pixels.shape
-    top, left = round((size - height) * 0.5), round((size - width) * 0.5)
-    square = np.full((size, size, 3), PAD_COLOUR, np.uint8)
-    square[top : top + height, left : left + width] = pixels
-    return square
+def _has_size(photo: Tensor, header: JpegHeader) -> bool:
+    height, width = header.height, header.width
+    stored = (width, height) if header.orientation >= 5 else (height, width)
+    return photo.shape == (*stored, 3)

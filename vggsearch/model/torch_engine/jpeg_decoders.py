@@ -1,0 +1,128 @@
+"""JPEG decoders that decode a batch on a GPU: torchvision's, and nvImageCodec if it is installed."""
+
+import io
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+import torchvision.io
+from PIL import Image
+from torch import Tensor
+from torch.utils.dlpack import from_dlpack
+
+from vggsearch.errors import OptionError, option
+
+TORCHVISION, NVIMAGECODEC = "torchvision", "nvimagecodec"
+
+
+class BatchDecoder(Protocol):
+    """A decoder for one GPU. `name` is one of DECODERS."""
+
+    name: str
+
+    def decode(self, files: Sequence[bytes]) -> Sequence[Tensor | None]:
+        """Return the pixels of files as stored: uint8 (height, width, 3), RGB, with any strides, on the GPU.
+
+        They are complete in the current stream. None is returned for a file that cannot be decoded; or RuntimeError
+        is raised, which does not tell which file it was.
+        """
+
+
+class TorchvisionDecoder:
+    """nvJPEG by torchvision, where it is deprecated. It repeats chroma of 4:2:0, which libjpeg interpolates."""
+
+    name = TORCHVISION
+
+    def __init__(self, gpu: torch.device) -> None:
+        self._gpu = gpu
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given buffer is not writable")  # torch warns once per process
+            torch.frombuffer(b"\0", dtype=torch.uint8)
+
+    def decode(self, files: Sequence[bytes]) -> list[Tensor]:
+        """See BatchDecoder."""
+        encoded = [torch.frombuffer(data, dtype=torch.uint8) for data in files]
+        pixels = torchvision.io.decode_jpeg(encoded, torchvision.io.ImageReadMode.RGB, self._gpu)
+        return [each.permute(1, 2, 0) for each in pixels]
+
+
+class NvImageCodecDecoder:
+    """NVIDIA's nvImageCodec, with chroma interpolated as libjpeg does.
+
+    Its decoders that run on the CPU are not used: they accept damaged files.
+    """
+
+    name = NVIMAGECODEC
+
+    def __init__(self, gpu: torch.device) -> None:
+        """Raise ImportError if nvImageCodec is not installed."""
+        from nvidia import nvimgcodec
+
+        kinds = nvimgcodec.BackendKind
+        backends = [nvimgcodec.Backend(kind) for kind in (kinds.HW_GPU_ONLY, kinds.GPU_ONLY, kinds.HYBRID_CPU_GPU)]
+        self._gpu = gpu
+        self._decoder = nvimgcodec.Decoder(
+            device_id=gpu.index or 0, max_num_cpu_threads=THREADS, backends=backends, options=":fancy_upsampling=1"
+        )
+        self._parameters = nvimgcodec.DecodeParams(
+            apply_exif_orientation=False, color_spec=nvimgcodec.ColorSpec.SRGB
+        )
+
+    def decode(self, files: Sequence[bytes]) -> list[Tensor | None]:
+        """See BatchDecoder."""
+        stream = torch.cuda.current_stream(self._gpu).cuda_stream
+        images = self._decoder.decode(list(files), params=self._parameters, cuda_stream=stream)
+        return [None if image is None else from_dlpack(image) for image in images]
+
+
+THREADS = 8  # that read the entropy codes of files that the hardware does not decode
+
+DECODERS: dict[str, Callable[[torch.device], BatchDecoder]] = {
+    TORCHVISION: TorchvisionDecoder,
+    NVIMAGECODEC: NvImageCodecDecoder,
+}
+
+
+def working_decoders(gpu: torch.device, wanted: str) -> list[BatchDecoder]:
+    """Return the decoders that decode a small file: the wanted one of DECODERS, or for "auto" all.
+
+    Raises OptionError if there are none.
+    """
+    found, reasons = list[BatchDecoder](), list[str]()
+    for name in DECODERS if wanted == "auto" else [wanted]:
+        try:
+            decoder = DECODERS[name](gpu)
+            if all(pixels is not None for pixels in decoder.decode([_small_file()])):
+                found.append(decoder)
+        except (RuntimeError, AttributeError, ImportError) as error:
+            reasons.append(str(error).partition("\n")[0])
+    if not found:
+        raise OptionError(
+            f"JPEG cannot be decoded on the GPU ({reasons[0] if reasons else 'a test failed'}). Use ",
+            option("decode", "cpu"),
+            ".",
+        )
+    return found
+
+
+def _small_file() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(file, "JPEG")
+    return file.getvalue()
+
+
+def decode_each(decoder: BatchDecoder, files: Sequence[bytes]) -> list[Tensor | None]:
+    """Return what `decoder` returns, None for the files for which it raises RuntimeError.
+
+    A batch that fails is halved until the file is found. A batch too large for the memory of the GPU is, too.
+    """
+    try:
+        return list(decoder.decode(files))
+    except RuntimeError:
+        if len(files) <= 1:
+            return [None] * len(files)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()  # the decoder may still be writing to memory that it has given back
+    middle = len(files) // 2
+    return decode_each(decoder, files[:middle]) + decode_each(decoder, files[middle:])
