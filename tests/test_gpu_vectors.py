@@ -16,6 +16,7 @@ from vggsearch.knn import brute_force, gpu, torch_scan
 from vggsearch.knn.all_pairs import all_pairs
 from vggsearch.knn.build import build_from_previous, whitened_blocks
 from vggsearch.knn.edges import SIMILARITY_STEPS, Edges
+from vggsearch.knn.pairs_across import pairs_across
 from vggsearch.knn.torch_scan import TorchScan
 from vggsearch.knn.tune import tune
 from vggsearch.knn.vector_index import Selection, Tuning, VectorIndex
@@ -217,6 +218,15 @@ def test_searches_come_from_the_cpu_if_the_gpu_fails_with_one_warning(
         np.testing.assert_array_equal(index.nearest(queries, 10)[0], expected)
     np.testing.assert_array_equal(index.nearest_exactly(queries, 10)[0], expected)
     assert caplog.messages == [WARNING]
+
+
+def test_pairs_with_another_index_are_those_of_the_cpu(machine: Machine, stored: Vectors, tmp_path: Path) -> None:
+    index, others = saved(tmp_path / "x", stored[:300]), families(900, seed=1)
+    without = np.arange(0, 1200, 7)
+    found = pairs_across(index, [others[:500], others[500:]], 5, 0.3, without)
+    assert sum(machine.searches) == 300 - 43
+    machine.fails = "broken"
+    assert_same(found, pairs_across(index, [others[:500], others[500:]], 5, 0.3, without))
 
 
 @pytest.mark.parametrize("is_worth_it", [True, False])

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from vggsearch.defaults import GPU_SEARCH
 from vggsearch.gpus import cuda_gpus
+from vggsearch.knn import brute_force
 from vggsearch.knn.faiss_import import FaissIndex, failure_reason, faiss
 
 if TYPE_CHECKING:
@@ -105,6 +106,18 @@ class GpuVectors:
             self._scan, self._has_failed = None, True
             warn_of_torch(error)
             return None
+
+    def nearest(
+        self, queries: NDArray[np.float32], count: int, products: float
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
+        """Return what brute_force.nearest does with all vectors, of unit length; None where `candidates` does."""
+        candidates = self.candidates(queries, count, None, products)
+        if candidates is None:
+            return None
+        similarities = np.einsum("md,mnd->mn", queries, self._vectors[candidates], dtype=np.float32)
+        similarities[candidates < 0] = brute_force.NOT_FOUND
+        rows, similarities = brute_force.ranked(candidates, similarities)
+        return rows[:, :count], similarities[:, :count]
 
 
 def scan_on_gpu(vectors: "Vectors", products: float) -> "TorchScan | None":

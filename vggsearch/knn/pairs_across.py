@@ -6,7 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.defaults import PAIRS
+from vggsearch.knn import brute_force
 from vggsearch.knn.edges import Edges, edges_from_pairs
+from vggsearch.knn.gpu import GpuVectors
 from vggsearch.knn.vector_index import VectorIndex
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.progress import SILENT, Monitor
@@ -37,21 +39,16 @@ def pairs_across(
     mine, theirs = np.flatnonzero(compared[:own]), np.flatnonzero(compared[own:])
     vectors = vectors[theirs]
     found = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
+    on_gpu, products, most = GpuVectors(vectors), len(mine) * len(theirs), min(count, len(theirs))
     for start in range(0, len(mine), PAIRS.block_rows):
         monitor.check()
         rows = mine[start : start + PAIRS.block_rows]
-        nearest, similarities = _nearest(index.unit_vectors(rows) @ vectors.T, count)
+        queries = index.unit_vectors(rows)
+        nearest, similarities = on_gpu.nearest(queries, most, products) or brute_force.nearest(
+            queries, most, vectors.__getitem__, len(vectors)
+        )
         row, column = np.nonzero(similarities >= floor)
         found.append((rows[row], theirs[nearest[row, column]] + own, similarities[row, column]))
         monitor.show("finding candidates", min(start + PAIRS.block_rows, len(mine)), len(mine))
     first, second, values = (np.concatenate(column) for column in zip(*found, strict=True))
     return edges_from_pairs(len(compared), count, floor, first, second, np.minimum(values, 1))
-
-
-def _nearest(products: NDArray[np.float32], count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the columns of the `count` largest products of each row, unordered, and these products."""
-    count = min(count, products.shape[1])
-    if not count:
-        return np.empty((len(products), 0), np.int64), np.empty((len(products), 0), np.float32)
-    nearest = np.argpartition(-products, count - 1, axis=1)[:, :count]
-    return nearest, np.take_along_axis(products, nearest, axis=1)

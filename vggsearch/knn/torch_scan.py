@@ -177,26 +177,25 @@ class TorchScan:
         `own` are the rows of the queries, int64 (m,), which are not their own neighbours; -1 for others.
         """
         keys = self._by_blocks(
-            lambda some: self._proven_keys(queries[some], own[some], search), len(queries), search
+            len(queries),
+            lambda: self._queries_at_once(search),
+            lambda some: self._proven_keys(queries[some], own[some], search),
         )
         missing = (keys[:, 0] == UNPROVEN).nonzero()[:, 0]
         if len(missing):
             keys[missing] = self._by_blocks(
-                lambda some: self._exact_keys(queries[missing[some]], own[missing[some]], search),
                 len(missing),
-                search,
-                GPU_SEARCH.exact_queries,
+                lambda: min(GPU_SEARCH.exact_queries, self._queries_at_once(search)),
+                lambda some: self._exact_keys(queries[missing[some]], own[missing[some]], search),
             )
         found: NDArray[np.int64] = keys.cpu().numpy()
         return found
 
-    def _by_blocks(
-        self, work: Callable[[slice], Tensor], total: int, search: Search, most: int = GPU_SEARCH.queries
-    ) -> Tensor:
-        """Return the keys that `work` finds for blocks of queries; smaller blocks once memory has run out."""
+    def _by_blocks(self, total: int, at_once: Callable[[], int], work: Callable[[slice], Tensor]) -> Tensor:
+        """Return the keys that `work` finds for blocks of `total` queries; smaller ones once memory has run out."""
         found, start = [], 0
         while start < total:
-            block = slice(start, min(start + min(most, self._queries_at_once(search)), total))
+            block = slice(start, min(start + at_once(), total))
             keys = self._attempted(work, block)
             if keys is not None:
                 found.append(keys)
@@ -245,7 +244,7 @@ class TorchScan:
 
     def _allowed(self, wanted: NDArray[np.bool_] | None) -> Tensor:
         allowed = torch.zeros(self._padded, dtype=torch.bool, device=self._device)
-        allowed[: len(self)] = True if wanted is None else torch.from_numpy(wanted).to(self._device)
+        allowed[: len(self)] = True if wanted is None else torch.tensor(wanted, device=self._device)
         return allowed
 
     def _queries_at_once(self, search: Search) -> int:
