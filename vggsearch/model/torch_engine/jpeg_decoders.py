@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
-import torchvision.io
 from PIL import Image
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from vggsearch.errors import OptionError, option
+from vggsearch.model.torch_engine.torchvision_io import torchvision_io
 
 TORCHVISION, NVIMAGECODEC = "torchvision", "nvimagecodec"
 
@@ -35,7 +35,8 @@ class TorchvisionDecoder:
     name = TORCHVISION
 
     def __init__(self, gpu: torch.device) -> None:
-        self._gpu = gpu
+        """Raise ImportError if torchvision is not installed."""
+        self._gpu, self._io = gpu, torchvision_io()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The given buffer is not writable")  # torch warns once per process
             torch.frombuffer(b"\0", dtype=torch.uint8)
@@ -43,7 +44,7 @@ class TorchvisionDecoder:
     def decode(self, files: Sequence[bytes]) -> list[Tensor]:
         """See BatchDecoder."""
         encoded = [torch.frombuffer(data, dtype=torch.uint8) for data in files]
-        pixels = torchvision.io.decode_jpeg(encoded, torchvision.io.ImageReadMode.RGB, self._gpu)
+        pixels = self._io.decode_jpeg(encoded, self._io.ImageReadMode.RGB, self._gpu)
         return [each.permute(1, 2, 0) for each in pixels]
 
 
