@@ -163,15 +163,13 @@ class Stages:
 
     def on_gpu(self, folder: Folder, decoder: SquareDecoder) -> Generator[bool, None, None]:
         """Yield True for each photo that was decoded in this process, from the bytes of its file to a square."""
-        import torch
-
         at_once = self.engine.batch_size
         data = [(folder.root / file.path).read_bytes() for file in folder.files()[: MOST_BATCHES * at_once]]
         for start in cycle(range(0, len(data), at_once)):
             batch = data[start : start + at_once]
             headers = [header for each in batch if (header := jpeg_header(each, self.spec.size)) is not None]
-            _, is_decoded, _ = decoder.squares(batch, headers)
-            torch.cuda.synchronize()
+            _, is_decoded, is_blank = decoder.squares(batch, headers)
+            is_blank()  # waits for the GPU
             if not is_decoded.any():
                 raise SystemExit(f"The GPU decoded none of {len(batch)} photos.")
             yield from is_decoded[is_decoded].tolist()
