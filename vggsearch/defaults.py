@@ -175,7 +175,7 @@ class GpuSearchDefaults:
         5e9  # of two rows: 16 CPU cores take 3 s or more, as long as importing torch and starting CUDA
     )
     products_started: float = 1e9  # the same if torch is imported already, as after embedding on a GPU
-    queries: int = 4096  # compared at once, at most; fewer leave a GPU idle
+    queries: int = 2048  # compared at once, at most; more are no faster
     blocks: int = 16  # of so many queries are computed before the process waits for the GPU and can be stopped
     group: int = 64  # rows of which the largest product is selected first
     spare: int = 16  # rows re-scored beyond those requested, at least; half as many as requested if that is more

@@ -30,6 +30,8 @@ HALF_ROUNDING = 2.0**-11  # largest relative error of rounding to float16
 SUM_ROUNDING = 2.0**-22  # of each addition of a float32 sum; tensor cores truncate where processors round
 NEARLY_UNIT = 2.0**-10  # a float16 vector whose length is that near to 1 is multiplied as it is stored
 CHUNK_ROWS = 65_536  # prepared at once in float64, to bound memory
+GROUPS_AT_ONCE = 8  # their number is a multiple of this, so that torch reads several products at once
+MOST_PRODUCTS = 2**31 - 1  # in one block: torch splits the work on larger tensors
 UNPROVEN = NO_KEY - 1  # in place of the keys of a query that is to be repeated
 LEAST_ROOM = 1 << 20  # bytes; with less, the GPU is full
 
@@ -98,8 +100,8 @@ class TorchScan:
 
     @property
     def _padded(self) -> int:
-        """The number of rows, rounded up to whole groups."""
-        return -(-max(1, len(self._vectors)) // GPU_SEARCH.group) * GPU_SEARCH.group
+        """The number of rows, rounded up to whole steps."""
+        return -(-max(1, len(self._vectors)) // _step()) * _step()
 
     def nearest(
         self, queries: NDArray[np.float32], count: int, wanted: NDArray[np.bool_] | None = None
@@ -236,7 +238,7 @@ class TorchScan:
         best = torch.full((len(queries), search.wanted), NO_KEY, device=self._device)
         unit = queries.unit()
         at_once = self._room // (32 * len(queries) + 16 * unit.shape[1])
-        for start, block in self._blocks(max(GPU_SEARCH.group, at_once // GPU_SEARCH.group * GPU_SEARCH.group)):
+        for start, block in self._blocks(max(1, at_once // _step()) * _step()):
             allowed = search.allowed[start : start + len(block)] & block.norms.isfinite()
             positions = torch.arange(len(block), device=self._device).expand(len(queries), -1)
             best = _merged(best, _keys_of(unit @ block.unit().T, positions, start, allowed, own))
@@ -254,11 +256,11 @@ class TorchScan:
 
     def _rows_at_once(self, queries: int) -> int:
         """Return the number of rows whose products with that many queries fit in two thirds of the room."""
-        rows = min(self._padded, self._room * 2 // 3 // (3 * queries))
-        return max(1, rows // GPU_SEARCH.group) * GPU_SEARCH.group
+        rows = min(self._padded, MOST_PRODUCTS // queries, self._room * 2 // 3 // (3 * queries))
+        return max(1, rows // _step()) * _step()
 
     def _blocks(self, size: int) -> Iterator[tuple[int, Rows]]:
-        """Yield blocks of `size` rows, a multiple of the group, each with its first row."""
+        """Yield blocks of `size` rows, a multiple of the step, each with its first row."""
         for start in range(0, self._padded, size):
             stop = min(start + size, self._padded)
             yield (
@@ -356,6 +358,11 @@ def _distinct_pairs(keys: Tensor, floor: float) -> tuple[NDArray[np.int32], NDAr
 
 def _steps_of(keys: Tensor) -> Tensor:
     return (keys >> 32).double()
+
+
+def _step() -> int:
+    """Return the number of rows of which a block is a multiple."""
+    return GPU_SEARCH.group * GROUPS_AT_ONCE
 
 
 def _spare(count: int) -> int:
