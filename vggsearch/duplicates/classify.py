@@ -33,9 +33,7 @@ from vggsearch.duplicates.results import Photo
 from vggsearch.errors import Stopped
 from vggsearch.knn.edges import Edges
 from vggsearch.progress import Monitor
-from vggsearch.store.decisions import Judgement
 
-DecidedPairs = dict[tuple[str, str], Judgement]  # see Decisions.pairs
 SIBLINGS = "shots of one burst, or RAW and developed file of one shot"
 DECIDED_DIFFERENT = "marked as not duplicates"
 
@@ -70,44 +68,42 @@ class ClassifiedPairs:
 def classify_pairs(
     collection: Collection,
     options: DuplicateOptions,
-    decided: DecidedPairs,
     matcher: KeypointMatcher | None,
     load_labelled: Callable[[], CalibrationPairs | None],
     monitor: Monitor,
 ) -> ClassifiedPairs:
     """Find pairs and classify them. Raises Stopped if it was stopped before any pair was compared.
 
-    `decided` are the decisions of the user on pairs: they take precedence, and are used for the calibration as
-    well. `matcher` compares pairs, None if the photo files are not available. `load_labelled` reads or creates the
-    labelled pairs for the calibration.
+    The decisions of the user take precedence, and are used for the calibration as well. `matcher` compares pairs,
+    None if the photo files are not available. `load_labelled` reads or creates the labelled pairs for the
+    calibration.
     """
     edges = find_candidates(collection, monitor)
-    candidates, is_complete = _most_similar_first(_with_decided_pairs(edges, collection, decided)), True
+    candidates, is_complete = _most_similar_first(_with_decided_pairs(edges, collection)), True
     if matcher is not None:
         candidates, is_complete = compare_pairs(candidates, matcher, monitor)
     labelled = load_labelled() if matcher is not None and is_complete else None
-    calibration = _calibration(candidates, collection, decided, labelled)
-    compared = _with_confidence(candidates, calibration, collection, decided)
+    calibration = _calibration(candidates, collection, labelled)
+    compared = _with_confidence(candidates, calibration, collection)
     if matcher is not None and collection.others is None and is_complete:
         compared, is_complete = _with_copies_of_copies(
-            compared, calibration, collection, decided, matcher, options.min_precision, monitor
+            compared, calibration, collection, matcher, options.min_precision, monitor
         )
     if options.by_folder and collection.others is None:
         compared = _pairs_by_folder(compared, collection)
-    return _classified(compared, calibration, collection, decided, options, is_complete=is_complete)
+    return _classified(compared, calibration, collection, options, is_complete=is_complete)
 
 
 def _classified(
     compared: CandidatePairs,
     calibration: Calibration,
     collection: Collection,
-    decided: DecidedPairs,
     options: DuplicateOptions,
     *,
     is_complete: bool,
 ) -> ClassifiedPairs:
     """Return which pairs are duplicates: confident or similar enough, and not excluded."""
-    confidence, judgements = compared.confidence, _judgements(compared, collection, decided)
+    confidence, judgements = compared.confidence, collection.decided.judgements(compared.first, compared.second)
     exclusions = _exclusions(compared, collection, options)
     exclusions[(judgements == 1) & (exclusions == SIBLINGS)] = ""
     exclusions[judgements == -1] = DECIDED_DIFFERENT
@@ -138,12 +134,11 @@ def _with_confidence(
     pairs: CandidatePairs,
     calibration: Calibration,
     collection: Collection,
-    decided: DecidedPairs,
     least_share: float = 0.0,
 ) -> CandidatePairs:
     """Return the pairs with their confidence; decisions of the user override the calibration."""
     confidence = calibration.confidences(pairs.similarity, pairs.inliers, least_share)
-    judgements = _judgements(pairs, collection, decided)
+    judgements = collection.decided.judgements(pairs.first, pairs.second)
     confidence[judgements == 1], confidence[judgements == -1] = 1.0, 0.0
     return replace(pairs, confidence=confidence)
 
@@ -152,7 +147,6 @@ def _with_copies_of_copies(
     compared: CandidatePairs,
     calibration: Calibration,
     collection: Collection,
-    decided: DecidedPairs,
     matcher: KeypointMatcher,
     precision: float,
     monitor: Monitor,
@@ -171,7 +165,7 @@ def _with_copies_of_copies(
         rows = np.array(pairs, np.int64).reshape(-1, 2)
         inliers = np.array([matcher.inliers(pair) for pair in pairs], np.int64)
         more = CandidatePairs(rows[:, 0], rows[:, 1], collection.similarities(rows), inliers, np.zeros(len(rows)))
-        more = _with_confidence(more, calibration, collection, decided, DUPLICATES.of_a_copy).subset(inliers > 0)
+        more = _with_confidence(more, calibration, collection, DUPLICATES.of_a_copy).subset(inliers > 0)
         compared = compared.concat(more)
     return compared, True
 
@@ -195,20 +189,14 @@ def _pairs_by_folder(compared: CandidatePairs, collection: Collection) -> Candid
     return expanded.concat(CandidatePairs(exact[:, 0], exact[:, 1], ones, np.full(len(exact), -1), ones))
 
 
-def _with_decided_pairs(edges: Edges, collection: Collection, decided: DecidedPairs) -> CandidatePairs:
+def _with_decided_pairs(edges: Edges, collection: Collection) -> CandidatePairs:
     """Return the candidates, and the pairs that the user marked as the same, however dissimilar."""
     first, second = edges.first.astype(np.int64), edges.second.astype(np.int64)
-    similarity = edges.similarity.astype(np.float64)
-    rows = {collection.key(row): int(row) for row in np.unique(collection.contents)} if decided else {}
-    known = set(zip(first.tolist(), second.tolist(), strict=True)) if decided else set()
-    same = [
-        tuple(sorted((rows[one], rows[other])))
-        for (one, other), judgement in decided.items()
-        if judgement == "same" and collection.others is None and one in rows and other in rows
-    ]
+    same = collection.decided.same() if collection.others is None else []
+    known = set(zip(first.tolist(), second.tolist(), strict=True)) if same else set()
     added = np.array([pair for pair in same if pair not in known], np.int64).reshape(-1, 2)
     first, second = np.concatenate([first, added[:, 0]]), np.concatenate([second, added[:, 1]])
-    similarity = np.concatenate([similarity, collection.similarities(added)])
+    similarity = np.concatenate([edges.similarity.astype(np.float64), collection.similarities(added)])
     not_compared = np.full(len(first), -1)
     return CandidatePairs(first, second, similarity, not_compared, np.zeros(len(first)))
 
@@ -217,21 +205,10 @@ def _most_similar_first(pairs: CandidatePairs) -> CandidatePairs:
     return pairs.subset(np.lexsort((pairs.second, pairs.first, -pairs.similarity)))
 
 
-def _judgements(pairs: CandidatePairs, collection: Collection, decided: DecidedPairs) -> NDArray[np.int64]:
-    """Return 1 for each pair that the user marked as the same, -1 for different, 0 for undecided: int64 (n,)."""
-    if not decided:
-        return np.zeros(len(pairs), np.int64)
-    values = {"same": 1, "different": -1, "undecided": 0}
-    judgements = (decided.get(collection.pair_key(*pair), "undecided") for pair in pairs.pairs())
-    return np.array([values[each] for each in judgements], np.int64)
-
-
-def _calibration(
-    pairs: CandidatePairs, collection: Collection, decided: DecidedPairs, labelled: CalibrationPairs | None
-) -> Calibration:
+def _calibration(pairs: CandidatePairs, collection: Collection, labelled: CalibrationPairs | None) -> Calibration:
     if labelled is None:
         return calibrate_by_similarity(pairs.similarity, *random_similarities(collection))
-    judgements, was_compared = _judgements(pairs, collection, decided), pairs.inliers >= 0
+    judgements, was_compared = collection.decided.judgements(pairs.first, pairs.second), pairs.inliers >= 0
 
     def marked_as(judgement: int) -> LabelledPairs:
         chosen = (judgements == judgement) & was_compared

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vggsearch.duplicates.decided import DecidedPairs
 from vggsearch.duplicates.results import Photo
 from vggsearch.query.searcher import Searcher
-from vggsearch.store.decisions import pair_key
+from vggsearch.store.decisions import decisions_of
 from vggsearch.store.store import Store
 
 COLUMNS = ("path", "sha256", "bytes", "mtime_ns", "width", "height", "format", "taken")
@@ -55,10 +56,6 @@ class Collection:
         """Return the SHA-256 of a photo."""
         return str(self.keys[row], "ascii")
 
-    def pair_key(self, first: int, second: int) -> tuple[str, str]:
-        """Return what identifies a pair of photos in the decisions of the user."""
-        return pair_key(*((self.key(row), self.path(row)) for row in (first, second)))
-
     @cached_property
     def keys(self) -> NDArray[np.bytes_]:
         """The SHA-256 of all photos by row, 64 bytes each."""
@@ -85,6 +82,11 @@ class Collection:
         is_repeated = self.contents != np.arange(len(self.contents))
         is_repeated[self.blank] = True
         return np.flatnonzero(is_repeated)
+
+    @cached_property
+    def decided(self) -> DecidedPairs:
+        """What the user of the index decided about pairs of photos. Raises IndexNotReadable."""
+        return DecidedPairs(self.keys, self.contents, self.path, decisions_of(self.store.directory).pairs())
 
     @cached_property
     def own_contents(self) -> NDArray[np.int64]:

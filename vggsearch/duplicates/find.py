@@ -27,7 +27,6 @@ from vggsearch.duplicates.pairs import unrelated_pairs
 from vggsearch.duplicates.results import Groups, Pairs
 from vggsearch.errors import IndexNotWritable, Stopped
 from vggsearch.progress import SILENT, Monitor
-from vggsearch.store.decisions import decisions_of
 from vggsearch.tables import Table, Tabular
 
 log = logging.getLogger(__name__)
@@ -83,14 +82,13 @@ def duplicates(
         if options.confirm and collection.has_files
         else None
     )
-    decided = decisions_of(directory).pairs()
 
     def load_labelled() -> CalibrationPairs | None:
         return _labelled_pairs(collection, matcher, embed, monitor) if matcher is not None else None
 
-    classified = classify_pairs(collection, options, decided, matcher, load_labelled, monitor)
+    classified = classify_pairs(collection, options, matcher, load_labelled, monitor)
     shown = monitor if classified.is_complete else SILENT
-    builder = GroupBuilder(collection, classified, options, matcher, decided, shown)
+    builder = GroupBuilder(collection, classified, options, matcher, shown)
     try:
         groups, pairs = builder.groups(), builder.pairs()
     finally:

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from vggsearch.duplicates.classify import ClassifiedPairs, DecidedPairs
+from vggsearch.duplicates.classify import ClassifiedPairs
 from vggsearch.duplicates.collection import Collection
 from vggsearch.duplicates.confirmation import KeypointMatcher
 from vggsearch.duplicates.keep_policy import RatedPhoto, keep_rules, quality_of, ranked, reason
@@ -31,10 +31,9 @@ class GroupBuilder:
         classified: ClassifiedPairs,
         options: DuplicateOptions,
         matcher: KeypointMatcher | None,
-        decided: DecidedPairs,
         monitor: Monitor = SILENT,
     ) -> None:
-        self._monitor, self._decided = monitor, decided
+        self._monitor = monitor
         self._collection, self._classified, self._options = collection, classified, options
         self._matcher = matcher
         self._policy = keep_rules(options.keep)
@@ -117,8 +116,10 @@ class GroupBuilder:
     def _copies_of_best(self, content: int) -> list[int]:
         """Return the rows of a content that are copies of its best row, which the user has not denied."""
         best = self._best[content]
-        others = (row for row in self._rows_of(content) if row != best)
-        return [row for row in others if self._decided.get(self._collection.pair_key(row, best)) != "different"]
+        others = np.array([row for row in self._rows_of(content) if row != best], np.int64)
+        judgements = self._collection.decided.judgements(others, np.full(len(others), best))
+        copies: list[int] = others[judgements != -1].tolist()
+        return copies
 
     def _rate(self, row: int) -> RatedPhoto:
         return RatedPhoto(self._photos[row], quality_of(self._photos[row], self._collection.file(row)))

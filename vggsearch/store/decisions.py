@@ -29,7 +29,7 @@ SHA256 = re.compile("[0-9a-f]{64}")
 MOST_PHOTOS = 1000  # of one decision, which holds for all their pairs
 MOST_SHOWN = 200  # characters of a problem, which may quote the line
 PhotoId = tuple[str, str]  # sha256 and path
-Pair = tuple[str, str]
+Pair = tuple[PhotoId, PhotoId]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +59,11 @@ def decide(judgement: Judgement, photos: Sequence[PhotoId]) -> Decision:
 def pair_key(one: PhotoId, other: PhotoId) -> Pair:
     """Return what identifies a pair of photos, each given as (sha256, path), in `Decisions.pairs`.
 
-    It is made of their sha256, the lower first; of files with the same bytes, of their paths as well.
+    It is made of their sha256, the lower first; of files with the same bytes, of their paths as well, else "".
     """
-    names = (one[0], other[0]) if one[0] != other[0] else (" ".join(one), " ".join(other))
-    return min(names), max(names)
+    if one[0] != other[0]:
+        one, other = (one[0], ""), (other[0], "")
+    return min(one, other), max(one, other)
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ def _encoded(decision: Decision) -> bytes:
     return json.dumps(asdict(decision), ensure_ascii=False).encode("utf-8")
 
 
-def _pairs(decision: Decision) -> Iterator[tuple[Pair, tuple[PhotoId, PhotoId]]]:
+def _pairs(decision: Decision) -> Iterator[tuple[Pair, Pair]]:
     """Yield all pairs of photos of a decision, each with its key."""
     photos = dict.fromkeys(zip(decision.photos, decision.paths, strict=True))
     return ((pair_key(*pair), pair) for pair in combinations(photos, 2))
@@ -212,7 +213,7 @@ def _settled(own: Decisions, others: Decisions) -> Iterator[Decision]:
             yield decide("different" if "different" in judgements else "same", only_ours[pair])
 
 
-def _decided_only_in(one: Decisions, other: Decisions) -> dict[Pair, tuple[PhotoId, PhotoId]]:
+def _decided_only_in(one: Decisions, other: Decisions) -> dict[Pair, Pair]:
     """Return the pairs of photos for which `one` has a decision that `other` does not have."""
     known = set(other.made)
     return dict(pair for decision in one.made if decision not in known for pair in _pairs(decision))
