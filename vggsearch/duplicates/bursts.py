@@ -5,7 +5,6 @@ from pathlib import PurePosixPath
 
 from vggsearch.defaults import DUPLICATES
 from vggsearch.duplicates.results import Photo
-from vggsearch.photos.raw_formats import is_raw
 
 NUMBER = re.compile(r"\d+")
 NEXT_SHOTS = 3  # largest difference of the file numbers of two burst shots within one second
@@ -17,7 +16,7 @@ def sibling(first: Photo, second: Photo) -> str | None:
     Two shots differ in the time they were taken or in the number in their file name, while a copy keeps both or
     loses the time. So shots of the same size that are at most DUPLICATES.burst_seconds apart are a burst.
     """
-    if _is_raw_pair(first.path, second.path):
+    if first.is_raw != second.is_raw and _without_suffix(first) == _without_suffix(second):
         return "RAW and developed file of one shot"
     if first.taken is None or second.taken is None or _size(first) != _size(second):
         return None
@@ -29,9 +28,8 @@ def sibling(first: Photo, second: Photo) -> str | None:
     return None
 
 
-def _is_raw_pair(first: str, second: str) -> bool:
-    one, other = PurePosixPath(first), PurePosixPath(second)
-    return one.with_suffix("") == other.with_suffix("") and is_raw(first) != is_raw(second)
+def _without_suffix(photo: Photo) -> PurePosixPath:
+    return PurePosixPath(photo.path).with_suffix("")
 
 
 def _size(photo: Photo) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vggsearch.knn.edges import Edges
 from vggsearch.matching.alignment import Alignment
 from vggsearch.notebook import Figure, Section, gallery
+from vggsearch.photos.raw_formats import is_raw
 from vggsearch.tables import Row, Table, Tabular, arrow_table
 
 Kind = Literal["exact", "same picture", "near", "similar"]
@@ -56,6 +57,11 @@ class Photo:
     height: int
     format: str
     taken: datetime | None
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether the file is RAW by its suffix: the camera may have written a JPEG beside it."""
+        return is_raw(self.path)
 
 
 @dataclass(frozen=True, slots=True)
