@@ -2,10 +2,11 @@
 
 import logging
 import os
-from collections.abc import Iterable, Sequence, Sized
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence, Sized
+from functools import partial, wraps
 from pathlib import Path
 from types import TracebackType
+from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +54,21 @@ from vggsearch.store.store import Store
 from vggsearch.tables import Table, Tabular
 
 log = logging.getLogger(__name__)
+
+Options = ParamSpec("Options")
+Result = TypeVar("Result")
+
+
+def reads_one_state(
+    method: "Callable[Concatenate[ImageIndex, Options], Result]",
+) -> "Callable[Concatenate[ImageIndex, Options], Result]":
+    """Have a method read a single state of the index; see Store.read_consistently, which may call it again."""
+
+    @wraps(method)
+    def read(self: "ImageIndex", /, *args: Options.args, **kwargs: Options.kwargs) -> Result:
+        return self._store.read_consistently(lambda: method(self, *args, **kwargs))
+
+    return read
 
 
 class ImageIndex(Tabular):
@@ -240,14 +256,16 @@ class ImageIndex(Tabular):
             self._engines[backend] = load_engine(self.spec, weights, self._engine_options, photos)
         return self._engines[backend]
 
+    @reads_one_state
     def paths(self) -> list[str]:
         """Return the paths of all photos, in row order: row i of `embeddings()` belongs to path i.
 
         >>> index.paths()
         ['a.jpg', 'b.jpg', 'copy of a.jpg', 'trips/c.jpg']
         """
-        return list(self._store.read_consistently(self._store.paths))
+        return list(self._store.paths())
 
+    @reads_one_state
     def skipped(self) -> SkippedFiles:
         """Return the files that could not be used, sorted by path, each with its reason.
 
@@ -255,8 +273,9 @@ class ImageIndex(Tabular):
         [('notes.txt', 'not a picture')]
         """
         self._store.refresh()
-        return SkippedFiles(self._store.read_consistently(self._store.skipped).values())
+        return SkippedFiles(self._store.skipped().values())
 
+    @reads_one_state
     def info(self) -> Info:
         """Return what the index holds and how it was made. Raises IndexDamaged.
 
@@ -264,7 +283,7 @@ class ImageIndex(Tabular):
         4
         """
         self._store.refresh()
-        return self._store.read_consistently(lambda: read_info(self._store, self.root))
+        return read_info(self._store, self.root)
 
     def update(
         self,
@@ -313,6 +332,7 @@ class ImageIndex(Tabular):
             monitor=Monitor(progress, stop),
         )
 
+    @reads_one_state
     def plan_build(
         self,
         *,
@@ -326,9 +346,7 @@ class ImageIndex(Tabular):
         >>> index.plan_build(recipe="flat").recipe
         'flat'
         """
-        return self._store.read_consistently(
-            lambda: plan_build(self._store, build_options(self._store, recipe, memory, recall, metric))
-        )
+        return plan_build(self._store, build_options(self._store, recipe, memory, recall, metric))
 
     def build(
         self,
@@ -477,6 +495,7 @@ class ImageIndex(Tabular):
         engine = partial(self._engine_for, photos)
         return Target(self.directory, self.root, self.spec, self._latest, engine, self._reranker)
 
+    @reads_one_state
     def duplicates(
         self,
         *,
@@ -528,9 +547,7 @@ class ImageIndex(Tabular):
             siblings=siblings,
             confirm=confirm,
         )
-        return self._store.read_consistently(
-            lambda: duplicates(self._collection(against), options, self.embed_many, Monitor(progress, stop))
-        )
+        return duplicates(self._collection(against), options, self.embed_many, Monitor(progress, stop))
 
     def plan_removal(
         self, report: DuplicatesReport, action: str, *, protect: Sequence[str] = (), raw_pairs: bool = False
@@ -607,6 +624,7 @@ class ImageIndex(Tabular):
         others = against._collection() if against is not None else None
         return Collection(self._store, self._latest.searcher(), self.root, others)
 
+    @reads_one_state
     def to_arrow(self) -> Table:
         """Return one row per photo, in row order, with the columns of the Parquet files.
 
@@ -616,16 +634,16 @@ class ImageIndex(Tabular):
         >>> index.to_arrow().select(["path", "width"]).to_pylist()[0]
         {'path': 'a.jpg', 'width': 320}
         """
-        return self._store.read_consistently(self._store.table)
+        return self._store.table()
 
+    @reads_one_state
     def embeddings(self) -> NDArray[np.float32]:
         """Return the embeddings of all photos, float32 (photos, dimensions): unit vectors, not whitened.
 
         >>> index.embeddings().shape
         (4, 1024)
         """
-        blocks = self._store.read_consistently(lambda: list(self._store.embeddings()))
-        return unit_rows(np.concatenate([np.empty((0, self.spec.dim), np.float16), *blocks]))
+        return unit_rows(np.concatenate([np.empty((0, self.spec.dim), np.float16), *self._store.embeddings()]))
 
     def embed_many(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
         """Return the embeddings of images, float32 (images, dimensions): unit vectors. Raises ImageError.
