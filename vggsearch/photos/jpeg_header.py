@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from PIL import Image
 
+from vggsearch.photos import exif
 from vggsearch.photos.decode import JPEG_START, orientation_of, taken_at
 
 PIXEL_LIMIT = 50_000_000  # 150 MB as RGB; the CPU decodes larger files at reduced size
@@ -21,7 +22,7 @@ FRAMES = (BASELINE, EXTENDED, PROGRESSIVE)  # of those with Huffman coding
 HUFFMAN, SCAN, QUANTISATION, RESTARTS, COMMENT = 0xC4, 0xDA, 0xDB, 0xDD, 0xFE
 FIRST_APPLICATION, LAST_APPLICATION = 0xE0, 0xEF
 APP0, APP1, APP2, APP13, APP14 = 0xE0, 0xE1, 0xE2, 0xED, 0xEE
-EXIF, XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
+XMP = b"http://ns.adobe.com/xap/1.0/\0"
 END, FIRST_RESTART = b"\xff\xd9", b"\xff\xd0"
 NEXT_SEGMENT = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # within a scan, FF is followed by 00 or a restart marker
 
@@ -147,8 +148,8 @@ class _Header:
     def _read_application(self, marker: int, begin: int, end: int) -> bool:
         """Return False for segments in which Pillow may read beyond their end, and then rejects the file."""
         data = self.data
-        if marker == APP1 and data.startswith(EXIF, begin, end):
-            self.exif += data[begin + len(EXIF) if self.exif else begin : end]
+        if marker == APP1 and data.startswith(exif.PREFIX, begin, end):
+            self.exif += data[begin + len(exif.PREFIX) if self.exif else begin : end]
         elif marker == APP1 and data.startswith(XMP, begin, end):
             self.xmp = data[begin + len(XMP) : end]
         elif marker == APP0 and data.startswith(b"JFIF", begin, end):
@@ -233,6 +234,12 @@ class _Header:
         """Return what Pillow reads from EXIF and XMP."""
         if not self.exif and not self.xmp:
             return 1, None
+        try:
+            orientation, taken = exif.orientation_and_taken(self.exif)
+            if orientation is not None or not self.xmp:
+                return exif.valid(orientation), taken
+        except exif.NotUsualError:
+            pass
         image = Image.Image()
         image.info = {name: block for name, block in (("exif", self.exif), ("xmp", self.xmp)) if block}
         taken = taken_at(image)  # before the orientation, as decode.decode calls them
