@@ -27,7 +27,7 @@ from vggsearch.errors import ImageError, InstallationError
 from vggsearch.indexing.extract import extract
 from vggsearch.photos import decoder_pool
 from vggsearch.photos.decode import decode
-from vggsearch.photos.decoder_pool import Decoders, Square, default_workers
+from vggsearch.photos.decoder_pool import LOW_PRIORITY, Decoders, Square, default_workers
 from vggsearch.photos.resize import square
 from vggsearch.photos.shared_pixels import SharedPixels
 from vggsearch.photos.walk import PhotoFile, Skipped, walk
@@ -356,3 +356,13 @@ def test_a_panorama_of_60_000_pixels_is_decoded(tmp_path: Path, decoders: Decode
     found = square_of(decoders, tmp_path / "wide.jpg")
     assert (found.width, found.height) == (60_000, 2000)
     assert not found.is_blank
+
+
+@pytest.mark.skipif(not hasattr(os, "getpriority"), reason="the operating system has no priorities")
+def test_decoders_that_stand_back_do_so_after_a_restart_too() -> None:
+    with Decoders(2) as decoders:
+        decoders.lower_priority()
+        decoders._all[0].end()
+        decoders._all[0].start()
+        for decoder in decoders._all:
+            assert os.getpriority(os.PRIO_PROCESS, decoder._process.pid) == LOW_PRIORITY

@@ -2,6 +2,8 @@
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +12,15 @@ import pytest
 from tests.fakes import FAKE_SPEC, FakeEngine, save_photo
 from tests.helpers.gpus import LETHAL, Load, die
 from tests.test_gpu_pool import children
+from vggsearch.defaults import EXTRACT
 from vggsearch.errors import EngineError
 from vggsearch.indexing.extract import extract
+from vggsearch.indexing.feed import Feed
 from vggsearch.indexing.update import update_index
 from vggsearch.model.gpu_engine import GpuEngine
+from vggsearch.model.gpu_pool import GpuPool
 from vggsearch.photos.walk import PhotoFile, Skipped, walk
-from vggsearch.store.records import Embedded
+from vggsearch.store.records import Embedded, EngineInfo
 from vggsearch.store.store import Store
 
 WIDE, TALL = (320, 240), (240, 320)
@@ -86,6 +91,23 @@ def test_the_cpu_decodes_while_the_gpus_start(mixed: Path, tmp_path_factory: pyt
     load = Load(seconds_to_load={0: 3.0}, diary=diary, decodes=True)
     assert_same(embedded_by(gpus(load), mixed), embedded_by(FakeEngine(), mixed))
     assert not (diary / "GPU 0 decoded").exists(), "no file was left for it"
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "lengths"), [(5, 1, [5, 5, 2]), (5, 1000, [3, 3, 3, 3]), (1, 1, [1] * 12)]
+)
+def test_a_batch_has_as_many_files_as_the_network_takes_and_memory_allows(
+    count: int, size: int, lengths: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vggsearch.indexing.feed.EXTRACT", replace(EXTRACT, batch_bytes=2500))
+    files = [PhotoFile(f"{number}.jpg", size, 0) for number in range(12)]
+    with GpuPool(Load(), [0]) as pool:
+        feed = Feed(pool, lambda _: Future(), Path(), FAKE_SPEC, EngineInfo("fake", "fp32"), count)
+        remaining = iter(files)
+        batches = list(iter(lambda: feed._next_batch(remaining), []))
+        feed.close()
+    assert [len(batch) for batch in batches] == lengths
+    assert [file for batch in batches for file in batch] == files
 
 
 def test_copies_take_the_embedding_of_the_first(mixed: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -42,7 +42,8 @@ class ExtractDefaults:
     few_per_cpu: int = 40  # photos a CPU core embeds in 2 to 5 s, before a GPU has started
     gpu_batch_size: int = 128  # photos, on CUDA; half of it if they do not fit
     mps_batch_size: int = 64  # photos; MPS shares the memory of the computer, and nothing halves it there
-    decoded_bytes: int = 512 << 20  # of pixels that may wait for GPUs: they take seconds to start
+    batch_bytes: int = 128 << 20  # of files that a GPU process reads at once: 45 of 12 megapixels
+    decoded_bytes: int = 1 << 30  # of pixels that may wait for GPUs, which take seconds to start
     part_bytes: int = 64 << 20  # of embeddings in one Parquet part, at most
     copies_remembered: int = 4096  # photos of a run whose embeddings are reused for later exact copies
     part_seconds: float = 60.0  # between commits: a crash loses no more work than this

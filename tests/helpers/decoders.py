@@ -27,6 +27,9 @@ class InProcessDecoders:
     def close(self) -> None:
         pass
 
+    def lower_priority(self) -> None:
+        pass
+
     def decode(self, root: Path, file: PhotoFile, size: int, resize: str) -> Square:
         with decoder_errors(), (root / file.path).open("rb") as opened:
             photo = decode(opened, file.path, at_least=size)

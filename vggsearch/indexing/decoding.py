@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from threading import Lock
@@ -28,6 +28,10 @@ class Decoded:
     file: PhotoFile
     sha256: str
     square: Square
+
+    def without_pixels(self) -> "Decoded":
+        """Return the photo without the input of the network, which takes most of its memory."""
+        return replace(self, square=replace(self.square, pixels=np.empty((0, 0, 3), np.uint8)))
 
     def embedded(self, embedding: NDArray[np.float32], made_by: EngineInfo) -> Embedded:
         """Return the photo with its embedding."""
@@ -91,8 +95,9 @@ class LookAhead:
     def hand_over(self) -> tuple[list[Future[DecodedItem]], Iterator[PhotoFile]]:
         """Return the files that are being decoded in advance and those that are not yet, which `decode` takes.
 
-        From then on, known content is no longer looked up before decoding.
+        From then on, known content is no longer looked up before decoding, and GPU processes have the CPU first.
         """
+        self._decoders.lower_priority()
         begun, self._known = list(self._pending), None
         self._pending.clear()
         return begun, self._files

@@ -1,10 +1,9 @@
 """Embed many files in a pool of GPU processes, which also decode JPEG; the CPU decodes other files, and helps."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from threading import Thread
 
@@ -46,9 +45,7 @@ class Feed:
         self._batches = ThreadPoolExecutor(self._ahead, thread_name_prefix="feed")
         self._helpers = [Thread(target=self._decode_for_gpus, daemon=True) for _ in range(CPU_BATCHES)]
 
-    def run(
-        self, begun: Sequence["Future[DecodedItem]"], files: Iterator[PhotoFile]
-    ) -> Iterator[Embedded | Skipped]:
+    def run(self, begun: list["Future[DecodedItem]"], files: Iterator[PhotoFile]) -> Iterator[Embedded | Skipped]:
         """Yield an Embedded or a Skipped for each file: those that the CPU has `begun` to decode, then `files`."""
         for helper in self._helpers:
             helper.start()
@@ -72,8 +69,18 @@ class Feed:
         self, pending: "deque[Future[list[Embedded | Skipped]]]", files: Iterator[PhotoFile], count: int
     ) -> None:
         for _ in range(count):
-            if batch := list(islice(files, self._batch_size)):
+            if batch := self._next_batch(files):
                 pending.append(self._batches.submit(self._embed, batch))
+
+    def _next_batch(self, files: Iterator[PhotoFile]) -> list[PhotoFile]:
+        """Return as many files as the network takes at once; fewer if they are large, since all are read."""
+        batch, size = list[PhotoFile](), 0
+        for file in files:
+            batch.append(file)
+            size += file.bytes
+            if len(batch) == self._batch_size or size >= EXTRACT.batch_bytes:
+                break
+        return batch
 
     def _embed(self, files: list[PhotoFile]) -> list[Embedded | Skipped]:
         """Embed one batch of files; wait for it."""
@@ -95,11 +102,15 @@ class Feed:
             facts = header.width, header.height, header.format, header.taken, is_blank
             yield Embedded(files[position], sha256, *facts, embedding, self._made_by)
 
-    def _embed_decoded(self, decoding: Iterable["Future[DecodedItem]"]) -> list[Embedded | Skipped]:
-        """Wait for files that the CPU decodes, and embed them."""
+    def _embed_decoded(self, decoding: list["Future[DecodedItem]"]) -> list[Embedded | Skipped]:
+        """Wait for files that the CPU decodes, and embed them. The list is emptied, to free the pixels early."""
         items = [each.result() for each in decoding]
+        decoding.clear()
         squares = [item.square.pixels for item in items if isinstance(item, Decoded)]
-        rows = iter(self._pool.embed(np.stack(squares)).result() if squares else ())
+        embedding = self._pool.embed(np.stack(squares)) if squares else None
+        del squares
+        items = [item.without_pixels() if isinstance(item, Decoded) else item for item in items]
+        rows = iter(() if embedding is None else embedding.result())
         return [item.embedded(next(rows), self._made_by) if isinstance(item, Decoded) else item for item in items]
 
     def _decode_for_gpus(self) -> None:

@@ -13,7 +13,7 @@ from vggsearch.model.engine import Description, Engine, no_embeddings
 from vggsearch.model.gpu_pool import JOBS_PER_PROCESS, GpuPool
 from vggsearch.model.gpu_worker import Load
 
-PROCESSES_PER_GPU = 2  # one process reads and decodes too little to keep a GPU busy
+PROCESSES_PER_GPU = 3  # one reads and decodes 4,800 photos/s (500 x 375, H200), two 10,600 and three 11,300
 
 
 class GpuEngine(Engine):

@@ -126,35 +126,28 @@ class _Reading:
         files, root = request.files, Path(request.root)
         groups = (files[start : start + FILES_PER_READ] for start in range(0, len(files), FILES_PER_READ))
         self._reading = [readers.submit(_read_all, root, request.size, group) for group in groups]
+        self._decoded: list[tuple[int, str, JpegHeader]] = []  # positions among the files, hashes and headers
+        self._is_blank: Callable[[], NDArray[np.bool_]] = lambda: np.empty(0, np.bool_)
 
     def batch(self, decoder: SquareDecoder | None) -> DevicePixels:
         """Return the pixels of the files that the GPU can decode."""
         assert decoder is not None, "files for a GPU that does not decode them"  # noqa: S101
-        read = enumerate(file for reading in self._reading for file in reading.result())
+        reading, self._reading = self._reading, []  # so that the files are freed once they are decoded
+        read = enumerate(file for group in reading for file in group.result())
         files = [(position, file) for position, file in read if file is not None]
         if not files:
-            self._positions, self._files, self._is_blank = list[int](), list[_JpegFile](), _no_flags
             return np.empty((0, 0, 0, 3), np.uint8)
         squares, is_decoded, is_blank = decoder.squares(
             [file.data for _, file in files], [file.header for _, file in files]
         )
         rows = np.flatnonzero(is_decoded)
-        self._positions, self._files = [files[row][0] for row in rows], [files[row][1] for row in rows]
+        self._decoded = [(position, file.sha256, file.header) for position, file in (files[row] for row in rows)]
         self._is_blank = lambda: is_blank()[rows]
         return squares if len(rows) == len(files) else squares[rows]
 
     def response(self, embeddings: NDArray[np.float32]) -> Response:
-        return EmbeddedFiles(
-            self._positions,
-            [file.sha256 for file in self._files],
-            [file.header for file in self._files],
-            self._is_blank(),
-            embeddings,
-        )
-
-
-def _no_flags() -> NDArray[np.bool_]:
-    return np.empty(0, np.bool_)
+        positions, hashes, headers = zip(*self._decoded, strict=True) if self._decoded else ((), (), ())
+        return EmbeddedFiles(positions, hashes, headers, self._is_blank(), embeddings)
 
 
 def _read_all(root: Path, size: int, files: Sequence[PhotoFile]) -> list[_JpegFile | None]:
