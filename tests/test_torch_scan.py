@@ -118,19 +118,19 @@ def test_vectors_of_unit_length_are_not_copied() -> None:
 
 
 @pytest.mark.parametrize("is_resident", [True, False])
-@pytest.mark.parametrize("rows_at_once", [104, 496, 1000])
+@pytest.mark.parametrize("rows_at_once", [104, 304])
 def test_the_result_does_not_depend_on_the_blocks(
     is_resident: bool, rows_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch_scan, "CHUNK_ROWS", 104)
     monkeypatch.setattr(TorchScan, "_rows_at_once", lambda *_: rows_at_once)
-    stored = families(1000)
+    stored = families(400)
     stored[100:160] = stored[50]
     scan = TorchScan(stored, DEVICE, 3000 * KB)
     assert scan._resident is not None
     if not is_resident:
         scan._resident = None
-    assert_neighbours(stored, 6, excluded(1000, 0, 999), scan)
+    assert_neighbours(stored, 6, excluded(400, 0, 399), scan)
 
 
 def test_vectors_that_take_too_much_memory_are_uploaded_block_by_block() -> None:
@@ -227,7 +227,26 @@ def test_a_device_that_is_full_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
     with memory(monkeypatch, 10), pytest.raises(torch.OutOfMemoryError):
         scan.neighbours(5, 0.2, excluded(700))
     assert_neighbours(families(100), 5, excluded(100))
-    assert torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction
+
+
+def test_sums_are_in_float32_during_a_search_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    options, seen = torch.backends.cuda.matmul, []
+    multiplied = torch.addmm
+
+    def addmm(*given: torch.Tensor) -> torch.Tensor:
+        seen.append((options.allow_fp16_reduced_precision_reduction, options.allow_fp16_accumulation))
+        return multiplied(*given)
+
+    monkeypatch.setattr(torch, "addmm", addmm)
+    assert options.allow_fp16_reduced_precision_reduction
+    try:
+        options.allow_fp16_accumulation = True
+        TorchScan(families(50), DEVICE).neighbours(5, 0.2, excluded(50))
+        assert seen == [(False, False)] * 2
+        assert options.allow_fp16_reduced_precision_reduction
+        assert options.allow_fp16_accumulation
+    finally:
+        options.allow_fp16_accumulation = False
 
 
 def test_progress_reaches_all_pairs_and_it_stops_on_request() -> None:

@@ -377,11 +377,14 @@ def _free_bytes(device: torch.device) -> int:
 
 @contextmanager
 def _exact_sums() -> Iterator[None]:
-    """Let no sum of float16 products be rounded to float16 on the way, as torch allows by default."""
+    """Let no sum of float16 products be rounded to float16 on the way, as torch allows by default or on request."""
     options = torch.backends.cuda.matmul
-    before = options.allow_fp16_reduced_precision_reduction
-    options.allow_fp16_reduced_precision_reduction = False
+    names = ("allow_fp16_reduced_precision_reduction", "allow_fp16_accumulation")  # the second from torch 2.7 on
+    before = {name: getattr(options, name) for name in names if hasattr(options, name)}
+    for name in before:
+        setattr(options, name, False)
     try:
         yield
     finally:
-        options.allow_fp16_reduced_precision_reduction = before
+        for name, value in before.items():
+            setattr(options, name, value)
