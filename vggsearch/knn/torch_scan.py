@@ -237,7 +237,7 @@ class TorchScan:
         """Return the keys of the nearest rows, from float64 products with all rows."""
         best = torch.full((len(queries), search.wanted), NO_KEY, device=self._device)
         unit = queries.unit()
-        at_once = self._room // (32 * len(queries) + 16 * unit.shape[1])
+        at_once = self._room // (64 * len(queries) + 16 * unit.shape[1])
         for start, block in self._blocks(max(1, at_once // _step()) * _step()):
             allowed = search.allowed[start : start + len(block)] & block.norms.isfinite()
             positions = torch.arange(len(block), device=self._device).expand(len(queries), -1)
@@ -263,10 +263,7 @@ class TorchScan:
         """Yield blocks of `size` rows, a multiple of the step, each with its first row."""
         for start in range(0, self._padded, size):
             stop = min(start + size, self._padded)
-            yield (
-                start,
-                (self._uploaded(start, stop) if self._resident is None else self._resident[slice(start, stop)]),
-            )
+            yield start, self._uploaded(start, stop) if self._resident is None else self._resident[start:stop]
 
     def _uploaded(self, start: int, stop: int) -> Rows:
         """Return rows on the device, padded with zeros."""
