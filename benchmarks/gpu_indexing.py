@@ -37,7 +37,8 @@ from vggsearch.evaluation.throughput import counted, multiply_adds, squares, str
 from vggsearch.gpus import cuda_gpus
 from vggsearch.image_index import ImageIndex
 from vggsearch.indexing.decoding import decoded
-from vggsearch.model.engine import Engine, EngineOptions, SquareDecoder
+from vggsearch.model.decoding_engine import DecodingEngine, DeviceDecoder
+from vggsearch.model.engine import Engine, EngineOptions
 from vggsearch.model.loading import load_engine, load_gpu
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.photos.decoder_pool import default_workers
@@ -151,7 +152,7 @@ class Stages:
             self.engine: Engine = load_gpu(self.spec, weights, options, 0)
         else:
             self.engine = load_engine(self.spec, weights, options)
-        self.decoder = self.engine.square_decoder()
+        self.decoder = self.engine.square_decoder() if isinstance(self.engine, DecodingEngine) else None
 
     def of(self, folder: Folder) -> Figures:
         """Return photos per second of the stages before the network."""
@@ -161,7 +162,7 @@ class Stages:
             found["decode_on_gpu"] = counted(self.on_gpu(folder, self.decoder), STAGE_S, at_once)
         return {f"{stage}_per_s": round(rate, 1) for stage, rate in found.items()}
 
-    def on_gpu(self, folder: Folder, decoder: SquareDecoder) -> Generator[bool, None, None]:
+    def on_gpu(self, folder: Folder, decoder: DeviceDecoder) -> Generator[bool, None, None]:
         """Yield True for each photo that was decoded in this process, from the bytes of its file to a square."""
         at_once = self.engine.batch_size
         data = [(folder.root / file.path).read_bytes() for file in folder.files()[: MOST_BATCHES * at_once]]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tests.fakes import FAKE_SPEC, FakeEngine
 from vggsearch.errors import OptionError
+from vggsearch.model.decoding_engine import DecodingEngine
 from vggsearch.photos.decode import decode
 from vggsearch.photos.jpeg_header import JpegHeader
 from vggsearch.photos.resize import is_blank, square
@@ -50,7 +51,7 @@ class Load:
         return engine
 
 
-class PretendedGpu(FakeEngine):
+class PretendedGpu(FakeEngine, DecodingEngine):
     """Writes its number last into each embedding, so that a test can see who made it."""
 
     device = "a pretended GPU"

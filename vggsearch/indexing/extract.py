@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vggsearch.indexing.decoding import Decoded, DecodedItem, LookAhead
 from vggsearch.indexing.feed import Feed
 from vggsearch.model.engine import Engine
-from vggsearch.model.gpu_pool import GpuPool
+from vggsearch.model.gpu_engine import GpuEngine
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.photos.walk import PhotoFile, Skipped
 from vggsearch.store.records import ContentLookup, Embedded, EngineInfo
@@ -45,18 +45,20 @@ def extract(
             else:
                 return
         engine = load_engine()
-        if (pool := engine.pool()) is not None:
-            yield from _from_pool(pool, engine, source, root, spec, known)
+        if isinstance(engine, GpuEngine):
+            yield from _on_gpus(engine, source, root, spec, known)
             return
         source.deepen(engine.batch_size)
         yield from _Network(engine, spec, known).run(source)
 
 
-def _from_pool(
-    pool: GpuPool, engine: Engine, source: LookAhead, root: Path, spec: EmbeddingSpec, known: ContentLookup | None
+def _on_gpus(
+    engine: GpuEngine, source: LookAhead, root: Path, spec: EmbeddingSpec, known: ContentLookup | None
 ) -> Iterator[Embedded | Skipped]:
-    """Embed in a pool of GPUs. Copies are recognised afterwards: decoding them costs little more than hashing."""
-    feed = Feed(pool, source.decode, root, spec, EngineInfo(engine.name, engine.precision), engine.batch_size)
+    """Embed in GPU processes. Copies are found afterwards: decoding them costs little more than hashing."""
+    feed = Feed(
+        engine.pool(), source.decode, root, spec, EngineInfo(engine.name, engine.precision), engine.batch_size
+    )
     try:
         for item in feed.run(*source.hand_over()):
             yield _unless_known(item, known)

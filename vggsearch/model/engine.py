@@ -3,34 +3,16 @@
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING
 
 from vggsearch.defaults import DECODE_ON, DEVICES, ENGINES, PRECISIONS
 from vggsearch.errors import OptionError, option
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
-
-    from vggsearch.model.gpu_pool import GpuPool
-    from vggsearch.photos.jpeg_header import JpegHeader
-
-DevicePixels: TypeAlias = Any  # pixels (n, size, size, 3) on the device of an engine, which its embed_stream takes
-
-
-class SquareDecoder(Protocol):
-    """Decodes JPEG files on the device of an engine."""
-
-    def squares(
-        self, files: "Sequence[bytes]", headers: "Sequence[JpegHeader]"
-    ) -> "tuple[DevicePixels, NDArray[np.bool_], Callable[[], NDArray[np.bool_]]]":
-        """Return the pixels of the files, (n, size, size, 3), which were decoded, and what tells which are blank.
-
-        The pixels of files that could not be decoded are undefined. The function waits for the device, so call it
-        once more work is queued there.
-        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,14 +77,6 @@ class Engine(ABC):
         """
         for batch in batches:
             yield self.embed(batch) if len(batch) else no_embeddings()
-
-    def square_decoder(self) -> "SquareDecoder | None":
-        """Return a JPEG decoder on the device of this engine, None if a CPU has to decode."""
-        return None
-
-    def pool(self) -> "GpuPool | None":
-        """Start processes that embed many files and return them; None if there are no GPUs for them."""
-        return None
 
     @abstractmethod
     def multiply_adds_per_s(self, seconds: float) -> float:

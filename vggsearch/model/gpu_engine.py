@@ -9,6 +9,7 @@ from itertools import chain, islice
 import numpy as np
 from numpy.typing import NDArray
 
+from vggsearch.model.decoding_engine import DecodingEngine
 from vggsearch.model.engine import Description, Engine, no_embeddings
 from vggsearch.model.gpu_pool import JOBS_PER_PROCESS, GpuPool
 from vggsearch.model.gpu_worker import Load
@@ -33,7 +34,7 @@ class GpuEngine(Engine):
         return self._gpus[0] if len(self._gpus) == 1 else f"{len(self._gpus)} x {self._gpus[0]}"
 
     @cached_property
-    def _first(self) -> Engine:
+    def _first(self) -> DecodingEngine:
         return self._load(0)
 
     def embed(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -59,7 +60,7 @@ class GpuEngine(Engine):
             yield from _in_order(pool, chain(begun, source))
 
     def pool(self) -> GpuPool:
-        """See Engine.pool."""
+        """Start processes that embed many files, and return them."""
         return GpuPool(self._load, list(range(len(self._gpus))) * PROCESSES_PER_GPU)
 
     def multiply_adds_per_s(self, seconds: float) -> float:

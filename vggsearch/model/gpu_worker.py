@@ -16,7 +16,8 @@ from typing import IO, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.model.engine import DevicePixels, Engine, SquareDecoder, no_embeddings
+from vggsearch.model.decoding_engine import DecodingEngine, DeviceDecoder, DevicePixels
+from vggsearch.model.engine import no_embeddings
 from vggsearch.photos.jpeg_header import JpegHeader, jpeg_header
 from vggsearch.photos.walk import PhotoFile
 
@@ -25,7 +26,7 @@ FILES_PER_READ = 32  # read by one thread at a time
 LARGEST_FILE = 1 << 28  # bytes to hold in memory; a CPU decodes larger files as it reads them
 JPEG_START = b"\xff\xd8\xff"
 
-Load = Callable[[int], Engine]
+Load = Callable[[int], DecodingEngine]
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class _Pixels:
     def __init__(self, squares: NDArray[np.uint8]) -> None:
         self._squares = squares
 
-    def batch(self, _: SquareDecoder | None) -> DevicePixels:
+    def batch(self, _: DeviceDecoder | None) -> DevicePixels:
         return self._squares
 
     def response(self, embeddings: NDArray[np.float32]) -> Response:
@@ -129,7 +130,7 @@ class _Reading:
         self._decoded: list[tuple[int, str, JpegHeader]] = []  # positions among the files, hashes and headers
         self._is_blank: Callable[[], NDArray[np.bool_]] = lambda: np.empty(0, np.bool_)
 
-    def batch(self, decoder: SquareDecoder | None) -> DevicePixels:
+    def batch(self, decoder: DeviceDecoder | None) -> DevicePixels:
         """Return the pixels of the files that the GPU can decode."""
         assert decoder is not None, "files for a GPU that does not decode them"  # noqa: S101
         reading, self._reading = self._reading, []  # so that the files are freed once they are decoded
@@ -172,7 +173,7 @@ def _read(path: Path, size: int, file: PhotoFile) -> _JpegFile | None:
 
 
 def _respond(
-    engine: Engine, decoder: SquareDecoder | None, requests: "Iterator[_Pixels | _Reading]"
+    engine: DecodingEngine, decoder: DeviceDecoder | None, requests: "Iterator[_Pixels | _Reading]"
 ) -> Iterator[Response]:
     """Respond to some requests, in order; files are decoded while the batch before them is embedded."""
     taken: deque[_Pixels | _Reading] = deque()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vggsearch.errors import OptionError, option
+from vggsearch.model.decoding_engine import DecodingEngine
 from vggsearch.model.engine import EngineOptions, rate
 from vggsearch.model.local_features import LoadKernels
 from vggsearch.model.spec import EmbeddingSpec
@@ -174,7 +175,7 @@ def first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-class CudaEngine(TorchEngine):
+class CudaEngine(TorchEngine, DecodingEngine):
     """A TorchEngine on one GPU. `batch_size` is halved if the memory of the GPU requires it.
 
     Each stream has its own slots. When it ends they are kept for the next one, so that the graph is captured once.

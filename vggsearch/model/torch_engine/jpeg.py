@@ -48,7 +48,7 @@ class SquareDecoder:
     def squares(
         self, files: Sequence[bytes], headers: Sequence[JpegHeader | None]
     ) -> tuple[Tensor, NDArray[np.bool_], Callable[[], NDArray[np.bool_]]]:
-        """See engine.SquareDecoder. The squares are uint8, RGB and upright, and complete in the current stream.
+        """See DeviceDecoder. The squares are uint8, RGB and upright, and complete in the current stream.
 
         `headers` are of jpeg_header for this size; a file without one is not decoded. One bad file costs only
         itself: the CPU decodes it, or reports what is wrong with it. The function returns resize.is_blank.
