@@ -16,7 +16,7 @@ from vggsearch.model.engine import Engine, EngineOptions, rate
 from vggsearch.model.loading import choose_engine, load_engine
 from vggsearch.model.openvino_engine.engine import OpenVinoEngine
 from vggsearch.model.openvino_engine.graph import FULL_RANGE, convolution_graph
-from vggsearch.model.openvino_engine.ranges import ACTIVATION_RANGES
+from vggsearch.model.ranges import ACTIVATION_RANGES
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.torch_engine.engine import TorchEngine
 from vggsearch.model.weights import Kernel
@@ -327,7 +327,9 @@ def test_without_openvino_torch_runs_and_says_what_is_lost(
     ("options", "message"),
     [
         (EngineOptions("torch", "cpu", "int8"), "torch does not support int8 here"),
+        (EngineOptions("torch", "cpu", "fp8"), "fp8 needs a CUDA GPU"),
         (EngineOptions("openvino", "cpu", "fp16"), "does not support fp16 on a CPU"),
+        (EngineOptions("openvino", "cpu", "fp8"), "does not support fp8 on a CPU"),
         (EngineOptions("openvino", "cuda"), "not on cuda"),
         (EngineOptions("torch", "cpu", decode="gpu"), r"Only a CUDA GPU decodes JPEG; .* cpu \(\d+ threads\)"),
     ],

@@ -192,8 +192,14 @@ def test_calls_are_fused_on_gpus_of_nvidia_that_compute_in_half_precision(monkey
     assert not can_fuse(GPU, torch.float16)
 
 
-def test_without_triton_torch_pools(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the import of the kernels fail, also where they have been imported before."""
     monkeypatch.setitem(sys.modules, KERNELS, None)
+    monkeypatch.delattr(KERNELS, raising=False)
+
+
+def test_without_triton_torch_pools(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    without_triton(monkeypatch)
     assert fastest_calls(GPU, torch.float16) == Calls(fused.first_layer, fused.convolve, fused.halve)
     assert not caplog.records
 

@@ -232,6 +232,27 @@ def test_fused_calls_give_the_local_features_of_the_modules(precision: str) -> N
         assert (ours * theirs).sum(axis=-1).min() >= 0.999
 
 
+@pytest.mark.network
+@pytest.mark.skipif(
+    bool(cuda_gpus()) and torch.cuda.get_device_capability(CARD) < (9, 0), reason="needs a Hopper GPU"
+)
+def test_in_fp8_the_gpu_gives_nearly_the_rows_of_fp32(caplog: pytest.LogCaptureFixture) -> None:
+    spec, weights = EmbeddingOptions().resolve()
+    kernels = load_weights(weights, spec.model, spec.layer)
+    grey = [np.full((spec.size, spec.size, 3), value, np.uint8) for value in (0, 60, 128, 255)]
+    noise = np.random.default_rng(0).integers(0, 256, (4, spec.size, spec.size, 3), dtype=np.uint8)
+    pictures = np.concatenate([squares(20, spec.size), grey, noise])
+    exact, engine = (
+        CudaEngine(spec, kernels, EngineOptions("torch", "cuda", precision, batch_size=16), CARD)
+        for precision in ("fp32", "fp8")
+    )
+    assert engine.precision == "fp8"
+    found = engine.embed(pictures)
+    assert cosines(found, exact.embed(pictures)).min() >= 0.998
+    np.testing.assert_allclose(engine.embed(pictures[3:5]), found[3:5], rtol=0, atol=1e-6)
+    assert not caplog.records, "a graph was captured"
+
+
 @pytest.mark.parametrize("shape", [(3, 64, 48, 50), (2, 512, 13, 7), (5, 128, 6, 96)])
 def test_a_convolution_does_not_depend_on_what_was_in_memory_before(shape: tuple[int, ...]) -> None:
     """torch passes its uninitialised result to cuDNN as a summand, times 0: not a number would remain one."""

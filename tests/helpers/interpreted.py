@@ -9,12 +9,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-Call: TypeAlias = tuple[str, tuple[Tensor, ...]]  # a function of triton_kernels, and its arguments
+Call: TypeAlias = tuple[str, tuple[Any, ...]]  # a function of triton_kernels, and its arguments
 
 
 def interpreted(calls: Sequence[Call], folder: Path) -> list[Tensor]:

@@ -39,6 +39,7 @@ ENGINES_COMPARED = (  # the first available one is the reference: fp32, of PyTor
     EngineOptions("torch", "cuda", "fp32"),
     EngineOptions("torch", "cuda", "bf16"),
     EngineOptions("torch", "cuda", "fp16"),
+    EngineOptions("torch", "cuda", "fp8"),
     EngineOptions("torch", "mps", "fp32"),
     EngineOptions("torch", "mps", "fp16"),
 )
@@ -174,9 +175,9 @@ def compare(
         stages.begin()
         try:
             engine = load_engine(spec, weights, options)
+            embeddings = np.concatenate([engine.embed(part) for part in parts(batch, engine.batch_size)])
         except (OptionError, InstallationError):  # unavailable on this machine or for these weights
             continue
-        embeddings = np.concatenate([engine.embed(part) for part in parts(batch, engine.batch_size)])
         expected = embeddings if expected is None else expected
         cosines = (embeddings * expected).sum(axis=1)
         some = batch[: engine.batch_size]

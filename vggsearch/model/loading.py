@@ -12,6 +12,7 @@ from vggsearch.installation import has_torch, require_torch
 from vggsearch.model.engine import Engine, EngineOptions, no_int8_in_torch
 from vggsearch.model.gpu_engine import GpuEngine
 from vggsearch.model.layers import DEEPEST
+from vggsearch.model.ranges import activation_ranges
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.weights import WeightsFile, load_weights
 from vggsearch.photos.decoder_pool import default_workers
@@ -106,6 +107,8 @@ def load_gpu_engine(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOp
     load_weights(weights, spec.model, spec.layer)  # raises WeightsError
     if options.precision == "int8":
         raise no_int8_in_torch()
+    if options.precision == "fp8":
+        activation_ranges(spec, "fp8")
     return GpuEngine(
         partial(load_gpu, spec, weights, options),
         cuda_gpus(),

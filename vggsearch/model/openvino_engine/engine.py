@@ -13,7 +13,7 @@ from vggsearch.model.engine import Description, Engine, EngineOptions, rate
 from vggsearch.model.local_features import LoadKernels
 from vggsearch.model.openvino_engine.graph import Int8, build_graph, convolution_graph
 from vggsearch.model.openvino_engine.processor import largest_weight
-from vggsearch.model.openvino_engine.ranges import ACTIVATION_RANGES
+from vggsearch.model.ranges import ACTIVATION_RANGES, activation_ranges
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.weights import Kernel
 
@@ -45,7 +45,7 @@ class OpenVinoEngine(Engine):
             )
         self.precision = choose_precision(options.precision, spec, core)
         is_int8 = self.precision == "int8"
-        int8 = Int8(ACTIVATION_RANGES[spec.weights_sha256], largest_weight()) if is_int8 else None
+        int8 = Int8(activation_ranges(spec, "int8"), largest_weight()) if is_int8 else None
         # One batch at a time on all cores: more streams, larger batches and a compiled-model cache were no faster
         # (docs/performance.md).
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": ARITHMETIC[self.precision]}
@@ -95,14 +95,10 @@ def choose_precision(wanted: str, spec: EmbeddingSpec, core: openvino.Core) -> s
     capabilities = core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
     if wanted == "auto":
         return "int8" if has_ranges else "bf16" if "BF16" in capabilities else "fp32"
-    if wanted == "int8" and not has_ranges:
-        raise OptionError(
-            "int8 needs activation ranges, which were measured for the packaged VGG16 weights only, "
-            f"not for {spec.model} with weights {spec.weights_sha256[:8]}. Use ",
-            *AUTO,
-        )
+    if wanted == "int8":
+        activation_ranges(spec, wanted)
     if wanted == "bf16" and "BF16" not in capabilities:
         raise OptionError("This CPU does not support bf16. Use ", *AUTO)
-    if wanted == "fp16":
-        raise OptionError("OpenVINO does not support fp16 on a CPU. Use ", *AUTO)
+    if wanted in ("fp16", "fp8"):
+        raise OptionError(f"OpenVINO does not support {wanted} on a CPU. Use ", *AUTO)
     return wanted

@@ -16,6 +16,7 @@ from vggsearch.model.engine import EngineOptions, rate
 from vggsearch.model.local_features import LoadKernels
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.torch_engine.engine import Embedder, TorchEngine
+from vggsearch.model.torch_engine.fp8 import fp8_embedder
 from vggsearch.model.torch_engine.fused import FusedEmbedder, can_fuse, fastest_calls
 from vggsearch.model.torch_engine.jpeg import SquareDecoder
 from vggsearch.model.torch_engine.pipeline import SLOTS, Pipeline, Slots, Squares
@@ -194,6 +195,8 @@ class CudaEngine(TorchEngine, DecodingEngine):
         self._idle: Slots | None = None
 
     def _embedder(self, spec: EmbeddingSpec, kernels: dict[str, Kernel]) -> Embedder:
+        if self.precision == "fp8":
+            return fp8_embedder(spec, kernels, self.torch_device)
         if can_fuse(self.torch_device, self._dtype):
             calls = fastest_calls(self.torch_device, self._dtype)
             return FusedEmbedder(spec, kernels, self.torch_device, self._dtype, calls)

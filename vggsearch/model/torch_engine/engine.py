@@ -19,7 +19,7 @@ from vggsearch.model.torch_engine.operations import TorchOperations
 from vggsearch.model.views import MEAN, STD, embedding_of_views, shrinking
 from vggsearch.model.weights import Kernel
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp8": torch.float16}  # outside fp8
 
 
 class Embedder:
@@ -191,10 +191,12 @@ def choose_device(wanted: str) -> str:
 def choose_precision(wanted: str, device: str) -> str:
     """Return the number format: the wanted one, or the fastest that leaves results unchanged.
 
-    Raises OptionError for int8, which is not supported.
+    Raises OptionError for int8, which is not supported, and for fp8 on other devices than CUDA.
     """
     if wanted == "int8":
         raise no_int8_in_torch()
+    if wanted == "fp8" and device != "cuda":
+        raise OptionError(f"fp8 needs a CUDA GPU, not {device}. Use ", option("precision", "auto"), ".")
     if wanted != "auto":
         return wanted
     if device == "cuda":

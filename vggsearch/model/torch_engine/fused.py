@@ -60,10 +60,13 @@ class FusedEmbedder(Embedder):
     def outputs(self, view: Tensor, wanted: Collection[str]) -> dict[str, Tensor]:
         """See Embedder.outputs."""
         most = self._most_values // (WIDTHS[0] * view.shape[2] * view.shape[3])
-        parts = [self.network.outputs(images, wanted, self._run) for images in torch.split(view, most)]
+        parts = [self._outputs(images, wanted) for images in torch.split(view, most)]
         if len(parts) == 1:
             return parts[0]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _outputs(self, images: Tensor, wanted: Collection[str]) -> dict[str, Tensor]:
+        return self.network.outputs(images, wanted, self._run)
 
     def _run(self, step: nn.Module, x: Tensor) -> Tensor:
         if isinstance(step, nn.MaxPool2d):

@@ -17,6 +17,9 @@ TAPS = 27  # weights of one output channel of the first convolution, 3 x 3 x 3
 PADDED_TAPS = 32  # of a matrix product on tensor cores, a multiple of 16
 PIXELS = 128  # of one program of the first convolution
 VALUES = 1024  # of one program of the pooling
+FP8 = torch.float8_e4m3fn
+LARGEST_FP8 = tl.constexpr(448.0)
+FP8_BLOCK = (128, 256, 128)  # pixels and outputs of one program, and channels of one step
 
 
 def first_layer(images: Tensor, mean: Tensor, scale: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -38,13 +41,37 @@ def first_layer(images: Tensor, mean: Tensor, scale: Tensor, weight: Tensor, bia
     return result
 
 
-def max_pool(maps: Tensor) -> Tensor:
-    """Return the maximum of each 2 x 2 square of channels-last maps; an odd last row or column is dropped."""
+def max_pool(maps: Tensor, dtype: torch.dtype | None = None, factor: float = 1.0) -> Tensor:
+    """Return the maximum of each 2 x 2 square of channels-last maps; an odd last row or column is dropped.
+
+    `dtype` is that of the result if it is not that of the maps; with fp8, the maxima are multiplied by `factor`
+    and clipped.
+    """
     n, channels, height, width = maps.shape
-    result = _maps(maps, (n, channels, height // 2, width // 2))
+    result = _maps(maps, (n, channels, height // 2, width // 2), dtype)
     row = width // 2 * channels
     with torch.cuda.device_of(result):  # type: ignore[no-untyped-call]
-        _max_pool[(n * (height // 2), triton.cdiv(row, VALUES))](maps, result, height, width, channels, row, VALUES)
+        _max_pool[(n * (height // 2), triton.cdiv(row, VALUES))](
+            maps, result, height, width, channels, row, factor, VALUES
+        )
+    return result
+
+
+def convolve_fp8(maps: Tensor, weight: Tensor, factor: Tensor, bias: Tensor) -> Tensor:
+    """Return ReLU(convolution * factor + bias), clipped: all of fp8 but `factor` and `bias`, float32 per channel.
+
+    `maps` (n, channels, height, width) are channels-last, `weight` is (outputs, 3, 3, channels) and contiguous.
+    Channels are a multiple of 128, outputs of 256.
+    """
+    n, channels, height, width = maps.shape
+    outputs = len(weight)
+    result = _maps(maps, (n, outputs, height, width))
+    count = n * height * width
+    with torch.cuda.device_of(result):  # type: ignore[no-untyped-call]
+        _convolve_fp8[(triton.cdiv(count, FP8_BLOCK[0]) * (outputs // FP8_BLOCK[1]),)](
+            maps, weight, factor, bias, result, count, height, width, channels, outputs, *FP8_BLOCK,
+            num_warps=8, num_stages=3,
+        )  # fmt: skip
     return result
 
 
@@ -57,8 +84,18 @@ def compile_for(device: torch.device, dtype: torch.dtype) -> None:
     max_pool(first_layer(images, mean, mean, weight, bias))
 
 
-def _maps(like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+def compile_fp8(device: torch.device) -> None:
+    """Compile the kernels for fp8 as `compile_for` does. Raises CANNOT_COMPILE."""
+    channels = FP8_BLOCK[1]
+    weight = torch.zeros(channels, 3, 3, channels, device=device).to(FP8)
+    factor = torch.zeros(channels, device=device)
+    maps = torch.zeros(1, channels, 4, 4, dtype=torch.float16, device=device)
+    quantised = max_pool(maps.to(memory_format=torch.channels_last), FP8)
+    max_pool(convolve_fp8(quantised, weight, factor, factor))
+
+
+def _maps(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
+    return torch.empty(shape, dtype=dtype or like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
 # Without specialisation for sizes, such as multiples of 16, one compilation serves all of them.
@@ -98,7 +135,46 @@ def _first_layer(
     tl.store(target, tl.maximum(maps, 0.0).to(result.dtype.element_ty), mask=(pixel < count)[:, None])
 
 
-@triton.jit(do_not_specialize=["height", "width"])  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["count", "height", "width"])  # type: ignore[untyped-decorator]
+def _convolve_fp8(
+    maps: tl.tensor,
+    weight: tl.tensor,
+    factor: tl.tensor,
+    bias: tl.tensor,
+    result: tl.tensor,
+    count: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    channels: tl.tensor,
+    outputs: tl.tensor,
+    pixels_per_block: tl.constexpr,
+    outputs_per_block: tl.constexpr,
+    depth: tl.constexpr,
+) -> None:
+    """Multiply (pixels, 9 neighbours x channels) by (9 x channels, outputs), `depth` channels at a time."""
+    blocks = outputs // outputs_per_block
+    pixel = tl.program_id(0) // blocks * pixels_per_block + tl.arange(0, pixels_per_block)
+    output = tl.program_id(0) % blocks * outputs_per_block + tl.arange(0, outputs_per_block)
+    channel = tl.arange(0, depth)
+    row = pixel // width % height
+    column = pixel % width
+    per_neighbour = channels // depth
+    total = tl.zeros((pixels_per_block, outputs_per_block), tl.float32)
+    for step in range(9 * per_neighbour):
+        neighbour = step // per_neighbour
+        down, right = neighbour // 3 - 1, neighbour % 3 - 1
+        is_there = (row + down >= 0) & (row + down < height) & (column + right >= 0) & (column + right < width)
+        is_there &= pixel < count
+        place = (pixel + down * width + right)[:, None] * channels + step % per_neighbour * depth + channel
+        values = tl.load(maps + place, mask=is_there[:, None], other=0.0)
+        weights = tl.load(weight + output * (9 * channels) + step * depth + channel[:, None])
+        total = tl.dot(values, weights, total)
+    scaled = total * tl.load(factor + output) + tl.load(bias + output)
+    clipped = tl.minimum(tl.maximum(scaled, 0.0), LARGEST_FP8).to(result.dtype.element_ty)
+    tl.store(result + pixel[:, None] * outputs + output, clipped, mask=(pixel < count)[:, None])
+
+
+@triton.jit(do_not_specialize=["height", "width", "factor"])  # type: ignore[untyped-decorator]
 def _max_pool(
     maps: tl.tensor,
     result: tl.tensor,
@@ -106,6 +182,7 @@ def _max_pool(
     width: tl.tensor,
     channels: tl.tensor,
     row: tl.tensor,
+    factor: tl.tensor,
     block: tl.constexpr,
 ) -> None:
     """One program makes `block` values of a row of the result; `row` is the number of values of one."""
@@ -114,9 +191,21 @@ def _max_pool(
     is_there = value < row
     below = width * channels
     corner = maps + (image.to(tl.int64) * height + 2 * line) * below + value // channels * channels + value
-    upper = _larger(tl.load(corner, is_there), tl.load(corner + channels, is_there))
-    lower = _larger(tl.load(corner + below, is_there), tl.load(corner + below + channels, is_there))
-    tl.store(result + tl.program_id(0).to(tl.int64) * row + value, _larger(upper, lower), is_there)
+    upper = _larger(_number(corner, is_there), _number(corner + channels, is_there))
+    lower = _larger(_number(corner + below, is_there), _number(corner + below + channels, is_there))
+    most = _larger(upper, lower)
+    if result.dtype.element_ty == tl.float8e4nv:
+        most = tl.minimum(most.to(tl.float32) * factor, LARGEST_FP8)
+    tl.store(result + tl.program_id(0).to(tl.int64) * row + value, most.to(result.dtype.element_ty), is_there)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _number(address: tl.tensor, is_there: tl.tensor) -> tl.tensor:
+    """Load numbers; those in fp8 as float16, which holds them all, since fp8 has no maximum."""
+    number = tl.load(address, is_there)
+    if number.dtype == tl.float8e4nv:
+        number = number.to(tl.float16)
+    return number
 
 
 @triton.jit  # type: ignore[untyped-decorator]
