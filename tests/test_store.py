@@ -288,7 +288,7 @@ def test_any_sequence_of_commits_behaves_like_a_dictionary(
         store = Store.create(Path(folder) / "x", FAKE_SPEC)
         model: dict[str, Embedded] = {}
         for number, (added, gone) in enumerate(steps):
-            new = [replace(photo(name, number * 10 + at), sha256=f"{number}") for at, name in enumerate(added)]
+            new = [replace(photo(name, number * 10 + at), sha256=f"{number:064x}") for at, name in enumerate(added)]
             with writing(store) as writer:
                 writer.commit(new, removed=gone - set(added))
             for name in gone - set(added):

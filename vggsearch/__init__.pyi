@@ -5,6 +5,7 @@ from vggsearch.duplicates.calibration import LabelledPairs as LabelledPairs
 from vggsearch.duplicates.classify import ClassifiedPairs as ClassifiedPairs
 from vggsearch.duplicates.find import DuplicatesReport as DuplicatesReport
 from vggsearch.duplicates.pairs import CandidatePairs as CandidatePairs
+from vggsearch.duplicates.removals import undo as undo
 from vggsearch.duplicates.results import Group as Group
 from vggsearch.duplicates.results import Groups as Groups
 from vggsearch.duplicates.results import Member as Member
@@ -64,7 +65,6 @@ from vggsearch.removal.request import Action as Action
 from vggsearch.removal.request import Refusal as Refusal
 from vggsearch.removal.request import Removal as Removal
 from vggsearch.removal.undo import UndoReport as UndoReport
-from vggsearch.removal.undo import undo as undo
 from vggsearch.render.html.write import write_html as write_html
 from vggsearch.store.decisions import Decision as Decision
 from vggsearch.store.decisions import ImportedDecisions as ImportedDecisions

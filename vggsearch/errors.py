@@ -166,6 +166,10 @@ class IndexDamaged(VggsearchError):
         self.problem = problem
 
 
+class PathOutside(IndexDamaged):
+    """A path in the index is none below the photo folder: absolute, or with `..`. No such index is opened."""
+
+
 class IndexLinked(VggsearchError):
     """A symbolic link stands where the index has a folder or file of its own. It is not followed, nor removed."""
 

@@ -16,7 +16,7 @@ from vggsearch.duplicates.collection import Collection
 from vggsearch.duplicates.find import DuplicatesReport, duplicates
 from vggsearch.duplicates.options import DuplicateOptions, named_photos, path_in_folder
 from vggsearch.duplicates.removals import new_journal, plan_removals
-from vggsearch.errors import OptionError, SpecMismatch
+from vggsearch.errors import IndexDamaged, IndexNotReadable, OptionError, PathOutside, SpecMismatch
 from vggsearch.indexing.build import BuildReport, build_options, plan_build, rebuild
 from vggsearch.indexing.info import Info, read_info
 from vggsearch.indexing.integrity import VerifyReport, verify
@@ -145,7 +145,9 @@ class ImageIndex(Tabular):
         `engine_options` and `engine` are those of `create`. Of `options`, those that are given must agree with the
         index; `weights` names a copy of the weights file the index was made with, if that has moved.
 
-        Raises IndexMissing, IndexDamaged and IndexFormatError; SpecMismatch if `options` differ from the index.
+        Raises IndexMissing, IndexDamaged and IndexFormatError; IndexLinked for a symbolic link in place of a folder
+        of the index, PathOutside for a path that leads out of the photo folder; SpecMismatch if `options` differ
+        from the index.
 
         >>> with ImageIndex.open("indexes/photos") as index:
         ...     len(index)
@@ -156,6 +158,7 @@ class ImageIndex(Tabular):
         options.check(store.spec, str(directory))
         where = Path(root) if root is not None else None
         opened = cls(store, engine=engine, engine_options=engine_options, root=where)
+        opened._check_paths()
         if options.weights is not None:
             opened._weights = opened._find_weights(options.weights)
         return opened
@@ -614,6 +617,15 @@ class ImageIndex(Tabular):
         if not Path(file).is_file():
             raise OptionError(f"{file} is not a file. Name a file of decisions, such as INDEX/{DECISIONS}.")
         return import_decisions(self.directory, Path(file))
+
+    def _check_paths(self) -> None:
+        """Raise PathOutside. Other damage is reported by the call that it affects."""
+        try:
+            self._latest.read(lambda state: state.paths)
+        except PathOutside:
+            raise
+        except (IndexDamaged, IndexNotReadable):
+            return
 
     def _collection(self, against: "ImageIndex | None" = None) -> Collection:
         if against is not None and against.spec != self.spec:

@@ -19,10 +19,12 @@ from vggsearch.errors import ImageError
 from vggsearch.matching.keypoints import align, detect_keypoints, single_threaded_blas
 from vggsearch.photos.decode import decode, decoder_errors
 from vggsearch.photos.edits import COLLAGE, EDITS, edited
+from vggsearch.photos.opening import open_photo
 from vggsearch.progress import Monitor
 from vggsearch.store.contents import CALIBRATION
 from vggsearch.store.files import write_atomically
 
+HIGHEST_SIMILARITY = 1.01  # rounding included
 PHOTOS_AT_ONCE = 16  # photos whose copies are in memory and embedded together
 
 Embed = Callable[[Sequence[Image.Image]], NDArray[np.float32]]
@@ -59,7 +61,7 @@ def compare_edited_copies(
     def copies(row: int, names: Sequence[str]) -> list[tuple[int, Image.Image, int]]:
         """Return the row, each copy, and the number of inliers of the copy in the photo."""
         try:
-            with decoder_errors(), (root / paths[row]).open("rb") as file:
+            with decoder_errors(), open_photo(root, paths[row]) as file:
                 photo = decode(file, paths[row], at_least=MEASURE.copy_pixels).image
         except ImageError:
             return []
@@ -90,13 +92,20 @@ def read_calibration_pairs(directory: Path, source: str) -> CalibrationPairs | N
         values = json.loads((directory / CALIBRATION).read_text("utf-8"))
         if values["made_of"] != source:
             return None
-        copies, others = (
-            LabelledPairs(tuple(values[name]["similarities"]), tuple(values[name]["inliers"]))
-            for name in ("copies", "others")
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+        copies, others = (_labelled(values[name]) for name in ("copies", "others"))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None  # they are computed again
     return CalibrationPairs(copies, others)
+
+
+def _labelled(values: dict[str, list[float]]) -> LabelledPairs:
+    """Return pairs as they are in the file. Raises ValueError or TypeError for what no calibration writes there."""
+    similarities, inliers = values["similarities"], values["inliers"]
+    if len(similarities) != len(inliers) or not all(abs(each) <= HIGHEST_SIMILARITY for each in similarities):
+        raise ValueError("not a similarity for each pair")
+    if not all(type(count) is int and count >= 0 for count in inliers):
+        raise ValueError("not a number of inliers for each pair")
+    return LabelledPairs(tuple(map(float, similarities)), tuple(map(int, inliers)))
 
 
 def write_calibration_pairs(directory: Path, pairs: CalibrationPairs, source: str) -> None:

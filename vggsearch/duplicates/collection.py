@@ -4,12 +4,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.duplicates.decided import DecidedPairs
 from vggsearch.duplicates.results import Photo
+from vggsearch.photos.opening import open_photo
 from vggsearch.query.searcher import Searcher
 from vggsearch.store.decisions import decisions_of
 from vggsearch.store.store import Store
@@ -39,6 +41,12 @@ class Collection:
         if self.others is not None and row >= len(self):
             return self.others.file(row - len(self))
         return (self.root or Path()) / self.searcher.paths[row]
+
+    def open(self, row: int) -> BinaryIO:
+        """Open the file of a photo. Raises ImageError and OSError."""
+        if self.others is not None and row >= len(self):
+            return self.others.open(row - len(self))
+        return open_photo(self.root or Path(), self.searcher.paths[row])
 
     @property
     def has_files(self) -> bool:

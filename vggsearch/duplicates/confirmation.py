@@ -4,7 +4,7 @@ import hashlib
 import logging
 import time
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from vggsearch.defaults import DUPLICATES, KEYPOINTS
+from vggsearch.duplicates.collection import Collection
 from vggsearch.errors import ImageError, IndexDamaged, IndexNotWritable
 from vggsearch.matching.alignment import Alignment
 from vggsearch.matching.keypoints import Keypoints, align, detect_keypoints, single_threaded_blas
@@ -29,11 +30,11 @@ Pair = tuple[int, int]
 class KeypointMatcher:
     """Matches the keypoints of pairs of photos, and keeps the results in the index `directory`.
 
-    `files` returns the file of a row, `keys` its SHA-256.
+    Pairs are pairs of rows of `photos`.
     """
 
-    def __init__(self, directory: Path, files: Callable[[int], Path], keys: Callable[[int], str]) -> None:
-        self._directory, self._files, self._key = directory, files, keys
+    def __init__(self, directory: Path, photos: Collection) -> None:
+        self._directory, self._photos, self._key = directory, photos, photos.key
         self._matches = self._read()
         self._keypoints: OrderedDict[int, Keypoints | None] = OrderedDict()
 
@@ -112,8 +113,8 @@ class KeypointMatcher:
     def _pixel_hash(self, row: int) -> bytes | None:
         """Return a hash of the size and all pixels of a photo, None if it cannot be read."""
         try:
-            with decoder_errors(), self._files(row).open("rb") as file:
-                image = decode(file, self._files(row).name).image
+            with decoder_errors(), self._photos.open(row) as file:
+                image = decode(file, self._photos.path(row)).image
         except ImageError:
             return None
         return hashlib.sha256(str(image.size).encode() + image.tobytes()).digest()
@@ -145,10 +146,10 @@ class KeypointMatcher:
         return detect_keypoints(image) if image is not None else None
 
     def _decode(self, row: int) -> Image.Image | None:
-        path = self._files(row)
+        path = self._photos.path(row)
         try:
-            with decoder_errors(), path.open("rb") as file:
-                return decode(file, path.name, at_least=KEYPOINTS.pixels).image
+            with decoder_errors(), self._photos.open(row) as file:
+                return decode(file, path, at_least=KEYPOINTS.pixels).image
         except ImageError as error:
             log.debug("%s is not compared: %s", path, error.reason)
             return None

@@ -77,11 +77,7 @@ def duplicates(
     """Find the duplicates in a collection. Raises Stopped, with a report of the pairs compared so far."""
     started = time.monotonic()
     directory = collection.store.directory
-    matcher = (
-        KeypointMatcher(directory, collection.file, collection.key)
-        if options.confirm and collection.has_files
-        else None
-    )
+    matcher = KeypointMatcher(directory, collection) if options.confirm and collection.has_files else None
 
     def load_labelled() -> CalibrationPairs | None:
         return _labelled_pairs(collection, matcher, embed, monitor) if matcher is not None else None

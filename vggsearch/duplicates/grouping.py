@@ -122,7 +122,7 @@ class GroupBuilder:
         return copies
 
     def _rate(self, row: int) -> RatedPhoto:
-        return RatedPhoto(self._photos[row], quality_of(self._photos[row], self._collection.file(row)))
+        return RatedPhoto(self._photos[row], quality_of(self._photos[row], lambda: self._collection.open(row)))
 
     def _ranked(self, rows: list[int]) -> list[int]:
         """Sort rows by what to keep first: photos of the other index, protected photos, then by the keep rules."""

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from vggsearch.defaults import DUPLICATES
 from vggsearch.duplicates.results import Photo
@@ -88,12 +87,12 @@ KEEP_RULES: dict[str, KeepRule] = {
 }
 
 
-def quality_of(photo: Photo, file: Path) -> int:
-    """Return the quality of the file of a photo, UNKNOWN_QUALITY if it cannot be determined."""
+def quality_of(photo: Photo, open_file: Callable[[], BinaryIO]) -> int:
+    """Return the quality of the file that `open_file` opens, UNKNOWN_QUALITY if it cannot be determined."""
     if photo.format not in LOSSY_FORMATS:
         return LOSSLESS
     try:
-        with decoder_errors(), file.open("rb") as opened:
+        with decoder_errors(), open_file() as opened:
             return jpeg_quality(opened) or UNKNOWN_QUALITY
     except ImageError:
         return UNKNOWN_QUALITY

@@ -1,5 +1,6 @@
 """Turn groups into a plan of removals: which files to remove, as copies of which."""
 
+import os
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -7,11 +8,16 @@ from pathlib import Path
 from vggsearch.duplicates.find import DuplicatesReport
 from vggsearch.duplicates.options import path_in_folder
 from vggsearch.duplicates.results import Group
-from vggsearch.errors import OptionError, option
+from vggsearch.errors import IndexDamaged, IndexFormatError, IndexNotReadable, JournalError, OptionError, option
+from vggsearch.progress import OnProgress, Stop
+from vggsearch.removal.journal import read_journal
 from vggsearch.removal.plan import RemovalPlan, make_plan
 from vggsearch.removal.request import Action, Removal
-from vggsearch.store.contents import DECISIONS, JOURNALS
+from vggsearch.removal.undo import UndoReport
+from vggsearch.removal.undo import undo as restore
+from vggsearch.store.contents import DECISIONS, JOURNALS, MANIFEST
 from vggsearch.store.decisions import read_decisions
+from vggsearch.store.manifest import read_manifest
 
 
 def plan_removals(
@@ -51,6 +57,56 @@ def removals_of(groups: Sequence[Group]) -> list[Removal]:
         for group in groups
         for member in group.removable
     ]
+
+
+def undo(
+    journal: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None = None,
+    *,
+    progress: OnProgress | None = None,
+    stop: Stop | None = None,
+) -> UndoReport:
+    """Restore the files that a journal records, and add the result to the journal.
+
+    Files are restored in the photo folder that the journal names, if its index belongs to that folder; `root` is
+    the photo folder if it has moved, or if the journal is not in the folder of its index. Nothing that exists is
+    overwritten. The call may be interrupted and repeated. A damaged line affects only the file that it records, and
+    is reported. `stop` is called before each file. Raises JournalError if the journal cannot be read or written, or
+    names another folder than its index; PhotosError if the photo folder is missing; Stopped, with the report of
+    what was restored, if `stop` ended it early.
+
+    >>> done = index.remove(index.plan_removal(index.duplicates(), "symlink"))
+    >>> undo(done.journal).restored
+    ('copy of a.jpg',)
+    """
+    if root is None:
+        _check_folder(Path(journal))
+    return restore(journal, root, progress=progress, stop=stop)
+
+
+def _check_folder(journal: Path) -> None:
+    """Raise JournalError unless the journal names the photo folder of the index in which it is."""
+    named, known = read_journal(journal).root, _folder_of_index(journal)
+    if named is not None and (known is None or os.path.realpath(named) != os.path.realpath(known)):
+        belongs = f"its index belongs to {known}" if known is not None else "that of its index is not known"
+        raise JournalError(
+            journal,
+            f"names the photo folder {named}, but {belongs}",
+            "State the folder in which to restore photos: ",
+            option("root", "PHOTOS"),
+        )
+
+
+def _folder_of_index(journal: Path) -> Path | None:
+    """Return the photo folder of the index in which a journal is; None if that is unknown."""
+    folder = Path(os.path.realpath(journal.parent))
+    if folder.name != JOURNALS or not (folder.parent / MANIFEST).exists():
+        return None
+    try:
+        root = read_manifest(folder.parent).root
+    except (IndexDamaged, IndexFormatError, IndexNotReadable):
+        return None
+    return Path(os.path.normpath(folder.parent / root)) if root is not None else None
 
 
 def new_journal(directory: Path) -> Path:

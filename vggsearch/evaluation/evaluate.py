@@ -22,6 +22,7 @@ from vggsearch.matching.feature_maps import LocalFeatures
 from vggsearch.matching.rerank import reranked
 from vggsearch.photos.decode import decode
 from vggsearch.photos.edits import COLLAGE, COLLAGE_OTHERS, EDITS, Edit, edited
+from vggsearch.photos.opening import open_photo
 from vggsearch.progress import Monitor, OnProgress, Stop
 from vggsearch.query.searcher import Searcher
 from vggsearch.tables import Table, Tabular, arrow_table
@@ -320,7 +321,8 @@ def _copies(
 
 def _photo(index: ImageIndex, path: str, at_least: int = MEASURE.copy_pixels) -> Image.Image:
     try:
-        data = ((index.root or Path()) / path).read_bytes()
+        with open_photo(index.root or Path(), path) as file:
+            data = file.read()
     except OSError as error:
         raise ImageError(error.strerror or str(error), "unreadable") from error
     return decode(io.BytesIO(data), path, at_least=at_least).image

@@ -168,7 +168,8 @@ def _open(directory: Path, repair: bool) -> tuple[list[Finding], Store | None]:
 class _IndexCheck:
     """A check of an index: what it has found, and what a repair has to leave out of the manifest.
 
-    `dead` holds rows by part name, `rows` where each path was last seen.
+    `dead` holds rows by part name, `rows` where each path was last seen, `outside` whether each folder leads out of
+    the photo folder.
     """
 
     store: Store
@@ -183,6 +184,7 @@ class _IndexCheck:
     lost_local: set[str] = field(default_factory=set)
     rows: dict[str, tuple[Part, int]] = field(default_factory=dict)
     skipped: dict[str, Skipped] = field(default_factory=dict)
+    outside: dict[str, bool] = field(default_factory=dict)
 
     @property
     def manifest(self) -> Manifest:
@@ -237,6 +239,7 @@ class _IndexCheck:
         self.check_unit_length(path, part, paths, embeddings_in(table))
         self.check_paths_once(path, part, paths)
         self.check_not_skipped(part, paths, table)
+        self.check_inside(path, part, paths)
 
     def readable_paths(self, path: Path, part: Part) -> tuple[str, ...]:
         """Return the photos of a damaged part if the pages that hold their paths are intact, else none."""
@@ -270,6 +273,27 @@ class _IndexCheck:
         if twice:
             problem = f"holds {len(twice):,} photos that are in the index twice"
             self.add(IndexDamaged(path, problem), KEEP_NEWEST, tuple(twice))
+
+    def check_inside(self, path: Path, part: Part, paths: list[str]) -> None:
+        """Find photos that a symbolic link leads out of the photo folder: no update indexes such files."""
+        root = self.store.directory / (self.manifest.root or "no folder yet")
+        if not root.is_dir():
+            return
+        folder, rows = os.path.realpath(root), self.store.live_rows(part)
+        outside = [row for row in rows if self.leads_out(root, folder, paths[row])]
+        if outside:
+            self.dead.setdefault(part.name, set()).update(outside)
+            problem = f"holds {len(outside):,} photos that a link leads out of {root} (row {outside[0]:,})"
+            self.add(IndexDamaged(path, problem), DROP_PHOTOS, tuple(paths[row] for row in outside))
+
+    def leads_out(self, root: Path, folder: str, photo: str) -> bool:
+        """Return whether a link leads a photo out of the photo folder, whose real path is `folder`."""
+        parent = photo.rpartition("/")[0]
+        if parent not in self.outside:
+            self.outside[parent] = not Path(os.path.realpath(root / parent)).is_relative_to(folder)
+        if self.outside[parent] or not (root / photo).is_symlink():
+            return self.outside[parent]
+        return not Path(os.path.realpath(root / photo)).is_relative_to(folder)
 
     def check_skipped(self) -> None:
         try:

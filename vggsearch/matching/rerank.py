@@ -24,6 +24,7 @@ from vggsearch.matching.feature_maps import (
 from vggsearch.model.engine import Engine
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.photos.decode import decode, decoder_errors
+from vggsearch.photos.opening import open_photo
 from vggsearch.photos.resize import square
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class Reranker:
         if self._root is None:
             return None
         try:
-            with decoder_errors(), (self._root / path).open("rb") as file:
+            with decoder_errors(), open_photo(self._root, path) as file:
                 image = decode(file, path, at_least=self._spec.size).image
         except ImageError as error:
             log.debug("%s is not re-ranked: %s", path, error.reason)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from vggsearch.defaults import THUMBNAILS
 from vggsearch.photos.decode import decode, decoder_errors
+from vggsearch.photos.opening import open_photo
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -20,7 +21,7 @@ Result = TypeVar("Result")
 
 def thumbnail(root: Path, path: str, side: int = THUMBNAILS.side) -> Image.Image:
     """Return a photo as upright RGB, its longer side at most `side` pixels. Raises ImageError with the reason."""
-    with decoder_errors(), (root / path).open("rb") as file:
+    with decoder_errors(), open_photo(root, path) as file:
         image = decode(file, path, at_least=side // 2).image
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return image

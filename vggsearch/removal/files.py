@@ -19,6 +19,7 @@ from vggsearch.errors import ActionRefused
 PREFIX = ".vggsearch-"  # hidden, so no index takes it for a photo
 MAX_SUFFIX_LENGTH = 16  # characters: a longer suffix is dropped from the temporary name
 COPY_BLOCK = 1 << 20  # bytes
+PERMISSIONS = 0o777  # without setuid, setgid and sticky
 UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EMLINK}
 
 
@@ -198,7 +199,7 @@ def copy_to(part: Path, source: Path, sha256: str, mtime_ns: int, mode: int) -> 
     """Copy a file to the temporary name `part` and flush it. Raises ActionRefused unless the copy has this sha256.
 
     The copy is read back, and gets the modification time, owner, permissions and attributes, as far as the volume
-    supports them.
+    supports them; but never the bits that let a program run as another user, as `mode` is read from a journal.
     """
     part.unlink(missing_ok=True)  # left by an interrupted run
     try:
@@ -214,7 +215,7 @@ def copy_to(part: Path, source: Path, sha256: str, mtime_ns: int, mode: int) -> 
             owner = source.stat()
             os.chown(part, owner.st_uid, owner.st_gid)
         with suppress(OSError):
-            part.chmod(stat.S_IMODE(mode))
+            part.chmod(mode & PERMISSIONS)
         with suppress(OSError):
             os.utime(part, ns=(mtime_ns, mtime_ns))
     except BaseException:

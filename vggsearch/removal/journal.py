@@ -9,6 +9,7 @@ Nothing can replace a journal. So a damaged line affects no file but the one tha
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -22,6 +23,7 @@ from vggsearch.errors import JournalError
 from vggsearch.removal.files import flush_folder
 
 JOURNAL_FORMAT = 1
+TOKEN = re.compile("[0-9A-Za-z]{1,64}")
 Value = TypeVar("Value")
 Outcome = Literal["done", "kept", "undone"]
 
@@ -208,7 +210,7 @@ class _Reader:
             )
         if found != JOURNAL_FORMAT:
             raise ValueError(f"format {found}")
-        self.record.root = Path(_typed(values["root"], str))
+        self.record.root = Path(_name(values["root"]))
         self.record.action = _typed(values["action"], str)
 
     def _begin(self, values: dict[str, Any]) -> None:
@@ -216,18 +218,22 @@ class _Reader:
             **{each.name: values[each.name] for each in fields(JournalEntry) if each.name in values}
         )
         for name in ("act", "bytes", "mtime_ns", "mode"):
-            _typed(getattr(entry, name), int)
-        for name in ("path", "sha256", "token", "keeper", "keeper_sha256", "target"):
+            _number(getattr(entry, name))
+        for name in ("path", "sha256", "token"):
+            _name(getattr(entry, name))
+        for name in ("keeper", "keeper_sha256", "target"):
             if getattr(entry, name) is not None:
-                _typed(getattr(entry, name), str)
-        if entry.does not in ACTIONS or entry.act in self.paths or not entry.token.isalnum():
+                _name(getattr(entry, name))
+        if entry.does == "move" and not Path(_name(entry.target)).is_absolute():
+            raise ValueError(f"moved to {entry.target!r}")
+        if entry.does not in ACTIONS or entry.act in self.paths or not TOKEN.fullmatch(entry.token):
             raise ValueError(f"act {entry.act}, {entry.does!r}")
         self.record.entries.append(entry)
         self.paths[entry.act] = entry.path
         self.pending = entry.act
 
     def _end(self, number: int, values: dict[str, Any]) -> None:
-        outcome, act, path = values["outcome"], _typed(values["act"], int), _typed(values["path"], str)
+        outcome, act, path = values["outcome"], _number(values["act"]), _name(values["path"])
         if outcome not in get_args(Outcome) or act < 1:
             raise ValueError(f"outcome {outcome!r} of act {act}")
         if act not in self.paths:
@@ -272,6 +278,22 @@ def _typed(value: object, kind: type[Value]) -> Value:
     if not isinstance(value, kind):
         raise TypeError(f"{value!r} is not {kind.__name__}")
     return value
+
+
+def _number(value: object) -> int:
+    """Return an integer that the system can take. Raises TypeError or ValueError."""
+    number = _typed(value, int)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError("a number out of range")
+    return number
+
+
+def _name(value: object) -> str:
+    """Return a text that can be a path. Raises TypeError or ValueError."""
+    name = _typed(value, str)
+    if b"\0" in os.fsencode(name) or not Path(name).name:
+        raise ValueError(f"{name!r} is no name")
+    return name
 
 
 @contextmanager

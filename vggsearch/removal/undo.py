@@ -60,9 +60,7 @@ def undo(
     file. Raises JournalError if the journal cannot be read or written, PhotosError if the photo folder is
     missing; Stopped, with the report of what was restored, if `stop` ended it early.
 
-    >>> done = index.remove(index.plan_removal(index.duplicates(), "symlink"))
-    >>> undo(done.journal).restored
-    ('copy of a.jpg',)
+    Which folder a journal may name is checked by vggsearch.duplicates.removals.undo.
     """
     monitor, path = Monitor(progress, stop), Path(journal)
     record = read_journal(path)

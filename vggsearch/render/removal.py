@@ -1,6 +1,7 @@
 """The plan of a removal, what was removed, and what was restored, to text."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from vggsearch.defaults import ActionKind
 from vggsearch.errors import shell_word
@@ -46,11 +47,12 @@ def _total(plan: RemovalPlan) -> str:
     return f"{total}."
 
 
-def removal_report(report: RemovalReport) -> str:
-    """Say what was removed, and how to undo it."""
+def removal_report(report: RemovalReport, root: Path | None = None) -> str:
+    """Say what was removed, and how to undo it; `root` is the photo folder if it is not that of the index."""
     line = f"{quantity(len(report.done), 'file')} removed, {decimal(report.freed_bytes)} freed"
     refusals = _refusals(report.refusals, "not removed")
-    return "\n".join([*refusals, line, f"Undo: vggsearch dups undo {shell_word(report.journal)}"])
+    where = f" --root {shell_word(root)}" if root is not None else ""
+    return "\n".join([*refusals, line, f"Undo: vggsearch dups undo {shell_word(report.journal)}{where}"])
 
 
 def undo_report(report: UndoReport) -> str:

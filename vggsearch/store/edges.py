@@ -133,7 +133,7 @@ def read_edges(directory: Path, vectors: str) -> StoredEdges | None:
 
 def _read(path: Path) -> StoredEdges:
     try:
-        with reading_from(path):
+        with reading_from(path, SEARCH_AGAIN):
             table = pq.ParquetFile(path).read()
         first, second, similarity = (table.column(field.name).cast(field.type).to_numpy() for field in EDGE_SCHEMA)
         facts = json.loads((table.schema.metadata or {})[METADATA])

@@ -13,6 +13,12 @@ from vggsearch.store.contents import TEMPORARY
 from vggsearch.store.own_files import delete, delete_unfinished
 
 
+def check_name(name: str) -> None:
+    """Raise ValueError for the name of a file or folder that leads to another folder."""
+    if name in ("", ".", "..") or not {"/", "\\", "\0"}.isdisjoint(name) or Path(name).name != name:
+        raise ValueError(f"the name {name!r} points outside the index")
+
+
 @dataclass(frozen=True)
 class FileHash:
     """A file as it was written: its name, its size in bytes, and the SHA-256 of its content."""
@@ -23,8 +29,7 @@ class FileHash:
 
     def __post_init__(self) -> None:
         """Raise ValueError for a name that points to another folder."""
-        if Path(self.name).name != self.name:
-            raise ValueError(f"the file name {self.name!r} points outside the index")
+        check_name(self.name)
 
     @classmethod
     def of(cls, path: Path) -> "FileHash":
@@ -52,19 +57,22 @@ class FileHash:
 
 
 @contextmanager
-def reading_from(path: Path) -> Iterator[None]:
-    """Raise IndexDamaged for a missing file or an I/O error, IndexNotReadable if the file itself may be intact."""
+def reading_from(path: Path, *way_out: str) -> Iterator[None]:
+    """Raise IndexDamaged for a missing file or an I/O error, IndexNotReadable if the file itself may be intact.
+
+    `way_out` is what to do about damage; by default, repair the index.
+    """
     try:
         yield
     except FileNotFoundError as error:
-        raise IndexDamaged(path, "is missing, but the manifest lists it") from error
+        raise IndexDamaged(path, "is missing, but the manifest lists it", *way_out) from error
     except OSError as error:
         # The Parquet reader raises an OSError without errno for an invalid file.
         if error.errno not in (None, errno.EIO):
             raise IndexNotReadable(
                 f"{path} cannot be read ({error.strerror}). Check that its disk is mounted and readable for you."
             ) from error
-        raise IndexDamaged(path, f"is damaged ({str(error).splitlines()[0]})") from error
+        raise IndexDamaged(path, f"is damaged ({str(error).splitlines()[0]})", *way_out) from error
 
 
 @contextmanager

@@ -4,6 +4,8 @@ Keyed by content: `first` and `second` are the SHA-256 of two photos. The file i
 time.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +16,10 @@ import pyarrow.parquet as pq
 from vggsearch.errors import IndexDamaged
 from vggsearch.store.contents import KEYPOINT_MATCHES
 from vggsearch.store.files import reading_from, write_atomically
+from vggsearch.store.manifest import CHECKSUM
+from vggsearch.store.parts import METADATA
 
-MADE_BY_KEY = b"vggsearch.made_by"
+MADE_BY = "made_by"
 COMPARE_AGAIN = "Delete this file: the pairs are then compared again."
 MATCH_SCHEMA = pa.schema(
     [
@@ -30,6 +34,7 @@ MATCH_SCHEMA = pa.schema(
         pa.field("same_pixels", pa.bool_()),
     ]
 )
+NUMBERS = ("score", "inliers", "mirrored", "turned", "scale")
 
 Key = tuple[str, str]
 
@@ -59,12 +64,25 @@ def write_keypoint_matches(directory: Path, matches: Mapping[Key, KeypointMatch]
     ]
     table = pa.table(
         [pa.array(column, field.type) for column, field in zip(columns, MATCH_SCHEMA, strict=True)],
-        MATCH_SCHEMA.with_metadata({MADE_BY_KEY: made_by.encode("utf-8")}),
+        MATCH_SCHEMA,
     )
+    facts = json.dumps({MADE_BY: made_by, CHECKSUM: _checksum(table, made_by)})
+    table = table.replace_schema_metadata({METADATA: facts.encode("ascii")})
     write_atomically(
         directory / KEYPOINT_MATCHES,
         lambda path: pq.write_table(table, path, compression="zstd", write_page_checksum=True),
     )
+
+
+def _checksum(table: pa.Table, made_by: str) -> str:
+    """Return a hash of all values and of what computed them."""
+    digest = hashlib.sha256(made_by.encode("utf-8"))
+    for column in table.select(("first", "second")).columns:
+        digest.update(json.dumps(column.to_pylist()).encode("ascii"))
+    for column in (*table.select(NUMBERS).columns, table.column("corners").combine_chunks().flatten()):
+        digest.update(column.cast(pa.float64()).to_numpy().tobytes())
+    digest.update(json.dumps(table.column("same_pixels").to_pylist()).encode("ascii"))
+    return digest.hexdigest()
 
 
 def read_keypoint_matches(directory: Path, made_by: str) -> dict[Key, KeypointMatch]:
@@ -73,12 +91,15 @@ def read_keypoint_matches(directory: Path, made_by: str) -> dict[Key, KeypointMa
     if not path.exists():
         return {}
     try:
-        with reading_from(path):
+        with reading_from(path, COMPARE_AGAIN):
             table = pq.ParquetFile(path, page_checksum_verification=True).read()
-        if (table.schema.metadata or {}).get(MADE_BY_KEY) != made_by.encode("utf-8"):
+        facts = json.loads((table.schema.metadata or {}).get(METADATA, b"{}"))
+        if facts.get(MADE_BY) != made_by:
             return {}
+        if not table.schema.equals(MATCH_SCHEMA) or facts[CHECKSUM] != _checksum(table, made_by):
+            raise IndexDamaged(path, "is damaged (wrong checksum)", COMPARE_AGAIN)
         firsts, seconds, *columns = (table.column(field.name).to_pylist() for field in MATCH_SCHEMA)
-    except (pa.ArrowException, KeyError, ValueError) as error:
+    except (pa.ArrowException, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise IndexDamaged(path, f"is damaged ({str(error).splitlines()[0]})", COMPARE_AGAIN) from error
     matches = (
         KeypointMatch(*values, tuple(corners), same)  # type: ignore[call-arg]

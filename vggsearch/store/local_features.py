@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from vggsearch.errors import IndexDamaged
 from vggsearch.store.contents import LOCAL_FEATURE_FILES
-from vggsearch.store.files import FileHash
+from vggsearch.store.files import FileHash, check_name
 
 KEYS, CELLS, REGIONS = LOCAL_FEATURE_FILES
+DTYPES = {KEYS: np.dtype("S64"), CELLS: np.dtype(np.int8), REGIONS: np.dtype(np.int8)}
 ROWS = 4096  # photos per folder; 55 MB with the packaged weights
 
 
@@ -29,9 +30,10 @@ class LocalPart:
     rows: int
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a name that points to another folder."""
-        if Path(self.name).name != self.name:
-            raise ValueError(f"the folder name {self.name!r} points outside the index")
+        """Raise ValueError for a name that points to another folder, and for no rows."""
+        check_name(self.name)
+        if self.rows < 1:
+            raise ValueError(f"the local features {self.name} are of no photo")
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +94,8 @@ class LocalStore:
             array: NDArray[Any] = np.load(folder / name, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise IndexDamaged(folder / name, f"cannot be opened ({error})") from error
+        if array.dtype != DTYPES[name] or array.ndim < 1:
+            raise IndexDamaged(folder / name, f"holds {array.dtype}, not {DTYPES[name]}")
         if len(array) != part.rows:
             raise IndexDamaged(folder / name, f"has {len(array):,} rows, but the manifest says {part.rows:,}")
         return array

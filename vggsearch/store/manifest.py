@@ -14,13 +14,16 @@ from numpy.typing import NDArray
 from vggsearch.defaults import BUILD
 from vggsearch.errors import IndexDamaged, IndexFormatError, IndexMissing, OptionError, Spelled, shell_word
 from vggsearch.model.spec import EmbeddingSpec, spec_from_json
+from vggsearch.store.checked import checked
 from vggsearch.store.contents import MANIFEST, user_files
-from vggsearch.store.files import FileHash, reading_from, write_atomically
+from vggsearch.store.files import FileHash, check_name, reading_from, write_atomically
 from vggsearch.store.local_features import LocalPart
 from vggsearch.store.migrations import migrate
 
 FORMAT = 5
 CHECKSUM = "sha256"
+MOST_ROWS = 100_000_000  # of a part: a crafted number must not exhaust the memory
+MOST_SHOWN = 200  # characters of what is wrong, which may quote a value
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,13 @@ class SourcePart:
     rows: int
     dead: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for rows that the part cannot have."""
+        if self.rows > MOST_ROWS or max(self.dead, default=-1) >= self.rows:
+            raise ValueError(
+                f"{self.name} has {self.rows:,} rows, and dead ones up to {max(self.dead, default=0):,}"
+            )
+
     def mask(self, dead: Sequence[int]) -> NDArray[np.bool_]:
         """Return a mask of its rows, bool (rows,), that is False for the rows in `dead`."""
         is_live = np.ones(self.rows, bool)
@@ -112,6 +122,10 @@ class StoredVectorIndex(VectorIndexInfo):
     name: str
     files: tuple[FileHash, ...]
     made_from: tuple[SourcePart, ...]
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a name that points to another folder."""
+        check_name(self.name)
 
     @property
     def facts(self) -> VectorIndexInfo:
@@ -249,8 +263,8 @@ def read_manifest(directory: Path) -> Manifest:
         raise IndexDamaged(path, "is damaged (wrong checksum)")
     try:
         return _from_json(migrate(values, directory, FORMAT))
-    except (AttributeError, KeyError, TypeError, ValueError, OptionError) as error:
-        raise IndexDamaged(path, f"is damaged ({type(error).__name__}: {error})") from error
+    except (AttributeError, KeyError, TypeError, ValueError, OptionError, RecursionError) as error:
+        raise IndexDamaged(path, f"is damaged ({type(error).__name__}: {str(error)[:MOST_SHOWN]})") from error
 
 
 def _read(path: Path) -> str:
@@ -269,33 +283,6 @@ def _read(path: Path) -> str:
 
 
 def _from_json(values: dict[str, Any]) -> Manifest:
-    return Manifest(
-        embedding=spec_from_json(values["embedding"]),
-        is_whitened=bool(values["is_whitened"]),
-        weights_file=values["weights_file"],
-        root=values["root"],
-        parts=tuple(_part(part) for part in values["parts"]),
-        next_part=int(values["next_part"]),
-        build=BuildOptions(**values["build"]),
-        skipped=FileHash(**values["skipped"]) if values["skipped"] is not None else None,
-        search=_search(values["search"]) if values["search"] is not None else None,
-        has_local=bool(values["has_local"]),
-        local=tuple(_local(part) for part in values["local"]),
-    )
-
-
-def _local(values: dict[str, Any]) -> LocalPart:
-    return LocalPart(**{**values, "files": tuple(FileHash(**file) for file in values["files"])})
-
-
-def _part(values: dict[str, Any]) -> Part:
-    return Part(**{**values, "dead": tuple(int(row) for row in values["dead"])})
-
-
-def _search(values: dict[str, Any]) -> StoredVectorIndex:
-    if Path(values["name"]).name != values["name"]:
-        raise ValueError(f"the folder name {values['name']!r} points outside the index")
-    whitening = WhiteningInfo(**values["whitening"]) if values["whitening"] is not None else None
-    files = tuple(FileHash(**file) for file in values["files"])
-    made_from = tuple(SourcePart(part["name"], part["rows"], tuple(part["dead"])) for part in values["made_from"])
-    return StoredVectorIndex(**{**values, "files": files, "whitening": whitening, "made_from": made_from})
+    spec = asdict(spec_from_json(values["embedding"]))
+    found = {name: value for name, value in values.items() if name != CHECKSUM}
+    return checked(Manifest, {**found, "embedding": {**spec, "sizes": list(spec["sizes"])}})

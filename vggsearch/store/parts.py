@@ -1,17 +1,20 @@
 """The Parquet files of an index: one row per photo, the embedding as a fixed-size list of float16."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from vggsearch.errors import IndexDamaged, OptionError
+from vggsearch.errors import IndexDamaged, OptionError, PathOutside
 from vggsearch.model.spec import EmbeddingSpec, spec_from_json
 from vggsearch.photos.walk import Skipped
 from vggsearch.store.files import reading_from, write_atomically
@@ -19,7 +22,12 @@ from vggsearch.store.records import Embedded
 
 METADATA = b"vggsearch"  # key of a Parquet file's metadata
 BYTES_PER_DIMENSION = 2  # embeddings are float16
+PATH, SHA256 = "path", "sha256"
+NULLABLE = ("taken",)
+LEAST = {"bytes": 0, "width": 1, "height": 1}
 BLANK = "is_blank"
+# An empty part, "." or "..": the path is absolute, leads up or has two spellings. On Windows, a drive or \\ too.
+NOT_BELOW = r"(^|/)\.{0,2}(/|$)|\x00" + (r"|\\|^[A-Za-z]:" if os.name == "nt" else "")
 Table: TypeAlias = pa.Table
 SKIPPED_SCHEMA = pa.schema(
     [
@@ -112,7 +120,42 @@ def read_columns(path: Path, columns: Sequence[str], data: bytes | None = None) 
         table = table.append_column(pa.field(BLANK, pa.bool_(), nullable=False), flags)
     if set(table.column_names) != set(columns):
         raise IndexDamaged(path, f"has the columns {table.column_names}, not {list(columns)}")
+    _check_values(path, table)
     return table.select(columns)
+
+
+def _check_values(file: Path, table: pa.Table) -> None:
+    """Raise IndexDamaged for values that no photo has: an index may be made by somebody else."""
+    for name in table.column_names:
+        if name not in NULLABLE and table.column(name).null_count:
+            raise IndexDamaged(file, f"has no {name} in a row")
+    if PATH in table.column_names:
+        _check_paths(file, table.column(PATH))
+    if SHA256 in table.column_names:
+        _check_each(file, table, SHA256, lambda column: pc.match_substring_regex(column, "^[0-9a-f]{64}$"))
+    for name, least in LEAST.items():
+        if name in table.column_names:
+            _check_each(file, table, name, partial(pc.less_equal, pa.scalar(least)))
+
+
+def _check_each(file: Path, table: pa.Table, name: str, is_right: Callable[[pa.ChunkedArray], pa.Array]) -> None:
+    """Raise IndexDamaged, naming the row, for a value of a column that is not right."""
+    column = table.column(name)
+    try:
+        row = pc.index(is_right(column), False).as_py()
+    except pa.ArrowException as error:
+        raise IndexDamaged(file, f"has {name} of type {column.type}") from error
+    if row >= 0:
+        raise IndexDamaged(file, f"has in row {row:,} as {name} {column[row].as_py()!r}")
+
+
+def _check_paths(file: Path, paths: pa.ChunkedArray) -> None:
+    """Raise PathOutside, with the row, for a path that is none below the photo folder: an index may be crafted."""
+    if not pa.types.is_string(paths.type):
+        raise IndexDamaged(file, f"has paths of type {paths.type}")
+    row = pc.index(pc.match_substring_regex(paths, NOT_BELOW), True).as_py()
+    if row >= 0:
+        raise PathOutside(file, f"has in row {row:,} a path outside the photo folder, {paths[row].as_py()!r}")
 
 
 def read_origin(path: Path) -> Origin | None:

@@ -67,7 +67,7 @@ def remove(
         removed, stopped = until_stopped(
             lambda progress, stop: opened.remove(plan, progress=progress, stop=stop), RemovalReport
         )
-    say(removal_report(removed))
+    say(removal_report(removed, root))
     if stopped is not None:
         raise stopped
 

@@ -7,8 +7,8 @@ import click
 from vggsearch.cli.options import FILE, root_option
 from vggsearch.cli.output import say
 from vggsearch.cli.terminal import until_stopped
+from vggsearch.duplicates.removals import undo as undo_removal
 from vggsearch.removal.undo import UndoReport
-from vggsearch.removal.undo import undo as undo_removal
 from vggsearch.render.removal import undo_report
 
 
@@ -18,7 +18,8 @@ from vggsearch.render.removal import undo_report
 def undo(journal: Path, root: Path | None) -> None:
     """Undo a removal: restore every file listed in JOURNAL, whose name vggsearch dups remove prints.
 
-    Existing files are never overwritten. Exit status 1 if a file could not be restored.
+    Photos are restored in the folder that the journal names, if its index belongs to that folder; --root names it
+    otherwise. Existing files are never overwritten. Exit status 1 if a file could not be restored.
 
     \b
     Example:
