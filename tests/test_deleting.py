@@ -64,6 +64,7 @@ MAY: dict[str, set[str]] = {
     # torchvision's weights, into its own cache.
     "model/weights.py": {"download_url_to_file"},
     # Pictures that are written to memory.
+    "model/torch_engine/jpeg_decoders.py": {"save"},
     "photos/edits.py": {"save"},
     "photos/thumbnails.py": {"save"},
     "render/terminal_images.py": {"save"},
