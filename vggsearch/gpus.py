@@ -46,3 +46,14 @@ def _name(driver: ctypes.CDLL, number: int) -> str:
     driver.cuDeviceGet(ctypes.byref(device), number)
     driver.cuDeviceGetName(name, LONGEST_NAME, device)
     return name.value.decode("utf-8", "replace")
+
+
+def open_context(number: int) -> None:
+    """Begin to use a GPU, which takes a few tenths of a second; PyTorch continues with it.
+
+    Call it in a thread while PyTorch is being imported. Errors are left for PyTorch to find again.
+    """
+    driver = ctypes.CDLL(DRIVERS[sys.platform])
+    device, context = ctypes.c_int(0), ctypes.c_void_p()
+    if driver.cuInit(0) == 0 and driver.cuDeviceGet(ctypes.byref(device), number) == 0:
+        driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)

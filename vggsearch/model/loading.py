@@ -1,20 +1,21 @@
 """Choose the inference backend and load the network into it."""
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from vggsearch.defaults import EXTRACT
 from vggsearch.errors import InstallationError, OptionError, option
-from vggsearch.gpus import cuda_gpus
+from vggsearch.gpus import cuda_gpus, open_context
 from vggsearch.installation import has_torch, require_torch
 from vggsearch.model.engine import Engine, EngineOptions, no_int8_in_torch
 from vggsearch.model.gpu_engine import GpuEngine
 from vggsearch.model.layers import DEEPEST
 from vggsearch.model.ranges import activation_ranges
 from vggsearch.model.spec import EmbeddingSpec
-from vggsearch.model.weights import WeightsFile, load_weights
+from vggsearch.model.weights import PACKAGED, WeightsFile, load_weights
 from vggsearch.photos.decoder_pool import default_workers
 
 if TYPE_CHECKING:
@@ -104,7 +105,8 @@ def load_torch_engine(spec: EmbeddingSpec, weights: WeightsFile, options: Engine
 
 def load_gpu_engine(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOptions) -> GpuEngine:
     """Return an engine for all GPUs. This process imports torch only if it runs the network itself."""
-    load_weights(weights, spec.model, spec.layer)  # raises WeightsError
+    if weights.path != PACKAGED:
+        load_weights(weights, spec.model, spec.layer)  # raises WeightsError before a GPU process does
     if options.precision == "int8":
         raise no_int8_in_torch()
     if options.precision == "fp8":
@@ -119,11 +121,13 @@ def load_gpu_engine(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOp
 
 
 def load_gpu(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOptions, gpu: int) -> "CudaEngine":
-    """Load the network on the GPU with this number."""
-    import torch
+    """Load the network on the GPU with this number. The GPU and the weights get ready while torch is imported."""
+    with ThreadPoolExecutor(2) as threads:
+        threads.submit(open_context, gpu)
+        kernels = threads.submit(load_weights, weights, spec.model, spec.layer)
+        import torch
 
-    from vggsearch.model.torch_engine.cuda import CudaEngine
+        from vggsearch.model.torch_engine.cuda import CudaEngine
 
-    kernels = load_weights(weights, spec.model, spec.layer)
     deeper = partial(load_weights, weights, spec.model, DEEPEST)
-    return CudaEngine(spec, kernels, options, torch.device("cuda", gpu), load_kernels=deeper)
+    return CudaEngine(spec, kernels.result(), options, torch.device("cuda", gpu), load_kernels=deeper)
