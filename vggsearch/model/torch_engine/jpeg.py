@@ -57,9 +57,8 @@ class SquareDecoder:
             squares = torch.empty(len(files), self._size, self._size, 3, dtype=torch.uint8, device=self._gpu)
         is_decoded = np.zeros(len(files), np.bool_)
         for rows in self._parts(headers):
-            is_decoded[self._write([files[row] for row in rows], [headers[row] for row in rows], rows, squares)] = (
-                True
-            )
+            written = self._write([files[row] for row in rows], [headers[row] for row in rows], rows, squares)
+            is_decoded[written] = True
         with torch.cuda.stream(self._resizing):
             is_blank = _downloading(are_blank(squares))
         self._hand_over(squares)
