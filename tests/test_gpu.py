@@ -462,7 +462,7 @@ def test_the_kernels_on_a_gpu_make_pillows_squares(resize: str) -> None:
     photos = [torch.from_numpy(np.array(image)).to(CARD) for image in images]
     for turn in range(1, 9):
         found = torch.empty(len(photos), SIZE, SIZE, 3, dtype=torch.uint8, device=CARD)
-        in_use = make_squares(photos, [turn] * len(photos), found, range(len(photos)))
+        in_use = make_squares(photos, [turn] * len(photos), [0x11] * len(photos), found, range(len(photos)))
         torch.cuda.synchronize()
         del in_use
         for ours, image in zip(found.cpu().numpy(), images, strict=True):

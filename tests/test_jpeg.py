@@ -269,6 +269,36 @@ def test_without_a_gpu_it_says_so_at_once() -> None:
         SquareDecoder(torch.device("cuda"), SIZE, "squash")
 
 
+class Repeating(TorchvisionDecoder):
+    """A decoder that repeats chroma: blocks of 2 x 2 pixels have the colour of their first one."""
+
+    def decode(self, files: Sequence[bytes]) -> list[Tensor]:
+        whole = super().decode(files)
+        return [pixels[::2, ::2].repeat_interleave(2, 0).repeat_interleave(2, 1) for pixels in whole]
+
+
+def test_decoders_are_told_apart_by_what_they_do_to_chroma() -> None:
+    assert jpeg_decoders.repeats_chroma(Repeating(CPU))
+    assert not jpeg_decoders.repeats_chroma(TorchvisionDecoder(CPU))
+
+
+def test_only_repeated_chroma_is_interpolated(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def make_squares(photos: object, orientations: object, samplings: object, *_: object) -> None:
+        asked.append(samplings)
+
+    files = [BASELINE, photo("smooth", SMALL, 0), FOR_IT["4:2:2"]]
+    headers = [jpeg_header(data, SIZE) for data in files]
+    monkeypatch.setattr(jpeg, "square_maker", lambda *_: make_squares)
+    for kind in (TorchvisionDecoder, Repeating):
+        monkeypatch.setattr(jpeg_decoders, "DECODERS", {"torchvision": kind})
+        decoder = SquareDecoder(CPU, SIZE, "squash")
+        monkeypatch.setattr(jpeg, "_has_size", lambda *_: True)
+        decoder.squares(files, headers)
+    assert asked == [[0x11] * 3, [0x22, 0x11, 0x21]]
+
+
 class PretendedCodec(ModuleType):
     """What NvImageCodecDecoder uses of nvImageCodec 0.9, on the CPU; a file it cannot decode gives None."""
 

@@ -15,11 +15,16 @@ from torch import Tensor
 
 
 def interpreted(
-    photos: Sequence[Tensor], orientations: Sequence[int], size: int, resize: str, folder: Path
+    photos: Sequence[Tensor],
+    orientations: Sequence[int],
+    samplings: Sequence[int],
+    size: int,
+    resize: str,
+    folder: Path,
 ) -> Tensor:
-    """The squares of photos, uint8 (height, width, 3). `folder` is for the file that the processes exchange."""
+    """The squares of photos, see SquareMaker. `folder` is for the file that the processes exchange."""
     file = folder / "photos.pt"
-    torch.save((list(photos), list(orientations), size, resize), file)
+    torch.save((list(photos), list(orientations), list(samplings), size, resize), file)
     command = [sys.executable, "-m", "tests.helpers.interpreted_squares", str(file)]
     environment = os.environ | {"TRITON_INTERPRET": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -29,16 +34,17 @@ def interpreted(
 
 
 def main(file: Path) -> None:
-    from vggsearch.model.torch_engine import square_kernels
+    from vggsearch.model.torch_engine import chroma_kernels, square_kernels
     from vggsearch.model.torch_engine.squares import TritonSquares
 
     # Few programs with much to do: the interpreter takes milliseconds for each.
     square_kernels.PIXELS, square_kernels.ROWS, square_kernels.LINES = 8192, 128, 32
-    photos, orientations, size, resize = torch.load(file)
+    chroma_kernels.PIXELS = 8192
+    photos, orientations, samplings, size, resize = torch.load(file)
     squares = torch.full((len(photos) + 1, size, size, 3), 7, dtype=torch.uint8)
     make_squares = TritonSquares(torch.device("cpu"), size, resize)
     slots = list(range(len(photos)))
-    make_squares(photos, orientations, squares, slots[::-1])
+    make_squares(photos, orientations, samplings, squares, slots[::-1])
     assert (squares[-1] == 7).all(), "a slot that no photo was meant for"
     torch.save(squares[slots[::-1]], file)
 

@@ -42,7 +42,8 @@ read_frame = Struct(">xHHB").unpack_from  # after the precision: height, width, 
 class JpegHeader:
     """The fields of decode.DecodedImage for a JPEG, without pixels, and the EXIF orientation of its stored pixels.
 
-    `width` and `height` are upright. `orientation` is 1 to 8, 1 if none is recorded.
+    `width` and `height` are upright. `orientation` is 1 to 8, 1 if none is recorded. `sampling` are the factors of
+    luminance in ITU-T T.81: 0x22 for 4:2:0, 0x21 for 4:2:2, 0x11 for 4:4:4.
     """
 
     format: ClassVar[str] = "JPEG"
@@ -50,6 +51,7 @@ class JpegHeader:
     height: int
     orientation: int
     taken: datetime | None
+    sampling: int
 
 
 def jpeg_header(data: bytes, size: int) -> JpegHeader | None:
@@ -72,7 +74,7 @@ def jpeg_header(data: bytes, size: int) -> JpegHeader | None:
     orientation, taken = header.orientation_and_taken()
     if orientation >= 5:
         width, height = height, width
-    return JpegHeader(width, height, orientation, taken)
+    return JpegHeader(width, height, orientation, taken, header.frame[7])
 
 
 class _Header:

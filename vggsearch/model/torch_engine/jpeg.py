@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vggsearch.model.torch_engine.jpeg_decoders import BatchDecoder, decode_each, working_decoders
+from vggsearch.model.torch_engine.jpeg_decoders import BatchDecoder, decode_each, repeats_chroma, working_decoders
 from vggsearch.model.torch_engine.squares import are_blank, square_maker
 from vggsearch.photos.jpeg_header import JpegHeader
 
@@ -22,7 +22,7 @@ PIXELS_ON_CPU = 100_000_000  # of the photos of a batch
 class SquareDecoder:
     """Decodes and resizes JPEG files on one GPU. Not thread-safe.
 
-    Decoders differ in the chroma of 4:2:0, and full-size decoding from the CPU's at reduced size by its rounding.
+    The squares of large photos differ from the CPU's by rounding, since the CPU decodes them at reduced size.
     """
 
     def __init__(self, gpu: torch.device, size: int, resize: str, decoder: str = "auto") -> None:
@@ -35,6 +35,7 @@ class SquareDecoder:
         self._decoding, self._resizing = _open_stream(gpu), _open_stream(gpu)
         with torch.cuda.stream(self._decoding):
             self._decoders = working_decoders(gpu, decoder)
+            self._repeat_chroma = {each.name for each in self._decoders if repeats_chroma(each)}
         with torch.cuda.stream(self._resizing):
             self._make_squares = square_maker(gpu, size, resize)
         self._most_pixels = _memory(gpu) // (3 * SHARE_OF_MEMORY)
@@ -91,18 +92,18 @@ class SquareDecoder:
             photos = self._decode(files)
         self._release()
         read = [
-            (row, photo, header.orientation)
+            (row, photo, header.orientation, header.sampling if self.name in self._repeat_chroma else 0x11)
             for row, photo, header in zip(rows, photos, headers, strict=True)
             if photo is not None and header is not None and _has_size(photo, header)
         ]
         if not read:
             return []
-        written, decoded, orientations = map(list, zip(*read, strict=True))
+        written, decoded, orientations, samplings = map(list, zip(*read, strict=True))
         if self._resizing is not None and self._decoding is not None:
             self._resizing.wait_stream(self._decoding)
         try:
             with torch.cuda.stream(self._resizing):
-                self._kept = photos, self._make_squares(decoded, orientations, squares, written)
+                self._kept = photos, self._make_squares(decoded, orientations, samplings, squares, written)
         except torch.OutOfMemoryError:
             return []
         return written

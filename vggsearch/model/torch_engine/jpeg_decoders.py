@@ -30,7 +30,7 @@ class BatchDecoder(Protocol):
 
 
 class TorchvisionDecoder:
-    """nvJPEG by torchvision, where it is deprecated. It repeats chroma of 4:2:0, which libjpeg interpolates."""
+    """nvJPEG by torchvision, where it is deprecated."""
 
     name = TORCHVISION
 
@@ -49,10 +49,7 @@ class TorchvisionDecoder:
 
 
 class NvImageCodecDecoder:
-    """NVIDIA's nvImageCodec, with chroma interpolated as libjpeg does.
-
-    Its decoders that run on the CPU are not used: they accept damaged files.
-    """
+    """NVIDIA's nvImageCodec, without its decoders that run on the CPU: they accept damaged files."""
 
     name = NVIMAGECODEC
 
@@ -77,6 +74,7 @@ class NvImageCodecDecoder:
         return [None if image is None else from_dlpack(image) for image in images]
 
 
+ROUNDING = 2  # levels by which two pixels of the same chroma may differ in red minus blue
 THREADS = 8  # that read the entropy codes of files that the hardware does not decode
 
 DECODERS: dict[str, Callable[[torch.device], BatchDecoder]] = {
@@ -108,9 +106,20 @@ def working_decoders(gpu: torch.device, wanted: str) -> list[BatchDecoder]:
 
 
 def _small_file() -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (16, 16)).save(file, "JPEG")
+    """Return a file in 4:2:0 of 64 x 64 pixels, of which each 2 x 2 have a colour of their own, not too bright."""
+    file, colours = io.BytesIO(), bytes(64 + 97 * number % 128 for number in range(32 * 32 * 3))
+    image = Image.frombytes("RGB", (32, 32), colours).resize((64, 64), Image.Resampling.NEAREST)
+    image.save(file, "JPEG", quality=95)
     return file.getvalue()
+
+
+def repeats_chroma(decoder: BatchDecoder) -> bool:
+    """Return whether the decoder gives four pixels of 4:2:0 the same chroma, instead of interpolating it."""
+    (pixels,) = decoder.decode([_small_file()])
+    assert pixels is not None  # noqa: S101 - working_decoders has decoded this file
+    differences = (pixels[..., 0].int() - pixels[..., 2].int()).cpu().reshape(32, 2, 32, 2)  # only chroma is left
+    spread = differences.amax(dim=(1, 3)) - differences.amin(dim=(1, 3))
+    return bool(spread.float().median() <= ROUNDING)
 
 
 def decode_each(decoder: BatchDecoder, files: Sequence[bytes]) -> list[Tensor | None]:

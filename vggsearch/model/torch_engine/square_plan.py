@@ -110,14 +110,12 @@ class Plan:
         return np.stack([columns[name] for name in FIELDS], axis=1)
 
 
-def plan(
-    sources: Sequence[tuple[int, ...]], orientations: Sequence[int], slots: Sequence[int], size: int, resize: str
-) -> Plan:
-    """Return the plan for photos: each a tuple of its address, height, width, 3, and strides of these dimensions.
+def plan(sources: Ints, orientations: Sequence[int], slots: Sequence[int], size: int, resize: str) -> Plan:
+    """Return the plan for photos: each a row of its address, height, width, 3, and the strides of these dimensions.
 
     `orientations` are those of EXIF, `slots` the numbers of the squares, `resize` is one of RESIZES.
     """
-    source, height, width, _, down, right, channel = np.array(sources, np.int64).T
+    source, height, width, _, down, right, channel = sources.T
     orientation = np.array(orientations, np.int64)
     columns = {
         "source": source,
@@ -139,12 +137,18 @@ def plan(
     return Plan(columns, _allocate(columns, size))
 
 
-def _decode(columns: dict[str, Ints], size: int) -> None:
-    """Add what decoding at reduced size leaves; see JpegImageFile.draft."""
-    height, width = columns["source_height"], columns["source_width"]
+def shift_of(height: Ints, width: Ints, size: int) -> Ints:
+    """Return how often the CPU's decoder halves images of these sizes for a square; see JpegImageFile.draft."""
     wanted = round(size * IMAGE.reducing_gap)
     scale = np.minimum(height // wanted, width // wanted)
-    shift = columns["shift"] = (scale >= 2).astype(np.int64) + (scale >= 4) + (scale >= 8)
+    halvings: Ints = (scale >= 2).astype(np.int64) + (scale >= 4) + (scale >= 8)
+    return halvings
+
+
+def _decode(columns: dict[str, Ints], size: int) -> None:
+    """Add what decoding at reduced size leaves."""
+    height, width = columns["source_height"], columns["source_width"]
+    shift = columns["shift"] = shift_of(height, width, size)
     stored = -(-height >> shift), -(-width >> shift)
     columns["stored_height"], columns["stored_width"] = stored
     is_turned = columns["is_turned"] == 1

@@ -4,13 +4,14 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
 from PIL.Image import Transpose
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from vggsearch.defaults import IMAGE, RESIZES
-from vggsearch.model.torch_engine.square_plan import plan
+from vggsearch.model.torch_engine.square_plan import Ints, plan, shift_of
 from vggsearch.photos.decode import UPRIGHT
 from vggsearch.photos.resize import PAD_COLOUR
 
@@ -33,10 +34,16 @@ class SquareMaker(Protocol):
     """Makes squares of photos."""
 
     def __call__(
-        self, photos: Sequence[Tensor], orientations: Sequence[int], squares: Tensor, slots: Sequence[int]
+        self,
+        photos: Sequence[Tensor],
+        orientations: Sequence[int],
+        samplings: Sequence[int],
+        squares: Tensor,
+        slots: Sequence[int],
     ) -> object:
         """Write the squares of photos, uint8 (height, width, 3), which are stored in these EXIF orientations.
 
+        `samplings` are those of JpegHeader for photos whose chroma is repeated, not interpolated; otherwise 0x11.
         `squares` is uint8 (slots, size, size, 3); the photo at a position is written to the slot at this position.
         The memory of the photos, and of what is returned, is needed until the work that is queued now is done.
         """
@@ -64,24 +71,58 @@ class TritonSquares:
 
     def __init__(self, device: torch.device, size: int, resize: str) -> None:
         """Compile the kernels, or load them from Triton's cache. Raises CANNOT_COMPILE."""
-        from vggsearch.model.torch_engine.square_kernels import run
+        from vggsearch.model.torch_engine import chroma_kernels, square_kernels
 
-        self._run, self._size, self._resize = run, size, resize
+        self._kernels, self._chroma_kernels = square_kernels, chroma_kernels
+        self._size, self._resize = size, resize
         photo = torch.zeros(8 * size, 2 * size, 3, dtype=torch.uint8, device=device)
-        self([photo], [1], torch.empty(1, size, size, 3, dtype=torch.uint8, device=device), [0])
+        squares = torch.empty(2, size, size, 3, dtype=torch.uint8, device=device)
+        self([photo, photo[:size]], [1, 1], [0x11, 0x22], squares, [0, 1])
 
     def __call__(
-        self, photos: Sequence[Tensor], orientations: Sequence[int], squares: Tensor, slots: Sequence[int]
+        self,
+        photos: Sequence[Tensor],
+        orientations: Sequence[int],
+        samplings: Sequence[int],
+        squares: Tensor,
+        slots: Sequence[int],
     ) -> object:
         """See SquareMaker."""
-        sources = [(photo.data_ptr(), *photo.shape, *photo.stride()) for photo in photos]
+        sources = np.array([(photo.data_ptr(), *photo.shape, *photo.stride()) for photo in photos], np.int64)
+        interpolated = self._interpolate_chroma(sources, np.array(samplings), squares.device)
         planned = plan(sources, orientations, slots, self._size, self._resize)
         scratch = torch.empty(planned.scratch_bytes, dtype=torch.uint8, device=squares.device)
-        table = torch.from_numpy(planned.table(scratch.data_ptr()))
-        if squares.is_cuda:
-            table = table.pin_memory().to(squares.device, non_blocking=True)
-        self._run(table, squares, planned.most_reduced, planned.most_rows, PAD_COLOUR)
+        table = _uploaded(planned.table(scratch.data_ptr()), squares.device)
+        self._kernels.run(table, squares, planned.most_reduced, planned.most_rows, PAD_COLOUR)
+        return interpolated, scratch, table
+
+    def _interpolate_chroma(self, sources: Ints, samplings: Ints, device: torch.device) -> object:
+        """Let `sources` be photos with interpolated chroma where that makes a difference; return what they need.
+
+        At reduced size, libjpeg has no chroma to interpolate.
+        """
+        is_repeated = (samplings == 0x22) | (samplings == 0x21)
+        rows = np.flatnonzero(is_repeated & (shift_of(sources[:, 1], sources[:, 2], self._size) == 0))
+        if len(rows) == 0:
+            return None
+        source, height, width, _, down, right, channel = sources[rows].T
+        ends = np.cumsum(np.concatenate([height * width * 3, height * (width + 1)]))
+        scratch = torch.empty(int(ends[-1]), dtype=torch.uint8, device=device)
+        target, chroma = np.split(scratch.data_ptr() + np.concatenate([[0], ends[:-1]]), 2)
+        shares_rows = (samplings[rows] == 0x22).astype(np.int64)
+        columns = source, down, right, channel, height, width, shares_rows, chroma, target
+        table = _uploaded(np.stack(columns, axis=1), device)
+        self._chroma_kernels.run(table, int((height * width).max()))
+        sources[rows] = np.stack(
+            [target, height, width, 0 * width + 3, 3 * width, 0 * width + 3, 0 * width + 1], axis=1
+        )
         return scratch, table
+
+
+def _uploaded(table: Ints, device: torch.device) -> Tensor:
+    """Return a copy on the device, which is queued there."""
+    on_host = torch.from_numpy(table)
+    return on_host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else on_host
 
 
 class TorchSquares:
@@ -105,7 +146,12 @@ class TorchSquares:
         self._size, self._fit = size, RESIZE_BY_NAME[resize]
 
     def __call__(
-        self, photos: Sequence[Tensor], orientations: Sequence[int], squares: Tensor, slots: Sequence[int]
+        self,
+        photos: Sequence[Tensor],
+        orientations: Sequence[int],
+        samplings: Sequence[int],  # noqa: ARG002 - chroma stays as it is
+        squares: Tensor,
+        slots: Sequence[int],
     ) -> object:
         """See SquareMaker."""
         for photo, orientation, slot in zip(photos, orientations, slots, strict=True):
