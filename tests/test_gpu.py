@@ -460,13 +460,13 @@ def test_the_kernels_on_a_gpu_make_pillows_squares(resize: str) -> None:
     sizes = [(500, 375), (375, 500), (192, 192), (300, 640), (193, 3000), (1001, 801), (4000, 3000)]
     images = [grainy(picture(seed, size)) for seed, size in enumerate(sizes)]
     photos = [torch.from_numpy(np.array(image)).to(CARD) for image in images]
+    as_stored = [reduced(image, SIZE) for image in images]
     for turn in range(1, 9):
         found = torch.empty(len(photos), SIZE, SIZE, 3, dtype=torch.uint8, device=CARD)
         in_use = make_squares(photos, [turn] * len(photos), [0x11] * len(photos), found, range(len(photos)))
         torch.cuda.synchronize()
         del in_use
-        for ours, image in zip(found.cpu().numpy(), images, strict=True):
-            stored = reduced(image, SIZE)
+        for ours, stored in zip(found.cpu().numpy(), as_stored, strict=True):
             upright = stored.transpose(UPRIGHT[turn]) if turn in UPRIGHT else stored
             assert_near(ours, square(upright, SIZE, resize), mean=0.002, largest=1)
 
