@@ -79,52 +79,92 @@ def csv_rows(data: bytes) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(data.decode(), newline="")))
 
 
-def commands() -> Iterator[tuple[str, ...]]:
+ESCAPES = (
+    OSC,
+    CSI,
+    C1,
+    "\x1b[0m",
+    "\x1bP$q\x1b\\\\",
+    "\x1b]8;;http://x\x1b\\\\",
+    "\x9d0;owned\x9c",
+    "\x07\x08",
+    "\r",
+    "\n",
+    "\t\x0b\x0c",
+    "\x7f",
+    "\u2028\u2029\x85",
+    "\u202e\u2066\u200f",
+    "\ufeff\u200b\u00ad",
+    "\udcff\udc80",
+    "[red]b[/red]",
+    "[link=x]y[/link]",
+    "$(touch owned)`touch owned`",
+    "' \" \\",
+)
+
+
+def commands(escape: str = OSC) -> Iterator[tuple[str, ...]]:
     index, name = f"indexes/{FOLDER}", f"{FOLDER}/{NAMES[0]}"
-    yield from (("index", FOLDER), ("index", f"no{OSC}where"), ("index", FOLDER, "--index", f"new{OSC}"))
+    yield from (("index", FOLDER), ("index", f"no{escape}where"), ("index", FOLDER, "--index", f"new{escape}"))
     for command in ("info", "build", "verify", "dups", "query"):
-        yield (command, "--index", f"no{OSC}where", *([name] if command == "query" else []))
-        yield (command, f"--no{OSC}")
+        yield (command, "--index", f"no{escape}where", *([name] if command == "query" else []))
+        yield (command, f"--no{escape}")
         yield (command, "--index", index, *([name] if command == "query" else []))
     yield from (("info", "--skipped"), ("info", "--format", "json"), ("info", "--skipped", "--format", "jsonl"))
-    yield from (("build", "--recipe", f"x{OSC}"), ("build", "--memory", f"1{OSC}"), ("verify", "--repair"))
-    yield from (("query", f"no{OSC}"), ("query", name, "--filter", f"taken:{OSC}"), ("query", name, "--crop", OSC))
+    yield from (("build", "--recipe", f"x{escape}"), ("build", "--memory", f"1{escape}"), ("verify", "--repair"))
+    yield from (
+        ("query", f"no{escape}"),
+        ("query", name, "--filter", f"taken:{escape}"),
+        ("query", name, "--crop", escape),
+    )
     yield from (
         ("query", name, "--format", "json"),
         ("query", "--random", "30"),
-        ("query", name, "--root", f"x{OSC}"),
+        ("query", name, "--root", f"x{escape}"),
     )
     yield from (
         ("dups", "--pairs"),
         ("dups", "--explain-threshold"),
-        ("dups", "--keep", OSC),
-        ("dups", "--protect", OSC),
+        ("dups", "--keep", escape),
+        ("dups", "--protect", escape),
     )
     yield from (
-        ("dups", "--html", f"page{OSC}.html"),
-        ("dups", "--against", f"x{OSC}"),
+        ("dups", "--html", f"page{escape}.html"),
+        ("dups", "--against", f"x{escape}"),
         ("dups", "--format", "jsonl"),
     )
-    yield from (("dups", "remove", "trash"), ("dups", "remove", f"move:out{OSC}"), ("dups", "remove", f"x{OSC}"))
-    yield from (("dups", "decide", "--same", name, f"no{OSC}"), ("dups", "decide", "--import", f"no{OSC}"))
-    yield from (("dups", "undo", f"no{OSC}"), ("eval", f"no{OSC}"), ("eval", "copies", f"no{OSC}"))
-    yield from (("eval", "copies", FOLDER, "--edits", OSC), ("bench", f"no{OSC}"), ("model", "--layer", OSC))
     yield from (
-        (OSC,),
-        (f"--{OSC}",),
-        ("dups", OSC),
-        ("index", FOLDER, OSC),
-        ("query", name, "--weights", f"no{OSC}"),
+        ("dups", "remove", "trash"),
+        ("dups", "remove", f"move:out{escape}"),
+        ("dups", "remove", f"x{escape}"),
     )
-    yield ("dups", "remove", f"move:out{OSC}", "--yes")
+    yield from (("dups", "decide", "--same", name, f"no{escape}"), ("dups", "decide", "--import", f"no{escape}"))
+    yield from (("dups", "undo", f"no{escape}"), ("eval", f"no{escape}"), ("eval", "copies", f"no{escape}"))
+    yield from (
+        ("eval", "copies", FOLDER, "--edits", escape),
+        ("bench", f"no{escape}"),
+        ("model", "--layer", escape),
+    )
+    yield from (
+        (escape,),
+        (f"--{escape}",),
+        ("dups", escape),
+        ("index", FOLDER, escape),
+        ("query", name, "--weights", f"no{escape}"),
+    )
+    yield ("dups", "remove", f"move:out{escape}", "--yes")
 
 
-def test_no_command_sends_a_terminal_what_is_in_a_name(hostile: Path) -> None:
-    for words in commands():
+@pytest.mark.parametrize(
+    "escape", [OSC, *(pytest.param(each, marks=pytest.mark.slow) for each in ESCAPES[1:])], ids=ascii
+)
+def test_no_command_sends_a_terminal_what_is_in_a_name(hostile: Path, escape: str) -> None:
+    for words in commands(escape):
         done = run(*words)
         assert done.exception is None or isinstance(done.exception, SystemExit), words
         for text in (done.stdout, done.stderr):
             assert text.replace("\n", "").isprintable(), (words, text)
+    assert not Path("owned").exists()
 
 
 def test_markup_in_a_name_is_text(hostile: Path) -> None:
@@ -172,6 +212,10 @@ def test_bytes_that_are_not_utf_8_come_out_as_they_went_in(tmp_path: Path) -> No
     folder = os.fsdecode(b"caf\xe9")
     save_photo(tmp_path / folder / "a.jpg", 1)
     save_photo(tmp_path / folder / "b.jpg", 1)
+    assert run("index", folder).stdout.endswith("2 photos in indexes/caf\\xe9\n")
+    done = run("index", folder, "--index", folder + "x")
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+    assert "needs a name that is valid UTF-8, unlike caf\\xe9x. Choose another: --index FOLDER." in done.stderr
     assert run("index", folder, "--index", "idx").exit_code == 0
     where = ("--index", "idx")
     assert run("query", f"{folder}/a.jpg", "-k", "1", "-0", *where).stdout_bytes == b"caf\xe9/a.jpg\0"

@@ -312,12 +312,17 @@ def test_a_crafted_calibration_is_computed_again(tmp_path: Path) -> None:
     for place in places(values):
         for new in (*WRONG, -5, 10**30, "\ud800", float("nan"), float("inf"), [None, 1]):
             if place:
-                path.write_text(json.dumps(with_value(values, place, new)), "utf-8")
+                changed = with_value(values, place, new)
+                path.write_text(json.dumps({**changed, "sha256": checksum(changed)}), "utf-8")
                 found = read_calibration_pairs(tmp_path, "abc")
                 if found is not None:
                     numbers = [*found.copies.similarities, *found.others.similarities]
                     assert all(abs(each) < 2 for each in numbers)
                     assert {type(each) for each in numbers} <= {float}
+    whole = json.dumps(values).encode("ascii")
+    for position in range(len(whole)):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        assert read_calibration_pairs(tmp_path, "abc") in (None, pairs)
     path.write_text("[" * 100_000, "utf-8")
     assert read_calibration_pairs(tmp_path, "abc") is None
 

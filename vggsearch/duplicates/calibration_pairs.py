@@ -23,6 +23,7 @@ from vggsearch.photos.opening import open_photo
 from vggsearch.progress import Monitor
 from vggsearch.store.contents import CALIBRATION
 from vggsearch.store.files import write_atomically
+from vggsearch.store.manifest import CHECKSUM, checksum
 
 HIGHEST_SIMILARITY = 1.01  # rounding included
 PHOTOS_AT_ONCE = 16  # photos whose copies are in memory and embedded together
@@ -90,7 +91,7 @@ def read_calibration_pairs(directory: Path, source: str) -> CalibrationPairs | N
     """
     try:
         values = json.loads((directory / CALIBRATION).read_text("utf-8"))
-        if values["made_of"] != source:
+        if values["made_of"] != source or values[CHECKSUM] != checksum(values):
             return None
         copies, others = (_labelled(values[name]) for name in ("copies", "others"))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -110,9 +111,11 @@ def _labelled(values: dict[str, list[float]]) -> LabelledPairs:
 
 def write_calibration_pairs(directory: Path, pairs: CalibrationPairs, source: str) -> None:
     """Store the pairs for `source`. Raises IndexNotWritable."""
+    values = {"made_of": source, **asdict(pairs)}
+    text = json.dumps({**values, CHECKSUM: checksum(values)})
 
     def write_json(path: Path) -> None:
-        path.write_text(json.dumps({"made_of": source, **asdict(pairs)}), "utf-8")
+        path.write_text(text, "utf-8")
 
     write_atomically(directory / CALIBRATION, write_json)
 

@@ -78,8 +78,13 @@ def plan_build(store: Store, options: BuildOptions) -> BuildPlan:
 def build_options(
     store: Store, recipe: str | None, memory: int | None, recall: float | None, metric: str | None
 ) -> BuildOptions:
-    """Return the options of a build; each that is None stays as in the last build."""
+    """Return the options of a build; each that is None stays as in the last build.
+
+    Raises OptionError for a recipe that FAISS cannot even be given as text.
+    """
     last = store.manifest.build
+    if not (recipe or last.recipe).isascii():
+        raise OptionError(f"{recipe or last.recipe!r} is neither a recipe nor a FAISS factory string.")
     return BuildOptions(
         recipe=last.recipe if recipe is None else recipe,
         memory=last.memory if memory is None else memory,

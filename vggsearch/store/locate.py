@@ -3,14 +3,15 @@
 from pathlib import Path
 
 from vggsearch.errors import IndexMissing, Spelled, shell_word
+from vggsearch.photos.walk import printable
 from vggsearch.store.contents import MANIFEST
 
 INDEXES = Path("indexes")
 
 
 def directory_for(photos: Path) -> Path:
-    """Return the default location of the index of a photo folder."""
-    return INDEXES / (photos.resolve().name or "root")
+    """Return the default place of the index of a photo folder; bytes in its name that are not UTF-8 are escaped."""
+    return INDEXES / (printable(photos.resolve().name) or "root")
 
 
 def index_of(photos: Path) -> Path:

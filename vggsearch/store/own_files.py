@@ -35,6 +35,7 @@ from vggsearch.store.contents import (
 
 # Without these (on Windows), each path is checked just before it is used.
 HAS_DESCRIPTORS = {os.open, os.stat, os.unlink, os.rmdir} <= os.supports_dir_fd and os.listdir in os.supports_fd
+JUNCTION = getattr(stat, "IO_REPARSE_TAG_MOUNT_POINT", None)  # Windows alone has them
 TEMPORARY_SUFFIX = r"\.[0-9]+\.tmp"
 UNFINISHED = re.compile(rf".+{TEMPORARY_SUFFIX}")
 NUMBER = "[0-9]{6,}"
@@ -154,8 +155,18 @@ def _is_own(folder: "_OpenFolder", kind: Folder, name: str) -> bool:
 
 
 def _check_link(path: Path) -> None:
-    if path.is_symlink():
+    if is_link(path):
         raise IndexLinked(path, path.readlink())
+
+
+def is_link(path: Path) -> bool:
+    """Return whether a path is a symbolic link or, on Windows, a junction."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    is_junction = JUNCTION is not None and getattr(status, "st_reparse_tag", None) == JUNCTION
+    return stat.S_ISLNK(status.st_mode) or is_junction
 
 
 def _names(folder: Path) -> list[str]:
@@ -210,7 +221,7 @@ def _open(path: Path) -> Iterator[_OpenFolder]:
 def _opened(path: Path, parent: int | None) -> Iterator[int | None]:
     """Yield the descriptor of a folder, None on a system without; `path` is relative to the descriptor `parent`."""
     if not HAS_DESCRIPTORS:
-        if not stat.S_ISDIR(path.lstat().st_mode):
+        if is_link(path) or not stat.S_ISDIR(path.lstat().st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
         yield None
         return

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from vggsearch.errors import IndexDamaged, IndexExists, SpecMismatch, Spelled, shell_word
+from vggsearch.errors import IndexDamaged, IndexExists, OptionError, SpecMismatch, Spelled, shell_word
 from vggsearch.model.spec import EmbeddingSpec
-from vggsearch.photos.walk import PhotoFile, Skipped
+from vggsearch.photos.walk import PhotoFile, Skipped, printable
 from vggsearch.store.contents import (
     EMBEDDINGS,
     LOCAL,
@@ -74,6 +74,7 @@ class Store:
 
         Raises IndexExists if `directory` is already an index or holds other files, IndexLinked for a link.
         """
+        _check_encodable(directory)
         check_links(directory)
         if directory.exists():
             _check_free(directory)
@@ -88,6 +89,7 @@ class Store:
     @classmethod
     def open(cls, directory: Path) -> "Store":
         """Open the store in `directory`. Raises IndexMissing, IndexFormatError, IndexDamaged or IndexLinked."""
+        _check_encodable(directory)
         check_links(directory)
         manifest_id = _identity(directory / MANIFEST)
         store = cls(directory, read_manifest(directory))
@@ -292,6 +294,16 @@ class Store:
         if rows != part.rows:
             path = self.directory / EMBEDDINGS / part.name
             raise IndexDamaged(path, f"has {rows:,} rows, but the manifest says {part.rows:,}")
+
+
+def _check_encodable(directory: Path) -> None:
+    """Raise OptionError for a folder whose name Parquet and FAISS cannot open."""
+    name = str(directory)
+    if name != printable(name):
+        raise OptionError(
+            f"The folder of an index needs a name that is valid UTF-8, unlike {printable(name)}. Choose another",
+            Spelled(".", ": --index FOLDER."),
+        )
 
 
 def _check_free(directory: Path) -> None:
