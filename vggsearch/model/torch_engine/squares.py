@@ -113,9 +113,7 @@ class TritonSquares:
         columns = source, down, right, channel, height, width, shares_rows, chroma, target
         table = _uploaded(np.stack(columns, axis=1), device)
         self._chroma_kernels.run(table, int((height * width).max()))
-        sources[rows] = np.stack(
-            [target, height, width, 0 * width + 3, 3 * width, 0 * width + 3, 0 * width + 1], axis=1
-        )
+        sources[rows, 0], sources[rows, 4], sources[rows, 5:] = target, 3 * width, (3, 1)
         return scratch, table
 
 
