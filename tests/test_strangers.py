@@ -375,3 +375,25 @@ def test_a_store_of_normal_photos_is_unaffected(tmp_path: Path) -> None:
     names = ["...jpg", "..a/b..jpg", "a b/é.jpg", ".hidden/x", "a\\b.jpg", "\u2028.jpg"]
     store = made(tmp_path / "x", [photo(name, number) for number, name in enumerate(names)])
     assert Store.open(store.directory).paths() == names
+
+
+def test_a_damaged_header_of_an_array_is_an_error(index: ImageIndex, photos: Path) -> None:
+    index.update(photos, local_features=True)
+    path = index.directory / "local" / "000001" / "keys.npy"
+    whole = path.read_bytes()
+    for place in range(128):
+        for flip in (0x01, 0x04, 0x11, 0x80, 0xFF):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ flip]) + whole[place + 1 :])
+            message_of(index._store.local().all_keys)
+    path.write_bytes(whole)
+    assert len(index._store.local().all_keys()) == 6
+
+
+def test_a_damaged_footer_of_a_part_is_an_error(index: ImageIndex) -> None:
+    [path] = (index.directory / "embeddings").iterdir()
+    whole = path.read_bytes()
+    for place in range(len(whole) - 2000, len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x80]) + whole[place + 1 :])
+        message_of(lambda: list(index._store.paths()))
+    path.write_bytes(whole)
+    assert len(index._store.paths()) == 6

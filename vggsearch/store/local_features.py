@@ -7,6 +7,7 @@ found among a million without reading all; `cells.npy`, the cells of both sizes;
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from vggsearch.store.contents import LOCAL_FEATURE_FILES
 from vggsearch.store.files import FileHash, check_name
 
 KEYS, CELLS, REGIONS = LOCAL_FEATURE_FILES
+NPY_ERRORS = (OSError, ValueError, EOFError, SyntaxError, TokenError, OverflowError)  # of a damaged header
 DTYPES = {KEYS: np.dtype("S64"), CELLS: np.dtype(np.int8), REGIONS: np.dtype(np.int8)}
 ROWS = 4096  # photos per folder; 55 MB with the packaged weights
 
@@ -92,7 +94,7 @@ class LocalStore:
                 file.check_size(folder)
         try:
             array: NDArray[Any] = np.load(folder / name, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except NPY_ERRORS as error:
             raise IndexDamaged(folder / name, f"cannot be opened ({error})") from error
         if array.dtype != DTYPES[name] or array.ndim < 1:
             raise IndexDamaged(folder / name, f"holds {array.dtype}, not {DTYPES[name]}")

@@ -113,7 +113,7 @@ def read_columns(path: Path, columns: Sequence[str], data: bytes | None = None) 
                 path if data is None else pa.BufferReader(data), page_checksum_verification=True
             ) as file:
                 table = file.read([name for name in columns if name in file.schema_arrow.names])
-        except pa.ArrowException as error:
+        except (pa.ArrowException, ValueError) as error:  # a column name that is not UTF-8
             raise IndexDamaged(path, f"is damaged ({str(error).splitlines()[0]})") from error
     if BLANK in columns and BLANK not in table.column_names:  # a part of format 1
         flags = pa.repeat(False, len(table))
