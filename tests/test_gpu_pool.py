@@ -8,6 +8,7 @@ import sys
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ from tests.helpers.waiting import LIMIT_S, wait_until
 from vggsearch.errors import EngineError
 from vggsearch.indexing.extract import extract
 from vggsearch.model.gpu_engine import GpuEngine
-from vggsearch.model.gpu_pool import JOBS_PER_PROCESS
+from vggsearch.model.gpu_pool import JOBS_PER_PROCESS, _Job, _Jobs
+from vggsearch.model.gpu_worker import Files
 from vggsearch.photos.walk import PhotoFile, walk
 from vggsearch.store.records import Embedded
 
@@ -207,6 +209,32 @@ def test_an_error_in_the_source_is_heard_and_ends_processes_that_load_or_work(tm
     with pytest.raises(OSError, match="disk gone"):
         list(engine_of(load, 2).embed_stream(broken()))
     assert {path.name for path in tmp_path.iterdir()} == {"GPU 1 is up", "GPU 1 began"}
+
+
+def files(number: int, size: int) -> _Job:
+    return _Job(number, Files("photos", SIDE, [PhotoFile(f"{number}.jpg", size, 0)] * 2))
+
+
+def test_the_cpu_takes_files_until_a_gpu_decodes_and_then_only_large_ones() -> None:
+    jobs, taken = _Jobs(), list[_Job | None]()
+    first, small, large = files(0, 10), files(1, 10), files(2, 1000)
+    jobs.put(first)
+    assert jobs.take(files=False, wait=False) is None
+    assert jobs.take_files(min_bytes=100) is first
+    jobs.put(small)
+    assert jobs.take(files=True, wait=False) is small
+    jobs.put(small)
+    cpu = Thread(target=lambda: taken.append(jobs.take_files(min_bytes=100)))
+    cpu.start()
+    cpu.join(0.2)
+    assert cpu.is_alive(), "small files are left to the GPU"
+    jobs.put(large)
+    assert jobs.take(files=True, wait=False) is small
+    jobs.put(files(3, 10))
+    cpu.join(LIMIT_S)
+    assert taken == [large]
+    assert [job.number for job in jobs.close()] == [3]
+    assert jobs.take_files(min_bytes=1) is None
 
 
 SCRIPT = """

@@ -43,6 +43,7 @@ class ExtractDefaults:
     gpu_batch_size: int = 128  # photos, on CUDA; half of it if they do not fit
     mps_batch_size: int = 64  # photos; MPS shares the memory of the computer, and nothing halves it there
     batch_bytes: int = 128 << 20  # of files that a GPU process reads at once: 45 of 12 megapixels
+    large_bytes: int = 500_000  # of a file, from which decoding costs more than what a CPU hands to a GPU process
     decoded_bytes: int = 1 << 30  # of pixels that may wait for GPUs, which take seconds to start
     part_bytes: int = 64 << 20  # of embeddings in one Parquet part, at most
     copies_remembered: int = 4096  # photos of a run whose embeddings are reused for later exact copies

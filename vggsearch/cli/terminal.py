@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from vggsearch.progress import OnProgress, Progress, Stop, progress_bar
 T = TypeVar("T")
 
 STDERR = 2
+REFRESH_S = 0.05  # between two updates of a progress bar; a GPU embeds hundreds of photos meanwhile
 
 
 class ToStderr(logging.Handler):
@@ -110,10 +112,14 @@ def announced(title: str, progress: OnProgress) -> OnProgress:
 
     The bar then shows only what later notes add to it, such as how many files were skipped.
     """
-    backend = ""
+    backend, shown = "", 0.0
 
     def show(each: Progress) -> None:
-        nonlocal backend
+        nonlocal backend, shown
+        now = time.monotonic()
+        if 0 < each.done < each.total and now - shown < REFRESH_S:
+            return
+        shown = now
         if each.note and not backend:
             backend = each.note
             click.echo(f"{one_line(title)}\non {one_line(backend)}", err=True)

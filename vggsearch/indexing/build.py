@@ -20,6 +20,7 @@ from vggsearch.knn.build import (
     build_in_memory,
     whitened_blocks,
 )
+from vggsearch.knn.faiss_import import faiss
 from vggsearch.knn.files import read_index, without_whitening
 from vggsearch.knn.recipes import AUTO, RECIPES, BuildPlan, check_factory, plan, plan_with_higher_recall
 from vggsearch.knn.tune import tune
@@ -116,6 +117,7 @@ def build_vector_index(
     rebuilt with these, and they are written to the manifest. If the recipe that auto chose has too low a measured
     recall, the next recipe is built from the same vectors.
     """
+    faiss()  # raises InstallationError before the work is done
     whitening, facts = _whitening(store)
     size = whitening.dim if whitening is not None else store.spec.dim
     plans = _possible_plans(store, size, options or store.manifest.build)

@@ -14,6 +14,7 @@ from vggsearch.indexing.decoding import Decoded, DecodedItem
 from vggsearch.model.gpu_pool import JOBS_PER_PROCESS, GpuPool
 from vggsearch.model.gpu_worker import EmbeddedFiles
 from vggsearch.model.spec import EmbeddingSpec
+from vggsearch.photos.jpeg_header import JpegHeader
 from vggsearch.photos.walk import PhotoFile, Skipped
 from vggsearch.store.records import Embedded, EngineInfo
 
@@ -97,9 +98,10 @@ class Feed:
         return [found[position] if position in found else next(rest) for position in range(len(files))]
 
     def _records(self, files: list[PhotoFile], embedded: EmbeddedFiles) -> Iterator[Embedded]:
-        columns = embedded.at, embedded.sha256, embedded.headers, embedded.is_blank.tolist(), embedded.embeddings
-        for position, sha256, header, is_blank, embedding in zip(*columns, strict=True):
-            facts = header.width, header.height, header.format, header.taken, is_blank
+        columns = embedded.at, embedded.sha256, embedded.width, embedded.height, embedded.taken
+        rows = zip(*columns, embedded.is_blank.tolist(), embedded.embeddings, strict=True)
+        for position, sha256, width, height, taken, is_blank, embedding in rows:
+            facts = width, height, JpegHeader.format, taken, is_blank
             yield Embedded(files[position], sha256, *facts, embedding, self._made_by)
 
     def _embed_decoded(self, decoding: list["Future[DecodedItem]"]) -> list[Embedded | Skipped]:
@@ -114,8 +116,8 @@ class Feed:
         return [item.embedded(next(rows), self._made_by) if isinstance(item, Decoded) else item for item in items]
 
     def _decode_for_gpus(self) -> None:
-        """Decode files on the CPU as long as some wait for a GPU process."""
-        while (taken := self._pool.take_files()) is not None:
+        """Decode files on the CPU while the GPUs start, and large ones as long as some wait for a GPU process."""
+        while (taken := self._pool.take_files(EXTRACT.large_bytes)) is not None:
             files, response = taken
             decoding = [self._decode(file) for file in files]
             with suppress(CancelledError):

@@ -48,23 +48,31 @@ class _Jobs:
         self._changed = Condition()
         self._pixels: list[_Job] = []
         self._files: list[_Job] = []
-        self._is_closed = False
+        self._is_closed = self._is_served = False
 
     def put(self, job: _Job) -> None:
         with self._changed:
             heappush(self._files if isinstance(job.request, Files) else self._pixels, job)
             self._changed.notify_all()
 
-    def take(self, *, pixels: bool, files: bool, wait: bool) -> _Job | None:
-        """Return the first job of these kinds; None without one, or once closed if it is to `wait` for one."""
+    def take(self, *, files: bool, wait: bool) -> _Job | None:
+        """Return the first job, but files only with `files`; None without one, or once closed if it is to wait."""
         with self._changed:
-            while True:
-                for jobs in (*([self._pixels] if pixels else []), *([self._files] if files else [])):
-                    if jobs:
-                        return heappop(jobs)
+            self._is_served = self._is_served or files
+            while not (self._pixels or (files and self._files)):
                 if self._is_closed or not wait:
                     return None
                 self._changed.wait()
+            return heappop(self._pixels or self._files)
+
+    def take_files(self, min_bytes: int) -> _Job | None:
+        """Return the first files once they average `min_bytes` or no process decodes any yet; None once closed."""
+        with self._changed:
+            while not (self._files and (not self._is_served or _mean_bytes(self._files[0]) >= min_bytes)):
+                if self._is_closed:
+                    return None
+                self._changed.wait()
+            return heappop(self._files)
 
     def close(self) -> list[_Job]:
         """Return and drop all jobs; nobody waits for another."""
@@ -73,6 +81,11 @@ class _Jobs:
             self._pixels, self._files, self._is_closed = [], [], True
             self._changed.notify_all()
             return dropped
+
+
+def _mean_bytes(job: _Job) -> float:
+    files = job.request.files if isinstance(job.request, Files) else ()
+    return sum(file.bytes for file in files) / max(1, len(files))
 
 
 class GpuPool:
@@ -116,9 +129,12 @@ class GpuPool:
         """
         return self._submit(Files(str(root), size, files))
 
-    def take_files(self) -> "tuple[Sequence[PhotoFile], Future[Any]] | None":
-        """Wait for files that no process has yet; return them, and the response to be set. None once closed."""
-        job = self._jobs.take(pixels=False, files=True, wait=True)
+    def take_files(self, min_bytes: int) -> "tuple[Sequence[PhotoFile], Future[Any]] | None":
+        """Wait for files that no process has yet; return them, and the response to be set. None once closed.
+
+        Once a process decodes files itself, only those are returned that have `min_bytes` on average.
+        """
+        job = self._jobs.take_files(min_bytes)
         return (job.request.files, job.response) if job is not None and isinstance(job.request, Files) else None
 
     def close(self) -> None:
@@ -170,7 +186,7 @@ class GpuPool:
                 given.popleft().response.set_result(response)
                 process.has_responded = True
             while len(given) < JOBS_PER_PROCESS:
-                job = self._jobs.take(pixels=True, files=decodes, wait=not given)
+                job = self._jobs.take(files=decodes, wait=not given)
                 if job is None and not given:
                     return "no longer needed"
                 if job is None:

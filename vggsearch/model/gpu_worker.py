@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -42,13 +43,16 @@ class Files:
 class EmbeddedFiles:
     """The embeddings of those Files that the GPU can decode, which are at the ascending positions `at`.
 
-    A CPU decodes the others, or finds out what is wrong with them. `sha256`, `headers`, `is_blank`, bool (n,), and
-    `embeddings`, float32 (n, dim), are in the order of `at`.
+    A CPU decodes the others, or finds out what is wrong with them. All other fields are in the order of `at`:
+    `width` to `taken` are those of JpegHeader, `is_blank` is bool (n,), `embeddings` float32 (n, dim). Columns are
+    several times as fast to send as headers.
     """
 
     at: Sequence[int]
     sha256: Sequence[str]
-    headers: Sequence[JpegHeader]
+    width: Sequence[int]
+    height: Sequence[int]
+    taken: Sequence[datetime | None]
     is_blank: NDArray[np.bool_]
     embeddings: NDArray[np.float32]
 
@@ -66,7 +70,7 @@ Response: TypeAlias = "NDArray[np.float32] | EmbeddedFiles"
 
 def none_embedded() -> EmbeddedFiles:
     """Return the response that leaves all files to the CPU."""
-    return EmbeddedFiles((), (), (), np.empty(0, np.bool_), no_embeddings())
+    return EmbeddedFiles((), (), (), (), (), np.empty(0, np.bool_), no_embeddings())
 
 
 def work() -> None:
@@ -127,7 +131,7 @@ class _Reading:
         files, root = request.files, Path(request.root)
         groups = (files[start : start + FILES_PER_READ] for start in range(0, len(files), FILES_PER_READ))
         self._reading = [readers.submit(_read_all, root, request.size, group) for group in groups]
-        self._decoded: list[tuple[int, str, JpegHeader]] = []  # positions among the files, hashes and headers
+        self._decoded: list[tuple[int, str, int, int, datetime | None]] = []  # see EmbeddedFiles
         self._is_blank: Callable[[], NDArray[np.bool_]] = lambda: np.empty(0, np.bool_)
 
     def batch(self, decoder: DeviceDecoder | None) -> DevicePixels:
@@ -142,13 +146,17 @@ class _Reading:
             [file.data for _, file in files], [file.header for _, file in files]
         )
         rows = np.flatnonzero(is_decoded)
-        self._decoded = [(position, file.sha256, file.header) for position, file in (files[row] for row in rows)]
+        for position, file in (files[row] for row in rows):
+            header = file.header
+            self._decoded.append((position, file.sha256, header.width, header.height, header.taken))
         self._is_blank = lambda: is_blank()[rows]
         return squares if len(rows) == len(files) else squares[rows]
 
     def response(self, embeddings: NDArray[np.float32]) -> Response:
-        positions, hashes, headers = zip(*self._decoded, strict=True) if self._decoded else ((), (), ())
-        return EmbeddedFiles(positions, hashes, headers, self._is_blank(), embeddings)
+        if not self._decoded:
+            return none_embedded()
+        at, sha256, width, height, taken = zip(*self._decoded, strict=True)
+        return EmbeddedFiles(at, sha256, width, height, taken, self._is_blank(), embeddings)
 
 
 def _read_all(root: Path, size: int, files: Sequence[PhotoFile]) -> list[_JpegFile | None]:
