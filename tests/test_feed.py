@@ -137,6 +137,17 @@ def test_a_file_that_kills_processes_is_decoded_by_the_cpu(mixed: Path, caplog: 
 
 
 @pytest.mark.usefixtures("gpus_only")
+def test_gpus_that_decode_nothing_are_not_restarted_forever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vggsearch.model.gpu_pool.RESTARTS", 1)
+    for number in range(120):
+        save_photo(tmp_path / f"{number:03}.jpg", number, comment=LETHAL)
+    with pytest.raises(EngineError, match="No GPU is left to run the network: GPU 0"):
+        embedded_by(gpus(Load(decodes=True)), tmp_path, workers=1)
+
+
+@pytest.mark.usefixtures("gpus_only")
 def test_a_file_that_changes_is_reported_by_the_cpu(mixed: Path) -> None:
     files = files_in(mixed)
     save_photo(mixed / "005.jpg", 77, (400, 300))

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.errors import EngineError, option
-from vggsearch.model.gpu_worker import Files, Load, Ready, Request, none_embedded, send
+from vggsearch.model.gpu_worker import EmbeddedFiles, Files, Load, Ready, Request, none_embedded, send
 from vggsearch.photos.walk import PhotoFile
 
 log = logging.getLogger(__name__)
@@ -170,7 +170,7 @@ class GpuPool:
                 reason = process.exit_reason()
             process.kill()
             had_files = any(isinstance(job.request, Files) for job in process.given)
-            restarts = RESTARTS if process.has_responded else restarts - 1
+            restarts = RESTARTS if process.has_embedded_files else restarts - 1
             if not self._take_back(process.given) or not had_files or not restarts or not self._restart(slot):
                 break
             log.warning("GPU %d was restarted (%s); the CPU decodes the files it had.", gpu, reason)
@@ -184,7 +184,7 @@ class GpuPool:
                 decodes = response.decodes_jpeg
             else:
                 given.popleft().response.set_result(response)
-                process.has_responded = True
+                process.has_embedded_files |= isinstance(response, EmbeddedFiles)
             while len(given) < JOBS_PER_PROCESS:
                 job = self._jobs.take(files=decodes, wait=not given)
                 if job is None and not given:
@@ -252,7 +252,7 @@ class _Process:
         assert self._process.stdout is not None  # noqa: S101
         self.requests, self.responses = self._process.stdin, self._process.stdout
         self.given: deque[_Job] = deque()
-        self.has_responded = False
+        self.has_embedded_files = False
 
     def kill(self) -> None:
         self._process.kill()
