@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch.nn.functional import conv2d
 
 from tests.fakes import picture, random_kernels, save_photo, squares
@@ -476,6 +477,14 @@ def test_a_gpu_decodes_other_kinds_of_jpeg_or_leaves_them_to_the_cpu(data: bytes
     pixels = squared(data, gpu())
     if pixels is not None:
         assert_near(pixels, on_cpu(data, "squash"), TOLERANCE["smooth"] + REPEATED_CHROMA, 3 * LARGEST)
+
+
+@pytest.mark.parametrize("subsampling", [1, 2])
+def test_chroma_on_a_gpu_is_interpolated_as_by_libjpeg(subsampling: int) -> None:
+    noise = np.random.default_rng(1).integers(0, 2, (80, 100, 1), np.uint8)
+    colours = np.where(noise, np.array([220, 90, 60], np.uint8), np.array([40, 140, 200], np.uint8))
+    data = encoded(Image.fromarray(colours.repeat(4, axis=0).repeat(4, axis=1)), subsampling=subsampling)
+    assert_near(decoded(data, gpu()), on_cpu(data, "squash"), mean=0.5)
 
 
 def test_a_file_that_a_gpu_refuses_costs_only_itself() -> None:

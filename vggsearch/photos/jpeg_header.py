@@ -1,6 +1,5 @@
 """Read the header of a JPEG in memory, and find out whether a GPU decodes it as libjpeg does."""
 
-import re
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -17,14 +16,13 @@ PIXEL_LIMIT = 50_000_000  # 150 MB as RGB; the CPU decodes larger files at reduc
 LONGEST_SIDE = 65_500  # pixels that libjpeg accepts
 
 # Markers of ITU-T T.81, table B.1, without their first byte, FF.
-BASELINE, EXTENDED, PROGRESSIVE = 0xC0, 0xC1, 0xC2
-FRAMES = (BASELINE, EXTENDED, PROGRESSIVE)  # of those with Huffman coding
+BASELINE, EXTENDED = 0xC0, 0xC1  # frames in one pass with Huffman coding
 HUFFMAN, SCAN, QUANTISATION, RESTARTS, COMMENT = 0xC4, 0xDA, 0xDB, 0xDD, 0xFE
 FIRST_APPLICATION, LAST_APPLICATION = 0xE0, 0xEF
 APP0, APP1, APP2, APP13, APP14 = 0xE0, 0xE1, 0xE2, 0xED, 0xEE
 XMP = b"http://ns.adobe.com/xap/1.0/\0"
 END, FIRST_RESTART = b"\xff\xd9", b"\xff\xd0"
-NEXT_SEGMENT = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # within a scan, FF is followed by 00 or a restart marker
+WHOLE = b"\0\x3f\0"  # the end of the header of a scan: coefficients 0 to 63, all bits
 
 # Sampling factors of the components: 4:4:4, 4:2:2, 4:4:0, 4:2:0, 4:1:1, 4:1:0.
 SAMPLINGS = [bytes([luminance, 0x11, 0x11]) for luminance in (0x11, 0x21, 0x12, 0x22, 0x41, 0x42)]
@@ -58,12 +56,12 @@ def jpeg_header(data: bytes, size: int) -> JpegHeader | None:
     """Return the header of a JPEG file that a GPU decodes for a square of `size` pixels; None if the CPU has to.
 
     GPU decoders turn some damaged or unusual files into a wrong picture without an error. So a file needs one frame
-    of 8 bits with Huffman coding, of YCbCr in usual sampling, if it is sequential in one scan; nothing but
-    well-formed segments; every table defined before it is used; and an end. Damage within the data of a scan is
-    left to the decoder to find.
+    of 8 bits with Huffman coding and one scan, of YCbCr in usual sampling; nothing but well-formed segments; every
+    table defined before it is used; and an end. Damage within the data of the scan is left to the decoder to find.
 
-    The CPU also decodes images of more than PIXEL_LIMIT pixels, and those that would be enlarged, for which the
-    resizes differ most and the CPU has least to do.
+    The CPU also decodes progressive files, which nvJPEG's hardware does not, so that one CPU core would read them;
+    images of more than PIXEL_LIMIT pixels; and those that would be enlarged, for which the resizes differ most and
+    the CPU has least to do.
     """
     header = _Header(data)
     if not (data.startswith(JPEG_START) and header.read_to_scan() and header.is_usual() and header.is_complete()):
@@ -101,7 +99,7 @@ class _Header:
         return width, height
 
     def read_to_scan(self) -> bool:
-        """Read all segments up to the data of the next scan. Return whether they are well-formed."""
+        """Read all segments up to the data of the scan. Return whether they are well-formed."""
         data, at, length = self.data, self.at, len(self.data)
         while at + 4 <= length and data[at] == 0xFF:
             marker = data[at + 1]
@@ -123,13 +121,11 @@ class _Header:
         if marker == SCAN:
             self.scan = self.data[begin:end]
             return len(self.scan) >= 6 and len(self.scan) == 4 + 2 * self.scan[0]
-        if self.scan:  # Pillow reads no more from here on, and tables that change amid scans are rare
-            return False
         if marker == QUANTISATION:
             return self._define_quantisation(self.data[begin:end])
         if FIRST_APPLICATION <= marker <= LAST_APPLICATION:
             return self._read_application(marker, begin, end)
-        if marker in FRAMES and not self.frame:
+        if marker in (BASELINE, EXTENDED) and not self.frame:
             self.coding, self.frame = marker, self.data[begin:end]
             return True
         if marker == RESTARTS:
@@ -187,42 +183,15 @@ class _Header:
         )
 
     def _is_usual_scan(self) -> bool:
-        """Return whether the last scan that was read is one of T.81 and has its Huffman tables."""
-        first, last, bits = self.scan[-3:]
+        """Return whether the scan has all coefficients, in all their bits, and its Huffman tables are defined."""
         tables = self.scan[2:-3:2]
-        if self.coding == PROGRESSIVE:
-            return _is_usual_progression(first, last, bits, len(tables)) and self._has_tables(
-                tables,
-                dc=first == 0 and bits < 16,
-                ac=last > 0,  # refined bits of DC coefficients are not coded
-            )
-        is_usual = (first, last, bits) == (0, 63, 0) and (
-            self.coding == EXTENDED or not any(t & 0xEE for t in tables)
-        )
-        return is_usual and self._has_tables(tables, dc=True, ac=True)
-
-    def _is_of_frame(self) -> bool:
-        names = self.scan[1:-3:2]
-        return len(set(names)) == len(names) and set(names) <= set(self.frame[6::3])
-
-    def _has_tables(self, tables: bytes, *, dc: bool, ac: bool) -> bool:
-        return all(
-            (not dc or pair >> 4 in self.huffman) and (not ac or 0x10 | pair & 15 in self.huffman)
-            for pair in tables
-        )
+        has_tables = all(pair >> 4 in self.huffman and 0x10 | pair & 15 in self.huffman for pair in tables)
+        is_usual = self.coding == EXTENDED or not any(pair & 0xEE for pair in tables)
+        return self.scan[-3:] == WHOLE and is_usual and has_tables
 
     def is_complete(self) -> bool:
-        """Return whether the file ends as it should, and a progressive one defines the tables of all its scans."""
-        if self.data.rfind(END) < self.at or not self._has_restarts():
-            return False
-        while self.coding == PROGRESSIVE:
-            found = NEXT_SEGMENT.search(self.data, self.at)
-            if found is None or found.group() == END:
-                return found is not None
-            self.at = found.start()
-            if not (self.read_to_scan() and self._is_of_frame() and self._is_usual_scan()):
-                return False
-        return True
+        """Return whether the file ends as it should."""
+        return self.data.rfind(END) >= self.at and self._has_restarts()
 
     def _has_restarts(self) -> bool:
         if self.restart_interval == 0:
@@ -246,13 +215,6 @@ class _Header:
         image.info = {name: block for name, block in (("exif", self.exif), ("xmp", self.xmp)) if block}
         taken = taken_at(image)  # before the orientation, as decode.decode calls them
         return orientation_of(image), taken
-
-
-def _is_usual_progression(first: int, last: int, bits: int, components: int) -> bool:
-    """Return whether coefficients `first` to `last` can be one scan (T.81, G.1.1.1)."""
-    before, now = divmod(bits, 16)
-    is_band = last == 0 if first == 0 else first <= last <= 63 and components == 1
-    return is_band and now <= 13 and before in (0, now + 1)
 
 
 @lru_cache(256)  # most encoders use the tables of T.81, annex K
