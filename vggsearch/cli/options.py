@@ -133,7 +133,7 @@ def embedding_options(*, of_the_index: bool) -> Callable[[Command], Command]:
             type=click.Choice(RESIZES),
             help=with_default("How photos are fitted to the square input.", at.resize),
         ),
-        click.option("--weights", type=FILE, help="Weights file: .safetensors, or .pth in torchvision's format."),
+        click.option("--weights", type=FILE, help="Weights file: .safetensors, or a PyTorch checkpoint."),
     )
 
 

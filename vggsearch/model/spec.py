@@ -88,7 +88,7 @@ class EmbeddingOptions:
     """How to compute embeddings. None means as the index does, or by default for a new index.
 
     `size` is a number of pixels, or a sum of several: "160+224". `weights` is the file to load the network from,
-    .safetensors or a .pth of torchvision.
+    .safetensors or a checkpoint of PyTorch.
 
     >>> EmbeddingOptions(model="vgg16", layer="pool5", size=224).size
     224

@@ -2,23 +2,22 @@
 
 import hashlib
 import logging
-import pickle
-import struct
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vggsearch.errors import SpecMismatch, Spelled, WeightsError, option
 from vggsearch.installation import require_torch
+from vggsearch.model.checkpoints import FORMATS, Shapes, read_tensors
 from vggsearch.model.layers import has_connected, needed_modules
 from vggsearch.model.vgg import Module
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from safetensors import safe_open
 
     Tensors = Mapping[str, NDArray[np.float32]]
 
@@ -27,21 +26,9 @@ PACKAGED_MODEL = "vgg16"
 NORM_EPSILON = 1e-5  # torch.nn.BatchNorm2d's, with which the published weights were trained
 
 ANOTHER_INDEX = Spelled("create another index", "create another index with --index FOLDER")
-FORMATS = "Weights are a .safetensors file, or a .pth of torchvision."
-NUMPY_FLOATS = ("F16", "F32", "F64")  # as named in the header of a .safetensors file
-UNPICKLING_ERRORS = (  # raised by torch.load for files that are damaged, truncated, or not pickles
-    RuntimeError,
-    EOFError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    AssertionError,
-    OverflowError,
-    struct.error,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-)
+FEATURES = "features."  # before the numbers of the convolutions in torchvision's files
+FIRST = "0.weight"  # the first convolution, which every layer needs
+NAME_SHOWN = 60  # characters of a name in a message
 
 log = logging.getLogger(__name__)
 
@@ -108,23 +95,77 @@ def find_again(model: str, layer: str, sha256: str, named: Path | None, remember
 def load_weights(file: WeightsFile, model: str, layer: str) -> dict[str, Kernel]:
     """Return the kernels that `layer` of `model` needs, by module name (conv1_1 ... fc7), and no others.
 
-    Batch normalisation is folded into the preceding convolution, since in evaluation it is a fixed scale and shift.
-    Raises WeightsError if a tensor is missing, has the wrong shape, or is not finite.
+    Tensors may have any prefix, such as `module.` or `state_dict.model.`; see `_names_in`. Batch normalisation is
+    folded into the preceding convolution, since in evaluation it is a fixed scale and shift. Raises WeightsError if
+    a tensor is missing, has the wrong shape, or is not finite, and if several networks in the file fit.
     """
     needed = [module for module in needed_modules(model, layer) if module.kind != "pool"]
-    tensors = _read_tensors(file.path, {key for module in needed for key in module.shapes})
-    return {module.name: _kernel(file.path, model, module, tensors) for module in needed}
+    tensors = read_tensors(file.path, partial(_names_in, file.path, model, needed))
+    return {module.name: _kernel(file.path, module, tensors) for module in needed}
 
 
-def _kernel(path: Path, model: str, module: Module, tensors: "Tensors") -> Kernel:
+def _names_in(path: Path, model: str, needed: Sequence[Module], found: Shapes) -> dict[str, str]:
+    """Return the name in the file of each needed tensor, by its name in torchvision's files.
+
+    That is the name itself, or the same prefix for all of a network, with or without `features.`. A network with
+    torchvision's names comes before others. Raises WeightsError.
+    """
+    wanted = {key: shape for module in needed for key, shape in module.shapes.items()}
+    networks = {stem: {key: _renamed(key, stem) for key in wanted} for stem in _stems(found)}
+    fitting = [
+        stem for stem, names in networks.items() if all(found.get(names[key]) == wanted[key] for key in wanted)
+    ]
+    if len(fitting) > 1 and fitting[0] != FEATURES:
+        raise WeightsError(
+            f"{path} contains several networks that fit {model}: {_listed(fitting)}. Save the tensors of the one "
+            "you want to a file of their own."
+        )
+    closest = fitting[0] if fitting else max(networks, key=lambda stem: len(found.keys() & networks[stem].values()))
+    _check_fit(path, model, needed, networks[closest], found)
+    return networks[closest]
+
+
+def _stems(found: Shapes) -> list[str]:
+    """Return what may stand before 0.weight, the name of the first convolution: `features.` and then any other."""
+    stems = (name.removesuffix(FIRST) for name in found if name.endswith(FIRST))
+    return list(dict.fromkeys([FEATURES, *(stem for stem in stems if stem == "" or stem.endswith("."))]))
+
+
+def _renamed(key: str, stem: str) -> str:
+    """Return the name of a tensor in a network whose first convolution is `stem` + 0.weight.
+
+    The classifier is beside the features: of `model.features.module.` it is `model.classifier.`.
+    """
+    if key.startswith(FEATURES):
+        return stem + key.removeprefix(FEATURES)
+    before, features, _ = stem.rpartition(FEATURES)
+    return (before if features else stem) + key
+
+
+def _check_fit(path: Path, model: str, needed: Sequence[Module], names: Mapping[str, str], found: Shapes) -> None:
+    """Raise WeightsError for a tensor that is missing, listing what was found, or that has another shape."""
+    for module in needed:
+        for key, shape in module.shapes.items():
+            name = names[key]
+            if name not in found:
+                held = f"Among its {len(found):,} tensors are {_listed(found)}." if found else "It has no tensors."
+                raise WeightsError(f"{path} has no tensor {name}, which {model} needs for {module.name}. {held}")
+            if found[name] != shape:
+                raise WeightsError(
+                    f"{path}: {name} has shape {found[name]}, {model} needs {shape}. Is it for another network?"
+                )
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Return the first names, quoted and shortened, since they come from the file."""
+    shown = [repr(name if len(name) <= NAME_SHOWN else name[:NAME_SHOWN] + "...") for name in islice(names, 5)]
+    return ", ".join(shown)
+
+
+def _kernel(path: Path, module: Module, tensors: "Tensors") -> Kernel:
     import numpy as np
 
-    for key, shape in module.shapes.items():
-        if key not in tensors:
-            raise WeightsError(f"{path} has no tensor {key}, which {model} needs for {module.name}.")
-        if tensors[key].shape != shape:
-            held = tensors[key].shape
-            raise WeightsError(f"{path}: {key} has shape {held}, {model} needs {shape}. Is it for another network?")
+    for key in module.shapes:
         if not np.isfinite(tensors[key]).all():
             raise WeightsError(f"{path}: {key} contains NaN or infinity, so {module.name} cannot be used.")
     weight, bias = tensors[f"{module.key}.weight"], tensors[f"{module.key}.bias"]
@@ -137,64 +178,6 @@ def _kernel(path: Path, model: str, module: Module, tensors: "Tensors") -> Kerne
     scale = gain / np.sqrt(variance + NORM_EPSILON)
     folded = weight * scale[:, None, None, None]
     return Kernel(folded.astype(np.float32), ((bias - mean) * scale + shift).astype(np.float32))
-
-
-def _read_tensors(path: Path, wanted: set[str]) -> "Tensors":
-    """Return the wanted tensors of a file as float32, without those that are missing."""
-    try:
-        with path.open("rb") as file:
-            has_its_header = file.read(9)[8:] == b"{"
-        has_its_name = path.suffix == ".safetensors" and not zipfile.is_zipfile(path)
-        return (_read_safetensors if has_its_header or has_its_name else _read_torch)(path, wanted)
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
-
-
-def _read_safetensors(path: Path, wanted: set[str]) -> "Tensors":
-    """Read the wanted tensors of a .safetensors file. Raises WeightsError if it is damaged."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return {key: _read_tensor(path, file, key) for key in wanted.intersection(file.keys())}
-    except SafetensorError as error:
-        raise WeightsError(f"{path} is damaged or truncated ({error}). Copy it again.") from error
-
-
-def _read_tensor(path: Path, file: "safe_open", key: str) -> "NDArray[np.float32]":
-    """Return one tensor as float32. Raises WeightsError for a number format that NumPy does not support."""
-    import numpy as np
-
-    dtype = file.get_slice(key).get_dtype()  # type: ignore[no-untyped-call]
-    if dtype not in NUMPY_FLOATS:
-        raise WeightsError(f"{path} contains {dtype} tensors. Save them as float16 or float32.")
-    stored: NDArray[np.floating] = file.get_tensor(key)  # type: ignore[no-untyped-call]
-    return stored.astype(np.float32)
-
-
-def _read_torch(path: Path, wanted: set[str]) -> "Tensors":
-    """Read a .pth as tensors only: weights_only rejects a pickle that would run code.
-
-    Raises WeightsError if it is damaged, and InstallationError without PyTorch.
-    """
-    require_torch(f"{path} is not a .safetensors file; reading a .pth")
-    import torch
-
-    try:
-        # Given a path, torch decides by its suffix. Memory-mapped, only the wanted tensors are read from the disk.
-        if zipfile.is_zipfile(path) and path.suffix != ".safetensors":
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        else:
-            with path.open("rb") as file:
-                loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except UNPICKLING_ERRORS as error:
-        raise WeightsError(
-            f"{path} is damaged, truncated, or contains more than tensors ({type(error).__name__}). {FORMATS}"
-        ) from error
-    if not isinstance(loaded, dict):
-        raise WeightsError(f"{path} contains a {type(loaded).__name__}, not tensors by name.")
-    tensors = {key: loaded[key] for key in wanted & set(loaded) if isinstance(loaded[key], torch.Tensor)}
-    return {key: tensor.detach().float().numpy() for key, tensor in tensors.items()}
 
 
 def _hashed(path: Path) -> WeightsFile:
