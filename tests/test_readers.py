@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -153,13 +153,31 @@ def test_a_long_open_reader_sees_the_last_commit(index: ImageIndex, photos: Path
         assert reader.query(photos / "new.jpg").matches[0].path == "new.jpg"
 
 
-def test_a_reader_of_a_deleted_state_moves_to_the_new_one(index: ImageIndex, photos: Path) -> None:
+@pytest.mark.parametrize(
+    "read", [len, ImageIndex.paths, ImageIndex.embeddings, ImageIndex.info, ImageIndex.to_arrow]
+)
+def test_each_call_moves_to_the_last_commit(
+    index: ImageIndex, photos: Path, read: Callable[[ImageIndex], object]
+) -> None:
     with ImageIndex.open(index.directory, engine=FakeEngine()) as reader:
-        save_photo(photos / "new.jpg", 20)
-        index.update()
+        (photos / "summer" / "0.jpg").unlink()
         index.update(compact=True)
-        assert len(reader) == 6
-        assert len(reader.paths()) == 7
+        assert str(read(reader)) == str(read(index))
+
+
+def test_a_read_is_repeated_if_a_commit_removes_its_files(index: ImageIndex, photos: Path) -> None:
+    counts = []
+
+    def read(store: Store) -> list[str]:
+        counts.append(len(store))
+        if len(counts) == 1:
+            save_photo(photos / "new.jpg", 20)
+            index.update()
+            index.update(compact=True)
+        return list(store.paths())
+
+    assert len(Store.open(index.directory).read_consistently(read)) == 7
+    assert counts == [6, 7]
 
 
 def test_damage_remains_an_error_for_a_reader(index: ImageIndex) -> None:

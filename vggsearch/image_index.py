@@ -2,11 +2,11 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence, Sized
-from functools import partial, wraps
+from collections.abc import Iterable, Sequence, Sized
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
-from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,28 +55,13 @@ from vggsearch.tables import Table, Tabular
 
 log = logging.getLogger(__name__)
 
-Options = ParamSpec("Options")
-Result = TypeVar("Result")
-
-
-def reads_one_state(
-    method: "Callable[Concatenate[ImageIndex, Options], Result]",
-) -> "Callable[Concatenate[ImageIndex, Options], Result]":
-    """Have a method read a single state of the index; see Store.read_consistently, which may call it again."""
-
-    @wraps(method)
-    def read(self: "ImageIndex", /, *args: Options.args, **kwargs: Options.kwargs) -> Result:
-        return self._store.read_consistently(lambda: method(self, *args, **kwargs))
-
-    return read
-
 
 class ImageIndex(Tabular):
     """An index of a photo folder: the embeddings of its photos, and the search over them.
 
     Open one with `for_photos`, `open` or `create`; it is a context manager. Paths of photos are relative to the
-    photo folder and use forward slashes. One process may write to an index while others read it: queries see what
-    was committed last.
+    photo folder and use forward slashes. One process may write to an index while others read it: every call sees
+    what was committed last. Any number of threads may share an index.
 
     >>> with ImageIndex.for_photos("photos") as index:
     ...     report = index.update("photos")
@@ -98,6 +83,7 @@ class ImageIndex(Tabular):
         self._weights = weights
         self._own_engine = engine
         self._engines: dict[str, Engine] = {}  # loaded, by backend
+        self._loading = Lock()
         self._engine_options = engine_options or EngineOptions()
         self._root = root
         self._has_warned = False  # that photos are missing
@@ -202,12 +188,13 @@ class ImageIndex(Tabular):
 
         >>> index.close()
         """
-        self._engines.clear()
+        with self._loading:
+            self._engines.clear()
         self._latest.close()
 
     def __len__(self) -> int:
         """Return the number of photos."""
-        return len(self._store)
+        return self._store.read_consistently(len)
 
     @property
     def directory(self) -> Path:
@@ -253,40 +240,36 @@ class ImageIndex(Tabular):
         """Return the inference backend for this number of photos; None for many. See choose_engine."""
         if self._own_engine is not None:
             return self._own_engine
-        backend = choose_engine(self._engine_options, photos)
-        if backend not in self._engines:
-            weights = self._weights or self._find_weights(None)
-            self._engines[backend] = load_engine(self.spec, weights, self._engine_options, photos)
-        return self._engines[backend]
+        with self._loading:
+            backend = choose_engine(self._engine_options, photos)
+            if backend not in self._engines:
+                weights = self._weights or self._find_weights(None)
+                self._engines[backend] = load_engine(self.spec, weights, self._engine_options, photos)
+            return self._engines[backend]
 
-    @reads_one_state
     def paths(self) -> list[str]:
         """Return the paths of all photos, in row order: row i of `embeddings()` belongs to path i.
 
         >>> index.paths()
         ['a.jpg', 'b.jpg', 'copy of a.jpg', 'trips/c.jpg']
         """
-        return list(self._store.paths())
+        return self._store.read_consistently(lambda store: list(store.paths()))
 
-    @reads_one_state
     def skipped(self) -> SkippedFiles:
         """Return the files that could not be used, sorted by path, each with its reason.
 
         >>> [(file.path, file.kind) for file in index.skipped()]
         [('notes.txt', 'not a picture')]
         """
-        self._store.refresh()
-        return SkippedFiles(self._store.skipped().values())
+        return self._store.read_consistently(lambda store: SkippedFiles(store.skipped().values()))
 
-    @reads_one_state
     def info(self) -> Info:
         """Return what the index holds and how it was made. Raises IndexDamaged.
 
         >>> index.info().photos
         4
         """
-        self._store.refresh()
-        return read_info(self._store, self.root)
+        return self._store.read_consistently(lambda store: read_info(store, self.root))
 
     def update(
         self,
@@ -335,7 +318,6 @@ class ImageIndex(Tabular):
             monitor=Monitor(progress, stop),
         )
 
-    @reads_one_state
     def plan_build(
         self,
         *,
@@ -349,7 +331,9 @@ class ImageIndex(Tabular):
         >>> index.plan_build(recipe="flat").recipe
         'flat'
         """
-        return plan_build(self._store, build_options(self._store, recipe, memory, recall, metric))
+        return self._store.read_consistently(
+            lambda store: plan_build(store, build_options(store, recipe, memory, recall, metric))
+        )
 
     def build(
         self,
@@ -498,7 +482,6 @@ class ImageIndex(Tabular):
         engine = partial(self._engine_for, photos)
         return Target(self.directory, self.root, self.spec, self._latest, engine, self._reranker)
 
-    @reads_one_state
     def duplicates(
         self,
         *,
@@ -550,7 +533,9 @@ class ImageIndex(Tabular):
             siblings=siblings,
             confirm=confirm,
         )
-        return duplicates(self._collection(against), options, self.embed_many, Monitor(progress, stop))
+        return self._store.read_consistently(
+            lambda _: duplicates(self._collection(against), options, self.embed_many, Monitor(progress, stop))
+        )
 
     def plan_removal(
         self, report: DuplicatesReport, action: str, *, protect: Sequence[str] = (), raw_pairs: bool = False
@@ -634,9 +619,8 @@ class ImageIndex(Tabular):
                 "folders with the same embedding options."
             )
         others = against._collection() if against is not None else None
-        return Collection(self._store, self._latest.searcher(), self.root, others)
+        return self._latest.read(lambda state: Collection(state.store, state.searcher, self.root, others))
 
-    @reads_one_state
     def to_arrow(self) -> Table:
         """Return one row per photo, in row order, with the columns of the Parquet files.
 
@@ -646,16 +630,16 @@ class ImageIndex(Tabular):
         >>> index.to_arrow().select(["path", "width"]).to_pylist()[0]
         {'path': 'a.jpg', 'width': 320}
         """
-        return self._store.table()
+        return self._store.read_consistently(Store.table)
 
-    @reads_one_state
     def embeddings(self) -> NDArray[np.float32]:
         """Return the embeddings of all photos, float32 (photos, dimensions): unit vectors, not whitened.
 
         >>> index.embeddings().shape
         (4, 1024)
         """
-        return unit_rows(np.concatenate([np.empty((0, self.spec.dim), np.float16), *self._store.embeddings()]))
+        none = np.empty((0, self.spec.dim), np.float16)
+        return self._store.read_consistently(lambda store: unit_rows(np.concatenate([none, *store.embeddings()])))
 
     def embed_many(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
         """Return the embeddings of images, float32 (images, dimensions): unit vectors. Raises ImageError.

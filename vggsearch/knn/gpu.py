@@ -90,6 +90,7 @@ class GpuVectors:
         self._vectors = vectors
         self._scan: TorchScan | None = None
         self._has_failed = False
+        self._loading = Lock()
 
     def candidates(
         self, queries: NDArray[np.float32], count: int, allowed: NDArray[np.bool_] | None, products: float
@@ -100,8 +101,11 @@ class GpuVectors:
         if the GPU is not worth starting for this number of products of two vectors, or has failed.
         """
         try:
-            self._scan = self._scan or (None if self._has_failed else scan_on_gpu(self._vectors, products))
-            return None if self._scan is None else self._scan.nearest(queries, count, allowed)
+            with self._loading:
+                scan = self._scan = self._scan or (
+                    None if self._has_failed else scan_on_gpu(self._vectors, products)
+                )
+            return None if scan is None else scan.nearest(queries, count, allowed)
         except RuntimeError as error:
             self._scan, self._has_failed = None, True
             warn_of_torch(error)

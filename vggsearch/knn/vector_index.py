@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,7 @@ class VectorIndex:
         self._slots = slots
         self._all_but: tuple[bytes, Selection] | None = None
         self._query_count: int | None = None  # so far; None if GPUs are not to be used
+        self._counting = Lock()
         self._gpu_index: GpuIndex | None = None
         self._gpu_vectors = GpuVectors(vectors)
 
@@ -295,11 +297,13 @@ class VectorIndex:
         """
         if self._query_count is None:
             return None
-        before, self._query_count = self._query_count, self._query_count + len(vectors)
-        if before < BUILD.gpu_queries <= self._query_count:
-            self._gpu_index = copy_to_gpus(self._core)
+        with self._counting:
+            before, self._query_count = self._query_count, self._query_count + len(vectors)
+            so_far = self._query_count
+            if before < BUILD.gpu_queries <= so_far:
+                self._gpu_index = copy_to_gpus(self._core)
         if self._gpu_index is None:
-            slots = self._scanned(vectors, count, among, self._query_count * len(self))
+            slots = self._scanned(vectors, count, among, so_far * len(self))
             return None if slots is None else self._rows(slots)
         if among is not None and 2 * among.count < len(self):
             return None
@@ -357,12 +361,12 @@ class VectorIndex:
         """Return the selection of all rows except these, None if `rows` is empty. The last one is cached."""
         if len(rows) == 0:
             return None
-        key = rows.tobytes()
-        if self._all_but is None or self._all_but[0] != key:
+        key, last = rows.tobytes(), self._all_but
+        if last is None or last[0] != key:
             mask = np.ones(len(self), bool)
             mask[rows] = False
-            self._all_but = key, Selection(mask)
-        return self._all_but[1]
+            last = self._all_but = key, Selection(mask)
+        return last[1]
 
     def _stored(self, rows: NDArray[np.int64] | slice) -> NDArray[np.float16]:
         return self._vectors[rows if self._slots is None else self._slots[rows]]

@@ -37,7 +37,7 @@ class Engine(ABC):
     """One network on one device. Pixel normalisation, pooling and L2 normalisation are included.
 
     `name` is that of the backend ("torch"), `precision` the number format of the convolutions ("fp32", "bf16",
-    "fp16", "fp8" or "int8"), and `batch_size` the preferred batch size.
+    "fp16", "fp8" or "int8"), and `batch_size` the preferred batch size. Any number of threads may call it at once.
 
     >>> squares = np.zeros((2, 192, 192, 3), np.uint8)
     >>> index.engine.embed(squares).shape

@@ -3,8 +3,8 @@
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from functools import cached_property
 from itertools import chain, islice
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,15 +27,20 @@ class GpuEngine(Engine):
     def __init__(self, load: Load, gpus: Sequence[str], *, name: str, precision: str, batch_size: int) -> None:
         self.name, self.precision, self.batch_size = name, precision, batch_size
         self._load, self._gpus = load, gpus
+        self._loading = Lock()
+        self._loaded: DecodingEngine | None = None
 
     @property
     def device(self) -> str:
         """See Engine.device."""
         return self._gpus[0] if len(self._gpus) == 1 else f"{len(self._gpus)} x {self._gpus[0]}"
 
-    @cached_property
+    @property
     def _first(self) -> DecodingEngine:
-        return self._load(0)
+        with self._loading:
+            if self._loaded is None:
+                self._loaded = self._load(0)
+            return self._loaded
 
     def embed(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See Engine.embed."""

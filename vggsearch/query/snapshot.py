@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
+from threading import RLock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,10 +27,13 @@ Wanted = tuple[tuple[str, ...], frozenset[str]]  # the texts of filters, and the
 
 
 class Snapshot:
-    """One committed state of a store, each value read once, on first use. It implements PhotoFacts for filters."""
+    """One committed state of a store, each value read once, on first use. It implements PhotoFacts for filters.
 
-    def __init__(self, store: Store, open: Callable[[], VectorIndex | None]) -> None:
-        self._store, self._open = store, open
+    `store` shows the state; it is not to be refreshed.
+    """
+
+    def __init__(self, store: Store, open: Callable[[Store], VectorIndex | None]) -> None:
+        self.store, self._open = store, open
         self._columns: dict[str, NDArray[Any]] = {}
         self._last_wanted: tuple[Wanted, Selection] | None = None
         self._last_rewhitened: tuple[Whitening | None, Searcher] | None = None
@@ -37,7 +41,7 @@ class Snapshot:
     @cached_property
     def paths(self) -> Sequence[str]:
         """The paths of the photos, by row."""
-        return self._store.paths()
+        return self.store.paths()
 
     @cached_property
     def folded_paths(self) -> FoldedPaths:
@@ -47,18 +51,18 @@ class Snapshot:
     @cached_property
     def searcher(self) -> Searcher:
         """The searcher; without a FAISS index of this state, it searches the embeddings in memory."""
-        index = self._open() or index_in_memory(self._store)
-        return Searcher(self.paths, index, self._store.blank_rows())
+        index = self._open(self.store) or index_in_memory(self.store)
+        return Searcher(self.paths, index, self.store.blank_rows())
 
     @property
     def local(self) -> LocalStore | None:
         """The stored local features, None if there are none."""
-        return self._store.local() if self._store.manifest.local else None
+        return self.store.local() if self.store.manifest.local else None
 
     def column(self, name: str) -> NDArray[Any]:
         """Return a column of the store, by row."""
         if name not in self._columns:
-            self._columns[name] = self._store.array(name)
+            self._columns[name] = self.store.array(name)
         return self._columns[name]
 
     def with_whitening_of(self, reference: Searcher) -> Searcher:
@@ -70,7 +74,7 @@ class Snapshot:
         if _are_same(whitening, self.searcher.index.whitening):
             return self.searcher
         if self._last_rewhitened is None or not _are_same(whitening, self._last_rewhitened[0]):
-            self._last_rewhitened = whitening, searcher_under(self._store, whitening)
+            self._last_rewhitened = whitening, searcher_under(self.store, whitening)
         return self._last_rewhitened[1]
 
     def wanted(self, filters: Sequence[Filter], without: Collection[str] = ()) -> Selection | None:
@@ -92,7 +96,7 @@ class Snapshot:
     def _warn_of_none(self, texts: Sequence[str], masks: Sequence[NDArray[np.bool_]]) -> None:
         counts = [f"{text!r} matches {mask.sum():,}" for text, mask in zip(texts, masks, strict=True)]
         log.warning(
-            "No photo of the %s in %s passes: %s.", f"{len(self.paths):,}", self._store.directory, ", ".join(counts)
+            "No photo of the %s in %s passes: %s.", f"{len(self.paths):,}", self.store.directory, ", ".join(counts)
         )
 
     def _outside(self, folders: frozenset[str]) -> NDArray[np.bool_]:
@@ -108,37 +112,39 @@ class Snapshot:
 
 
 class LatestSnapshot:
-    """The last committed state of a store, kept open until a newer one is committed."""
+    """The last committed state of a store, kept open until a newer one is committed. Threads read it in turn."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._reading = RLock()  # what is read once is not read twice, and no thread replaces the state of another
         self._state: Snapshot | None = None
         self._of: tuple[str, str | None] | None = None  # the state that it is
 
     def close(self) -> None:
         """Release the memory-mapped files."""
-        self._state = None
+        with self._reading:
+            self._state = None
 
-    def open(self) -> VectorIndex | None:
+    def _open(self, store: Store) -> VectorIndex | None:
         """Return the FAISS index if it matches the present state and can be opened, else None."""
         try:
-            return open_vector_index(self._store)
+            return open_vector_index(store)
         except IndexDamaged as error:
-            if not self._store.is_up_to_date:
+            if not store.is_up_to_date:
                 raise  # a writer has removed it: there is a newer state to read
             log.warning("%s; until then, queries search the embeddings.", error)
             return None
 
     def read(self, read: Callable[[Snapshot], Read]) -> Read:
         """Return what `read` makes of the last committed state. If its files go meanwhile, it is called again."""
-        self._store.refresh()
-        return self._store.read_consistently(lambda: read(self._present()))
+        with self._reading:
+            return self._store.read_consistently(lambda store: read(self._present(store)))
 
     def searcher(self, whitening: WhiteningOptions | None = None) -> Searcher:
         """Return the searcher; with `whitening`, one in memory, with a whitening learned with these options."""
         if whitening is None:
             return self.read(lambda state: state.searcher)
-        return self.read(lambda _state: searcher_with(self._store, whitening))
+        return self.read(lambda state: searcher_with(state.store, whitening))
 
     def kept_features(self, paths: Sequence[str]) -> dict[str, tuple[Levels, float]]:
         """Return the stored cells and the aspect ratio, width / height, of the given photos, by path."""
@@ -150,19 +156,20 @@ class LatestSnapshot:
             log.warning("%s; until then, local features are computed from the photos.", error)
             return {}
 
-    def _present(self) -> Snapshot:
-        side = self._store.manifest.search
-        present = self._store.manifest.fingerprint, side.name if side is not None else None
+    def _present(self, store: Store) -> Snapshot:
+        side = store.manifest.search
+        present = store.manifest.fingerprint, side.name if side is not None else None
         if self._state is None or self._of != present:
-            self._state, self._of = Snapshot(self._store, self.open), present
+            self._state, self._of = Snapshot(store, self._open), present
+        self._state.store = store  # the same rows, perhaps in other files
         return self._state
 
     def _read_features(self, state: Snapshot, paths: set[str]) -> dict[str, tuple[Levels, float]]:
         rows = {row: path for row, path in enumerate(state.paths) if path in paths}
-        facts = self._store.facts_of(list(rows))
-        found = self._store.local().find([sha256 for sha256, _, _ in facts])
+        facts = state.store.facts_of(list(rows))
+        found = state.store.local().find([sha256 for sha256, _, _ in facts])
         return {
-            path: (from_store(features, self._store.spec.size), width / height)
+            path: (from_store(features, state.store.spec.size), width / height)
             for path, (_, width, height), features in zip(rows.values(), facts, found, strict=True)
             if features is not None
         }

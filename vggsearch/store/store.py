@@ -4,8 +4,10 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from copy import copy
 from pathlib import Path
-from typing import Any, TypeVar
+from threading import Lock
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -54,6 +56,8 @@ from vggsearch.store.paths import Paths
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+ManifestId: TypeAlias = tuple[int, int, int] | None  # changes whenever the file is replaced; None without a file
+
 
 class Store:
     """Photos with their metadata and embeddings, in one directory.
@@ -65,8 +69,8 @@ class Store:
 
     def __init__(self, directory: Path, manifest: Manifest) -> None:
         self.directory = directory
-        self.manifest = manifest
-        self._manifest_id = _identity(directory / MANIFEST)
+        self._changing = Lock()  # so that no thread replaces a state by an older one
+        self._show(manifest, _identity(directory / MANIFEST))
 
     @classmethod
     def create(cls, directory: Path, spec: EmbeddingSpec, weights_file: Path | None = None) -> "Store":
@@ -93,8 +97,21 @@ class Store:
         check_links(directory)
         manifest_id = _identity(directory / MANIFEST)
         store = cls(directory, read_manifest(directory))
-        store._manifest_id = manifest_id  # from before reading, so that a commit in between is noticed
+        store._show(store.manifest, manifest_id)  # from before reading, so that a commit in between is noticed
         return store
+
+    def _show(self, manifest: Manifest, manifest_id: ManifestId) -> None:
+        """Show a state: in one assignment, so that no thread sees a manifest with the identity of another."""
+        self._state = manifest, manifest_id
+
+    @property
+    def manifest(self) -> Manifest:
+        """The state that the store shows."""
+        return self._state[0]
+
+    def at_this_state(self) -> "Store":
+        """Return a store that goes on showing this state when this one is refreshed, by another thread perhaps."""
+        return copy(self)
 
     @property
     def spec(self) -> EmbeddingSpec:
@@ -108,34 +125,41 @@ class Store:
     @property
     def is_up_to_date(self) -> bool:
         """Whether nothing was committed since this state was read. It costs one stat of the manifest."""
-        return self._manifest_id is not None and self._manifest_id == _identity(self.directory / MANIFEST)
+        manifest_id = self._state[1]
+        return manifest_id is not None and manifest_id == _identity(self.directory / MANIFEST)
 
     def refresh(self) -> None:
         """Move to the last committed state. Raises SpecMismatch if the index was recreated with another spec."""
-        if self.is_up_to_date:
-            return
-        latest = Store.open(self.directory)
-        if latest.spec != self.spec:
-            raise SpecMismatch(
-                f"{self.directory} was recreated: it held embeddings of {self.spec}, now of {latest.spec}. "
-                "Open it again."
-            )
-        self.manifest, self._manifest_id = latest.manifest, latest._manifest_id
+        with self._changing:
+            if self.is_up_to_date:
+                return
+            latest = Store.open(self.directory)
+            if latest.spec != self.spec:
+                raise SpecMismatch(
+                    f"{self.directory} was recreated: it held embeddings of {self.spec}, now of {latest.spec}. "
+                    "Open it again."
+                )
+            self._state = latest._state
 
     def replace_manifest(self, manifest: Manifest) -> None:
         """Commit a state. Only for the holder of the write lock."""
-        write_manifest(self.directory, manifest)
-        self.manifest, self._manifest_id = manifest, _identity(self.directory / MANIFEST)
+        with self._changing:
+            write_manifest(self.directory, manifest)
+            self._show(manifest, _identity(self.directory / MANIFEST))
 
-    def read_consistently(self, read: Callable[[], Result]) -> Result:
-        """Return `read()` of a single state; if a commit removes its files meanwhile, of the new state."""
+    def read_consistently(self, read: "Callable[[Store], Result]") -> Result:
+        """Return `read` of the last committed state; if a commit removes its files meanwhile, of the new state.
+
+        `read` gets a store of its own, which no other thread refreshes.
+        """
         while True:
-            try:
-                return read()
-            except IndexDamaged:
-                if self.is_up_to_date:
-                    raise
             self.refresh()
+            present = self.at_this_state()
+            try:
+                return read(present)
+            except IndexDamaged:
+                if present.is_up_to_date:
+                    raise
 
     def paths(self) -> Paths:
         """Return the paths of the live photos, in row order."""
@@ -339,8 +363,8 @@ def size_of(path: Path) -> int:
         return 0
 
 
-def _identity(path: Path) -> tuple[int, int, int] | None:
-    """Return a value that changes whenever the file is replaced, None if there is no file."""
+def _identity(path: Path) -> ManifestId:
+    """Return the identity of the manifest at `path`."""
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import cached_property, partial
+from threading import Lock
 
 import numpy as np
 import openvino
@@ -26,7 +27,8 @@ class OpenVinoEngine(Engine):
     """The truncated VGG as a compiled graph from pixels to embeddings, and another one that adds local features.
 
     Each graph is compiled when it first runs, so a query compiles only the one it needs. `load_kernels` loads the
-    kernels for local features in case `kernels` end before them.
+    kernels for local features in case `kernels` end before them. Threads take turns: one batch uses all cores, and
+    the graph writes its results into the same memory each time.
     """
 
     name = "openvino"
@@ -51,24 +53,28 @@ class OpenVinoEngine(Engine):
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": ARITHMETIC[self.precision]}
         self._compile = partial(core.compile_model, device_name=DEVICE, config=settings)
         self._build = partial(build_graph, spec, int8=int8)
+        self._running = Lock()  # around every use of a graph, its compilation included
         self._kernels = kernels
         self._load_kernels: LoadKernels = load_kernels or (lambda: kernels)
         self.batch_size = options.batch_size or EXTRACT.batch_size
 
     def embed(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See Engine.embed."""
-        embeddings: NDArray[np.float32] = self._network(squares, share_inputs=True)[0]
-        return embeddings.copy()  # OpenVINO overwrites them with the next batch
+        with self._running:
+            embeddings: NDArray[np.float32] = self._network(squares, share_inputs=True)[0]
+            return embeddings.copy()  # OpenVINO overwrites them with the next batch
 
     def describe(self, squares: NDArray[np.uint8]) -> Description:
         """See Engine.describe."""
-        embeddings, fine, coarse = self._network_with_cells(squares, share_inputs=True).values()
-        return Description(embeddings.copy(), (fine.copy(), coarse.copy()))
+        with self._running:
+            embeddings, fine, coarse = self._network_with_cells(squares, share_inputs=True).values()
+            return Description(embeddings.copy(), (fine.copy(), coarse.copy()))
 
     @property
     def device(self) -> str:
         """See Engine.device."""
-        return f"cpu ({self._network.get_property('INFERENCE_NUM_THREADS')} threads)"
+        with self._running:
+            return f"cpu ({self._network.get_property('INFERENCE_NUM_THREADS')} threads)"
 
     @cached_property
     def _network(self) -> openvino.CompiledModel:

@@ -180,6 +180,7 @@ class CudaEngine(TorchEngine, DecodingEngine):
     """A TorchEngine on one GPU. `batch_size` is halved if the memory of the GPU requires it.
 
     Each stream has its own slots. When it ends they are kept for the next one, so that the graph is captured once.
+    Threads that call `embed` take turns, so that they share one pair of slots.
     """
 
     def __init__(
@@ -192,7 +193,8 @@ class CudaEngine(TorchEngine, DecodingEngine):
     ) -> None:
         super().__init__(spec, kernels, options, gpu, load_kernels)
         self._decode = options.decode
-        self._idle: Slots | None = None
+        self._idle: list[Slots] = []  # at most one
+        self._embedding = threading.Lock()
 
     def _embedder(self, spec: EmbeddingSpec, kernels: dict[str, Kernel]) -> Embedder:
         if self.precision == "fp8":
@@ -204,7 +206,8 @@ class CudaEngine(TorchEngine, DecodingEngine):
 
     def embed(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See Engine.embed."""
-        [embeddings] = self.embed_stream([squares])
+        with self._embedding:
+            [embeddings] = self.embed_stream([squares])
         return embeddings
 
     def embed_stream(self, batches: Iterable[Squares]) -> Iterator[NDArray[np.float32]]:
@@ -248,17 +251,19 @@ class CudaEngine(TorchEngine, DecodingEngine):
 
     def take_slots(self) -> Slots:
         """Return slots of the current batch size for one stream: the kept ones, or new ones."""
-        slots, self._idle = self._idle, None
-        return slots or self.open_slots(self.batch_size)
+        try:
+            return self._idle.pop()  # one step, so that no two threads get the same
+        except IndexError:
+            return self.open_slots(self.batch_size)
 
     def return_slots(self, slots: Slots) -> None:
         """Keep slots for the next stream, unless they have become too large."""
         if slots.batch_size == self.batch_size:
-            self._idle = slots
+            self._idle = [slots]
 
     def shrink(self, batch_size: int) -> None:
         """Halve the batch size after `batch_size` was too large for the GPU."""
-        self._idle = None
+        self._idle = []
         self.batch_size = min(self.batch_size, batch_size // 2)
         log.warning(
             "%s has no memory for a batch of %d photos. Continuing with %d.",

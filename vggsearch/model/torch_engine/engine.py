@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
+from threading import Lock
 
 import numpy as np
 import torch
@@ -96,6 +97,7 @@ class TorchEngine(Engine):
         load_kernels: LoadKernels | None = None,
     ) -> None:
         self._load_kernels = load_kernels
+        self._extending = Lock()
         self.torch_device = device or torch.device(choose_device(options.device))
         self.precision = choose_precision(options.precision, self.torch_device.type)
         self._dtype = DTYPES[self.precision]
@@ -122,7 +124,7 @@ class TorchEngine(Engine):
     @torch.inference_mode()
     def describe(self, squares: NDArray[np.uint8]) -> Description:
         """See Engine.describe."""
-        embedder, network, spec = self.embedder, self._network_before_pool5, self.embedder.spec
+        embedder, network, spec = self.embedder, self._network_before_pool5(), self.embedder.spec
         last, on = modules_before_pool5(spec.model)[-1].name, TorchOperations()
         images = to_images(torch.from_numpy(squares).to(self.torch_device))
         maps = {"half": embedder.outputs(on.shrink(images, self._halving), [last])[last]}
@@ -146,13 +148,12 @@ class TorchEngine(Engine):
         size = self.embedder.spec.size
         return torch.from_numpy(shrinking(size, half_size(size))).to(self.torch_device)
 
-    @cached_property
     def _network_before_pool5(self) -> TruncatedVGG:
-        """The network, extended to all modules before pool5 if it ends earlier."""
+        """Return the network, extended to all modules before pool5 if it ends earlier."""
         modules = modules_before_pool5(self.embedder.spec.model)
-        if modules[-1].name not in self.network.steps and self._load_kernels is not None:
-            self.network.extend(modules, self._load_kernels())
-            self.network.to(self.torch_device, self._dtype).to(memory_format=torch.channels_last)
+        with self._extending:
+            if modules[-1].name not in self.network.steps and self._load_kernels is not None:
+                self.network.extend(modules, self._load_kernels())
         return self.network
 
     @torch.inference_mode()

@@ -24,11 +24,16 @@ class TruncatedVGG(nn.Module):
         self.extend(needed_modules(model, layer), kernels)
 
     def extend(self, modules: Sequence[Module], kernels: Mapping[str, Kernel]) -> None:
-        """Add the modules that are missing."""
-        for module in modules:
-            if module.name not in self.steps:
-                self.steps[module.name] = _step(module, kernels.get(module.name))
-        self.eval().requires_grad_(False)
+        """Add the modules that are missing, on the device and in the format of the others.
+
+        Threads that run the network meanwhile go on with the modules they began with.
+        """
+        missing = [module for module in modules if module.name not in self.steps]
+        added = nn.ModuleDict({module.name: _step(module, kernels.get(module.name)) for module in missing})
+        placed = next(self.parameters(), None)
+        if placed is not None:
+            added.to(placed.device, placed.dtype).to(memory_format=torch.channels_last)
+        self.steps = nn.ModuleDict({**self.steps, **added}).eval().requires_grad_(False)
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """Return the outputs of the layers in the sum, in its order."""
