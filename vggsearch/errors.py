@@ -4,7 +4,7 @@ import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 SkipKind = Literal["not a picture", "broken", "too large", "unreadable", "link", "special file", "bad name"]
 
@@ -84,6 +84,13 @@ class VggsearchError(Exception):
         super().__init__(*parts)
         self.parts = parts
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how to pickle and copy an error: without its __init__, which may take other arguments than `args`.
+
+        An exception that cannot be unpickled leaves a multiprocessing.Pool waiting for ever.
+        """
+        return _restored, (type(self), self.args), self.__dict__
+
     def __str__(self) -> str:
         """Return the message in its Python form."""
         return spelled(*self.parts).python
@@ -91,6 +98,10 @@ class VggsearchError(Exception):
     def for_shell(self) -> str:
         """Return the message in its command-line form."""
         return spelled(*self.parts).shell
+
+
+def _restored(kind: type[VggsearchError], arguments: tuple[object, ...]) -> VggsearchError:
+    return kind.__new__(kind, *arguments)
 
 
 AGAIN = Spelled("Repeat the call to continue.", "Run the same command again to continue.")

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -182,6 +183,13 @@ class ImageIndex(Tabular):
     ) -> None:
         """Close the index."""
         self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how to pickle the index: as its place, where the other process opens it anew."""
+        reopen = partial(
+            ImageIndex.open, engine=self._own_engine, engine_options=self._engine_options, root=self._root
+        )
+        return reopen, (self.directory,), {"_weights": self._weights}
 
     def close(self) -> None:
         """Release the network and the memory-mapped files. Everything committed is already on disk.
