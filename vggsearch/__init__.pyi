@@ -45,6 +45,8 @@ from vggsearch.model.spec import EmbeddingSpec as EmbeddingSpec
 from vggsearch.model.weights import WeightsFile as WeightsFile
 from vggsearch.photos.inputs import Box as Box
 from vggsearch.photos.inputs import ImageLike as ImageLike
+from vggsearch.photos.inputs import ReadableFile as ReadableFile
+from vggsearch.photos.inputs import TensorLike as TensorLike
 from vggsearch.photos.walk import Skipped as Skipped
 from vggsearch.photos.walk import SkippedFiles as SkippedFiles
 from vggsearch.progress import OnProgress as OnProgress

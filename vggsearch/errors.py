@@ -128,6 +128,17 @@ class OptionError(VggsearchError):
     """An option has an invalid value, or two options cannot be combined."""
 
 
+class InputError(OptionError):
+    """An image is given in a form that is not supported, such as an array of another dtype or shape.
+
+    >>> try:
+    ...     index.query(5)
+    ... except InputError as error:
+    ...     print(error)
+    An image is a path, the bytes of a file, an open file, a PIL image, an array or a tensor, not int.
+    """
+
+
 class WeightsError(VggsearchError):
     """The weights of the network are missing, damaged, or those of another network."""
 

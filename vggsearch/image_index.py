@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ from vggsearch.photos.inputs import Box, ImageLike, read_image
 from vggsearch.photos.resize import square
 from vggsearch.photos.walk import SkippedFiles, check_folder
 from vggsearch.progress import Monitor, OnProgress, Stop
-from vggsearch.query.options import Images, Pick, QueryOptions, QueryResult, QueryResults, rules
+from vggsearch.query.options import Images, Pick, QueryOptions, QueryResult, QueryResults, batch_of, rules
 from vggsearch.query.run import embed_squares, pick_random, run_queries, run_query
 from vggsearch.query.searcher import Searcher
 from vggsearch.query.snapshot import LatestSnapshot
@@ -388,7 +388,7 @@ class ImageIndex(Tabular):
     def query(
         self,
         image: Images,
-        count: int | None = None,
+        count: SupportsIndex | None = None,
         *,
         min_similarity: float | None = None,
         rerank: bool = True,
@@ -401,10 +401,12 @@ class ImageIndex(Tabular):
     ) -> QueryResult:
         """Return the photos most similar to `image`, most similar first.
 
-        `image` is a path, the bytes of an image file, a PIL image, or an RGB array, uint8 (height, width, 3). A
-        list of several is one query, their mean; `minus`, one or several, is subtracted from it. `crop` searches
-        with a region of the image: (left, top, width, height), in pixels of the upright image. `containing` finds
-        photos that contain the image, by the most similar region of each; it needs `update(local_features=True)`.
+        `image` is a path, the bytes of an image file, a file open in binary mode, a PIL image, or an array or
+        torch tensor: uint8, or float from 0 to 1; grey, RGB or RGBA; of shape (height, width), (height, width,
+        channels) or (channels, height, width). A list of several, or an array of four dimensions, is one query,
+        their mean; `minus`, one or several, is subtracted from it. `crop` searches with a region of the image:
+        (left, top, width, height), in pixels of the upright image. `containing` finds photos that contain the
+        image, by the most similar region of each; it needs `update(local_features=True)`.
 
         At most `count` photos are returned, and none with a similarity below `min_similarity`, -1 to 1. With the
         latter alone, all that reach it; with neither, ten. An indexed photo finds itself at 1.0, unless
@@ -422,8 +424,8 @@ class ImageIndex(Tabular):
         `Match.index` says where a match is. All are searched with the whitening of the largest, so that
         similarities are comparable.
 
-        Raises ImageError if an image cannot be read; OptionError for invalid or incompatible options; SpecMismatch
-        for `also_in`.
+        Raises ImageError if an image cannot be read; InputError for a value that is no image; OptionError for
+        invalid or incompatible options; SpecMismatch for `also_in`.
 
         >>> result = index.query("photos/a.jpg", count=2)
         >>> [(match.path, match.similarity) for match in result.matches]
@@ -439,7 +441,7 @@ class ImageIndex(Tabular):
     def query_many(
         self,
         images: Iterable[Images],
-        count: int | None = None,
+        count: SupportsIndex | None = None,
         *,
         min_similarity: float | None = None,
         rerank: bool = True,
@@ -450,8 +452,10 @@ class ImageIndex(Tabular):
         minus: Images = (),
         also_in: Sequence["ImageIndex"] = (),
     ) -> QueryResults:
-        """Yield a QueryResult for each image, in order, or a Skipped for one that cannot be read.
+        """Yield a QueryResult for each image, in order, or a Skipped for one that cannot be used.
 
+        `images` is any iterable of what `query` takes, such as a generator, a Series, or an array of four
+        dimensions. The path of a Skipped is the name of its image, or its place from 0, as "[3]", if it has none.
         The options are those of `query`. With `rerank=False`, and neither `containing`, `minus` nor
         `exclude_same_folder`, images are read ahead and go through the network together, which is much faster.
 
@@ -462,12 +466,13 @@ class ImageIndex(Tabular):
         options = QueryOptions.of(
             count, min_similarity, rerank, crop, containing, filters, exclude_same_folder, minus
         )
-        count_known = len(images) if isinstance(images, Sized) else None
-        return QueryResults(run_queries(self._targets(also_in, photos=count_known), images, options))
+        queries = batch_of(images)
+        count_known = len(queries) if isinstance(queries, Sized) else None
+        return QueryResults(run_queries(self._targets(also_in, photos=count_known), queries, options))
 
     def random(
         self,
-        count: int,
+        count: SupportsIndex,
         *,
         filters: str | Iterable[str] = (),
         seed: int | None = None,
@@ -649,18 +654,19 @@ class ImageIndex(Tabular):
         none = np.empty((0, self.spec.dim), np.float16)
         return self._store.read_consistently(lambda store: unit_rows(np.concatenate([none, *store.embeddings()])))
 
-    def embed_many(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
-        """Return the embeddings of images, float32 (images, dimensions): unit vectors. Raises ImageError.
+    def embed_many(self, images: Iterable[ImageLike]) -> NDArray[np.float32]:
+        """Return the embeddings of images, float32 (images, dimensions): unit vectors.
+
+        Raises ImageError and InputError.
 
         >>> index.embed_many(["photos/a.jpg", "photos/b.jpg"]).shape
         (2, 1024)
         """
-        if not images:
-            return np.empty((0, self.spec.dim), np.float32)
-        return embed_squares(self.engine, np.stack([self._pixels(image) for image in images]))
+        pixels = [self._pixels(image) for image in batch_of(images)]
+        return embed_squares(self.engine, np.stack(pixels)) if pixels else np.empty((0, self.spec.dim), np.float32)
 
     def embed(self, image: ImageLike) -> NDArray[np.float32]:
-        """Return the embedding of an image, float32 (dimensions,): a unit vector. Raises ImageError.
+        """Return the embedding of an image, float32 (dimensions,): a unit vector. Raises ImageError and InputError.
 
         >>> index.embed("photos/a.jpg").shape
         (1024,)

@@ -24,6 +24,7 @@ from vggsearch.defaults import SEARCH
 from vggsearch.image_index import ImageIndex
 from vggsearch.model.engine import EngineOptions
 from vggsearch.model.spec import EmbeddingOptions
+from vggsearch.photos.inputs import ImageFile
 from vggsearch.photos.walk import one_line
 from vggsearch.query.options import Answer, QueryResult
 from vggsearch.render.query import picks, query_results
@@ -178,10 +179,10 @@ def check_usage(ctx: click.Context) -> None:
             raise click.UsageError(message)
 
 
-def read_images(images: tuple[str, ...]) -> Iterator[str | bytes]:
-    """Yield each name as it is, and the bytes of standard input for "-"."""
+def read_images(images: tuple[str, ...]) -> Iterator[str | ImageFile]:
+    """Yield each name as it is, and standard input for "-"."""
     for image in images:
-        yield sys.stdin.buffer.read() if image == STDIN else image
+        yield ImageFile(sys.stdin.buffer, STDIN) if image == STDIN else image
 
 
 def roots_of(indexes: Sequence[ImageIndex]) -> dict[str, Path | None]:

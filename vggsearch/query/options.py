@@ -1,21 +1,24 @@
 """The options of a query, and its results."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import operator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, SupportsIndex, TypeAlias, TypeVar
+
+import numpy as np
 
 from vggsearch.defaults import SEARCH
 from vggsearch.errors import OptionError, option
 from vggsearch.notebook import Figure, Section, gallery
-from vggsearch.photos.inputs import IMAGE_TYPES, Box, ImageLike
+from vggsearch.photos.inputs import Box, ImageFile, ImageLike, ReadableFile, is_image
 from vggsearch.photos.walk import Skipped
 from vggsearch.query.filters import Filter, parse_filter
 from vggsearch.query.searcher import Match
 from vggsearch.tables import Row, Table, Tabular, arrow_table
 
-Images = ImageLike | Sequence[ImageLike]  # one picture, or several that are one query
-
+Images = ImageLike | Iterable[ImageLike]  # one picture, or several that are one query
+Item = TypeVar("Item")
 
 MATCH_COLUMNS = {
     "query": "string",
@@ -124,13 +127,17 @@ class QueryOptions:
         """Raise OptionError for invalid values and combinations."""
         if self.count is not None and self.count < 1:
             raise OptionError(f"The count of photos to show must be at least 1, not {self.count}.")
+        floor: Any = self.min_similarity
+        is_number = isinstance(floor, int | float | np.integer | np.floating)
+        if floor is not None and not (is_number and -1 <= floor <= 1):
+            raise OptionError(option("min_similarity", floor), " is out of range: a number from -1 to 1.")
         if self.containing and self.minus:
             raise several_parts()
 
     @classmethod
     def of(
         cls,
-        count: int | None,
+        count: SupportsIndex | None,
         min_similarity: float | None,
         rerank: bool,
         crop: Box | None,
@@ -140,8 +147,9 @@ class QueryOptions:
         minus: Images,
     ) -> "QueryOptions":
         """Return the options for the keywords of ImageIndex.query."""
+        number = whole_number(count) if count is not None else None
         return cls(
-            count, min_similarity, rerank, crop, containing, rules(filters), exclude_same_folder, each_of(minus)
+            number, min_similarity, rerank, crop, containing, rules(filters), exclude_same_folder, each_of(minus)
         )
 
     @property
@@ -172,8 +180,39 @@ def rules(filters: str | Iterable[str]) -> tuple[Filter, ...]:
 
 
 def each_of(images: Images) -> tuple[ImageLike, ...]:
-    """Return one picture or several as a tuple."""
-    return (images,) if isinstance(images, IMAGE_TYPES) else tuple(images)
+    """Return one picture or several as a tuple, with open files as ImageFile, so that they can be read again.
+
+    A value that is neither is returned as if it were a picture: reading it raises InputError.
+    """
+    if is_image(images) or isinstance(images, Mapping) or not isinstance(images, Iterable):
+        return (_rereadable(images),)
+    return tuple(map(_rereadable, images))
+
+
+def batch_of(images: Iterable[Item]) -> Iterable[Item]:
+    """Return the queries of a batch. Raises OptionError for a single image, which would be taken apart."""
+    if is_image(images) or isinstance(images, Mapping) or not isinstance(images, Iterable):
+        raise OptionError(f"A batch is a list of images, or an array of four dimensions, not {_kind(images)}.")
+    return images
+
+
+def whole_number(count: SupportsIndex) -> int:
+    """Return a count as an int, from any integer type. Raises OptionError for all other types."""
+    try:
+        return operator.index(count)
+    except TypeError:
+        raise OptionError(f"A count of photos is a whole number, not {count!r}.") from None
+
+
+def _kind(value: object) -> str:
+    shape = getattr(value, "shape", None)
+    return type(value).__name__ if shape is None else f"{type(value).__name__} of shape {tuple(shape)}"
+
+
+def _rereadable(image: Any) -> ImageLike:
+    is_file = isinstance(image, ReadableFile) and not isinstance(image, ImageFile)
+    kept: ImageLike = ImageFile(image) if is_file else image
+    return kept
 
 
 def several_parts() -> OptionError:

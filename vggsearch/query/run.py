@@ -4,22 +4,34 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from typing import SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.defaults import ALIGN, SEARCH
-from vggsearch.errors import ImageError, OptionError
+from vggsearch.errors import ImageError, InputError, OptionError, SkipKind
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.model.engine import Engine
 from vggsearch.photos.inputs import Box, ImageLike, name_of, read_image
 from vggsearch.photos.resize import is_blank, square
 from vggsearch.photos.walk import Skipped
 from vggsearch.query.filters import Filter
-from vggsearch.query.options import Answer, Images, Pick, QueryOptions, QueryResult, each_of, several_parts
+from vggsearch.query.options import (
+    Answer,
+    Images,
+    Pick,
+    QueryOptions,
+    QueryResult,
+    each_of,
+    several_parts,
+    whole_number,
+)
 from vggsearch.query.search import answer, answer_blank, answer_combined, answer_plainly
 from vggsearch.query.searcher import Match
 from vggsearch.query.targets import Target, check_targets, folders_of, own_path_in, views_of
+
+NO_PICTURE: SkipKind = "not a picture"
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +44,7 @@ def run_query(targets: Sequence[Target], query: Images, options: QueryOptions) -
     if options.containing:
         raise several_parts()
     if not images:
-        raise OptionError("A query of several pictures needs at least one.")
+        raise InputError("A query of several pictures needs at least one.")
     indexes = views_of(targets, images, options)
     added, subtracted = _embed(targets[0], images, options.crop), _embed(targets[0], options.minus)
     matches = answer_combined(added, subtracted, indexes, options) if len(added) else ()
@@ -42,23 +54,25 @@ def run_query(targets: Sequence[Target], query: Images, options: QueryOptions) -
 def run_queries(targets: Sequence[Target], queries: Iterable[Images], options: QueryOptions) -> Iterator[Answer]:
     """Yield the result of each query, or a Skipped for an unusable image, in order.
 
+    The path of a Skipped is the name of the query, or its place from 0, in brackets, if it has none: "[3]".
     If embeddings alone decide, SEARCH.at_once queries are read ahead, embedded and searched together.
     """
+    waiting = enumerate(map(each_of, queries))  # once, since a generator or stream can be read only once
     if not options.is_plain:
-        yield from (_answer(targets, query, options) for query in queries)
+        yield from (_answer(targets, place, query, options) for place, query in waiting)
         return
-    waiting = iter(queries)
     while some := tuple(islice(waiting, SEARCH.at_once)):
         yield from _answers(targets, some, options)
 
 
 def pick_random(
-    targets: Sequence[Target], count: int, filters: Sequence[Filter] = (), seed: int | None = None
+    targets: Sequence[Target], number: SupportsIndex, filters: Sequence[Filter] = (), seed: int | None = None
 ) -> tuple[Pick, ...]:
-    """Return `count` random photos of those that pass all filters, or all of these if there are fewer.
+    """Return `number` random photos of those that pass all filters, or all of these if there are fewer.
 
-    The same `seed` picks the same photos of the same indexes. Raises OptionError for a count below 1.
+    The same `seed` picks the same photos of the same indexes. Raises OptionError for a number below 1.
     """
+    count = whole_number(number)
     if count < 1:
         raise OptionError(f"The count of photos to pick must be at least 1, not {count}.")
     check_targets(targets)
@@ -71,40 +85,43 @@ def pick_random(
     return tuple(Pick(found[of_source[at]][0][of_row[at]], names[of_source[at]]) for at in chosen)
 
 
-def _answer(targets: Sequence[Target], query: Images, options: QueryOptions) -> Answer:
+def _answer(targets: Sequence[Target], place: int, query: Sequence[ImageLike], options: QueryOptions) -> Answer:
     try:
         return run_query(targets, query, options)
-    except ImageError as error:
-        return Skipped(_name(each_of(query), options.minus), error.reason, error.kind)
+    except (ImageError, InputError) as error:
+        reason, kind = (error.reason, error.kind) if isinstance(error, ImageError) else (str(error), NO_PICTURE)
+        name = _name(query, options.minus)
+        return Skipped(f"[{place}]" if name in ("", "-") else name, reason, kind)
 
 
-def _answers(targets: Sequence[Target], queries: Sequence[Images], options: QueryOptions) -> Iterator[Answer]:
+def _answers(
+    targets: Sequence[Target], queries: Sequence[tuple[int, Sequence[ImageLike]]], options: QueryOptions
+) -> Iterator[Answer]:
     """Yield the results of several queries, in order: those of a single picture together, the rest one by one."""
     with ThreadPoolExecutor(ALIGN.threads) as pool:
-        pixels = list(pool.map(lambda query: _pixels_alone(targets[0], query, options.crop), queries))
+        pixels = list(pool.map(lambda query: _pixels_alone(targets[0], query[1], options.crop), queries))
     together = [at for at, each in enumerate(pixels) if each is not None]
     found: dict[int, tuple[Match, ...]] = {}
     if together:
         embeddings = embed_squares(targets[0].engine(), np.stack([each for each in pixels if each is not None]))
-        images = [each_of(queries[at])[0] for at in together]
+        images = [queries[at][1][0] for at in together]
         own_paths = [[own_path_in(target, image, options) for image in images] for target in targets]
         indexes = views_of(targets, (), options)
         found = dict(zip(together, answer_plainly(embeddings, own_paths, indexes, options), strict=True))
-    for at, query in enumerate(queries):
+    for at, (place, query) in enumerate(queries):
         if at in found:
-            yield QueryResult(_name(each_of(query), ()), found[at], folders_of(targets))
+            yield QueryResult(_name(query, ()), found[at], folders_of(targets))
         else:
-            yield _answer(targets, query, options)
+            yield _answer(targets, place, query, options)
 
 
-def _pixels_alone(target: Target, query: Images, crop: Box | None) -> NDArray[np.uint8] | None:
-    """Return the square of a query of one picture; None for several pictures, a blank or a damaged one."""
-    images = each_of(query)
+def _pixels_alone(target: Target, images: Sequence[ImageLike], crop: Box | None) -> NDArray[np.uint8] | None:
+    """Return the square of a query of one picture; None for several pictures, a blank or an unusable one."""
     if len(images) != 1:
         return None
     try:
         pixels = _square(target, images[0], crop)
-    except ImageError:
+    except (ImageError, InputError):
         return None  # it is read again on its own, which reports the error
     return None if is_blank(pixels) else pixels
 

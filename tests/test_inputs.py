@@ -1,0 +1,242 @@
+"""What people pass as an image, or as several: read as the same picture, or refused, and alone in a batch."""
+
+import io
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from tests.fakes import FakeEngine, picture, save_photo
+from vggsearch import ImageIndex, QueryResult, Skipped
+from vggsearch.errors import ImageError, InputError, OptionError
+from vggsearch.photos.inputs import read_image
+
+SIZE = (60, 40)  # width, height
+HWC = np.asarray(picture(1, SIZE))
+GREY = np.asarray(picture(1, SIZE).convert("L"))
+RGBA = np.dstack([HWC, np.where(np.arange(60) < 30, 255, 100).astype(np.uint8)[None].repeat(40, axis=0)])
+ON_WHITE = np.asarray(Image.alpha_composite(Image.new("RGBA", SIZE, "white"), Image.fromarray(RGBA)).convert("RGB"))
+GREY_RGB = np.dstack([GREY] * 3)
+TENSOR = torch.from_numpy(HWC.copy())
+
+INPUTS: dict[str, tuple[Any, NDArray[np.uint8]]] = {
+    "HWC": (HWC, HWC),
+    "CHW": (HWC.transpose(2, 0, 1), HWC),
+    "reversed twice": (HWC[::-1][::-1], HWC),
+    "Fortran": (np.asfortranarray(HWC), HWC),
+    "float64": (HWC / 255, HWC),
+    "float32": (HWC.astype(np.float32) / 255, HWC),
+    "CHW float32": (HWC.transpose(2, 0, 1).astype(np.float32) / 255, HWC),
+    "grey": (GREY, GREY_RGB),
+    "grey float": (GREY / 255, GREY_RGB),
+    "grey HW1": (GREY[:, :, None], GREY_RGB),
+    "grey 1HW": (GREY[None], GREY_RGB),
+    "RGBA": (RGBA, ON_WHITE),
+    "RGBA float": (RGBA / 255, ON_WHITE),
+    "three pixels high": (HWC[:3], HWC[:3]),
+    "tensor HWC": (TENSOR, HWC),
+    "tensor CHW": (TENSOR.permute(2, 0, 1), HWC),
+    "tensor CHW float": (TENSOR.permute(2, 0, 1).float() / 255, HWC),
+    "tensor with gradient": ((TENSOR.permute(2, 0, 1).float() / 255).requires_grad_(), HWC),
+    "tensor HW": (torch.from_numpy(GREY.copy()), GREY_RGB),
+}
+
+REFUSED: dict[str, tuple[Any, str]] = {
+    "None": (None, "not NoneType"),
+    "int": (5, "not int"),
+    "dict": ({"a": "b.jpg"}, "not dict"),
+    "empty list": ([], "at least one"),
+    "float 0..255": (HWC.astype(np.float32), "values from 0 to 2"),
+    "normalised": ((TENSOR.permute(2, 0, 1).float() / 255 - 0.5) / 0.2, r"values from -\d"),
+    "NaN": (np.full((4, 4, 3), np.nan), "values from nan to nan"),
+    "int64": (HWC.astype(np.int64), r"int64 \(40, 60, 3\)"),
+    "bool": (HWC > 128, "bool"),
+    "complex": (HWC.astype(np.complex64), "complex64"),
+    "two channels": (HWC[:, :, :2], r"uint8 \(40, 60, 2\)"),
+    "a row": (GREY[0], r"uint8 \(60,\)"),
+    "no dimension": (np.array(3.0), r"float64 \(\)"),
+    "no pixel": (np.zeros((0, 0, 3), np.uint8), r"\(0, 0, 3\)"),
+    "five dimensions": (HWC[None, None], r"\(1, 1, 40, 60, 3\)"),
+    "tensor of two orders": (torch.zeros(3, 5, 3), "channels first or last"),
+    "text": (io.StringIO("text"), "binary mode"),
+}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for seed in range(4):
+        save_photo(folder / f"{seed}.png", seed, SIZE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def index(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ImageIndex]:
+    with ImageIndex.create(tmp_path_factory.mktemp("made") / "index", engine=FakeEngine()) as made:
+        made.update(photos, workers=1)
+        yield made
+
+
+def found(answer: object) -> str:
+    assert isinstance(answer, QueryResult)
+    return answer.matches[0].path
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_an_array_or_tensor_is_read_as_the_same_picture(name: str) -> None:
+    given, expected = INPUTS[name]
+    np.testing.assert_array_equal(np.asarray(read_image(given, 32)), expected)
+
+
+def test_bfloat16_tensors_are_read_to_their_precision() -> None:
+    short = np.asarray(read_image((TENSOR.float() / 255).bfloat16(), 32)).astype(int)
+    assert np.abs(short - HWC).max() <= 1
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_picture_is_an_error_alone_and_one_skipped_in_a_batch(
+    name: str, index: ImageIndex, photos: Path
+) -> None:
+    given, reason = REFUSED[name]
+    with pytest.raises(InputError, match=reason):
+        index.query(given)
+    for rerank in (True, False):
+        first, bad, last = index.query_many([photos / "0.png", given, photos / "1.png"], 1, rerank=rerank)
+        assert (found(first), found(last)) == ("0.png", "1.png")
+        assert isinstance(bad, Skipped)
+        assert bad.path == "[1]"
+
+
+@pytest.mark.parametrize(
+    "opened",
+    [
+        lambda path: io.BytesIO(path.read_bytes()),
+        lambda path: bytearray(path.read_bytes()),
+        lambda path: memoryview(path.read_bytes()),
+        lambda path: zipfile.ZipFile(io.BytesIO(zipped(path))).open("a.png"),  # noqa: SIM115 (in memory)
+        lambda path: SimpleNamespace(read=lambda *_: path.read_bytes()),
+        str,
+    ],
+    ids=["BytesIO", "bytearray", "memoryview", "in a zip file", "read only", "str"],
+)
+def test_files_and_bytes_are_read_as_their_path_is(
+    opened: Callable[[Path], Any], index: ImageIndex, photos: Path
+) -> None:
+    expected = index.query(photos / "2.png").matches
+    assert index.query(opened(photos / "2.png")).matches == expected
+    np.testing.assert_array_equal(index.embed(opened(photos / "2.png")), index.embed(photos / "2.png"))
+    for rerank in (True, False):
+        (one,) = index.query_many([opened(photos / "2.png")], rerank=rerank)
+        assert isinstance(one, QueryResult)
+        assert one.matches[0] == expected[0]
+
+
+def zipped(path: Path) -> bytes:
+    memory = io.BytesIO()
+    with zipfile.ZipFile(memory, "w") as archive:
+        archive.write(path, "a.png")
+    return memory.getvalue()
+
+
+def test_an_open_file_is_read_from_its_start_and_named_by_its_path(index: ImageIndex, photos: Path) -> None:
+    with (photos / "3.png").open("rb") as file:
+        file.read()
+        assert index.query(file).query == str(photos / "3.png")
+        assert found(index.query(file, count=1)) == "3.png"
+
+
+def test_files_that_a_generator_closes_are_read_before(index: ImageIndex, photos: Path) -> None:
+    def each() -> Iterator[Any]:
+        for seed in range(4):
+            with (photos / f"{seed}.png").open("rb") as file:
+                yield file
+
+    answers = index.query_many(each(), 1, rerank=False)
+    assert [found(answer) for answer in answers] == [f"{seed}.png" for seed in range(4)]
+
+
+def test_a_closed_or_damaged_file_costs_only_itself(index: ImageIndex, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes((photos / "0.png").read_bytes()[:60])
+    with (photos / "0.png").open("rb") as closed:
+        pass
+    with (tmp_path / "bad.png").open("rb") as bad:
+        answers = list(index.query_many([closed, bad, b"", photos / "1.png"], 1, rerank=False))
+    assert [each.path for each in answers if isinstance(each, Skipped)] == [closed.name, bad.name, "[2]"]
+    assert found(answers[3]) == "1.png"
+    with pytest.raises(ImageError, match="closed"):
+        index.query(closed)
+
+
+@pytest.mark.parametrize("rerank", [True, False])
+@pytest.mark.parametrize("kind", ["generator", "Series", "array of paths", "NHWC", "tensor NCHW", "generators"])
+def test_any_iterable_of_images_is_a_batch(kind: str, rerank: bool, index: ImageIndex, photos: Path) -> None:
+    paths = [str(photos / f"{seed}.png") for seed in range(4)]
+    pixels = np.stack([np.asarray(picture(seed, SIZE)) for seed in range(4)])
+    batches: dict[str, Any] = {
+        "generator": (path for path in paths),
+        "Series": pd.Series(paths, index=list("abcd")),
+        "array of paths": np.array(paths),
+        "NHWC": pixels,
+        "tensor NCHW": torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255,
+        "generators": ((path for path in [each]) for each in paths),
+    }
+    answers = index.query_many(batches[kind], count=1, rerank=rerank)
+    assert [found(answer) for answer in answers] == [f"{seed}.png" for seed in range(4)]
+
+
+def test_embed_many_takes_a_batch_as_query_many_does(index: ImageIndex, photos: Path) -> None:
+    pixels = np.stack([np.asarray(picture(seed, SIZE)) for seed in range(4)])
+    expected = np.stack([index.embed(photos / f"{seed}.png") for seed in range(4)])
+    np.testing.assert_allclose(index.embed_many(pixels), expected, atol=1e-6)
+    assert index.embed_many(iter([])).shape == (0, index.spec.dim)
+
+
+def test_several_images_as_one_query_may_be_any_iterable(index: ImageIndex, photos: Path) -> None:
+    paths = [photos / "0.png", photos / "1.png"]
+    expected = index.query(paths).matches
+    assert index.query(path for path in paths).matches == expected
+    assert index.query(pd.Series(paths)).matches == expected
+    assert index.query(np.stack([np.asarray(picture(seed, SIZE)) for seed in range(2)])).matches == expected
+
+
+@pytest.mark.parametrize("images", ["a.jpg", b"bytes", Path("a.jpg"), HWC, TENSOR, None, 5, {"a": "b"}])
+def test_one_image_is_no_batch(images: Any, index: ImageIndex) -> None:
+    with pytest.raises(OptionError, match="A batch is a list of images"):
+        index.query_many(images)
+    with pytest.raises(OptionError, match="A batch is a list of images"):
+        index.embed_many(images)
+
+
+@pytest.mark.parametrize("count", [np.int64(2), np.uint8(2), np.int32(2)])
+def test_a_count_may_be_a_numpy_integer(count: Any, index: ImageIndex, photos: Path) -> None:
+    assert len(index.query(photos / "0.png", count=count).matches) == 2
+    assert len(index.random(count, seed=1)) == 2
+
+
+@pytest.mark.parametrize("count", [2.0, "2", np.float32(2), float("nan"), 0, -1])
+def test_a_count_that_is_no_whole_number_above_0_is_refused(count: Any, index: ImageIndex, photos: Path) -> None:
+    with pytest.raises(OptionError, match="count"):
+        index.query(photos / "0.png", count=count)
+    with pytest.raises(OptionError, match="count"):
+        index.random(count)
+
+
+@pytest.mark.parametrize("floor", [2, -5, float("nan"), float("inf"), "0.5", np.float32("nan"), [0.5]])
+def test_a_similarity_that_no_photo_can_have_is_refused(floor: Any, index: ImageIndex, photos: Path) -> None:
+    with pytest.raises(OptionError, match="min_similarity="):
+        index.query(photos / "0.png", min_similarity=floor)
+    with pytest.raises(OptionError, match="min_similarity="):
+        index.query_many([photos / "0.png"], min_similarity=floor)
+
+
+def test_a_similarity_may_be_a_numpy_number(index: ImageIndex, photos: Path) -> None:
+    floor: Any = np.float32(0.999)
+    assert [each.path for each in index.query(photos / "0.png", min_similarity=floor).matches] == ["0.png"]
