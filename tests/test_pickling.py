@@ -76,7 +76,6 @@ def test_every_error_survives_a_transfer(
     assert type(found) is kind
     assert (str(found), found.for_shell(), found.args) == (str(error), error.for_shell(), error.args)
     assert vars(found) == vars(error)
-    assert set(vars(found)) > {"parts", "__notes__"} or kind.__init__ is VggsearchError.__init__
 
 
 def test_all_errors_are_found() -> None:

@@ -259,5 +259,16 @@ class InstallationError(VggsearchError):
     """A required package is missing or conflicts with another, for example two FAISS packages."""
 
 
+class ForkError(VggsearchError):
+    """The process was forked after a network or FAISS had been used, and lacks their threads."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This process was forked after its parent had run the network or searched an index; both need threads, "
+            'which a fork does not copy. Start processes with multiprocessing.get_context("spawn"), or fork before '
+            "the first query."
+        )
+
+
 class EngineError(VggsearchError):
     """All GPUs failed; the message names the reason of each."""

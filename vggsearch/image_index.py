@@ -18,6 +18,7 @@ from vggsearch.duplicates.find import DuplicatesReport, duplicates
 from vggsearch.duplicates.options import DuplicateOptions, named_photos, path_in_folder
 from vggsearch.duplicates.removals import new_journal, plan_removals
 from vggsearch.errors import IndexDamaged, IndexNotReadable, OptionError, PathOutside, SpecMismatch
+from vggsearch.forks import native_threads
 from vggsearch.indexing.build import BuildReport, build_options, plan_build, rebuild
 from vggsearch.indexing.info import Info, read_info
 from vggsearch.indexing.integrity import VerifyReport, verify
@@ -248,6 +249,7 @@ class ImageIndex(Tabular):
         """Return the inference backend for this number of photos; None for many. See choose_engine."""
         if self._own_engine is not None:
             return self._own_engine
+        native_threads.start()
         with self._loading:
             backend = choose_engine(self._engine_options, photos)
             if backend not in self._engines:
@@ -492,6 +494,7 @@ class ImageIndex(Tabular):
         return [index._target(photos) for index in (self, *also_in)]
 
     def _target(self, photos: int | None) -> Target:
+        native_threads.check()
         engine = partial(self._engine_for, photos)
         return Target(self.directory, self.root, self.spec, self._latest, engine, self._reranker)
 

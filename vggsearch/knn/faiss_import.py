@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any, TypeAlias
 
 from vggsearch.errors import InstallationError
+from vggsearch.forks import native_threads
 from vggsearch.installation import check_distributions, distribution, installed
 
 FaissIndex: TypeAlias = Any  # any class of FAISS index: SWIG generates them without type information
@@ -63,10 +64,11 @@ def failure_reason(error: RuntimeError) -> str:
 
 
 def restore_thread_count() -> None:
-    """Set the number of OpenMP threads of the calling thread to that of the first caller.
+    """Set the number of OpenMP threads of the calling thread to that of the first caller, before FAISS runs.
 
-    OpenMP keeps this number per thread, and other libraries in this process change it.
+    OpenMP keeps this number per thread, and other libraries in this process change it. Raises ForkError.
     """
+    native_threads.start()
     faiss().omp_set_num_threads(_threads())
 
 
