@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vggsearch.arrays import map_array
 from vggsearch.errors import IndexDamaged
 from vggsearch.knn.faiss_import import FaissIndex, faiss
 from vggsearch.knn.whitening import Whitening
@@ -52,8 +52,7 @@ def write_vectors(directory: Path, blocks: Iterable[NDArray[np.float16]], rows: 
 
 def read_vectors(directory: Path) -> NDArray[np.float16]:
     """Return the float16 vectors in `directory`, memory-mapped. Raises IndexDamaged."""
-    vectors: NDArray[np.float16] = _load(directory / VECTORS_FILE)
-    return vectors
+    return map_array(directory / VECTORS_FILE)
 
 
 def write_slots(directory: Path, slots: NDArray[np.int64]) -> None:
@@ -65,8 +64,7 @@ def read_slots(directory: Path) -> NDArray[np.int64] | None:
     """Return the slot of each row, None if row and slot are the same everywhere. Raises IndexDamaged."""
     if not (directory / SLOTS_FILE).exists():
         return None
-    slots: NDArray[np.int64] = _load(directory / SLOTS_FILE)
-    return slots
+    return map_array(directory / SLOTS_FILE)
 
 
 def with_whitening(core: FaissIndex, whitening: Whitening | None) -> FaissIndex:
@@ -93,10 +91,3 @@ def without_whitening(index: FaissIndex) -> tuple[FaissIndex, Whitening | None]:
     matrix = library.vector_to_array(linear.A).reshape(linear.d_out, linear.d_in)
     core = library.downcast_index(index.index)
     return core, Whitening(matrix, library.vector_to_array(linear.b))
-
-
-def _load(path: Path) -> Any:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise IndexDamaged(path.parent, f"cannot be opened ({error})") from error

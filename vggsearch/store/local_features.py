@@ -7,18 +7,17 @@ found among a million without reading all; `cells.npy`, the cells of both sizes;
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vggsearch.arrays import map_array
 from vggsearch.errors import IndexDamaged
 from vggsearch.store.contents import LOCAL_FEATURE_FILES
 from vggsearch.store.files import FileHash, check_name
 
 KEYS, CELLS, REGIONS = LOCAL_FEATURE_FILES
-NPY_ERRORS = (OSError, ValueError, EOFError, SyntaxError, TokenError, OverflowError)  # of a damaged header
 DTYPES = {KEYS: np.dtype("S64"), CELLS: np.dtype(np.int8), REGIONS: np.dtype(np.int8)}
 ROWS = 4096  # photos per folder; 55 MB with the packaged weights
 
@@ -92,10 +91,7 @@ class LocalStore:
         for file in part.files:
             if file.name == name:
                 file.check_size(folder)
-        try:
-            array: NDArray[Any] = np.load(folder / name, mmap_mode="r", allow_pickle=False)
-        except NPY_ERRORS as error:
-            raise IndexDamaged(folder / name, f"cannot be opened ({error})") from error
+        array = map_array(folder / name)
         if array.dtype != DTYPES[name] or array.ndim < 1:
             raise IndexDamaged(folder / name, f"holds {array.dtype}, not {DTYPES[name]}")
         if len(array) != part.rows:
