@@ -240,3 +240,51 @@ def test_a_similarity_that_no_photo_can_have_is_refused(floor: Any, index: Image
 def test_a_similarity_may_be_a_numpy_number(index: ImageIndex, photos: Path) -> None:
     floor: Any = np.float32(0.999)
     assert [each.path for each in index.query(photos / "0.png", min_similarity=floor).matches] == ["0.png"]
+
+
+@pytest.mark.parametrize("crop", [(0, 0, 1), (0.5, 0, 10, 10), (0, 0, float("nan"), 10), "0,0,8,8", 8])
+def test_a_crop_that_is_no_four_whole_numbers_is_refused(crop: Any, index: ImageIndex, photos: Path) -> None:
+    with pytest.raises(OptionError, match="crop="):
+        index.query(photos / "0.png", crop=crop)
+
+
+def test_a_crop_may_be_a_row_of_an_array(index: ImageIndex, photos: Path) -> None:
+    crop: Any = np.array([[4, 2, 30, 20]])[0]
+    assert index.query(photos / "0.png", crop=crop) == index.query(photos / "0.png", crop=(4, 2, 30, 20))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"threshold": float("nan")},
+        {"threshold": "0.9"},
+        {"min_precision": float("nan")},
+        {"min_precision": "0.9"},
+        {"min_size": 2.5},
+        {"min_size": "3"},
+        {"min_size": float("nan")},
+        {"keep": ["oldest"]},
+    ],
+)
+def test_an_option_of_duplicates_that_cannot_be_right_is_refused(options: Any, index: ImageIndex) -> None:
+    (name,) = options
+    with pytest.raises(OptionError, match=f"{name}="):
+        index.duplicates(**options)
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_one_protected_folder_is_not_taken_apart(
+    kind: Callable[[str], Any], is_alone: bool, tmp_path: Path
+) -> None:
+    """Taken for a list of letters, `protect="originals"` would protect nothing."""
+    data = save_photo(tmp_path / "photos" / "originals" / "z.png", 1, SIZE).read_bytes()
+    (tmp_path / "photos" / "a.png").write_bytes(data)
+    protect = kind("originals") if is_alone else [kind("originals")]
+    with ImageIndex.create(tmp_path / "index", engine=FakeEngine()) as made:
+        made.update(tmp_path / "photos", workers=1)
+        report = made.duplicates(threshold=0.9, confirm=False, protect=protect)
+        assert [group.keeper.path for group in report.groups] == ["originals/z.png"]
+        against_it = made.duplicates(threshold=0.9, confirm=False, keep="path:a.png")
+        assert [each.path for each in made.plan_removal(against_it, "delete").removals] == ["originals/z.png"]
+        assert not made.plan_removal(against_it, "delete", protect=protect).removals

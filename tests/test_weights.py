@@ -584,3 +584,10 @@ def test_a_spec_that_lacks_a_field_is_refused(name: str) -> None:
 def test_a_damaged_spec_is_refused(change: dict[str, object], error: type[Exception]) -> None:
     with pytest.raises(error):
         spec_from_json({**asdict(SPEC), **change})
+
+
+def test_the_path_of_weights_may_be_a_text(tmp_path: Path) -> None:
+    path = save(random_tensors(), tmp_path / "mine.pth")
+    as_text, as_path = (EmbeddingOptions(layer="pool1", weights=kind(path)).resolve() for kind in (str, Path))
+    assert as_text == as_path
+    assert as_text[1].path == path

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vggsearch.defaults import DUPLICATES
 from vggsearch.duplicates.collection import Collection
 from vggsearch.duplicates.find import DuplicatesReport, duplicates
-from vggsearch.duplicates.options import DuplicateOptions, named_photos, path_in_folder
+from vggsearch.duplicates.options import DuplicateOptions, Folders, folders_in, named_photos
 from vggsearch.duplicates.removals import new_journal, plan_removals
 from vggsearch.errors import IndexDamaged, IndexNotReadable, OptionError, PathOutside, SpecMismatch
 from vggsearch.forks import native_threads
@@ -115,7 +115,7 @@ class ImageIndex(Tabular):
         """
         options = options or EmbeddingOptions()
         spec, weights = options.resolve()
-        store = Store.create(Path(directory), spec, options.weights)
+        store = Store.create(Path(directory), spec, options.weights_file)
         return cls(store, weights=weights, engine=engine, engine_options=engine_options)
 
     @classmethod
@@ -147,8 +147,8 @@ class ImageIndex(Tabular):
         where = Path(root) if root is not None else None
         opened = cls(store, engine=engine, engine_options=engine_options, root=where)
         opened._check_paths()
-        if options.weights is not None:
-            opened._weights = opened._find_weights(options.weights)
+        if options.weights_file is not None:
+            opened._weights = opened._find_weights(options.weights_file)
         return opened
 
     @classmethod
@@ -504,7 +504,7 @@ class ImageIndex(Tabular):
         min_precision: float = DUPLICATES.min_precision,
         threshold: float | None = None,
         keep: str = DUPLICATES.keep,
-        protect: Sequence[str] = (),
+        protect: Folders = (),
         min_size: int = 2,
         within_folder: bool = False,
         across_folders: bool = False,
@@ -536,12 +536,11 @@ class ImageIndex(Tabular):
         ...     print("keep", group.keeper.path, "of", [member.photo.path for member in group.members])
         keep a.jpg of ['copy of a.jpg']
         """
-        root = self.root
         options = DuplicateOptions(
             min_precision=min_precision,
             threshold=threshold,
             keep=keep,
-            protect=tuple(protect) if root is None else tuple(path_in_folder(root, folder) for folder in protect),
+            protect=tuple(folders_in(self.root, protect)),
             min_size=min_size,
             within_folder=within_folder,
             across_folders=across_folders,
@@ -554,7 +553,7 @@ class ImageIndex(Tabular):
         )
 
     def plan_removal(
-        self, report: DuplicatesReport, action: str, *, protect: Sequence[str] = (), raw_pairs: bool = False
+        self, report: DuplicatesReport, action: str, *, protect: Folders = (), raw_pairs: bool = False
     ) -> RemovalPlan:
         """Return what `remove` would do with the duplicates of a report, without doing it.
 

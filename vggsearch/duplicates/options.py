@@ -1,12 +1,18 @@
 """The options of a search for duplicates, and the photos and folders that a user names."""
 
-from collections.abc import Collection, Sequence
+import operator
+import os
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from vggsearch.defaults import DUPLICATES
 from vggsearch.errors import OptionError, Spelled, option, shell_word
 from vggsearch.store.decisions import MOST_PHOTOS
+
+Folders = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]  # one or several
 
 
 @dataclass(frozen=True)
@@ -39,18 +45,41 @@ class DuplicateOptions:
 
     def __post_init__(self) -> None:
         """Raise OptionError for invalid values and combinations."""
-        if not 0.5 <= self.min_precision < 1:
+        if not (_is_number(self.min_precision) and 0.5 <= self.min_precision < 1):
             raise OptionError(option("min_precision", self.min_precision), " is out of range: 0.5 to below 1.")
-        if self.threshold is not None and not 0 < self.threshold <= 1:
+        if self.threshold is not None and not (_is_number(self.threshold) and 0 < self.threshold <= 1):
             raise OptionError(option("threshold", self.threshold), " is out of range: above 0 and at most 1.")
-        if self.min_size < 2:
+        if not _is_whole(self.min_size) or self.min_size < 2:
             raise OptionError(option("min_size", self.min_size), " is out of range: a group has at least 2 photos.")
+        if not isinstance(self.keep, str):
+            raise OptionError(option("keep", self.keep), ' is no list of rules such as "resolution,oldest".')
         if self.within_folder and self.across_folders:
             across = Spelled("across_folders=True", "--across-folders-only")
             raise OptionError(option("within_folder"), " and ", across, " exclude each other.")
 
 
-def path_in_folder(root: Path, named: str) -> str:
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real)
+
+
+def _is_whole(value: Any) -> bool:
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return True
+
+
+def folders_in(root: Path | None, named: Folders) -> list[str]:
+    """Return one folder or several relative to the photo folder, as they are if that is not known.
+
+    Raises OptionError as `path_in_folder` does.
+    """
+    folders = [named] if isinstance(named, str | os.PathLike) else named
+    return [path_in_folder(root, folder) if root is not None else os.fspath(folder) for folder in folders]
+
+
+def path_in_folder(root: Path, named: str | os.PathLike[str]) -> str:
     """Return the path of a photo or folder relative to the photo folder `root`, as POSIX.
 
     `named` is a path relative to the current directory or to the photo folder, or an absolute path. Raises

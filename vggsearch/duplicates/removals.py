@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from vggsearch.duplicates.find import DuplicatesReport
-from vggsearch.duplicates.options import path_in_folder
+from vggsearch.duplicates.options import Folders, folders_in
 from vggsearch.duplicates.results import Group
 from vggsearch.errors import IndexDamaged, IndexFormatError, IndexNotReadable, JournalError, OptionError, option
 from vggsearch.progress import OnProgress, Stop
@@ -21,7 +21,7 @@ from vggsearch.store.manifest import read_manifest
 
 
 def plan_removals(
-    root: Path, report: DuplicatesReport, action: str, protect: Sequence[str], *, raw_pairs: bool
+    root: Path, report: DuplicatesReport, action: str, protect: Folders, *, raw_pairs: bool
 ) -> RemovalPlan:
     """Plan an action for the members of all groups that may be removed. Nothing is changed yet.
 
@@ -46,7 +46,7 @@ def plan_removals(
             option("threshold", 0.9),
             ".",
         )
-    folders = [root / path_in_folder(root, folder) for folder in protect]
+    folders = [root / folder for folder in folders_in(root, protect)]
     return make_plan(root, removals_of(report.groups), Action.parse(action), folders, raw_pairs=raw_pairs)
 
 

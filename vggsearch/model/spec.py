@@ -1,5 +1,6 @@
 """How an embedding is computed. Two embeddings can be compared only if this is equal for both."""
 
+import os
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -99,8 +100,17 @@ class EmbeddingOptions:
     pooling: str | None = None
     size: int | str | None = None
     resize: str | None = None
-    weights: Path | None = None
+    weights: str | os.PathLike[str] | None = None
     mirror: bool | None = None
+
+    @property
+    def weights_file(self) -> Path | None:
+        """The path of `weights`.
+
+        >>> EmbeddingOptions(weights="vgg16.pth").weights_file.name
+        'vgg16.pth'
+        """
+        return Path(self.weights) if self.weights is not None else None
 
     def resolve(self) -> tuple[EmbeddingSpec, WeightsFile]:
         """Fill in the defaults and find the weights. Raises OptionError, WeightsError or InstallationError."""
@@ -116,7 +126,7 @@ class EmbeddingOptions:
             weights_sha256="",
             mirror=self.mirror if self.mirror is not None else EMBEDDING.mirror,
         )
-        weights = find_weights(model, layer, self.weights)
+        weights = find_weights(model, layer, self.weights_file)
         return replace(spec, weights_sha256=weights.sha256), weights
 
     def check(self, spec: EmbeddingSpec, where: str) -> None:

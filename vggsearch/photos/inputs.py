@@ -1,10 +1,12 @@
 """Query inputs: an image as a file, as bytes, as a Pillow image, as an array or tensor, optionally cropped."""
 
 import io
+import operator
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol, TypeGuard, runtime_checkable
+from typing import Any, Protocol, SupportsIndex, TypeGuard, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,11 +121,12 @@ def read_image(image: ImageLike, at_least: int, crop: Box | None = None) -> Imag
     ImageError if the image cannot be used, InputError for a value that is no image and for an array of another
     dtype or shape, see `_from_array`, and OptionError for a crop outside the image.
     """
+    whole = None if crop is None else _whole(crop)
     with decoder_errors():
-        if crop is None:
+        if whole is None:
             return _read(image, at_least)
         full = _read(image, None)
-    left, top, width, height = crop
+    left, top, width, height = whole
     is_inside = min(left, top) >= 0 and left + width <= full.width and top + height <= full.height
     if not is_inside or min(width, height) < 1:
         raise OptionError(
@@ -133,6 +136,16 @@ def read_image(image: ImageLike, at_least: int, crop: Box | None = None) -> Imag
             " in pixels.",
         )
     return full.crop((left, top, left + width, top + height))
+
+
+def _whole(crop: Sequence[SupportsIndex]) -> Box:
+    try:
+        left, top, width, height = map(operator.index, crop)
+    except (TypeError, ValueError):
+        raise OptionError(
+            Spelled(f"crop={crop!r}", "--crop"), " is no (left, top, width, height) in whole pixels."
+        ) from None
+    return left, top, width, height
 
 
 def _read(image: ImageLike, at_least: int | None) -> Image.Image:
@@ -146,8 +159,8 @@ def _read(image: ImageLike, at_least: int | None) -> Image.Image:
         with Path(image).open("rb") as file:
             return decode(file, str(image), at_least=at_least).image
     if isinstance(image, ReadableFile):
-        whole = image if isinstance(image, ImageFile) else ImageFile(image)
-        return decode(io.BytesIO(whole.read()), whole.name, at_least=at_least).image
+        opened = image if isinstance(image, ImageFile) else ImageFile(image)
+        return decode(io.BytesIO(opened.read()), opened.name, at_least=at_least).image
     if isinstance(image, TensorLike):
         values = image.detach().cpu()
         values = values.float() if image.is_floating_point() else values
