@@ -66,6 +66,7 @@ def fake_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, module in list(sys.modules.items()):
         if name.startswith("vggsearch.") and getattr(module, "load_engine", None) is load:
             monkeypatch.setattr(module, "load_engine", lambda spec, *_: FakeEngine(spec.dim))
+    monkeypatch.setattr("vggsearch.image_index.check_weights", lambda *_: None)
     (tmp_path / "weights.pth").write_bytes(b"no network reads this")
     monkeypatch.setattr(weights, "_torchvision_file", lambda _model: tmp_path / "weights.pth")
     for name in SHORT_MEASUREMENTS:

@@ -142,8 +142,9 @@ def test_parts_are_committed_while_the_update_runs(
             return
         with ImageIndex.open(tmp_path / "x", engine=FakeEngine()) as reader:
             seen.append(len(reader))
-            if len(reader):
-                assert len(reader.query(photos / "summer" / "0.jpg", count=9).matches) == len(reader)
+            if seen[-1]:
+                found = reader.query(photos / "summer" / "0.jpg", count=9).matches
+                assert seen[-1] <= len(found) <= len(reader)  # a part may be committed in between
 
     with ImageIndex.create(tmp_path / "x", engine=FakeEngine(batch_size=1)) as index:
         index.update(photos, progress=look)

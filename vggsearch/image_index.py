@@ -28,12 +28,13 @@ from vggsearch.knn.vectors import unit_rows
 from vggsearch.knn.whitening import WhiteningOptions
 from vggsearch.matching.rerank import Reranker
 from vggsearch.model.engine import Engine, EngineOptions
-from vggsearch.model.loading import choose_engine, load_engine
+from vggsearch.model.loading import check_weights, choose_engine, load_engine
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.weights import WeightsFile, find_again
 from vggsearch.photos.inputs import Box, ImageLike, read_image
 from vggsearch.photos.resize import square
 from vggsearch.photos.walk import SkippedFiles, check_folder
+from vggsearch.places import Place, from_home
 from vggsearch.progress import Monitor, OnProgress, Stop
 from vggsearch.query.options import Images, Pick, QueryOptions, QueryResult, QueryResults, batch_of, rules
 from vggsearch.query.run import embed_squares, pick_random, run_queries, run_query
@@ -87,7 +88,7 @@ class ImageIndex(Tabular):
         self._engines: dict[str, Engine] = {}  # loaded, by backend
         self._loading = Lock()
         self._engine_options = engine_options or EngineOptions()
-        self._root = root
+        self._root = Place(root) if root is not None else None
         self._has_warned = False  # that photos are missing
         self._latest = LatestSnapshot(store)
 
@@ -106,7 +107,7 @@ class ImageIndex(Tabular):
         default. `engine_options` choose the inference backend, its device and its precision. `engine` replaces it
         with an object of your own.
 
-        Raises IndexExists, OptionError and WeightsError.
+        Raises IndexExists, OptionError and WeightsError; nothing is written then.
 
         >>> options = EmbeddingOptions(layer="pool5", size=224)
         >>> with ImageIndex.create("indexes/pool5", options) as index:
@@ -115,7 +116,9 @@ class ImageIndex(Tabular):
         """
         options = options or EmbeddingOptions()
         spec, weights = options.resolve()
-        store = Store.create(Path(directory), spec, options.weights_file)
+        if engine is None:
+            check_weights(spec, weights)  # before the index is tied to the file
+        store = Store.create(from_home(directory), spec, options.weights_file)
         return cls(store, weights=weights, engine=engine, engine_options=engine_options)
 
     @classmethod
@@ -141,10 +144,10 @@ class ImageIndex(Tabular):
         ...     len(index)
         4
         """
-        store = Store.open(Path(directory))
+        store = Store.open(from_home(directory))
         options = options or EmbeddingOptions()
         options.check(store.spec, str(directory))
-        where = Path(root) if root is not None else None
+        where = from_home(root) if root is not None else None
         opened = cls(store, engine=engine, engine_options=engine_options, root=where)
         opened._check_paths()
         if options.weights_file is not None:
@@ -170,8 +173,8 @@ class ImageIndex(Tabular):
         ...     index.update("photos").photos
         4
         """
-        photos = check_folder(Path(folder))
-        where = Path(directory) if directory is not None else directory_for(photos)
+        photos = check_folder(from_home(folder))
+        where = from_home(directory) if directory is not None else directory_for(photos)
         make = cls.open if (where / MANIFEST).exists() else cls.create
         return make(where, options, engine=engine, engine_options=engine_options)
 
@@ -187,10 +190,9 @@ class ImageIndex(Tabular):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Return how to pickle the index: as its place, where the other process opens it anew."""
-        reopen = partial(
-            ImageIndex.open, engine=self._own_engine, engine_options=self._engine_options, root=self._root
-        )
-        return reopen, (self.directory,), {"_weights": self._weights}
+        root = self._root.path.absolute() if self._root is not None else None
+        reopen = partial(ImageIndex.open, engine=self._own_engine, engine_options=self._engine_options, root=root)
+        return reopen, (self.directory.absolute(),), {"_weights": self._weights}
 
     def close(self) -> None:
         """Release the network and the memory-mapped files. Everything committed is already on disk.
@@ -230,8 +232,10 @@ class ImageIndex(Tabular):
         >>> index.root.name
         'photos'
         """
-        if self._root is not None or self._store.manifest.root is None:
-            return self._root
+        if self._root is not None:
+            return self._root.path
+        if self._store.manifest.root is None:
+            return None
         return Path(os.path.normpath(self.directory / self._store.manifest.root))
 
     @property
@@ -317,7 +321,7 @@ class ImageIndex(Tabular):
         """
         return update_index(
             self._store,
-            photo_folder(self._store, self.root, folder, is_moved=moved),
+            photo_folder(self._store, self.root, from_home(folder) if folder is not None else None, is_moved=moved),
             self._engine_for,
             workers=workers,
             allow_empty=allow_empty,

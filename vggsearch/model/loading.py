@@ -103,10 +103,15 @@ def load_torch_engine(spec: EmbeddingSpec, weights: WeightsFile, options: Engine
     return TorchEngine(spec, load_weights(weights, spec.model, spec.layer), options, load_kernels=deeper)
 
 
+def check_weights(spec: EmbeddingSpec, weights: WeightsFile) -> None:
+    """Raise WeightsError if the file does not hold the network of `spec`. The packaged one does."""
+    if weights.path != PACKAGED:
+        load_weights(weights, spec.model, spec.layer)
+
+
 def load_gpu_engine(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOptions) -> GpuEngine:
     """Return an engine for all GPUs. This process imports torch only if it runs the network itself."""
-    if weights.path != PACKAGED:
-        load_weights(weights, spec.model, spec.layer)  # raises WeightsError before a GPU process does
+    check_weights(spec, weights)  # before a GPU process does
     if options.precision == "int8":
         raise no_int8_in_torch()
     if options.precision == "fp8":

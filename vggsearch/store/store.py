@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from vggsearch.errors import IndexDamaged, IndexExists, OptionError, SpecMismatch, Spelled, shell_word
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.photos.walk import PhotoFile, Skipped, printable
+from vggsearch.places import Place
 from vggsearch.store.contents import (
     EMBEDDINGS,
     LOCAL,
@@ -68,7 +69,7 @@ class Store:
     """
 
     def __init__(self, directory: Path, manifest: Manifest) -> None:
-        self.directory = directory
+        self._place = Place(directory)
         self._changing = Lock()  # so that no thread replaces a state by an older one
         self._show(manifest, _identity(directory / MANIFEST))
 
@@ -103,6 +104,11 @@ class Store:
     def _show(self, manifest: Manifest, manifest_id: ManifestId) -> None:
         """Show a state: in one assignment, so that no thread sees a manifest with the identity of another."""
         self._state = manifest, manifest_id
+
+    @property
+    def directory(self) -> Path:
+        """The folder of the index, also after a change of the current folder."""
+        return self._place.path
 
     @property
     def manifest(self) -> Manifest:

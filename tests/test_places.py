@@ -1,0 +1,90 @@
+"""Paths as people give them: `~`, and relative to a folder that is no longer the current one."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.fakes import FakeEngine, random_kernels, save_photo
+from vggsearch.errors import WeightsError
+from vggsearch.image_index import ImageIndex
+from vggsearch.model.spec import EmbeddingOptions
+from vggsearch.places import Place, from_home
+
+
+def test_an_index_opened_by_a_relative_path_survives_a_change_of_folder(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = photos / "summer" / "0.jpg"
+    monkeypatch.chdir(tmp_path)
+    with ImageIndex.create("made", engine=FakeEngine()) as made:
+        made.update("photos")
+        before = made.query(asked).matches
+        (tmp_path / "elsewhere" / "made").mkdir(parents=True)
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        assert made.query(asked).matches == before
+        assert made.directory == tmp_path / "made"
+        assert made.root == photos
+        save_photo(photos / "new.jpg", 20)
+        assert made.update().indexed == 1
+        assert len(made) == len(made.paths()) == made.info().photos == 7
+        assert made.duplicates().directory == tmp_path / "made"
+        assert made.verify().is_whole
+    assert list((tmp_path / "elsewhere" / "made").iterdir()) == []
+
+
+def test_the_given_root_survives_a_change_of_folder(
+    index: ImageIndex, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photos.rename(tmp_path / "moved")
+    with ImageIndex.open("indexes/photos", engine=FakeEngine(), root="moved") as opened:
+        assert opened.root == Path("moved")
+        monkeypatch.chdir("/")
+        assert opened.root == tmp_path / "moved"
+
+
+def test_a_tilde_is_the_home_folder(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    with ImageIndex.for_photos("~/photos", "~/made", engine=FakeEngine()) as made:
+        assert made.update("~/photos").indexed == 6
+    with ImageIndex.open("~/made", engine=FakeEngine(), root="~/photos") as opened:
+        assert opened.directory == tmp_path / "made"
+        assert opened.root == photos
+    assert list(empty.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["~a.jpg", "~root/a.jpg", "a/~/b.jpg", "./a~"])
+def test_other_tildes_are_names(name: str) -> None:
+    assert from_home(name) == Path(name)
+
+
+def test_a_place_is_short_where_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = Place("photos")
+    assert place.path == Path("photos")
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert place.path == tmp_path / "photos"
+    os.chdir(tmp_path)
+    assert place.path == Path("photos")
+
+
+def test_weights_that_cannot_be_used_leave_no_index_and_the_right_ones_can_follow(tmp_path: Path) -> None:
+    kernels = random_kernels("vgg11", "pool1")
+    options = EmbeddingOptions(model="vgg11", layer="pool1", weights=tmp_path / "vgg11.pth")
+    torch.save({"features.0.weight": torch.zeros(8, 3, 3, 3)}, tmp_path / "vgg11.pth")
+    with pytest.raises(WeightsError):
+        ImageIndex.create(tmp_path / "made", options)
+    assert not (tmp_path / "made").exists()
+    [kernel] = kernels.values()
+    weights = {"features.0.weight": kernel.weight, "features.0.bias": kernel.bias}
+    torch.save({name: torch.from_numpy(each) for name, each in weights.items()}, tmp_path / "vgg11.pth")
+    with ImageIndex.create(tmp_path / "made", options) as made:
+        assert made.spec.layer == "pool1"

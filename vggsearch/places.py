@@ -1,0 +1,40 @@
+"""Paths as users give them: with `~`, and relative to a current folder that may change later."""
+
+import os
+from pathlib import Path
+
+
+def from_home(path: str | os.PathLike[str]) -> Path:
+    """Return a path with a leading `~/` replaced by the home folder. `~name` stays: photos have such names.
+
+    >>> from_home("~/photos") == Path.home() / "photos", str(from_home("~a.jpg"))
+    (True, '~a.jpg')
+    """
+    given = Path(path)
+    return given.expanduser() if given.parts[:1] == ("~",) else given
+
+
+class Place:
+    """A place on disk that stays the same when the current folder changes.
+
+    `path` is the path as it was given, which is short in messages, for as long as it leads there; then an absolute
+    one.
+    """
+
+    def __init__(self, given: str | os.PathLike[str]) -> None:
+        self._given = from_home(given)
+        self._given_in = current_folder()
+        self._absolute = self._given.absolute()
+
+    @property
+    def path(self) -> Path:
+        """The path that leads there now."""
+        return self._given if self._given.is_absolute() or self._given_in == current_folder() else self._absolute
+
+
+def current_folder() -> str | None:
+    """Return the current folder, None if it was deleted."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return None
