@@ -56,6 +56,7 @@ def test_a_tilde_is_the_home_folder(photos: Path, tmp_path: Path, monkeypatch: p
     with ImageIndex.open("~/made", engine=FakeEngine(), root="~/photos") as opened:
         assert opened.directory == tmp_path / "made"
         assert opened.root == photos
+    assert EmbeddingOptions(weights="~/vgg.pth").weights_file == tmp_path / "vgg.pth"
     assert list(empty.iterdir()) == []
 
 

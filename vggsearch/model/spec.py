@@ -11,6 +11,7 @@ from vggsearch.model.layers import CONNECTED_LAYERS, canonical, check_size, has_
 from vggsearch.model.poolings import POOLINGS
 from vggsearch.model.vgg import describe, modules
 from vggsearch.model.weights import ANOTHER_INDEX, WeightsFile, find_weights
+from vggsearch.places import from_home
 
 
 @dataclass(frozen=True)
@@ -105,12 +106,12 @@ class EmbeddingOptions:
 
     @property
     def weights_file(self) -> Path | None:
-        """The path of `weights`.
+        """The path of `weights`; a leading `~/` is the home folder.
 
         >>> EmbeddingOptions(weights="vgg16.pth").weights_file.name
         'vgg16.pth'
         """
-        return Path(self.weights) if self.weights is not None else None
+        return from_home(self.weights) if self.weights is not None else None
 
     def resolve(self) -> tuple[EmbeddingSpec, WeightsFile]:
         """Fill in the defaults and find the weights. Raises OptionError, WeightsError or InstallationError."""
