@@ -34,7 +34,6 @@ from PIL import Image
 
 from vggsearch.defaults import DEVICES
 from vggsearch.evaluation.throughput import counted, multiply_adds, squares, stream
-from vggsearch.gpus import cuda_gpus
 from vggsearch.image_index import ImageIndex
 from vggsearch.indexing.decoding import decoded
 from vggsearch.model.decoding_engine import DecodingEngine, DeviceDecoder
@@ -45,6 +44,7 @@ from vggsearch.photos.decoder_pool import default_workers
 from vggsearch.photos.hashing import hash_unchanged
 from vggsearch.photos.jpeg_header import jpeg_header
 from vggsearch.photos.walk import PhotoFile, walk
+from vggsearch.system.gpus import cuda_gpus
 
 PICTURES = 32  # different ones of each size; the files are variants of them
 SHARE_OF_NEXT_SCALE = 0.8  # in contrast: 2.9 MB at 4000 x 3000, as much as many cameras write

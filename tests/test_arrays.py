@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vggsearch.arrays import map_array
 from vggsearch.errors import IndexDamaged
 from vggsearch.knn.files import SLOTS_FILE, VECTORS_FILE, read_slots, read_vectors
+from vggsearch.system.arrays import map_array
 
 HEADER_BYTES = 128
 ARRAY = np.arange(320, dtype=np.float16).reshape(40, 8)

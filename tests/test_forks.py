@@ -9,8 +9,8 @@ import pytest
 
 from tests.fakes import FakeEngine
 from vggsearch.errors import ForkError
-from vggsearch.forks import NativeThreads
 from vggsearch.image_index import ImageIndex
+from vggsearch.system.forks import NativeThreads
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 

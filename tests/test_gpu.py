@@ -41,7 +41,6 @@ from tests.helpers.jpegs import (
 )
 from vggsearch.defaults import RESIZES
 from vggsearch.errors import OptionError
-from vggsearch.gpus import cuda_gpus
 from vggsearch.indexing.extract import extract
 from vggsearch.model.engine import Engine, EngineOptions, no_embeddings
 from vggsearch.model.gpu_pool import GpuPool
@@ -58,6 +57,7 @@ from vggsearch.photos.jpeg_header import jpeg_header
 from vggsearch.photos.resize import square
 from vggsearch.photos.walk import PhotoFile, walk
 from vggsearch.store.records import Embedded
+from vggsearch.system.gpus import cuda_gpus
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not cuda_gpus(), reason="needs a CUDA GPU")]
 

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from tests.helpers.vectors import families, keys_by_numpy
 from vggsearch.defaults import PAIRS
-from vggsearch.gpus import cuda_gpus
 from vggsearch.knn import gpu
 from vggsearch.knn.all_pairs import all_pairs
 from vggsearch.knn.brute_force import nearest
 from vggsearch.knn.torch_scan import TorchScan
 from vggsearch.knn.vectors import unit_rows
+from vggsearch.system.gpus import cuda_gpus
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not cuda_gpus(), reason="needs a CUDA GPU")]
 

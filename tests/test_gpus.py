@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from vggsearch import gpus
+from vggsearch.system import gpus
 
 WITH_CUDA = "__version__ = '2.14.1+cu130'\ncuda: Optional[str] = '13.0'\nhip: Optional[str] = None\n"
 WITHOUT_CUDA = "__version__ = '2.14.1+cpu'\ncuda: Optional[str] = None\nhip: Optional[str] = None\n"

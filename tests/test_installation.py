@@ -12,13 +12,13 @@ from click.testing import CliRunner
 from vggsearch.cli import cli
 from vggsearch.errors import InstallationError
 from vggsearch.evaluation import throughput
-from vggsearch.gpus import cuda_gpus
-from vggsearch.installation import check_distributions, distribution, has_torch, require_torch
 from vggsearch.knn import faiss_import
 from vggsearch.model.engine import EngineOptions
 from vggsearch.model.loading import choose_engine, load_engine
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.model.weights import WeightsFile, find_weights, load_weights
+from vggsearch.system.gpus import cuda_gpus
+from vggsearch.system.installation import check_distributions, distribution, has_torch, require_torch
 
 WAY_OUT = (
     " needs PyTorch. Install vggsearch in place of vggsearch-cpu: "

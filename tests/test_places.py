@@ -10,7 +10,7 @@ from tests.fakes import FakeEngine, random_kernels, save_photo
 from vggsearch.errors import WeightsError
 from vggsearch.image_index import ImageIndex
 from vggsearch.model.spec import EmbeddingOptions
-from vggsearch.places import Place, from_home
+from vggsearch.system.places import Place, from_home
 
 
 def test_an_index_opened_by_a_relative_path_survives_a_change_of_folder(

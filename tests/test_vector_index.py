@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from tests.helpers.vectors import DIM, families, saved
 from vggsearch.errors import IndexDamaged, InstallationError
-from vggsearch.installation import installed
 from vggsearch.knn import faiss_import
 from vggsearch.knn.build import build_in_memory
 from vggsearch.knn.vector_index import Selection, VectorIndex
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.query.searcher import Match, Searcher
+from vggsearch.system.installation import installed
 
 NOTHING = np.empty(0, np.int64)
 

@@ -18,7 +18,6 @@ from vggsearch.duplicates.find import DuplicatesReport, duplicates
 from vggsearch.duplicates.options import DuplicateOptions, Folders, folders_in, named_photos
 from vggsearch.duplicates.removals import new_journal, plan_removals
 from vggsearch.errors import IndexDamaged, IndexNotReadable, OptionError, PathOutside, SpecMismatch
-from vggsearch.forks import native_threads
 from vggsearch.indexing.build import BuildReport, build_options, plan_build, rebuild
 from vggsearch.indexing.info import Info, read_info
 from vggsearch.indexing.integrity import VerifyReport, verify
@@ -34,7 +33,6 @@ from vggsearch.model.weights import WeightsFile, find_again
 from vggsearch.photos.inputs import Box, ImageLike, read_image
 from vggsearch.photos.resize import square
 from vggsearch.photos.walk import SkippedFiles, check_folder
-from vggsearch.places import Place, from_home
 from vggsearch.progress import Monitor, OnProgress, Stop
 from vggsearch.query.options import Images, Pick, QueryOptions, QueryResult, QueryResults, batch_of, rules
 from vggsearch.query.run import embed_squares, pick_random, run_queries, run_query
@@ -54,6 +52,8 @@ from vggsearch.store.decisions import (
 )
 from vggsearch.store.locate import directory_for
 from vggsearch.store.store import Store
+from vggsearch.system.forks import native_threads
+from vggsearch.system.places import Place, from_home
 from vggsearch.tables import Table, Tabular
 
 log = logging.getLogger(__name__)

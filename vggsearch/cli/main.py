@@ -12,8 +12,8 @@ from vggsearch import __version__
 from vggsearch.cli.lazy import LazyCommand, LazyGroup
 from vggsearch.cli.terminal import log_to_stderr
 from vggsearch.errors import OptionError, VggsearchError
-from vggsearch.installation import check_distributions
 from vggsearch.photos.walk import one_line
+from vggsearch.system.installation import check_distributions
 
 COMMANDS = {
     "index": LazyCommand("vggsearch.cli.index:index", "Index a photo folder, or update its index."),

@@ -8,8 +8,8 @@ from types import ModuleType
 from typing import Any, TypeAlias
 
 from vggsearch.errors import InstallationError
-from vggsearch.forks import native_threads
-from vggsearch.installation import check_distributions, distribution, installed
+from vggsearch.system.forks import native_threads
+from vggsearch.system.installation import check_distributions, distribution, installed
 
 FaissIndex: TypeAlias = Any  # any class of FAISS index: SWIG generates them without type information
 

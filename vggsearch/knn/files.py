@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.arrays import map_array
 from vggsearch.errors import IndexDamaged
 from vggsearch.knn.faiss_import import FaissIndex, faiss
 from vggsearch.knn.whitening import Whitening
+from vggsearch.system.arrays import map_array
 
 INDEX_FILE = "index.faiss"
 VECTORS_FILE = "vectors.npy"

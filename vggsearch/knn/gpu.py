@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.defaults import GPU_SEARCH
-from vggsearch.gpus import cuda_gpus
 from vggsearch.knn import brute_force
 from vggsearch.knn.faiss_import import FaissIndex, failure_reason, faiss
+from vggsearch.system.gpus import cuda_gpus
 
 if TYPE_CHECKING:
     from vggsearch.knn.torch_scan import TorchScan, Vectors

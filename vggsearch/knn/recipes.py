@@ -16,7 +16,7 @@ from vggsearch.defaults import BUILD, METRICS
 from vggsearch.errors import OptionError, Spelled, option
 from vggsearch.knn.faiss_import import FaissIndex, failure_reason, faiss
 from vggsearch.knn.vectors import unit_rows
-from vggsearch.units import decimal
+from vggsearch.system.units import decimal
 
 AUTO = "auto"
 ID_BYTES = 8  # of the id that an inverted list stores with each code

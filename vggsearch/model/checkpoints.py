@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeGuard
 
 from vggsearch.errors import WeightsError
-from vggsearch.installation import require_torch
+from vggsearch.system.installation import require_torch
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 from vggsearch.defaults import EXTRACT
 from vggsearch.errors import InstallationError, OptionError, option
-from vggsearch.gpus import cuda_gpus, open_context
-from vggsearch.installation import has_torch, require_torch
 from vggsearch.model.engine import Engine, EngineOptions, no_int8_in_torch
 from vggsearch.model.gpu_engine import GpuEngine
 from vggsearch.model.layers import DEEPEST
@@ -17,6 +15,8 @@ from vggsearch.model.ranges import activation_ranges
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.weights import PACKAGED, WeightsFile, load_weights
 from vggsearch.photos.decoder_pool import default_workers
+from vggsearch.system.gpus import cuda_gpus, open_context
+from vggsearch.system.installation import has_torch, require_torch
 
 if TYPE_CHECKING:
     from vggsearch.model.torch_engine.cuda import CudaEngine

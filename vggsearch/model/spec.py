@@ -11,7 +11,7 @@ from vggsearch.model.layers import CONNECTED_LAYERS, canonical, check_size, has_
 from vggsearch.model.poolings import POOLINGS
 from vggsearch.model.vgg import describe, modules
 from vggsearch.model.weights import ANOTHER_INDEX, WeightsFile, find_weights
-from vggsearch.places import from_home
+from vggsearch.system.places import from_home
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vggsearch.errors import SpecMismatch, Spelled, WeightsError, option
-from vggsearch.installation import require_torch
 from vggsearch.model.checkpoints import FORMATS, Shapes, read_tensors
 from vggsearch.model.layers import has_connected, needed_modules
 from vggsearch.model.vgg import Module
+from vggsearch.system.installation import require_torch
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,7 +9,7 @@ from vggsearch.knn.recipes import RECIPES, BuildPlan, Recipe
 from vggsearch.photos.walk import one_line
 from vggsearch.render.text import as_table, quantity
 from vggsearch.store.manifest import VectorIndexInfo
-from vggsearch.units import decimal
+from vggsearch.system.units import decimal
 
 ON_DISK = "; the inverted lists stay on disk, which slows queries down"  # where they do not fit into memory
 

@@ -9,7 +9,7 @@ from vggsearch.defaults import Format
 from vggsearch.duplicates.results import Group, Member, Pair, Photo
 from vggsearch.matching.alignment import Alignment
 from vggsearch.render.text import aligned, as_csv, as_paths, quantity, similarity_text, transform_words
-from vggsearch.units import decimal
+from vggsearch.system.units import decimal
 
 NUMBERS = (2, 3, 6, 7)  # the right-aligned columns of a group's table
 

@@ -9,7 +9,7 @@ from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.photos.walk import one_line
 from vggsearch.render.build import vector_index_text
 from vggsearch.render.text import as_csv, quantity
-from vggsearch.units import decimal
+from vggsearch.system.units import decimal
 
 
 def info(facts: Info, format: Format) -> str:

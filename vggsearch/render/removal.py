@@ -11,7 +11,7 @@ from vggsearch.removal.plan import PlannedRemoval, RemovalPlan
 from vggsearch.removal.request import Action, Refusal
 from vggsearch.removal.undo import UndoReport
 from vggsearch.render.text import quantity
-from vggsearch.units import decimal
+from vggsearch.system.units import decimal
 
 MOST_REFUSALS = 20  # that are listed one by one
 DONE: dict[ActionKind, str] = {

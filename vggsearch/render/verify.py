@@ -9,7 +9,7 @@ from vggsearch.indexing.findings import Finding
 from vggsearch.indexing.integrity import VerifyReport
 from vggsearch.photos.walk import one_line
 from vggsearch.render.text import as_csv, as_paths, quantity
-from vggsearch.units import decimal
+from vggsearch.system.units import decimal
 
 
 def verified(result: VerifyReport, format: Format) -> str:

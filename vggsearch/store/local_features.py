@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.arrays import map_array
 from vggsearch.errors import IndexDamaged
 from vggsearch.store.contents import LOCAL_FEATURE_FILES
 from vggsearch.store.files import FileHash, check_name
+from vggsearch.system.arrays import map_array
 
 KEYS, CELLS, REGIONS = LOCAL_FEATURE_FILES
 DTYPES = {KEYS: np.dtype("S64"), CELLS: np.dtype(np.int8), REGIONS: np.dtype(np.int8)}

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from vggsearch.errors import IndexDamaged, IndexExists, OptionError, SpecMismatch, Spelled, shell_word
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.photos.walk import PhotoFile, Skipped, printable
-from vggsearch.places import Place
 from vggsearch.store.contents import (
     EMBEDDINGS,
     LOCAL,
@@ -53,6 +52,7 @@ from vggsearch.store.parts import (
     read_skipped,
 )
 from vggsearch.store.paths import Paths
+from vggsearch.system.places import Place
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

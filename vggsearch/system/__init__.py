@@ -1,0 +1,1 @@
+"""What the machine and the installation offer, and their limits: the ground the other packages stand on."""
