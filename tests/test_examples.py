@@ -42,6 +42,7 @@ def test_find_copies_groups_edits_with_their_originals(workplace: Path) -> None:
         assert members <= {f"{name}_{edit}.jpg" for edit in ("half", "jpeg30", "crop", "mirror")}
 
 
+@pytest.mark.slow
 @pytest.mark.network
 def test_embeddings_to_numpy_counts_live_photos_only(workplace: Path) -> None:
     run("watch_folder.py", "photos", "1", cwd=workplace)

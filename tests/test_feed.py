@@ -86,6 +86,7 @@ def test_every_file_has_its_own_result_in_its_place(mixed: Path, decodes: bool) 
     assert_same(embedded_by(gpus(Load(decodes=decodes), 2), mixed, workers=2), expected)
 
 
+@pytest.mark.slow
 def test_the_cpu_decodes_while_the_gpus_start(mixed: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     diary = tmp_path_factory.mktemp("diary")
     load = Load(seconds_to_load={0: 3.0}, diary=diary, decodes=True)
@@ -127,6 +128,7 @@ def gpus_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vggsearch.indexing.feed.CPU_BATCHES", 0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("gpus_only")
 def test_a_file_that_kills_processes_is_decoded_by_the_cpu(mixed: Path, caplog: pytest.LogCaptureFixture) -> None:
     for number in (2, 17, 33, 34, 45):
@@ -136,6 +138,7 @@ def test_a_file_that_kills_processes_is_decoded_by_the_cpu(mixed: Path, caplog: 
     assert "GPU 0 was restarted (its process was ended by signal 9, Killed)" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("gpus_only")
 def test_gpus_that_decode_nothing_are_not_restarted_forever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

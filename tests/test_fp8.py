@@ -56,6 +56,7 @@ class Fp8OnCpu(TorchEngine):
         return Fp8Embedder(spec, kernels, CPU, self._dtype, calls, fp8_calls, activation_ranges(spec, "fp8"))
 
 
+@pytest.mark.slow
 @pytest.mark.network
 def test_embeddings_and_local_features_are_nearly_those_of_fp32() -> None:
     kernels = load_weights(WEIGHTS, SPEC.model, SPEC.layer)

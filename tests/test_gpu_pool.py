@@ -84,6 +84,7 @@ def no_process_is_left() -> Iterator[None]:
     assert children() <= before
 
 
+@pytest.mark.slow
 def test_batches_come_out_in_the_order_they_went_in_whatever_the_speed_of_a_gpu() -> None:
     asked = batches(45)
     load = Load(seconds_a_batch={0: 0.2, 1: 0.05}, falls_ill={1: (2, chatter)})
@@ -127,11 +128,13 @@ def test_photos_go_through_it_as_through_one_gpu(tmp_path: Path) -> None:
         assert (one.embedding[:-1] == other.embedding[:-1]).all()
 
 
+@pytest.mark.slow
 def test_batches_larger_than_any_pipe_holds_pass_in_both_directions() -> None:
     asked = [batch(seed, count=2000) for seed in range(8)]  # 1.5 MB there, 8 MB back
     assert_right(list(engine_of(Load(), 2).embed_stream(asked)), asked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("illness", "reason"),
     [(raise_an_error, "RuntimeError: out of memory"), (die, "its process was ended by signal 9, Killed")],
@@ -149,6 +152,7 @@ def test_the_others_do_the_work_of_a_gpu_that_fails(
     ]
 
 
+@pytest.mark.slow
 def test_a_gpu_that_does_not_load_is_done_without(caplog: pytest.LogCaptureFixture) -> None:
     asked = batches(10)
     load = Load(does_not_load=(0,), seconds_to_load={1: 2.0})

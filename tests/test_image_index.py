@@ -220,6 +220,7 @@ def test_info_tells_what_is_there(index: ImageIndex, photos: Path) -> None:
     assert info.spec == index.spec
 
 
+@pytest.mark.slow
 @pytest.mark.network
 def test_the_real_network_finds_edited_copies_of_real_photos(sample_photos: Path, tmp_path: Path) -> None:
     with ImageIndex.create(tmp_path / "x") as index:

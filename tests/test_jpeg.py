@@ -382,6 +382,7 @@ def test_odd_files_come_out_as_on_the_cpu_or_are_left_to_it(shared_data: Path) -
         assert_near(pixels, on_cpu(data, "squash"), mean=1, largest=2 * LARGEST)
 
 
+@pytest.mark.slow
 @pytest.mark.network
 def test_embeddings_hardly_differ(sample_photos: Path) -> None:
     files = [path.read_bytes() for path in sorted((sample_photos / "originals").iterdir())][:6]

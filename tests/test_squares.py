@@ -27,6 +27,7 @@ SIZES = [(70, 50), (50, 71), (32, 32), (33, 100), (140, 131), (64, 260), (330, 6
 PHOTOS = [(size, 1) for size in SIZES] + [((50, 71), turn) for turn in range(2, 9)] + [((301, 260), 7)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resize", RESIZES)
 def test_the_kernels_make_pillows_squares(resize: str, tmp_path: Path) -> None:
     pytest.importorskip("triton", reason="there is no Triton for this system")
@@ -101,6 +102,7 @@ def test_libjpeg_interpolates_so(rows: int, subsampling: int) -> None:
     assert difference(repeated(chroma, rows)) > 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "sampling"), [(1, 0x21), (2, 0x22)])
 def test_the_kernels_interpolate_repeated_chroma(rows: int, sampling: int, tmp_path: Path) -> None:
     pytest.importorskip("triton", reason="there is no Triton for this system")

@@ -32,6 +32,7 @@ def from_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> list[
         return list(pool.map(work, items))
 
 
+@pytest.mark.slow
 def test_a_thousand_queries_from_sixteen_threads_are_answered_as_from_one(index: ImageIndex, photos: Path) -> None:
     files = sorted(photos.rglob("*.jpg"))
     filters = ["", "summer/**", "winter/**", "size:1.."]
@@ -104,6 +105,7 @@ def squares_of(seed: int, size: int) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ENGINES)
 def test_threads_embed_and_describe_as_one_thread_does(backend: str) -> None:
     """With a network that ends before the local features, so that the first call of describe extends it."""
@@ -131,6 +133,7 @@ def test_threads_embed_and_describe_as_one_thread_does(backend: str) -> None:
             np.testing.assert_allclose(one_array, other, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.network
 @pytest.mark.parametrize("backend", ENGINES)
 def test_the_real_network_answers_sixteen_threads_as_one(photos: Path, tmp_path: Path, backend: str) -> None:
