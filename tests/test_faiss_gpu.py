@@ -10,14 +10,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.helpers.vectors import families, saved
+from tests.helpers.vectors import families, saved, saved_with_dead_slots
 from vggsearch.defaults import BUILD
 from vggsearch.knn import gpu
-from vggsearch.knn.build import build_from_previous, whitened_blocks
 from vggsearch.knn.faiss_import import faiss
 from vggsearch.knn.vector_index import Selection, Tuning, VectorIndex
 from vggsearch.knn.vectors import unit_rows
-from vggsearch.progress import SILENT
 
 ROWS = 2000
 OUT_OF_MEMORY = "Error in void f() at x.cpp:1: Error: 'err == ok' failed: alloc fail, out of memory\nOutstanding:\n"
@@ -138,13 +136,8 @@ def test_dead_slots_are_not_returned(
     machine: Callable[[int, str], Machine], stored: NDArray[np.float16], tmp_path: Path
 ) -> None:
     there = machine(1, "whole")
-    before = saved(tmp_path / "old", stored, "ivf-sq8", Tuning(16, 4))
     kept = np.flatnonzero(np.arange(ROWS) % 4 > 0)
-    (tmp_path / "new").mkdir()
-    build_from_previous(
-        tmp_path / "new", tmp_path / "old", before, kept, whitened_blocks([], None), 0, ROWS, SILENT
-    )
-    index = VectorIndex.open(tmp_path / "new", len(kept), stored.shape[1], Tuning(16, 4))
+    index = saved_with_dead_slots(tmp_path / "index", stored, kept)
     index.use_gpus()
     rows, _ = index.nearest(unit_rows(stored[kept[:50]]), 1)
     assert there.held[0].searches == 50

@@ -9,12 +9,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from tests.helpers.vectors import families, saved
+from tests.helpers.vectors import families, saved, saved_with_dead_slots
 from vggsearch.defaults import BUILD, GPU_SEARCH
 from vggsearch.errors import OptionError, Stopped, VectorsDamaged
 from vggsearch.knn import brute_force, gpu, torch_scan
 from vggsearch.knn.all_pairs import all_pairs
-from vggsearch.knn.build import build_from_previous, whitened_blocks
 from vggsearch.knn.edges import SIMILARITY_STEPS, Edges
 from vggsearch.knn.pairs_across import pairs_across
 from vggsearch.knn.torch_scan import TorchScan
@@ -191,13 +190,8 @@ def test_a_filter_is_applied_on_the_gpu(machine: Machine, stored: Vectors, tmp_p
 
 
 def test_dead_slots_are_not_found(machine: Machine, stored: Vectors, tmp_path: Path) -> None:
-    before = saved(tmp_path / "old", stored, "ivf-sq8", Tuning(16, 4))
     kept = np.flatnonzero(np.arange(ROWS) % 4 > 0)
-    (tmp_path / "new").mkdir()
-    build_from_previous(
-        tmp_path / "new", tmp_path / "old", before, kept, whitened_blocks([], None), 0, ROWS, SILENT
-    )
-    index = VectorIndex.open(tmp_path / "new", len(kept), stored.shape[1], Tuning(16, 4))
+    index = saved_with_dead_slots(tmp_path / "index", stored, kept)
     assert len(index.stored) == ROWS
     index.use_gpus()
     queries = unit_rows(stored[:200])

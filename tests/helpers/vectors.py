@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.knn.build import build, whitened_blocks
+from vggsearch.knn.build import build, build_from_previous, whitened_blocks
 from vggsearch.knn.edges import SIMILARITY_STEPS
 from vggsearch.knn.keys import NO_KEY, ROW_MASK
 from vggsearch.knn.recipes import plan
@@ -15,6 +15,7 @@ from vggsearch.knn.whitening import Whitening
 from vggsearch.progress import SILENT
 
 DIM = 32
+DEAD_SLOTS_TUNING = Tuning(16, 4)
 
 
 def families(rows: int, seed: int = 0, dim: int = DIM) -> NDArray[np.float16]:
@@ -38,6 +39,16 @@ def saved(
     planned = plan(len(stored), whitening.dim if whitening is not None else dim, recipe, 10**12, 0.99, dim)
     build(directory, whitened_blocks([stored], whitening), planned, whitening, SILENT)
     return VectorIndex.open(directory, len(stored), dim, tuning)
+
+
+def saved_with_dead_slots(directory: Path, stored: NDArray[np.float16], kept: NDArray[np.int64]) -> VectorIndex:
+    """Return an index of only the `kept` rows of an earlier one, which still has slots for all of them."""
+    directory.mkdir()
+    before = saved(directory / "old", stored, "ivf-sq8", DEAD_SLOTS_TUNING)
+    new = directory / "new"
+    new.mkdir()
+    build_from_previous(new, directory / "old", before, kept, whitened_blocks([], None), 0, len(stored), SILENT)
+    return VectorIndex.open(new, len(kept), stored.shape[1], DEAD_SLOTS_TUNING)
 
 
 def keys_by_numpy(stored: NDArray[np.float16], count: int, without: NDArray[np.bool_]) -> NDArray[np.int64]:
