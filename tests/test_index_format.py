@@ -275,6 +275,12 @@ def test_every_column_of_the_keypoint_comparisons_is_documented(made: Observer) 
     assert_documented(merged([metadata]), "Metadata vggsearch of checks")
 
 
+def test_every_column_of_the_stamps_is_documented(made: Observer) -> None:
+    assert_columns(made.index / "stamps.parquet", "stamps.parquet")
+    metadata = json.loads(pq.read_schema(made.index / "stamps.parquet").metadata[b"vggsearch"])
+    assert_documented(merged([metadata]), "Metadata vggsearch of stamps")
+
+
 def test_every_array_is_documented(made: Observer) -> None:
     arrays = {pattern(path.relative_to(made.index)): np.load(path) for path in made.index.rglob("*.npy")}
     documented = {name: re.fullmatch(r"(\w+) \((.+)\)", text) for name, text in TABLES["Arrays"].items()}

@@ -17,7 +17,8 @@ from vggsearch.progress import Progress
 from vggsearch.query.searcher import Match
 from vggsearch.store.store import Store
 
-files = st.builds(PhotoFile, st.sampled_from(["a", "b", "c/d", "c/e", "f"]), st.integers(1, 2), st.integers(1, 2))
+paths, small = st.sampled_from(["a", "b", "c/d", "c/e", "f"]), st.integers(1, 2)
+files = st.builds(PhotoFile, paths, small, small, st.none())
 
 
 def by_path(found: list[PhotoFile]) -> dict[str, PhotoFile]:

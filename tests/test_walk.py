@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vggsearch.errors import PhotosError
-from vggsearch.photos.walk import PhotoFile, Skipped, walk
+from vggsearch.photos.walk import PhotoFile, Skipped, Stamp, walk
 
 CLUTTER_FILES = (
     ".hidden.jpg",
@@ -134,7 +134,7 @@ def test_size_and_modification_time_are_those_of_the_file(tmp_path: Path) -> Non
     photo.parent.mkdir()
     photo.write_bytes(b"12345")
     os.utime(photo, ns=(0, 1_600_000_000_123_456_700))
-    assert list(walk(tmp_path)) == [PhotoFile("sub/a.jpg", 5, photo.stat().st_mtime_ns)]
+    assert list(walk(tmp_path)) == [PhotoFile("sub/a.jpg", 5, photo.stat().st_mtime_ns, Stamp.of(photo.stat()))]
     assert photo.stat().st_mtime_ns // 1_000_000_000 == 1_600_000_000
 
 

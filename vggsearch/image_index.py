@@ -293,6 +293,7 @@ class ImageIndex(Tabular):
         allow_empty: bool = False,
         moved: bool = False,
         retry_skipped: bool = False,
+        rehash: bool = False,
         compact: bool = False,
         whiten: bool | None = None,
         local_features: bool | None = None,
@@ -304,7 +305,8 @@ class ImageIndex(Tabular):
         `folder` is the photo folder; it can be omitted once the index has one. `moved=True` states that the same
         photos are now in `folder`. `workers` is the number of decoder processes, by default one per CPU.
         `allow_empty` permits an update that drops every photo. `retry_skipped` tries files again that could not be
-        used before. `compact` merges small Parquet files even if that is not due yet.
+        used before. `rehash` reads every photo, to find edits that kept size and modification time on a disk that
+        does not record when a file was changed. `compact` merges small Parquet files even if that is not due yet.
 
         `whiten` and `local_features` are remembered by the index; None leaves them as they are, at first True and
         False. `whiten` decides whether embeddings are whitened for searching. `local_features` stores the local
@@ -326,6 +328,7 @@ class ImageIndex(Tabular):
             workers=workers,
             allow_empty=allow_empty,
             retry_skipped=retry_skipped,
+            rehash=rehash,
             compact=compact,
             whiten=whiten,
             local_features=local_features,

@@ -34,6 +34,7 @@ class UpdateOptions(TypedDict):
     moved: bool
     allow_empty: bool
     retry_skipped: bool
+    rehash: bool
     compact: bool
     whiten: bool | None
     local_features: bool | None
@@ -48,6 +49,7 @@ update_options: Callable[..., Callable[..., None]] = collected(
     click.option("--moved", is_flag=True, help="PHOTOS is the new location of the indexed photo folder."),
     click.option("--allow-empty", is_flag=True, help="Continue even if all photos are gone."),
     click.option("--retry-skipped", is_flag=True, help="Retry files that were skipped before."),
+    click.option("--rehash", is_flag=True, help="Read every photo to find edits that kept size and time."),
     click.option("--compact", is_flag=True, help="Merge small parts now.  [default: only if there are many]"),
     click.option(
         "--whiten/--no-whiten",

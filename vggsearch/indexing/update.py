@@ -13,13 +13,15 @@ from vggsearch.defaults import EXTRACT
 from vggsearch.errors import IndexDamaged, InstallationError, PhotosError, Stopped, option
 from vggsearch.indexing.build import build_vector_index, open_vector_index
 from vggsearch.indexing.extract import extract
+from vggsearch.indexing.hashing import hash_files
 from vggsearch.indexing.local_features import keep_local_features
 from vggsearch.model.engine import Engine
-from vggsearch.photos.walk import PhotoFile, Skipped, SkippedFiles, walk
+from vggsearch.photos.walk import PhotoFile, Skipped, SkippedFiles, Stamp, walk
 from vggsearch.progress import SILENT, Monitor
 from vggsearch.store.parts import BYTES_PER_DIMENSION
 from vggsearch.store.records import Embedded
 from vggsearch.store.reuse import KnownContent
+from vggsearch.store.stamps import read_stamps, write_stamps
 from vggsearch.store.store import Store
 from vggsearch.store.writer import StoreWriter, writing
 
@@ -32,14 +34,18 @@ LoadEngine = Callable[[int], Engine]  # for a number of photos
 class UpdatePlan:
     """What an update has to do.
 
-    `todo` are the files to embed, in walk order; `gone` the paths to drop; `skipped` the files already known
-    to be unusable, by path; `unchanged` counts the unchanged photos.
+    `todo` are the files to embed, in walk order; `suspects` the photos to read again, since they may have been
+    edited although size and modification time are the same; `gone` the paths to drop; `skipped` the files already
+    known to be unusable, by path; `unchanged` counts the unchanged photos, without suspects. `stamps` are those of
+    all files, by path.
     """
 
     todo: tuple[PhotoFile, ...]
+    suspects: tuple[PhotoFile, ...]
     gone: tuple[str, ...]
     skipped: Mapping[str, Skipped]
     unchanged: int
+    stamps: Mapping[str, Stamp]
 
     def empties(self, photos: int) -> bool:
         """Whether the update would drop all `photos` of a store."""
@@ -74,16 +80,21 @@ def plan_update(
     found: Iterable[PhotoFile | Skipped],
     known: Mapping[str, PhotoFile],
     known_skipped: Mapping[str, Skipped],
+    recorded: Mapping[str, Stamp] | None = None,
     *,
     retry_skipped: bool = False,
+    rehash: bool = False,
 ) -> UpdatePlan:
     """Compare the files of the walk with the store; a file is unchanged if its size and modification time are.
 
-    Photos at or below an unreadable path are neither dropped nor changed.
+    If its stamp is not the one that was `recorded`, it is a suspect; with `rehash`, every photo is. Photos at or
+    below an unreadable path are neither dropped nor changed.
     """
     todo: list[PhotoFile] = []
+    same: list[PhotoFile] = []
     skipped: dict[str, Skipped] = {}
     seen: set[str] = set()
+    stamps: dict[str, Stamp] = {}
     unreadable: list[str] = []
     for file in found:
         if isinstance(file, Skipped):
@@ -92,23 +103,46 @@ def plan_update(
                 unreadable.append(file.path)
             continue
         seen.add(file.path)
+        if file.stamp is not None:
+            stamps[file.path] = file.stamp
         before = known_skipped.get(file.path)
-        if known.get(file.path) == file:
-            continue
-        if before is not None and not retry_skipped and _is_same_failure(before, file):
+        if file.is_same_as(known.get(file.path)):
+            same.append(file)
+        elif before is not None and not retry_skipped and _is_same_failure(before, file, recorded):
             skipped[file.path] = before
-            continue
-        todo.append(file)
+        else:
+            todo.append(file)
     unseen = (path for path in known if path not in seen)
     dropped = [path for path in skipped if path in known and path in seen]
     gone = [path for path in unseen if not _is_below(path, unreadable)] + dropped
     changed = sum(file.path in known for file in todo)
-    return UpdatePlan(tuple(todo), tuple(gone), skipped, len(known) - len(gone) - changed)
+    suspects = same if rehash else _suspects(same, recorded or {})
+    unchanged = len(known) - len(gone) - changed - len(suspects)
+    return UpdatePlan(tuple(todo), tuple(suspects), tuple(gone), skipped, unchanged, stamps)
 
 
-def _is_same_failure(before: Skipped, file: PhotoFile) -> bool:
-    same_file = (before.bytes, before.mtime_ns) == (file.bytes, file.mtime_ns)
-    return same_file and before.kind != "unreadable"
+def _suspects(files: Sequence[PhotoFile], recorded: Mapping[str, Stamp]) -> list[PhotoFile]:
+    """Return the files with another stamp than the one recorded; none if no stamps are.
+
+    If most files have another inode, the file system numbers files anew, and an inode alone says nothing.
+    """
+    if not recorded:
+        return []
+    found = [file for file in files if file.stamp != recorded.get(file.path)]
+    renumbered = {file.path for file in found if _has_other_inode_only(file, recorded)}
+    if len(renumbered) <= len(files) // 2:
+        return found
+    return [file for file in found if file.path not in renumbered]
+
+
+def _has_other_inode_only(file: PhotoFile, recorded: Mapping[str, Stamp]) -> bool:
+    before = recorded.get(file.path)
+    return file.stamp is not None and before is not None and before.ctime_ns == file.stamp.ctime_ns
+
+
+def _is_same_failure(before: Skipped, file: PhotoFile, recorded: Mapping[str, Stamp] | None) -> bool:
+    has_same_stamp = not recorded or recorded.get(file.path) == file.stamp
+    return file.is_same_as(before) and before.kind != "unreadable" and has_same_stamp
 
 
 def _is_below(path: str, folders: list[str]) -> bool:
@@ -131,40 +165,58 @@ class _Part:
 
 
 class _Update:
-    """A running update: `skipped` are the unusable files, by path; `part` is what is committed next."""
+    """A running update: `skipped` are the unusable files, by path; `part` is what is committed next.
 
-    def __init__(
-        self, store: Store, writer: StoreWriter, plan: UpdatePlan, known: KnownContent, thread: ThreadPoolExecutor
-    ) -> None:
-        self.store, self.writer, self.plan, self.known = store, writer, plan, known
+    `todo` are the files to embed. `settled` are the paths of suspects and of files to embed that are dealt with.
+    """
+
+    def __init__(self, store: Store, writer: StoreWriter, plan: UpdatePlan, thread: ThreadPoolExecutor) -> None:
+        self.store, self.writer, self.plan = store, writer, plan
+        self.todo, self.settled = list(plan.todo), set[str]()
         self._thread = thread  # writes a part while the photos of the next are embedded
         self._writing: Future[None] | None = None
         self.started, self.photos_before = time.monotonic(), len(store)
         self.skipped: dict[str, Skipped] = dict(plan.skipped)
         self.newly_skipped: list[Skipped] = []
         self.indexed = self.reused = self.gone = 0
+        self.unchanged = plan.unchanged
         self.part = _Part(store.spec.dim)
 
+    def reread(self, root: Path, workers: int | None, monitor: Monitor) -> bool:
+        """Read the suspects; those with other bytes have to be embedded. Return whether all of them were read."""
+        keys = self.store.sha256s({file.path for file in self.plan.suspects})
+        try:
+            for file, sha256 in hash_files(self.plan.suspects, root, workers, monitor):
+                if sha256 == keys[file.path]:
+                    self.settled.add(file.path)
+                    self.unchanged += 1
+                else:
+                    self.todo.append(file)
+        except Stopped:
+            return False
+        return True
+
     def embed(self, root: Path, load_engine: LoadEngine, workers: int | None, monitor: Monitor) -> bool:
-        """Embed the files of the plan and commit them part by part; return whether all of them were embedded.
+        """Embed the files to do and commit them part by part; return whether all of them were embedded.
 
         The network is loaded only if there is something to embed.
         """
         engine: Engine | None = None
+        self.known = KnownContent(self.store, self.todo)
 
         def show(done: int) -> None:
             note = str(engine or "")
             if engine is not None and self.newly_skipped:
                 note += f", {len(self.newly_skipped):,} skipped"
-            monitor.show("embedding photos", done, len(self.plan.todo), note=note)
+            monitor.show("embedding photos", done, len(self.todo), note=note)
 
         def loaded() -> Engine:
             nonlocal engine
-            engine = load_engine(len(self.plan.todo))
+            engine = load_engine(len(self.todo))
             show(0)
             return engine
 
-        items = extract(self.plan.todo, root, self.store.spec, loaded, known=self.known, workers=workers)
+        items = extract(self.todo, root, self.store.spec, loaded, known=self.known, workers=workers)
         with closing(items):
             try:
                 for done, item in enumerate(items, start=1):
@@ -193,11 +245,20 @@ class _Update:
         self._wait()
         self.gone = len(self.plan.gone)
 
+    def keep_stamps(self, recorded: Mapping[str, Stamp]) -> None:
+        """Record the stamps of all files whose bytes are known; that of any other stays as it was `recorded`."""
+        unsettled = {file.path for file in (*self.plan.suspects, *self.plan.todo)} - self.settled
+        seen = {path: stamp for path, stamp in self.plan.stamps.items() if path not in unsettled}
+        live = {*self.store.paths(), *self.skipped}
+        stamps = {path: stamp for path, stamp in {**recorded, **seen}.items() if path in live}
+        if stamps != recorded:
+            write_stamps(self.store.directory, stamps)
+
     def report(self) -> UpdateReport:
         return UpdateReport(
             indexed=self.indexed,
             reused=self.reused,
-            unchanged=self.plan.unchanged,
+            unchanged=self.unchanged,
             gone=self.gone,
             skipped=SkippedFiles(self.skipped[path] for path in sorted(self.skipped)),
             newly_skipped=SkippedFiles(self.newly_skipped),
@@ -211,11 +272,13 @@ class _Update:
             self.reused += item.is_reused
             self.known.remember(item)
             self.part.photos.append(item)
+            self.settled.add(item.file.path)
             return
         self.newly_skipped.append(item)
         self.skipped[item.path] = item
         if item.kind != "unreadable":
             self.part.lost.append(item.path)
+            self.settled.add(item.path)
 
     def _commit(self, gone: Sequence[str] = ()) -> None:
         """Begin to commit the part, once the one before is committed."""
@@ -240,6 +303,7 @@ def update_index(
     workers: int | None = None,
     allow_empty: bool = False,
     retry_skipped: bool = False,
+    rehash: bool = False,
     compact: bool = False,
     whiten: bool | None = None,
     local_features: bool | None = None,
@@ -253,18 +317,21 @@ def update_index(
     """
     with writing(store) as writer, ThreadPoolExecutor(1, thread_name_prefix="commit") as thread:
         found = _checked(walk(root, exclude=store.directory), monitor)
-        plan = plan_update(found, store.files(), store.skipped(), retry_skipped=retry_skipped)
-        known = KnownContent(store, plan.todo)
+        recorded = read_stamps(store.directory)
+        plan = plan_update(
+            found, store.files(), store.skipped(), recorded, retry_skipped=retry_skipped, rehash=rehash
+        )
         if not allow_empty:
-            refuse_to_empty(plan, known, store, root)
+            refuse_to_empty(plan, store, root)
         writer.set_root(root)
         if whiten is not None:
             writer.set_whitened(whiten)
-        update = _Update(store, writer, plan, known, thread)
+        update = _Update(store, writer, plan, thread)
         try:
-            is_whole = update.embed(root, load_engine, workers, monitor)
+            is_whole = update.reread(root, workers, monitor) and update.embed(root, load_engine, workers, monitor)
             if is_whole:
                 update.finish(root, allow_empty=allow_empty)
+            update.keep_stamps(recorded)
             _renew_vector_index(store, writer, monitor if is_whole else SILENT)
             if local_features is not None:
                 writer.set_local(local_features)
@@ -340,13 +407,13 @@ def _compact(writer: StoreWriter, *, only_if_due: bool) -> None:
         log.info("%d parts were merged into %d.", before, after)
 
 
-def refuse_to_empty(plan: UpdatePlan, known: KnownContent, store: Store, root: Path) -> None:
+def refuse_to_empty(plan: UpdatePlan, store: Store, root: Path) -> None:
     """Raise PhotosError if an update would drop every photo, as it would if the disk is not mounted.
 
     The mount point may contain other files. Only if one of them has the size of an indexed photo, the photos may
     have been renamed; the update then finds out.
     """
-    if plan.empties(len(store)) and not any(map(known.may_know, plan.todo)):
+    if plan.empties(len(store)) and not any(map(KnownContent(store, plan.todo).may_know, plan.todo)):
         raise nothing_left(len(store), store, root)
 
 

@@ -31,18 +31,40 @@ CLUTTER_NAMES = frozenset(
     )
 )
 CLUTTER_SUFFIXES = (".lrdata",)  # Lightroom previews: thousands of small copies of the photos
+MOST_INODE = 2**63 - 1  # int64: a number of 128 bits, as ReFS has, is cut
+
+
+class Stamp(NamedTuple):
+    """What changes with a file, even if its size and modification time are kept.
+
+    `ctime_ns` is the time of the last change of the file or its status, in nanoseconds; on Windows, when the file
+    was created. `inode` is the number of the file on its disk, which some file systems assign anew. Both are hints.
+    """
+
+    ctime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> "Stamp":
+        """Return the stamp of a file."""
+        return cls(status.st_ctime_ns, status.st_ino & MOST_INODE)
 
 
 class PhotoFile(NamedTuple):
     """A file that may be a photo, as the walk found it. A tuple, since there may be millions of them.
 
     `path` is a POSIX path relative to the photo folder, `bytes` the size of the file, `mtime_ns` its modification
-    time in nanoseconds since the epoch.
+    time in nanoseconds since the epoch. `stamp` is None where only path, size and time are known.
     """
 
     path: str
     bytes: int
     mtime_ns: int
+    stamp: Stamp | None = None
+
+    def is_same_as(self, other: "PhotoFile | Skipped | None") -> bool:
+        """Return whether path, size and modification time are those of another file."""
+        return other is not None and self[:3] == (other.path, other.bytes, other.mtime_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +165,7 @@ def _classify(entry: "os.DirEntry[str]", path: str) -> PhotoFile | Skipped:
     except OSError as error:
         return Skipped(path, error.strerror or str(error), "unreadable")
     if S_ISREG(status.st_mode):
-        return PhotoFile(path, status.st_size, status.st_mtime_ns)
+        return PhotoFile(path, status.st_size, status.st_mtime_ns, Stamp.of(status))
     if S_ISLNK(status.st_mode):
         return Skipped(path, "a symbolic link, not followed: index the folder it points to", "link")
     return Skipped(path, "not a regular file", "special file")

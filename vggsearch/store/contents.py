@@ -8,6 +8,7 @@ SEARCH_FOLDER = "search"  # a folder: the vector index, and the edges found in i
 LOCAL = "local"  # a folder: local features
 SKIPPED = "skipped.parquet"
 SKIPPED_NEXT = "skipped.next.parquet"  # becomes skipped.parquet once the manifest lists it
+STAMPS = "stamps.parquet"
 KEYPOINT_MATCHES = "checks.parquet"
 CALIBRATION = "calibration.json"
 DECISIONS = "decisions.jsonl"
@@ -23,7 +24,17 @@ TEMPORARY = ".tmp"  # suffix of a file that is being written, or that a killed p
 USER_FILES = (DECISIONS, DAMAGED_DECISIONS, JOURNALS)
 """Only the user can provide these. No repair, update or build deletes them."""
 
-DERIVED_FILES = (MANIFEST, EMBEDDINGS, SEARCH_FOLDER, LOCAL, SKIPPED, SKIPPED_NEXT, KEYPOINT_MATCHES, CALIBRATION)
+DERIVED_FILES = (
+    MANIFEST,
+    EMBEDDINGS,
+    SEARCH_FOLDER,
+    LOCAL,
+    SKIPPED,
+    SKIPPED_NEXT,
+    STAMPS,
+    KEYPOINT_MATCHES,
+    CALIBRATION,
+)
 """Indexing the photos again with the same options restores these. They may be deleted, all at once."""
 
 

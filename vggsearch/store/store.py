@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from copy import copy
 from pathlib import Path
@@ -185,6 +185,16 @@ class Store:
             for row in zip(*(self.column(part, name) for name in columns), strict=True)
         )
         return {file.path: file for file in rows}
+
+    def sha256s(self, paths: Collection[str]) -> dict[str, str]:
+        """Return the SHA-256 of the photos with the given paths."""
+        parts = self.manifest.parts if paths else ()
+        rows = (
+            row
+            for part in parts
+            for row in zip(self.column(part, "path"), self.column(part, "sha256"), strict=True)
+        )
+        return {path: sha256 for path, sha256 in rows if path in paths}
 
     def embeddings(self) -> Iterator[NDArray[np.float16]]:
         """Yield the live embeddings part by part, in row order: float16 (n, dim)."""
