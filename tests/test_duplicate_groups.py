@@ -131,6 +131,12 @@ def test_each_rule_keeps_the_better_photo_and_explains_why(
     assert reason(other, one, policy) == why
 
 
+def test_a_date_before_photography_is_no_age() -> None:
+    odd, older = candidate("b.jpg", taken=datetime(1, 1, 1)), candidate("a.jpg", taken=datetime(2020, 1, 1))
+    assert ranked([odd, older], keep_rules("oldest")) == [1, 0]
+    assert ranked([older, odd], keep_rules("newest")) == [1, 0]
+
+
 def test_a_path_can_be_preferred_and_earlier_rules_take_precedence() -> None:
     small, large = candidate("best/b.jpg", size=(10, 10)), candidate("a.jpg", size=(99, 99))
     policy = keep_rules("path:best/*,resolution")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any, BinaryIO
 
@@ -12,6 +13,7 @@ from vggsearch.photos.decode import decoder_errors, jpeg_quality
 
 LOSSLESS = 101  # above the quality of any JPEG
 LOSSY_FORMATS = ("JPEG", "MPO", "WEBP", "HEIF", "AVIF", "JPEG2000")
+FIRST_PHOTO = 1826  # the year; a camera without a clock, or a scanner, writes the year 1
 UNKNOWN_QUALITY = 90  # assumed for a lossy file that does not record it
 
 
@@ -48,10 +50,12 @@ def _quality(candidate: RatedPhoto) -> str:
     return "lossless" if candidate.quality == LOSSLESS else f"quality {candidate.quality}"
 
 
-def _age(candidate: RatedPhoto) -> tuple[float, int]:
-    """Return when the photo was taken, or else when its file was modified, and 1 in the latter case."""
+def _age(candidate: RatedPhoto) -> float:
+    """Return when the photo was taken, or else when its file was modified, in seconds since 1970."""
     taken = candidate.photo.taken
-    return (taken.timestamp(), 0) if taken is not None else (candidate.photo.mtime_ns / 1e9, 1)
+    if taken is None or taken.year < FIRST_PHOTO:
+        return candidate.photo.mtime_ns / 1e9
+    return (taken - datetime(1970, 1, 1)).total_seconds()  # datetime.timestamp fails for the year 1
 
 
 def _when(candidate: RatedPhoto) -> str:
@@ -80,8 +84,8 @@ KEEP_RULES: dict[str, KeepRule] = {
             lambda each: each.photo.taken is not None,
             lambda kept, _: f"{_when(kept)}, the other has no date",
         ),
-        KeepRule("oldest", lambda each: -_age(each)[0], lambda *_: "the older one"),
-        KeepRule("newest", lambda each: _age(each)[0], lambda *_: "the newer one"),
+        KeepRule("oldest", lambda each: -_age(each), lambda *_: "the older one"),
+        KeepRule("newest", _age, lambda *_: "the newer one"),
         KeepRule("shortest-path", lambda each: -len(each.photo.path), lambda *_: "the shorter path"),
     )
 }
