@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from tests.fakes import FakeEngine
 from vggsearch import ImageIndex
@@ -97,6 +97,34 @@ def test_every_member_has_a_reason_and_only_identical_ones_have_similarity_1(
             assert member.reason
             assert (member.similarity == 1) == (member.kind in ("exact", "same picture"))
             assert 0.5 <= member.confidence <= 1
+
+
+def test_a_raw_file_is_no_duplicate_of_a_developed_photo_wherever_it_is_and_whatever_its_name(
+    index: ImageIndex,
+) -> None:
+    assert index.root is not None
+    (index.root / "raw").mkdir()
+    Image.open(index.root / "originals" / "rocket.jpg").save(index.root / "raw" / "capture.NEF", "TIFF")
+    index.update(index.root)
+    report = index.duplicates()
+    assert group_of(report, "raw/capture.NEF") == {"raw/capture.NEF"}
+    assert report.classified.excluded["a RAW file and a developed photo"] >= 1
+
+    index.decide("same", ["raw/capture.NEF", "originals/rocket.jpg"])
+    report = index.duplicates()
+    assert "originals/rocket.jpg" in group_of(report, "raw/capture.NEF")
+    paths = [planned.path for planned in index.plan_removal(report, "delete", raw_pairs=True).removals]
+    assert "raw/capture.NEF" not in paths
+
+
+def test_a_photo_with_an_impossible_date_does_not_end_the_search(index: ImageIndex) -> None:
+    assert index.root is not None
+    exif = Image.Exif()
+    exif[ExifTags.Base.DateTime] = "0001:01:01 00:00:00"
+    with Image.open(index.root / "originals" / "rocket.jpg") as photo:
+        photo.save(index.root / "odd.jpg", exif=exif, quality=90)
+    index.update(index.root)
+    assert "originals/rocket.jpg" in group_of(index.duplicates(keep="oldest"), "odd.jpg")
 
 
 def test_the_second_run_is_the_same_and_compares_nothing_again(index: ImageIndex, found: DuplicatesReport) -> None:

@@ -35,6 +35,7 @@ from vggsearch.knn.edges import Edges
 from vggsearch.progress import Monitor
 
 SIBLINGS = "shots of one burst, or RAW and developed file of one shot"
+RAW_AND_DEVELOPED = "a RAW file and a developed photo"
 DECIDED_DIFFERENT = "marked as not duplicates"
 
 
@@ -105,7 +106,7 @@ def _classified(
     """Return which pairs are duplicates: confident or similar enough, and not excluded."""
     confidence, judgements = compared.confidence, collection.decided.judgements(compared.first, compared.second)
     exclusions = _exclusions(compared, collection, options)
-    exclusions[(judgements == 1) & (exclusions == SIBLINGS)] = ""
+    exclusions[(judgements == 1) & np.isin(exclusions, (SIBLINGS, RAW_AND_DEVELOPED))] = ""
     exclusions[judgements == -1] = DECIDED_DIFFERENT
     allowed = exclusions == ""
     is_exact = collection.contents[compared.first] == collection.contents[compared.second]
@@ -241,6 +242,8 @@ def _exclusion(first: Photo, second: Photo, options: DuplicateOptions) -> str | 
         return "in different folders"
     if options.across_folders and is_same_folder:
         return "in the same folder"
+    if first.is_raw != second.is_raw:
+        return RAW_AND_DEVELOPED
     if not options.siblings and sibling(first, second) is not None:
         return SIBLINGS
     return None

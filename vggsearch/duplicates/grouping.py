@@ -184,9 +184,19 @@ class GroupBuilder:
             confidence,
             alignment,
             reason(self._rated[self._best[keeper]], self._rated[row], self._policy),
-            "only similar" if kind == "similar" else "protected" if self._is_protected(row) else None,
+            self._left_alone(row, keeper, kind),
             "keeper" if larger == keeper else "member",
         )
+
+    def _left_alone(self, row: int, keeper: int, kind: Kind) -> str | None:
+        """Return why a member is not to be removed, None if it may be."""
+        if kind == "similar":
+            return "only similar"
+        if self._is_protected(row):
+            return "protected"
+        if kind != "exact" and (self._photos[row].is_raw or self._photos[self._best[keeper]].is_raw):
+            return "RAW files are only compared byte by byte"
+        return None
 
     def _aligned(self, pair: tuple[int, int]) -> tuple[tuple[int, int], Alignment | None]:
         """Return two contents, the one that shows more second, and the position of the first in the second."""
