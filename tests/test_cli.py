@@ -639,6 +639,8 @@ def test_dups_writes_a_page_and_records_decisions(with_a_copy: Path) -> None:
         ),
         (["--against", "nowhere"], 1, "nowhere has no index yet"),
         (["--protect", "/"], 2, "/ is not in the photo folder"),
+        (["--protect", "sumer"], 2, "--protect sumer: there is no such folder or file in the photo folder"),
+        (["remove", "trash", "--protect", "summer/*"], 2, "--protect 'summer/*': there is no such folder"),
     ],
 )
 def test_what_dups_cannot_do_is_said_in_a_line(

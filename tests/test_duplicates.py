@@ -293,6 +293,37 @@ def test_a_protected_folder_is_kept_whatever_the_policy(index: ImageIndex) -> No
     assert any(member.left_alone == "protected" for group in report.groups for member in group.members)
 
 
+@pytest.mark.parametrize("named", ["edietd", "edited/*.jpg", "edited/none.jpg", ["edited", "edietd"]])
+def test_a_protected_folder_that_does_not_exist_is_an_error_before_the_search(
+    index: ImageIndex, monkeypatch: pytest.MonkeyPatch, named: str | list[str]
+) -> None:
+    monkeypatch.setattr("vggsearch.image_index.duplicates", lambda *_: pytest.fail("it searched"))
+    with pytest.raises(OptionError, match="there is no such folder or file in the photo folder"):
+        index.duplicates(protect=named)
+
+
+def test_a_protected_folder_without_photos_and_a_keep_rule_that_matches_none_are_told(
+    index: ImageIndex, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert index.root is not None
+    (index.root / "empty").mkdir()
+    index.duplicates(protect=["edited", "empty"], keep="path:edietd/*,path:edited/*,oldest")
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == [
+        f"No photo of the index is in {index.root / 'empty'}, so there is nothing to protect.",
+        "The keep rule path:edietd/* matches no photo of the index.",
+    ]
+
+
+def test_photos_can_be_protected_while_their_folder_is_away(index: ImageIndex) -> None:
+    assert index.root is not None
+    index.root.rename(index.root.with_name("away"))
+    report = index.duplicates(protect="edited", threshold=0.9)
+    assert not any(member.photo.path.startswith("edited/") for group in report.groups for member in group.removable)
+    with pytest.raises(OptionError, match="no such folder"):
+        index.duplicates(protect="edietd", threshold=0.9)
+
+
 def test_pairs_can_be_limited_to_one_folder_or_to_different_folders(index: ImageIndex) -> None:
     within = index.duplicates(within_folder=True)
     across = index.duplicates(across_folders=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vggsearch.defaults import DUPLICATES
 from vggsearch.duplicates.collection import Collection
 from vggsearch.duplicates.find import DuplicatesReport, duplicates
-from vggsearch.duplicates.options import DuplicateOptions, Folders, folders_in, named_photos
+from vggsearch.duplicates.options import DuplicateOptions, Folders, named_photos, protected_folders
 from vggsearch.duplicates.removals import new_journal, plan_removals
 from vggsearch.errors import IndexDamaged, IndexNotReadable, OptionError, PathOutside, SpecMismatch
 from vggsearch.indexing.build import BuildReport, build_options, plan_build, rebuild
@@ -536,8 +536,8 @@ class ImageIndex(Tabular):
         index already holds.
 
         Candidates, comparisons and the calibration are stored in the index, so the next call is fast. Raises
-        OptionError; SpecMismatch if the two indexes hold different embeddings; Stopped, with a report on the pairs
-        compared so far.
+        OptionError, also for a protected folder that does not exist; SpecMismatch if the two indexes hold different
+        embeddings; Stopped, with a report on the pairs compared so far.
 
         >>> for group in index.duplicates().groups:
         ...     print("keep", group.keeper.path, "of", [member.photo.path for member in group.members])
@@ -547,7 +547,7 @@ class ImageIndex(Tabular):
             min_precision=min_precision,
             threshold=threshold,
             keep=keep,
-            protect=tuple(folders_in(self.root, protect)),
+            protect=protected_folders(self.root, protect, self._store.read_consistently(Store.paths)),
             min_size=min_size,
             within_folder=within_folder,
             across_folders=across_folders,

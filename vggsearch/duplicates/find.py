@@ -22,6 +22,7 @@ from vggsearch.duplicates.classify import ClassifiedPairs, classify_pairs
 from vggsearch.duplicates.collection import Collection
 from vggsearch.duplicates.confirmation import MATCHED_BY, KeypointMatcher
 from vggsearch.duplicates.grouping import GroupBuilder
+from vggsearch.duplicates.keep_policy import keep_rules, warn_of_unmatched
 from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.duplicates.pairs import unrelated_pairs
 from vggsearch.duplicates.results import Groups, Pairs
@@ -77,6 +78,7 @@ def duplicates(
     """Find the duplicates in a collection. Raises Stopped, with a report of the pairs compared so far."""
     started = time.monotonic()
     directory = collection.store.directory
+    warn_of_unmatched(keep_rules(options.keep), collection.searcher.paths)
     matcher = KeypointMatcher(directory, collection) if options.confirm and collection.has_files else None
 
     def load_labelled() -> CalibrationPairs | None:

@@ -1,15 +1,19 @@
 """Which photo of a group to keep: an ordered list of keep rules, and the reason in words."""
 
-from collections.abc import Callable, Sequence
+import logging
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
 from typing import Any, BinaryIO
 
 from vggsearch.defaults import DUPLICATES
 from vggsearch.duplicates.results import Photo
 from vggsearch.errors import ImageError, OptionError, option
 from vggsearch.photos.decode import decoder_errors, jpeg_quality
+
+log = logging.getLogger(__name__)
 
 LOSSLESS = 101  # above the quality of any JPEG
 LOSSY_FORMATS = ("JPEG", "MPO", "WEBP", "HEIF", "AVIF", "JPEG2000")
@@ -30,12 +34,13 @@ class KeepRule:
     """One criterion for keeping a photo.
 
     `rate` returns the value to compare, of which the larger is kept; `explain` takes the kept and the other photo
-    and returns the reason in words.
+    and returns the reason in words. `glob` is that of a rule path:GLOB.
     """
 
     name: str
     rate: Callable[[RatedPhoto], Any]
     explain: Callable[[RatedPhoto, RatedPhoto], str]
+    glob: str | None = None
 
 
 def _versus(kept: str, other: str) -> str:
@@ -110,11 +115,18 @@ def keep_rules(text: str = DUPLICATES.keep) -> tuple[KeepRule, ...]:
     return tuple(rules)
 
 
+def warn_of_unmatched(rules: Sequence[KeepRule], paths: Iterable[str]) -> None:
+    """Log a warning for each rule path:GLOB that matches none of the paths: it may be misspelt."""
+    for rule in rules:
+        if rule.glob is not None and not any(map(re.compile(translate(rule.glob)).match, paths)):
+            log.warning("The keep rule %s matches no photo of the index.", rule.name)
+
+
 def _keep_rule(name: str) -> KeepRule:
     if name.startswith("path:"):
         glob = name.removeprefix("path:")
         return KeepRule(
-            name, lambda each: fnmatchcase(each.photo.path, glob), lambda *_: f"its path matches {glob}"
+            name, lambda each: fnmatchcase(each.photo.path, glob), lambda *_: f"its path matches {glob}", glob
         )
     if name not in KEEP_RULES:
         known = ", ".join([*KEEP_RULES, "path:GLOB"])

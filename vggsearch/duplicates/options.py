@@ -1,5 +1,6 @@
 """The options of a search for duplicates, and the photos and folders that a user names."""
 
+import logging
 import operator
 import os
 from collections.abc import Collection, Iterable, Sequence
@@ -11,6 +12,8 @@ from typing import Any
 from vggsearch.defaults import DUPLICATES
 from vggsearch.errors import OptionError, Spelled, option, shell_word
 from vggsearch.store.decisions import MOST_PHOTOS
+
+log = logging.getLogger(__name__)
 
 Folders = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]  # one or several
 
@@ -77,6 +80,33 @@ def folders_in(root: Path | None, named: Folders) -> list[str]:
     """
     folders = [named] if isinstance(named, str | os.PathLike) else named
     return [path_in_folder(root, folder) if root is not None else os.fspath(folder) for folder in folders]
+
+
+def protected_folders(root: Path | None, named: Folders, paths: Iterable[str]) -> tuple[str, ...]:
+    """Return the folders to protect, relative to the photo folder; `paths` are those of the photos in the index.
+
+    Logs a warning for a folder without a photo of the index. Raises OptionError for one that does not exist, which
+    may be misspelt, and as `path_in_folder` does.
+    """
+    folders = folders_in(root, named)
+    for folder in _without_photos(folders, paths):
+        if root is None or not os.path.lexists(root / folder):
+            raise OptionError(
+                option("protect", folder), f": there is no such folder or file in the photo folder {root}."
+            )
+        log.warning("No photo of the index is in %s, so there is nothing to protect.", root / folder)
+    return tuple(folders)
+
+
+def _without_photos(folders: Sequence[str], paths: Iterable[str]) -> list[str]:
+    """Return the folders that hold none of the photos, and are none; `paths` are read until all hold one."""
+    left = {folder: "" if folder == "." else f"{folder}/" for folder in folders}
+    for path in paths if left else ():
+        for folder in [each for each, inside in left.items() if path.startswith(inside) or path == each]:
+            del left[folder]
+        if not left:
+            break
+    return list(left)
 
 
 def path_in_folder(root: Path, named: str | os.PathLike[str]) -> str:
