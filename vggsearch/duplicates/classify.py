@@ -192,7 +192,7 @@ def _pairs_by_folder(compared: CandidatePairs, collection: Collection) -> Candid
 
 def _with_decided_pairs(edges: Edges, collection: Collection) -> CandidatePairs:
     """Return the candidates, and the pairs that the user marked as the same, however dissimilar."""
-    first, second = edges.first.astype(np.int64), edges.second.astype(np.int64)
+    first, second = np.sort(collection.contents[[edges.first, edges.second]], axis=0)
     same = collection.decided.same() if collection.others is None else []
     known = set(zip(first.tolist(), second.tolist(), strict=True)) if same else set()
     added = np.array([pair for pair in same if pair not in known], np.int64).reshape(-1, 2)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.duplicates.decided import DecidedPairs
+from vggsearch.duplicates.indexed_files import IndexedFiles
 from vggsearch.duplicates.results import Photo
 from vggsearch.photos.opening import open_photo
 from vggsearch.query.searcher import Searcher
@@ -54,6 +55,28 @@ class Collection:
         has_own = self.root is not None and self.root.is_dir()
         return has_own and (self.others is None or self.others.has_files)
 
+    @cached_property
+    def files(self) -> IndexedFiles | None:
+        """The index's own photo files, None if they are not available."""
+        if self.root is None or not self.root.is_dir():
+            return None
+        return IndexedFiles(self.store, self.root, self.searcher.paths)
+
+    def is_current(self, row: int) -> bool:
+        """Return whether the file of a photo is still the one that was indexed, as far as files are available."""
+        if self.others is not None and row >= len(self):
+            return self.others.is_current(row - len(self))
+        return self.files is None or self.files.identity(row) is not None
+
+    def is_same_file(self, row: int, other: int) -> bool:
+        """Return whether two rows are one file: the same row, hard links, or two spellings of a name."""
+        if row == other:
+            return True
+        if self.files is None or max(row, other) >= len(self):
+            return False
+        identity = self.files.identity(row)
+        return identity is not None and identity == self.files.identity(other)
+
     def path(self, row: int) -> str:
         """Return the path of a photo, relative to its own photo folder."""
         if self.others is not None and row >= len(self):
@@ -79,15 +102,40 @@ class Collection:
 
     @cached_property
     def contents(self) -> NDArray[np.int64]:
-        """For each row, the first row with the same bytes: int64. It identifies the content of the row."""
+        """For each row, the first row with the same bytes: int64. It identifies the content of the row.
+
+        It is the first whose file is current, if there is one in the same index.
+        """
+        return self._first_current(self._first_rows)
+
+    @cached_property
+    def _first_rows(self) -> NDArray[np.int64]:
+        """For each row, the first row with the same bytes, whether its file is current or not: int64."""
         _, first, inverse = np.unique(self.keys, return_index=True, return_inverse=True)
         first_rows: NDArray[np.int64] = first[inverse]
         return first_rows
 
+    def _first_current(self, firsts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Replace the first row of each class of rows by the first whose file is current, int64 (rows,)."""
+        chosen = np.arange(len(firsts))
+        is_repeated = np.bincount(firsts, minlength=len(firsts)) > 1
+        done = set[int]()
+        for row in np.flatnonzero(is_repeated[firsts]).tolist():
+            first = int(firsts[row])
+            is_here = (row < len(self)) == (first < len(self))
+            if first not in done and is_here and self.is_current(row):
+                chosen[first] = row
+                done.add(first)
+        rows: NDArray[np.int64] = chosen[firsts]
+        return rows
+
     @cached_property
     def not_compared(self) -> NDArray[np.int64]:
-        """The rows of blank photos and of all but the first of each content: int64, ascending."""
-        is_repeated = self.contents != np.arange(len(self.contents))
+        """The rows of blank photos and of all but the first of each content: int64, ascending.
+
+        Files do not matter here, so that what is stored for these rows holds whichever are current.
+        """
+        is_repeated = self._first_rows != np.arange(len(self._first_rows))
         is_repeated[self.blank] = True
         return np.flatnonzero(is_repeated)
 
@@ -109,8 +157,7 @@ class Collection:
         folder = np.array([folders.setdefault(path.rpartition("/")[0], len(folders)) for path in paths], np.int64)
         keys = self.contents * (len(folders) + 1) + folder
         _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-        first_rows: NDArray[np.int64] = first[inverse]
-        return first_rows
+        return self._first_current(first[inverse])
 
     def similarities(self, pairs: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the similarity of each of the pairs (n, 2) of the index's own rows: float64 (n,)."""

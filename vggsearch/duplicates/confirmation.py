@@ -68,8 +68,8 @@ class KeypointMatcher:
         """Compare the pairs of rows that were not compared yet. Raises Stopped.
 
         Progress is shown as `stage`, with `before` pairs already done of `total`. Results are stored every minute
-        and at the end, also when stopped. A pair with a photo that cannot be read has no result, and is compared
-        the next time.
+        and at the end, also when stopped. A pair with a photo that cannot be read, or is no longer the one that was
+        indexed, has no result, and is compared the next time.
         """
         todo = _by_hub([pair for pair in pairs if self.result(pair) is None])
         saved, done = time.monotonic(), before
@@ -142,7 +142,7 @@ class KeypointMatcher:
         return found
 
     def _detect(self, row: int) -> Keypoints | None:
-        image = self._decode(row)
+        image = self._decode(row) if self._photos.is_current(row) else None
         return detect_keypoints(image) if image is not None else None
 
     def _decode(self, row: int) -> Image.Image | None:

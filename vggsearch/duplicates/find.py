@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from vggsearch.duplicates.confirmation import MATCHED_BY, KeypointMatcher
 from vggsearch.duplicates.grouping import GroupBuilder
 from vggsearch.duplicates.keep_policy import keep_rules, warn_of_unmatched
 from vggsearch.duplicates.options import DuplicateOptions
-from vggsearch.duplicates.pairs import unrelated_pairs
+from vggsearch.duplicates.pairs import CandidatePairs, unrelated_pairs
 from vggsearch.duplicates.results import Groups, Pairs
 from vggsearch.errors import IndexNotWritable, Stopped
 from vggsearch.progress import SILENT, Monitor
@@ -39,8 +39,9 @@ class DuplicatesReport(Tabular):
 
     `classified` describes how the pairs were classified. `was_compared` is False if the photos themselves were not
     compared and similarity alone decided. `is_against` means that the keepers are photos of another index, named by
-    their absolute path. `seconds` is the duration of the search, `directory`
-    the index and `root` its photo folder, None if it is unknown.
+    their absolute path. `stale` are the photos that are left out because their file is gone or no longer the one
+    that was indexed; `are_all_stale` says that this holds for every file looked at. `seconds` is the duration of
+    the search, `directory` the index and `root` its photo folder, None if it is unknown.
 
     >>> report = index.duplicates()
     >>> len(report.groups), len(report.pairs), report.photos
@@ -56,6 +57,8 @@ class DuplicatesReport(Tabular):
     classified: ClassifiedPairs
     was_compared: bool
     is_against: bool
+    stale: tuple[str, ...]
+    are_all_stale: bool
     seconds: float
     directory: Path
     root: Path | None
@@ -84,7 +87,7 @@ def duplicates(
     def load_labelled() -> CalibrationPairs | None:
         return _labelled_pairs(collection, matcher, embed, monitor) if matcher is not None else None
 
-    classified = classify_pairs(collection, options, matcher, load_labelled, monitor)
+    classified = _of_current(classify_pairs(collection, options, matcher, load_labelled, monitor), collection)
     shown = monitor if classified.is_complete else SILENT
     builder = GroupBuilder(collection, classified, options, matcher, shown)
     try:
@@ -92,6 +95,7 @@ def duplicates(
     finally:
         if matcher is not None:
             matcher.save()  # including which photos have the same pixels
+    files = collection.files
     report = DuplicatesReport(
         Groups(groups),
         Pairs(pairs),
@@ -100,6 +104,8 @@ def duplicates(
         classified,
         was_compared=matcher is not None,
         is_against=collection.others is not None,
+        stale=files.stale if files is not None else (),
+        are_all_stale=files is not None and files.are_all_stale,
         seconds=time.monotonic() - started,
         directory=directory,
         root=collection.root,
@@ -107,6 +113,17 @@ def duplicates(
     if not classified.is_complete:
         raise Stopped(report=report)
     return report
+
+
+def _of_current(classified: ClassifiedPairs, collection: Collection) -> ClassifiedPairs:
+    """Leave out the pairs with a photo whose file is not the one that was indexed."""
+
+    def current(pairs: CandidatePairs) -> CandidatePairs:
+        rows = {*pairs.first.tolist(), *pairs.second.tolist()}
+        stale = [row for row in rows if not collection.is_current(row)]
+        return pairs.subset(~(np.isin(pairs.first, stale) | np.isin(pairs.second, stale)))
+
+    return replace(classified, duplicates=current(classified.duplicates), similar=current(classified.similar))
 
 
 def _labelled_pairs(

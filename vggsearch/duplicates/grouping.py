@@ -105,7 +105,8 @@ class GroupBuilder:
         rows_of: dict[int, list[int]] = defaultdict(list)
         repeated = np.flatnonzero(np.bincount(contents, minlength=len(contents)) > 1)
         for row in np.flatnonzero(np.isin(contents, np.setdiff1d(repeated, self._collection.blank))).tolist():
-            rows_of[int(contents[row])].append(row)
+            if self._collection.is_current(row):
+                rows_of[int(contents[row])].append(row)
         if self._collection.others is not None:
             return {content: rows for content, rows in rows_of.items() if rows[0] < own <= rows[-1]}
         return rows_of
@@ -114,9 +115,13 @@ class GroupBuilder:
         return self._copies.get(content, [content])
 
     def _copies_of_best(self, content: int) -> list[int]:
-        """Return the rows of a content that are copies of its best row, which the user has not denied."""
+        """Return the rows of a content that are copies of its best row, which the user has not denied.
+
+        A hard link to the best is no copy of it.
+        """
         best = self._best[content]
-        others = np.array([row for row in self._rows_of(content) if row != best], np.int64)
+        is_one_file = self._collection.is_same_file
+        others = np.array([row for row in self._rows_of(content) if not is_one_file(row, best)], np.int64)
         judgements = self._collection.decided.judgements(others, np.full(len(others), best))
         copies: list[int] = others[judgements != -1].tolist()
         return copies

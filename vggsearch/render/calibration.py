@@ -8,10 +8,13 @@ import numpy as np
 from vggsearch.duplicates.calibration import Calibration
 from vggsearch.duplicates.classify import ClassifiedPairs
 from vggsearch.duplicates.find import DuplicatesReport
+from vggsearch.errors import shell_word
+from vggsearch.photos.walk import one_line
 from vggsearch.render.duplicates import confidence_text
 from vggsearch.render.text import as_table, quantity
 
 BAR = 40  # characters of the longest bar
+MOST_NAMED = 3  # photos that a line names
 
 
 def chosen_line(report: DuplicatesReport) -> str:
@@ -39,11 +42,29 @@ def notes(report: DuplicatesReport) -> list[str]:
     ]
     if report.blank:
         lines.append(f"Excluded {quantity(report.blank, 'blank photo')}: all blank photos look the same.")
+    if report.stale:
+        lines.append(_stale_line(report))
     if not report.was_compared:
         lines.append("The photos themselves were not compared: look-alikes may be reported as duplicates.")
     if not report.classified.is_complete:
         lines.append("Stopped early: the less similar pairs were not compared. Run it again to continue.")
     return lines
+
+
+def _stale_line(report: DuplicatesReport) -> str:
+    """Say which photos were left out because their file is not the one that was indexed, and what to do."""
+    named = ", ".join(map(one_line, report.stale[:MOST_NAMED]))
+    more = f" and {len(report.stale) - MOST_NAMED:,} more" if len(report.stale) > MOST_NAMED else ""
+    what = (
+        f"Left out {quantity(len(report.stale), 'photo')}, gone or changed since the last update: {named}{more}. "
+    )
+    folder = shell_word(report.root) if report.root is not None else "PHOTOS"
+    disk = (
+        "No photo was found as it was indexed: is the disk mounted? If so, update"
+        if report.are_all_stale
+        else "Update"
+    )
+    return f"{what}{disk} the index: vggsearch index {folder}"
 
 
 def explanation(report: DuplicatesReport) -> str:
