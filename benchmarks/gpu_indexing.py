@@ -169,8 +169,8 @@ class Stages:
         for start in cycle(range(0, len(data), at_once)):
             batch = data[start : start + at_once]
             headers = [header for each in batch if (header := jpeg_header(each, self.spec.size)) is not None]
-            _, is_decoded, is_blank = decoder.squares(batch, headers)
-            is_blank()  # waits for the GPU
+            _, is_decoded, facts = decoder.squares(batch, headers)
+            facts()  # waits for the GPU
             if not is_decoded.any():
                 raise SystemExit(f"The GPU decoded none of {len(batch)} photos.")
             yield from is_decoded[is_decoded].tolist()

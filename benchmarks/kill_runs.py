@@ -21,6 +21,7 @@ from random import Random
 from vggsearch import ImageIndex
 from vggsearch.errors import IndexMissing
 from vggsearch.model.engine import Engine
+from vggsearch.store.parts import part_schema
 from vggsearch.store.store import Store
 
 KILLS = 200
@@ -81,7 +82,7 @@ def contents(directory: Path) -> dict[str, object]:
         store = Store.open(index.directory)
         rows: dict[str, object] = {}
         for part in store.manifest.parts:
-            names = ("path", "sha256", "bytes", "mtime_ns", "width", "height", "format", "taken", "is_blank")
+            names = [name for name in part_schema(store.spec.dim).names if name != "embedding"]
             columns = [store.column(part, name) for name in names]
             for path, *facts, embedding in zip(*columns, store.part_embeddings(part), strict=True):
                 if path in rows:

@@ -59,7 +59,7 @@ def photo(row: int, day: int, sides: list[int], vector: NDArray[np.float32]) -> 
     path = f"{taken.year}/{where}/{taken.month:02}/IMG_{row:07}.{'png' if row % 10 == 0 else 'JPG'}"
     width, height = sides
     file = PhotoFile(path, row, row)
-    return Embedded(file, f"{row:064x}", width, height, "JPEG", taken, False, vector, MADE_BY)
+    return Embedded(file, f"{row:064x}", width, height, "JPEG", taken, False, None, vector, MADE_BY)
 
 
 def fill(folder: Path, count: int) -> None:

@@ -41,6 +41,7 @@ def photos(start: int, count: int, dim: int) -> list[Embedded]:
             "JPEG",
             None,
             False,
+            None,
             vector,
             MADE_BY,
         )

@@ -44,7 +44,7 @@ def catalogue(root: Path, directory: Path) -> Store:
     with writing(store) as writer:
         for start in range(0, len(files), 20_000):
             part = files[start : start + 20_000]
-            facts = (1, 1, "JPEG", None, False, embedding, made_by)
+            facts = (1, 1, "JPEG", None, False, None, embedding, made_by)
             writer.commit([Embedded(file, file.path, *facts) for file in part])
     return store
 

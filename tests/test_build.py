@@ -45,6 +45,7 @@ def some_photos(start: int, count: int) -> list[Embedded]:
             "JPEG",
             None,
             False,
+            None,
             vector,
             EngineInfo("fake", "fp32"),
         )

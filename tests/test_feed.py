@@ -53,7 +53,10 @@ def assert_same(found: list[Embedded | Skipped], expected: list[Embedded | Skipp
         if isinstance(one, Skipped) or isinstance(other, Skipped):
             assert one == other
             continue
-        facts = [(e.file, e.sha256, e.width, e.height, e.format, e.taken, e.is_blank) for e in (one, other)]
+        facts = [
+            (e.file, e.sha256, e.width, e.height, e.format, e.taken, e.is_blank, e.perceptual_hash)
+            for e in (one, other)
+        ]
         assert facts[0] == facts[1]
         np.testing.assert_array_equal(one.embedding[:-1], other.embedding[:-1])
 

@@ -44,7 +44,15 @@ def assert_same(found: dict[str, object], wanted: dict[str, object]) -> None:
 
 def test_there_is_a_golden_index_of_every_format() -> None:
     assert {path.name for path in DATA.glob("format-*") if path.is_dir()} == {f"format-{n}" for n in FORMATS}
-    assert sum(path.stat().st_size for path in DATA.rglob("*") if path.is_file()) < 100_000
+    assert sum(path.stat().st_size for path in DATA.rglob("*") if path.is_file()) < 25_000 * len(FORMATS)
+
+
+def test_photos_of_earlier_formats_have_no_perceptual_hash_and_go_without(golden: Path) -> None:
+    with ImageIndex.open(golden, engine=FakeEngine(SMALL_SPEC.dim)) as index:
+        hashes = index.to_arrow().column("perceptual_hash")
+        assert hashes.null_count == index.info().without_hash == (0 if golden.name == f"format-{FORMAT}" else 4)
+        assert index.duplicates(confirm=False).photos == 4
+    assert Store.open(golden).perceptual_hashes().any(axis=1).all() == (hashes.null_count == 0)
 
 
 def test_a_golden_index_returns_the_same_and_is_not_changed(golden: Path) -> None:

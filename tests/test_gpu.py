@@ -512,9 +512,9 @@ def test_batches_on_a_gpu_get_what_single_files_get() -> None:
     headers = [jpeg_header(data, SIZE) for data in files]
     expected = [decoded(data, gpu()) for data in files]
     for _ in range(5):
-        found, is_decoded, blank = gpu().squares(files, headers)
+        found, is_decoded, facts = gpu().squares(files, headers)
         assert is_decoded.all()
-        assert not blank().any()
+        assert not facts().is_blank.any()
         for ours, theirs in zip(found.cpu().numpy(), expected, strict=True):
             assert (ours == theirs).all()
 

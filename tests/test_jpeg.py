@@ -48,6 +48,7 @@ from vggsearch.model.torch_engine.jpeg import SquareDecoder
 from vggsearch.model.torch_engine.jpeg_decoders import BatchDecoder, NvImageCodecDecoder, TorchvisionDecoder
 from vggsearch.photos.decode import UPRIGHT
 from vggsearch.photos.jpeg_header import jpeg_header
+from vggsearch.photos.perceptual_hash import perceptual_hash
 from vggsearch.photos.resize import PAD_COLOUR
 
 CPU = torch.device("cpu")
@@ -140,9 +141,9 @@ def test_a_damaged_file_is_decoded_or_left_to_the_cpu_and_nothing_else(draws: st
 
 def test_a_batch_keeps_its_order_and_costs_no_file_for_another() -> None:
     files = [photo("smooth", SMALL), NOT_FOR_IT["CMYK"], photo("grain", TALL), turned(BASELINE, 6), b"", BASELINE]
-    found, is_decoded, is_blank = cpu().squares(files, [jpeg_header(data, SIZE) for data in files])
+    found, is_decoded, facts = cpu().squares(files, [jpeg_header(data, SIZE) for data in files])
     assert is_decoded.tolist() == [True, False, True, True, False, True]
-    assert not is_blank()[is_decoded].any()
+    assert not facts().is_blank[is_decoded].any()
     for row in np.flatnonzero(is_decoded):
         assert (found[row].numpy() == decoded(files[row])).all()
 
@@ -150,13 +151,20 @@ def test_a_batch_keeps_its_order_and_costs_no_file_for_another() -> None:
 def test_blank_squares_are_told() -> None:
     files = [encoded(Image.new("RGB", SMALL, colour)) for colour in ("black", "white")]
     files.insert(1, BASELINE)
-    _, _, is_blank = cpu("pad").squares(files, [jpeg_header(data, SIZE) for data in files])
-    assert is_blank().tolist() == [True, False, True]
+    _, _, facts = cpu("pad").squares(files, [jpeg_header(data, SIZE) for data in files])
+    assert facts().is_blank.tolist() == [True, False, True]
+
+
+def test_the_perceptual_hashes_are_those_of_the_cpu_but_for_rounding() -> None:
+    files = [photo("grain", SMALL), photo("smooth", TALL), BASELINE]
+    found, _, facts = cpu().squares(files, [jpeg_header(data, SIZE) for data in files])
+    for pixels, got in zip(found.numpy(), facts().perceptual_hash, strict=True):
+        assert np.bitwise_count(got ^ np.frombuffer(perceptual_hash(pixels), np.uint8)).sum() <= 4
 
 
 def test_no_files_are_no_squares() -> None:
-    found, is_decoded, is_blank = cpu().squares([], [])
-    assert (len(found), len(is_decoded), len(is_blank())) == (0, 0, 0)
+    found, is_decoded, facts = cpu().squares([], [])
+    assert (len(found), len(is_decoded), len(facts().is_blank), len(facts().perceptual_hash)) == (0, 0, 0, 0)
 
 
 def test_a_batch_too_large_for_the_memory_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:

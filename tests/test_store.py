@@ -25,6 +25,7 @@ from vggsearch.errors import (
     IndexMissing,
     IndexNotWritable,
 )
+from vggsearch.photos.perceptual_hash import BYTES
 from vggsearch.photos.walk import PhotoFile, Skipped
 from vggsearch.store.manifest import FORMAT, checksum
 from vggsearch.store.records import Embedded, EngineInfo
@@ -45,6 +46,7 @@ def photo(path: str, seed: int = 0) -> Embedded:
         format="JPEG",
         taken=datetime(2020, 1, 2, 3, 4, 5) if seed % 2 else None,
         is_blank=seed == 4,
+        perceptual_hash=bytes([seed]) * BYTES if seed else None,
         embedding=vector / np.linalg.norm(vector),
         made_by=MADE_BY,
     )
@@ -87,12 +89,12 @@ def test_the_manifest_lists_size_and_hash_of_every_part(tmp_path: Path) -> None:
         assert (part.bytes, part.sha256) == (len(data), hashlib.sha256(data).hexdigest())
 
 
-def test_parts_hold_fixed_size_lists_of_float16_and_no_nulls(tmp_path: Path) -> None:
+def test_parts_hold_fixed_size_lists_of_float16_and_few_nulls(tmp_path: Path) -> None:
     made(tmp_path / "x", [photo("a.jpg")])
     schema = pq.read_schema(next((tmp_path / "x" / "embeddings").iterdir()))
     field = schema.field("embedding")
     assert (str(field.type.value_type), field.type.list_size, field.nullable) == ("halffloat", FAKE_SPEC.dim, False)
-    assert [field.name for field in schema if field.nullable] == ["taken"]
+    assert [field.name for field in schema if field.nullable] == ["taken", "perceptual_hash"]
 
 
 def test_replaced_and_removed_photos_are_no_longer_rows(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from types import TracebackType
 from vggsearch.photos.decode import decode, decoder_errors
 from vggsearch.photos.decoder_pool import Square
 from vggsearch.photos.hashing import hash_unchanged
+from vggsearch.photos.perceptual_hash import perceptual_hash
 from vggsearch.photos.resize import is_blank, square
 from vggsearch.photos.walk import PhotoFile
 
@@ -35,4 +36,4 @@ class InProcessDecoders:
             photo = decode(opened, file.path, at_least=size)
         pixels = square(photo.image, size, resize)
         facts = (photo.width, photo.height, photo.format, photo.taken, is_blank(pixels))
-        return Square(*facts, hash_unchanged(root, file), pixels)
+        return Square(*facts, perceptual_hash(pixels), hash_unchanged(root, file), pixels)

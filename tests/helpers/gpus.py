@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from tests.fakes import FAKE_SPEC, FakeEngine
 from vggsearch.errors import OptionError
-from vggsearch.model.decoding_engine import DecodingEngine
+from vggsearch.model.decoding_engine import DecodingEngine, SquareFacts
 from vggsearch.photos.decode import decode
 from vggsearch.photos.jpeg_header import JpegHeader
+from vggsearch.photos.perceptual_hash import BYTES, perceptual_hash
 from vggsearch.photos.resize import is_blank, square
 
 LETHAL = b"kills a GPU"  # in a comment of a JPEG file
@@ -100,7 +101,7 @@ class PretendedDecoder:
 
     def squares(
         self, files: Sequence[bytes], headers: Sequence[JpegHeader]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], Callable[[], NDArray[np.bool_]]]:
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], Callable[[], SquareFacts]]:
         if any(LETHAL in data for data in files):
             die()
         size = FAKE_SPEC.size
@@ -109,7 +110,12 @@ class PretendedDecoder:
         for row in np.flatnonzero(is_decoded).tolist():
             pixels[row] = square(decode(io.BytesIO(files[row]), at_least=size).image, size, FAKE_SPEC.resize)
         self.gpu.note("decoded")
-        return pixels, is_decoded, lambda: np.array([is_blank(each) for each in pixels])
+        return pixels, is_decoded, lambda: _facts_of(pixels)
+
+
+def _facts_of(pixels: NDArray[np.uint8]) -> SquareFacts:
+    hashes = np.frombuffer(b"".join(map(perceptual_hash, pixels)), np.uint8).reshape(len(pixels), BYTES)
+    return SquareFacts(np.array([is_blank(each) for each in pixels], bool), hashes)
 
 
 def raise_an_error() -> None:

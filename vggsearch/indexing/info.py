@@ -14,7 +14,8 @@ class Info:
     """What an index contains and how it was built. `bytes` is its size on disk; `skipped` counts files by kind.
 
     `search` describes the FAISS index, None if it has to be built first; `wanted` are the options of the next
-    build. `blank` counts the blank photos; `local_features` counts the photos whose local features are stored.
+    build. `blank` counts the blank photos; `without_hash` those that an older version indexed, without a perceptual
+    hash, so that turned copies of them may not be found; `local_features` those whose local features are stored.
 
     >>> info = index.info()
     >>> info.photos, info.skipped
@@ -33,6 +34,7 @@ class Info:
     bytes: int
     skipped: dict[str, int]
     blank: int
+    without_hash: int
     local_features: int
 
 
@@ -52,5 +54,6 @@ def read_info(store: Store, root: Path | None) -> Info:
         bytes=store.bytes,
         skipped=dict(Counter(skipped.kind for skipped in store.skipped().values())),
         blank=len(store.blank_rows()),
+        without_hash=store.count_without_hash(),
         local_features=sum(part.rows for part in manifest.local),
     )

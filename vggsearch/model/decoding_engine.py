@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -13,13 +14,24 @@ from vggsearch.photos.jpeg_header import JpegHeader
 DevicePixels: TypeAlias = Any  # pixels (n, size, size, 3) on the device of an engine, which its embed_stream takes
 
 
+@dataclass(frozen=True, slots=True)
+class SquareFacts:
+    """What is known of n squares beside their pixels.
+
+    `is_blank`, bool (n,), is that of photos.resize, `perceptual_hash`, uint8 (n, BYTES), that of its module.
+    """
+
+    is_blank: NDArray[np.bool_]
+    perceptual_hash: NDArray[np.uint8]
+
+
 class DeviceDecoder(Protocol):
     """Decodes JPEG files on the device of an engine."""
 
     def squares(
         self, files: Sequence[bytes], headers: Sequence[JpegHeader]
-    ) -> tuple[DevicePixels, NDArray[np.bool_], Callable[[], NDArray[np.bool_]]]:
-        """Return the pixels of the files, (n, size, size, 3), which were decoded, and what tells which are blank.
+    ) -> tuple[DevicePixels, NDArray[np.bool_], Callable[[], SquareFacts]]:
+        """Return the pixels of the files, (n, size, size, 3), which were decoded, and what returns their facts.
 
         The pixels of files that could not be decoded are undefined. The function waits for the device, so call it
         once more work is queued there.

@@ -17,9 +17,10 @@ from typing import IO, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.model.decoding_engine import DecodingEngine, DeviceDecoder, DevicePixels
+from vggsearch.model.decoding_engine import DecodingEngine, DeviceDecoder, DevicePixels, SquareFacts
 from vggsearch.model.engine import no_embeddings
 from vggsearch.photos.jpeg_header import JpegHeader, jpeg_header
+from vggsearch.photos.perceptual_hash import BYTES
 from vggsearch.photos.walk import PhotoFile
 
 READERS = 4  # threads: reading and hashing run outside the interpreter, parsing headers does not
@@ -44,8 +45,8 @@ class EmbeddedFiles:
     """The embeddings of those Files that the GPU can decode, which are at the ascending positions `at`.
 
     A CPU decodes the others, or finds out what is wrong with them. All other fields are in the order of `at`:
-    `width` to `taken` are those of JpegHeader, `is_blank` is bool (n,), `embeddings` float32 (n, dim). Columns are
-    several times as fast to send as headers.
+    `width` to `taken` are those of JpegHeader, `facts` those of DeviceDecoder, `embeddings` is float32 (n, dim).
+    Columns are several times as fast to send as headers.
     """
 
     at: Sequence[int]
@@ -53,7 +54,7 @@ class EmbeddedFiles:
     width: Sequence[int]
     height: Sequence[int]
     taken: Sequence[datetime | None]
-    is_blank: NDArray[np.bool_]
+    facts: SquareFacts
     embeddings: NDArray[np.float32]
 
 
@@ -70,7 +71,11 @@ Response: TypeAlias = "NDArray[np.float32] | EmbeddedFiles"
 
 def none_embedded() -> EmbeddedFiles:
     """Return the response that leaves all files to the CPU."""
-    return EmbeddedFiles((), (), (), (), (), np.empty(0, np.bool_), no_embeddings())
+    return EmbeddedFiles((), (), (), (), (), _no_facts(), no_embeddings())
+
+
+def _no_facts() -> SquareFacts:
+    return SquareFacts(np.empty(0, np.bool_), np.empty((0, BYTES), np.uint8))
 
 
 def work() -> None:
@@ -132,7 +137,7 @@ class _Reading:
         groups = (files[start : start + FILES_PER_READ] for start in range(0, len(files), FILES_PER_READ))
         self._reading = [readers.submit(_read_all, root, request.size, group) for group in groups]
         self._decoded: list[tuple[int, str, int, int, datetime | None]] = []  # see EmbeddedFiles
-        self._is_blank: Callable[[], NDArray[np.bool_]] = lambda: np.empty(0, np.bool_)
+        self._facts: Callable[[], SquareFacts] = _no_facts
 
     def batch(self, decoder: DeviceDecoder | None) -> DevicePixels:
         """Return the pixels of the files that the GPU can decode."""
@@ -142,21 +147,25 @@ class _Reading:
         files = [(position, file) for position, file in read if file is not None]
         if not files:
             return np.empty((0, 0, 0, 3), np.uint8)
-        squares, is_decoded, is_blank = decoder.squares(
+        squares, is_decoded, facts = decoder.squares(
             [file.data for _, file in files], [file.header for _, file in files]
         )
         rows = np.flatnonzero(is_decoded)
         for position, file in (files[row] for row in rows):
             header = file.header
             self._decoded.append((position, file.sha256, header.width, header.height, header.taken))
-        self._is_blank = lambda: is_blank()[rows]
+        self._facts = lambda: _facts_of(facts(), rows)
         return squares if len(rows) == len(files) else squares[rows]
 
     def response(self, embeddings: NDArray[np.float32]) -> Response:
         if not self._decoded:
             return none_embedded()
         at, sha256, width, height, taken = zip(*self._decoded, strict=True)
-        return EmbeddedFiles(at, sha256, width, height, taken, self._is_blank(), embeddings)
+        return EmbeddedFiles(at, sha256, width, height, taken, self._facts(), embeddings)
+
+
+def _facts_of(facts: SquareFacts, rows: NDArray[np.int64]) -> SquareFacts:
+    return SquareFacts(facts.is_blank[rows], facts.perceptual_hash[rows])
 
 
 def _read_all(root: Path, size: int, files: Sequence[PhotoFile]) -> list[_JpegFile | None]:

@@ -40,8 +40,8 @@ EXTERNAL_SIGNALS = {getattr(signal, name, None) for name in ("SIGKILL", "SIGTERM
 class Square:
     """A decoded photo as network input: `pixels` is uint8 of shape (size, size, 3), RGB.
 
-    `width` to `taken` are those of decode.DecodedImage, `is_blank` the result of resize.is_blank, and `sha256` the
-    hash of the file.
+    `width` to `taken` are those of decode.DecodedImage, `is_blank` and `perceptual_hash` the results of these
+    functions for the pixels, and `sha256` the hash of the file.
     """
 
     width: int
@@ -49,6 +49,7 @@ class Square:
     format: str
     taken: datetime | None
     is_blank: bool
+    perceptual_hash: bytes
     sha256: str
     pixels: NDArray[np.uint8]
 
@@ -146,7 +147,8 @@ class _Decoder:
             raise ImageError(response["reason"], response["kind"])
         taken = datetime.fromisoformat(response["taken"]) if response["taken"] else None
         facts = response["width"], response["height"], response["format"], taken, response["is_blank"]
-        return Square(*facts, response["sha256"], self._shared.copy(request.size))
+        perceptual_hash = bytes.fromhex(response["perceptual_hash"])
+        return Square(*facts, perceptual_hash, response["sha256"], self._shared.copy(request.size))
 
     def _receive(self) -> dict[str, Any]:
         line = self._responses.readline()

@@ -15,6 +15,7 @@ from vggsearch import defaults
 from vggsearch.errors import ImageError
 from vggsearch.photos.decode import decode, decoder_errors, readable_formats
 from vggsearch.photos.hashing import hash_unchanged
+from vggsearch.photos.perceptual_hash import perceptual_hash
 from vggsearch.photos.resize import is_blank, square
 from vggsearch.photos.shared_pixels import open_shared
 from vggsearch.photos.walk import PhotoFile
@@ -59,7 +60,8 @@ def _respond(request: dict[str, Any], shared: mmap, devnull: BinaryIO) -> dict[s
     shared[: pixels.nbytes] = pixels.tobytes()
     taken = photo.taken.isoformat() if photo.taken else None
     facts = {"width": photo.width, "height": photo.height, "format": photo.format, "taken": taken}
-    return {**facts, "is_blank": is_blank(pixels), "sha256": sha256}
+    of_pixels = {"is_blank": is_blank(pixels), "perceptual_hash": perceptual_hash(pixels).hex()}
+    return {**facts, **of_pixels, "sha256": sha256}
 
 
 @contextlib.contextmanager

@@ -32,8 +32,15 @@ def _contents(facts: Info) -> list[tuple[str, str]]:
         ("photo folder", str(facts.root) if facts.root else "none yet"),
         ("photos", f"{facts.photos:,}"),
         ("blank photos", f"{facts.blank:,}, which match no other photo" if facts.blank else "none"),
+        ("perceptual hashes", _hashes(facts)),
         ("skipped files", skipped or "none"),
     ]
+
+
+def _hashes(facts: Info) -> str:
+    if not facts.without_hash:
+        return "of all photos"
+    return f"missing for {quantity(facts.without_hash, 'photo')}, whose turned copies may not be found"
 
 
 def _embedding(spec: EmbeddingSpec) -> list[tuple[str, str]]:

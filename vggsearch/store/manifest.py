@@ -20,7 +20,7 @@ from vggsearch.store.files import FileHash, check_name, reading_from, write_atom
 from vggsearch.store.local_features import LocalPart
 from vggsearch.store.migrations import migrate
 
-FORMAT = 5
+FORMAT = 6
 CHECKSUM = "sha256"
 MOST_ROWS = 100_000_000  # of a part: a crafted number must not exhaust the memory
 MOST_SHOWN = 200  # characters of what is wrong, which may quote a value

@@ -57,4 +57,15 @@ def _from_4(values: Values, directory: Path) -> Values:  # noqa: ARG001
     return {**values, "format": 5, "build": {**values["build"], "metric": "cosine"}}
 
 
-MIGRATIONS: dict[int, Callable[[Values, Path], Values]] = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4}
+def _from_5(values: Values, directory: Path) -> Values:  # noqa: ARG001
+    """Format 6 adds perceptual hashes. Photos of earlier parts have none until they are indexed again."""
+    return {**values, "format": 6}
+
+
+MIGRATIONS: dict[int, Callable[[Values, Path], Values]] = {
+    1: _from_1,
+    2: _from_2,
+    3: _from_3,
+    4: _from_4,
+    5: _from_5,
+}

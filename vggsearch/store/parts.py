@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from vggsearch.errors import IndexDamaged, OptionError, PathOutside
 from vggsearch.model.spec import EmbeddingSpec, spec_from_json
+from vggsearch.photos.perceptual_hash import BYTES
 from vggsearch.photos.walk import Skipped
 from vggsearch.store.files import reading_from, write_atomically
 from vggsearch.store.records import Embedded
@@ -23,7 +24,8 @@ from vggsearch.store.records import Embedded
 METADATA = b"vggsearch"  # key of a Parquet file's metadata
 BYTES_PER_DIMENSION = 2  # embeddings are float16
 PATH, SHA256 = "path", "sha256"
-NULLABLE = ("taken",)
+PERCEPTUAL_HASH = "perceptual_hash"
+NULLABLE = ("taken", PERCEPTUAL_HASH)
 LEAST = {"bytes": 0, "width": 1, "height": 1}
 BLANK = "is_blank"
 # An empty part, "." or "..": the path is absolute, leads up or has two spellings. On Windows, a drive or \\ too.
@@ -53,6 +55,7 @@ def part_schema(dim: int) -> pa.Schema:
             pa.field("format", pa.string(), nullable=False),
             pa.field("taken", pa.timestamp("ms")),  # whole seconds; Parquet has no coarser unit
             pa.field(BLANK, pa.bool_(), nullable=False),
+            pa.field(PERCEPTUAL_HASH, pa.binary(BYTES)),
             pa.field("embedding", pa.list_(pa.field("item", pa.float16(), nullable=False), dim), nullable=False),
         ]
     )
@@ -82,6 +85,7 @@ def write_part(path: Path, photos: Sequence[Embedded], origin: Origin) -> None:
         [photo.format for photo in photos],
         [photo.taken for photo in photos],
         [photo.is_blank for photo in photos],
+        [photo.perceptual_hash for photo in photos],
         pa.FixedSizeListArray.from_arrays(
             pa.array(embeddings.reshape(-1), item.type), type=schema.field("embedding").type
         ),
@@ -118,6 +122,8 @@ def read_columns(path: Path, columns: Sequence[str], data: bytes | None = None) 
     if BLANK in columns and BLANK not in table.column_names:  # a part of format 1
         flags = pa.repeat(False, len(table))
         table = table.append_column(pa.field(BLANK, pa.bool_(), nullable=False), flags)
+    if PERCEPTUAL_HASH in columns and PERCEPTUAL_HASH not in table.column_names:  # up to format 5
+        table = table.append_column(PERCEPTUAL_HASH, pa.nulls(len(table), pa.binary(BYTES)))
     if set(table.column_names) != set(columns):
         raise IndexDamaged(path, f"has the columns {table.column_names}, not {list(columns)}")
     _check_values(path, table)

@@ -27,8 +27,9 @@ class Embedded:
 
     `sha256` is the hash of the file; `width` and `height` are the size of the upright photo in pixels; `taken` is
     the local time of the camera, None if not recorded; `is_blank` means that the photo is one colour and not
-    compared; `embedding` is a float32 unit vector (dim,). `is_reused` means that the embedding was computed for
-    another file, or in an earlier run, with the same bytes.
+    compared; `perceptual_hash` is that of photos.perceptual_hash, None if an older version indexed the photo;
+    `embedding` is a float32 unit vector (dim,). `is_reused` means that the embedding was computed for another file,
+    or in an earlier run, with the same bytes.
     """
 
     file: PhotoFile
@@ -38,6 +39,7 @@ class Embedded:
     format: str
     taken: datetime | None
     is_blank: bool
+    perceptual_hash: bytes | None
     embedding: NDArray[np.float32]
     made_by: EngineInfo
     is_reused: bool = False

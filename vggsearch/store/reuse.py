@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from vggsearch.defaults import EXTRACT
 from vggsearch.photos.walk import PhotoFile
 from vggsearch.store.manifest import Part
+from vggsearch.store.parts import PERCEPTUAL_HASH
 from vggsearch.store.records import Embedded, EngineInfo
 from vggsearch.store.store import Store
 
-FACTS = ("path", "bytes", "mtime_ns", "sha256", "width", "height", "format", "taken", "is_blank")
+FACTS = ("path", "bytes", "mtime_ns", "sha256", "width", "height", "format", "taken", "is_blank", PERCEPTUAL_HASH)
 PARTS_IN_MEMORY = 2  # at once; files that moved together are mostly in one part
 
 

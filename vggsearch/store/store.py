@@ -11,10 +11,12 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vggsearch.errors import IndexDamaged, IndexExists, OptionError, SpecMismatch, Spelled, shell_word
 from vggsearch.model.spec import EmbeddingSpec
+from vggsearch.photos.perceptual_hash import BYTES, NO_HASH
 from vggsearch.photos.walk import PhotoFile, Skipped, printable
 from vggsearch.store.contents import (
     EMBEDDINGS,
@@ -45,6 +47,7 @@ from vggsearch.store.manifest import (
 from vggsearch.store.own_files import check_links, leftovers
 from vggsearch.store.parts import (
     BLANK,
+    PERCEPTUAL_HASH,
     embeddings_in,
     part_schema,
     read_columns,
@@ -175,6 +178,22 @@ class Store:
         """Return the rows of blank photos, which are not compared, ascending."""
         flags = [self._live_values(part, BLANK).to_numpy() for part in self.manifest.parts]
         return np.flatnonzero(np.concatenate([np.empty(0, bool), *flags]))
+
+    def perceptual_hashes(self) -> NDArray[np.uint8]:
+        """Return the perceptual hashes of the live photos: uint8 (n, BYTES), NO_HASH where none is known."""
+        parts = (pc.fill_null(self._live_hashes(part), NO_HASH) for part in self.manifest.parts)
+        values = b"".join(value for part in parts for value in part.to_pylist())
+        return np.frombuffer(values, np.uint8).reshape(-1, BYTES)
+
+    def count_without_hash(self) -> int:
+        """Return how many live photos were indexed by a version that computed no perceptual hashes."""
+        return sum(self._live_hashes(part).null_count for part in self.manifest.parts)
+
+    def _live_hashes(self, part: Part) -> pa.ChunkedArray:
+        values = self._live_values(part, PERCEPTUAL_HASH)
+        if values.type != pa.binary(BYTES):
+            raise IndexDamaged(self.part_path(part), f"has perceptual hashes of type {values.type}")
+        return values
 
     def files(self) -> dict[str, PhotoFile]:
         """Return the live photos by path, with size and modification time, in row order."""

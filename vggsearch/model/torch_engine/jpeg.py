@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vggsearch.model.decoding_engine import SquareFacts
+from vggsearch.model.torch_engine.hashes import perceptual_hashes
 from vggsearch.model.torch_engine.jpeg_decoders import BatchDecoder, decode_each, repeats_chroma, working_decoders
 from vggsearch.model.torch_engine.squares import are_blank, square_maker
 from vggsearch.photos.jpeg_header import JpegHeader
@@ -48,11 +50,11 @@ class SquareDecoder:
 
     def squares(
         self, files: Sequence[bytes], headers: Sequence[JpegHeader | None]
-    ) -> tuple[Tensor, NDArray[np.bool_], Callable[[], NDArray[np.bool_]]]:
+    ) -> tuple[Tensor, NDArray[np.bool_], Callable[[], SquareFacts]]:
         """See DeviceDecoder. The squares are uint8, RGB and upright, and complete in the current stream.
 
         `headers` are of jpeg_header for this size; a file without one is not decoded. One bad file costs only
-        itself: the CPU decodes it, or reports what is wrong with it. The function returns resize.is_blank.
+        itself: the CPU decodes it, or reports what is wrong with it. The function returns the facts of all rows.
         """
         with torch.cuda.stream(self._resizing):
             squares = torch.empty(len(files), self._size, self._size, 3, dtype=torch.uint8, device=self._gpu)
@@ -61,9 +63,10 @@ class SquareDecoder:
             written = self._write([files[row] for row in rows], [headers[row] for row in rows], rows, squares)
             is_decoded[written] = True
         with torch.cuda.stream(self._resizing):
-            is_blank = _downloading(are_blank(squares))
+            facts = torch.cat([are_blank(squares)[:, None].to(torch.uint8), perceptual_hashes(squares)], dim=1)
+            downloaded = _downloading(facts)
         self._hand_over(squares)
-        return squares, is_decoded, is_blank
+        return squares, is_decoded, lambda: _facts(downloaded())
 
     def _parts(self, headers: Sequence[JpegHeader | None]) -> Iterator[list[int]]:
         """Yield the rows of files with a header, as many at once as memory is meant for."""
@@ -144,17 +147,21 @@ def _open_stream(gpu: torch.device) -> "torch.cuda.Stream | None":
     return torch.cuda.Stream(gpu, priority=-1)  # type: ignore[no-untyped-call]
 
 
-def _downloading(flags: Tensor) -> Callable[[], NDArray[np.bool_]]:
-    """Queue a copy to the host, and return a function that waits for it."""
-    if not flags.is_cuda:
-        return flags.numpy
-    copy = torch.empty(flags.shape, dtype=flags.dtype, pin_memory=True)
-    copy.copy_(flags, non_blocking=True)
-    copied = torch.cuda.current_stream(flags.device).record_event()
+def _facts(columns: NDArray[np.uint8]) -> SquareFacts:
+    return SquareFacts(columns[:, 0].astype(np.bool_), columns[:, 1:])
 
-    def wait() -> NDArray[np.bool_]:
+
+def _downloading(values: Tensor) -> Callable[[], NDArray[np.uint8]]:
+    """Queue a copy to the host, and return a function that waits for it."""
+    if not values.is_cuda:
+        return values.numpy
+    copy = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    copy.copy_(values, non_blocking=True)
+    copied = torch.cuda.current_stream(values.device).record_event()
+
+    def wait() -> NDArray[np.uint8]:
         copied.synchronize()
-        result: NDArray[np.bool_] = copy.numpy()
+        result: NDArray[np.uint8] = copy.numpy()
         return result
 
     return wait
