@@ -32,7 +32,7 @@ def _contents(facts: Info) -> list[tuple[str, str]]:
         ("photo folder", str(facts.root) if facts.root else "none yet"),
         ("photos", f"{facts.photos:,}"),
         ("blank photos", f"{facts.blank:,}, which match no other photo" if facts.blank else "none"),
-        ("perceptual hashes", _hashes(facts)),
+        ("photo hashes", _hashes(facts)),
         ("skipped files", skipped or "none"),
     ]
 
