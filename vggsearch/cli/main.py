@@ -1,19 +1,16 @@
-"""The command group, and how errors become one line."""
+"""The command group."""
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from io import TextIOWrapper
 from typing import Any
 
 import click
 
 from vggsearch import __version__
+from vggsearch.cli.failures import told_in_one_line
 from vggsearch.cli.lazy import LazyCommand, LazyGroup
+from vggsearch.cli.streams import prepare_streams
 from vggsearch.cli.terminal import log_to_stderr
-from vggsearch.errors import OptionError, VggsearchError
-from vggsearch.photos.walk import one_line
 from vggsearch.system.installation import check_distributions
+from vggsearch.system.limits import check_address_space
 
 COMMANDS = {
     "index": LazyCommand("vggsearch.cli.index:index", "Index a photo folder, or update its index."),
@@ -28,45 +25,26 @@ COMMANDS = {
 }
 
 
-@contextmanager
-def escaped_errors() -> Iterator[None]:
-    """Escape in an error message what a terminal would act on: it may quote any argument."""
-    try:
-        yield
-    except click.ClickException as error:
-        lines = error.message.split("\n")  # the help of a group has several
-        error.message = "\n".join(map(one_line, lines))  # type: ignore[misc] # click declares it final
-        raise
-
-
 class Main(LazyGroup):
-    """Turns an error of the library into one line on stderr; a bug keeps its traceback."""
+    """Turns an error into one line on stderr; a bug keeps its traceback."""
 
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command. Exit status 1 for an error explained in one line, 2 for wrong usage."""
-        with escaped_errors():
-            return self._run(ctx)
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the program. Exit status 1 for an error explained in one line, 2 for wrong usage."""
+        prepare_streams()
+        return super().main(*args, **kwargs)
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Parse the arguments."""
-        with escaped_errors():
+        with told_in_one_line():
             return super().make_context(*args, **kwargs)
 
-    def _run(self, ctx: click.Context) -> Any:
-        try:
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with told_in_one_line():
             if not set(ctx.args) & set(ctx.help_option_names):  # help is instant, and needs no sound installation
+                check_address_space()
                 check_distributions()
             return super().invoke(ctx)
-        except OptionError as error:
-            raise click.UsageError(one_line(error.for_shell())) from error
-        except VggsearchError as error:
-            raise click.ClickException(one_line(error.for_shell())) from error
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            if error.filename is None:
-                raise
-            raise click.ClickException(one_line(f"{error.filename}: {error.strerror}")) from error
 
 
 @click.group(
@@ -84,6 +62,4 @@ def cli() -> None:
       vggsearch query img.jpg
       vggsearch dups
     """
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a name may have characters that a terminal lacks
     log_to_stderr()

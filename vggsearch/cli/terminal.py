@@ -2,6 +2,7 @@
 
 import copy
 import faulthandler
+import io
 import logging
 import os
 import signal
@@ -16,13 +17,13 @@ from typing import TypeVar
 
 import click
 
+from vggsearch.cli.streams import STDERR, messages_to
 from vggsearch.errors import Spelled, Stopped, VggsearchError
 from vggsearch.photos.walk import one_line
 from vggsearch.progress import OnProgress, Progress, Stop, progress_bar
 
 T = TypeVar("T")
 
-STDERR = 2
 REFRESH_S = 0.05  # between two updates of a progress bar; a GPU embeds hundreds of photos meanwhile
 
 
@@ -68,7 +69,7 @@ def quiet_decoders() -> Iterator[None]:
     kept, nowhere = os.dup(STDERR), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, STDERR)
     os.close(nowhere)
-    with os.fdopen(kept, "w", encoding=shown.encoding, errors="backslashreplace", buffering=1) as spare:
+    with messages_to(io.FileIO(kept, "w"), shown.encoding) as spare:
         was_enabled = faulthandler.is_enabled()
         faulthandler.enable(spare)
         sys.stderr = spare

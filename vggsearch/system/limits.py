@@ -1,0 +1,23 @@
+"""The limits that a shell or a service manager sets for a process."""
+
+from vggsearch.errors import InstallationError
+from vggsearch.system.units import decimal
+
+LEAST_ADDRESS_SPACE = 400_000_000  # bytes; with less, loading NumPy, PyArrow and Pillow fails
+
+
+def check_address_space() -> None:
+    """Raise InstallationError if the address space is limited to less than every command needs.
+
+    Libraries that run out of memory while they are loaded crash, or fail with an error that does not tell why.
+    """
+    try:
+        import resource  # not on Windows, which has no such limit
+    except ImportError:
+        return
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESS_SPACE:
+        raise InstallationError(
+            f"The memory of this process is limited to {decimal(limit)}, and vggsearch needs at least "
+            f"{decimal(LEAST_ADDRESS_SPACE)} to start. Raise the limit: ulimit -v unlimited"
+        )
