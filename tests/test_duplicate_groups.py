@@ -17,6 +17,7 @@ from vggsearch.duplicates.keep_policy import LOSSLESS, RatedPhoto, keep_rules, q
 from vggsearch.duplicates.results import Photo, keepers
 from vggsearch.errors import OptionError
 from vggsearch.knn.edges import Edges, edges_from_pairs
+from vggsearch.photos.decoder_pool import Decoders, Source
 from vggsearch.photos.raw_formats import RAW_MAKERS
 
 Pairs = Sequence[tuple[int, int, float]]
@@ -169,12 +170,17 @@ def test_an_unknown_rule_is_refused_with_the_available_ones(text: str, message: 
 def test_the_quality_of_a_jpeg_is_read_from_its_header(tmp_path: Path) -> None:
     from tests.fakes import picture
 
-    for quality in (30, 75, 95):
-        picture(1).save(tmp_path / "a.jpg", quality=quality)
-        assert quality_of(photo("a.jpg"), lambda: (tmp_path / "a.jpg").open("rb")) == pytest.approx(quality, abs=1)
-    png = Photo("a.png", "", 1, 1, 1, 1, "PNG", None)
-    assert quality_of(png, lambda: (tmp_path / "a.png").open("rb")) == LOSSLESS
-    assert quality_of(photo("gone.jpg"), lambda: (tmp_path / "gone.jpg").open("rb")) == 90
+    with Decoders(1) as decoders:
+
+        def quality_in(name: str) -> int | None:
+            return decoders.jpeg_quality(Source(name, tmp_path))
+
+        for quality in (30, 75, 95):
+            picture(1).save(tmp_path / "a.jpg", quality=quality)
+            assert quality_of(photo("a.jpg"), lambda: quality_in("a.jpg")) == pytest.approx(quality, abs=1)
+        png = Photo("a.png", "", 1, 1, 1, 1, "PNG", None)
+        assert quality_of(png, lambda: quality_in("a.png")) == LOSSLESS
+        assert quality_of(photo("gone.jpg"), lambda: quality_in("gone.jpg")) == 90
 
 
 def taken(path: str, seconds: float, size: tuple[int, int] = (640, 480)) -> Photo:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.fakes import FakeEngine, picture, save_photo
-from tests.helpers.decoders import InProcessDecoders
+from tests.helpers.decoders import InProcessDecoder
 from tests.helpers.removals import removal, trash_in
 from vggsearch.defaults import DUPLICATES
 from vggsearch.duplicates.removals import new_journal
@@ -94,7 +94,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Observer:
         replace_file(source, target)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vggsearch.indexing.decoding.Decoders", InProcessDecoders)
+        patch.setattr("vggsearch.photos.decoder_pool._Decoder", InProcessDecoder)
         patch.setattr("vggsearch.store.files.os.replace", watched)
         for module in ("calibration_pairs", "pairs"):
             patch.setattr(f"vggsearch.duplicates.{module}.DUPLICATES", FEW)

@@ -17,7 +17,7 @@ from PIL import Image
 from tests.fakes import FakeEngine, picture, save_photo
 from vggsearch import ImageIndex, QueryResult, Skipped
 from vggsearch.errors import ImageError, InputError, OptionError
-from vggsearch.photos.inputs import read_image
+from vggsearch.photos.inputs import picture_in_memory
 
 SIZE = (60, 40)  # width, height
 HWC = np.asarray(picture(1, SIZE))
@@ -93,11 +93,11 @@ def found(answer: object) -> str:
 @pytest.mark.parametrize("name", INPUTS)
 def test_an_array_or_tensor_is_read_as_the_same_picture(name: str) -> None:
     given, expected = INPUTS[name]
-    np.testing.assert_array_equal(np.asarray(read_image(given, 32)), expected)
+    np.testing.assert_array_equal(np.asarray(picture_in_memory(given)), expected)
 
 
 def test_bfloat16_tensors_are_read_to_their_precision() -> None:
-    short = np.asarray(read_image((TENSOR.float() / 255).bfloat16(), 32)).astype(int)
+    short = np.asarray(picture_in_memory((TENSOR.float() / 255).bfloat16())).astype(int)
     assert np.abs(short - HWC).max() <= 1
 
 

@@ -14,6 +14,7 @@ from tests.helpers.duplicates import group, member, photo
 from vggsearch.defaults import THUMBNAILS
 from vggsearch.duplicates.results import Group
 from vggsearch.errors import OptionError, Stopped, shell_word
+from vggsearch.photos.decoder_pool import Decoders
 from vggsearch.photos.thumbnails import in_order, thumbnail
 from vggsearch.progress import Progress
 from vggsearch.render.html.page import PageFacts, write_page
@@ -165,5 +166,6 @@ def test_photos_are_read_a_few_groups_ahead_and_no_more() -> None:
 def test_a_thumbnail_keeps_the_shape_and_is_never_larger_than_its_photo(root: Path) -> None:
     save_photo(root / "wide.jpg", 5, size=(1000, 250))
     save_photo(root / "tiny.png", 5, size=(20, 10))
-    assert thumbnail(root, "wide.jpg").size == (THUMBNAILS.side, THUMBNAILS.side // 4)
-    assert thumbnail(root, "tiny.png").size == (20, 10)
+    with Decoders(1) as decoders:
+        assert thumbnail(decoders, root, "wide.jpg").size == (THUMBNAILS.side, THUMBNAILS.side // 4)
+        assert thumbnail(decoders, root, "tiny.png").size == (20, 10)

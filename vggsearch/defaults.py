@@ -55,6 +55,11 @@ class ImageDefaults:
     """Which images are refused before decoding, how they are resized, and which count as blank."""
 
     pixel_limit: int = 178_956_970  # pixels after a reduced decode; Pillow's limit for decompression bombs
+    whole_pixels: int = 1 << 24  # pixels of a picture that is converted as a whole, taking a copy; larger in strips
+    strip_pixels: int = 1 << 20  # pixels of such a strip
+    picture_pixels: int = 1 << 21  # pixels of a picture from a decoder process, at most, in memory shared with it
+    file_bytes: int = 2 << 30  # of a photo file; the largest picture, uncompressed, with 16 bits, takes less
+    stream_bytes: int = 256 << 20  # read of a stream, which may have no end; no camera's file has as many
     blank_deviation: float = 3.0  # of 255, in the most varied channel; a covered lens has less, fog has more
     reducing_gap: float = 2.0  # decode at no less than this multiple of the target size, then resize precisely
 
@@ -72,7 +77,11 @@ class DecoderDefaults:
     """Limits for decoding one file. If it exceeds them, only that file is skipped."""
 
     seconds: float = 60.0  # the largest allowed picture takes a few
-    bytes: int = 6 << 30  # of memory: the largest picture, and its copies during conversion
+    picture_bytes: int = (
+        768 << 20
+    )  # of memory, estimated, for a picture and its decoder's copies; larger are refused
+    bytes: int = 1 << 30  # of memory of a process: the largest picture, and what was not foreseen
+    usual_bytes: int = 64 << 20  # of a picture that any number of processes decode at once: 16 megapixels
 
 
 @dataclass(frozen=True)
@@ -230,6 +239,7 @@ class DuplicateDefaults:
     similar: float = 0.5  # confidence from which a pair is reported as similar, with the option `similar`
     burst_seconds: float = 10.0  # between two shots of one size that are a burst rather than copies
     saved_seconds: float = 60.0  # at most this much matching of keypoints is lost in a crash
+    photos_at_once: int = 64  # photos compared with one photo, whose keypoints are in memory together
     remembered: int = 1000  # photos whose keypoints are kept in memory: 70 MB
 
 

@@ -2,8 +2,10 @@
 
 import logging
 import os
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Callable, Iterable, Sequence, Sized
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -12,7 +14,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.defaults import DUPLICATES
+from vggsearch.defaults import ALIGN, DUPLICATES, SEARCH
 from vggsearch.duplicates.collection import Collection
 from vggsearch.duplicates.find import DuplicatesReport, duplicates
 from vggsearch.duplicates.options import DuplicateOptions, Folders, named_photos, protected_folders
@@ -30,8 +32,8 @@ from vggsearch.model.engine import Engine, EngineOptions
 from vggsearch.model.loading import check_weights, choose_engine, load_engine
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.weights import WeightsFile, find_again
-from vggsearch.photos.inputs import Box, ImageLike, read_image
-from vggsearch.photos.resize import square
+from vggsearch.photos.decoder_pool import Decoders, default_workers
+from vggsearch.photos.inputs import Box, ImageLike, view_of
 from vggsearch.photos.walk import SkippedFiles, check_folder
 from vggsearch.progress import Monitor, OnProgress, Stop
 from vggsearch.query.options import Images, Pick, QueryOptions, QueryResult, QueryResults, batch_of, rules
@@ -87,6 +89,8 @@ class ImageIndex(Tabular):
         self._own_engine = engine
         self._engines: dict[str, Engine] = {}  # loaded, by backend
         self._loading = Lock()
+        self._decoders: Decoders | None = None  # for query images and the photos that are re-ranked
+        self._starting = Lock()
         self._engine_options = engine_options or EngineOptions()
         self._root = Place(root) if root is not None else None
         self._has_warned = False  # that photos are missing
@@ -195,12 +199,16 @@ class ImageIndex(Tabular):
         return reopen, (self.directory.absolute(),), {"_weights": self._weights}
 
     def close(self) -> None:
-        """Release the network and the memory-mapped files. Everything committed is already on disk.
+        """End the decoder processes, release the network and the files. Everything committed is already on disk.
 
         >>> index.close()
         """
         with self._loading:
             self._engines.clear()
+        with self._starting:
+            if self._decoders is not None:
+                self._decoders.close()
+                self._decoders = None
         self._latest.close()
 
     def __len__(self) -> int:
@@ -503,7 +511,9 @@ class ImageIndex(Tabular):
     def _target(self, photos: int | None) -> Target:
         native_threads.check()
         engine = partial(self._engine_for, photos)
-        return Target(self.directory, self.root, self.spec, self._latest, engine, self._reranker)
+        decoders = partial(self._decoders_for, photos if self._decoders is None else None)
+        reranker = partial(self._reranker, decoders)
+        return Target(self.directory, self.root, self.spec, self._latest, engine, reranker, decoders)
 
     def duplicates(
         self,
@@ -556,7 +566,7 @@ class ImageIndex(Tabular):
             confirm=confirm,
         )
         return self._store.read_consistently(
-            lambda _: duplicates(self._collection(against), options, self.embed_many, Monitor(progress, stop))
+            lambda _: duplicates(self._collection(against), options, self._embed_squares, Monitor(progress, stop))
         )
 
     def plan_removal(
@@ -671,8 +681,11 @@ class ImageIndex(Tabular):
         >>> index.embed_many(["photos/a.jpg", "photos/b.jpg"]).shape
         (2, 1024)
         """
-        pixels = [self._pixels(image) for image in batch_of(images)]
-        return embed_squares(self.engine, np.stack(pixels)) if pixels else np.empty((0, self.spec.dim), np.float32)
+        source, pixels = iter(batch_of(images)), list[NDArray[np.uint8]]()
+        with ThreadPoolExecutor(ALIGN.threads) as pool:
+            while some := list(islice(source, SEARCH.at_once)):
+                pixels += pool.map(self._pixels, some)
+        return self._embed_squares(np.stack(pixels)) if pixels else np.empty((0, self.spec.dim), np.float32)
 
     def embed(self, image: ImageLike) -> NDArray[np.float32]:
         """Return the embedding of an image, float32 (dimensions,): a unit vector. Raises ImageError and InputError.
@@ -680,20 +693,35 @@ class ImageIndex(Tabular):
         >>> index.embed("photos/a.jpg").shape
         (1024,)
         """
-        vector: NDArray[np.float32] = unit_rows(self._engine_for(1).embed(self._pixels(image)[None]))[0]
+        vector: NDArray[np.float32] = unit_rows(self._engine_for(1).embed(self._pixels(image, 1)[None]))[0]
         return vector
 
-    def _pixels(self, image: ImageLike) -> NDArray[np.uint8]:
-        return square(read_image(image, self.spec.size), self.spec.size, self.spec.resize)
+    def _embed_squares(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return embed_squares(self.engine, squares)
 
-    def _reranker(self, engine: Engine | None = None) -> Reranker | None:
+    def _pixels(self, image: ImageLike, photos: int | None = None) -> NDArray[np.uint8]:
+        return view_of(image, self.spec.size, self.spec.resize, partial(self._decoders_for, photos)).pixels
+
+    def _decoders_for(self, photos: int | None) -> Decoders:
+        """Return the decoder processes for this number of images; None for many. They start when first needed.
+
+        A single image is not worth starting more than one, and a second one is the sign of many.
+        """
+        with self._starting:
+            if self._decoders is None or not self._decoders.is_usable:
+                self._decoders = Decoders(1)
+            if photos != 1:
+                self._decoders.grow(min(default_workers(), ALIGN.threads))
+            return self._decoders
+
+    def _reranker(self, decoders: Callable[[], Decoders], engine: Engine) -> Reranker | None:
         root = self.root if self.root is not None and self.root.is_dir() else None
         if root is None and not self._store.manifest.local:
             if self.root is not None and not self._has_warned:
                 log.warning("The photos are not in %s, so results are not re-ranked.", self.root)
                 self._has_warned = True
             return None
-        return Reranker(root, self.spec, engine or self.engine, self._latest.kept_features)
+        return Reranker(root, self.spec, engine, self._latest.kept_features, decoders)
 
     def _find_weights(self, named: Path | None) -> WeightsFile:
         spec, remembered = self.spec, self._store.manifest.weights_file
@@ -714,4 +742,9 @@ def searcher_of(index: ImageIndex, whitening: WhiteningOptions | None = None) ->
 
 def reranker_of(index: ImageIndex) -> Reranker | None:
     """Return the reranker of an index; None if the photos are not available, which is logged once."""
-    return index._reranker()
+    return index._reranker(partial(decoders_of, index), index.engine)
+
+
+def decoders_of(index: ImageIndex) -> Decoders:
+    """Return the decoder processes of an index, which it ends when it is closed."""
+    return index._decoders_for(None)

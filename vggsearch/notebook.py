@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vggsearch.defaults import NOTEBOOK
 from vggsearch.errors import ImageError
+from vggsearch.photos.decoder_pool import Decoders, default_workers
 from vggsearch.photos.thumbnails import in_order, thumbnail, webp_base64
 from vggsearch.photos.walk import one_line
 
@@ -41,7 +42,9 @@ def gallery(sections: Sequence[Section], heading: str = "") -> str:
     All text is escaped. For a photo that cannot be read, the reason is shown.
     """
     shown = list(_first(sections, NOTEBOOK.photos))
-    figures = iter(in_order(_figure, [figure for section in shown for figure in section.figures]))
+    wanted = [figure for section in shown for figure in section.figures]
+    with Decoders(min(default_workers(), len(wanted))) as decoders:
+        figures = iter(list(in_order(lambda figure: _figure(figure, decoders), wanted)))
     parts = [f"<div><b>{_text(heading)}</b></div>"] if heading else []
     for section, whole in zip(shown, sections, strict=False):
         images = "".join(next(figures) for _ in section.figures)
@@ -62,22 +65,22 @@ def _first(sections: Sequence[Section], photos: int) -> Iterator[Section]:
         photos -= len(section.figures)
 
 
-def _figure(figure: Figure) -> str:
+def _figure(figure: Figure, decoders: Decoders) -> str:
     first, rest = figure.lines[:1], figure.lines[1:]
     caption = "".join(f"<div><b>{_text(line)}</b></div>" for line in first)
     caption += "".join(f'<div style="opacity:.75">{_text(line)}</div>' for line in rest)
     name = _text(figure.path)
     return (
-        f'<figure style="{FIGURE}">{_image(figure, name)}'
+        f'<figure style="{FIGURE}">{_image(figure, name, decoders)}'
         f'<figcaption><div title="{name}">{name}</div>{caption}</figcaption></figure>'
     )
 
 
-def _image(figure: Figure, name: str) -> str:
+def _image(figure: Figure, name: str, decoders: Decoders) -> str:
     try:
         if figure.root is None:
             raise ImageError("the photo folder is unknown", "unreadable")
-        data = webp_base64(thumbnail(figure.root, figure.path, NOTEBOOK.side))
+        data = webp_base64(thumbnail(decoders, figure.root, figure.path, NOTEBOOK.side))
     except ImageError as error:
         return f'<div style="{MISSING}">{_text(error.reason)}</div>'
     return f'<img alt="{name}" src="data:image/webp;base64,{data}" style="max-width:100%;display:block">'

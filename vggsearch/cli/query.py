@@ -21,6 +21,7 @@ from vggsearch.cli.options import (
 from vggsearch.cli.output import Output, output_options, say
 from vggsearch.cli.terminal import quiet_decoders
 from vggsearch.defaults import SEARCH
+from vggsearch.errors import InputError
 from vggsearch.image_index import ImageIndex
 from vggsearch.model.engine import EngineOptions
 from vggsearch.model.spec import EmbeddingOptions
@@ -182,7 +183,13 @@ def check_usage(ctx: click.Context) -> None:
 def read_images(images: tuple[str, ...]) -> Iterator[str | ImageFile]:
     """Yield each name as it is, and standard input for "-"."""
     for image in images:
-        yield ImageFile(sys.stdin.buffer, STDIN) if image == STDIN else image
+        yield _standard_input() if image == STDIN else image
+
+
+def _standard_input() -> ImageFile:
+    if sys.stdin is None:
+        raise InputError(f"Standard input is closed, so there is no image in {STDIN}.")
+    return ImageFile(sys.stdin.buffer, STDIN)
 
 
 def roots_of(indexes: Sequence[ImageIndex]) -> dict[str, Path | None]:

@@ -15,11 +15,13 @@ from PIL import Image
 
 from vggsearch.defaults import DUPLICATES, MEASURE
 from vggsearch.duplicates.calibration import LabelledPairs
+from vggsearch.duplicates.collection import Collection
 from vggsearch.errors import ImageError
 from vggsearch.matching.keypoints import align, detect_keypoints, single_threaded_blas
-from vggsearch.photos.decode import decode, decoder_errors
+from vggsearch.photos.decode import decode
+from vggsearch.photos.decoder_pool import Decoders
 from vggsearch.photos.edits import COLLAGE, EDITS, edited
-from vggsearch.photos.opening import open_photo
+from vggsearch.photos.resize import square
 from vggsearch.progress import Monitor
 from vggsearch.store.contents import CALIBRATION
 from vggsearch.store.files import write_atomically
@@ -28,7 +30,7 @@ from vggsearch.store.manifest import CHECKSUM, checksum
 HIGHEST_SIMILARITY = 1.01  # rounding included
 PHOTOS_AT_ONCE = 16  # photos whose copies are in memory and embedded together
 
-Embed = Callable[[Sequence[Image.Image]], NDArray[np.float32]]
+Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 SimilarityTo = Callable[[NDArray[np.float32], int], float]
 
 
@@ -41,35 +43,36 @@ class CalibrationPairs:
 
 
 def compare_edited_copies(
-    root: Path,
-    paths: Sequence[str],
-    rows: Sequence[int],
+    photos: Collection,
+    decoders: Decoders,
     embed: Embed,
     similarity_to: SimilarityTo,
     monitor: Monitor,
 ) -> LabelledPairs:
     """Make edited copies of a sample of photos in memory, and compare each with its photo.
 
-    The sample is drawn from `rows`. `embed` returns the embeddings of images, `similarity_to` the similarity of an
+    `embed` returns the embeddings of squares, uint8 (n, size, size, 3), and `similarity_to` the similarity of an
     embedding to the photo of a row. Photos that cannot be read are skipped. The same photos give the same copies.
     """
+    spec, rows = photos.store.spec, photos.own_contents.tolist()
     generator = random.Random(DUPLICATES.seed)  # noqa: S311 - must be repeatable, not secure
-    subset = generator.sample(list(rows), min(len(rows), DUPLICATES.copied_photos))
+    subset = generator.sample(rows, min(len(rows), DUPLICATES.copied_photos))
     edits = [
         (row, generator.sample([name for name in EDITS if name != COLLAGE], DUPLICATES.edits)) for row in subset
     ]
 
-    def copies(row: int, names: Sequence[str]) -> list[tuple[int, Image.Image, int]]:
-        """Return the row, each copy, and the number of inliers of the copy in the photo."""
+    def copies(row: int, names: Sequence[str]) -> list[tuple[int, NDArray[np.uint8], int]]:
+        """Return the row, the square of each copy, and the number of inliers of the copy in the photo."""
         try:
-            with decoder_errors(), open_photo(root, paths[row]) as file:
-                photo = decode(file, paths[row], at_least=MEASURE.copy_pixels).image
+            photo = decoders.picture(photos.source(row), MEASURE.copy_pixels)
         except ImageError:
             return []
-        keypoints = detect_keypoints(photo)
-        made = [_decoded(edited(photo, EDITS[name], f"{paths[row]} {name}")) for name in names]
-        alignments = [align(keypoints, detect_keypoints(copy)) for copy in made]
-        return [(row, copy, each.inliers if each else 0) for copy, each in zip(made, alignments, strict=True)]
+        keypoints, made = detect_keypoints(photo), []
+        for name in names:
+            copy = _decoded(edited(photo, EDITS[name], f"{photos.path(row)} {name}"))
+            alignment = align(keypoints, detect_keypoints(copy))
+            made.append((row, square(copy, spec.size, spec.resize), alignment.inliers if alignment else 0))
+        return made
 
     similarities: list[float] = []
     inliers: list[int] = []
@@ -77,7 +80,7 @@ def compare_edited_copies(
         for start in range(0, len(subset), PHOTOS_AT_ONCE):
             batch = edits[start : start + PHOTOS_AT_ONCE]
             made = list(chain.from_iterable(threads.map(lambda each: copies(*each), batch)))
-            embeddings = embed([copy for _, copy, _ in made])
+            embeddings = embed(np.stack([pixels for _, pixels, _ in made])) if made else ()
             similarities += [similarity_to(each, row) for each, (row, _, _) in zip(embeddings, made, strict=True)]
             inliers += [count for _, _, count in made]
             monitor.step("making edited copies", start + len(batch), len(subset))

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from vggsearch.duplicates.decided import DecidedPairs
 from vggsearch.duplicates.indexed_files import IndexedFiles
 from vggsearch.duplicates.results import Photo
-from vggsearch.photos.opening import open_photo
+from vggsearch.photos.decoder_pool import Source
 from vggsearch.query.searcher import Searcher
 from vggsearch.store.decisions import decisions_of
 from vggsearch.store.store import Store
@@ -43,11 +42,11 @@ class Collection:
             return self.others.file(row - len(self))
         return (self.root or Path()) / self.searcher.paths[row]
 
-    def open(self, row: int) -> BinaryIO:
-        """Open the file of a photo. Raises ImageError and OSError."""
+    def source(self, row: int) -> Source:
+        """Return what a decoder process needs to decode a photo."""
         if self.others is not None and row >= len(self):
-            return self.others.open(row - len(self))
-        return open_photo(self.root or Path(), self.searcher.paths[row])
+            return self.others.source(row - len(self))
+        return Source(self.searcher.paths[row], self.root or Path())
 
     @property
     def has_files(self) -> bool:

@@ -1,6 +1,5 @@
 """Confirm pairs of photos by matching keypoints. Results are stored by content, so each pair is compared once."""
 
-import hashlib
 import logging
 import time
 from collections import Counter, OrderedDict, defaultdict
@@ -16,13 +15,13 @@ from vggsearch.duplicates.collection import Collection
 from vggsearch.errors import ImageError, IndexDamaged, IndexNotWritable
 from vggsearch.matching.alignment import Alignment
 from vggsearch.matching.keypoints import Keypoints, align, detect_keypoints, single_threaded_blas
-from vggsearch.photos.decode import decode, decoder_errors
+from vggsearch.photos.decoder_pool import Decoders
 from vggsearch.progress import SILENT, Monitor
 from vggsearch.store.keypoint_matches import Key, KeypointMatch, read_keypoint_matches, write_keypoint_matches
 
 log = logging.getLogger(__name__)
 
-MATCHED_BY = f"keypoints 4, {astuple(KEYPOINTS)}"  # a change of the algorithm needs another number
+MATCHED_BY = f"keypoints 5, {astuple(KEYPOINTS)}"  # a change of the algorithm needs another number
 
 Pair = tuple[int, int]
 
@@ -30,11 +29,11 @@ Pair = tuple[int, int]
 class KeypointMatcher:
     """Matches the keypoints of pairs of photos, and keeps the results in the index `directory`.
 
-    Pairs are pairs of rows of `photos`.
+    Pairs are pairs of rows of `photos`, which `decoders` decode.
     """
 
-    def __init__(self, directory: Path, photos: Collection) -> None:
-        self._directory, self._photos, self._key = directory, photos, photos.key
+    def __init__(self, directory: Path, photos: Collection, decoders: Decoders) -> None:
+        self._directory, self._photos, self._key, self._decoders = directory, photos, photos.key, decoders
         self._matches = self._read()
         self._keypoints: OrderedDict[int, Keypoints | None] = OrderedDict()
 
@@ -110,25 +109,25 @@ class KeypointMatcher:
         except IndexNotWritable as error:
             log.warning("%s The results of comparing photos were not stored.", error)
 
-    def _pixel_hash(self, row: int) -> bytes | None:
-        """Return a hash of the size and all pixels of a photo, None if it cannot be read."""
+    def _pixel_hash(self, row: int) -> str | None:
+        """Return a hash of all that a photo shows, None if it cannot be read."""
         try:
-            with decoder_errors(), self._photos.open(row) as file:
-                image = decode(file, self._photos.path(row)).image
+            return self._decoders.pixel_hash(self._photos.source(row))
         except ImageError:
             return None
-        return hashlib.sha256(str(image.size).encode() + image.tobytes()).digest()
 
     def _match(self, hub: int, others: Sequence[int], threads: ThreadPoolExecutor) -> None:
         """Compare the photo `hub`, as it is and mirrored, with each of the others."""
         query = self._keypoints_of([hub], threads)[0]
         if query is None:
             return
-        photos = self._keypoints_of(others, threads)
-        readable = [(other, photo) for other, photo in zip(others, photos, strict=True) if photo is not None]
-        alignments = threads.map(lambda each: align(query, each[1]), readable)
-        for (other, _), alignment in zip(readable, alignments, strict=True):
-            self._matches[self._key(hub), self._key(other)] = _as_match(alignment)
+        for start in range(0, len(others), DUPLICATES.photos_at_once):
+            some = others[start : start + DUPLICATES.photos_at_once]
+            photos = self._keypoints_of(some, threads)
+            readable = [(other, photo) for other, photo in zip(some, photos, strict=True) if photo is not None]
+            alignments = threads.map(lambda each: align(query, each[1]), readable)
+            for (other, _), alignment in zip(readable, alignments, strict=True):
+                self._matches[self._key(hub), self._key(other)] = _as_match(alignment)
 
     def _keypoints_of(self, rows: Sequence[int], threads: ThreadPoolExecutor) -> list[Keypoints | None]:
         missing = [row for row in rows if row not in self._keypoints]
@@ -146,12 +145,10 @@ class KeypointMatcher:
         return detect_keypoints(image) if image is not None else None
 
     def _decode(self, row: int) -> Image.Image | None:
-        path = self._photos.path(row)
         try:
-            with decoder_errors(), self._photos.open(row) as file:
-                return decode(file, path, at_least=KEYPOINTS.pixels).image
+            return self._decoders.picture(self._photos.source(row), KEYPOINTS.pixels, of_longer=True)
         except ImageError as error:
-            log.debug("%s is not compared: %s", path, error.reason)
+            log.debug("%s is not compared: %s", self._photos.path(row), error.reason)
             return None
 
     def _read(self) -> dict[Key, KeypointMatch]:

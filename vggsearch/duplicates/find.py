@@ -27,6 +27,7 @@ from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.duplicates.pairs import CandidatePairs, unrelated_pairs
 from vggsearch.duplicates.results import Groups, Pairs
 from vggsearch.errors import IndexNotWritable, Stopped
+from vggsearch.photos.decoder_pool import Decoders, default_workers
 from vggsearch.progress import SILENT, Monitor
 from vggsearch.tables import Table, Tabular
 
@@ -79,17 +80,25 @@ def duplicates(
     collection: Collection, options: DuplicateOptions, embed: Embed, monitor: Monitor
 ) -> DuplicatesReport:
     """Find the duplicates in a collection. Raises Stopped, with a report of the pairs compared so far."""
+    with Decoders(min(default_workers(), len(collection))) as decoders:
+        return _duplicates(collection, options, embed, decoders, monitor)
+
+
+def _duplicates(
+    collection: Collection, options: DuplicateOptions, embed: Embed, decoders: Decoders, monitor: Monitor
+) -> DuplicatesReport:
     started = time.monotonic()
     directory = collection.store.directory
     warn_of_unmatched(keep_rules(options.keep), collection.searcher.paths)
-    matcher = KeypointMatcher(directory, collection) if options.confirm and collection.has_files else None
+    is_compared = options.confirm and collection.has_files
+    matcher = KeypointMatcher(directory, collection, decoders) if is_compared else None
 
     def load_labelled() -> CalibrationPairs | None:
-        return _labelled_pairs(collection, matcher, embed, monitor) if matcher is not None else None
+        return _labelled_pairs(collection, matcher, decoders, embed, monitor) if matcher is not None else None
 
     classified = _of_current(classify_pairs(collection, options, matcher, load_labelled, monitor), collection)
     shown = monitor if classified.is_complete else SILENT
-    builder = GroupBuilder(collection, classified, options, matcher, shown)
+    builder = GroupBuilder(collection, classified, options, matcher, decoders, shown)
     try:
         groups, pairs = builder.groups(), builder.pairs()
     finally:
@@ -127,7 +136,7 @@ def _of_current(classified: ClassifiedPairs, collection: Collection) -> Classifi
 
 
 def _labelled_pairs(
-    collection: Collection, matcher: KeypointMatcher, embed: Embed, monitor: Monitor
+    collection: Collection, matcher: KeypointMatcher, decoders: Decoders, embed: Embed, monitor: Monitor
 ) -> CalibrationPairs:
     """Return the labelled pairs for the calibration: the stored ones unless they are outdated, else new ones."""
     source = _source_of(collection)
@@ -138,11 +147,9 @@ def _labelled_pairs(
     matcher.match(others, "comparing unrelated pairs", monitor)
     compared = np.array([pair for pair in others if matcher.inliers(pair) >= 0], np.int64).reshape(-1, 2)
     inliers = tuple(matcher.inliers((first, second)) for first, second in compared.tolist())
-    rows = collection.own_contents.tolist()
     copies = compare_edited_copies(
-        collection.root or Path(),
-        collection.searcher.paths,
-        rows,
+        collection,
+        decoders,
         embed,
         lambda embedding, row: float(collection.searcher.index.similarities(embedding, np.array([row]))[0]),
         monitor,

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -16,6 +17,7 @@ from vggsearch.duplicates.pairs import CandidatePairs
 from vggsearch.duplicates.results import Group, Kind, Member, Pair, keepers
 from vggsearch.knn.edges import Edges
 from vggsearch.matching.alignment import Alignment, inverted
+from vggsearch.photos.decoder_pool import Decoders
 from vggsearch.progress import SILENT, Monitor
 
 IDENTICAL_KINDS = ("exact", "same picture")
@@ -31,9 +33,10 @@ class GroupBuilder:
         classified: ClassifiedPairs,
         options: DuplicateOptions,
         matcher: KeypointMatcher | None,
+        decoders: Decoders,
         monitor: Monitor = SILENT,
     ) -> None:
-        self._monitor = monitor
+        self._decoders, self._monitor = decoders, monitor
         self._collection, self._classified, self._options = collection, classified, options
         self._matcher = matcher
         self._policy = keep_rules(options.keep)
@@ -41,7 +44,8 @@ class GroupBuilder:
         self._contents = sorted({*self._copies, *_rows(classified.duplicates), *_rows(classified.similar)})
         rows = [row for content in self._contents for row in self._rows_of(content)]
         self._photos = collection.photos([*rows, *self._contents])
-        self._rated = {row: self._rate(row) for row in rows}
+        with ThreadPoolExecutor() as threads:
+            self._rated = dict(zip(rows, threads.map(self._rate, rows), strict=True))
         self._rank = {row: rank for rank, row in enumerate(self._ranked(rows))}
         self._best = {
             content: min(self._rows_of(content), key=self._rank.__getitem__) for content in self._contents
@@ -127,7 +131,10 @@ class GroupBuilder:
         return copies
 
     def _rate(self, row: int) -> RatedPhoto:
-        return RatedPhoto(self._photos[row], quality_of(self._photos[row], lambda: self._collection.open(row)))
+        source = self._collection.source(row)
+        return RatedPhoto(
+            self._photos[row], quality_of(self._photos[row], lambda: self._decoders.jpeg_quality(source))
+        )
 
     def _ranked(self, rows: list[int]) -> list[int]:
         """Sort rows by what to keep first: photos of the other index, protected photos, then by the keep rules."""

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase, translate
-from typing import Any, BinaryIO
+from typing import Any
 
 from vggsearch.defaults import DUPLICATES
 from vggsearch.duplicates.results import Photo
 from vggsearch.errors import ImageError, OptionError, option
-from vggsearch.photos.decode import decoder_errors, jpeg_quality
 
 log = logging.getLogger(__name__)
 
@@ -96,13 +95,15 @@ KEEP_RULES: dict[str, KeepRule] = {
 }
 
 
-def quality_of(photo: Photo, open_file: Callable[[], BinaryIO]) -> int:
-    """Return the quality of the file that `open_file` opens, UNKNOWN_QUALITY if it cannot be determined."""
+def quality_of(photo: Photo, read_quality: Callable[[], int | None]) -> int:
+    """Return the quality of a file, UNKNOWN_QUALITY if it cannot be determined.
+
+    `read_quality` returns that of a JPEG, None for another format; it may raise ImageError.
+    """
     if photo.format not in LOSSY_FORMATS:
         return LOSSLESS
     try:
-        with decoder_errors(), open_file() as opened:
-            return jpeg_quality(opened) or UNKNOWN_QUALITY
+        return read_quality() or UNKNOWN_QUALITY
     except ImageError:
         return UNKNOWN_QUALITY
 

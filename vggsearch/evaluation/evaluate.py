@@ -1,6 +1,5 @@
 """Measure the search quality of an index: on labelled photos, and on edited copies of its own photos."""
 
-import io
 import os
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,13 +15,12 @@ from vggsearch.errors import ImageError, OptionError, PhotosError, TruthError, o
 from vggsearch.evaluation.ground_truth import read_truth
 from vggsearch.evaluation.linear_probe import ProbeReport, linear_probe
 from vggsearch.evaluation.metrics import FIGURE_COLUMNS, Curve, Figures, Tally
-from vggsearch.image_index import ImageIndex, reranker_of, searcher_of
+from vggsearch.image_index import ImageIndex, decoders_of, reranker_of, searcher_of
 from vggsearch.knn.whitening import WhiteningOptions
 from vggsearch.matching.feature_maps import LocalFeatures
 from vggsearch.matching.rerank import reranked
-from vggsearch.photos.decode import decode
+from vggsearch.photos.decoder_pool import Source, View
 from vggsearch.photos.edits import COLLAGE, COLLAGE_OTHERS, EDITS, Edit, edited
-from vggsearch.photos.opening import open_photo
 from vggsearch.progress import Monitor, OnProgress, Stop
 from vggsearch.query.searcher import Searcher
 from vggsearch.tables import Table, Tabular, arrow_table
@@ -123,8 +121,8 @@ def evaluate(
             monitor.check()
             relevant = is_labelled & (label_of == label_of[row])
             others = np.arange(len(similarities)) != row
-            if checks is not None and (photo := _readable(index, searcher.paths[row])) is not None:
-                similarities = checks.raised(photo, similarities, others)
+            if checks is not None and (view := _readable(index, searcher.paths[row])) is not None:
+                similarities = checks.raised(view, similarities, others)
             answers = _ranked(similarities[others], relevant[others], len(similarities))
             tally.add(answers.similarities, answers.relevant, answers.total)
         monitor.show("querying", start + len(block), len(queried))
@@ -180,7 +178,7 @@ def evaluate_copies(
         for edit, each in zip(copies, similarities, strict=True):
             monitor.check()
             if checks is not None:
-                each = checks.raised(_decoded(copies[edit], index.spec.size), each)
+                each = checks.raised(_view(index, Source("", data=copies[edit])), each)
             answers[edit].append(_ranked(each, relevant, MEASURE.most_answers))
         monitor.show("making copies and querying", done, len(chosen))
     if len(skipped) == len(chosen):
@@ -258,7 +256,7 @@ class _Checks:
         self._known: dict[int, LocalFeatures | None] = {}
 
     def raised(
-        self, picture: Image.Image, similarities: NDArray[np.float32], among: NDArray[np.bool_] | None = None
+        self, picture: View, similarities: NDArray[np.float32], among: NDArray[np.bool_] | None = None
     ) -> NDArray[np.float32]:
         """Return the similarities by row, float32 (n,), those of the best answers raised by their alignment.
 
@@ -284,13 +282,13 @@ class _Checks:
         return [self._known[row] for row in rows]
 
 
-def _decoded(data: bytes, size: int) -> Image.Image:
-    return decode(io.BytesIO(data), at_least=size).image
+def _view(index: ImageIndex, source: Source) -> View:
+    return decoders_of(index).view(source, index.spec.size, index.spec.resize)
 
 
-def _readable(index: ImageIndex, path: str) -> Image.Image | None:
+def _readable(index: ImageIndex, path: str) -> View | None:
     try:
-        return _photo(index, path, index.spec.size)
+        return _view(index, Source(path, index.root or Path()))
     except ImageError:
         return None
 
@@ -319,13 +317,8 @@ def _copies(
         yield name, edited(photo, edit, key, others)
 
 
-def _photo(index: ImageIndex, path: str, at_least: int = MEASURE.copy_pixels) -> Image.Image:
-    try:
-        with open_photo(index.root or Path(), path) as file:
-            data = file.read()
-    except OSError as error:
-        raise ImageError(error.strerror or str(error), "unreadable") from error
-    return decode(io.BytesIO(data), path, at_least=at_least).image
+def _photo(index: ImageIndex, path: str) -> Image.Image:
+    return decoders_of(index).picture(Source(path, index.root or Path()), MEASURE.copy_pixels)
 
 
 def _save(copies: Mapping[str, bytes], folder: Path, path: str) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from vggsearch.defaults import ALIGN
 from vggsearch.errors import ImageError
@@ -23,9 +22,7 @@ from vggsearch.matching.feature_maps import (
 )
 from vggsearch.model.engine import Engine
 from vggsearch.model.spec import EmbeddingSpec
-from vggsearch.photos.decode import decode, decoder_errors
-from vggsearch.photos.opening import open_photo
-from vggsearch.photos.resize import square
+from vggsearch.photos.decoder_pool import Decoders, Source, View
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +33,7 @@ class Reranker:
     """Aligns query images with the photos of a folder.
 
     `load_stored` returns the local features of the given paths that the index stores. The features of other photos
-    are computed on demand from the photo files.
+    are computed on demand from the photo files, which `decoders()` decode.
     """
 
     def __init__(
@@ -45,19 +42,19 @@ class Reranker:
         spec: EmbeddingSpec,
         engine: Engine,
         load_stored: Callable[[Sequence[str]], FeaturesByPath],
+        decoders: Callable[[], Decoders],
     ) -> None:
         self._root, self._spec, self._engine, self._load_stored = root, spec, engine, load_stored
+        self._decoders = decoders
 
-    def query_features(self, image: Image.Image) -> tuple[NDArray[np.float32], list[LocalFeatures]]:
-        """Return the embeddings and the local features of an upright RGB image in the first few ORIENTATIONS.
+    def query_features(self, image: View) -> tuple[NDArray[np.float32], list[LocalFeatures]]:
+        """Return the embeddings and the local features of an image in the first few ORIENTATIONS.
 
         How many is ALIGN.orientations. The embeddings are float32 (orientations, dim), rows of unit length.
         """
-        upright = self._square(image)
-        oriented = [apply_orientation(upright, each) for each in ORIENTATIONS[: ALIGN.orientations]]
+        oriented = [apply_orientation(image.pixels, each) for each in ORIENTATIONS[: ALIGN.orientations]]
         embeddings, levels = self._describe(oriented)
-        aspect = image.width / image.height
-        return np.stack(embeddings), [self._features(each, aspect) for each in levels]
+        return np.stack(embeddings), [self._features(each, image.aspect) for each in levels]
 
     def photo_features(self, paths: Sequence[str]) -> list[LocalFeatures | None]:
         """Return the local features of photos, in order; None for a photo whose file can no longer be read."""
@@ -70,9 +67,9 @@ class Reranker:
         with ThreadPoolExecutor(ALIGN.threads) as pool:
             read = list(pool.map(self._read, paths))
         readable = [(path, each) for path, each in zip(paths, read, strict=True) if each is not None]
-        levels = self._describe([pixels for _, (pixels, _) in readable])[1]
+        levels = self._describe([view.pixels for _, view in readable])[1]
         return {
-            path: self._features(each, aspect) for (path, (_, aspect)), each in zip(readable, levels, strict=True)
+            path: self._features(each, view.aspect) for (path, view), each in zip(readable, levels, strict=True)
         }
 
     def align(
@@ -82,19 +79,14 @@ class Reranker:
         alignments = iter(align_many(query, [photo for photo in photos if photo is not None]))
         return [next(alignments) if photo is not None else None for photo in photos]
 
-    def _read(self, path: str) -> tuple[NDArray[np.uint8], float] | None:
+    def _read(self, path: str) -> View | None:
         if self._root is None:
             return None
         try:
-            with decoder_errors(), open_photo(self._root, path) as file:
-                image = decode(file, path, at_least=self._spec.size).image
+            return self._decoders().view(Source(path, self._root), self._spec.size, self._spec.resize)
         except ImageError as error:
             log.debug("%s is not re-ranked: %s", path, error.reason)
             return None
-        return self._square(image), image.width / image.height
-
-    def _square(self, image: Image.Image) -> NDArray[np.uint8]:
-        return square(image, self._spec.size, self._spec.resize)
 
     def _describe(
         self, squares: Sequence[NDArray[np.uint8]]

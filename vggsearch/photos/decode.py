@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, UnidentifiedImageError
 
-from vggsearch.defaults import IMAGE
+from vggsearch.defaults import DECODER, IMAGE
 from vggsearch.errors import ImageError
 
 # Formats that are never opened: EPS and WMF pass the file to an external program, the others contain no image.
@@ -67,6 +67,26 @@ STANDARD_LUMINANCE_SUM = 3688  # of the quantisation table K.1 in ITU-T T.81, an
 
 GREYSCALE_MAXIMA = (1.0, 2.0**8 - 1, 2.0**10 - 1, 2.0**12 - 1, 2.0**14 - 1, 2.0**16 - 1, 2.0**32 - 1)
 
+Box = tuple[int, int, int, int]  # left, top, width, height, in pixels
+Edges = tuple[int, int, int, int]  # left, top, right, bottom
+Tones = tuple[float, float]  # of deep greyscale: what is black, and what is white
+
+# EXIF orientation -> whether x and y of a stored pixel are exchanged, and which of the stored axes runs backwards.
+STORED_AXES = {
+    1: (False, False, False),
+    2: (False, True, False),
+    3: (False, True, True),
+    4: (False, False, True),
+    5: (True, False, False),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (True, True, False),
+}
+
+# Bytes per pixel that a decoder takes beside the picture it returns: these keep several copies of all pixels.
+BYTES_ASIDE = {"WEBP": 8, "AVIF": 8, "HEIF": 8, "JPEG2000": 16}
+BYTES_OF_COEFFICIENT = 2  # a progressive JPEG keeps them all, at full size
+
 
 @dataclass(frozen=True)
 class DecodedImage:
@@ -83,11 +103,78 @@ class DecodedImage:
     taken: datetime | None
 
 
-def decode(file: BinaryIO, name: str = "", at_least: int | None = None) -> DecodedImage:
+@dataclass(frozen=True)
+class LoadedImage:
+    """A picture in memory, as its file stores it, with its EXIF orientation; else the fields of DecodedImage."""
+
+    image: Image.Image
+    orientation: int
+    width: int
+    height: int
+    format: str
+    taken: datetime | None
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Return width and height of `image`, once upright."""
+        return _upright_size(self.image, self.orientation)
+
+
+class MemoryNeededError(Exception):
+    """Decoding needs more memory than was allowed: `bytes`."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self.bytes = count
+
+
+class OutsideError(Exception):
+    """The wanted part of a picture is not inside it: `width` x `height` is the upright picture."""
+
+    def __init__(self, width: int, height: int) -> None:
+        super().__init__(width, height)
+        self.width, self.height = width, height
+
+
+def decode(
+    file: BinaryIO,
+    name: str = "",
+    at_least: int | None = None,
+    *,
+    of_longer: bool = False,
+    crop: Box | None = None,
+    memory: int | None = None,
+) -> DecodedImage:
     """Decode the first frame of an open file.
 
-    With `at_least`, a JPEG is decoded at a reduced size that still leaves at least that many pixels per side.
-    The suffix of `name` is used only for formats that have no signature. Raises ImageError with the reason.
+    With `at_least`, a JPEG is decoded at a reduced size that still leaves at least that many pixels per side, or of
+    the longer side alone; very large pictures of other formats are reduced afterwards. `crop` is the part to
+    return, in pixels of the whole picture, upright. The suffix of `name` is used only for formats that have no
+    signature. `memory` is the number of bytes to get by with.
+
+    Raises ImageError with the reason, OutsideError for the crop, and MemoryNeededError.
+    """
+    loaded = load_image(file, name, at_least if crop is None else None, of_longer=of_longer, memory=memory)
+    with decoder_errors():
+        tones = _tones(loaded.image)
+        stored, orientation = loaded.image, loaded.orientation
+        if crop is not None:
+            stored = stored.crop(_stored_edges(stored, orientation, edges_inside(crop, loaded.upright_size)))
+        image = _upright_rgb(stored, orientation, tones, _spare_factor(stored.size, at_least, of_longer))
+    return DecodedImage(image, loaded.width, loaded.height, loaded.format, loaded.taken)
+
+
+def load_image(
+    file: BinaryIO,
+    name: str = "",
+    at_least: int | None = None,
+    *,
+    of_longer: bool = False,
+    memory: int | None = None,
+) -> LoadedImage:
+    """Read the first frame of an open file into memory, with the parameters of `decode`.
+
+    Raises ImageError and MemoryNeededError.
     """
     with decoder_errors():
         opened = _open(file, name)
@@ -95,16 +182,112 @@ def decode(file: BinaryIO, name: str = "", at_least: int | None = None) -> Decod
         taken = taken_at(opened)
         if at_least is not None:
             wanted = round(at_least * IMAGE.reducing_gap)
-            opened.draft(None, (wanted, wanted))
+            opened.draft(None, _drafted(full, wanted, of_longer=of_longer))
         _refuse_bombs(opened.size, full)
+        _check_memory(opened, full, memory)
         opened.load()
         # Read after loading: PNG may find its EXIF block only then, and TIFF has applied its orientation by then
         # (its size is upright from the start).
         orientation = orientation_of(opened)
-        image = _upright(to_rgb(opened), orientation)
     if orientation >= 5:
         full = (full[1], full[0])
-    return DecodedImage(image, full[0], full[1], opened.format or "", taken)
+    return LoadedImage(opened, orientation, *full, opened.format or "", taken)
+
+
+def _drafted(full: tuple[int, int], wanted: int, *, of_longer: bool) -> tuple[int, int]:
+    """Return what to request of a JPEG's reduced size: this much of both sides, or of the longer one."""
+    if not of_longer:
+        return wanted, wanted
+    return (wanted, 1) if full[0] >= full[1] else (1, wanted)
+
+
+def _check_memory(opened: Image.Image, full: tuple[int, int], memory: int | None) -> None:
+    needed = memory_needed(opened, full)
+    if needed > DECODER.picture_bytes:
+        raise ImageError(
+            f"{full[0]} x {full[1]} pixels take {needed / 1e9:.1f} GB to decode; "
+            f"the limit is {DECODER.picture_bytes / 1e9:.1f} GB",
+            "too large",
+        )
+    if memory is not None and needed > memory:
+        raise MemoryNeededError(needed)
+
+
+def memory_needed(opened: Image.Image, full: tuple[int, int]) -> int:
+    """Return about how many bytes it takes to load an opened image, of `full` pixels before it was reduced."""
+    pixels = opened.size[0] * opened.size[1]
+    needed = pixels * (_bytes_per_pixel(opened.mode) + BYTES_ASIDE.get(opened.format or "", 0))
+    if opened.info.get("progressive") and isinstance(opened, JpegImagePlugin.JpegImageFile):
+        samples = sum(across * down for _, across, down, _ in opened.layer)
+        largest = max(across * down for _, across, down, _ in opened.layer)
+        needed += BYTES_OF_COEFFICIENT * full[0] * full[1] * samples // largest
+    return needed
+
+
+def _bytes_per_pixel(mode: str) -> int:
+    """Return how many bytes a pixel of a mode takes in Pillow."""
+    if mode in ("1", "L", "P"):
+        return 1
+    return 2 if mode.startswith("I;16") else 4
+
+
+def _spare_factor(size: tuple[int, int], at_least: int | None, of_longer: bool) -> int:
+    """Return by how much a very large picture can be reduced at once; 1 for others, which are resized precisely."""
+    if at_least is None or size[0] * size[1] <= IMAGE.whole_pixels:
+        return 1
+    return max(1, int((max(size) if of_longer else min(size)) / (at_least * IMAGE.reducing_gap)))
+
+
+def edges_inside(crop: Box, size: tuple[int, int]) -> Edges:
+    """Return the edges of a part of a picture of this size. Raises OutsideError."""
+    left, top, width, height = crop
+    is_inside = min(left, top) >= 0 and left + width <= size[0] and top + height <= size[1]
+    if not is_inside or min(width, height) < 1:
+        raise OutsideError(*size)
+    return left, top, left + width, top + height
+
+
+def _upright_rgb(image: Image.Image, orientation: int, tones: Tones | None, factor: int = 1) -> Image.Image:
+    """Return a stored picture as upright RGB, reduced by `factor`. A very large one is never copied as a whole."""
+    if image.width * image.height <= IMAGE.whole_pixels:
+        return _upright(to_rgb(image, tones), orientation)
+    width, height = _upright_size(image, orientation)
+    reduced = Image.new("RGB", (-(-width // factor), -(-height // factor)))
+    for top, strip in upright_strips(image, orientation, tones, factor):
+        reduced.paste(strip.reduce(factor), (0, top // factor))
+    return reduced
+
+
+def upright_strips(
+    image: Image.Image, orientation: int, tones: Tones | None = None, multiple: int = 1
+) -> Iterator[tuple[int, Image.Image]]:
+    """Yield a stored picture in upright RGB strips of full width, each with the row at its top.
+
+    All strips but the last have a multiple of `multiple` rows. `tones` are those of the whole picture that `image`
+    is a part of.
+    """
+    tones = tones or _tones(image)
+    width, height = _upright_size(image, orientation)
+    rows = max(1, IMAGE.strip_pixels // (width * multiple)) * multiple
+    for top in range(0, height, rows):
+        edges = _stored_edges(image, orientation, (0, top, width, min(height, top + rows)))
+        yield top, _upright(to_rgb(image.crop(edges), tones), orientation)
+
+
+def _upright_size(image: Image.Image, orientation: int) -> tuple[int, int]:
+    return (image.height, image.width) if orientation >= 5 else image.size
+
+
+def _stored_edges(image: Image.Image, orientation: int, edges: Edges) -> Edges:
+    """Return where a part of the upright picture is in the stored one."""
+    left, top, right, bottom = edges
+    are_exchanged, x_backwards, y_backwards = STORED_AXES[orientation]
+    (x, end_x), (y, end_y) = ((top, bottom), (left, right)) if are_exchanged else ((left, right), (top, bottom))
+    if x_backwards:
+        x, end_x = image.width - end_x, image.width - x
+    if y_backwards:
+        y, end_y = image.height - end_y, image.height - y
+    return x, y, end_x, end_y
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
@@ -118,12 +301,16 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert to RGB: transparency over white, deep greyscale scaled (Pillow would clip it), Lab by ICC profile."""
+def to_rgb(image: Image.Image, tones: Tones | None = None) -> Image.Image:
+    """Convert to RGB: transparency over white, deep greyscale scaled (Pillow would clip it), Lab by ICC profile.
+
+    `tones` are those of a larger picture that this is a part of.
+    """
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        return Image.fromarray(_scaled(np.asarray(image))).convert("RGB")
+    tones = tones or _tones(image)
+    if tones is not None:
+        return Image.fromarray(_scaled(np.asarray(image), tones)).convert("RGB")
     if image.mode == "LAB":
         return _lab_to_rgb(image)
     if image.has_transparency_data:
@@ -133,21 +320,35 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _scaled(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Scale greyscale of any depth to 0..255 by the smallest of GREYSCALE_MAXIMA that its brightest pixel fits.
+def _tones(image: Image.Image) -> Tones | None:
+    """Return which values of deep greyscale are black and white, None for a picture of 8 bits.
 
-    Files do not reliably state their depth (12 bits in 16, floats in 0..1 or 0..255). Stretching each image from
-    its darkest to its brightest pixel instead would make a dim photo differ from its own 8-bit copy.
+    Greyscale of any depth is scaled by the smallest of GREYSCALE_MAXIMA that its brightest pixel fits. Files do not
+    reliably state their depth (12 bits in 16, floats in 0..1 or 0..255). Stretching each image from its darkest to
+    its brightest pixel instead would make a dim photo differ from its own 8-bit copy.
     """
-    grey = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    darkest, brightest = float(grey.min()), float(grey.max())
-    fits = [full for full in GREYSCALE_MAXIMA if brightest <= full]
-    if np.issubdtype(values.dtype, np.integer):
-        fits = [full for full in fits if full >= 255]
+    if not image.mode.startswith("I;16") and image.mode not in ("I", "F"):
+        return None
+    rows = max(1, IMAGE.strip_pixels // image.width)
+    darkest, brightest, is_whole = np.inf, -np.inf, image.mode != "F"
+    for top in range(0, image.height, rows):
+        strip = _finite(np.asarray(image.crop((0, top, image.width, min(image.height, top + rows)))))
+        darkest, brightest = min(darkest, float(strip.min())), max(brightest, float(strip.max()))
+    fits = [full for full in GREYSCALE_MAXIMA if brightest <= full and (full >= 255 or not is_whole)]
     if darkest < 0 or not fits:
-        grey, fits = grey - darkest, [max(brightest - darkest, 1e-12)]
-    scaled: NDArray[np.uint8] = np.rint(grey * (255.0 / fits[0])).astype(np.uint8)
+        return darkest, darkest + max(brightest - darkest, 1e-12)
+    return 0.0, fits[0]
+
+
+def _scaled(values: NDArray[np.generic], tones: Tones) -> NDArray[np.uint8]:
+    """Scale greyscale of any depth to 0..255."""
+    black, white = tones
+    scaled: NDArray[np.uint8] = np.rint((_finite(values) - black) * (255.0 / (white - black))).astype(np.uint8)
     return scaled
+
+
+def _finite(values: NDArray[np.generic]) -> NDArray[np.float64]:
+    return np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _lab_to_rgb(image: Image.Image) -> Image.Image:

@@ -1,4 +1,7 @@
-"""A pool of decoder processes: a file that crashes, hangs or exhausts its decoder costs only itself."""
+"""A pool of decoder processes: a file that crashes, hangs or exhausts its decoder costs only itself.
+
+Every file that somebody else may have made is decoded here, and nowhere else.
+"""
 
 import contextlib
 import json
@@ -7,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from dataclasses import dataclass
 from datetime import datetime
 from io import BufferedReader
@@ -18,9 +22,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from vggsearch import defaults
-from vggsearch.errors import ImageError, InstallationError, SkipKind
+from vggsearch.errors import ForkError, ImageError, InstallationError, SkipKind
+from vggsearch.photos.decode import Box, OutsideError
+from vggsearch.photos.memory_budget import MemoryBudget
 from vggsearch.photos.shared_pixels import SharedPixels
 from vggsearch.photos.walk import PhotoFile
 
@@ -52,6 +59,32 @@ class Square:
     perceptual_hash: bytes
     sha256: str
     pixels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A picture to decode: the photo `path` below the folder `root`, or the bytes `data` of a file.
+
+    Without either, `path` is a file that the user has named. With `data`, it is used for its suffix alone.
+    """
+
+    path: str
+    root: Path | None = None
+    data: bytes | None = None
+
+    def place(self) -> dict[str, str | None]:
+        """Return path and root, absolute, since the current folder may change after a process has started."""
+        if self.root is not None:
+            return {"path": self.path, "root": str(self.root.absolute())}
+        return {"path": self.path if self.data is not None else str(Path(self.path).absolute()), "root": None}
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a network sees of a picture: `pixels`, uint8 (size, size, 3), RGB, and the picture's width by height."""
+
+    pixels: NDArray[np.uint8]
+    aspect: float
 
 
 def default_workers() -> int:
@@ -131,24 +164,20 @@ class _Decoder:
         self.end()
         self._shared.close()
 
-    def decode(self, request: "_Request") -> Square:
-        """Decode one file. Raises ImageError if it cannot be used, _Died if the process ended."""
+    def ask(self, request: "_Request") -> "_Response":
+        """Have the process answer a request; see decoder_worker.answer.
+
+        Raises ImageError if the file cannot be used, OutsideError, and _Died if the process ended.
+        """
         self._wait_until_ready()
         started = time.monotonic()
         try:
-            self._requests.write(request.line)
+            self._requests.writelines(request.chunks())
             self._requests.flush()
-            response = self._receive()
+            values = self._receive()
         except (EOFError, OSError) as error:
             raise self._cause_of_death(time.monotonic() - started) from error
-        if "traceback" in response:
-            raise RuntimeError(f"a bug in vggsearch, at {request.path}:\n{response['traceback']}")
-        if "reason" in response:
-            raise ImageError(response["reason"], response["kind"])
-        taken = datetime.fromisoformat(response["taken"]) if response["taken"] else None
-        facts = response["width"], response["height"], response["format"], taken, response["is_blank"]
-        perceptual_hash = bytes.fromhex(response["perceptual_hash"])
-        return Square(*facts, perceptual_hash, response["sha256"], self._shared.copy(request.size))
+        return _response_of(values, request, self._shared)
 
     def _receive(self) -> dict[str, Any]:
         line = self._responses.readline()
@@ -182,23 +211,67 @@ class _Decoder:
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """A request as it is sent, the path it is about and the size of the square."""
+    """A request to decoder_worker.answer: the values in it, and the bytes of a file, if any, that follow them."""
 
-    line: bytes
-    path: str
-    size: int
+    values: dict[str, Any]
+    data: bytes | None = None
+
+    @property
+    def path(self) -> str:
+        """The path it is about, for messages."""
+        path: str = self.values["path"]
+        return path
+
+    def with_memory(self, count: int) -> "_Request":
+        """Return the request, which may take `count` bytes of memory."""
+        return _Request({**self.values, "memory": count}, self.data)
+
+    def chunks(self) -> list[bytes]:
+        """Return the bytes to send."""
+        length = {} if self.data is None else {"length": len(self.data)}
+        return [json.dumps({**self.values, **length}).encode() + b"\n", self.data or b""]
+
+
+@dataclass(frozen=True, slots=True)
+class _Response:
+    """The values in a response, and the pixels, uint8 (height, width, 3), if there are any."""
+
+    values: dict[str, Any]
+    pixels: NDArray[np.uint8]
+
+    @property
+    def needed(self) -> int | None:
+        """How many bytes it takes to decode the picture, if they were more than allowed."""
+        return self.values.get("needed")
+
+
+def _response_of(values: dict[str, Any], request: _Request, shared: SharedPixels) -> _Response:
+    """Return a response with its pixels, or raise the error in it."""
+    if "traceback" in values:
+        raise RuntimeError(f"a bug in vggsearch, at {request.path}:\n{values['traceback']}")
+    if "reason" in values:
+        raise ImageError(values["reason"], values["kind"])
+    if "outside" in values:
+        raise OutsideError(*values["outside"])
+    return _Response(values, shared.copy(values.get("shape", (0, 0, 3))))
 
 
 class Decoders:
-    """`count` decoder processes, to be shared by as many threads. They start in the background."""
+    """`count` decoder processes, to be shared by any number of threads. They start in the background.
+
+    Pictures that take much memory are decoded only as many at once as fit into DECODER.picture_bytes, or into
+    DECODER.usual_bytes for each process if that is more.
+    """
 
     def __init__(self, count: int) -> None:
         self._is_open = True
+        self._owner = os.getpid()
         self._opening = Lock()
-        self._all = [_Decoder() for _ in range(count)]
+        self._all: list[_Decoder] = []
         self._idle: SimpleQueue[_Decoder] = SimpleQueue()
-        for decoder in self._all:
-            self._idle.put(decoder)
+        self._memory = MemoryBudget(max(defaults.DECODER.picture_bytes, count * defaults.DECODER.usual_bytes))
+        self.grow(count)
+        self._end = weakref.finalize(self, _close_all, self._all, self._owner)
 
     def __enter__(self) -> "Decoders":
         """Return itself."""
@@ -214,8 +287,19 @@ class Decoders:
         """End the processes, even while they decode; a thread that waits for one gets an ImageError."""
         with self._opening:
             self._is_open = False
-            for decoder in self._all:
-                decoder.close()
+            self._end()
+
+    def grow(self, count: int) -> None:
+        """Start as many processes as are missing to `count`."""
+        with self._opening:
+            for _ in range(count - len(self._all)):
+                self._all.append(_Decoder())
+                self._idle.put(self._all[-1])
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether they are open, and belong to this process rather than to the one that it was forked from."""
+        return self._is_open and self._owner == os.getpid()
 
     def lower_priority(self) -> None:
         """Let other processes go first on the CPU: those that feed GPUs, which get more done."""
@@ -224,31 +308,82 @@ class Decoders:
                 decoder.lower_priority(LOW_PRIORITY)
 
     def decode(self, root: Path, file: PhotoFile, size: int, resize: str) -> Square:
-        """Decode `file` below `root` into a square of `size` pixels per side; see resize.square.
+        """Decode `file` below `root` into a square of `size` pixels per side, for an index; see resize.square.
 
-        Waits for an idle process. Raises ImageError, also for a file that changed since the walk, or that ends its
-        process. A file is blamed for a crash only if it crashes a second, fresh process, which no earlier file can
-        have corrupted.
+        Raises ImageError, also for a file that changed since the walk.
         """
-        wanted = {"root": str(root), **file._asdict(), "size": size, "resize": resize}
-        request = _Request(json.dumps(wanted).encode() + b"\n", file.path, size)
+        wanted = {"bytes": file.bytes, "mtime_ns": file.mtime_ns, "size": size, "resize": resize}
+        response = self._ask("photo", Source(file.path, root), **wanted)
+        values = response.values
+        taken = datetime.fromisoformat(values["taken"]) if values["taken"] else None
+        facts = values["width"], values["height"], values["format"], taken, values["is_blank"]
+        perceptual_hash = bytes.fromhex(values["perceptual_hash"])
+        return Square(*facts, perceptual_hash, values["sha256"], response.pixels)
+
+    def view(self, source: Source, size: int, resize: str, crop: Box | None = None) -> View:
+        """Return a picture, or the part `crop` of it, as a network with inputs of `size` pixels sees it.
+
+        Raises ImageError, and OutsideError for the crop.
+        """
+        response = self._ask("view", source, size=size, resize=resize, crop=crop)
+        return View(response.pixels, response.values["width"] / response.values["height"])
+
+    def picture(
+        self, source: Source, at_least: int, *, of_longer: bool = False, crop: Box | None = None
+    ) -> Image.Image:
+        """Return a picture, or the part `crop` of it, as upright RGB, with about `at_least` pixels per side.
+
+        With `of_longer`, the longer side alone has so many. It has at most IMAGE.picture_pixels in any case; a
+        small picture is not enlarged. See resize.bounded. Raises ImageError, and OutsideError for the crop.
+        """
+        response = self._ask("picture", source, at_least=at_least, of_longer=of_longer, crop=crop)
+        return Image.fromarray(response.pixels)
+
+    def pixel_hash(self, source: Source) -> str:
+        """Return a hash of all that a file shows; see pixel_hash.pixel_hash. Raises ImageError."""
+        found: str = self._ask("pixel hash", source).values["hash"]
+        return found
+
+    def jpeg_quality(self, source: Source) -> int | None:
+        """Return the quality that a JPEG was saved with; see decode.jpeg_quality. Raises ImageError."""
+        quality: int | None = self._ask("jpeg quality", source).values["quality"]
+        return quality
+
+    def _ask(self, wanted: str, source: Source, **values: Any) -> _Response:
+        """Return the response to a request; see decoder_worker.ANSWERS.
+
+        Waits for an idle process. Raises ImageError, also for a file that ends its process. A file is blamed for a
+        crash only if it crashes a second, fresh process, which no earlier file can have corrupted.
+        """
+        if self._owner != os.getpid():
+            raise ForkError
+        request = _Request({"wanted": wanted, **source.place(), **values}, source.data)
+        response = self._answered(request.with_memory(defaults.DECODER.usual_bytes))
+        if response.needed is None:
+            return response
+        with self._memory.reserved(response.needed):
+            return self._answered(request.with_memory(response.needed))
+
+    def _answered(self, request: _Request) -> _Response:
         decoder = self._idle.get()
         try:
             try:
-                return self._decode_once(decoder, request)
+                return self._ask_once(decoder, request)
             except _Died as died:
                 if died.is_certain or not self._is_open:
                     raise
-            return self._decode_once(decoder, request)
+            return self._ask_once(decoder, request)
         except _Died as died:
             raise ImageError(died.reason, died.kind) from died
         finally:
             self._idle.put(decoder)
 
-    def _decode_once(self, decoder: _Decoder, request: _Request) -> Square:
+    def _ask_once(self, decoder: _Decoder, request: _Request) -> _Response:
+        if not self._is_open:
+            raise ImageError("the decoder processes were closed", "unreadable")
         try:
-            return decoder.decode(request)
-        except ImageError:
+            return decoder.ask(request)
+        except (ImageError, OutsideError):
             raise
         except BaseException:  # it has died, or part of its response is still unread
             with self._opening:
@@ -256,3 +391,10 @@ class Decoders:
                     decoder.end()
                     decoder.start()
             raise
+
+
+def _close_all(decoders: list[_Decoder], owner: int) -> None:
+    """End the processes, unless this process was forked from the one that started them."""
+    if owner == os.getpid():
+        for decoder in decoders:
+            decoder.close()

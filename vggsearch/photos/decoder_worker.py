@@ -1,36 +1,50 @@
-"""The decoder process: decode one file after another, from its path to the square of pixels."""
+"""The decoder process: answer one request after another about the picture in a file."""
 
 import contextlib
 import faulthandler
+import io
 import json
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from mmap import mmap
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vggsearch import defaults
 from vggsearch.errors import ImageError
-from vggsearch.photos.decode import decode, decoder_errors, readable_formats
+from vggsearch.photos.decode import (
+    DecodedImage,
+    MemoryNeededError,
+    OutsideError,
+    decode,
+    decoder_errors,
+    jpeg_quality,
+    readable_formats,
+)
 from vggsearch.photos.hashing import hash_unchanged
+from vggsearch.photos.opening import open_photo, open_regular
 from vggsearch.photos.perceptual_hash import perceptual_hash
-from vggsearch.photos.resize import is_blank, square
+from vggsearch.photos.pixel_hash import pixel_hash
+from vggsearch.photos.resize import bounded, is_blank, square
 from vggsearch.photos.shared_pixels import open_shared
 from vggsearch.photos.walk import PhotoFile
 
 STDIN, STDOUT = 0, 1
 OOM_SCORE = b"500"  # of 1000: when memory runs out, Linux kills this process rather than its parent
 
+Values = dict[str, Any]
+
 
 def serve() -> None:
-    """Serve requests from standard input, one JSON line each, until it is closed.
+    """Serve requests from standard input until it is closed. Responses are JSON lines, see `answer`.
 
-    A request is {"root", "path", "bytes", "mtime_ns", "size", "resize"}: a PhotoFile and the square to make of it.
-    The pixels, uint8 (size, size, 3), go into the shared memory that the first argument of the program names; the
-    response is a JSON line with all else that a Square holds. It has "reason" and "kind" for a file that cannot be
-    used, "traceback" for a bug in vggsearch. If the process dies, its parent finds out why.
+    A request is a JSON line; if it has "length", as many bytes of a file follow. Pixels go into the shared memory
+    that the first argument of the program names. If the process dies, its parent finds out why.
     """
     responses = _own_stdout()
     shared = open_shared(sys.argv[1])
@@ -39,29 +53,98 @@ def serve() -> None:
     _send(responses, {"ready": os.getpid()})
     with os.fdopen(STDIN, "rb") as requests, Path(os.devnull).open("wb") as devnull:
         for line in requests:
-            _send(responses, _respond(json.loads(line), shared, devnull))
+            request = json.loads(line)
+            data = requests.read(request["length"]) if "length" in request else None
+            with _time_limit(devnull):
+                response = answer(request, data, shared)
+            _send(responses, response)
 
 
-def _respond(request: dict[str, Any], shared: mmap, devnull: BinaryIO) -> dict[str, object]:
-    root, file = Path(request["root"]), PhotoFile(request["path"], request["bytes"], request["mtime_ns"])
+def answer(request: Values, data: bytes | None, shared: mmap) -> Values:
+    """Answer a request: "wanted" names one of ANSWERS, which say what else is in it and in the response.
+
+    The picture is that of `data` or, without it, of the file "path", below the folder "root" if there is one. The
+    pixels of a response go into `shared`, with their "shape", (height, width, 3). A response has "reason" and
+    "kind" for a file that cannot be used, "needed" if it takes more than "memory" bytes, "outside" with width and
+    height for a crop that is not inside the picture, and "traceback" for a bug in vggsearch.
+    """
     try:
-        with _time_limit(devnull):
-            with decoder_errors(), (root / file.path).open("rb") as opened:
-                photo = decode(opened, file.path, at_least=request["size"])
-            pixels = square(photo.image, request["size"], request["resize"])
-        # After decoding, so that only the start of a video is read; a photo is in the file cache by now.
-        sha256 = hash_unchanged(root, file)
+        response, pixels = ANSWERS[request["wanted"]](request, data)
     except ImageError as error:
         return {"reason": error.reason, "kind": error.kind}
+    except MemoryNeededError as error:
+        return {"needed": error.bytes}
+    except OutsideError as error:
+        return {"outside": (error.width, error.height)}
     except MemoryError:
         return {"reason": "not enough memory to resize it", "kind": "unreadable"}
     except Exception:  # noqa: BLE001 - the parent process raises it
         return {"traceback": traceback.format_exc()}
-    shared[: pixels.nbytes] = pixels.tobytes()
+    if pixels is not None:
+        shared[: pixels.nbytes] = pixels.tobytes()
+        response["shape"] = pixels.shape
+    return response
+
+
+def _photo(request: Values, data: bytes | None) -> tuple[Values, NDArray[np.uint8]]:
+    """Return the square of a PhotoFile ("path", "bytes", "mtime_ns"), and all else that an index holds of it."""
+    photo = _decoded(request, data, request["size"])
+    pixels = square(photo.image, request["size"], request["resize"])
+    # After decoding, so that only the start of a video is read; a photo is in the file cache by now.
+    file = PhotoFile(request["path"], request["bytes"], request["mtime_ns"])
     taken = photo.taken.isoformat() if photo.taken else None
     facts = {"width": photo.width, "height": photo.height, "format": photo.format, "taken": taken}
+    sha256 = hash_unchanged(Path(request["root"]), file)
     of_pixels = {"is_blank": is_blank(pixels), "perceptual_hash": perceptual_hash(pixels).hex()}
-    return {**facts, **of_pixels, "sha256": sha256}
+    return {**facts, **of_pixels, "sha256": sha256}, pixels
+
+
+def _view(request: Values, data: bytes | None) -> tuple[Values, NDArray[np.uint8]]:
+    """Return the square of "size" and "resize" of the picture or of its part "crop", and "width" and "height"."""
+    photo = _decoded(request, data, request["size"])
+    width, height = (photo.width, photo.height) if request["crop"] is None else photo.image.size
+    return {"width": width, "height": height}, square(photo.image, request["size"], request["resize"])
+
+
+def _picture(request: Values, data: bytes | None) -> tuple[Values, NDArray[np.uint8]]:
+    """Return the picture with about "at_least" pixels per side, or "of_longer" side; see resize.bounded."""
+    photo = _decoded(request, data, request["at_least"], of_longer=request["of_longer"])
+    return {}, np.asarray(bounded(photo.image, request["at_least"], of_longer=request["of_longer"]))
+
+
+def _pixel_hash(request: Values, data: bytes | None) -> tuple[Values, None]:
+    """Return "hash", that of pixel_hash.pixel_hash."""
+    with decoder_errors(), _opened(request, data) as file:
+        return {"hash": pixel_hash(file, request["path"], request["memory"])}, None
+
+
+def _jpeg_quality(request: Values, data: bytes | None) -> tuple[Values, None]:
+    """Return "quality", that of decode.jpeg_quality."""
+    with decoder_errors(), _opened(request, data) as file:
+        return {"quality": jpeg_quality(file)}, None
+
+
+ANSWERS: dict[str, Callable[[Values, bytes | None], tuple[Values, NDArray[np.uint8] | None]]] = {
+    "photo": _photo,
+    "view": _view,
+    "picture": _picture,
+    "pixel hash": _pixel_hash,
+    "jpeg quality": _jpeg_quality,
+}
+
+
+def _decoded(request: Values, data: bytes | None, at_least: int, *, of_longer: bool = False) -> DecodedImage:
+    crop = tuple(request["crop"]) if request.get("crop") is not None else None
+    with decoder_errors(), _opened(request, data) as file:
+        return decode(file, request["path"], at_least, of_longer=of_longer, crop=crop, memory=request["memory"])
+
+
+def _opened(request: Values, data: bytes | None) -> BinaryIO:
+    if data is not None:
+        return io.BytesIO(data)
+    if request["root"] is None:
+        return open_regular(Path(request["path"]))
+    return open_photo(Path(request["root"]), request["path"])
 
 
 @contextlib.contextmanager

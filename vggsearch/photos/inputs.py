@@ -3,19 +3,20 @@
 import io
 import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Protocol, SupportsIndex, TypeGuard, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vggsearch.errors import InputError, OptionError, Spelled
-from vggsearch.photos.decode import decode, decoder_errors, to_rgb, upright_rgb
-
-Box = tuple[int, int, int, int]  # left, top, width, height, in pixels
+from vggsearch.defaults import IMAGE
+from vggsearch.errors import ImageError, InputError, OptionError, Spelled
+from vggsearch.photos.decode import Box as Box
+from vggsearch.photos.decode import OutsideError, decoder_errors, edges_inside, to_rgb, upright_rgb
+from vggsearch.photos.decoder_pool import Decoders, Source, View
+from vggsearch.photos.resize import square
 
 
 @runtime_checkable
@@ -81,7 +82,7 @@ class ImageFile:
         self._error: Exception | None = None
         try:
             self._data = _bytes_of(file)
-        except (OSError, ValueError, InputError) as error:
+        except (OSError, ValueError, InputError, ImageError) as error:
             self._error = error
 
     def read(self, _: int = -1, /) -> bytes:
@@ -94,9 +95,11 @@ class ImageFile:
 def _bytes_of(file: Any) -> bytes:
     with suppress(AttributeError, io.UnsupportedOperation):  # a stream cannot seek
         file.seek(0)
-    data = None if isinstance(file, io.TextIOBase) else file.read()
+    data = None if isinstance(file, io.TextIOBase) else file.read(IMAGE.stream_bytes + 1)
     if not isinstance(data, bytes):
         raise InputError('A file of an image must be open in binary mode: open(path, "rb").')
+    if len(data) > IMAGE.stream_bytes:
+        raise ImageError(f"has more than {IMAGE.stream_bytes >> 20} MB, the limit for a stream", "too large")
     return data
 
 
@@ -114,28 +117,29 @@ def name_of(image: object) -> str:
     return os.fspath(image) if isinstance(image, str | os.PathLike) else "-"
 
 
-def read_image(image: ImageLike, at_least: int, crop: Box | None = None) -> Image.Image:
-    """Return the image as upright RGB, cropped to `crop` (in pixels of the upright image) if given.
+def view_of(
+    image: ImageLike, size: int, resize: str, decoders: Callable[[], Decoders], crop: Box | None = None
+) -> View:
+    """Return an image as a network with inputs of `size` pixels sees it, or its part `crop`, in its upright pixels.
 
-    Without `crop`, a large JPEG is decoded at a reduced size of at least `at_least` pixels per side. Raises
-    ImageError if the image cannot be used, InputError for a value that is no image and for an array of another
-    dtype or shape, see `_from_array`, and OptionError for a crop outside the image.
+    Files are decoded by `decoders()`, which is not called for what is in memory already: a PIL image, an array or a
+    tensor. Raises ImageError if the image cannot be used, InputError for a value that is no image and for an array
+    of another dtype or shape, see `_from_array`, and OptionError for a crop outside the image.
     """
     whole = None if crop is None else _whole(crop)
-    with decoder_errors():
-        if whole is None:
-            return _read(image, at_least)
-        full = _read(image, None)
-    left, top, width, height = whole
-    is_inside = min(left, top) >= 0 and left + width <= full.width and top + height <= full.height
-    if not is_inside or min(width, height) < 1:
+    try:
+        source = _source(image)
+        if source is not None:
+            return decoders().view(source, size, resize, whole)
+        picture = _cropped(picture_in_memory(image), whole)
+    except OutsideError as error:
         raise OptionError(
-            f"The crop {left},{top},{width},{height} is not inside {name_of(image)} "
-            f"({full.width} x {full.height} pixels). Pass ",
+            f"The crop {','.join(map(str, whole or ()))} is not inside {name_of(image)} "
+            f"({error.width} x {error.height} pixels). Pass ",
             Spelled("crop=(left, top, width, height)", "--crop LEFT,TOP,WIDTH,HEIGHT"),
             " in pixels.",
-        )
-    return full.crop((left, top, left + width, top + height))
+        ) from None
+    return View(square(picture, size, resize), picture.width / picture.height)
 
 
 def _whole(crop: Sequence[SupportsIndex]) -> Box:
@@ -148,19 +152,31 @@ def _whole(crop: Sequence[SupportsIndex]) -> Box:
     return left, top, width, height
 
 
-def _read(image: ImageLike, at_least: int | None) -> Image.Image:
+def _source(image: ImageLike) -> Source | None:
+    """Return what a decoder process is to decode, None for pixels. Raises ImageError for a file that has no end."""
+    if isinstance(image, str | os.PathLike):
+        return Source(os.fspath(image))
+    if isinstance(image, ENCODED):
+        return Source("", data=bytes(image))
+    if isinstance(image, ReadableFile) and not isinstance(image, Image.Image):
+        opened = image if isinstance(image, ImageFile) else ImageFile(image)
+        with decoder_errors():
+            return Source(opened.name, data=opened.read())
+    return None
+
+
+def _cropped(picture: Image.Image, crop: Box | None) -> Image.Image:
+    if crop is None:
+        return picture
+    return picture.crop(edges_inside(crop, picture.size))
+
+
+def picture_in_memory(image: object) -> Image.Image:
+    """Return a PIL image, an array or a tensor as upright RGB. Raises InputError and ImageError."""
     if isinstance(image, Image.Image):
         return upright_rgb(image)
     if isinstance(image, np.ndarray):
         return _from_array(_channels_last(image, is_tensor=False))
-    if isinstance(image, ENCODED):
-        return decode(io.BytesIO(bytes(image)), at_least=at_least).image
-    if isinstance(image, str | os.PathLike):
-        with Path(image).open("rb") as file:
-            return decode(file, str(image), at_least=at_least).image
-    if isinstance(image, ReadableFile):
-        opened = image if isinstance(image, ImageFile) else ImageFile(image)
-        return decode(io.BytesIO(opened.read()), opened.name, at_least=at_least).image
     if isinstance(image, TensorLike):
         values = image.detach().cpu()
         values = values.float() if image.is_floating_point() else values

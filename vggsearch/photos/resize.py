@@ -1,5 +1,6 @@
 """Fit an image of any aspect ratio to the square uint8 input of the network."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -36,6 +37,21 @@ def square(image: Image.Image, size: int, resize: str) -> NDArray[np.uint8]:
     """Return uint8 of shape (size, size, 3), RGB in 0..255. `resize` is one of defaults.RESIZES."""
     # np.array copies, since torch needs writable memory.
     return np.array(RESIZE_BY_NAME[resize](image, size), dtype=np.uint8)
+
+
+def bounded(image: Image.Image, at_least: int, *, of_longer: bool = False) -> Image.Image:
+    """Reduce an image as far as leaves IMAGE.reducing_gap times `at_least` pixels per side, or of the longer side.
+
+    It gets no more than IMAGE.picture_pixels in any case. A small image stays as it is.
+    """
+    side = max(image.size) if of_longer else min(image.size)
+    image = image.reduce(max(1, int(side / (at_least * IMAGE.reducing_gap))))
+    if image.width * image.height <= IMAGE.picture_pixels:
+        return image
+    scale = math.sqrt(IMAGE.picture_pixels / (image.width * image.height))
+    width, height = (max(1, int(each * scale)) for each in image.size)
+    width, height = min(width, IMAGE.picture_pixels // height), min(height, IMAGE.picture_pixels // width)
+    return image.resize((width, height), INPUT_FILTER, reducing_gap=IMAGE.reducing_gap)
 
 
 def is_blank(pixels: NDArray[np.uint8]) -> bool:

@@ -1,4 +1,4 @@
-"""Memory that a process shares with one decoder process, for the pixels of one photo.
+"""Memory that a process shares with one decoder process, for the pixels of one picture.
 
 Pixels of 192 x 192 take 110 kB: through a pipe, which holds 64 kB, that is several system calls and changes of
 process for each photo. The memory belongs to the two processes alone and has no name in the file system, so nothing
@@ -10,25 +10,27 @@ import os
 import sys
 import tempfile
 import uuid
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.defaults import EMBEDDING
+from vggsearch.defaults import EMBEDDING, IMAGE
 
-CAPACITY = 3 * EMBEDDING.largest_size**2  # bytes; of these, only what is written takes memory
+CAPACITY = 3 * max(EMBEDDING.largest_size**2, IMAGE.picture_pixels)  # bytes; only what is written takes memory
 
 
 class SharedPixels:
-    """The memory for one square of pixels. Whoever makes it passes `name` and `file_descriptors` to the decoder."""
+    """The memory for one picture. Whoever makes it passes `name` and `file_descriptors` to the decoder."""
 
     def __init__(self) -> None:
         self.name, self.file_descriptors = _create()
         self._memory = open_shared(self.name)
 
-    def copy(self, size: int) -> NDArray[np.uint8]:
-        """Return a copy of the pixels: uint8 (size, size, 3)."""
-        return np.frombuffer(self._memory, np.uint8, 3 * size * size).reshape(size, size, 3).copy()
+    def copy(self, shape: Sequence[int]) -> NDArray[np.uint8]:
+        """Return a copy of the pixels: uint8 (height, width, 3)."""
+        height, width, channels = shape
+        return np.frombuffer(self._memory, np.uint8, height * width * channels).reshape(shape).copy()
 
     def close(self) -> None:
         """Close the file descriptors. The memory itself is freed with the last object and process that maps it."""

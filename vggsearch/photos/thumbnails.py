@@ -12,17 +12,15 @@ from typing import TypeVar
 from PIL import Image
 
 from vggsearch.defaults import THUMBNAILS
-from vggsearch.photos.decode import decode, decoder_errors
-from vggsearch.photos.opening import open_photo
+from vggsearch.photos.decoder_pool import Decoders, Source
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def thumbnail(root: Path, path: str, side: int = THUMBNAILS.side) -> Image.Image:
+def thumbnail(decoders: Decoders, root: Path, path: str, side: int = THUMBNAILS.side) -> Image.Image:
     """Return a photo as upright RGB, its longer side at most `side` pixels. Raises ImageError with the reason."""
-    with decoder_errors(), open_photo(root, path) as file:
-        image = decode(file, path, at_least=side // 2).image
+    image = decoders.picture(Source(path, root), side, of_longer=True)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return image
 

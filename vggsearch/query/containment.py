@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from vggsearch.defaults import ALIGN
 from vggsearch.matching.regions import best_similarities, query_vectors
 from vggsearch.matching.rerank import confident, reranked
 from vggsearch.model.engine import Engine
+from vggsearch.photos.decoder_pool import View
 from vggsearch.query.options import QueryOptions
 from vggsearch.query.searcher import DECIMALS, Match
 from vggsearch.query.snapshot import Snapshot
@@ -18,9 +18,7 @@ from vggsearch.query.targets import TargetView
 NOT_KEPT = -np.inf  # similarity of a photo without stored regions, or excluded by a filter
 
 
-def photos_with(
-    picture: Image.Image, indexes: Sequence[TargetView], engine: Engine, options: QueryOptions
-) -> list[Match]:
+def photos_with(picture: View, indexes: Sequence[TargetView], engine: Engine, options: QueryOptions) -> list[Match]:
     """Return the photos that contain a picture, unordered.
 
     These are the photos with the most similar region, and those most similar as a whole. Their similarity is two

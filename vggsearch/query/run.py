@@ -13,8 +13,9 @@ from vggsearch.defaults import ALIGN, SEARCH
 from vggsearch.errors import ImageError, InputError, OptionError, SkipKind
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.model.engine import Engine
-from vggsearch.photos.inputs import Box, ImageLike, name_of, read_image
-from vggsearch.photos.resize import is_blank, square
+from vggsearch.photos.decoder_pool import View
+from vggsearch.photos.inputs import Box, ImageLike, name_of, view_of
+from vggsearch.photos.resize import is_blank
 from vggsearch.photos.walk import Skipped
 from vggsearch.query.filters import Filter
 from vggsearch.query.options import (
@@ -120,7 +121,7 @@ def _pixels_alone(target: Target, images: Sequence[ImageLike], crop: Box | None)
     if len(images) != 1:
         return None
     try:
-        pixels = _square(target, images[0], crop)
+        pixels = _view(target, images[0], crop).pixels
     except (ImageError, InputError):
         return None  # it is read again on its own, which reports the error
     return None if is_blank(pixels) else pixels
@@ -132,21 +133,19 @@ def embed_squares(engine: Engine, squares: NDArray[np.uint8]) -> NDArray[np.floa
     return unit_rows(np.concatenate(list(engine.embed_stream(batches))))
 
 
-def _square(target: Target, image: ImageLike, crop: Box | None) -> NDArray[np.uint8]:
-    spec = target.spec
-    return square(read_image(image, spec.size, crop), spec.size, spec.resize)
+def _view(target: Target, image: ImageLike, crop: Box | None) -> View:
+    return view_of(image, target.spec.size, target.spec.resize, target.decoders, crop)
 
 
 def _run_single(targets: Sequence[Target], image: ImageLike, options: QueryOptions) -> QueryResult:
-    spec = targets[0].spec
-    picture = read_image(image, spec.size, options.crop)
-    pixels = square(picture, spec.size, spec.resize)
-    indexes = views_of(targets, [image], options)
-    if is_blank(pixels):
+    with ThreadPoolExecutor(1) as reader:  # a decoder process takes as long to start as the network to load
+        reading = reader.submit(_view, targets[0], image, options.crop)
+        indexes, engine = views_of(targets, [image], options), targets[0].engine()
+        view = reading.result()
+    if is_blank(view.pixels):
         log.warning("%s is blank: there is nothing in it to compare.", name_of(image))
         return QueryResult(name_of(image), answer_blank(indexes), folders_of(targets))
-    matches = answer(picture, pixels, indexes, targets[0].engine(), options)
-    return QueryResult(name_of(image), matches, folders_of(targets))
+    return QueryResult(name_of(image), answer(view, indexes, engine, options), folders_of(targets))
 
 
 def _embed(target: Target, images: Sequence[ImageLike], crop: Box | None = None) -> NDArray[np.float32]:
@@ -154,7 +153,7 @@ def _embed(target: Target, images: Sequence[ImageLike], crop: Box | None = None)
     found = [np.empty((0, target.spec.dim), np.float32)]
     for image in images:
         try:
-            pixels = _square(target, image, crop)
+            pixels = _view(target, image, crop).pixels
         except ImageError as error:
             raise ImageError(f"{name_of(image)}: {error.reason}", error.kind) from error
         if is_blank(pixels):

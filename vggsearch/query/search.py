@@ -5,13 +5,13 @@ from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from vggsearch.defaults import ALIGN
 from vggsearch.errors import OptionError
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.matching.rerank import Reranker, confident, reranked
 from vggsearch.model.engine import Engine
+from vggsearch.photos.decoder_pool import View
 from vggsearch.query.containment import photos_with
 from vggsearch.query.options import QueryOptions
 from vggsearch.query.searcher import Candidate, Match, ranked
@@ -28,23 +28,19 @@ def answer_blank(indexes: Sequence[TargetView]) -> tuple[Match, ...]:
 
 
 def answer(
-    picture: Image.Image,
-    pixels: NDArray[np.uint8],
+    picture: View,
     indexes: Sequence[TargetView],
     engine: Engine,
     options: QueryOptions,
 ) -> tuple[Match, ...]:
-    """Return the photos most similar to a picture, or that contain it, most similar first; see ImageIndex.query.
-
-    `pixels` is the square input of the network, uint8 (size, size, 3).
-    """
+    """Return the photos most similar to a picture, or that contain it, most similar first; see ImageIndex.query."""
     if options.containing:
         return _best(photos_with(picture, indexes, engine, options), indexes, options)
     rerankers = [each.target.reranker(engine) if options.rerank else None for each in indexes]
     first_reranker = next(filter(None, rerankers), None)
     if first_reranker is None:
         own_paths = [(each.own_path,) for each in indexes]
-        return answer_plainly(unit_rows(engine.embed(pixels[None])), own_paths, indexes, options)[0]
+        return answer_plainly(unit_rows(engine.embed(picture.pixels[None])), own_paths, indexes, options)[0]
     embeddings, views = first_reranker.query_features(picture)
     found = {(match.index, match.path): match for match in _nearest(embeddings[0], indexes, options)}
     for each, reranker, candidates in _candidates(embeddings, indexes, rerankers):

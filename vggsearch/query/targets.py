@@ -15,6 +15,7 @@ from vggsearch.knn.vector_index import Selection
 from vggsearch.matching.rerank import Reranker
 from vggsearch.model.engine import Engine
 from vggsearch.model.spec import EmbeddingSpec
+from vggsearch.photos.decoder_pool import Decoders
 from vggsearch.photos.inputs import ImageLike, name_of
 from vggsearch.query.options import QueryOptions
 from vggsearch.query.searcher import Match, Searcher
@@ -27,7 +28,8 @@ log = logging.getLogger(__name__)
 class Target:
     """An index that can be searched. `root` is its photo folder, `engine` loads the network.
 
-    `reranker` returns the reranker for a network, None if neither photos nor local features are available.
+    `reranker` returns the reranker for a network, None if neither photos nor local features are available, and
+    `decoders` the decoder processes.
     """
 
     directory: Path
@@ -36,6 +38,7 @@ class Target:
     present: LatestSnapshot
     engine: Callable[[], Engine]
     reranker: Callable[[Engine], Reranker | None]
+    decoders: Callable[[], Decoders]
 
     def path_of(self, image: ImageLike) -> str | None:
         """Return the path of a file below the photo folder as the index would name it, None for anything else."""

@@ -9,6 +9,7 @@ import io
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Literal, TextIO
@@ -17,9 +18,11 @@ from PIL import Image, ImageDraw, ImageOps
 
 from vggsearch.duplicates.results import Group, Photo
 from vggsearch.errors import ImageError
+from vggsearch.photos.decoder_pool import Decoders, default_workers
 from vggsearch.photos.thumbnails import in_order, thumbnail
 from vggsearch.render.duplicates import group_blocks, summary
 
+MakeThumbnail = Callable[[str, int], Image.Image]  # of a path and the longer side in pixels; raises ImageError
 Protocol = Literal["kitty", "iterm2", "blocks"]
 
 COLUMNS, ROWS = 26, 10  # characters of a framed photo; they are twice as high as wide, so this is 4:3
@@ -80,25 +83,27 @@ def preview(groups: Sequence[Group], root: Path, stream: TextIO, screen: Screen)
     As many photos as fit in a line are shown. A photo that cannot be read is a crossed-out box.
     """
     most = max(1, (screen.columns + GAP) // (COLUMNS + GAP))
-    strips = in_order(lambda group: _strip(group, root, most, PIXELS[screen.protocol]), groups)
-    for strip, block in zip(strips, group_blocks(groups), strict=True):
-        stream.write(f"{ENCODERS[screen.protocol](strip)}\n{block}\n\n")
-        stream.flush()
+    with Decoders(min(default_workers(), most * len(groups))) as decoders:
+        make = partial(thumbnail, decoders, root)
+        strips = in_order(lambda group: _strip(group, make, most, PIXELS[screen.protocol]), groups)
+        for strip, block in zip(strips, group_blocks(groups), strict=True):
+            stream.write(f"{ENCODERS[screen.protocol](strip)}\n{block}\n\n")
+            stream.flush()
     stream.write(f"{summary(groups)}\n")
 
 
-def _strip(group: Group, root: Path, most: int, pixels: int) -> Image.Image:
+def _strip(group: Group, make: MakeThumbnail, most: int, pixels: int) -> Image.Image:
     """Return the first `most` photos of a group side by side, RGBA, `pixels` to the width of a character."""
     photos = [group.keeper, *(member.photo for member in group.members)][:most]
     columns = len(photos) * (COLUMNS + GAP) - GAP
     strip = Image.new("RGBA", (columns * pixels, 2 * ROWS * pixels), NOTHING)
     for number, photo in enumerate(photos):
-        tile = _tile(photo, root, KEEP if number == 0 else OTHER, pixels)
+        tile = _tile(photo, make, KEEP if number == 0 else OTHER, pixels)
         strip.paste(tile, (number * (COLUMNS + GAP) * pixels, 0))
     return strip
 
 
-def _tile(photo: Photo, root: Path, colour: tuple[int, ...], pixels: int) -> Image.Image:
+def _tile(photo: Photo, make: MakeThumbnail, colour: tuple[int, ...], pixels: int) -> Image.Image:
     """Return a photo centred in a frame."""
     width, height = COLUMNS * pixels, 2 * ROWS * pixels
     border = max(1, pixels // 2)
@@ -106,7 +111,7 @@ def _tile(photo: Photo, root: Path, colour: tuple[int, ...], pixels: int) -> Ima
     tile = Image.new("RGBA", (width, height), colour)
     tile.paste(NOTHING, (border, border, width - border, height - border))
     try:
-        shown = ImageOps.contain(thumbnail(root, photo.path, max(inside)), inside)
+        shown = ImageOps.contain(make(photo.path, max(inside)), inside)
     except ImageError:
         shown = _crossed(inside)
     tile.paste(shown, ((width - shown.width) // 2, (height - shown.height) // 2))

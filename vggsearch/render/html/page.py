@@ -15,6 +15,7 @@ from typing import TextIO
 
 from vggsearch.duplicates.results import Group
 from vggsearch.errors import OptionError, shell_word
+from vggsearch.photos.decoder_pool import Decoders, default_workers
 from vggsearch.photos.thumbnails import in_order
 from vggsearch.photos.walk import one_line
 from vggsearch.progress import Monitor, OnProgress, Stop
@@ -95,10 +96,12 @@ def _write(
     file.write("]</script>\n")
     file.write(between)
     done, total = 0, sum(1 + len(group.members) for group in groups)
-    for group, shown in zip(groups, in_order(lambda group: thumbnail_values(group, root), groups), strict=True):
-        _write_data(file, f"pictures-{group.number}", shown)
-        done += len(shown)
-        monitor.step("writing the page", done, total)
+    with Decoders(min(default_workers(), total)) as decoders:
+        made = in_order(lambda group: thumbnail_values(group, root, decoders), groups)
+        for group, shown in zip(groups, made, strict=True):
+            _write_data(file, f"pictures-{group.number}", shown)
+            done += len(shown)
+            monitor.step("writing the page", done, total)
     file.write(after)
 
 

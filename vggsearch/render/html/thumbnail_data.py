@@ -4,13 +4,14 @@ from pathlib import Path
 
 from vggsearch.duplicates.results import Group
 from vggsearch.errors import ImageError
+from vggsearch.photos.decoder_pool import Decoders
 from vggsearch.photos.thumbnails import thumbnail, webp_base64
 from vggsearch.photos.walk import one_line
 
 Shown = str | int | dict[str, str]
 
 
-def thumbnail_values(group: Group, root: Path) -> list[Shown]:
+def thumbnail_values(group: Group, root: Path, decoders: Decoders) -> list[Shown]:
     """Return what to show for the keeper and for each member: a WebP in base64, or why there is none.
 
     A thumbnail identical to an earlier one of the group is the position of that one: exact copies cost nothing.
@@ -19,7 +20,7 @@ def thumbnail_values(group: Group, root: Path) -> list[Shown]:
     known: dict[str, int] = {}
     for photo in (group.keeper, *(member.photo for member in group.members)):
         try:
-            picture = webp_base64(thumbnail(root, photo.path))
+            picture = webp_base64(thumbnail(decoders, root, photo.path))
         except ImageError as error:
             shown.append({"reason": one_line(error.reason)})
             continue
