@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import ExifTags, Image
 
-from tests.fakes import FakeEngine
+from tests.fakes import FakeEngine, save_photo
 from vggsearch import ImageIndex
 from vggsearch.duplicates.find import DuplicatesReport
 from vggsearch.duplicates.options import DuplicateOptions
@@ -355,7 +355,9 @@ def test_exact_copies_elsewhere_do_not_hide_pairs_of_folders(index: ImageIndex) 
     within = paths(index.duplicates(within_folder=True), within_folder=True)
     across = paths(index.duplicates(across_folders=True), within_folder=False)
     assert {frozenset(("a/near.jpg", "a/rocket.jpg")), frozenset(("b/rocket.jpg", "b/second.jpg"))} <= within
-    assert {frozenset(("a/near.jpg", "b/rocket.jpg")), frozenset(("a/rocket.jpg", "b/rocket.jpg"))} <= across
+    copies = ("again/rocket.jpg", "a/rocket.jpg", "b/rocket.jpg", "b/second.jpg")
+    assert {frozenset((each, "originals/rocket.jpg")) for each in copies} <= across  # the oldest is the best
+    assert {frozenset(("a/near.jpg", each)) for each in ("originals/rocket.jpg", "b/rocket.jpg")} <= across
 
 
 def test_against_another_index_only_photos_it_has_are_found(index: ImageIndex, tmp_path: Path) -> None:
@@ -434,3 +436,31 @@ def test_journals_are_named_after_the_time(tmp_path: Path) -> None:
     journal = new_journal(tmp_path)
     named = datetime.strptime(journal.stem, "%Y-%m-%d-%H%M%S")
     assert abs((datetime.now() - named).total_seconds()) < 60
+
+
+@pytest.mark.parametrize("count", [3, 90])
+def test_one_content_in_many_folders_makes_one_pair_for_each(tmp_path: Path, count: int) -> None:
+    first = save_photo(tmp_path / "photos" / "000" / "a.png", seed=1, size=(64, 48))
+    for number in range(1, count):
+        (tmp_path / "photos" / f"{number:03}").mkdir()
+        shutil.copy(first, tmp_path / "photos" / f"{number:03}" / "a.png")
+    shutil.copy(first, tmp_path / "photos" / "000" / "b.png")
+    shutil.copy(first, tmp_path / "photos" / "001" / "b.png")
+    with Image.open(first) as picture:
+        for number in (0, 1, 2):
+            picture.save(tmp_path / "photos" / f"{number:03}" / "near.jpg", quality=90)
+    with ImageIndex.create(tmp_path / "index", engine=FakeEngine()) as index:
+        index.update(tmp_path / "photos")
+        report = index.duplicates(across_folders=True, threshold=0.9)
+    (group,) = report.groups
+    assert group.keeper.path == "000/a.png"
+    members = sorted(member.photo.path for member in group.members)
+    assert members == sorted(
+        [*(f"{number:03}/a.png" for number in range(1, count)), "001/b.png", "001/near.jpg", "002/near.jpg"]
+    )
+    exact = [pair for pair in report.pairs if pair.kind == "exact"]
+    assert len(exact) == (count - 1) + 1 + 2  # with the keeper, and of the three near ones with the best of them
+    assert len(report.pairs) - len(exact) == count + 2 + 3 - 2  # one for each row; two rows find each other
+    assert len(report.classified.compared) == 1
+    for pair in report.pairs:
+        assert Path(pair.first.path).parent != Path(pair.second.path).parent

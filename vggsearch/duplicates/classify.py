@@ -3,7 +3,6 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import combinations, product
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -90,8 +89,8 @@ def classify_pairs(
         compared, is_complete = _with_copies_of_copies(
             compared, calibration, collection, matcher, options.min_precision, monitor
         )
-    if options.by_folder and collection.others is None:
-        compared = _pairs_by_folder(compared, collection)
+    if options.within_folder and collection.others is None:
+        compared = _pairs_within_folders(compared, collection)
     return _classified(compared, calibration, collection, options, is_complete=is_complete)
 
 
@@ -109,14 +108,13 @@ def _classified(
     exclusions[(judgements == 1) & np.isin(exclusions, (SIBLINGS, RAW_AND_DEVELOPED))] = ""
     exclusions[judgements == -1] = DECIDED_DIFFERENT
     allowed = exclusions == ""
-    is_exact = collection.contents[compared.first] == collection.contents[compared.second]
-    least = min_confidence(confidence[allowed & ~is_exact], options.min_precision)
+    least = min_confidence(confidence[allowed], options.min_precision)
     if options.threshold is not None:
-        is_duplicate = allowed & ((compared.shown_similarity >= options.threshold) | (judgements == 1) | is_exact)
+        is_duplicate = allowed & ((compared.shown_similarity >= options.threshold) | (judgements == 1))
     else:
-        is_duplicate = allowed & ((confidence >= least) | is_exact)
+        is_duplicate = allowed & (confidence >= least)
     is_similar = allowed & ~is_duplicate & (confidence >= DUPLICATES.similar) & options.similar
-    counted = confidence[is_duplicate & ~is_exact]
+    counted = confidence[is_duplicate]
     return ClassifiedPairs(
         duplicates=compared.subset(is_duplicate),
         similar=compared.subset(is_similar),
@@ -171,23 +169,19 @@ def _with_copies_of_copies(
     return compared, True
 
 
-def _pairs_by_folder(compared: CandidatePairs, collection: Collection) -> CandidatePairs:
-    """Expand pairs of contents to pairs of the first copy in each folder, and add the pairs of exact copies."""
-    first_rows = np.unique(collection.contents_by_folder)
-    rows_of: dict[int, list[int]] = defaultdict(list)
-    for row in np.setdiff1d(first_rows, collection.blank).tolist():
-        rows_of[int(collection.contents[row])].append(row)
-    copies = {content: rows for content, rows in rows_of.items() if len(rows) > 1}
+def _pairs_within_folders(compared: CandidatePairs, collection: Collection) -> CandidatePairs:
+    """Replace each pair of contents by the pairs of their first copies in each folder that holds both."""
+    rows_of: dict[int, dict[int, int]] = defaultdict(dict)
+    for row in np.unique(collection.contents_by_folder).tolist():
+        rows_of[int(collection.contents[row])][int(collection.folders[row])] = row
     pairs, indices = [], []
     for index, (first, second) in enumerate(compared.pairs()):
-        for pair in product(copies.get(first, [first]), copies.get(second, [second])):
-            pairs.append(sorted(pair))
-            indices.append(index)
+        ones, others = rows_of[first], rows_of[second]
+        together = [sorted((ones[folder], others[folder])) for folder in sorted(ones.keys() & others.keys())]
+        pairs += together or [[first, second]]
+        indices += [index] * max(1, len(together))
     rows = np.array(pairs, np.int64).reshape(-1, 2)
-    expanded = replace(compared.subset(np.array(indices, np.int64)), first=rows[:, 0], second=rows[:, 1])
-    exact = np.array([pair for each in copies.values() for pair in combinations(each, 2)], np.int64).reshape(-1, 2)
-    ones = np.ones(len(exact))
-    return expanded.concat(CandidatePairs(exact[:, 0], exact[:, 1], ones, np.full(len(exact), -1), ones))
+    return replace(compared.subset(np.array(indices, np.int64)), first=rows[:, 0], second=rows[:, 1])
 
 
 def _with_decided_pairs(edges: Edges, collection: Collection) -> CandidatePairs:
@@ -231,16 +225,23 @@ def _exclusions(pairs: CandidatePairs, collection: Collection, options: Duplicat
     photos = collection.photos([*pairs.first[likely].tolist(), *pairs.second[likely].tolist()])
     reasons = np.full(len(pairs), "", dtype="<U64")
     for index in likely.tolist():
-        first, second = photos[int(pairs.first[index])], photos[int(pairs.second[index])]
-        reasons[index] = _exclusion(first, second, options) or ""
+        first, second = pairs.pair(index)
+        is_in_one = _are_in_one_folder(first, second, collection)
+        reasons[index] = _exclusion(photos[first], photos[second], options, is_in_one) or ""
     return reasons
 
 
-def _exclusion(first: Photo, second: Photo, options: DuplicateOptions) -> str | None:
+def _are_in_one_folder(first: int, second: int, collection: Collection) -> bool:
+    """Return whether all copies of two contents lie in one and the same folder."""
+    folder = collection.only_folder[first]
+    return bool(folder >= 0 and folder == collection.only_folder[second])
+
+
+def _exclusion(first: Photo, second: Photo, options: DuplicateOptions, is_in_one_folder: bool) -> str | None:
     is_same_folder = PurePosixPath(first.path).parent == PurePosixPath(second.path).parent
     if options.within_folder and not is_same_folder:
         return "in different folders"
-    if options.across_folders and is_same_folder:
+    if options.across_folders and is_in_one_folder:
         return "in the same folder"
     if first.is_raw != second.is_raw:
         return RAW_AND_DEVELOPED

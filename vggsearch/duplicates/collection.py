@@ -149,12 +149,25 @@ class Collection:
         return np.setdiff1d(self.contents[: len(self)], self.blank)
 
     @cached_property
+    def folders(self) -> NDArray[np.int64]:
+        """For each row, a number of the folder of its photo: int64, from 0."""
+        numbers: dict[str, int] = {}
+        paths = map(self.path, range(len(self.contents)))
+        return np.array([numbers.setdefault(path.rpartition("/")[0], len(numbers)) for path in paths], np.int64)
+
+    @cached_property
+    def only_folder(self) -> NDArray[np.int64]:
+        """For each row, the folder that holds all photos with the same bytes, int64; -1 if they are in several."""
+        lowest, highest = (np.full(len(self.contents), start, np.int64) for start in (len(self.contents), -1))
+        np.minimum.at(lowest, self.contents, self.folders)
+        np.maximum.at(highest, self.contents, self.folders)
+        folders: NDArray[np.int64] = np.where(lowest == highest, lowest, -1)[self.contents]
+        return folders
+
+    @cached_property
     def contents_by_folder(self) -> NDArray[np.int64]:
         """For each row, the first row with the same bytes in the same folder: int64."""
-        folders: dict[str, int] = {}
-        paths = map(self.path, range(len(self.contents)))
-        folder = np.array([folders.setdefault(path.rpartition("/")[0], len(folders)) for path in paths], np.int64)
-        keys = self.contents * (len(folders) + 1) + folder
+        keys = self.contents * (int(self.folders.max(initial=0)) + 1) + self.folders
         _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
         return self._first_current(first[inverse])
 

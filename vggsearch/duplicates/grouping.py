@@ -64,9 +64,11 @@ class GroupBuilder:
                 members[keeper] += self._exact_members(self._copies_of_best(content), keeper)
             else:
                 pair = (min(content, keeper), max(content, keeper))
-                members[keeper] += self._duplicate_members(self._rows_of(content), keeper, indices[pair])
+                rows = [row for row in self._rows_of(content) if self._may_pair(row, self._best[keeper])]
+                members[keeper] += self._duplicate_members(rows, keeper, indices[pair])
         for content, keeper, index in self._similar(kept):
-            members[keeper].append(self._similar_member(self._best[content], keeper, index))
+            if self._may_pair(self._best[content], self._best[keeper]):
+                members[keeper].append(self._similar_member(self._best[content], keeper, index))
         root = self._collection.root
         groups = [
             Group(0, self._photos[self._best[keeper]], tuple(sorted(each, key=_most_similar_first)), root)
@@ -92,19 +94,40 @@ class GroupBuilder:
                 (first, second), alignment = self._aligned(pair)
                 its_kind = kind or self._kind(pairs, index)
                 values = self._similarity(pairs, index, its_kind), self._confidence(pairs, index, its_kind)
-                photos = self._photos[self._best[first]], self._photos[self._best[second]]
-                found.append(Pair(*photos, its_kind, *values, alignment))
+                for one, other in self._row_pairs(first, second):
+                    found.append(Pair(self._photos[one], self._photos[other], its_kind, *values, alignment))
         return tuple(found)
+
+    def _row_pairs(self, first: int, second: int) -> list[tuple[int, int]]:
+        """Return the pairs of rows that stand for a pair of contents: their best rows.
+
+        Across folders, each row makes a pair with the best row of the other content in another folder, if there is
+        one. So there are no more pairs than rows.
+        """
+        if not self._options.across_folders:
+            return [(self._best[first], self._best[second])]
+        ones, others = self._best_by_folder(first), self._best_by_folder(second)
+        pairs = [(row, each) for row in self._rows_of(first) for each in self._first_allowed(row, others)]
+        pairs += [(each, row) for row in self._rows_of(second) for each in self._first_allowed(row, ones)]
+        return list(dict.fromkeys(pairs))
+
+    def _best_by_folder(self, content: int) -> list[int]:
+        """Return the best row of a content, and the best that is in another folder, if there is one."""
+        best = self._best[content]
+        others = [row for row in self._rows_of(content) if self._may_pair(row, best)]
+        return [best, *sorted(others, key=self._rank.__getitem__)[:1]]
+
+    def _first_allowed(self, row: int, others: list[int]) -> list[int]:
+        """Return the first of some rows that may be a pair with `row`, in a list; an empty one if none may."""
+        return [each for each in others if self._may_pair(row, each)][:1]
 
     def _exact_copies(self) -> dict[int, list[int]]:
         """Return the rows of each content that occurs several times, or, with another index, in both of them.
 
-        If the folders of photos matter, only copies within one folder count.
+        Within folders, only copies in one folder count.
         """
         own = len(self._collection)
-        by_folder = self._options.by_folder and self._collection.others is None
-        if by_folder and self._options.across_folders:
-            return {}  # copies in different folders are among the classified pairs
+        by_folder = self._options.within_folder and self._collection.others is None
         contents = self._collection.contents_by_folder if by_folder else self._collection.contents
         rows_of: dict[int, list[int]] = defaultdict(list)
         repeated = np.flatnonzero(np.bincount(contents, minlength=len(contents)) > 1)
@@ -114,6 +137,11 @@ class GroupBuilder:
         if self._collection.others is not None:
             return {content: rows for content, rows in rows_of.items() if rows[0] < own <= rows[-1]}
         return rows_of
+
+    def _may_pair(self, row: int, other: int) -> bool:
+        """Return whether two rows may be a pair: across folders, only if they are in different ones."""
+        folders = self._collection.folders
+        return not self._options.across_folders or bool(folders[row] != folders[other])
 
     def _rows_of(self, content: int) -> list[int]:
         return self._copies.get(content, [content])
@@ -125,7 +153,8 @@ class GroupBuilder:
         """
         best = self._best[content]
         is_one_file = self._collection.is_same_file
-        others = np.array([row for row in self._rows_of(content) if not is_one_file(row, best)], np.int64)
+        rows = (row for row in self._rows_of(content) if not is_one_file(row, best))
+        others = np.array([row for row in rows if self._may_pair(row, best)], np.int64)
         judgements = self._collection.decided.judgements(others, np.full(len(others), best))
         copies: list[int] = others[judgements != -1].tolist()
         return copies
@@ -150,11 +179,17 @@ class GroupBuilder:
 
     def _keepers(self, pairs: CandidatePairs) -> dict[int, int]:
         """Return the content that is kept for each content."""
+        pairs = pairs.subset(np.array([self._may_keep(*pair) for pair in pairs.pairs()], bool))
         contents = np.array(self._contents, np.int64)
         first, second = (np.searchsorted(contents, rows).astype(np.int32) for rows in (pairs.first, pairs.second))
         ranks = np.argsort(np.argsort([self._rank[self._best[content]] for content in self._contents]))
         edges = Edges(len(contents), None, 0.0, first, second, pairs.shown_similarity.astype(np.float32))
         return dict(zip(self._contents, contents[keepers(ranks, edges)].tolist(), strict=True))
+
+    def _may_keep(self, first: int, second: int) -> bool:
+        """Return whether the best row of two contents may be a pair with a row of the other content."""
+        keeper, other = sorted((first, second), key=lambda content: self._rank[self._best[content]])
+        return any(self._may_pair(row, self._best[keeper]) for row in self._rows_of(other))
 
     def _exact_members(self, rows: list[int], keeper: int) -> list[Member]:
         return [self._member(row, keeper, "exact", 1.0, 1.0) for row in rows]

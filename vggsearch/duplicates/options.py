@@ -41,11 +41,6 @@ class DuplicateOptions:
     siblings: bool = False
     confirm: bool = True
 
-    @property
-    def by_folder(self) -> bool:
-        """Whether the folders of photos matter."""
-        return self.within_folder or self.across_folders
-
     def __post_init__(self) -> None:
         """Raise OptionError for invalid values and combinations."""
         if not (_is_number(self.min_precision) and 0.5 <= self.min_precision < 1):
