@@ -589,6 +589,17 @@ def test_a_removal_says_which_deletions_no_undo_restores() -> None:
     assert "everything except those edited copies can be undone" in dry_run(has_irreversible=True)
 
 
+def test_dups_remove_fails_if_a_photo_of_its_plan_cannot_be_removed(
+    with_a_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("vggsearch.removal.perform.rename_exclusively", refuse)
+    done = run("dups", "remove", "move:../away", "--yes")
+    assert (done.exit_code, "not removed: " in done.stdout) == (1, True)
+
+
 def test_dups_remove_keeps_what_is_protected(with_a_copy: Path) -> None:
     assert "(keep winter/copy.jpg)" in run("dups", "remove", "trash", "--protect", "photos/winter").stdout
     both = run("dups", "remove", "trash", "--protect", "photos/winter", "--protect", "photos/summer")

@@ -58,9 +58,8 @@ MAY: dict[str, set[str]] = {
     "removal/journal.py": {"truncate", "open ab"},
     # A page in place of an earlier one, which is recognised by its first line; its own unfinished file.
     "render/html/page.py": {"open w", "replace", "unlink"},
-    # Files that the user names: --curve FILE, --save-copies FOLDER.
+    # --curve FILE in place of an earlier curve, which is recognised by how it begins.
     "evaluation/pr_curve.py": {"write_text"},
-    "evaluation/evaluate.py": {"write_bytes"},
     # torchvision's weights, into its own cache.
     "model/weights.py": {"download_url_to_file"},
     # Pictures that are written to memory.

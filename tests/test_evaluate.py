@@ -13,6 +13,8 @@ from tests.fakes import FakeEngine, picture, save_photo
 from vggsearch.cli import cli
 from vggsearch.errors import OptionError, PhotosError, TruthError
 from vggsearch.evaluation.evaluate import chosen_edits, evaluate, evaluate_copies, whitening_named
+from vggsearch.evaluation.metrics import Curve
+from vggsearch.evaluation.pr_curve import save_curve
 from vggsearch.image_index import ImageIndex
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.knn.whitening import WhiteningOptions
@@ -109,6 +111,30 @@ def test_the_same_seed_makes_the_same_copies_and_another_others(families: ImageI
     assert len(saved("one")) == 6
     assert saved("one") == saved("two")
     assert saved("one") != saved("three")
+
+
+def test_copies_are_saved_only_to_a_new_or_empty_folder(families: ImageIndex, tmp_path: Path) -> None:
+    assert families.root is not None
+    photos = {path: path.read_bytes() for path in families.root.iterdir()}
+    for place in (families.root, families.directory, next(iter(photos))):
+        with pytest.raises(OptionError, match="exists and is not an empty folder"):
+            evaluate_copies(families, edits="half", sample=1, rerank=False, save=place)
+    assert {path: path.read_bytes() for path in families.root.iterdir()} == photos
+    (tmp_path / "empty").mkdir()
+    evaluate_copies(families, edits="half", sample=1, rerank=False, save=tmp_path / "empty")
+    assert len(list((tmp_path / "empty").iterdir())) == 1
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".html", ".svg"])
+def test_a_curve_replaces_only_a_curve(tmp_path: Path, suffix: str) -> None:
+    curve = Curve(*(np.array([1.0, 0.5]) for _ in range(3)))
+    file = tmp_path / f"curve{suffix}"
+    for _ in range(2):
+        save_curve(curve, file)
+    file.write_text("notes")
+    with pytest.raises(OptionError, match="exists and was not written by vggsearch"):
+        save_curve(curve, file)
+    assert file.read_text() == "notes"
 
 
 def test_nothing_is_written_unless_asked(families: ImageIndex, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from vggsearch.cli import cli
 from vggsearch.cli.failures import explanation, told_in_one_line
 from vggsearch.errors import OptionError, PhotosError
+from vggsearch.system.outputs import naming
 
 IMPORT_FAILED = ImportError("numpy cannot be imported")
 IMPORT_FAILED.__cause__ = MemoryError()
@@ -151,6 +152,13 @@ def test_a_name_outside_the_code_page_of_stdout_is_escaped(encoding: str) -> Non
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, env=environment).stdout
     assert shown == name.encode(encoding, "backslashreplace")
+
+
+def test_an_error_of_writing_names_the_file() -> None:
+    with pytest.raises(OSError, match="No space left on device: 'page.html'"), naming(Path("page.html")):
+        Path("/dev/full").write_text("x")
+    with pytest.raises(FileNotFoundError, match="absent"), naming(Path("page.html")):
+        Path("absent").read_text()
 
 
 def test_a_limit_of_memory_below_the_least_is_told_with_both_numbers() -> None:

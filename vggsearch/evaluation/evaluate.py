@@ -23,6 +23,8 @@ from vggsearch.photos.decoder_pool import Source, View
 from vggsearch.photos.edits import COLLAGE, COLLAGE_OTHERS, EDITS, Edit, edited
 from vggsearch.progress import Monitor, OnProgress, Stop
 from vggsearch.query.searcher import Searcher
+from vggsearch.system.outputs import check_empty, naming
+from vggsearch.system.places import from_home
 from vggsearch.tables import Table, Tabular, arrow_table
 
 
@@ -147,10 +149,10 @@ def evaluate_copies(
     `edits` is "all", "basic", or names of edits. `sample` is the number of photos, drawn at random with `seed`, or
     their paths. Relevant are the photo that a copy was made from and photos with the same embedding, such as its
     exact copies. `whiten` and `rerank` are those of `evaluate`. Copies are kept in memory only, unless `save` is a
-    folder.
+    folder, which must be new or empty.
 
-    Raises PhotosError if the photos cannot be read; OptionError for an unknown edit or a sample below 1; Stopped,
-    without a report.
+    Raises PhotosError if the photos cannot be read; OptionError for an unknown edit, a sample below 1 or a folder
+    `save` with files in it; Stopped, without a report.
 
     >>> report = evaluate_copies(index, edits=["half", "mirror"], sample=2, rerank=False)
     >>> sorted(report.by_edit)
@@ -159,6 +161,9 @@ def evaluate_copies(
     by_name, whitening, monitor = chosen_edits(edits), whitening_named(whiten), Monitor(progress, stop)
     if isinstance(sample, int) and sample < 1:
         raise OptionError(f"The sample must be at least 1 photo, not {sample}.")
+    folder = from_home(save) if save is not None else None
+    if folder is not None:
+        check_empty(folder)
     searcher = searcher_of(index, whitening)
     checks = _Checks(index, searcher) if rerank else None
     chosen = _sample(searcher, sample, seed) if isinstance(sample, int) else [*map(searcher.paths.index, sample)]
@@ -171,8 +176,8 @@ def evaluate_copies(
         except ImageError:
             skipped.append(path)
             continue
-        if save is not None:
-            _save(copies, Path(save), path)
+        if folder is not None:
+            _save(copies, folder, path)
         similarities = searcher.similarities(index.embed_many(list(copies.values())))
         relevant = searcher.similarities_of_row(row) >= 1 - MEASURE.same
         for edit, each in zip(copies, similarities, strict=True):
@@ -325,7 +330,8 @@ def _save(copies: Mapping[str, bytes], folder: Path, path: str) -> None:
     for edit, data in copies.items():
         file = folder / f"{path}.{edit}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(data)
+        with naming(file), file.open("xb") as opened:
+            opened.write(data)
 
 
 def _ranked(similarities: NDArray[np.float32], relevant: NDArray[np.bool_], most: int) -> _Answers:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from vggsearch.errors import OptionError
 from vggsearch.evaluation.metrics import Curve
+from vggsearch.system.outputs import check_replaceable
 
 Ink = Literal["paper", "text", "faint", "precision", "recall"]
 Anchor = Literal["start", "middle", "end"]
@@ -18,6 +19,8 @@ Point = tuple[float, float]
 
 WIDTH, HEIGHT = 760, 480  # pixels
 LEFT, RIGHT, TOP, BOTTOM = 64, 730, 120, 420  # edges of the plot area
+COLUMNS = ("threshold", "precision", "recall")
+LABEL = "Precision and recall by threshold."
 TICK_STEPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 MOST_TICKS = 10
 INKS: dict[Ink, tuple[str, str]] = {  # light, dark; blue and vermilion differ for the colour-blind, too
@@ -55,20 +58,22 @@ svg {{ width: 100%; height: auto; }}
 
 
 def check_curve_file(file: Path) -> None:
-    """Raise OptionError if the suffix of the file is not that of a supported format."""
+    """Raise OptionError if the suffix of the file is not that of a format, or if it exists and is no such curve."""
     if file.suffix.lower() not in _FORMATS:
         raise OptionError(f"Cannot save a curve as {file}: use a file name ending in .csv, .html or .svg.")
+    _, start = _FORMATS[file.suffix.lower()]
+    check_replaceable(file, start)
 
 
 def save_curve(curve: Curve, file: Path) -> None:
     """Write the curve in the format of the file's suffix: `.csv` all thresholds, `.html` and `.svg` a chart.
 
-    Both charts are self-contained. Raises OptionError if the suffix is another one or the file cannot be written.
+    Both charts are self-contained. Raises OptionError as `check_curve_file` does, and where it cannot be written.
     """
     check_curve_file(file)
-    text = _FORMATS[file.suffix.lower()](curve)
+    render, _ = _FORMATS[file.suffix.lower()]
     try:
-        file.write_text(text, encoding="utf-8", newline="")
+        file.write_text(render(curve), encoding="utf-8", newline="")
     except OSError as error:
         raise OptionError(f"Cannot write {file}: {error.strerror}. Choose another file.") from error
 
@@ -76,7 +81,7 @@ def save_curve(curve: Curve, file: Path) -> None:
 def _csv(curve: Curve) -> str:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["threshold", "precision", "recall"])
+    writer.writerow(COLUMNS)
     writer.writerows(zip(curve.threshold.tolist(), curve.precision.tolist(), curve.recall.tolist(), strict=True))
     return text.getvalue()
 
@@ -87,14 +92,18 @@ def _html(curve: Curve) -> str:
 
 def _svg(curve: Curve, namespace: str = NAMESPACE) -> str:
     light, dark = (" ".join(f"--{name}: {inks[side]};" for name, inks in INKS.items()) for side in (0, 1))
-    label = f"Precision and recall by threshold. {_note(curve)}"
+    label = f"{LABEL} {_note(curve)}"
     shapes = "\n".join(_shapes(curve))
     return SVG.format(
         namespace=namespace, width=WIDTH, height=HEIGHT, label=label, light=light, dark=dark, shapes=shapes
     )
 
 
-_FORMATS = {".csv": _csv, ".html": _html, ".svg": _svg}
+_FORMATS = {  # how a curve is rendered, and how every such file begins
+    ".csv": (_csv, ",".join(COLUMNS)),
+    ".html": (_html, PAGE.partition("<style>")[0]),
+    ".svg": (_svg, SVG.partition('{label}"')[0].format(namespace=NAMESPACE, width=WIDTH, height=HEIGHT) + LABEL),
+}
 
 
 def _line(points: tuple[Point, ...], ink: Ink, width: float = 1.0, more: str = "") -> str:

@@ -47,7 +47,7 @@ def remove(
       delete    delete them for good
 
     Every file is compared with the index again before it goes, and every removal is logged in a journal for
-    vggsearch dups undo.
+    vggsearch dups undo. Exit status 1 if a photo of the plan could not be removed.
 
     \b
     Example:
@@ -70,6 +70,8 @@ def remove(
     say(removal_report(removed, root))
     if stopped is not None:
         raise stopped
+    if removed.refusals:
+        click.get_current_context().exit(1)
 
 
 def dry_run(*, has_irreversible: bool) -> str:

@@ -14,7 +14,7 @@ from string import Template
 from typing import TextIO
 
 from vggsearch.duplicates.results import Group
-from vggsearch.errors import OptionError, shell_word
+from vggsearch.errors import shell_word
 from vggsearch.photos.decoder_pool import Decoders, default_workers
 from vggsearch.photos.thumbnails import in_order
 from vggsearch.photos.walk import one_line
@@ -22,6 +22,7 @@ from vggsearch.progress import Monitor, OnProgress, Stop
 from vggsearch.render.duplicates import summary
 from vggsearch.render.html.group_data import address, group_values
 from vggsearch.render.html.thumbnail_data import thumbnail_values
+from vggsearch.system.outputs import check_replaceable, naming
 
 SCRIPTS = ("marks.js", "cards.js", "compare.js", "page.js")
 START = '<!doctype html>\n<html lang="en">\n<meta name="generator" content="vggsearch">\n'
@@ -55,28 +56,17 @@ def write_page(
     OptionError if `path` is another kind of file, which is left unchanged; OSError if the page cannot be written;
     Stopped.
     """
-    _refuse_others(path)
+    check_replaceable(path, START)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
     with unfinished.open("xb"):
         pass  # a file of this name is not overwritten
     try:
-        with unfinished.open("w", encoding="utf-8", newline="\n") as file:
+        with naming(path), unfinished.open("w", encoding="utf-8", newline="\n") as file:
             _write(file, groups, root, _link(root, path), facts, Monitor(progress, stop))
         unfinished.replace(path)
     finally:
         with suppress(FileNotFoundError):
             unfinished.unlink()
-
-
-def _refuse_others(path: Path) -> None:
-    """Refuse to overwrite a file that is not such a page: a typing error must not cost a photo."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(len(START))
-    except FileNotFoundError:
-        return
-    if start != START.encode():
-        raise OptionError(f"{path} exists and was not written by vggsearch. Choose another file name.")
 
 
 def _write(
