@@ -1,12 +1,14 @@
 """Memory-mapped arrays: every damage of a header is one error, which names the file."""
 
+import errno
+import os
 import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from vggsearch.errors import IndexDamaged
+from vggsearch.errors import IndexDamaged, IndexNotReadable
 from vggsearch.knn.files import SLOTS_FILE, VECTORS_FILE, read_slots, read_vectors
 from vggsearch.system.arrays import map_array
 
@@ -57,8 +59,24 @@ def test_what_is_no_array_is_an_error_that_names_the_file(data: bytes, file: Pat
     assert damaged.value.file == file
 
 
+def test_an_array_that_cannot_be_opened_now_is_no_damage(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(number: int) -> None:
+        def open_memmap(*_: object, **__: object) -> None:
+            raise OSError(number, os.strerror(number), str(file))
+
+        monkeypatch.setattr(np.lib.format, "open_memmap", open_memmap)
+
+    fail(errno.EACCES)
+    with pytest.raises(IndexNotReadable, match=r"cannot be read \(Permission denied\)"):
+        map_array(file)
+    for number in (errno.EMFILE, errno.ENOMEM):
+        fail(number)
+        with pytest.raises(OSError, match=os.strerror(number)):
+            map_array(file)
+
+
 def test_a_missing_file_is_the_same_error(tmp_path: Path) -> None:
-    with pytest.raises(IndexDamaged, match="No such file"):
+    with pytest.raises(IndexDamaged, match="is missing, but the manifest lists it"):
         map_array(tmp_path / "absent.npy")
 
 

@@ -10,6 +10,7 @@ from vggsearch.errors import IndexDamaged
 from vggsearch.knn.faiss_import import FaissIndex, faiss
 from vggsearch.knn.whitening import Whitening
 from vggsearch.system.arrays import map_array
+from vggsearch.system.reading import reading_from
 
 INDEX_FILE = "index.faiss"
 VECTORS_FILE = "vectors.npy"
@@ -29,8 +30,13 @@ def write_index(index: FaissIndex, directory: Path) -> None:
 
 
 def read_index(directory: Path, *, mapped: bool = True) -> FaissIndex:
-    """Return the FAISS index in `directory`: memory-mapped, or in memory to change it. Raises IndexDamaged."""
+    """Return the FAISS index in `directory`: memory-mapped, or in memory to change it.
+
+    Raises IndexDamaged, and IndexNotReadable where the file may be intact.
+    """
     library = faiss()
+    with reading_from(directory / INDEX_FILE):
+        (directory / INDEX_FILE).open("rb").close()  # FAISS does not tell why it cannot open a file
     try:
         return library.read_index(str(directory / INDEX_FILE), library.IO_FLAG_MMAP_IFC if mapped else 0)
     except RuntimeError as error:  # the only exception that FAISS raises

@@ -17,8 +17,9 @@ from typing import Literal, get_args
 
 from vggsearch.errors import DecisionsDamaged
 from vggsearch.store.contents import DAMAGED_DECISIONS, DECISIONS
-from vggsearch.store.files import reading_from, write_atomically
+from vggsearch.store.files import write_atomically
 from vggsearch.store.lock import only_writer
+from vggsearch.system.reading import reading_from
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from vggsearch.errors import IndexDamaged, IndexNotWritable
 from vggsearch.store.contents import EDGES
-from vggsearch.store.files import reading_from, write_atomically
+from vggsearch.store.files import write_atomically
 from vggsearch.store.manifest import CHECKSUM, StoredVectorIndex
 from vggsearch.store.parts import METADATA
 from vggsearch.store.store import Store
+from vggsearch.system.reading import reading_from
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,5 @@
 """Write files atomically, so that a crash leaves the old or the new one, and verify them by size and hash."""
 
-import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -8,9 +7,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from vggsearch.errors import IndexDamaged, IndexNotReadable, IndexNotWritable
+from vggsearch.errors import IndexDamaged, IndexNotWritable
 from vggsearch.store.contents import TEMPORARY
 from vggsearch.store.own_files import delete, delete_unfinished
+from vggsearch.system.reading import reading_from
 
 
 def check_name(name: str) -> None:
@@ -54,25 +54,6 @@ class FileHash:
         if found != self.sha256:
             raise IndexDamaged(path, f"has sha256 {found[:12]}..., but the manifest says {self.sha256[:12]}...")
         return path
-
-
-@contextmanager
-def reading_from(path: Path, *way_out: str) -> Iterator[None]:
-    """Raise IndexDamaged for a missing file or an I/O error, IndexNotReadable if the file itself may be intact.
-
-    `way_out` is what to do about damage; by default, repair the index.
-    """
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise IndexDamaged(path, "is missing, but the manifest lists it", *way_out) from error
-    except OSError as error:
-        # The Parquet reader raises an OSError without errno for an invalid file.
-        if error.errno not in (None, errno.EIO):
-            raise IndexNotReadable(
-                f"{path} cannot be read ({error.strerror}). Check that its disk is mounted and readable for you."
-            ) from error
-        raise IndexDamaged(path, f"is damaged ({str(error).splitlines()[0]})", *way_out) from error
 
 
 @contextmanager

@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 
 from vggsearch.errors import IndexDamaged
 from vggsearch.store.contents import KEYPOINT_MATCHES
-from vggsearch.store.files import reading_from, write_atomically
+from vggsearch.store.files import write_atomically
 from vggsearch.store.manifest import CHECKSUM
 from vggsearch.store.parts import METADATA
+from vggsearch.system.reading import reading_from
 
 MADE_BY = "made_by"
 COMPARE_AGAIN = "Delete this file: the pairs are then compared again."

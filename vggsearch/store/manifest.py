@@ -16,9 +16,10 @@ from vggsearch.errors import IndexDamaged, IndexFormatError, IndexMissing, Optio
 from vggsearch.model.spec import EmbeddingSpec, spec_from_json
 from vggsearch.store.checked import checked
 from vggsearch.store.contents import MANIFEST, user_files
-from vggsearch.store.files import FileHash, check_name, reading_from, write_atomically
+from vggsearch.store.files import FileHash, check_name, write_atomically
 from vggsearch.store.local_features import LocalPart
 from vggsearch.store.migrations import migrate
+from vggsearch.system.reading import reading_from
 
 FORMAT = 6
 CHECKSUM = "sha256"

@@ -18,8 +18,9 @@ from vggsearch.errors import IndexDamaged, OptionError, PathOutside
 from vggsearch.model.spec import EmbeddingSpec, spec_from_json
 from vggsearch.photos.perceptual_hash import BYTES
 from vggsearch.photos.walk import Skipped
-from vggsearch.store.files import reading_from, write_atomically
+from vggsearch.store.files import write_atomically
 from vggsearch.store.records import Embedded
+from vggsearch.system.reading import reading_from
 
 METADATA = b"vggsearch"  # key of a Parquet file's metadata
 BYTES_PER_DIMENSION = 2  # embeddings are float16

@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 from vggsearch.errors import IndexDamaged
 from vggsearch.photos.walk import Stamp
 from vggsearch.store.contents import STAMPS
-from vggsearch.store.files import reading_from, write_atomically
+from vggsearch.store.files import write_atomically
 from vggsearch.store.manifest import CHECKSUM
 from vggsearch.store.parts import METADATA
+from vggsearch.system.reading import reading_from
 
 log = logging.getLogger(__name__)
 

@@ -34,7 +34,6 @@ from vggsearch.store.contents import (
 from vggsearch.store.files import (
     FileHash,
     flush_directory,
-    reading_from,
     writing_to,
 )
 from vggsearch.store.local_features import LocalStore
@@ -56,6 +55,7 @@ from vggsearch.store.parts import (
 )
 from vggsearch.store.paths import Paths
 from vggsearch.system.places import Place
+from vggsearch.system.reading import reading_from
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.errors import IndexDamaged
+from vggsearch.system.reading import reading_from
 
 HEADER_ERRORS = (  # raised by NumPy for damaged headers, which are Python literals
-    OSError,
     ValueError,
     EOFError,
     SyntaxError,
@@ -23,12 +23,13 @@ HEADER_ERRORS = (  # raised by NumPy for damaged headers, which are Python liter
 
 
 def map_array(path: Path) -> NDArray[Any]:
-    """Return the array of a .npy file, memory-mapped, read-only. Raises IndexDamaged.
+    """Return the array of a .npy file, memory-mapped, read-only. Raises IndexDamaged or IndexNotReadable.
 
     np.load is not used, since it also opens ZIP archives and pickles.
     """
     try:
-        array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+        with reading_from(path):
+            array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     except HEADER_ERRORS as error:
         raise IndexDamaged(path, f"cannot be opened ({error})") from error
     return array
