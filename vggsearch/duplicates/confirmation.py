@@ -36,6 +36,7 @@ class KeypointMatcher:
         self._directory, self._photos, self._key, self._decoders = directory, photos, photos.key, decoders
         self._matches = self._read()
         self._keypoints: OrderedDict[int, Keypoints | None] = OrderedDict()
+        self._pixel_hashes: dict[int, str | None] = {}
 
     def result(self, pair: Pair) -> tuple[Pair, Alignment | None] | None:
         """Return the result for two rows, None if they were not compared.
@@ -111,10 +112,12 @@ class KeypointMatcher:
 
     def _pixel_hash(self, row: int) -> str | None:
         """Return a hash of all that a photo shows, None if it cannot be read."""
-        try:
-            return self._decoders.pixel_hash(self._photos.source(row))
-        except ImageError:
-            return None
+        if row not in self._pixel_hashes:
+            try:
+                self._pixel_hashes[row] = self._decoders.pixel_hash(self._photos.source(row))
+            except ImageError:
+                self._pixel_hashes[row] = None
+        return self._pixel_hashes[row]
 
     def _match(self, hub: int, others: Sequence[int], threads: ThreadPoolExecutor) -> None:
         """Compare the photo `hub`, as it is and mirrored, with each of the others."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import PurePath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -330,25 +330,30 @@ def _tones(image: Image.Image) -> Tones | None:
     if not image.mode.startswith("I;16") and image.mode not in ("I", "F"):
         return None
     rows = max(1, IMAGE.strip_pixels // image.width)
-    darkest, brightest, is_whole = np.inf, -np.inf, image.mode != "F"
+    darkest, brightest = np.inf, -np.inf
     for top in range(0, image.height, rows):
         strip = _finite(np.asarray(image.crop((0, top, image.width, min(image.height, top + rows)))))
         darkest, brightest = min(darkest, float(strip.min())), max(brightest, float(strip.max()))
-    fits = [full for full in GREYSCALE_MAXIMA if brightest <= full and (full >= 255 or not is_whole)]
+    fits = [full for full in GREYSCALE_MAXIMA if brightest <= full and (full >= 255 or image.mode == "F")]
     if darkest < 0 or not fits:
         return darkest, darkest + max(brightest - darkest, 1e-12)
     return 0.0, fits[0]
 
 
-def _scaled(values: NDArray[np.generic], tones: Tones) -> NDArray[np.uint8]:
+def _scaled(values: NDArray[Any], tones: Tones) -> NDArray[np.uint8]:
     """Scale greyscale of any depth to 0..255."""
-    black, white = tones
-    scaled: NDArray[np.uint8] = np.rint((_finite(values) - black) * (255.0 / (white - black))).astype(np.uint8)
+    if values.dtype == np.uint16:  # by a table, which is ten times as fast
+        scaled: NDArray[np.uint8] = _scaled(np.arange(1 << 16), tones)[values]
+    else:
+        black, white = tones
+        exact = (_finite(values).astype(np.float64) - black) * (255.0 / (white - black))
+        scaled = np.rint(exact).astype(np.uint8)
     return scaled
 
 
-def _finite(values: NDArray[np.generic]) -> NDArray[np.float64]:
-    return np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+def _finite(values: NDArray[Any]) -> NDArray[Any]:
+    is_finite = not np.issubdtype(values.dtype, np.floating)
+    return values if is_finite else np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _lab_to_rgb(image: Image.Image) -> Image.Image:
