@@ -34,10 +34,22 @@ def trash(tmp_path: Path) -> Iterator[Path]:
         ("a.jpg", ["a.png", "a.mov", "a.xmp"], ["a.mov"]),
         ("a", ["a.xmp"], ["a.xmp"]),
         ("a.b.jpg", ["a.b.xmp", "a.xmp"], ["a.b.xmp"]),
+        ("a.HEIC", ["a.AAE", "a.heic.aae", "b.AAE", "aa.AAE"], ["a.AAE", "a.heic.aae"]),
+        ("a.NEF", ["a.NEF.pp3", "a.NEF.dop", "a.pp3", "a.arp", "a.vrd", "a.on1"], None),
+        ("a.jpg", ["a.jpg.json", "a.json", "a.jpg.supplemental-metadata.json", "a.jpg.supple.json"], None),
+        ("a.jpg", ["a.jpg.notes.json", "a.png.json", "ab.json", "a.jpg.supplemental-metadatas.json"], []),
+        ("a(1).jpg", ["a.jpg(1).json", "a.jpg.supplemental-metadata(1).json", "a(1).jpg.json"], None),
+        ("a(1).jpg", ["a.jpg.json", "a.jpg(2).json", "a.png(1).json", "a.jpg(1).xmp", "a.xmp"], []),
+        ("a.jpg", ["a.jpg(1).json"], []),
+        ("a.jpg", ["a_01.jpg.xmp", "a_02.JPG.xmp", "a_100.jpg.xmp"], None),
+        ("a.jpg", ["a_1.jpg.xmp", "a_01.xmp", "a_01.png.xmp", "a_x1.jpg.xmp", "a_01.jpg.pp3"], []),
+        ("a.jpg", ["a_01.jpg", "a_01.jpg.xmp", "a_02.jpg.xmp"], ["a_02.jpg.xmp"]),  # a_01.jpg has its own
+        ("a.jpg", ["a.nef", "a.aae", "a.pp3", "a.jpg.pp3", "a.nef.pp3"], ["a.jpg.pp3"]),
     ],
 )
-def test_what_goes_with_a_photo(photo: str, beside_it: list[str], go: list[str]) -> None:
-    assert list(companions(photo, [photo, *beside_it])) == go
+def test_what_goes_with_a_photo(photo: str, beside_it: list[str], go: list[str] | None) -> None:
+    """None for `go` means all of them."""
+    assert list(companions(photo, [photo, *beside_it])) == (sorted(beside_it) if go is None else go)
 
 
 def test_what_two_photos_share_goes_with_the_last_of_them() -> None:
@@ -100,9 +112,8 @@ def test_companions_of_a_link_stay(root: Path, action: str) -> None:
     assert tree(root)["copies/I.mov"] == VIDEO
 
 
-@pytest.mark.parametrize("lost", ["kept/I.MOV", "kept/I.xmp"])
-def test_a_companion_that_the_keeper_lacks_is_not_deleted(root: Path, lost: str) -> None:
-    (root / lost).unlink()
+def test_a_companion_that_the_keeper_lacks_is_not_deleted(root: Path) -> None:
+    (root / "kept/I.xmp").unlink()
     removals = [removal(root, "copies/I.HEIC", "kept/I.HEIC")]
     refusal = make_plan(root, removals, Action.parse("delete")).refusals[0]
     assert "would be lost with its photo, because kept/I.HEIC has no equal companion" in refusal.reason
@@ -157,3 +168,64 @@ def test_a_companion_that_is_protected_or_a_link_stops_its_photo(root: Path) -> 
     (root / "copies/I.mov").symlink_to(root / "kept/I.MOV")
     refusal = make_plan(root, removals, Action.parse("trash")).refusals[0]
     assert "copies/I.mov is a symbolic link" in refusal.reason
+
+
+UUID = b"4F6B2C1A-9E0D-4B7C-8A53-0123456789AB"
+LIVE = PHOTO + b"Apple iOS\0" + UUID + b"rest"
+
+
+def film(uuid: bytes = UUID, *, first: bool = False) -> bytes:
+    """Return a video with an identifier in its index, which is at the end or at the start."""
+    body = b"keys com.apple.quicktime.content.identifier data" + uuid
+    index = (8 + len(body)).to_bytes(4, "big") + b"moov" + body
+    data = (1).to_bytes(4, "big") + b"mdat" + (16 + 50).to_bytes(8, "big") + bytes(50)
+    kind = b"\0\0\0\x14ftypqt  " + bytes(8)
+    return kind + (index + data if first else data + index)
+
+
+@pytest.mark.parametrize("action", ["trash", "move", "delete"])
+@pytest.mark.parametrize("mine", [VIDEO, VIDEO[:-1] + b"?", b"short", film(), b"", b"\0\0\0\1moov", bytes(1000)])
+@pytest.mark.parametrize("theirs", [None, VIDEO])
+def test_an_unrelated_video_stays(tmp_path: Path, action: str, mine: bytes, theirs: bytes | None) -> None:
+    files = {"kept/I.JPG": PHOTO, "copies/I.JPG": PHOTO, "copies/I.MOV": mine}
+    root = fill(tmp_path / "photos", files | ({} if theirs is None else {"kept/I.MOV": theirs}))
+    words = f"move:{tmp_path / 'moved'}" if action == "move" else action
+    report = remove(root, [removal(root, "copies/I.JPG", "kept/I.JPG")], words)
+    goes = mine == theirs
+    assert [entry.path for entry in report.done] == ["copies/I.JPG", *(["copies/I.MOV"] if goes else [])]
+    assert report.refusals == ()
+    assert tree(root).get("copies/I.MOV") == (None if goes else mine)
+    restore(report)
+    assert tree(root)["copies/I.MOV"] == mine
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("action", ["trash", "move"])
+def test_the_video_of_exactly_this_live_photo_goes_along(tmp_path: Path, action: str, first: bool) -> None:
+    video = film(UUID.lower(), first=first)
+    root = fill(tmp_path / "photos", {"kept/a.jpg": b"edited", "copies/I.HEIC": LIVE, "copies/I.MOV": video})
+    words = f"move:{tmp_path / 'moved'}" if action == "move" else action
+    report = remove(root, [removal(root, "copies/I.HEIC", "kept/a.jpg")], words)
+    assert [entry.path for entry in report.done] == ["copies/I.HEIC", "copies/I.MOV"]
+    restore(report)
+    assert tree(root)["copies/I.MOV"] == video
+
+
+def test_the_only_video_of_a_live_photo_is_not_deleted(tmp_path: Path) -> None:
+    root = fill(tmp_path / "photos", {"kept/I.HEIC": LIVE, "copies/I.HEIC": LIVE, "copies/I.MOV": film()})
+    report = remove(root, [removal(root, "copies/I.HEIC", "kept/I.HEIC")], "delete")
+    assert report.done == ()
+    assert (
+        "copies/I.MOV would be lost with its photo"
+        in make_plan(root, [removal(root, "copies/I.HEIC", "kept/I.HEIC")], Action.parse("delete"))
+        .refusals[0]
+        .reason
+    )
+
+
+def test_the_video_of_another_live_photo_stays(tmp_path: Path) -> None:
+    other = film(UUID.replace(b"4", b"5"))
+    root = fill(tmp_path / "photos", {"kept/I.HEIC": LIVE, "copies/I.HEIC": LIVE, "copies/I.MOV": other})
+    report = remove(root, [removal(root, "copies/I.HEIC", "kept/I.HEIC")], "trash")
+    assert [entry.path for entry in report.done] == ["copies/I.HEIC"]
+    assert tree(root)["copies/I.MOV"] == other

@@ -41,6 +41,7 @@ MAY: dict[str, set[str]] = {
     "store/manifest.py": {"write_text"},
     "store/parts.py": {"write_table"},
     "store/edges.py": {"write_table"},
+    "store/stamps.py": {"write_table"},
     "store/keypoint_matches.py": {"write_table"},
     "store/local_features.py": {"save"},
     "duplicates/calibration_pairs.py": {"write_text"},

@@ -11,6 +11,7 @@ import pytest
 from tests.helpers.removals import fill, removal, remove, restore, sha256, trash_in, tree
 from vggsearch.errors import JournalError, OptionError, PhotosError, Stopped
 from vggsearch.progress import Progress
+from vggsearch.removal import trash as trashing
 from vggsearch.removal.files import PREFIX
 from vggsearch.removal.perform import RemovalReport, perform
 from vggsearch.removal.plan import make_plan
@@ -390,3 +391,24 @@ def test_a_file_is_aside_under_a_hidden_name_with_its_suffix(root: Path, monkeyp
     assert asides[0].suffix == ".jpg"
     assert "Operation not permitted" in report.refusals[0].reason
     assert stat.S_ISREG((root / "copies/b.jpg").lstat().st_mode)
+
+
+def test_files_of_one_name_go_to_the_trash_as_fast_as_others(
+    root: Path, trash: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all that is in the trash, only what was just put there is read."""
+    fill(root, {f"many/{number}/a.jpg": PHOTO for number in range(30)})
+    fill(trash, {"info/a.jpg.trashinfo": b"[Trash Info]\nPath=elsewhere/a.jpg\n", "files/a.jpg": b"older"})
+    read: list[Path] = []
+    real = trashing._read
+
+    def counted(note: Path) -> tuple[str | None, str]:
+        read.append(note)
+        return real(note)
+
+    monkeypatch.setattr(trashing, "_read", counted)
+    report = remove(root, [removal(root, f"many/{number}/a.jpg", "kept/a.jpg") for number in range(30)], "trash")
+    assert (len(report.done), report.refusals) == (30, ())
+    assert len(read) == len(set(read)) == 30
+    assert len(restore(report).restored) == 30
+    assert (trash / "files/a.jpg").read_bytes() == b"older"

@@ -63,6 +63,8 @@ def compare_edited_copies(
 
     def copies(row: int, names: Sequence[str]) -> list[tuple[int, NDArray[np.uint8], int]]:
         """Return the row, the square of each copy, and the number of inliers of the copy in the photo."""
+        if not photos.is_current(row):
+            return []
         try:
             photo = decoders.picture(photos.source(row), MEASURE.copy_pixels)
         except ImageError:

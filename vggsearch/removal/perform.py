@@ -11,6 +11,7 @@ from pathlib import Path
 from vggsearch.errors import ActionRefused, Stopped
 from vggsearch.progress import Monitor, OnProgress, Stop
 from vggsearch.removal import trash
+from vggsearch.removal.companions import is_video
 from vggsearch.removal.files import (
     FoundFile,
     aside_name,
@@ -25,6 +26,7 @@ from vggsearch.removal.files import (
     sha256_of,
 )
 from vggsearch.removal.journal import Journal, JournalEntry
+from vggsearch.removal.live_photos import is_live_photo
 from vggsearch.removal.plan import PlannedRemoval, RemovalPlan
 from vggsearch.removal.request import Refusal
 from vggsearch.removal.safety import ExaminedRemoval, SafetyRules, only_copy_of_companion
@@ -129,18 +131,25 @@ class _Performer:
         check_sha256(examined.keeper.path, removal.keeper, removal.keeper_sha256)
         check_sha256(examined.photo.path, removal.path, removal.sha256)
         photo = _CheckedFile(examined.photo, removal.sha256, examined.keeper, removal.keeper_sha256)
-        return [photo, *(self._companion(each, examined.keeper) for each in examined.companions)]
+        companions = (self._companion(each, examined) for each in examined.companions)
+        return [photo, *(each for each in companions if each is not None)]
 
-    def _companion(self, companion: FoundFile, keeper: FoundFile) -> _CheckedFile:
+    def _companion(self, companion: FoundFile, examined: ExaminedRemoval) -> _CheckedFile | None:
+        """Check the bytes of a companion. Return None for a video that stays: it is neither copied nor its own."""
         with refusing_read_errors(companion.relative):
             digest, _ = sha256_of(companion.path)
-        if self.plan.action.kind != "delete":
+        is_deleted, is_film = self.plan.action.kind == "delete", is_video(companion.path.name)
+        if not is_deleted and not is_film:
             return _CheckedFile(companion, digest, None, None)
-        for twin in self.rules.same_size_companions(keeper, companion):
+        for twin in self.rules.same_size_companions(examined.keeper, companion):
             with refusing_read_errors(twin.relative):
                 if sha256_of(twin.path)[0] == digest:
                     return _CheckedFile(companion, digest, twin, digest)
-        raise only_copy_of_companion(companion, keeper)
+        if is_film and not is_live_photo(examined.photo.path, companion.path):
+            return None
+        if is_deleted:
+            raise only_copy_of_companion(companion, examined.keeper)
+        return _CheckedFile(companion, digest, None, None)
 
     def _targets(self, files: list[FoundFile]) -> list[Path | None]:
         """Return where the files are moved, in the same folders; if a name is taken, all get the same number."""
@@ -277,8 +286,7 @@ def _move(entry: JournalEntry, file: _CheckedFile) -> dict[str, str]:
 def _trash(entry: JournalEntry, file: _CheckedFile) -> dict[str, str]:
     """Put a file in the trash, which needs its own name, then check what arrived; take back a wrong file."""
     path = file.found.path
-    trash.send(path)
-    there = trash.find_latest(path)
+    there = trash.send(path)
     if there is None:
         return {"where": trash.where_to_look()}
     try:

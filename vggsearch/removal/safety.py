@@ -1,18 +1,21 @@
 """The safety rules. They are checked when a plan is made, and again immediately before each removal."""
 
 import os
+from bisect import bisect_left
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import islice, takewhile
 from pathlib import Path, PurePosixPath
 
 from vggsearch.errors import ActionRefused, OptionError, PhotosError, option
 from vggsearch.photos.walk import is_clutter
-from vggsearch.removal.companions import companions, keeper_companions, raw_partner
+from vggsearch.removal.companions import common_start, companions, is_video, keeper_companions, raw_partner
 from vggsearch.removal.files import FoundFile, find_file, refusing_read_errors
+from vggsearch.removal.live_photos import is_live_photo
 from vggsearch.removal.request import Action, Removal
 
 Identity = tuple[int, int]  # device and inode: one file or folder, whatever its name
-Listings = dict[Path, list[str]]  # the names in each folder that was listed
+Listings = dict[Path, list[str]]  # the names in each folder that was listed, sorted
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,8 @@ class SafetyRules:
     ) -> ExaminedRemoval:
         """Find a photo, its keeper and its companions. Raises ActionRefused if the photo has to be left alone.
 
-        `leaving` are paths that are removed before this one. No file is read. Folders are listed unless they are in
+        `leaving` are paths that are removed before this one. No file is read but videos beside a photo, and the
+        photo, to see whether they are one Live Photo. Folders are listed unless they are in
         `listings`, which caches them.
         """
         photo = find_file(self.root, removal.path)
@@ -68,10 +72,11 @@ class SafetyRules:
                 option("raw_pairs"),
             )
         gone = {name for name in siblings if sibling_path(removal.path, name) in leaving}
-        found = [
+        beside = [
             find_file(self.root, sibling_path(removal.path, name))
             for name in companions(photo.path.name, siblings, gone)
         ]
+        found = [each for each in beside if self._goes_along(each, photo, keeper, listings)]
         for companion in found:
             self._check_protection(companion)
             if self.action.kind == "delete" and not self.same_size_companions(keeper, companion, listings):
@@ -91,6 +96,14 @@ class SafetyRules:
             if twin.status.st_size == companion.status.st_size and not twin.is_same_file(companion):
                 found.append(twin)
         return found
+
+    def _goes_along(
+        self, companion: FoundFile, photo: FoundFile, keeper: FoundFile, listings: Listings | None
+    ) -> bool:
+        """Return whether a companion may go: a video only if the keeper has the same, or its Live Photo goes."""
+        if not is_video(companion.path.name) or self.same_size_companions(keeper, companion, listings):
+            return True
+        return is_live_photo(photo.path, companion.path)
 
     def _keeper(self, removal: Removal, photo: FoundFile) -> FoundFile:
         try:
@@ -132,15 +145,15 @@ def sibling_path(relative: str, name: str) -> str:
 
 
 def _siblings(photo: FoundFile, listings: Listings | None) -> list[str]:
-    """Return the names in a photo's folder that begin with its stem: a folder may have a hundred thousand."""
+    """Return the names in a photo's folder that begin as its own: a folder may have a hundred thousand."""
     folder = photo.path.parent
     if listings is None or folder not in listings:
         with refusing_read_errors(photo.relative):
             names = os.listdir(folder)  # noqa: PTH208 - only names are needed
         listings = {} if listings is None else listings
-        listings[folder] = names
-    stem = photo.path.stem
-    return [name for name in listings[folder] if name.startswith(stem)]
+        listings[folder] = sorted(names)
+    names, start = listings[folder], common_start(photo.path.name)
+    return list(takewhile(lambda name: name.startswith(start), islice(names, bisect_left(names, start), None)))
 
 
 def only_copy_of_companion(companion: FoundFile, keeper: FoundFile) -> ActionRefused:

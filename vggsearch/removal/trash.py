@@ -24,8 +24,23 @@ class Trashed:
     when: str
 
 
-def send(path: Path) -> None:
-    """Put a file in the trash. Raises ActionRefused, with the way out, if that fails."""
+def send(path: Path) -> Trashed | None:
+    """Put a file in the trash and return it there, None if this system does not record where that is.
+
+    Only what was added to the trash meanwhile is read. Raises ActionRefused, with the way out, if it fails.
+    """
+    before = _notes_named_as(path)
+    _send(path)
+    added = {folder: names - before.get(folder, set()) for folder, names in _notes_named_as(path).items()}
+    found = [
+        each
+        for folder, names in added.items()
+        for each in _notes(folder, (folder / "info" / name for name in names)).get(path, [])
+    ]
+    return max(found, key=lambda each: each.note.stat().st_mtime_ns, default=None)
+
+
+def _send(path: Path) -> None:
     try:
         from send2trash import send2trash
     except ImportError as error:
@@ -44,15 +59,14 @@ def send(path: Path) -> None:
         raise ActionRefused(f"{path} was not put in the trash: use move:DIR instead")
 
 
-def find_latest(path: Path) -> Trashed | None:
-    """Return the file most recently put in the trash from `path`; None if this system does not record that."""
-    found = []
+def _notes_named_as(path: Path) -> dict[Path, set[str]]:
+    """Return the names of the .trashinfo files of each trash folder that may be those of a file."""
+    found = {}
     for folder in _folders(path):
-        notes = folder / "info"
         with suppress(OSError):
-            names = [name for name in os.listdir(notes) if name.startswith(path.stem)]  # noqa: PTH208 - many thousands
-            found += _notes(folder, [notes / name for name in names]).get(path, [])
-    return max(found, key=lambda each: each.note.stat().st_mtime_ns, default=None)
+            names = os.listdir(folder / "info")  # noqa: PTH208 - many thousands
+            found[folder] = {name for name in names if name.startswith(path.stem)}
+    return found
 
 
 class Trash:
@@ -92,8 +106,10 @@ def _folders(path: Path) -> Iterator[Path]:
     """
     if sys.platform in OTHER_TRASHES:
         return
-    from send2trash import plat_other
-
+    try:
+        from send2trash import plat_other
+    except ImportError:
+        return
     yield Path(plat_other.HOMETRASH)
     for folder in path.parents:
         yield folder / ".Trash" / str(os.getuid())
