@@ -172,6 +172,11 @@ class PairDefaults:
 
     count: int = 32  # nearest photos of each photo that form pairs with it
     floor: float = 0.2  # similarity; 1 in 500 unrelated pairs has more, 3 in 100 pairs of copies have less
+    hash_bits: int = (
+        64  # of 256 in which the hashes of a pair differ, at most: 1 in a million look-alikes is so near
+    )
+    hash_block: int = 512  # rows whose hashes are compared with all others at once, in eight orientations
+    most_hashes: int = 20_000  # up to so many, all are compared: in 3 s; above, those that share 16 bits
     block_rows: int = 2048  # rows compared with as many at once: their products fit the CPU cache
     sample: int = 1024  # rows from which the least similarity of nearest neighbours is estimated
     threads: int = 2  # one multiplies while the other evaluates the products

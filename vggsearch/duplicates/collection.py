@@ -94,6 +94,12 @@ class Collection:
         return own if self.others is None else np.concatenate([own, self.others.keys])
 
     @cached_property
+    def hashes(self) -> NDArray[np.uint8]:
+        """The perceptual hashes of all photos by row: uint8 (n, BYTES), NO_HASH where none is known."""
+        own = self.store.perceptual_hashes()
+        return own if self.others is None else np.concatenate([own, self.others.hashes])
+
+    @cached_property
     def blank(self) -> NDArray[np.int64]:
         """The rows of blank photos, int64, which are never duplicates."""
         own = self.searcher.blank

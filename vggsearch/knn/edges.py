@@ -42,10 +42,11 @@ class Edges:
         return Edges(self.rows, self.count, floor, *columns)
 
     def union(self, others: "Edges") -> "Edges":
-        """Return these pairs and others, of the same rows; a pair of both has the similarity that it has here."""
+        """Return these pairs and others, of the same rows; a pair of both has the larger of its similarities."""
         first, second = np.concatenate([self.first, others.first]), np.concatenate([self.second, others.second])
         similarity = np.concatenate([self.similarity, others.similarity])
-        return edges_from_pairs(self.rows, self.count, self.floor, first, second, similarity)
+        order = np.argsort(-similarity, kind="stable")  # of equal pairs, the first is taken
+        return edges_from_pairs(self.rows, self.count, self.floor, first[order], second[order], similarity[order])
 
     @property
     def saturated(self) -> NDArray[np.int64]:

@@ -67,15 +67,19 @@ class StoredEdges:
 class EdgeCache:
     """Keeps the pairs of one search beside the vectors that it compares; keeps nothing if these are not stored.
 
-    The search is described by `count` and `floor`, see EdgeFacts, and by the rows that it leaves out: `without`,
-    int64. Losing its pairs only costs time, so a file that is damaged or cannot be written is logged, not an error.
+    The search is described by `count` and `floor`, see EdgeFacts, by the rows that it leaves out: `without`, int64,
+    and by the perceptual hashes that it compares: `hashes`, uint8. Losing its pairs only costs time, so a file that
+    is damaged or cannot be written is logged, not an error.
     """
 
-    def __init__(self, store: Store, without: NDArray[np.int64], count: int, floor: float) -> None:
+    def __init__(
+        self, store: Store, without: NDArray[np.int64], hashes: NDArray[np.uint8], count: int, floor: float
+    ) -> None:
         self._directory = store.vector_index_directory()
         stored = store.manifest.fresh_vector_index
         vectors = vectors_id(stored) if stored is not None else ""
-        made_of = f"{vectors} without {hashlib.sha256(without.tobytes()).hexdigest()}"
+        others = (hashlib.sha256(values.tobytes()).hexdigest() for values in (without, hashes))
+        made_of = f"{vectors} without {next(others)} with hashes {next(others)}"
         self._facts = EdgeFacts(made_of, len(store), count, floor)
 
     def read(self) -> StoredEdges | None:
