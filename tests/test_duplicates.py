@@ -1,13 +1,16 @@
 """Duplicates from photos to groups: real photos and edited copies of them, with a network that is faked."""
 
 import shutil
+import zlib
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from tests.fakes import FakeEngine, save_photo
@@ -382,6 +385,32 @@ def test_a_threshold_replaces_the_calibration(index: ImageIndex) -> None:
     assert all(pair.similarity >= 0.97 for pair in strict.pairs)
     loose = index.duplicates(threshold=0.6)
     assert len(loose.pairs) > len(strict.pairs)
+
+
+class _NothingAlike(FakeEngine):
+    """A network to which any two pictures that differ in a pixel are as different as can be."""
+
+    def embed(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
+        seeds = [zlib.crc32(square.tobytes()) for square in squares]
+        rows = np.stack([np.random.default_rng(seed).standard_normal(self.dim) for seed in seeds])
+        unit: NDArray[np.float32] = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+        return unit
+
+
+def test_turned_copies_are_found_though_the_network_does_not_recognise_them(
+    sample_photos: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(sample_photos / "originals", tmp_path / "photos")
+    expected = set()
+    for path, turn in zip(sorted((tmp_path / "photos").iterdir()), Image.Transpose, strict=False):
+        Image.open(path).convert("RGB").transpose(turn).save(path.with_name(f"turned {path.stem}.jpg"), quality=80)
+        expected.add(frozenset((path.name, f"turned {path.stem}.jpg")))
+    with ImageIndex.create(tmp_path / "index", engine=_NothingAlike()) as index:
+        index.update(tmp_path / "photos")
+        report = index.duplicates(confirm=False)
+    assert {frozenset((pair.first.path, pair.second.path)) for pair in report.pairs} == expected
+    assert len(expected) == 7
+    assert min(pair.similarity for pair in report.pairs) > 0.9
 
 
 def test_small_groups_can_be_omitted_and_the_least_certain_reviewed_first(

@@ -11,6 +11,7 @@ from vggsearch.photos.perceptual_hash import (
     BYTES,
     NO_HASH,
     ORIENTATIONS,
+    differing_bits,
     in_all_orientations,
     perceptual_hash,
 )
@@ -37,6 +38,13 @@ def hash_of(image: Image.Image, side: int = SIDE, resize: str = "squash") -> NDA
 
 def as_array(*hashes: bytes) -> NDArray[np.uint8]:
     return np.frombuffer(b"".join(hashes), np.uint8).reshape(len(hashes), BYTES)
+
+
+def test_the_bits_in_which_two_hashes_differ_are_counted_in_the_nearest_orientation() -> None:
+    photo, turned = scene(3), scene(3).transpose(Image.Transpose.TRANSVERSE)
+    one, other = (perceptual_hash(square(image, SIDE, "squash")) for image in (photo, turned))
+    assert differing_bits(one, other) == distances(as_array(one), as_array(other)).min() <= 6
+    assert differing_bits(one, one) == 0
 
 
 def distances(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.int64]:

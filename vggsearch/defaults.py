@@ -230,6 +230,7 @@ class DuplicateDefaults:
     tail: float = 1.5  # times as long as the most similar tenth suggests; 1.3 to 1.4 in three folders
     band_pairs: int = 20  # pairs in the most similar band; the share of duplicates is estimated per band
     few_pairs: int = 5  # the same, for the calibration by similarity alone
+    most_pairs: int = 200  # in a band of that: in larger ones, copies of little similarity are lost among others
     mostly_others: float = 0.1  # share of duplicates up to which a band counts as pairs that are not duplicates
     least_share: float = 1e-4  # of duplicates, and of other pairs, in a band: nothing is certain
     largest_share: float = 0.98  # of duplicates, before keypoints are considered: similar photos may be look-alikes

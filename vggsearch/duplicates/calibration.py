@@ -125,8 +125,8 @@ def calibrate_by_similarity(
     start = float(np.quantile(at_random, 0.9))
     # The scale of an exponential distribution follows from its median, which a few duplicates do not change.
     scale = float(np.median(at_random[at_random > start] - start)) / np.log(2) * DUPLICATES.tail
-    bands = _bands(similarities, DUPLICATES.few_pairs)
-    edges = np.append(bands, np.inf)
+    bands = _bands(similarities, DUPLICATES.few_pairs, DUPLICATES.most_pairs)
+    edges = np.append(np.maximum(bands, similarities.min()), np.inf)  # there are no candidates below
     unrelated_above = pair_count * 0.1 * np.exp(-np.maximum(edges - start, 0) / max(scale, np.finfo(float).eps))
     unrelated = unrelated_above[:-1] - unrelated_above[1:]
     band = np.searchsorted(bands, similarities, "right") - 1
@@ -189,14 +189,16 @@ def _log_odds(shares: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.log(bounded / (1 - bounded)))
 
 
-def _bands(similarities: NDArray[np.float64], fewest: int) -> NDArray[np.float64]:
+def _bands(similarities: NDArray[np.float64], fewest: int, most: int | None = None) -> NDArray[np.float64]:
     """Return the lowest similarity of each band, ascending.
 
-    The most similar band has `fewest` pairs, and each further band twice as many as the one before, since a few
-    duplicates among many other pairs are at the top.
+    The most similar band has `fewest` pairs, and each further band twice as many as the one before, `most` at most,
+    since a few duplicates among many other pairs are at the top.
     """
     descending = np.sort(similarities)[::-1]
-    sizes = fewest * 2 ** np.arange(max(1, len(descending)).bit_length())
+    most = most or max(1, len(descending))
+    sizes = np.minimum(fewest * 2.0 ** np.arange(most.bit_length()), most).astype(np.int64)
+    sizes = np.append(sizes, np.full(len(descending) // most, most))
     lowest = np.cumsum(sizes) - 1
     edges = np.unique(descending[lowest[lowest < len(descending) - fewest]])
     if len(edges) and edges[0] == descending[-1]:  # all values of the last band are equal, and it would be empty

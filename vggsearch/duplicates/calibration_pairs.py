@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vggsearch.defaults import DUPLICATES, MEASURE
+from vggsearch.defaults import DUPLICATES, MEASURE, PAIRS
 from vggsearch.duplicates.calibration import LabelledPairs
 from vggsearch.duplicates.collection import Collection
 from vggsearch.errors import ImageError
@@ -21,6 +21,7 @@ from vggsearch.matching.keypoints import align, detect_keypoints, single_threade
 from vggsearch.photos.decode import decode
 from vggsearch.photos.decoder_pool import Decoders
 from vggsearch.photos.edits import COLLAGE, EDITS, edited
+from vggsearch.photos.perceptual_hash import BITS, NO_HASH, differing_bits, perceptual_hash
 from vggsearch.photos.resize import square
 from vggsearch.progress import Monitor
 from vggsearch.store.contents import CALIBRATION
@@ -52,7 +53,8 @@ def compare_edited_copies(
     """Make edited copies of a sample of photos in memory, and compare each with its photo.
 
     `embed` returns the embeddings of squares, uint8 (n, size, size, 3), and `similarity_to` the similarity of an
-    embedding to the photo of a row. Photos that cannot be read are skipped. The same photos give the same copies.
+    embedding to the photo of a row; that of their hashes counts if it is more, as for candidates. Photos that
+    cannot be read are skipped. The same photos give the same copies.
     """
     spec, rows = photos.store.spec, photos.own_contents.tolist()
     generator = random.Random(DUPLICATES.seed)  # noqa: S311 - must be repeatable, not secure
@@ -83,10 +85,22 @@ def compare_edited_copies(
             batch = edits[start : start + PHOTOS_AT_ONCE]
             made = list(chain.from_iterable(threads.map(lambda each: copies(*each), batch)))
             embeddings = embed(np.stack([pixels for _, pixels, _ in made])) if made else ()
-            similarities += [similarity_to(each, row) for each, (row, _, _) in zip(embeddings, made, strict=True)]
+            similarities += [
+                max(similarity_to(each, row), _similarity_by_hash(pixels, photos.hashes[row].tobytes()))
+                for each, (row, pixels, _) in zip(embeddings, made, strict=True)
+            ]
             inliers += [count for _, _, count in made]
             monitor.step("making edited copies", start + len(batch), len(subset))
     return LabelledPairs(tuple(similarities), tuple(inliers))
+
+
+def _similarity_by_hash(pixels: NDArray[np.uint8], hash_of_photo: bytes) -> float:
+    """Return the similarity of a pair by hash, see knn.hash_pairs; 0 if it does not make the pair a candidate."""
+    hash_of_copy = perceptual_hash(pixels)
+    if NO_HASH in (hash_of_copy, hash_of_photo):
+        return 0.0
+    bits = differing_bits(hash_of_copy, hash_of_photo)
+    return 1 - 2 * bits / BITS if bits <= PAIRS.hash_bits else 0.0
 
 
 def read_calibration_pairs(directory: Path, source: str) -> CalibrationPairs | None:

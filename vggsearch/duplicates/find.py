@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vggsearch.defaults import DUPLICATES
+from vggsearch.defaults import DUPLICATES, PAIRS
 from vggsearch.duplicates.calibration import LabelledPairs
 from vggsearch.duplicates.calibration_pairs import (
     CalibrationPairs,
@@ -172,5 +172,6 @@ def _source_of(collection: Collection) -> str:
         MATCHED_BY,
         len(collection).bit_length(),
         DUPLICATES.copied_photos,
+        PAIRS.hash_bits,
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()

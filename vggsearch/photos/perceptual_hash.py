@@ -50,6 +50,12 @@ def reducing_matrix(size: int) -> NDArray[np.float32]:
     return np.asarray(np.maximum(overlap, 0) * (GRID / size), np.float32)
 
 
+def differing_bits(one: bytes, other: bytes) -> int:
+    """Return in how many bits two hashes differ, in the orientation in which these are fewest."""
+    turned = in_all_orientations(np.frombuffer(one, np.uint8)[None])[:, 0]
+    return int(np.bitwise_count(turned ^ np.frombuffer(other, np.uint8)).sum(axis=1).min())
+
+
 def in_all_orientations(hashes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return the hashes, uint8 (n, BYTES), of the pictures in all orientations: uint8 (ORIENTATIONS, n, BYTES)."""
     bits = np.unpackbits(hashes, axis=1).reshape(len(hashes), FREQUENCIES, FREQUENCIES).astype(bool)
