@@ -21,6 +21,7 @@ from make_picture import IMAGES, MOST_BYTES, credits_page
 
 import vggsearch
 from tests.fakes import FakeEngine
+from tests.helpers.calibration import calibrated_with
 from tests.helpers.documents import (
     INSTALLED_WITH,
     ROOT,
@@ -72,6 +73,12 @@ def fake_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in SHORT_MEASUREMENTS:
         monkeypatch.setattr(throughput, name, 0.02)
     monkeypatch.setattr(throughput, "MADE_PHOTOS", 4)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_edited_copies() -> Iterator[None]:
+    with calibrated_with(3):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +174,7 @@ def test_documented_python_runs_in_order(
             assert shown.getvalue(), f"This block prints nothing:\n{block}"
 
 
+@pytest.mark.slow
 @pytest.mark.network
 @pytest.mark.decoders
 def test_the_commands_of_the_readme_show_what_it_says(workplace: Path, sample_photos: Path) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from tests.fakes import FakeEngine, save_photo
+from tests.helpers.calibration import calibrated_with
 from vggsearch import ImageIndex
 from vggsearch.duplicates.find import DuplicatesReport
 from vggsearch.duplicates.options import DuplicateOptions
@@ -22,6 +23,12 @@ from vggsearch.errors import DecisionsDamaged, OptionError, Stopped
 from vggsearch.removal.undo import undo
 from vggsearch.store.contents import DECISIONS, EDGES, KEYPOINT_MATCHES
 from vggsearch.store.decisions import read_decisions
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_edited_copies() -> Iterator[None]:
+    with calibrated_with(15):
+        yield
 
 
 @pytest.fixture(scope="module")
