@@ -288,3 +288,42 @@ def test_one_protected_folder_is_not_taken_apart(
         against_it = made.duplicates(threshold=0.9, confirm=False, keep="path:a.png")
         assert [each.path for each in made.plan_removal(against_it, "delete").removals] == ["originals/z.png"]
         assert not made.plan_removal(against_it, "delete", protect=protect).removals
+
+
+def test_a_crop_outside_one_image_costs_only_that_image(index: ImageIndex, tmp_path: Path) -> None:
+    save_photo(tmp_path / "small.jpg", 50, (40, 30))
+    save_photo(tmp_path / "large.jpg", 50, (200, 150))
+    for rerank in (False, True):
+        names = [tmp_path / "small.jpg", tmp_path / "large.jpg"]
+        bad, good = index.query_many(names, crop=(0, 0, 100, 100), rerank=rerank)
+        assert isinstance(bad, Skipped)
+        assert isinstance(good, QueryResult)
+        assert "The crop 0,0,100,100 is not inside" in bad.reason
+        assert "(40 x 30 pixels)" in bad.reason
+
+
+@pytest.mark.parametrize("size", [(0, 0), (0, 5), (5, 0)])
+def test_a_pil_image_without_pixels_is_an_error_and_not_blank(index: ImageIndex, size: tuple[int, int]) -> None:
+    with pytest.raises(InputError, match=f"A PIL image of {size[0]} x {size[1]} pixels has nothing in it"):
+        index.query(Image.new("RGB", size))
+
+
+def test_embed_many_tells_which_image_cannot_be_used(index: ImageIndex, photos: Path, tmp_path: Path) -> None:
+    good, bad = photos / "0.png", tmp_path / "bad.jpg"
+    bad.write_bytes(b"")
+    with pytest.raises(ImageError, match=r"^image 2, .*bad\.jpg: the file is empty$"):
+        index.embed_many([good, good, bad])
+    with pytest.raises(InputError, match=r"^Image 1 of the batch: An image is a path"):
+        index.embed_many([good, 5])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("filters", [[Path("summer")], Path("summer"), [5], [None]])
+def test_a_filter_that_is_no_text_is_an_error(index: ImageIndex, photos: Path, filters: Any) -> None:
+    with pytest.raises(OptionError, match="A filter is a text, not "):
+        index.query(photos / "0.png", filters=filters)
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_fewer_than_one_worker_is_an_error(index: ImageIndex, workers: int) -> None:
+    with pytest.raises(OptionError, match=f"workers={workers} is out of range: at least 1"):
+        index.update(workers=workers)

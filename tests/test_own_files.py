@@ -70,17 +70,27 @@ def test_a_link_in_place_of_a_folder_is_an_error_that_says_where_it_leads(
 
 
 @pytest.mark.parametrize("words", WRITERS, ids=" ".join)
-def test_a_link_to_the_whole_index_or_to_the_photos_is_an_error(
+def test_a_link_that_is_named_as_the_index_is_the_folder_that_it_leads_to(
     made: ImageIndex, photos: Path, words: list[str]
 ) -> None:
-    moved = made.directory.rename(photos.parent / "elsewhere")
+    moved = photos.parent / "disk" / "elsewhere"  # as deep, since the photo folder is stored relative to the index
+    moved.parent.mkdir()
+    made.directory.rename(moved)
+    made.directory.symlink_to(moved)
+    done = run([*words, "--index", "indexes/photos"])
+    assert done.exit_code == 0, done.output
+    with ImageIndex.open("indexes/photos") as opened:
+        assert (opened.root, len(opened), opened.verify().is_whole) == (photos, len(made), True)
+
+
+@pytest.mark.parametrize("words", WRITERS, ids=" ".join)
+def test_a_link_to_the_photos_or_to_nothing_is_no_index(made: ImageIndex, photos: Path, words: list[str]) -> None:
+    made.directory.rename(photos.parent / "elsewhere")
     before = tree(photos.parent)
-    for target in (moved, photos):
+    for target in (photos, photos.parent / "nothing"):
         made.directory.symlink_to(target)
-        assert (
-            f"Error: indexes/photos is a symbolic link to {target}."
-            in run([*words, "--index", "indexes/photos"]).stderr
-        )
+        done = run([*words, "--index", "indexes/photos"])
+        assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
         assert tree(photos.parent) == before
         made.directory.unlink()
 

@@ -1,15 +1,21 @@
 """Paths as people give them: `~`, and relative to a folder that is no longer the current one."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from tests.fakes import FakeEngine, random_kernels, save_photo
+from vggsearch.cli import cli
+from vggsearch.duplicates.removals import undo
 from vggsearch.errors import WeightsError
 from vggsearch.image_index import ImageIndex
+from vggsearch.indexing.integrity import verify
 from vggsearch.model.spec import EmbeddingOptions
+from vggsearch.render.html.write import write_html
 from vggsearch.system.places import Place, from_home
 
 
@@ -63,6 +69,35 @@ def test_a_tilde_is_the_home_folder(photos: Path, tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize("name", ["~a.jpg", "~root/a.jpg", "a/~/b.jpg", "./a~"])
 def test_other_tildes_are_names(name: str) -> None:
     assert from_home(name) == Path(name)
+
+
+def test_a_tilde_is_the_home_folder_in_every_call(
+    index: ImageIndex, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copy(photos / "summer/0.jpg", photos / "winter/copy.jpg")
+    index.update()
+    result = index.query("~/photos/summer/0.jpg", 1)
+    assert (result.query, result.matches[0].path) == ("~/photos/summer/0.jpg", "summer/0.jpg")
+    assert index.embed_many([Path("~/photos/summer/0.jpg")]).shape == (1, 1024)
+    assert index.decide("different", ["~/photos/summer/1.jpg", "~/photos/summer/2.jpg"]).judgement == "different"
+    assert index.import_decisions("~/indexes/photos/decisions.jsonl").added == 0
+    assert verify("~/indexes/photos").is_whole
+    report = index.duplicates(protect="~/photos/winter")
+    write_html(report, "~/page.html")
+    assert (tmp_path / "page.html").exists()
+    done = index.remove(index.plan_removal(report, "move:~/moved"))
+    moved = list((tmp_path / "moved").rglob("*.jpg"))
+    assert len(done.done) == len(moved) == 1
+    journal = Path("~") / done.journal.absolute().relative_to(tmp_path)
+    assert undo(journal, "~/photos").restored == ("summer/0.jpg",)
+
+
+def test_a_tilde_that_the_shell_leaves_alone_is_the_home_folder_on_the_command_line(
+    index: ImageIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert CliRunner().invoke(cli, ["info", "--index=~/indexes/photos"]).exit_code == 0
 
 
 def test_a_place_is_short_where_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import count as numbers
 from itertools import islice
 from pathlib import Path
 from threading import Lock
@@ -19,7 +20,15 @@ from vggsearch.duplicates.collection import Collection
 from vggsearch.duplicates.find import DuplicatesReport, duplicates
 from vggsearch.duplicates.options import DuplicateOptions, Folders, named_photos, protected_folders
 from vggsearch.duplicates.removals import new_journal, plan_removals
-from vggsearch.errors import IndexDamaged, IndexNotReadable, OptionError, PathOutside, SpecMismatch
+from vggsearch.errors import (
+    ImageError,
+    IndexDamaged,
+    IndexNotReadable,
+    InputError,
+    OptionError,
+    PathOutside,
+    SpecMismatch,
+)
 from vggsearch.indexing.build import BuildReport, build_options, plan_build, rebuild
 from vggsearch.indexing.info import Info, read_info
 from vggsearch.indexing.integrity import VerifyReport, verify
@@ -33,7 +42,7 @@ from vggsearch.model.loading import check_weights, choose_engine, load_engine
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.weights import WeightsFile, find_again
 from vggsearch.photos.decoder_pool import Decoders, default_workers
-from vggsearch.photos.inputs import Box, ImageLike, view_of
+from vggsearch.photos.inputs import Box, ImageLike, name_of, view_of
 from vggsearch.photos.walk import SkippedFiles, check_folder
 from vggsearch.progress import Monitor, OnProgress, Stop
 from vggsearch.query.options import Images, Pick, QueryOptions, QueryResult, QueryResults, batch_of, rules
@@ -631,9 +640,10 @@ class ImageIndex(Tabular):
         >>> index.import_decisions(index.directory / "decisions.jsonl").added
         0
         """
-        if not Path(file).is_file():
+        given = from_home(file)
+        if not given.is_file():
             raise OptionError(f"{file} is not a file. Name a file of decisions, such as INDEX/{DECISIONS}.")
-        return import_decisions(self.directory, Path(file))
+        return import_decisions(self.directory, given)
 
     def _check_paths(self) -> None:
         """Raise PathOutside. Other damage is reported by the call that it affects."""
@@ -676,7 +686,7 @@ class ImageIndex(Tabular):
     def embed_many(self, images: Iterable[ImageLike]) -> NDArray[np.float32]:
         """Return the embeddings of images, float32 (images, dimensions): unit vectors.
 
-        Raises ImageError and InputError.
+        Raises ImageError and InputError, which tell the path of the unusable image, and its place from 0.
 
         >>> index.embed_many(["photos/a.jpg", "photos/b.jpg"]).shape
         (2, 1024)
@@ -684,7 +694,7 @@ class ImageIndex(Tabular):
         source, pixels = iter(batch_of(images)), list[NDArray[np.uint8]]()
         with ThreadPoolExecutor(ALIGN.threads) as pool:
             while some := list(islice(source, SEARCH.at_once)):
-                pixels += pool.map(self._pixels, some)
+                pixels += pool.map(self._numbered_pixels, numbers(len(pixels)), some)
         return self._embed_squares(np.stack(pixels)) if pixels else np.empty((0, self.spec.dim), np.float32)
 
     def embed(self, image: ImageLike) -> NDArray[np.float32]:
@@ -698,6 +708,15 @@ class ImageIndex(Tabular):
 
     def _embed_squares(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
         return embed_squares(self.engine, squares)
+
+    def _numbered_pixels(self, place: int, image: ImageLike) -> NDArray[np.uint8]:
+        """Return the square of the image at a place of a batch. Raises ImageError and InputError, with its name."""
+        try:
+            return self._pixels(image)
+        except ImageError as error:
+            raise ImageError(f"image {place}, {name_of(image)}: {error.reason}", error.kind) from error
+        except InputError as error:
+            raise InputError(f"Image {place} of the batch: {error}") from error
 
     def _pixels(self, image: ImageLike, photos: int | None = None) -> NDArray[np.uint8]:
         return view_of(image, self.spec.size, self.spec.resize, partial(self._decoders_for, photos)).pixels

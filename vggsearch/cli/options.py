@@ -15,11 +15,21 @@ from vggsearch.model.layers import LAYERS
 from vggsearch.model.poolings import POOLINGS
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.model.vgg import MODELS
+from vggsearch.system.places import from_home
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
-FOLDER = click.Path(path_type=Path, file_okay=False)
-FILE = click.Path(path_type=Path, dir_okay=False)
+
+class PathFromHome(click.Path):
+    """A path; ~/ is the home folder, also where the shell leaves it alone: --html=~/page.html."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        return super().convert(from_home(value), param, ctx)
+
+
+FOLDER = PathFromHome(path_type=Path, file_okay=False)
+FILE = PathFromHome(path_type=Path, dir_okay=False)
 
 
 def combined(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:

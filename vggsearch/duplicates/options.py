@@ -12,6 +12,7 @@ from typing import Any
 from vggsearch.defaults import DUPLICATES
 from vggsearch.errors import OptionError, Spelled, option, shell_word
 from vggsearch.store.decisions import MOST_PHOTOS
+from vggsearch.system.places import from_home
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ def path_in_folder(root: Path, named: str | os.PathLike[str]) -> str:
     `named` is a path relative to the current directory or to the photo folder, or an absolute path. Raises
     OptionError if it is outside the photo folder.
     """
-    path = Path(named)
+    path = from_home(named)
     if path.exists() and path.resolve().is_relative_to(root.resolve()):
         return path.resolve().relative_to(root.resolve()).as_posix()
     if not path.is_absolute() and ".." not in PurePosixPath(named).parts:

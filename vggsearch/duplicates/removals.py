@@ -18,6 +18,7 @@ from vggsearch.removal.undo import undo as restore
 from vggsearch.store.contents import DECISIONS, JOURNALS, MANIFEST
 from vggsearch.store.decisions import read_decisions
 from vggsearch.store.manifest import read_manifest
+from vggsearch.system.places import from_home
 
 
 def plan_removals(
@@ -79,9 +80,10 @@ def undo(
     >>> undo(done.journal).restored
     ('copy of a.jpg',)
     """
-    if root is None:
-        _check_folder(Path(journal))
-    return restore(journal, root, progress=progress, stop=stop)
+    file, folder = from_home(journal), from_home(root) if root is not None else None
+    if folder is None:
+        _check_folder(file)
+    return restore(file, folder, progress=progress, stop=stop)
 
 
 def _check_folder(journal: Path) -> None:

@@ -213,7 +213,7 @@ def evaluate_probe(index: ImageIndex, labels: Mapping[str, str] | str | os.PathL
 
 
 def _labels(labels: Mapping[str, str] | str | os.PathLike[str]) -> Mapping[str, str]:
-    return labels if isinstance(labels, Mapping) else read_truth(Path(labels))
+    return labels if isinstance(labels, Mapping) else read_truth(from_home(labels))
 
 
 def chosen_edits(names: str | Iterable[str]) -> dict[str, Edit]:

@@ -39,11 +39,12 @@ from vggsearch.store.files import writing_to
 from vggsearch.store.local_features import LocalPart
 from vggsearch.store.lock import only_writer
 from vggsearch.store.manifest import Manifest, Part, write_manifest
-from vggsearch.store.own_files import check_links
+from vggsearch.store.own_files import check_links, followed
 from vggsearch.store.parts import Table, embeddings_in, read_columns, read_origin
 from vggsearch.store.recovery import cannot_rebuild, rebuild_manifest
 from vggsearch.store.store import Store, size_of
 from vggsearch.store.writer import StoreWriter
+from vggsearch.system.places import from_home
 
 NORM_ERROR = 2e-3  # float16 has 11 bits of precision: rounding changes a unit vector's length by less than 5e-4
 
@@ -97,7 +98,7 @@ def verify(
     >>> verify("indexes/photos").is_whole
     True
     """
-    directory = Path(directory)
+    directory = followed(from_home(directory))
     monitor = Monitor(progress, stop)
     _check_is_index(directory)
     if repair:

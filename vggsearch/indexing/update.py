@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vggsearch.defaults import EXTRACT
-from vggsearch.errors import IndexDamaged, InstallationError, PhotosError, Stopped, option
+from vggsearch.errors import IndexDamaged, InstallationError, OptionError, PhotosError, Stopped, option
 from vggsearch.indexing.build import build_vector_index, open_vector_index
 from vggsearch.indexing.extract import extract
 from vggsearch.indexing.hashing import hash_files
@@ -315,6 +315,8 @@ def update_index(
     Stopped, with the report of what was done, both after committing the embeddings. The FAISS index is also updated
     after a stop, unless the stop came while it was being built.
     """
+    if workers is not None and workers < 1:
+        raise OptionError(option("workers", workers), " is out of range: at least 1.")
     with writing(store) as writer, ThreadPoolExecutor(1, thread_name_prefix="commit") as thread:
         found = _checked(walk(root, exclude=store.directory), monitor)
         recorded = read_stamps(store.directory)

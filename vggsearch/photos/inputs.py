@@ -17,6 +17,7 @@ from vggsearch.photos.decode import Box as Box
 from vggsearch.photos.decode import OutsideError, decoder_errors, edges_inside, to_rgb, upright_rgb
 from vggsearch.photos.decoder_pool import Decoders, Source, View
 from vggsearch.photos.resize import square
+from vggsearch.system.places import from_home
 
 
 @runtime_checkable
@@ -124,7 +125,7 @@ def view_of(
 
     Files are decoded by `decoders()`, which is not called for what is in memory already: a PIL image, an array or a
     tensor. Raises ImageError if the image cannot be used, InputError for a value that is no image and for an array
-    of another dtype or shape, see `_from_array`, and OptionError for a crop outside the image.
+    of another dtype or shape, see `_from_array`, and for a crop outside the image.
     """
     whole = None if crop is None else _whole(crop)
     try:
@@ -133,11 +134,9 @@ def view_of(
             return decoders().view(source, size, resize, whole)
         picture = _cropped(picture_in_memory(image), whole)
     except OutsideError as error:
-        raise OptionError(
+        raise InputError(
             f"The crop {','.join(map(str, whole or ()))} is not inside {name_of(image)} "
-            f"({error.width} x {error.height} pixels). Pass ",
-            Spelled("crop=(left, top, width, height)", "--crop LEFT,TOP,WIDTH,HEIGHT"),
-            " in pixels.",
+            f"({error.width} x {error.height} pixels); its numbers are left, top, width and height."
         ) from None
     return View(square(picture, size, resize), picture.width / picture.height)
 
@@ -155,7 +154,7 @@ def _whole(crop: Sequence[SupportsIndex]) -> Box:
 def _source(image: ImageLike) -> Source | None:
     """Return what a decoder process is to decode, None for pixels. Raises ImageError for a file that has no end."""
     if isinstance(image, str | os.PathLike):
-        return Source(os.fspath(image))
+        return Source(os.fspath(from_home(image)))
     if isinstance(image, ENCODED):
         return Source("", data=bytes(image))
     if isinstance(image, ReadableFile) and not isinstance(image, Image.Image):
@@ -174,6 +173,8 @@ def _cropped(picture: Image.Image, crop: Box | None) -> Image.Image:
 def picture_in_memory(image: object) -> Image.Image:
     """Return a PIL image, an array or a tensor as upright RGB. Raises InputError and ImageError."""
     if isinstance(image, Image.Image):
+        if 0 in image.size:
+            raise InputError(f"A PIL image of {image.width} x {image.height} pixels has nothing in it to compare.")
         return upright_rgb(image)
     if isinstance(image, np.ndarray):
         return _from_array(_channels_last(image, is_tensor=False))

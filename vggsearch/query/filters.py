@@ -62,7 +62,7 @@ class Filter:
     keeps: Keeps
 
 
-def parse_filter(text: str) -> Filter:
+def parse_filter(text: object) -> Filter:
     """Parse a filter. Raises OptionError, with examples, if the text is not a filter.
 
     `path:GLOB`, or a glob alone, applies to the path below the photo folder: `*`, `?` and `[...]` match within one
@@ -72,6 +72,8 @@ def parse_filter(text: str) -> Filter:
     in pixels. Either end may be omitted, and a single value stands for both. `orientation:` is portrait, landscape
     or square.
     """
+    if not isinstance(text, str):
+        raise OptionError(f"A filter is a text, not {text!r}. {FILTER_EXAMPLES}")
     kind, colon, value = text.partition(":")
     if not colon or kind not in FILTER_KINDS:
         if colon and re.fullmatch(r"\w+", kind):

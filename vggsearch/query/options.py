@@ -1,6 +1,7 @@
 """The options of a query, and its results."""
 
 import operator
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -176,7 +177,7 @@ def _match_values(match: Match) -> Row:
 
 def rules(filters: str | Iterable[str]) -> tuple[Filter, ...]:
     """Parse one filter or several. Raises OptionError."""
-    return tuple(map(parse_filter, [filters] if isinstance(filters, str) else filters))
+    return tuple(map(parse_filter, [filters] if isinstance(filters, str | os.PathLike) else filters))
 
 
 def each_of(images: Images) -> tuple[ImageLike, ...]:

@@ -20,6 +20,7 @@ from vggsearch.photos.inputs import ImageLike, name_of
 from vggsearch.query.options import QueryOptions
 from vggsearch.query.searcher import Match, Searcher
 from vggsearch.query.snapshot import LatestSnapshot, Snapshot, folder_of
+from vggsearch.system.places import from_home
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Target:
         """Return the path of a file below the photo folder as the index would name it, None for anything else."""
         if not isinstance(image, str | os.PathLike) or self.root is None:
             return None
-        file, root = Path(image).resolve(), self.root.resolve()
+        file, root = from_home(image).resolve(), self.root.resolve()
         return file.relative_to(root).as_posix() if file.is_relative_to(root) else None
 
 

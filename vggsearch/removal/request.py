@@ -5,6 +5,7 @@ from pathlib import Path
 
 from vggsearch.defaults import ACTIONS, ActionKind
 from vggsearch.errors import ActionRefused, OptionError
+from vggsearch.system.places import from_home
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Action:
         kind, _, folder = text.partition(":")
         for known in ACTIONS:
             if kind == known:
-                return cls(known, Path(folder) if folder else None)
+                return cls(known, from_home(folder) if folder else None)
         raise OptionError(f"Unknown action {text!r}. Choose trash, move:DIR, hardlink, symlink or delete.")
 
     @property

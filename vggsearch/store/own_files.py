@@ -79,6 +79,14 @@ OWN = Folder(
 """What may be deleted in the folder of an index. Decisions, journals and the manifest are not among it."""
 
 
+def followed(directory: Path) -> Path:
+    """Return the folder to which a link leads that was named as an index; any other path as it is.
+
+    Naming a link is naming what it leads to. Only a link in an index could lead somewhere unnoticed.
+    """
+    return directory.resolve() if is_link(directory) and directory.is_dir() else directory
+
+
 def check_links(directory: Path) -> None:
     """Raise IndexLinked if the folder of an index, one in it or the lock is a symbolic link.
 

@@ -43,7 +43,7 @@ from vggsearch.store.manifest import (
     read_manifest,
     write_manifest,
 )
-from vggsearch.store.own_files import check_links, leftovers
+from vggsearch.store.own_files import check_links, followed, leftovers
 from vggsearch.store.parts import (
     BLANK,
     PERCEPTUAL_HASH,
@@ -82,6 +82,7 @@ class Store:
 
         Raises IndexExists if `directory` is already an index or holds other files, IndexLinked for a link.
         """
+        directory = followed(directory)
         _check_encodable(directory)
         check_links(directory)
         if directory.exists():
@@ -97,6 +98,7 @@ class Store:
     @classmethod
     def open(cls, directory: Path) -> "Store":
         """Open the store in `directory`. Raises IndexMissing, IndexFormatError, IndexDamaged or IndexLinked."""
+        directory = followed(directory)
         _check_encodable(directory)
         check_links(directory)
         manifest_id = _identity(directory / MANIFEST)

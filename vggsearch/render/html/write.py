@@ -9,6 +9,7 @@ from vggsearch.duplicates.results import Group
 from vggsearch.progress import OnProgress, Stop
 from vggsearch.render.calibration import chosen_line, notes
 from vggsearch.render.html.page import PageFacts, write_page
+from vggsearch.system.places import from_home
 
 
 def write_html(
@@ -39,4 +40,4 @@ def write_html(
         ("vggsearch", "dups", "decide", "--index", str(report.directory)),
     )
     shown = report.groups if groups is None else groups
-    write_page(Path(file), shown, root, facts, progress=progress, stop=stop)
+    write_page(from_home(file), shown, root, facts, progress=progress, stop=stop)
