@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,11 +21,15 @@ from tests.helpers.removals import fill, removal, remove, sha256, tree
 from tests.test_store import made, photo
 from vggsearch import undo
 from vggsearch.cli import cli
+from vggsearch.defaults import BUILD
 from vggsearch.duplicates.calibration import LabelledPairs
 from vggsearch.duplicates.calibration_pairs import CalibrationPairs, read_calibration_pairs, write_calibration_pairs
 from vggsearch.errors import ImageError, IndexDamaged, JournalError, PathOutside, VggsearchError
 from vggsearch.image_index import ImageIndex
 from vggsearch.indexing.integrity import verify
+from vggsearch.knn.faiss_import import faiss
+from vggsearch.knn.vector_index import VectorIndex
+from vggsearch.knn.vectors import unit_rows
 from vggsearch.photos.opening import open_photo
 from vggsearch.removal.undo import undo as undo_in
 from vggsearch.store.contents import CALIBRATION, JOURNALS, KEYPOINT_MATCHES, MANIFEST
@@ -397,3 +402,31 @@ def test_a_damaged_footer_of_a_part_is_an_error(index: ImageIndex) -> None:
         message_of(lambda: list(index._store.paths()))
     path.write_bytes(whole)
     assert len(index._store.paths()) == 6
+
+
+def test_a_vector_index_of_usual_size_is_compared_with_its_checksum_before_faiss_reads_it(
+    index: ImageIndex, photos: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = index.query(photos / "summer/0.jpg").matches
+    (file,) = index.directory.glob("search/*/index.faiss")
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    monkeypatch.setattr("vggsearch.knn.vector_index.read_index", lambda *_: pytest.fail("FAISS has read it"))
+    with ImageIndex.open(index.directory, engine=FakeEngine()) as opened:
+        assert opened.query(photos / "summer/0.jpg").matches == expected
+    assert "index.faiss has sha256" in caplog.text
+    assert "until then, queries search the embeddings" in caplog.text
+    monkeypatch.undo()
+    monkeypatch.setattr("vggsearch.store.store.BUILD", replace(BUILD, hashed_bytes=1000))
+    with ImageIndex.open(index.directory, engine=FakeEngine()) as opened:
+        assert opened.query(photos / "summer/0.jpg").matches == expected, "a large one is only measured"
+
+
+def test_rows_that_faiss_makes_up_are_left_out() -> None:
+    vectors = unit_rows(np.random.default_rng(0).standard_normal((9, 8)).astype(np.float32)).astype(np.float16)
+    core = faiss().index_factory(8, "IDMap,Flat", faiss().METRIC_INNER_PRODUCT)
+    core.add_with_ids(vectors.astype(np.float32), np.array([0, 1, 2, 3, 4, 5, 6, 9, 2**40], np.int64))
+    rows, _ = VectorIndex(core, vectors).nearest(vectors[:3].astype(np.float32), 5)
+    assert rows.max() < 9
+    assert rows[:, 0].tolist() == [0, 1, 2]

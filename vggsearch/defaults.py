@@ -124,6 +124,7 @@ class BuildDefaults:
     few_rows: int = 20_000  # rows left by a filter, all of which are scored exactly: as fast as lists of a million
     gpu_queries: int = 1_000  # on an index, after which it is copied to the GPUs that FAISS sees
     scan_bytes: int = 64 << 20  # of vectors scored at once
+    hashed_bytes: int = 32 << 20  # of a file that is compared with its checksum whenever it is opened, within 30 ms
     graph_work: float = 1000.0  # HNSW's products of vectors per doubling of the rows, memory access included
     bytes_per_s: float = 3e8  # at which embeddings are read from Parquet
     seed: int = 1234

@@ -323,7 +323,8 @@ class VectorIndex:
         return self._gpu_vectors.candidates(vectors, count, allowed, products)
 
     def _rows(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the row of each slot, -1 for a dead slot and for -1."""
+        """Return the row of each slot, -1 for a dead slot, for -1 and for numbers of no vector."""
+        slots = np.where((slots >= 0) & (slots < len(self._vectors)), slots, -1)
         if self._slots is None:
             return slots
         rows = np.minimum(np.searchsorted(self._slots, slots), len(self._slots) - 1)

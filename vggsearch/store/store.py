@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from vggsearch.defaults import BUILD
 from vggsearch.errors import IndexDamaged, IndexExists, OptionError, SpecMismatch, Spelled, shell_word
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.photos.perceptual_hash import BYTES, NO_HASH
@@ -259,14 +260,15 @@ class Store:
     def vector_index_directory(self) -> Path | None:
         """Return the folder of the vector index of this state, None if none exists. Raises IndexDamaged.
 
-        Only the sizes of its files are checked, which is fast for large ones too; `verify` checks their hashes.
+        Of large files only the size is checked, which takes no time; `verify` checks their hashes, too.
         """
         stored = self.manifest.fresh_vector_index
         if stored is None:
             return None
         directory = self.directory / SEARCH_FOLDER / stored.name
         for file in stored.files:
-            file.check_size(directory)
+            check = file.check if file.bytes <= BUILD.hashed_bytes else file.check_size
+            check(directory)
         return directory
 
     def last_vector_index_directory(self) -> Path | None:
