@@ -192,7 +192,12 @@ def taken(path: str, seconds: float, size: tuple[int, int] = (640, 480)) -> Phot
     [
         (taken("a.jpg", 0), taken("b.jpg", 2), "burst, 2 s apart"),
         (taken("a.jpg", 0), taken("b.jpg", 2, (480, 640)), "burst, 2 s apart"),
+        (taken("a.jpg", 0), taken("b.jpg", 90), "burst, 90 s apart"),
         (taken("IMG_0007.jpg", 0), taken("IMG_0008.jpg", 0), "burst, within a second"),
+        (taken("DSC4000.JPG", 0), taken("DSC4030.JPG", 0), "burst, within a second"),
+        (taken("DSC9998.JPG", 0), taken("DSC0003.JPG", 0), "burst, within a second"),
+        (photo("20240601_120000.jpg", taken=None), photo("20240601_120005.jpg", taken=None), "burst, 5 s apart"),
+        (taken("PXL_20240601_120000123.jpg", 0), taken("PXL_20240601_120000456.jpg", 0), "burst, within a second"),
         *(
             (photo(f"x/IMG_1{suffix.upper()}"), photo("x/IMG_1.jpg"), "RAW and developed file of one shot")
             for suffix in RAW_MAKERS
@@ -207,13 +212,17 @@ def test_siblings_are_recognised(first: Photo, second: Photo, why: str) -> None:
 @pytest.mark.parametrize(
     ("first", "second"),
     [
-        (taken("a.jpg", 0), taken("b.jpg", 60)),
+        (taken("a.jpg", 0), taken("b.jpg", 7200)),
+        (taken("a.jpg", 0), taken("b.jpg", 1800)),
         (taken("a.jpg", 0), taken("b.jpg", 2, (320, 240))),
         (taken("IMG_0007.jpg", 0), taken("IMG_0007 copy.jpg", 0)),
         (taken("IMG_0007.jpg", 0), taken("IMG_0007 (1).jpg", 0)),
         (taken("x/IMG_0007.jpg", 0), taken("y/IMG_0008.jpg", 0)),
         (taken("IMG_0007.jpg", 0), taken("IMG_0099.jpg", 0)),
         (photo("a.jpg", taken=None), photo("b.jpg")),
+        (photo("20240601_120000.jpg", taken=None), photo("20240601_120000_edited.jpg", taken=None)),
+        (photo("20249901_120000.jpg", taken=None), photo("20249901_120005.jpg", taken=None)),
+        (photo("Screenshot_20240601-120000.png", taken=None), photo("Screenshot_20240601-120005.png", taken=None)),
         (photo("x/IMG_1.CR2"), photo("y/IMG_1.jpg")),
     ],
 )

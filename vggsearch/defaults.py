@@ -244,7 +244,10 @@ class DuplicateDefaults:
     confirmed: int = 10  # inliers from which a pair counts as a duplicate for this
     seed: int = 1234  # of random choices
     similar: float = 0.5  # confidence from which a pair is reported as similar, with the option `similar`
-    burst_seconds: float = 10.0  # between two shots of one size that are a burst rather than copies
+    burst_seconds: float = (
+        3600.0  # between two shots of one size, of a burst or from one tripod, rather than copies
+    )
+    shots_a_second: int = 60  # at most: photos of one second whose numbers differ by no more are a burst
     saved_seconds: float = 60.0  # at most this much matching of keypoints is lost in a crash
     photos_at_once: int = 64  # photos compared with one photo, whose keypoints are in memory together
     remembered: int = 1000  # photos whose keypoints are kept in memory: 70 MB

@@ -1,31 +1,61 @@
 """Siblings: photos that look like duplicates but are shots of one burst, or RAW and developed file of one shot."""
 
 import re
+from datetime import datetime
 from pathlib import PurePosixPath
 
 from vggsearch.defaults import DUPLICATES
 from vggsearch.duplicates.results import Photo
 
 NUMBER = re.compile(r"\d+")
-NEXT_SHOTS = 3  # largest difference of the file numbers of two burst shots within one second
+# The prefixes are those of cameras: messengers, browsers and screenshots name a file by the time it was saved.
+NAMED_BY_TIME = re.compile(
+    r"(|img|pxl|mvimg|burst|pano|dsc|dscf|cam)[-_ ]?"
+    r"(\d{4})[-_.]?(\d\d)[-_.]?(\d\d)[-_ .t]?(\d\d)[-_.:]?(\d\d)[-_.:]?(\d\d)(\d{3})?(?!\d)",
+    re.IGNORECASE,
+)
+TIME_ZONE_STEP = 15 * 60  # seconds; clocks of two time zones differ by a multiple of it
 
 
 def sibling(first: Photo, second: Photo) -> str | None:
     """Return how two photos from one press of the shutter are related, in words; None for all other pairs.
 
     Two shots differ in the time they were taken or in the number in their file name, while a copy keeps both or
-    loses the time. So shots of the same size that are at most DUPLICATES.burst_seconds apart are a burst.
+    loses the time. So shots of the same size that are at most DUPLICATES.burst_seconds apart are a burst, or were
+    taken from one tripod. Times that differ by a time zone say nothing: the clock of one may have been corrected.
     """
     if first.is_raw != second.is_raw and _without_suffix(first) == _without_suffix(second):
         return "RAW and developed file of one shot"
-    if first.taken is None or second.taken is None or _size(first) != _size(second):
+    seconds = _seconds_apart(first, second)
+    if seconds is None or _size(first) != _size(second):
         return None
-    seconds = abs((first.taken - second.taken).total_seconds())
-    if 0 < seconds <= DUPLICATES.burst_seconds:
+    if 1 <= seconds <= DUPLICATES.burst_seconds and seconds % TIME_ZONE_STEP:
         return f"burst, {seconds:.0f} s apart"
-    if seconds == 0 and _are_next_shots(first.path, second.path):
+    if seconds < 1 and (seconds > 0 or _are_next_shots(first.path, second.path)):
         return "burst, within a second"
     return None
+
+
+def _seconds_apart(first: Photo, second: Photo) -> float | None:
+    """Return the time between two shots, by the camera or else by their names; None if unknown."""
+    if first.taken is not None and second.taken is not None and first.taken != second.taken:
+        return abs((first.taken - second.taken).total_seconds())
+    one, other = _time_in_name(first.path), _time_in_name(second.path)
+    if one is not None and other is not None:
+        return abs((one - other).total_seconds())
+    return None if first.taken is None or second.taken is None else 0.0
+
+
+def _time_in_name(path: str) -> datetime | None:
+    """Return the time by which a camera named a photo, such as PXL_20240601_120000123.jpg; None if it did not."""
+    found = NAMED_BY_TIME.match(PurePosixPath(path).stem)
+    if found is None:
+        return None
+    year, month, day, hour, minute, second, milliseconds = map(int, found.groups("0")[1:])
+    try:
+        return datetime(year, month, day, hour, minute, second, milliseconds * 1000)
+    except ValueError:
+        return None
 
 
 def _without_suffix(photo: Photo) -> PurePosixPath:
@@ -37,10 +67,12 @@ def _size(photo: Photo) -> tuple[int, int]:
 
 
 def _are_next_shots(first: str, second: str) -> bool:
-    """Return whether two names in one folder differ only in their last number, by little: IMG_0007, IMG_0008."""
+    """Return whether two names in one folder differ only in their last number, by little: IMG_0007, IMG_0019."""
     one, other = PurePosixPath(first), PurePosixPath(second)
     numbers, others = NUMBER.findall(one.stem), NUMBER.findall(other.stem)
     is_same_pattern = one.parent == other.parent and NUMBER.sub("#", one.stem) == NUMBER.sub("#", other.stem)
     if not is_same_pattern or not numbers or numbers[:-1] != others[:-1]:
         return False
-    return 0 < abs(int(numbers[-1]) - int(others[-1])) <= NEXT_SHOTS
+    apart = abs(int(numbers[-1]) - int(others[-1]))
+    turns_over = int("9" * len(numbers[-1]))  # IMG_0001 follows IMG_9999
+    return 0 < min(apart, abs(turns_over - apart)) <= DUPLICATES.shots_a_second
