@@ -1,6 +1,7 @@
 """Groups that do not chain, what is kept in them, and photos that only look like duplicates."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -156,9 +157,9 @@ def test_if_all_rules_are_tied_the_first_by_path_is_kept() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "No keep rule given. The default is keep='resolution,"),
-        ("biggest", "Unknown keep rule 'biggest'. Available: resolution, quality,"),
-        ("resolution,best", "Unknown keep rule 'best'. Available: resolution, quality,"),
+        ("", "No keep rule given. The default is keep='original,"),
+        ("biggest", "Unknown keep rule 'biggest'. Available: original, resolution,"),
+        ("resolution,best", "Unknown keep rule 'best'. Available: original, resolution,"),
     ],
 )
 def test_an_unknown_rule_is_refused_with_the_available_ones(text: str, message: str) -> None:
@@ -180,7 +181,16 @@ def test_the_quality_of_a_jpeg_is_read_from_its_header(tmp_path: Path) -> None:
             assert quality_of(photo("a.jpg"), lambda: quality_in("a.jpg")) == pytest.approx(quality, abs=1)
         png = Photo("a.png", "", 1, 1, 1, 1, "PNG", None)
         assert quality_of(png, lambda: quality_in("a.png")) == LOSSLESS
-        assert quality_of(photo("gone.jpg"), lambda: quality_in("gone.jpg")) == 90
+        assert 1 <= quality_of(photo("gone.jpg"), lambda: quality_in("gone.jpg")) <= 100
+
+
+def test_the_quality_of_other_lossy_formats_is_estimated_from_their_bits_per_pixel() -> None:
+    sizes = (5_000, 10_000, 20_000, 60_000)
+    heic = [quality_of(replace(photo("a.heic", bytes=size), format="HEIF"), lambda: None) for size in sizes]
+    jpeg2000 = [quality_of(replace(photo("a.jp2", bytes=size), format="JPEG2000"), lambda: None) for size in sizes]
+    assert heic == sorted(set(heic))
+    assert all(one > other for one, other in zip(heic, jpeg2000, strict=True))
+    assert max(heic) < LOSSLESS
 
 
 def taken(path: str, seconds: float, size: tuple[int, int] = (640, 480)) -> Photo:

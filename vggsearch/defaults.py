@@ -215,11 +215,46 @@ class KeypointDefaults:
 
 
 @dataclass(frozen=True)
+class SurroundingsDefaults:
+    """What a photo shows around an image that lies in it (matching/surroundings.py)."""
+
+    pixels: int = 480  # of the longer side, in which it is judged
+    margin: int = 4  # pixels along the edges of the image, by which its position may be wrong
+    least_share: float = 0.01  # of the photo around the image; less is nothing
+    field: int = 12  # pixels a side, of fields that are of one grey level or textured
+    deviation: float = 6.0  # grey levels, standard deviation in a textured field; noise and JPEG leave less
+    flat: float = 0.02  # share of textured fields up to which nothing is shown
+    textured: float = 0.25  # share of textured fields from which other pictures are shown; toolbars have 0.1 to 0.3
+    share_of_others: float = 0.35  # of the photo, around the image, for that; the text of a meme takes less
+    reach: int = 16  # pixels to both sides of an edge in which grey levels are compared
+    places: int = 100  # on an edge, at which they are
+    least_edge: float = 0.2  # of an edge, inside the photo
+    seam: float = 0.25  # logarithm of the ratio of changes, from which an edge is a seam; collages have 0.5 to 3
+    no_seam: float = 0.1  # the same, up to which it is none; crops have -0.9 to 0.1, nine in ten of them
+
+
+@dataclass(frozen=True)
+class DetailDefaults:
+    """Whether a photo shows more detail than a smaller copy, or is an enlarged one (matching/detail.py)."""
+
+    side: int = 256  # pixels of the squares whose spectrum is taken
+    least_side: int = 64  # of them; smaller parts do not tell
+    rings: int = 40  # frequencies that are told apart
+    least_ratio: float = 1.3  # of the sizes of the two copies; with less, too few frequencies differ
+    grey: float = 3.0  # levels between the channels of a pixel, in the mean; a grey JPEG has less
+    zero: float = 0.8  # grey levels, of a coefficient that was zero before it was rounded to a pixel
+    grid: float = 1.1  # times as many zeros in the blocks of a JPEG as elsewhere; without a JPEG 0.9 to 1.07
+    above_noise: float = 0.1  # of the energy of low frequencies; with less, only the noise of a JPEG is compared
+    surely_real: float = 0.5  # as `real`, against the date of a camera in the smaller photo
+    real: float = 0.25  # of the energy of the octave below; photos have 0.2 to 3, enlarged ones 0.01 to 0.25
+
+
+@dataclass(frozen=True)
 class DuplicateDefaults:
     """What counts as a duplicate, and which photo of a group to keep (docs/duplicates.md)."""
 
     min_precision: float = 0.99  # share of the reported pairs that are duplicates
-    keep: str = "resolution,quality,bytes,exif,oldest,shortest-path"  # most pixels first: edits hardly ever add any
+    keep: str = "original,resolution,quality,bytes,exif,oldest,shortest-path"
     alike: float = 0.8  # similarity from which all pairs are candidates, however many a photo has
     least_confidence: float = 0.8  # of a pair, however certain all others are, following Efron (calibration.py)
     copied_photos: int = 50  # of the folder, of which edited copies are made for the calibration
@@ -248,6 +283,8 @@ class DuplicateDefaults:
         3600.0  # between two shots of one size, of a burst or from one tripod, rather than copies
     )
     shots_a_second: int = 60  # at most: photos of one second whose numbers differ by no more are a burst
+    looked_at_once: int = 256  # pairs whose photos are in memory while looking for originals: 100 MB
+    quality_step: int = 5  # of JPEG, 1..100, from which a lower quality means another compression
     saved_seconds: float = 60.0  # at most this much matching of keypoints is lost in a crash
     photos_at_once: int = 64  # photos compared with one photo, whose keypoints are in memory together
     remembered: int = 1000  # photos whose keypoints are kept in memory: 70 MB
@@ -280,11 +317,13 @@ EXTRACT = ExtractDefaults()
 GPU_SEARCH = GpuSearchDefaults()
 IMAGE = ImageDefaults()
 DECODER = DecoderDefaults()
+DETAIL = DetailDefaults()
 DUPLICATES = DuplicateDefaults()
 KEYPOINTS = KeypointDefaults()
 MEASURE = MeasureDefaults()
 NOTEBOOK = NotebookDefaults()
 PAIRS = PairDefaults()
 SEARCH = SearchDefaults()
+SURROUNDINGS = SurroundingsDefaults()
 THUMBNAILS = ThumbnailDefaults()
 WHITENING = WhiteningDefaults()

@@ -42,6 +42,7 @@ DECIDED_DIFFERENT = "marked as not duplicates"
 class ClassifiedPairs:
     """The pairs that are duplicates, those that are only similar, and how they were classified.
 
+    Of a pair in `contains`, one photo shows the other among other pictures, as a collage does.
     `compared` are all pairs considered. `precision` is the expected share of duplicates that are right, `recall`
     the expected share of edited copies that are found, None if unknown. Duplicates have at least `min_confidence`,
     or at least the similarity `threshold`, whichever is not None. `excluded` counts the pairs that were excluded,
@@ -55,6 +56,7 @@ class ClassifiedPairs:
 
     duplicates: CandidatePairs
     similar: CandidatePairs
+    contains: CandidatePairs
     compared: CandidatePairs
     calibration: Calibration | None
     precision: float | None
@@ -118,6 +120,7 @@ def _classified(
     return ClassifiedPairs(
         duplicates=compared.subset(is_duplicate),
         similar=compared.subset(is_similar),
+        contains=compared.subset(np.empty(0, np.int64)),
         compared=compared,
         calibration=calibration,
         precision=float(counted.mean()) if len(counted) else None,

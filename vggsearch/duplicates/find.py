@@ -110,7 +110,7 @@ def _duplicates(
         Pairs(pairs),
         len(collection),
         len(collection.blank),
-        classified,
+        builder.classified,
         was_compared=matcher is not None,
         is_against=collection.others is not None,
         stale=files.stale if files is not None else (),

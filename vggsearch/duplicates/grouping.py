@@ -7,25 +7,34 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 import numpy as np
+from PIL import Image
 
+from vggsearch.defaults import SURROUNDINGS
 from vggsearch.duplicates.classify import ClassifiedPairs
 from vggsearch.duplicates.collection import Collection
 from vggsearch.duplicates.confirmation import KeypointMatcher
 from vggsearch.duplicates.keep_policy import RatedPhoto, keep_rules, quality_of, ranked, reason
 from vggsearch.duplicates.options import DuplicateOptions
+from vggsearch.duplicates.originals import Originals
 from vggsearch.duplicates.pairs import CandidatePairs
 from vggsearch.duplicates.results import Group, Kind, Member, Pair, keepers
 from vggsearch.knn.edges import Edges
 from vggsearch.matching.alignment import Alignment, inverted
+from vggsearch.photos.decode import Box
 from vggsearch.photos.decoder_pool import Decoders
 from vggsearch.progress import SILENT, Monitor
 
 IDENTICAL_KINDS = ("exact", "same picture")
+LEFT_ALONE: dict[Kind, str] = {"similar": "only similar", "contains": "not a copy of the whole"}
+CONTAINS = "one of the two shows the other among other pictures"
 SAME_PIXELS_SIMILARITY = 0.995  # below it, two photos of the same size cannot have the same pixels
 
 
 class GroupBuilder:
-    """Builds groups and pairs from the classified pairs of a collection."""
+    """Builds groups and pairs from the classified pairs of a collection.
+
+    `classified` are these pairs, with those that contain a photo apart from the duplicates.
+    """
 
     def __init__(
         self,
@@ -37,7 +46,7 @@ class GroupBuilder:
         monitor: Monitor = SILENT,
     ) -> None:
         self._decoders, self._monitor = decoders, monitor
-        self._collection, self._classified, self._options = collection, classified, options
+        self._collection, self.classified, self._options = collection, classified, options
         self._matcher = matcher
         self._policy = keep_rules(options.keep)
         self._copies = self._exact_copies()
@@ -46,6 +55,7 @@ class GroupBuilder:
         self._photos = collection.photos([*rows, *self._contents])
         with ThreadPoolExecutor() as threads:
             self._rated = dict(zip(rows, threads.map(self._rate, rows), strict=True))
+        self._judge_originals()
         self._rank = {row: rank for rank, row in enumerate(self._ranked(rows))}
         self._best = {
             content: min(self._rows_of(content), key=self._rank.__getitem__) for content in self._contents
@@ -56,8 +66,8 @@ class GroupBuilder:
 
         A photo is in at most one group, except that a keeper may also be a similar member of other groups.
         """
-        kept = self._keepers(self._classified.duplicates)
-        indices = {pair: index for index, pair in enumerate(self._classified.duplicates.pairs())}
+        kept = self._keepers(self.classified.duplicates)
+        indices = {pair: index for index, pair in enumerate(self.classified.duplicates.pairs())}
         members: dict[int, list[Member]] = defaultdict(list)
         for content, keeper in kept.items():
             if content == keeper:
@@ -66,9 +76,10 @@ class GroupBuilder:
                 pair = (min(content, keeper), max(content, keeper))
                 rows = [row for row in self._rows_of(content) if self._may_pair(row, self._best[keeper])]
                 members[keeper] += self._duplicate_members(rows, keeper, indices[pair])
-        for content, keeper, index in self._similar(kept):
-            if self._may_pair(self._best[content], self._best[keeper]):
-                members[keeper].append(self._similar_member(self._best[content], keeper, index))
+        for pairs, kind in self._related():
+            for content, keeper, index in self._of_keepers(pairs, kept):
+                if self._may_pair(self._best[content], self._best[keeper]):
+                    members[keeper].append(self._related_member(pairs, kind, self._best[content], keeper, index))
         root = self._collection.root
         groups = [
             Group(0, self._photos[self._best[keeper]], tuple(sorted(each, key=_most_similar_first)), root)
@@ -86,8 +97,9 @@ class GroupBuilder:
             for row in self._copies_of_best(content)
         ]
         tiers: tuple[tuple[CandidatePairs, Kind | None], ...] = (
-            (self._classified.duplicates, None),
-            (self._classified.similar, "similar"),
+            (self.classified.duplicates, None),
+            (self.classified.similar, "similar"),
+            (self.classified.contains, "contains"),
         )
         for pairs, kind in tiers:
             for index, pair in enumerate(pairs.pairs()):
@@ -165,6 +177,39 @@ class GroupBuilder:
             self._photos[row], quality_of(self._photos[row], lambda: self._decoders.jpeg_quality(source))
         )
 
+    def _judge_originals(self) -> None:
+        """Compare what duplicates show: rate which is the original, and set apart what contains a photo."""
+        if self._matcher is None:
+            return
+        duplicates = self.classified.duplicates
+        contents = self._collection.contents
+        pairs = duplicates.subset(contents[duplicates.first] != contents[duplicates.second]).pairs()
+        evidence = Originals(self._rated, self._matcher, self._read).compare(pairs, self._monitor)
+        self._set_apart(evidence.contains)
+        lost, why = evidence.lost(), defaultdict[str, dict[str, str]](dict)
+        share = {self._photos[row].sha256: value for row, value in lost.items()}
+        for (better, worse), words in evidence.why.items():
+            why[self._photos[better].sha256][self._photos[worse].sha256] = words
+        for row, rated in self._rated.items():
+            sha256 = rated.photo.sha256
+            self._rated[row] = replace(rated, lost=share.get(sha256, 0.0), why=why[sha256])
+
+    def _set_apart(self, contains: frozenset[tuple[int, int]]) -> None:
+        """Take pairs out of the duplicates, except those that the user has marked as the same."""
+        duplicates = self.classified.duplicates
+        is_apart = np.array([pair in contains for pair in duplicates.pairs()], bool)
+        is_apart &= self._collection.decided.judgements(duplicates.first, duplicates.second) != 1
+        self.classified = replace(
+            self.classified, duplicates=duplicates.subset(~is_apart), contains=duplicates.subset(is_apart)
+        )
+
+    def _read(self, row: int, part: Box | None) -> Image.Image:
+        """Return a photo, reduced, or a part of it at full size. Raises ImageError."""
+        source = self._collection.source(row)
+        if part is None:
+            return self._decoders.picture(source, SURROUNDINGS.pixels, of_longer=True)
+        return self._decoders.picture(source, max(part[2:]), of_longer=True, crop=part)
+
     def _ranked(self, rows: list[int]) -> list[int]:
         """Sort rows by what to keep first: photos of the other index, protected photos, then by the keep rules."""
         order = ranked([self._rated[row] for row in rows], self._policy)
@@ -196,23 +241,26 @@ class GroupBuilder:
 
     def _duplicate_members(self, rows: list[int], keeper: int, index: int) -> list[Member]:
         """Return the photos of one content as members; `index` is that of its pair with the keeper."""
-        pairs = self._classified.duplicates
+        pairs = self.classified.duplicates
         kind = self._kind(pairs, index)
         values = self._similarity(pairs, index, kind), self._confidence(pairs, index, kind)
         return [self._member(row, keeper, kind, *values, pairs.pair(index)) for row in rows]
 
-    def _similar(self, kept: dict[int, int]) -> Iterable[tuple[int, int, int]]:
-        """Yield what is similar to a keeper: the content, the keeper, and the index of their pair."""
-        for index, pair in enumerate(self._classified.similar.pairs()):
+    def _related(self) -> tuple[tuple[CandidatePairs, Kind], ...]:
+        """Return the pairs that are shown and are no duplicates."""
+        return (self.classified.similar, "similar"), (self.classified.contains, "contains")
+
+    def _of_keepers(self, pairs: CandidatePairs, kept: dict[int, int]) -> Iterable[tuple[int, int, int]]:
+        """Yield what is related to a keeper and is kept: the content, the keeper, and the index of their pair."""
+        for index, pair in enumerate(pairs.pairs()):
             first, second = pair
             if kept[first] == first and kept[second] == second:
                 keeper, other = sorted(pair, key=lambda content: self._rank[self._best[content]])
                 yield other, keeper, index
 
-    def _similar_member(self, row: int, keeper: int, index: int) -> Member:
-        pairs = self._classified.similar
-        values = self._similarity(pairs, index, "similar"), self._confidence(pairs, index, "similar")
-        return self._member(row, keeper, "similar", *values, pairs.pair(index))
+    def _related_member(self, pairs: CandidatePairs, kind: Kind, row: int, keeper: int, index: int) -> Member:
+        values = self._similarity(pairs, index, kind), self._confidence(pairs, index, kind)
+        return self._member(row, keeper, kind, *values, pairs.pair(index))
 
     def _member(
         self,
@@ -224,21 +272,22 @@ class GroupBuilder:
         pair: tuple[int, int] | None = None,
     ) -> Member:
         (_, larger), alignment = self._aligned(pair) if pair is not None else ((0, 0), None)
+        rated = self._rated[self._best[keeper]], self._rated[row]
         return Member(
             self._photos[row],
             kind,
             similarity,
             confidence,
             alignment,
-            reason(self._rated[self._best[keeper]], self._rated[row], self._policy),
+            CONTAINS if kind == "contains" else reason(*rated, self._policy),
             self._left_alone(row, keeper, kind),
             "keeper" if larger == keeper else "member",
         )
 
     def _left_alone(self, row: int, keeper: int, kind: Kind) -> str | None:
         """Return why a member is not to be removed, None if it may be."""
-        if kind == "similar":
-            return "only similar"
+        if kind in LEFT_ALONE:
+            return LEFT_ALONE[kind]
         if self._is_protected(row):
             return "protected"
         if kind != "exact" and (self._photos[row].is_raw or self._photos[self._best[keeper]].is_raw):

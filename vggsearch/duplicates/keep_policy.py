@@ -2,11 +2,13 @@
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from fnmatch import fnmatchcase, translate
 from typing import Any
+
+import numpy as np
 
 from vggsearch.defaults import DUPLICATES
 from vggsearch.duplicates.results import Photo
@@ -15,17 +17,31 @@ from vggsearch.errors import ImageError, OptionError, option
 log = logging.getLogger(__name__)
 
 LOSSLESS = 101  # above the quality of any JPEG
-LOSSY_FORMATS = ("JPEG", "MPO", "WEBP", "HEIF", "AVIF", "JPEG2000")
+LOSSY_FORMATS = {  # how many times the bits per pixel a JPEG of the same quality takes
+    "JPEG": 1.0,
+    "MPO": 1.0,
+    "WEBP": 1.3,
+    "HEIF": 2.0,
+    "AVIF": 2.0,
+    "JPEG2000": 1.3,
+}
+BITS_PER_PIXEL = (0.1, 0.3, 0.6, 1.0, 1.9, 2.9, 5.0)  # of a JPEG of a natural photo, by quality
+QUALITIES = (5, 20, 50, 75, 90, 95, 99)
 FIRST_PHOTO = 1826  # the year; a camera without a clock, or a scanner, writes the year 1
-UNKNOWN_QUALITY = 90  # assumed for a lossy file that does not record it
 
 
 @dataclass(frozen=True, slots=True)
 class RatedPhoto:
-    """A photo and the quality of its file: 1 to 100 as in JPEG, or LOSSLESS."""
+    """A photo and the quality of its file: 1 to 100 as in JPEG, or LOSSLESS.
+
+    `lost` is the share of its duplicates that are closer to the original, 0..1. `why` states by sha256 why this
+    photo is closer to the original than another.
+    """
 
     photo: Photo
     quality: int
+    lost: float = 0.0
+    why: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +70,16 @@ def _quality(candidate: RatedPhoto) -> str:
     return "lossless" if candidate.quality == LOSSLESS else f"quality {candidate.quality}"
 
 
-def _age(candidate: RatedPhoto) -> float:
-    """Return when the photo was taken, or else when its file was modified, in seconds since 1970."""
-    taken = candidate.photo.taken
-    if taken is None or taken.year < FIRST_PHOTO:
-        return candidate.photo.mtime_ns / 1e9
-    return (taken - datetime(1970, 1, 1)).total_seconds()  # datetime.timestamp fails for the year 1
+def age(photo: Photo) -> tuple[float, int]:
+    """Return when a photo was taken, or else modified, in seconds since 1970, and when it was modified."""
+    if photo.taken is None or not has_date(photo):
+        return photo.mtime_ns / 1e9, photo.mtime_ns
+    return (photo.taken - datetime(1970, 1, 1)).total_seconds(), photo.mtime_ns  # timestamp() fails for the year 1
+
+
+def has_date(photo: Photo) -> bool:
+    """Return whether a camera recorded when it took the photo."""
+    return photo.taken is not None and photo.taken.year >= FIRST_PHOTO
 
 
 def _when(candidate: RatedPhoto) -> str:
@@ -70,6 +90,11 @@ def _when(candidate: RatedPhoto) -> str:
 KEEP_RULES: dict[str, KeepRule] = {
     rule.name: rule
     for rule in (
+        KeepRule(
+            "original",
+            lambda each: -each.lost,
+            lambda kept, other: kept.why.get(other.photo.sha256, "closer to the original of other duplicates"),
+        ),
         KeepRule(
             "resolution",
             lambda each: each.photo.width * each.photo.height,
@@ -88,24 +113,30 @@ KEEP_RULES: dict[str, KeepRule] = {
             lambda each: each.photo.taken is not None,
             lambda kept, _: f"{_when(kept)}, the other has no date",
         ),
-        KeepRule("oldest", lambda each: -_age(each), lambda *_: "the older one"),
-        KeepRule("newest", _age, lambda *_: "the newer one"),
+        KeepRule("oldest", lambda each: -age(each.photo)[0], lambda *_: "the older one"),
+        KeepRule("newest", lambda each: age(each.photo)[0], lambda *_: "the newer one"),
         KeepRule("shortest-path", lambda each: -len(each.photo.path), lambda *_: "the shorter path"),
     )
 }
 
 
 def quality_of(photo: Photo, read_quality: Callable[[], int | None]) -> int:
-    """Return the quality of a file, UNKNOWN_QUALITY if it cannot be determined.
+    """Return the quality of a file. That of other lossy formats than JPEG is estimated from the bits per pixel.
 
     `read_quality` returns that of a JPEG, None for another format; it may raise ImageError.
     """
     if photo.format not in LOSSY_FORMATS:
         return LOSSLESS
     try:
-        return read_quality() or UNKNOWN_QUALITY
+        return read_quality() or _estimated(photo)
     except ImageError:
-        return UNKNOWN_QUALITY
+        return _estimated(photo)
+
+
+def _estimated(photo: Photo) -> int:
+    """Return the quality of a JPEG that takes as many bits per pixel, allowing for better compression."""
+    bits = 8 * photo.bytes / max(1, photo.width * photo.height)
+    return round(float(np.interp(bits * LOSSY_FORMATS[photo.format], BITS_PER_PIXEL, QUALITIES)))
 
 
 def keep_rules(text: str = DUPLICATES.keep) -> tuple[KeepRule, ...]:

@@ -15,7 +15,7 @@ from vggsearch.notebook import Figure, Section, gallery
 from vggsearch.photos.raw_formats import is_raw
 from vggsearch.tables import Row, Table, Tabular, arrow_table
 
-Kind = Literal["exact", "same picture", "near", "similar"]
+Kind = Literal["exact", "same picture", "near", "similar", "contains"]
 
 AlignedIn = Literal["keeper", "member"]
 
@@ -68,11 +68,12 @@ class Photo:
 class Member:
     """A photo that is a duplicate of the keeper of its group.
 
-    `kind` is "exact" (same bytes), "same picture" (same pixels in another file), "near" (an edited copy) or
-    "similar" (another shot of the same subject). `similarity`, at most 1.0, is that with the keeper; `confidence`,
-    0..1, is the estimated probability that the two are duplicates. `alignment`, if keypoints matched, is the
-    position of this photo in the keeper or, if `aligned_in` is "member", of the keeper in this photo: always of the
-    one that shows less in the one that shows more. `reason` states why the keeper is kept rather than this photo.
+    `kind` is "exact" (same bytes), "same picture" (same pixels in another file), "near" (an edited copy),
+    "similar" (another shot of the same subject) or "contains" (one of the two shows the other among other
+    pictures). `similarity`, at most 1.0, is that with the keeper; `confidence`, 0..1, is the estimated probability
+    that the two are duplicates. `alignment`, if keypoints matched, is the position of this photo in the keeper or,
+    if `aligned_in` is "member", of the keeper in this photo: always of the one that shows less in the other.
+    `reason` states why the keeper is kept rather than this photo.
     `left_alone` states why this photo is not to be removed nevertheless, None if it may be removed.
 
     >>> member = index.duplicates().groups[0].members[0]

@@ -1,0 +1,132 @@
+"""Which of two duplicates is the original, by what both show."""
+
+import io
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import pytest
+from PIL import Image, ImageOps
+
+from tests.helpers.duplicates import photo
+from tests.helpers.textures import scene
+from vggsearch.duplicates.keep_policy import LOSSLESS, RatedPhoto
+from vggsearch.duplicates.originals import Evidence, Originals
+from vggsearch.errors import ImageError
+from vggsearch.matching.alignment import Alignment
+from vggsearch.photos.decode import Box
+from vggsearch.progress import SILENT
+
+PHOTO = scene(1, (640, 480))
+WHOLE = (0.0, 0.0, 1.0, 1.0)
+
+
+class Positions:
+    """Stands in for the matcher: row 0 lies in row 1 there."""
+
+    def __init__(self, left: float, top: float, right: float, bottom: float) -> None:
+        scale = ((right - left) * (bottom - top)) ** 0.5
+        corners = ((left, top), (right, top), (right, bottom), (left, bottom))
+        self._alignment = Alignment(0.9, 40, False, 0.0, scale, corners)
+
+    def result(self, pair: tuple[int, int]) -> tuple[tuple[int, int], Alignment]:
+        return (0, 1), self._alignment
+
+
+def rated(image: Image.Image | None, **facts: Any) -> RatedPhoto:
+    quality, format = facts.pop("quality", 90), facts.pop("format", "JPEG")
+    made = photo("a.jpg", **{"size": image.size if image else (640, 480), "taken": None, **facts})
+    return RatedPhoto(replace(made, format=format), quality)
+
+
+def compared(
+    one: Image.Image | None,
+    other: Image.Image | None,
+    at: tuple[float, float, float, float] = WHOLE,
+    /,
+    **facts: dict[str, Any],
+) -> Evidence:
+    """Compare rows 0 and 1, of which the first lies `at` that place in the second."""
+    images = [one, other]
+
+    def read(row: int, part: Box | None) -> Image.Image:
+        image = images[row]
+        if image is None:
+            raise ImageError("gone", "unreadable")
+        return image if part is None else image.crop((part[0], part[1], part[0] + part[2], part[1] + part[3]))
+
+    photos = {0: rated(one, **facts.get("one", {})), 1: rated(other, **facts.get("other", {}))}
+    return Originals(photos, Positions(*at), read).compare([(0, 1)], SILENT)  # type: ignore[arg-type]
+
+
+def as_jpeg(image: Image.Image, quality: int = 90) -> Image.Image:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return Image.open(file).convert("RGB")
+
+
+def resized(factor: float) -> Image.Image:
+    size = round(PHOTO.width * factor), round(PHOTO.height * factor)
+    return PHOTO.resize(size, Image.Resampling.LANCZOS)
+
+
+def test_the_photo_that_a_crop_was_cut_from_is_the_original_even_if_the_crop_was_enlarged() -> None:
+    crop = PHOTO.crop((128, 96, 512, 384)).resize((1280, 960))
+    evidence = compared(crop, PHOTO, (0.2, 0.2, 0.8, 0.8), one={"quality": LOSSLESS, "taken": datetime(2020, 1, 1)})
+    assert evidence.why == {(1, 0): "shows more of the scene"}
+
+
+def test_a_framed_copy_is_not_the_original_although_it_is_larger() -> None:
+    framed = ImageOps.expand(PHOTO, 80, "white")
+    at = (80 / 800, 80 / 640, 720 / 800, 560 / 640)
+    assert compared(PHOTO, framed, at).why == {(0, 1): "the other shows it in a frame or on a screen"}
+
+
+def test_a_reduced_copy_loses_by_its_detail_and_an_enlarged_one_gains_nothing() -> None:
+    assert compared(resized(0.5), PHOTO).why == {(1, 0): "shows more detail, at 2.0 times the size"}
+    evidence = compared(PHOTO, as_jpeg(resized(2)), one={"quality": 95}, other={"quality": 60})
+    assert evidence.why == {(0, 1): "quality 95 vs. 60"}
+
+
+def test_a_grey_copy_is_not_the_original() -> None:
+    grey = PHOTO.convert("L").convert("RGB")
+    evidence = compared(grey, PHOTO, one={"quality": LOSSLESS, "format": "PNG"})
+    assert evidence.why == {(1, 0): "in colour, the other is not"}
+
+
+def test_a_mirrored_copy_without_the_date_of_the_camera_is_not_the_original() -> None:
+    evidence = compared(ImageOps.mirror(PHOTO), PHOTO, one={"quality": 98}, other={"taken": datetime(2019, 7, 14)})
+    assert evidence.why == {(1, 0): "taken 2019-07-14 00:00, the other has no date"}
+
+
+def test_a_png_made_of_a_jpeg_is_not_the_original_and_a_jpeg_made_of_a_png_is_not_either() -> None:
+    png = {"quality": LOSSLESS, "format": "PNG"}
+    jpeg = as_jpeg(PHOTO)
+    assert compared(jpeg, jpeg, other=png).why == {(0, 1): "the PNG file was made from a JPEG"}
+    assert compared(jpeg, PHOTO, other=png).why == {(1, 0): "lossless"}
+
+
+def test_the_web_format_then_the_lower_quality_then_the_later_file_is_the_copy() -> None:
+    assert compared(PHOTO, PHOTO, other={"format": "WEBP"}).why == {(0, 1): "the other was saved as WEBP"}
+    assert compared(PHOTO, PHOTO, one={"quality": 70}).why == {(1, 0): "quality 90 vs. 70"}
+    older = {"taken": datetime(2019, 1, 1)}
+    assert compared(PHOTO, PHOTO, one={"taken": datetime(2020, 1, 1)}, other=older).why == {(1, 0): "the older one"}
+    assert compared(PHOTO, PHOTO).why == {}
+
+
+def test_a_collage_contains_a_photo_and_is_no_copy() -> None:
+    made = Image.new("RGB", (1280, 960))
+    for index in range(4):
+        made.paste(scene(index + 1, (640, 480)), (index % 2 * 640, index // 2 * 480))
+    assert compared(PHOTO, made, (0, 0, 0.5, 0.5)) == Evidence(contains=frozenset({(0, 1)}))
+
+
+def test_photos_that_cannot_be_read_are_compared_by_what_is_recorded() -> None:
+    assert compared(None, PHOTO, one={"taken": datetime(2019, 7, 14)}).why == {
+        (0, 1): "taken 2019-07-14 00:00, the other has no date"
+    }
+
+
+def test_a_photo_loses_the_share_of_its_comparisons() -> None:
+    evidence = Evidence({(0, 1): "", (0, 2): "", (1, 2): "", (3, 0): ""})
+    assert evidence.lost() == {1: 0.5, 2: 1.0, 0: pytest.approx(1 / 3)}

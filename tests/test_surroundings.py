@@ -1,0 +1,85 @@
+"""What a photo shows around the area in which another image lies."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from tests.helpers.textures import scene
+from vggsearch.matching.alignment import Alignment
+from vggsearch.matching.surroundings import Around, around, small_grey
+
+WHOLE = (0.0, 0.0, 1.0, 1.0)
+
+
+def at(left: float, top: float, right: float, bottom: float, *, mirrored: bool = False) -> Alignment:
+    corners = ((left, top), (right, top), (right, bottom), (left, bottom))
+    if mirrored:
+        corners = ((right, top), (left, top), (left, bottom), (right, bottom))
+    return Alignment(0.9, 40, mirrored, 0.0, ((right - left) * (bottom - top)) ** 0.5, corners)
+
+
+def shown(photo: Image.Image, alignment: Alignment) -> Around:
+    return around(small_grey(photo), alignment)
+
+
+def collage() -> Image.Image:
+    made = Image.new("RGB", (800, 600))
+    for index in range(4):
+        made.paste(scene(index, (400, 300)), (index % 2 * 400, index // 2 * 300))
+    return made
+
+
+def conversation() -> Image.Image:
+    made = Image.new("RGB", (400, 800), "white")
+    made.paste(scene(1, (300, 225)), (20, 60))
+    draw = ImageDraw.Draw(made)
+    for line in range(22):
+        draw.text(
+            (20, 300 + 22 * line), "how are you and when do you come back home", "black", ImageFont.load_default(17)
+        )
+    return made
+
+
+def screenshot() -> Image.Image:
+    made = Image.new("RGB", (400, 800), "black")
+    made.paste(scene(1, (400, 300)), (0, 250))
+    ImageDraw.Draw(made).text((20, 20), "12:45", "white", ImageFont.load_default(20))
+    return made
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_crop_continues_in_the_photo_that_it_was_cut_from(mirrored: bool) -> None:
+    assert shown(scene(1, (800, 600)), at(0.2, 0.2, 0.8, 0.8, mirrored=mirrored)) is Around.SCENE
+
+
+def test_nothing_is_around_a_copy_of_the_whole_or_of_more() -> None:
+    assert shown(scene(1, (800, 600)), at(*WHOLE)) is Around.NOTHING
+    assert shown(scene(1, (800, 600)), at(-0.5, -0.5, 1.5, 1.5)) is Around.NOTHING
+    assert shown(scene(1, (800, 600)), at(0.002, 0.003, 0.998, 1.0)) is Around.NOTHING
+
+
+def test_white_around_white_is_nothing() -> None:
+    photo = ImageOps.expand(Image.new("RGB", (400, 300), "white"), 100, "white")
+    assert shown(photo, at(1 / 6, 0.2, 5 / 6, 0.8)) is Around.NOTHING
+
+
+def test_pictures_in_a_collage_have_others_around_them() -> None:
+    assert shown(collage(), at(0, 0, 0.5, 0.5)) is Around.OTHERS
+    assert shown(collage(), at(0.5, 0.5, 1, 1)) is Around.OTHERS
+
+
+def test_a_conversation_shows_other_things_around_a_photo() -> None:
+    assert shown(conversation(), at(20 / 400, 60 / 800, 320 / 400, 285 / 800)) is Around.OTHERS
+
+
+def test_a_border_and_a_screen_are_frames() -> None:
+    bordered = ImageOps.expand(scene(1, (400, 300)), 40, "white")
+    assert shown(bordered, at(40 / 480, 40 / 380, 440 / 480, 340 / 380)) is Around.FRAME
+    assert shown(screenshot(), at(0, 250 / 800, 1, 550 / 800)) is Around.FRAME
+
+
+def test_impossible_positions_do_not_fail() -> None:
+    photo = small_grey(scene(1, (400, 300)))
+    assert around(photo, at(1e6, 1e6, 1e6 + 1, 1e6 + 1)) in Around
+    assert around(photo, at(0.5, 0.5, 0.5, 0.5)) in Around
+    assert around(np.zeros((1, 480), np.uint8), at(0.2, 0.2, 0.8, 0.8)) in Around

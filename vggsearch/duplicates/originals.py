@@ -1,0 +1,248 @@
+"""Which of two duplicates is the original, by what both show, and which photo contains another among others."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vggsearch.defaults import DETAIL, DUPLICATES
+from vggsearch.duplicates.confirmation import KeypointMatcher
+from vggsearch.duplicates.keep_policy import LOSSLESS, RatedPhoto, age, has_date
+from vggsearch.errors import ImageError
+from vggsearch.matching.alignment import Alignment, inverted
+from vggsearch.matching.detail import has_jpeg_grid, has_real_detail
+from vggsearch.matching.surroundings import Around, around, small_grey
+from vggsearch.photos.decode import Box, OutsideError
+from vggsearch.progress import Monitor
+
+WEB_FORMATS = ("WEBP", "AVIF", "GIF")  # no camera writes them
+JPEG_FORMATS = ("JPEG", "MPO")  # which record their quality
+PART = 768  # pixels a side, at most, of the part of a photo at full size in which detail is looked for
+JPEG_BLOCK = 8  # pixels a side
+
+Pair = tuple[int, int]
+Read = Callable[[int, Box | None], Image.Image]  # reads a photo reduced, or a part of it at full size
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of pairs of photos, by rows.
+
+    `why` says in words why the first of two photos is closer to the original than the second, for one order of each
+    pair at most. `contains` are the pairs of which one photo contains the other among other pictures.
+    """
+
+    why: dict[Pair, str] = field(default_factory=dict)
+    contains: frozenset[Pair] = frozenset()
+
+    def lost(self) -> dict[int, float]:
+        """Return the share of comparisons that each photo lost, for photos that lost any."""
+        lost, compared = defaultdict[int, int](int), defaultdict[int, int](int)
+        for better, worse in self.why:
+            lost[worse] += 1
+            compared[better] += 1
+            compared[worse] += 1
+        return {row: count / compared[row] for row, count in lost.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A photo as it is compared: in grey, uint8 (height, width), and whether it has any colour."""
+
+    grey: NDArray[np.uint8]
+    is_coloured: bool
+
+
+def look_at(image: Image.Image) -> Look:
+    """Return how a reduced photo is compared."""
+    channels = np.asarray(image, np.int16)
+    spread = channels.max(axis=2) - channels.min(axis=2)
+    return Look(small_grey(image), bool(spread.mean() > DETAIL.grey))
+
+
+class Originals:
+    """Compares what photos show, to find the original among duplicates.
+
+    `photos` are the rated photos by row. `read` reads them; it may raise ImageError.
+    """
+
+    def __init__(self, photos: dict[int, RatedPhoto], matcher: KeypointMatcher, read: Read) -> None:
+        self._photos, self._matcher, self._read = photos, matcher, read
+        self._looks: dict[int, Look | None] = {}
+
+    def compare(self, pairs: Iterable[Pair], monitor: Monitor) -> Evidence:
+        """Compare pairs of rows. Raises Stopped."""
+        todo, done = sorted(pairs), 0
+        why: dict[Pair, str] = {}
+        contains: set[Pair] = set()
+        with ThreadPoolExecutor() as threads:
+            for start in range(0, len(todo), DUPLICATES.looked_at_once):
+                monitor.check()
+                some = todo[start : start + DUPLICATES.looked_at_once]
+                rows = {row for pair in some for row in pair}
+                self._looks = {row: self._looks[row] for row in rows & self._looks.keys()}
+                missing = sorted(rows - self._looks.keys())
+                self._looks |= dict(zip(missing, threads.map(self._look, missing), strict=True))
+                for pair, found in zip(some, threads.map(self._judge, some), strict=True):
+                    if found is Around.OTHERS:
+                        contains.add(pair)
+                    elif isinstance(found, tuple):
+                        why[found[0]] = found[1]
+                done += len(some)
+                monitor.show("looking for originals", done, len(todo), "pairs")
+        return Evidence(why, frozenset(contains))
+
+    def _judge(self, pair: Pair) -> Around | tuple[Pair, str] | None:
+        """Return OTHERS if one photo contains the other, else the better one first, and why; None if none is."""
+        sides = _Side(self, *pair), _Side(self, *pair[::-1])
+        if Around.OTHERS in (sides[0].shown, sides[1].shown):
+            return Around.OTHERS
+        for evidence in EVIDENCE:
+            for side, opposite in (sides, sides[::-1]):
+                words = evidence(side, opposite)
+                if words is not None:
+                    return (side.row, opposite.row), words
+        return None
+
+    def _look(self, row: int) -> Look | None:
+        try:
+            return look_at(self._read(row, None))
+        except ImageError:
+            return None
+
+
+class _Side:
+    """One photo of a pair: what it shows around the other, and how many of its pixels show what both show."""
+
+    def __init__(self, originals: Originals, row: int, other: int) -> None:
+        self.row, self.rated, self._read = row, originals._photos[row], originals._read
+        self.photo = self.rated.photo
+        self.look = originals._looks[row]
+        self.alignment = _position(originals._matcher, other, row)
+        self.shown = around(self.look.grey, self.alignment) if self.look and self.alignment else Around.UNCLEAR
+
+    def size_of(self, opposite: "_Side") -> float:
+        """Return how many pixels of this photo, across, show what one pixel of the other shows."""
+        if self.alignment is None:
+            return 1.0
+        own, its = (each.photo.width * each.photo.height for each in (self, opposite))
+        return float(self.alignment.scale * np.sqrt(own / its))
+
+    def common_part(self) -> Image.Image | None:
+        """Return the middle of what both photos show, at the full size of this one; None if it cannot be read."""
+        if self.alignment is None:
+            return None
+        size = np.array([self.photo.width, self.photo.height])
+        corners = np.clip(self.alignment.corners, 0, 1) * size
+        low, high = corners.min(axis=0), corners.max(axis=0)
+        begin = np.maximum(low, (low + high - PART) / 2) // JPEG_BLOCK * JPEG_BLOCK
+        end = np.minimum(high, begin + PART)
+        if (end - begin < DETAIL.least_side).any():
+            return None
+        left, top, width, height = np.concatenate([begin, end - begin]).astype(int).tolist()
+        try:
+            return self._read(self.row, (left, top, width, height))
+        except (ImageError, OutsideError):
+            return None
+
+    @property
+    def is_lossless(self) -> bool:
+        """Whether its format keeps every pixel."""
+        return self.rated.quality == LOSSLESS
+
+    @property
+    def is_coloured(self) -> bool:
+        """Whether it has any colour, as far as is known."""
+        return self.look is None or self.look.is_coloured
+
+
+def _position(matcher: KeypointMatcher, query: int, photo: int) -> Alignment | None:
+    """Return where one photo lies in another, None if that is not known."""
+    (first, _), alignment = matcher.result((query, photo)) or ((query, photo), None)
+    return alignment if alignment is None or first == query else inverted(alignment)
+
+
+def _shows_more(side: _Side, opposite: _Side) -> str | None:
+    if side.shown is Around.SCENE and opposite.shown in (Around.NOTHING, Around.FRAME):
+        return "shows more of the scene"
+    return None
+
+
+def _is_not_framed(side: _Side, opposite: _Side) -> str | None:
+    if opposite.shown is Around.FRAME and side.shown in (Around.NOTHING, Around.UNCLEAR):
+        return "the other shows it in a frame or on a screen"
+    return None
+
+
+def _shows_more_detail(side: _Side, opposite: _Side) -> str | None:
+    """Look for real detail in the larger photo, unless the rules after this one choose it in any case."""
+    ratio = side.size_of(opposite)
+    if ratio < DETAIL.least_ratio or _is_chosen_anyway(side, opposite):
+        return None
+    part, is_doubtful = side.common_part(), _has_date(opposite, side) is not None
+    if part is not None and has_real_detail(part, ratio, DETAIL.surely_real if is_doubtful else DETAIL.real):
+        return f"shows more detail, at {ratio:.1f} times the size"
+    return None
+
+
+def _is_chosen_anyway(side: _Side, opposite: _Side) -> bool:
+    return side.is_coloured >= opposite.is_coloured and _has_date(side, opposite) is not None
+
+
+def _is_coloured(side: _Side, opposite: _Side) -> str | None:
+    return "in colour, the other is not" if side.is_coloured and not opposite.is_coloured else None
+
+
+def _has_date(side: _Side, opposite: _Side) -> str | None:
+    if has_date(side.photo) and not has_date(opposite.photo):
+        return f"taken {side.photo.taken:%Y-%m-%d %H:%M}, the other has no date"
+    return None
+
+
+def _is_of_a_camera(side: _Side, opposite: _Side) -> str | None:
+    if opposite.photo.format in WEB_FORMATS and side.photo.format not in WEB_FORMATS:
+        return f"the other was saved as {opposite.photo.format}"
+    return None
+
+
+def _is_lossless(side: _Side, opposite: _Side) -> str | None:
+    """Prefer lossless files, except those that were made from a JPEG: they still show its blocks."""
+    if side.is_lossless == opposite.is_lossless:
+        return None
+    lossless = side if side.is_lossless else opposite
+    part = lossless.common_part()
+    is_of_jpeg = part is not None and has_jpeg_grid(part)
+    if lossless is opposite and is_of_jpeg:
+        return f"the {opposite.photo.format} file was made from a JPEG"
+    if lossless is side and not is_of_jpeg:
+        return "lossless"
+    return None
+
+
+def _is_less_compressed(side: _Side, opposite: _Side) -> str | None:
+    if not {side.photo.format, opposite.photo.format} <= set(JPEG_FORMATS):
+        return None
+    better, worse = side.rated.quality, opposite.rated.quality
+    return f"quality {better} vs. {worse}" if better - worse >= DUPLICATES.quality_step else None
+
+
+def _is_older(side: _Side, opposite: _Side) -> str | None:
+    return "the older one" if age(side.photo) < age(opposite.photo) else None
+
+
+# In order; each takes a photo and the other, and returns in words why the first is closer to the original.
+EVIDENCE = (
+    _shows_more,
+    _is_not_framed,
+    _shows_more_detail,
+    _is_coloured,
+    _has_date,
+    _is_of_a_camera,
+    _is_lossless,
+    _is_less_compressed,
+    _is_older,
+)

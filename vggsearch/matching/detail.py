@@ -1,0 +1,71 @@
+"""Whether the larger of two copies shows more detail, or was only enlarged.
+
+The power spectrum of photos falls with the square of the frequency (Field, "Relations between the statistics of
+natural images", JOSA A 1987), so every octave holds about the same energy. An enlarged picture has hardly any above
+the highest frequency of the smaller one.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vggsearch.defaults import DETAIL
+
+# The discrete cosine transform of eight values (ITU-T T.81, A.3.3).
+COSINES = np.cos((2 * np.arange(8) + 1) * np.arange(8)[:, None] * np.pi / 16) / 2
+COSINES[0] /= np.sqrt(2)
+
+
+def has_real_detail(part: Image.Image, ratio: float, least: float = DETAIL.real) -> bool:
+    """Return whether a part of a photo, at full size, shows more than a copy of 1 / `ratio` of its size could.
+
+    It has at least `least` times the energy in the octave above the highest frequency of the copy as in that below.
+    """
+    grey = np.asarray(part.convert("L"), np.float64)
+    side = min(*grey.shape, DETAIL.side)
+    if side < DETAIL.least_side or ratio < DETAIL.least_ratio:
+        return False
+    energy, frequency = _spectrum(grey, side)
+    highest = 1 / ratio  # of the smaller copy
+    above = energy[(frequency > 1.1 * highest) & (frequency < min(2 * highest, 0.95))]
+    below = energy[(frequency > 0.5 * highest) & (frequency < 0.9 * highest)]
+    low = energy[(frequency > 0.15 * highest) & (frequency < 0.5 * highest)]
+    if not len(above) or not len(below) or not len(low):
+        return False
+    return bool(np.median(above) > max(least * np.median(below), DETAIL.above_noise * np.median(low)))
+
+
+def has_jpeg_grid(part: Image.Image) -> bool:
+    """Return whether a part of a photo at full size, cut at a multiple of eight pixels, was once in a JPEG.
+
+    Quantisation made many coefficients of its blocks zero, and none of blocks that lie elsewhere: Fan & de Queiroz,
+    "Identification of bitmap compression history", IEEE Trans. Image Processing 2003.
+    """
+    grey = np.asarray(part.convert("L"), np.float64)
+    if min(grey.shape) < DETAIL.least_side:
+        return False
+    return _share_of_zeros(grey) > DETAIL.grid * _share_of_zeros(grey[4:, 4:])
+
+
+def _share_of_zeros(grey: NDArray[np.float64]) -> float:
+    """Return the share of high-frequency coefficients, of blocks of eight pixels a side, that round to zero."""
+    rows, columns = (length // 8 for length in grey.shape)
+    blocks = grey[: rows * 8, : columns * 8].reshape(rows, 8, columns, 8).transpose(0, 2, 1, 3)
+    coefficients = COSINES @ blocks @ COSINES.T
+    return float(np.mean(np.abs(coefficients[..., 2:, 2:]) < DETAIL.zero))
+
+
+def _spectrum(grey: NDArray[np.float64], side: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the energy of an octave around each of some frequencies, and these frequencies, 1 for the highest.
+
+    It is the mean over four squares of `side` pixels in the corners.
+    """
+    rows, columns = ((0, length - side) for length in grey.shape)
+    window = np.outer(np.hanning(side), np.hanning(side))
+    squares = [grey[row : row + side, column : column + side] for row in rows for column in columns]
+    power = np.mean([np.abs(np.fft.fft2((each - each.mean()) * window)) ** 2 for each in squares], axis=0)
+    frequencies = 2 * np.fft.fftfreq(side)
+    ring = (np.hypot(frequencies[:, None], frequencies) * DETAIL.rings).astype(np.int64).ravel()
+    sums, counts = np.bincount(ring, power.ravel())[: DETAIL.rings], np.bincount(ring)[: DETAIL.rings]
+    middles = (np.arange(DETAIL.rings) + 0.5) / DETAIL.rings
+    return sums / counts * middles**2, middles

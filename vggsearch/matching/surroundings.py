@@ -1,0 +1,112 @@
+"""What a photo shows around the area in which another image lies: more of the scene, a frame, or other pictures.
+
+A crop continues beyond its edges in the photo that it was cut from. The edges of a photo that somebody put into a
+collage, a frame or a screenshot are a seam: grey levels change more across them than across any parallel line.
+"""
+
+from collections.abc import Iterator
+from enum import Enum
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vggsearch.defaults import SURROUNDINGS
+from vggsearch.matching.alignment import Alignment
+
+Corner = tuple[float, float]
+
+
+class Around(Enum):
+    """What a photo shows around an area."""
+
+    NOTHING = "nothing"
+    SCENE = "more of the scene"
+    FRAME = "a frame"
+    OTHERS = "other pictures"
+    UNCLEAR = "unclear"
+
+
+def small_grey(image: Image.Image) -> NDArray[np.uint8]:
+    """Return an upright image in grey, uint8 (height, width), its longer side SURROUNDINGS.pixels."""
+    scale = SURROUNDINGS.pixels / max(image.size)
+    size = [max(1, round(side * scale)) for side in image.size]
+    return np.asarray(image.convert("L").resize((size[0], size[1]), Image.Resampling.BICUBIC, reducing_gap=2.0))
+
+
+def around(photo: NDArray[np.uint8], alignment: Alignment) -> Around:
+    """Return what a photo shows around the image that lies in it; `photo` is that of `small_grey`."""
+    height, width = photo.shape
+    corners = np.array(alignment.corners, np.float32) * np.array([width, height], np.float32)
+    outside = _outside(photo, corners)
+    if outside.mean() < SURROUNDINGS.least_share:
+        return Around.NOTHING
+    textured = _textured(photo, outside)
+    seam = _seam(photo, corners)
+    if seam >= SURROUNDINGS.seam:
+        is_other = textured >= SURROUNDINGS.textured and outside.mean() >= SURROUNDINGS.share_of_others
+        return Around.OTHERS if is_other else Around.FRAME
+    if textured <= SURROUNDINGS.flat:
+        return Around.NOTHING
+    return Around.SCENE if seam <= SURROUNDINGS.no_seam else Around.UNCLEAR
+
+
+def _outside(photo: NDArray[np.uint8], corners: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return which pixels lie outside an area, without a margin at its edges, where an alignment may be wrong."""
+    mask = np.ones(photo.shape, np.uint8)
+    # Coordinates far outside overflow in OpenCV.
+    bounded = np.clip(np.rint(corners), -10 * SURROUNDINGS.pixels, 10 * SURROUNDINGS.pixels).astype(np.int32)
+    cv2.fillConvexPoly(mask, bounded, (0,))
+    side = 2 * SURROUNDINGS.margin + 1
+    return cv2.erode(mask, np.ones((side, side), np.uint8)).astype(bool)
+
+
+def _textured(photo: NDArray[np.uint8], outside: NDArray[np.bool_]) -> float:
+    """Return the share of the fields outside that are not of one grey level."""
+    fields, of_outside = _fields(photo).astype(np.float32), _fields(outside)
+    chosen = of_outside.mean(axis=(1, 3)) > 0.9
+    if not chosen.any():
+        return 0.0
+    return float(np.mean(fields.std(axis=(1, 3))[chosen] > SURROUNDINGS.deviation))
+
+
+def _fields(pixels: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return an array in square fields: (rows, side, columns, side)."""
+    side = SURROUNDINGS.field
+    rows, columns = pixels.shape[0] // side, pixels.shape[1] // side
+    return pixels[: rows * side, : columns * side].reshape(rows, side, columns, side)
+
+
+def _seam(photo: NDArray[np.uint8], corners: NDArray[np.float32]) -> float:
+    """Return how much more grey levels change across the edges of an area than across lines parallel to them.
+
+    It is the natural logarithm of the ratio, the mean over the edges inside the photo by length; 0 if none is.
+    """
+    ratios, lengths = [], []
+    for levels in _across_edges(photo, corners):
+        steps = np.abs(np.diff(levels, axis=0)).mean(axis=1)
+        middle, reach = len(steps) // 2, SURROUNDINGS.margin
+        near = steps[middle - reach : middle + reach].max()
+        far = np.concatenate([steps[: middle - reach - 2], steps[middle + reach + 2 :]]).max()
+        ratios.append(np.log(max(near, 1.0) / max(far, 1.0)))
+        lengths.append(levels.shape[1])
+    return float(np.average(ratios, weights=lengths)) if ratios else 0.0
+
+
+def _across_edges(photo: NDArray[np.uint8], corners: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    """Yield the grey levels along lines across each edge that is inside the photo: (offset, place on the edge)."""
+    (height, width), levels = photo.shape, photo.astype(np.float32)
+    offsets = np.arange(-SURROUNDINGS.reach, SURROUNDINGS.reach + 1, dtype=np.float32)
+    for start, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        edge = end - start
+        length = float(np.hypot(*edge))
+        if not 1 < length < 100 * SURROUNDINGS.pixels:
+            continue
+        normal = np.array([-edge[1], edge[0]], np.float32) / length
+        places = np.linspace(0.05, 0.95, SURROUNDINGS.places, dtype=np.float32)
+        points = start + places[:, None] * edge + offsets[:, None, None] * normal
+        is_inside = ((points >= 1) & (points <= (width - 2, height - 2))).all(axis=(0, 2))
+        if is_inside.mean() >= SURROUNDINGS.least_edge:
+            at = points[:, is_inside]
+            yield cv2.remap(levels, at[..., 0], at[..., 1], cv2.INTER_LINEAR).astype(np.float32)
