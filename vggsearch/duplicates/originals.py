@@ -23,6 +23,7 @@ WEB_FORMATS = ("WEBP", "AVIF", "GIF")  # no camera writes them
 JPEG_FORMATS = ("JPEG", "MPO")  # which record their quality
 PART = 768  # pixels a side, at most, of the part of a photo at full size in which detail is looked for
 JPEG_BLOCK = 8  # pixels a side
+WHOLE = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))  # corners of a photo, in fractions
 
 Pair = tuple[int, int]
 Read = Callable[[int, Box | None], Image.Image]  # reads a photo reduced, or a part of it at full size
@@ -134,10 +135,8 @@ class _Side:
 
     def common_part(self) -> Image.Image | None:
         """Return the middle of what both photos show, at the full size of this one; None if it cannot be read."""
-        if self.alignment is None:
-            return None
         size = np.array([self.photo.width, self.photo.height])
-        corners = np.clip(self.alignment.corners, 0, 1) * size
+        corners = np.clip(WHOLE if self.alignment is None else self.alignment.corners, 0, 1) * size
         low, high = corners.min(axis=0), corners.max(axis=0)
         begin = np.maximum(low, (low + high - PART) / 2) // JPEG_BLOCK * JPEG_BLOCK
         end = np.minimum(high, begin + PART)
