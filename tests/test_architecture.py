@@ -106,3 +106,43 @@ def test_help_is_instant_because_nothing_heavy_is_imported() -> None:
     code = "import sys, vggsearch, vggsearch.cli; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"torch", "torchvision", "faiss", "pyarrow", "PIL", "numpy", "rich"}.isdisjoint(done.stdout.split())
+
+
+# Who may decode an image file, or read what it says of itself, and why. All others ask a decoder process.
+DECODE = {
+    "photos/decode.py": "is called by those below",
+    "photos/decoder_worker.py": "is the decoder process",
+    "photos/pixel_hash.py": "is called by the decoder process",
+    "duplicates/calibration_pairs.py": "reads edited copies that it has made in memory",
+    "model/torch_engine/jpeg_decoders.py": "is the decoder of a GPU process",
+}
+DECODERS = {"decode", "load_image", "jpeg_quality"}  # of photos.decode
+READERS = {"imread", "imdecode", "decode_jpeg", "decode_image", "read_image", "open_heif", "read_heif", "draft"}
+
+
+def decoding_in(path: Path) -> set[str]:
+    """Return what a module names that decodes image files."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    imported = {
+        alias.name
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and node.module == "vggsearch.photos.decode"
+        for alias in node.names
+    }
+    attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    opened = {
+        f"{node.value.id}.open"
+        for node in nodes
+        if isinstance(node, ast.Attribute) and node.attr == "open" and isinstance(node.value, ast.Name)
+    }
+    whole = {"photos.decode"} if "vggsearch.photos.decode" in imported_names(nodes) else set()
+    return imported & DECODERS | attributes & READERS | opened & {"Image.open", "PIL.open"} | whole
+
+
+def imported_names(nodes: list[ast.AST]) -> set[str]:
+    return {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+
+
+def test_only_decoder_processes_decode_what_a_stranger_may_have_made() -> None:
+    found = {path.relative_to(SOURCE).as_posix(): decoding_in(path) for path in source_files()}
+    assert {name for name, names in found.items() if names} == set(DECODE)

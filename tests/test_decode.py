@@ -22,7 +22,7 @@ from PIL import ExifTags, Image, ImageCms
 
 from tests.fakes import picture
 from tests.helpers.examples import examples
-from vggsearch.defaults import IMAGE
+from vggsearch.defaults import DECODER, IMAGE
 from vggsearch.errors import ImageError
 from vggsearch.photos import decode as decoding
 from vggsearch.photos.decode import DecodedImage, decode, to_rgb, upright_rgb
@@ -625,3 +625,73 @@ def test_random_bytes_are_refused(data: bytes) -> None:
     result = outcome(data, None)
     assert isinstance(result, ImageError)
     assert result.kind == "broken"
+
+
+STORED_AS: dict[str, Callable[[Image.Image], Image.Image]] = {  # modes of pictures as PNG and TIFF store them
+    "grey": lambda photo: photo.convert("L"),
+    "colour": lambda photo: photo,
+    "palette": lambda photo: photo.quantize(64),
+    "transparent": lambda photo: photo.convert("RGBA").rotate(20),
+    "16 bits": lambda photo: Image.fromarray(np.asarray(photo.convert("L")).astype(np.uint16) * 200),
+    "floats": lambda photo: Image.fromarray(np.asarray(photo.convert("L")).astype(np.float32) / 255),
+}
+
+
+def in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "IMAGE", replace(IMAGE, whole_pixels=100, strip_pixels=300))
+
+
+@pytest.mark.parametrize("orientation", AS_STORED)
+@pytest.mark.parametrize("stored", STORED_AS)
+def test_a_very_large_picture_is_converted_in_strips_with_the_same_result(
+    stored: str, orientation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    format = "TIFF" if stored == "floats" else "PNG"
+    data = encoded(STORED_AS[stored](picture(3, (61, 47))), format, exif=exif)
+    whole = {crop: decode(io.BytesIO(data), crop=crop).image for crop in (None, (5, 7, 29, 13))}
+    reduced = whole[None].reduce(2)
+    in_strips(monkeypatch)
+    for crop, expected in whole.items():
+        np.testing.assert_array_equal(np.asarray(decode(io.BytesIO(data), crop=crop).image), np.asarray(expected))
+    np.testing.assert_array_equal(np.asarray(decode(io.BytesIO(data), at_least=10).image), np.asarray(reduced))
+
+
+@pytest.mark.parametrize("crop", [(-1, 0, 5, 5), (0, 0, 65, 5), (0, 40, 5, 9), (3, 3, 0, 5)])
+def test_a_part_that_is_not_inside_is_refused_with_the_upright_size(crop: tuple[int, int, int, int]) -> None:
+    with pytest.raises(decoding.OutsideError) as outside:
+        decode(io.BytesIO(encoded(picture(0, SIZE), "PNG")), crop=crop)
+    assert (outside.value.width, outside.value.height) == SIZE
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_a_picture_that_takes_too_much_memory_is_refused_before_it_is_decoded(
+    format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encoded(picture(0, (200, 100)), format)
+    with pytest.raises(decoding.MemoryNeededError) as needed:
+        decode(io.BytesIO(data), memory=79_999)
+    assert needed.value.bytes >= 80_000
+    monkeypatch.setattr(decoding, "DECODER", replace(DECODER, picture_bytes=79_999))
+    error = refusal(data)
+    assert error.kind == "too large"
+    assert error.reason.startswith("200 x 100 pixels take 0.0 GB to decode; the limit is 0.0 GB")
+
+
+def test_the_memory_of_a_progressive_jpeg_is_that_of_its_full_size() -> None:
+    photo = picture(0, (1600, 800))
+    for options, share in (({"subsampling": 0}, 3.0), ({"subsampling": 2}, 1.5)):
+        data = encoded(photo, "JPEG", progressive=True, **options)
+        with pytest.raises(decoding.MemoryNeededError) as needed:
+            decode(io.BytesIO(data), at_least=32, memory=0)
+        assert needed.value.bytes == 200 * 100 * 4 + 1600 * 800 * 2 * share
+
+
+def test_the_quick_table_for_16_bits_scales_as_the_formula_does() -> None:
+    values = np.arange(1 << 16, dtype=np.uint16).reshape(256, 256)
+    for tones in ((0.0, 65535.0), (0.0, 4095.0), (100.0, 65000.0)):
+        within = values[(values >= tones[0]) & (values <= tones[1])]
+        np.testing.assert_array_equal(
+            decoding._scaled(within, tones), decoding._scaled(within.astype(np.int32), tones)
+        )

@@ -1,17 +1,21 @@
 """Decoder processes: real ones, really crashed, hung, flooded and killed."""
 
+import contextlib
 import gc
 import hashlib
 import io
 import os
 import re
 import signal
+import stat
 import struct
 import subprocess
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,12 +26,14 @@ from PIL import Image
 
 from tests.fakes import FAKE_SPEC, FakeEngine, picture, save_photo
 from tests.helpers import hostile
+from tests.helpers.disks import IS_ROOT
 from vggsearch import defaults
-from vggsearch.errors import ImageError, InstallationError
+from vggsearch.errors import ForkError, ImageError, InstallationError
 from vggsearch.indexing.extract import extract
 from vggsearch.photos import decoder_pool
-from vggsearch.photos.decode import decode
-from vggsearch.photos.decoder_pool import LOW_PRIORITY, Decoders, Square, default_workers
+from vggsearch.photos.decode import OutsideError, decode
+from vggsearch.photos.decoder_pool import LOW_PRIORITY, Decoders, Source, Square, default_workers
+from vggsearch.photos.exif import ORIENTATION
 from vggsearch.photos.resize import square
 from vggsearch.photos.shared_pixels import SharedPixels
 from vggsearch.photos.walk import PhotoFile, Skipped, walk
@@ -366,3 +372,196 @@ def test_decoders_that_stand_back_do_so_after_a_restart_too() -> None:
         decoders._all[0].start()
         for decoder in decoders._all:
             assert os.getpriority(os.PRIO_PROCESS, decoder._process.pid) == LOW_PRIORITY
+
+
+def at(path: Path) -> Source:
+    return Source(path.name, path.parent)
+
+
+def test_a_picture_is_delivered_upright_and_bounded(tmp_path: Path, decoders: Decoders) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    picture(0, (1600, 800)).save(tmp_path / "a.jpg", exif=exif)
+    assert decoders.picture(at(tmp_path / "a.jpg"), 384, of_longer=True).size == (400, 800)
+    assert decoders.picture(at(tmp_path / "a.jpg"), 384).size == (800, 1600)
+    save_photo(tmp_path / "small.png", 1, (20, 10))
+    small = decoders.picture(at(tmp_path / "small.png"), 384, of_longer=True)
+    np.testing.assert_array_equal(np.asarray(small), np.asarray(picture(1, (20, 10))))
+
+
+@pytest.mark.parametrize("size", [(4000, 1000), (1_000_000, 3), (3, 1_000_000), (2_500_000, 1)])
+def test_no_picture_is_larger_than_the_memory_shared_for_it(tmp_path: Path, decoders: Decoders, size: Any) -> None:
+    Image.new("1", size, 1).save(tmp_path / "a.png")
+    got = decoders.picture(at(tmp_path / "a.png"), 1024)
+    assert 0 < got.width * got.height <= defaults.IMAGE.picture_pixels
+    assert np.asarray(got).min() == 255
+
+
+def test_a_view_is_that_of_the_crop_in_pixels_of_the_whole_photo(tmp_path: Path, decoders: Decoders) -> None:
+    whole, crop = picture(0, (900, 600)), (300, 100, 400, 200)
+    whole.save(tmp_path / "a.png")
+    found = decoders.view(at(tmp_path / "a.png"), SIZE, RESIZE, crop)
+    np.testing.assert_array_equal(found.pixels, square(whole.crop((300, 100, 700, 300)), SIZE, RESIZE))
+    assert found.aspect == 2.0
+    assert decoders.view(at(tmp_path / "a.png"), SIZE, RESIZE).aspect == 1.5
+    with pytest.raises(OutsideError) as outside:
+        decoders.view(at(tmp_path / "a.png"), SIZE, RESIZE, (600, 0, 301, 10))
+    assert (outside.value.width, outside.value.height) == (900, 600)
+
+
+def test_bytes_are_decoded_as_the_file_is_and_files_do_not_follow_them(tmp_path: Path, decoders: Decoders) -> None:
+    data = save_photo(tmp_path / "a.png", 0, (1200, 900)).read_bytes()  # more than a pipe holds
+    expected = decoders.view(at(tmp_path / "a.png"), SIZE, RESIZE)
+    for _ in range(2):
+        given = decoders.view(Source("", data=data), SIZE, RESIZE)
+        assert (given.pixels == expected.pixels).all()
+        with pytest.raises(ImageError):
+            decoders.view(Source("", data=data[:1000]), SIZE, RESIZE)
+        with pytest.raises(ImageError, match="empty"):
+            decoders.view(Source("", data=b""), SIZE, RESIZE)
+
+
+def test_the_hash_of_pixels_is_equal_for_equal_pixels_only(tmp_path: Path, decoders: Decoders) -> None:
+    save_photo(tmp_path / "a.png", 0)
+    picture(0).save(tmp_path / "b.tif")
+    changed = picture(0)
+    changed.putpixel((319, 239), (0, 0, 0))
+    changed.save(tmp_path / "c.png")
+    first, same, other = (decoders.pixel_hash(at(tmp_path / name)) for name in ("a.png", "b.tif", "c.png"))
+    assert first == same != other
+
+
+def test_the_quality_of_a_jpeg_is_told_and_of_another_file_none(tmp_path: Path, decoders: Decoders) -> None:
+    save_photo(tmp_path / "a.jpg", 0, quality=60)
+    save_photo(tmp_path / "a.png", 0)
+    assert decoders.jpeg_quality(at(tmp_path / "a.jpg")) == pytest.approx(60, abs=1)
+    assert decoders.jpeg_quality(at(tmp_path / "a.png")) is None
+
+
+def make_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_link_out(path: Path) -> None:
+    path.symlink_to("/etc/passwd")
+
+
+def make_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def make_device(path: Path) -> None:
+    if not IS_ROOT:
+        pytest.skip("only root may make a device")
+    os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 5))  # /dev/zero
+
+
+def make_terabyte(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+
+
+def make_photo_of_a_terabyte(path: Path) -> None:
+    save_photo(path, 0)
+    os.truncate(path, 1 << 40)
+
+
+STRANGE: dict[Callable[[Path], None], str] = {
+    make_pipe: "not a regular file",
+    make_link_out: "leads out of the photo folder, to /etc/passwd",
+    make_folder: "not a regular file",
+    make_device: "not a regular file",
+    make_terabyte: "damaged or in an unsupported variant",
+}
+
+
+@pytest.mark.parametrize("make", STRANGE)
+def test_whatever_a_file_has_become_costs_one_reason(
+    make: Callable[[Path], None], tmp_path: Path, decoders: Decoders
+) -> None:
+    path = tmp_path / "a.jpg"
+    make(path)
+    asked: list[Callable[[], object]] = [
+        lambda: decoders.decode(tmp_path, file_at(path), SIZE, RESIZE),
+        lambda: decoders.view(at(path), SIZE, RESIZE),
+        lambda: decoders.picture(at(path), SIZE),
+        lambda: decoders.pixel_hash(at(path)),
+        lambda: decoders.jpeg_quality(at(path)),
+    ]
+    for ask in asked[: 4 if make is make_terabyte else 5]:
+        with pytest.raises(ImageError) as raised:
+            ask()
+        assert STRANGE[make] in raised.value.reason
+
+
+def test_a_photo_of_a_terabyte_is_not_read_to_its_end(tmp_path: Path, decoders: Decoders) -> None:
+    make_photo_of_a_terabyte(tmp_path / "a.jpg")
+    with pytest.raises(ImageError, match=r"has 1,099\.5 GB; the limit for a photo is 2\.1 GB") as raised:
+        square_of(decoders, tmp_path / "a.jpg")
+    assert raised.value.kind == "too large"
+
+
+def test_what_a_user_names_may_lie_anywhere_and_relative_to_the_current_folder(
+    tmp_path: Path, decoders: Decoders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_photo(tmp_path / "elsewhere" / "a.jpg", 0)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert decoders.view(Source("a.jpg"), SIZE, RESIZE).aspect == 4 / 3
+    assert decoders.view(Source("a.jpg", Path()), SIZE, RESIZE).aspect == 4 / 3
+
+
+def test_pictures_that_take_much_memory_wait_for_one_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = at(save_photo(tmp_path / "a.png", 0, (400, 300)))
+    monkeypatch.setattr(defaults, "DECODER", replace(defaults.DECODER, usual_bytes=1000, picture_bytes=500_000))
+    busy: list[int] = []
+    with Decoders(3) as decoders, ThreadPoolExecutor(6) as threads:
+        answered = decoders._answered
+
+        def watched(request: Any) -> Any:
+            is_large = request.values["memory"] > 1000
+            busy.append(is_large)
+            at_once = sum(busy)
+            response = answered(request)
+            busy.append(-is_large)
+            assert at_once <= 1
+            return response
+
+        monkeypatch.setattr(decoders, "_answered", watched)
+        hashes = set(threads.map(lambda _: decoders.pixel_hash(photo), range(12)))
+    assert len(hashes) == 1
+    assert busy.count(1) == 12
+
+
+def test_a_fork_neither_uses_nor_ends_the_decoders_of_its_parent(tmp_path: Path, decoders: Decoders) -> None:
+    photo = at(save_photo(tmp_path / "a.jpg", 0))
+    child = os.fork()
+    if child == 0:  # it must not return into pytest
+        status = 1
+        with contextlib.suppress(ForkError):
+            decoders.jpeg_quality(photo)
+            status = 2
+        decoders.close()
+        os._exit(0 if status == 1 and not decoders.is_usable else 3)
+    assert os.waitpid(child, 0)[1] == 0
+    assert decoders.is_usable
+    assert decoders.jpeg_quality(photo) is not None
+
+
+def test_decoders_that_are_forgotten_end(tmp_path: Path) -> None:
+    before = children()
+    forgotten = Decoders(1)
+    square_of(forgotten, save_photo(tmp_path / "a.jpg", 0))
+    assert len(children() - before) == 1
+    del forgotten
+    gc.collect()
+    assert children() == before
+
+
+def test_after_closing_every_request_is_an_error_of_one_line(tmp_path: Path) -> None:
+    closed = Decoders(1)
+    closed.close()
+    closed.close()
+    with pytest.raises(ImageError, match="were closed"):
+        closed.jpeg_quality(at(save_photo(tmp_path / "a.jpg", 0)))

@@ -19,7 +19,7 @@ from vggsearch.duplicates.collection import Collection
 from vggsearch.errors import ImageError
 from vggsearch.matching.keypoints import align, detect_keypoints, single_threaded_blas
 from vggsearch.photos.decode import decode
-from vggsearch.photos.decoder_pool import Decoders
+from vggsearch.photos.decoder_pool import Decoders, default_workers
 from vggsearch.photos.edits import COLLAGE, EDITS, edited
 from vggsearch.photos.perceptual_hash import BITS, NO_HASH, differing_bits, perceptual_hash
 from vggsearch.photos.resize import square
@@ -80,7 +80,7 @@ def compare_edited_copies(
 
     similarities: list[float] = []
     inliers: list[int] = []
-    with single_threaded_blas(), ThreadPoolExecutor() as threads:
+    with single_threaded_blas(), ThreadPoolExecutor(default_workers()) as threads:
         for start in range(0, len(subset), PHOTOS_AT_ONCE):
             batch = edits[start : start + PHOTOS_AT_ONCE]
             made = list(chain.from_iterable(threads.map(lambda each: copies(*each), batch)))

@@ -17,9 +17,11 @@ from typing import IO, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from vggsearch.errors import ImageError
 from vggsearch.model.decoding_engine import DecodingEngine, DeviceDecoder, DevicePixels, SquareFacts
 from vggsearch.model.engine import no_embeddings
 from vggsearch.photos.jpeg_header import JpegHeader, jpeg_header
+from vggsearch.photos.opening import open_regular
 from vggsearch.photos.perceptual_hash import BYTES
 from vggsearch.photos.walk import PhotoFile
 
@@ -175,13 +177,13 @@ def _read_all(root: Path, size: int, files: Sequence[PhotoFile]) -> list[_JpegFi
 def _read(path: Path, size: int, file: PhotoFile) -> _JpegFile | None:
     """Return None for a file that is left to the CPU: unreadable, changed since the walk, or not for the GPU."""
     try:
-        with path.open("rb", buffering=0) as opened:
-            data = opened.read(len(JPEG_START))
+        with open_regular(path) as opened:
+            data = opened.peek(len(JPEG_START))[: len(JPEG_START)]
             if data != JPEG_START or file.bytes > LARGEST_FILE:  # do not read the rest of a video
                 return None
-            data += opened.readall()
+            data = opened.read()
             status = os.fstat(opened.fileno())
-    except OSError:
+    except (OSError, ImageError):
         return None
     if (len(data), status.st_mtime_ns) != (file.bytes, file.mtime_ns):
         return None

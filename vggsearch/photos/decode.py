@@ -84,7 +84,7 @@ STORED_AXES = {
 }
 
 # Bytes per pixel that a decoder takes beside the picture it returns: these keep several copies of all pixels.
-BYTES_ASIDE = {"WEBP": 8, "AVIF": 8, "HEIF": 8, "JPEG2000": 16}
+BYTES_ASIDE = {"WEBP": 12, "AVIF": 8, "HEIF": 8, "JPEG2000": 16, "TIFF": 3}
 BYTES_OF_COEFFICIENT = 2  # a progressive JPEG keeps them all, at full size
 
 

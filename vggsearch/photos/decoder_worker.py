@@ -1,6 +1,7 @@
 """The decoder process: answer one request after another about the picture in a file."""
 
 import contextlib
+import ctypes
 import faulthandler
 import io
 import json
@@ -57,6 +58,8 @@ def serve() -> None:
             data = requests.read(request["length"]) if "length" in request else None
             with _time_limit(devnull):
                 response = answer(request, data, shared)
+            if request["memory"] > defaults.DECODER.usual_bytes:
+                _return_memory()
             _send(responses, response)
 
 
@@ -169,6 +172,12 @@ def _own_stdout() -> BinaryIO:
     os.dup2(devnull, STDOUT)
     os.close(devnull)
     return os.fdopen(responses, "wb")
+
+
+def _return_memory() -> None:
+    """Give the memory of a large picture back to the system, since the next one may be decoded elsewhere."""
+    with contextlib.suppress(AttributeError, OSError):  # only the GNU C library keeps it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _limit_memory() -> None:

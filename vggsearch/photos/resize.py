@@ -50,8 +50,10 @@ def bounded(image: Image.Image, at_least: int, *, of_longer: bool = False) -> Im
         return image
     scale = math.sqrt(IMAGE.picture_pixels / (image.width * image.height))
     width, height = (max(1, int(each * scale)) for each in image.size)
-    width, height = min(width, IMAGE.picture_pixels // height), min(height, IMAGE.picture_pixels // width)
-    return image.resize((width, height), INPUT_FILTER, reducing_gap=IMAGE.reducing_gap)
+    most_wide, most_high = max(1, IMAGE.picture_pixels // height), max(1, IMAGE.picture_pixels // width)
+    return image.resize(
+        (min(width, most_wide), min(height, most_high)), INPUT_FILTER, reducing_gap=IMAGE.reducing_gap
+    )
 
 
 def is_blank(pixels: NDArray[np.uint8]) -> bool:
