@@ -427,24 +427,6 @@ def test_a_run_that_is_killed_leaves_an_index_that_goes_on(network: str) -> None
     assert index_again(network).endswith("40 photos in indexes/many")
 
 
-@pytest.mark.slow
-@pytest.mark.network
-def test_runs_that_are_killed_again_and_again_make_the_index_of_one_undisturbed_run() -> None:
-    for seed in range(60):
-        save_photo(Path("many") / f"{seed:03}.jpg", seed, size=(64, 48))
-    (Path("many") / "bad.jpg").write_bytes(b"")
-    script = Path(__file__).parent.parent / "benchmarks" / "kill_runs.py"
-    done = subprocess.run([sys.executable, script, "many", "10"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    kills, result = done.stdout.splitlines()
-    assert kills.startswith("10 kills (SIGKILL): ")
-    equal, complete, files = re.fullmatch(
-        r"(\d+) of (\d+) indexes are identical, bit for bit, to the undisturbed one of (\d+) files", result
-    ).groups()  # type: ignore[union-attr]
-    assert int(equal) == int(complete) >= 1
-    assert files == "61"
-
-
 def test_query_asks_several_indexes_and_says_which_a_photo_is_in(indexed: Path) -> None:
     save_photo(Path("phone") / "0.jpg", seed=0)
     assert run("index", "phone").exit_code == 0

@@ -1,6 +1,6 @@
 """Attack vggsearch: hostile names, fuzzed files, damaged indexes, kills, and many users at once.
 
-python benchmarks/reliability CAMPAIGN [--count N] [--seed N] [--first N] [--photos DIR]
+python benchmarks/reliability CAMPAIGN [--count N] [--seed N] [--first N] [--photos DIR] [--minutes N]
 
 The exit status is 1 if there was a fault. Each case depends on the seed and its number alone, so a fault is
 repeated with `--first NUMBER --count 1`. Needs Linux.
@@ -41,13 +41,16 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     parser.add_argument("--photos", type=Path, help="photos to make the pictures from; drawn ones without")
     parser.add_argument("--scratch", type=Path, help="folder for the files of the run, kept afterwards")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no case after so many minutes")
     given = parser.parse_args()
     campaign, count = CAMPAIGNS[given.campaign]
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as made:
         scratch = (given.scratch or Path(made)).resolve()
         scratch.mkdir(exist_ok=True)
-        settings = Settings(given.seed, given.first, given.count or count, given.photos, scratch)
+        settings = Settings(
+            given.seed, given.first, given.count or count, given.photos, scratch, started + 60 * given.minutes
+        )
         result = campaign(settings)
     for kind, number in sorted(result.counts.items()):
         print(f"{number:7,}  {kind}")

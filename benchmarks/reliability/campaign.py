@@ -6,8 +6,10 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from random import Random
+from time import monotonic
 
 
 @dataclass(frozen=True)
@@ -19,11 +21,23 @@ class Settings:
     count: int
     photos: Path | None
     scratch: Path
+    until: float
 
     @property
-    def numbers(self) -> range:
+    def is_over(self) -> bool:
+        """Whether the time is over; the cases that were run then count."""
+        return monotonic() > self.until
+
+    @property
+    def numbers(self) -> Iterator[int]:
         """The numbers of the cases."""
-        return range(self.first, self.first + self.count)
+        return takewhile(lambda _: not self.is_over, range(self.first, self.first + self.count))
+
+    def batches(self, size: int) -> Iterator[range]:
+        """Yield the numbers of the cases in batches."""
+        for start in range(self.first, self.first + self.count, size):
+            if not self.is_over:
+                yield range(start, min(start + size, self.first + self.count))
 
     def random(self, number: int) -> Random:
         """Return the random numbers of a case."""

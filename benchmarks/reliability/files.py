@@ -234,15 +234,14 @@ def files(settings: Settings) -> Result:
     alone = Batch(settings.scratch / "alone", good, {})
     alone.run("index", "photos", *MODEL)
     expected = in_child(partial(embeddings, alone.work / "index", sorted(good))).result()
-    for start in range(settings.first, settings.first + settings.count, BATCH):
-        numbers = range(start, min(start + BATCH, settings.first + settings.count))
+    for numbers in settings.batches(BATCH):
         cases = {number: damaged(made, settings.random(number)) for number in numbers}
         names = {number: f"{number}{suffix}" for number, (_, suffix, _) in cases.items()}
         batch = Batch(
             settings.scratch / "files", good, {names[number]: data for number, (_, _, data) in cases.items()}
         )
-        batch.check(expected, settings.random(-1 - start))
+        batch.check(expected, settings.random(-1 - numbers[0]))
         for number, (how, _, _) in cases.items():
             result.add(number, how, batch.by_name.get(names[number], []))
-        result.add(start, "folders", batch.faults)
+        result.add(numbers[0], "folders", batch.faults)
     return result

@@ -9,6 +9,7 @@ journal may be lost.
 
 import json
 import logging
+import re
 import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -329,23 +330,25 @@ def flips(settings: Settings) -> Result:
     common = settings.scratch / "common"
     if not common.exists():
         in_child(partial(make, common, settings.photos)).result()
-    for at, recipe in enumerate(RECIPES):
-        numbers = [number for number in settings.numbers if number % len(RECIPES) == at]
-        if numbers:
-            base = settings.scratch / recipe
-            if not base.exists():
-                restore(common, base / "work")
-                in_child(partial(complete, base / "work", recipe)).result()
-                restore(base / "work", base / "template")
-            for number, done, faults in finished(settings, base, numbers):
-                result.add(number, f"{recipe}: {done.partition(':')[0]}", [f"{done}: {fault}" for fault in faults])
+    for recipe in RECIPES:
+        base = settings.scratch / recipe
+        if not base.exists():
+            restore(common, base / "work")
+            in_child(partial(complete, base / "work", recipe)).result()
+            restore(base / "work", base / "template")
+    for batch in settings.batches(CHUNK * len(RECIPES)):
+        for at, recipe in enumerate(RECIPES):
+            numbers = [number for number in batch if number % len(RECIPES) == at]
+            for number, done, faults in finished(settings, settings.scratch / recipe, numbers):
+                file = re.sub("[0-9-]{6,}", "*", done.partition(":")[0])
+                result.add(number, f"{recipe}: {file}", [f"{done}: {fault}" for fault in faults])
     return result
 
 
 def finished(settings: Settings, base: Path, numbers: list[int]) -> Iterator[tuple[int, str, list[str]]]:
     """Yield the cases. One that kills its child is a fault, and the next child goes on after it."""
     journal = base / "cases.jsonl"
-    while numbers:
+    while numbers and not settings.is_over:
         journal.write_text("")
         ended = in_child(partial(run_chunk, settings, base, numbers[:CHUNK], journal), limit=CHUNK * LIMIT_S)
         last: list[Any] = [numbers[0] - 1, "", []]

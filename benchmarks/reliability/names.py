@@ -300,8 +300,7 @@ def arguments(name: str, folder: Folder) -> Iterator[tuple[str, ...]]:
 def names(settings: Settings) -> Result:
     """Run the campaign."""
     result = Result()
-    for start in range(settings.first, settings.first + settings.count, BATCH):
-        numbers = range(start, min(start + BATCH, settings.first + settings.count))
+    for numbers in settings.batches(BATCH):
         folder = Folder(settings, numbers)
         lists(folder)
         duplicates(folder)
@@ -314,7 +313,7 @@ def names(settings: Settings) -> Result:
             number: [fault for of, fault in folder.faults if of == number]
             for number in {of for of, _ in folder.faults}
         }
-        result.add(start, f"runs of commands in folder {start}", by_number.pop(-1, []))
+        result.add(numbers[0], "folders", by_number.pop(-1, []))
         result.notes["runs of commands"] += folder.runs
         for number in numbers:
             result.add(number, "names", by_number.get(number, []))

@@ -151,6 +151,7 @@ class VectorIndex:
         is_sound = vectors.ndim == 2 and vectors.shape[1] == size and vectors.dtype == np.float16
         if slots is not None:
             is_sound = is_sound and slots.ndim == 1 and slots.dtype == np.int64 and len(slots) <= len(vectors)
+            is_sound = is_sound and bool(((slots >= 0) & (slots < len(vectors))).all())
         if not is_sound or (len(opened), index.d) != (rows, dim) or index.ntotal not in (rows, len(vectors)):
             raise IndexDamaged(
                 directory,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vggsearch.defaults import BUILD
 from vggsearch.errors import IndexDamaged
 from vggsearch.store.contents import LOCAL_FEATURE_FILES
 from vggsearch.store.files import FileHash, check_name
@@ -46,10 +47,14 @@ class StoredFeatures:
 
 
 class LocalStore:
-    """The local features of one state of an index, memory-mapped from the parts in `folder`."""
+    """The local features of one state of an index, memory-mapped from the parts in `folder`.
 
-    def __init__(self, folder: Path, parts: Sequence[LocalPart]) -> None:
-        self._folder, self._parts = folder, parts
+    The hash of a file is checked before its first use, unless it is large. `intact` holds those that were checked,
+    and is shared with later states.
+    """
+
+    def __init__(self, folder: Path, parts: Sequence[LocalPart], intact: set[FileHash]) -> None:
+        self._folder, self._parts, self._intact = folder, parts, intact
 
     def find(self, sha256s: Sequence[str]) -> list[StoredFeatures | None]:
         """Return the features of photos, in order; None for photos without stored features. Raises IndexDamaged."""
@@ -90,13 +95,20 @@ class LocalStore:
         folder = self._folder / part.name
         for file in part.files:
             if file.name == name:
-                file.check_size(folder)
+                self._check(file, folder)
         array = map_array(folder / name)
         if array.dtype != DTYPES[name] or array.ndim < 1:
             raise IndexDamaged(folder / name, f"holds {array.dtype}, not {DTYPES[name]}")
         if len(array) != part.rows:
             raise IndexDamaged(folder / name, f"has {len(array):,} rows, but the manifest says {part.rows:,}")
         return array
+
+    def _check(self, file: FileHash, folder: Path) -> None:
+        if file.bytes > BUILD.hashed_bytes or file in self._intact:
+            file.check_size(folder)
+        else:
+            file.check(folder)
+            self._intact.add(file)
 
 
 def write_local(folder: Path, features: Mapping[str, StoredFeatures]) -> None:
@@ -112,4 +124,4 @@ def _as_keys(sha256s: Sequence[str]) -> NDArray[np.bytes_]:
 
 
 def _as_text(keys: NDArray[np.bytes_]) -> list[str]:
-    return [key.decode("ascii") for key in keys.tolist()]
+    return [key.decode("ascii", "replace") for key in keys.tolist()]  # a damaged one is that of no photo

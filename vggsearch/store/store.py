@@ -75,6 +75,7 @@ class Store:
     def __init__(self, directory: Path, manifest: Manifest) -> None:
         self._place = Place(directory)
         self._changing = Lock()  # so that no thread replaces a state by an older one
+        self._intact: set[FileHash] = set()  # files of local features whose hashes were checked
         self._show(manifest, _identity(directory / MANIFEST))
 
     @classmethod
@@ -278,7 +279,7 @@ class Store:
 
     def local(self) -> LocalStore:
         """Return the stored local features."""
-        return LocalStore(self.directory / LOCAL, self.manifest.local)
+        return LocalStore(self.directory / LOCAL, self.manifest.local, self._intact)
 
     def facts_of(self, rows: Sequence[int]) -> list[tuple[str, int, int]]:
         """Return SHA-256, width and height of the photos in the given rows, in order. Only their parts are read."""
