@@ -184,6 +184,12 @@ def test_the_quality_of_a_jpeg_is_read_from_its_header(tmp_path: Path) -> None:
         assert 1 <= quality_of(photo("gone.jpg"), lambda: quality_in("gone.jpg")) <= 100
 
 
+def test_a_raw_file_is_known_by_its_suffix_or_its_content() -> None:
+    assert photo("a.NEF").is_raw
+    assert replace(photo("a.tif"), format="RAW").is_raw
+    assert not replace(photo("a.tif"), format="TIFF").is_raw
+
+
 def test_the_quality_of_other_lossy_formats_is_estimated_from_their_bits_per_pixel() -> None:
     sizes = (5_000, 10_000, 20_000, 60_000)
     heic = [quality_of(replace(photo("a.heic", bytes=size), format="HEIF"), lambda: None) for size in sizes]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vggsearch.knn.edges import Edges
 from vggsearch.matching.alignment import Alignment
 from vggsearch.notebook import Figure, Section, gallery
-from vggsearch.photos.raw_formats import is_raw
+from vggsearch.photos.raw_formats import RAW_FORMAT, is_raw
 from vggsearch.tables import Row, Table, Tabular, arrow_table
 
 Kind = Literal["exact", "same picture", "near", "similar", "contains"]
@@ -60,8 +60,8 @@ class Photo:
 
     @property
     def is_raw(self) -> bool:
-        """Whether the file is RAW by its suffix: the camera may have written a JPEG beside it."""
-        return is_raw(self.path)
+        """Whether the file is RAW by its suffix or content: the camera may have written a JPEG beside it."""
+        return is_raw(self.path) or self.format == RAW_FORMAT
 
 
 @dataclass(frozen=True, slots=True)

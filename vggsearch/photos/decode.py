@@ -17,6 +17,8 @@ from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, UnidentifiedImageErr
 
 from vggsearch.defaults import DECODER, IMAGE
 from vggsearch.errors import ImageError
+from vggsearch.photos.raw_content import holds_raw_data
+from vggsearch.photos.raw_formats import RAW_FORMAT
 
 # Formats that are never opened: EPS and WMF pass the file to an external program, the others contain no image.
 EXCLUDED_FORMATS = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC", "MCIDAS", "FITS"})
@@ -93,7 +95,8 @@ class DecodedImage:
     """A decoded image file.
 
     `image` is RGB and upright. It may be smaller than `width` x `height`, the size of the file in pixels, upright.
-    `format` is Pillow's name of the file format; `taken` is the local time of the camera, None if not recorded.
+    `format` is Pillow's name of the file format, or RAW_FORMAT; `taken` is the local time of the camera, None if it
+    is not recorded.
     """
 
     image: Image.Image
@@ -180,6 +183,7 @@ def load_image(
         opened = _open(file, name)
         full = opened.size
         taken = taken_at(opened)
+        format = _format_of(opened, file)
         if at_least is not None:
             wanted = round(at_least * IMAGE.reducing_gap)
             opened.draft(None, _drafted(full, wanted, of_longer=of_longer))
@@ -191,7 +195,15 @@ def load_image(
         orientation = orientation_of(opened)
     if orientation >= 5:
         full = (full[1], full[0])
-    return LoadedImage(opened, orientation, *full, opened.format or "", taken)
+    return LoadedImage(opened, orientation, *full, format, taken)
+
+
+def _format_of(opened: Image.Image, file: BinaryIO) -> str:
+    """Return the name of a format: Pillow's, or RAW_FORMAT for a TIFF file with the data of a sensor."""
+    with suppress(OSError, *DECODER_ERRORS):  # a damaged directory: what Pillow reads may be fine
+        if holds_raw_data(opened, file):
+            return RAW_FORMAT
+    return opened.format or ""
 
 
 def _drafted(full: tuple[int, int], wanted: int, *, of_longer: bool) -> tuple[int, int]:

@@ -2,6 +2,8 @@
 
 from pathlib import PurePosixPath
 
+RAW_FORMAT = "RAW"  # of a file that is RAW by its content, instead of Pillow's name of the format
+
 RAW_MAKERS = {
     ".3fr": "Hasselblad",
     ".arw": "Sony",
