@@ -57,6 +57,7 @@ class ImageDefaults:
     pixel_limit: int = 178_956_970  # pixels after a reduced decode; Pillow's limit for decompression bombs
     whole_pixels: int = 1 << 24  # pixels of a picture that is converted as a whole, taking a copy; larger in strips
     strip_pixels: int = 1 << 20  # pixels of such a strip
+    most_frames: int = 200  # of an animation that are compared with another's: a second or two
     picture_pixels: int = 1 << 21  # pixels of a picture from a decoder process, at most, in memory shared with it
     file_bytes: int = 2 << 30  # of a photo file; the largest picture, uncompressed, with 16 bits, takes less
     stream_bytes: int = 256 << 20  # read of a stream, which may have no end; no camera's file has as many

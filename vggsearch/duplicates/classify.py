@@ -31,9 +31,12 @@ from vggsearch.duplicates.pairs import (
 from vggsearch.duplicates.results import Photo
 from vggsearch.errors import Stopped
 from vggsearch.knn.edges import Edges
+from vggsearch.photos.decode import FORMATS_WITH_FRAMES
 from vggsearch.progress import Monitor
 
 SIBLINGS = "shots of one burst, or RAW and developed file of one shot"
+FRAMES = "animations or pages, of which only the first was compared"
+SAME_PIXELS_SIMILARITY = 0.96  # below it, two photos of the same size cannot have the same pixels
 RAW_AND_DEVELOPED = "a RAW file and a developed photo"
 DECIDED_DIFFERENT = "marked as not duplicates"
 
@@ -72,13 +75,15 @@ def classify_pairs(
     options: DuplicateOptions,
     matcher: KeypointMatcher | None,
     load_labelled: Callable[[], CalibrationPairs | None],
+    has_frames: Callable[[int], bool],
     monitor: Monitor,
 ) -> ClassifiedPairs:
     """Find pairs and classify them. Raises Stopped if it was stopped before any pair was compared.
 
     The decisions of the user take precedence, and are used for the calibration as well. `matcher` compares pairs,
     None if the photo files are not available. `load_labelled` reads or creates the labelled pairs for the
-    calibration.
+    calibration. `has_frames` tells whether the photo of a row has several frames or pages, of which only the first
+    is compared.
     """
     edges = find_candidates(collection, monitor)
     candidates, is_complete = _most_similar_first(_with_decided_pairs(edges, collection)), True
@@ -93,21 +98,32 @@ def classify_pairs(
         )
     if options.within_folder and collection.others is None:
         compared = _pairs_within_folders(compared, collection)
-    return _classified(compared, calibration, collection, options, is_complete=is_complete)
+    is_same = np.zeros(len(compared), bool)
+    if matcher is not None and is_complete:
+        is_same, is_complete = _same_pictures(compared, collection, matcher, monitor)
+    judged = collection.decided.judgements(compared.first, compared.second)
+    compared = replace(compared, confidence=np.where(is_same & (judged != -1), 1.0, compared.confidence))
+    exclusions = _exclusions(compared, collection, options)
+    is_open = _is_likely(compared, options, DUPLICATES.similar) & ~is_same & (exclusions == "")
+    exclusions[_with_other_frames(compared, is_open, collection, has_frames)] = FRAMES
+    return _classified(compared, exclusions, calibration, collection, options, is_complete=is_complete)
 
 
 def _classified(
     compared: CandidatePairs,
+    exclusions: NDArray[np.str_],
     calibration: Calibration,
     collection: Collection,
     options: DuplicateOptions,
     *,
     is_complete: bool,
 ) -> ClassifiedPairs:
-    """Return which pairs are duplicates: confident or similar enough, and not excluded."""
+    """Return which pairs are duplicates: confident or similar enough, and not excluded for a reason.
+
+    Pairs that are excluded for their FRAMES may be shown as similar.
+    """
     confidence, judgements = compared.confidence, collection.decided.judgements(compared.first, compared.second)
-    exclusions = _exclusions(compared, collection, options)
-    exclusions[(judgements == 1) & np.isin(exclusions, (SIBLINGS, RAW_AND_DEVELOPED))] = ""
+    exclusions[(judgements == 1) & np.isin(exclusions, (SIBLINGS, RAW_AND_DEVELOPED, FRAMES))] = ""
     exclusions[judgements == -1] = DECIDED_DIFFERENT
     allowed = exclusions == ""
     least = min_confidence(confidence[allowed], options.min_precision)
@@ -116,6 +132,7 @@ def _classified(
     else:
         is_duplicate = allowed & (confidence >= least)
     is_similar = allowed & ~is_duplicate & (confidence >= DUPLICATES.similar) & options.similar
+    is_similar |= (exclusions == FRAMES) & options.similar
     counted = confidence[is_duplicate]
     return ClassifiedPairs(
         duplicates=compared.subset(is_duplicate),
@@ -127,9 +144,53 @@ def _classified(
         recall=calibration.recall(least) if calibration.copies.similarities and options.threshold is None else None,
         min_confidence=least if options.threshold is None and len(counted) else None,
         threshold=options.threshold,
-        excluded=dict(Counter(exclusions[~allowed].tolist())),
+        excluded=dict(Counter(exclusions[~allowed & ~is_similar].tolist())),
         is_complete=is_complete,
     )
+
+
+def may_show_the_same(first: Photo, second: Photo, similarity: float) -> bool:
+    """Return whether it is worth comparing all pixels of two photos."""
+    is_same_size = (first.width, first.height) == (second.width, second.height)
+    return is_same_size and similarity >= SAME_PIXELS_SIMILARITY
+
+
+def _same_pictures(
+    pairs: CandidatePairs, collection: Collection, matcher: KeypointMatcher, monitor: Monitor
+) -> tuple[NDArray[np.bool_], bool]:
+    """Return which pairs show the same in every frame and pixel, which is certain without any calibration.
+
+    The second value is False if the comparison was stopped early.
+    """
+    is_same = np.zeros(len(pairs), bool)
+    similar = np.flatnonzero(pairs.similarity >= SAME_PIXELS_SIMILARITY)
+    photos = collection.photos([*pairs.first[similar].tolist(), *pairs.second[similar].tolist()])
+    for done, index in enumerate(similar.tolist(), start=1):
+        first, second = pairs.pair(index)
+        if may_show_the_same(photos[first], photos[second], pairs.similarity[index]):
+            is_same[index] = matcher.have_same_pixels((first, second))
+        try:
+            monitor.step("comparing pixels", done, len(similar))
+        except Stopped:
+            return is_same, False
+    return is_same, True
+
+
+def _with_other_frames(
+    pairs: CandidatePairs,
+    is_open: NDArray[np.bool_],
+    collection: Collection,
+    has_frames: Callable[[int], bool],
+) -> NDArray[np.bool_]:
+    """Return which of the open pairs have a photo of several frames or pages, of which only the first was seen."""
+    chosen = np.flatnonzero(is_open)
+    photos = collection.photos([*pairs.first[chosen].tolist(), *pairs.second[chosen].tolist()])
+    is_other = np.zeros(len(pairs), bool)
+    for index in chosen.tolist():
+        is_other[index] = any(
+            photos[row].format in FORMATS_WITH_FRAMES and has_frames(row) for row in pairs.pair(index)
+        )
+    return is_other
 
 
 def _with_confidence(
@@ -222,9 +283,8 @@ def _calibration(pairs: CandidatePairs, collection: Collection, labelled: Calibr
 
 def _exclusions(pairs: CandidatePairs, collection: Collection, options: DuplicateOptions) -> NDArray[np.str_]:
     """Return in words why each pair is excluded, "" if it is not."""
-    likely = np.flatnonzero(pairs.confidence >= DUPLICATES.least_confidence)
-    if options.threshold is not None:
-        likely = np.flatnonzero(pairs.shown_similarity >= options.threshold)
+    least = min(DUPLICATES.least_confidence, options.min_precision)
+    likely = np.flatnonzero(_is_likely(pairs, options, least))
     photos = collection.photos([*pairs.first[likely].tolist(), *pairs.second[likely].tolist()])
     reasons = np.full(len(pairs), "", dtype="<U64")
     for index in likely.tolist():
@@ -232,6 +292,13 @@ def _exclusions(pairs: CandidatePairs, collection: Collection, options: Duplicat
         is_in_one = _are_in_one_folder(first, second, collection)
         reasons[index] = _exclusion(photos[first], photos[second], options, is_in_one) or ""
     return reasons
+
+
+def _is_likely(pairs: CandidatePairs, options: DuplicateOptions, least: float) -> NDArray[np.bool_]:
+    """Return which pairs have the `least` confidence, or the similarity that the user chose instead."""
+    if options.threshold is not None:
+        return np.asarray(pairs.shown_similarity >= options.threshold)
+    return np.asarray(pairs.confidence >= least)
 
 
 def _are_in_one_folder(first: int, second: int, collection: Collection) -> bool:

@@ -21,7 +21,7 @@ from vggsearch.store.keypoint_matches import Key, KeypointMatch, read_keypoint_m
 
 log = logging.getLogger(__name__)
 
-MATCHED_BY = f"keypoints 5, {astuple(KEYPOINTS)}"  # a change of the algorithm needs another number
+MATCHED_BY = f"keypoints 5, pixels 2, {astuple(KEYPOINTS)}"  # a change of the algorithm needs another number
 
 Pair = tuple[int, int]
 
@@ -89,7 +89,7 @@ class KeypointMatcher:
                 self.save()
 
     def have_same_pixels(self, pair: Pair) -> bool:
-        """Return whether two photos are equal in every pixel, once upright. False if they were not compared."""
+        """Return whether two files show the same, see photos.pixel_hash. False if they were not compared."""
         keys = [(self._key(first), self._key(second)) for first, second in (pair, pair[::-1])]
         key = next((key for key in keys if key in self._matches), None)
         if key is None:

@@ -5,6 +5,7 @@ import json
 import logging
 import time
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from vggsearch.duplicates.keep_policy import keep_rules, warn_of_unmatched
 from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.duplicates.pairs import CandidatePairs, unrelated_pairs
 from vggsearch.duplicates.results import Groups, Pairs
-from vggsearch.errors import IndexNotWritable, Stopped
+from vggsearch.errors import ImageError, IndexNotWritable, Stopped
 from vggsearch.photos.decoder_pool import Decoders, default_workers
 from vggsearch.progress import SILENT, Monitor
 from vggsearch.tables import Table, Tabular
@@ -96,7 +97,15 @@ def _duplicates(
     def load_labelled() -> CalibrationPairs | None:
         return _labelled_pairs(collection, matcher, decoders, embed, monitor) if matcher is not None else None
 
-    classified = _of_current(classify_pairs(collection, options, matcher, load_labelled, monitor), collection)
+    @cache
+    def has_frames(row: int) -> bool:
+        try:
+            return decoders.has_frames(collection.source(row))
+        except ImageError:
+            return False
+
+    found = classify_pairs(collection, options, matcher, load_labelled, has_frames, monitor)
+    classified = _of_current(found, collection)
     shown = monitor if classified.is_complete else SILENT
     builder = GroupBuilder(collection, classified, options, matcher, decoders, shown)
     try:

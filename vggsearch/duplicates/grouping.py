@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from vggsearch.defaults import SURROUNDINGS
-from vggsearch.duplicates.classify import ClassifiedPairs
+from vggsearch.duplicates.classify import ClassifiedPairs, may_show_the_same
 from vggsearch.duplicates.collection import Collection
 from vggsearch.duplicates.confirmation import KeypointMatcher
 from vggsearch.duplicates.keep_policy import RatedPhoto, keep_rules, quality_of, ranked, reason
@@ -27,7 +27,6 @@ from vggsearch.progress import SILENT, Monitor
 IDENTICAL_KINDS = ("exact", "same picture")
 LEFT_ALONE: dict[Kind, str] = {"similar": "only similar", "contains": "not a copy of the whole"}
 CONTAINS = "one of the two shows the other among other pictures"
-SAME_PIXELS_SIMILARITY = 0.995  # below it, two photos of the same size cannot have the same pixels
 
 
 class GroupBuilder:
@@ -307,8 +306,7 @@ class GroupBuilder:
         first, second = (self._photos[row] for row in pairs.pair(index))
         if first.sha256 == second.sha256:
             return "exact"
-        is_same_size = (first.width, first.height) == (second.width, second.height)
-        may_be_same = is_same_size and pairs.similarity[index] >= SAME_PIXELS_SIMILARITY
+        may_be_same = may_show_the_same(first, second, pairs.similarity[index])
         self._monitor.check()
         if may_be_same and self._matcher is not None and self._matcher.have_same_pixels(pairs.pair(index)):
             return "same picture"

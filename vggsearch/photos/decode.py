@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageFile, JpegImagePlugin, UnidentifiedImageError
 
 from vggsearch.defaults import DECODER, IMAGE
 from vggsearch.errors import ImageError
@@ -73,6 +73,9 @@ Box = tuple[int, int, int, int]  # left, top, width, height, in pixels
 Edges = tuple[int, int, int, int]  # left, top, right, bottom
 Tones = tuple[float, float]  # of deep greyscale: what is black, and what is white
 
+# Whose files may show more than one picture. The layers of a PSD and the previews of an MPO are no frames.
+FORMATS_WITH_FRAMES = ("GIF", "WEBP", "PNG", "TIFF", "HEIF", "AVIF", "FLI", "DCX")
+
 # EXIF orientation -> whether x and y of a stored pixel are exchanged, and which of the stored axes runs backwards.
 STORED_AXES = {
     1: (False, False, False),
@@ -116,6 +119,7 @@ class LoadedImage:
     height: int
     format: str
     taken: datetime | None
+    is_reduced: bool = False  # to 8 bits per channel, from more
 
     @property
     def upright_size(self) -> tuple[int, int]:
@@ -181,7 +185,7 @@ def load_image(
     """
     with decoder_errors():
         opened = _open(file, name)
-        full = opened.size
+        full, is_reduced = opened.size, _has_deep_colours(opened)  # before EXIF, for which PNG is loaded
         taken = taken_at(opened)
         format = _format_of(opened, file)
         if at_least is not None:
@@ -195,7 +199,7 @@ def load_image(
         orientation = orientation_of(opened)
     if orientation >= 5:
         full = (full[1], full[0])
-    return LoadedImage(opened, orientation, *full, format, taken)
+    return LoadedImage(opened, orientation, *full, format, taken, is_reduced)
 
 
 def _format_of(opened: Image.Image, file: BinaryIO) -> str:
@@ -204,6 +208,44 @@ def _format_of(opened: Image.Image, file: BinaryIO) -> str:
         if holds_raw_data(opened, file):
             return RAW_FORMAT
     return opened.format or ""
+
+
+def _has_deep_colours(opened: Image.Image) -> bool:
+    """Return whether Pillow will reduce an opened image, still to be loaded, from 16 bits per channel to 8."""
+    tiles = opened.tile if isinstance(opened, ImageFile.ImageFile) else []
+    is_deep = any(";16" in str(tile.args) for tile in tiles) or opened.info.get("bit_depth", 8) > 8
+    return is_deep and _tones_are_8_bit(opened)
+
+
+def later_frames(loaded: LoadedImage, memory: int | None = None) -> Iterator[Image.Image]:
+    """Load and yield the frames or pages after the first, each in place of the one before, as the file stores them.
+
+    The file must still be open. Raises ImageError and MemoryNeededError.
+    """
+    image = loaded.image
+    while loaded.format in FORMATS_WITH_FRAMES:
+        with decoder_errors():
+            try:
+                image.seek(image.tell() + 1)
+            except EOFError:
+                return
+            _refuse_bombs(image.size, image.size)
+            _check_memory(image, image.size, memory)
+            image.load()
+        yield image
+
+
+def has_frames(file: BinaryIO, name: str = "") -> bool:
+    """Return whether a file shows more than one picture, as an animation or a document. Raises ImageError."""
+    with decoder_errors():
+        opened = _open(file, name)
+        if opened.format not in FORMATS_WITH_FRAMES:
+            return False
+        try:
+            opened.seek(1)
+        except EOFError:
+            return False
+        return True
 
 
 def _drafted(full: tuple[int, int], wanted: int, *, of_longer: bool) -> tuple[int, int]:
@@ -273,17 +315,25 @@ def _upright_rgb(image: Image.Image, orientation: int, tones: Tones | None, fact
 def upright_strips(
     image: Image.Image, orientation: int, tones: Tones | None = None, multiple: int = 1
 ) -> Iterator[tuple[int, Image.Image]]:
-    """Yield a stored picture in upright RGB strips of full width, each with the row at its top.
+    """Yield a stored picture in upright RGB strips, as `stored_strips`.
 
-    All strips but the last have a multiple of `multiple` rows. `tones` are those of the whole picture that `image`
-    is a part of.
+    `tones` are those of the whole picture that `image` is a part of.
     """
     tones = tones or _tones(image)
+    for top, strip in stored_strips(image, orientation, multiple):
+        yield top, to_rgb(strip, tones)
+
+
+def stored_strips(image: Image.Image, orientation: int, multiple: int = 1) -> Iterator[tuple[int, Image.Image]]:
+    """Yield a stored picture in upright strips of full width, in its own mode, each with the row at its top.
+
+    All strips but the last have a multiple of `multiple` rows.
+    """
     width, height = _upright_size(image, orientation)
     rows = max(1, IMAGE.strip_pixels // (width * multiple)) * multiple
     for top in range(0, height, rows):
         edges = _stored_edges(image, orientation, (0, top, width, min(height, top + rows)))
-        yield top, _upright(to_rgb(image.crop(edges), tones), orientation)
+        yield top, _upright(image.crop(edges), orientation)
 
 
 def _upright_size(image: Image.Image, orientation: int) -> tuple[int, int]:
@@ -339,7 +389,7 @@ def _tones(image: Image.Image) -> Tones | None:
     reliably state their depth (12 bits in 16, floats in 0..1 or 0..255). Stretching each image from its darkest to
     its brightest pixel instead would make a dim photo differ from its own 8-bit copy.
     """
-    if not image.mode.startswith("I;16") and image.mode not in ("I", "F"):
+    if _tones_are_8_bit(image):
         return None
     rows = max(1, IMAGE.strip_pixels // image.width)
     darkest, brightest = np.inf, -np.inf
@@ -350,6 +400,10 @@ def _tones(image: Image.Image) -> Tones | None:
     if darkest < 0 or not fits:
         return darkest, darkest + max(brightest - darkest, 1e-12)
     return 0.0, fits[0]
+
+
+def _tones_are_8_bit(image: Image.Image) -> bool:
+    return not image.mode.startswith("I;16") and image.mode not in ("I", "F")
 
 
 def _scaled(values: NDArray[Any], tones: Tones) -> NDArray[np.uint8]:

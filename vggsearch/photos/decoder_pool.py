@@ -344,6 +344,11 @@ class Decoders:
         found: str = self._ask("pixel hash", source).values["hash"]
         return found
 
+    def has_frames(self, source: Source) -> bool:
+        """Return whether a file shows more than one picture; see decode.has_frames. Raises ImageError."""
+        found: bool = self._ask("has frames", source).values["has_frames"]
+        return found
+
     def jpeg_quality(self, source: Source) -> int | None:
         """Return the quality that a JPEG was saved with; see decode.jpeg_quality. Raises ImageError."""
         quality: int | None = self._ask("jpeg quality", source).values["quality"]

@@ -24,6 +24,7 @@ from vggsearch.photos.decode import (
     OutsideError,
     decode,
     decoder_errors,
+    has_frames,
     jpeg_quality,
     readable_formats,
 )
@@ -121,6 +122,12 @@ def _pixel_hash(request: Values, data: bytes | None) -> tuple[Values, None]:
         return {"hash": pixel_hash(file, request["path"], request["memory"])}, None
 
 
+def _has_frames(request: Values, data: bytes | None) -> tuple[Values, None]:
+    """Return "has_frames", that of decode.has_frames."""
+    with decoder_errors(), _opened(request, data) as file:
+        return {"has_frames": has_frames(file, request["path"])}, None
+
+
 def _jpeg_quality(request: Values, data: bytes | None) -> tuple[Values, None]:
     """Return "quality", that of decode.jpeg_quality."""
     with decoder_errors(), _opened(request, data) as file:
@@ -132,6 +139,7 @@ ANSWERS: dict[str, Callable[[Values, bytes | None], tuple[Values, NDArray[np.uin
     "view": _view,
     "picture": _picture,
     "pixel hash": _pixel_hash,
+    "has frames": _has_frames,
     "jpeg quality": _jpeg_quality,
 }
 
