@@ -327,3 +327,10 @@ def test_a_filter_that_is_no_text_is_an_error(index: ImageIndex, photos: Path, f
 def test_fewer_than_one_worker_is_an_error(index: ImageIndex, workers: int) -> None:
     with pytest.raises(OptionError, match=f"workers={workers} is out of range: at least 1"):
         index.update(workers=workers)
+
+
+def test_a_name_with_a_null_character_is_an_image_that_cannot_be_used(index: ImageIndex, photos: Path) -> None:
+    with pytest.raises(ImageError, match="null character"):
+        index.query("a\0b.jpg")
+    bad, good = index.query_many(["a\0b.jpg", photos / "0.png"], rerank=False)
+    assert (isinstance(bad, Skipped), isinstance(good, QueryResult)) == (True, True)

@@ -154,7 +154,10 @@ def _whole(crop: Sequence[SupportsIndex]) -> Box:
 def _source(image: ImageLike) -> Source | None:
     """Return what a decoder process is to decode, None for pixels. Raises ImageError for a file that has no end."""
     if isinstance(image, str | os.PathLike):
-        return Source(os.fspath(from_home(image)))
+        path = os.fspath(from_home(image))
+        if "\0" in path:
+            raise ImageError("its name contains a null character, which no file has", "bad name")
+        return Source(path)
     if isinstance(image, ENCODED):
         return Source("", data=bytes(image))
     if isinstance(image, ReadableFile) and not isinstance(image, Image.Image):

@@ -43,7 +43,7 @@ class Target:
 
     def path_of(self, image: ImageLike) -> str | None:
         """Return the path of a file below the photo folder as the index would name it, None for anything else."""
-        if not isinstance(image, str | os.PathLike) or self.root is None:
+        if not isinstance(image, str | os.PathLike) or self.root is None or "\0" in os.fspath(image):
             return None
         file, root = from_home(image).resolve(), self.root.resolve()
         return file.relative_to(root).as_posix() if file.is_relative_to(root) else None
