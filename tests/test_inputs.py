@@ -1,8 +1,11 @@
 """What people pass as an image, or as several: read as the same picture, or refused, and alone in a batch."""
 
 import io
+import os
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +19,10 @@ from PIL import Image
 
 from tests.fakes import FakeEngine, picture, save_photo
 from vggsearch import ImageIndex, QueryResult, Skipped
+from vggsearch.cli.query import read_images
+from vggsearch.defaults import IMAGE
 from vggsearch.errors import ImageError, InputError, OptionError
+from vggsearch.photos import inputs
 from vggsearch.photos.inputs import picture_in_memory
 
 SIZE = (60, 40)  # width, height
@@ -137,6 +143,56 @@ def test_files_and_bytes_are_read_as_their_path_is(
         (one,) = index.query_many([opened(photos / "2.png")], rerank=rerank)
         assert isinstance(one, QueryResult)
         assert one.matches[0] == expected[0]
+
+
+class Endless(io.RawIOBase):
+    """A stream such as /dev/zero, a few bytes at a time. Counts them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self.count += min(1000, len(buffer))
+        return min(1000, len(buffer))
+
+
+def test_a_stream_without_end_is_read_to_the_limit_and_refused(
+    index: ImageIndex, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "IMAGE", replace(IMAGE, stream_bytes=3 << 20))
+    for rerank in (True, False):
+        endless = Endless()
+        refused, right = index.query_many([endless, photos / "1.png"], 1, rerank=rerank)
+        assert isinstance(refused, Skipped)
+        assert (refused.kind, refused.reason) == ("too large", "has more than 3 MB, the limit for a stream")
+        assert found(right) == "1.png"
+        assert endless.count < 4 << 20
+
+
+def test_a_raw_file_is_read_to_its_end_though_it_returns_less_than_was_asked_for(
+    index: ImageIndex, photos: Path
+) -> None:
+    reading, writing = os.pipe()
+    data = (photos / "2.png").read_bytes()
+    with os.fdopen(reading, "rb", buffering=0) as pipe, ThreadPoolExecutor(1) as writer:
+        writer.submit(write_slowly, writing, data)
+        assert found(index.query(pipe, 1)) == "2.png"
+        assert not pipe.closed
+
+
+def write_slowly(number: int, data: bytes) -> None:
+    with os.fdopen(number, "wb", buffering=0) as pipe:
+        for start in range(0, len(data), 10_000):
+            pipe.write(data[start : start + 10_000])
+
+
+def test_standard_input_that_is_closed_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(InputError, match=r"^Standard input is closed, so there is no image in -\.$"):
+        list(read_images(("-",)))
 
 
 def zipped(path: Path) -> bytes:

@@ -94,14 +94,24 @@ class ImageFile:
 
 
 def _bytes_of(file: Any) -> bytes:
-    with suppress(AttributeError, io.UnsupportedOperation):  # a stream cannot seek
+    with suppress(AttributeError, OSError):  # a stream cannot seek
         file.seek(0)
-    data = None if isinstance(file, io.TextIOBase) else file.read(IMAGE.stream_bytes + 1)
+    data = None if isinstance(file, io.TextIOBase) else _read(file, IMAGE.stream_bytes + 1)
     if not isinstance(data, bytes):
         raise InputError('A file of an image must be open in binary mode: open(path, "rb").')
     if len(data) > IMAGE.stream_bytes:
         raise ImageError(f"has more than {IMAGE.stream_bytes >> 20} MB, the limit for a stream", "too large")
     return data
+
+
+def _read(file: Any, most: int) -> object:
+    if not isinstance(file, io.RawIOBase):
+        return file.read(most)
+    buffered = io.BufferedReader(file)  # a raw pipe returns what is there, not all that was asked for
+    try:
+        return buffered.read(most)
+    finally:
+        buffered.detach()
 
 
 def is_image(value: object) -> TypeGuard[ImageLike]:

@@ -45,7 +45,7 @@ class Target:
         """Return the path of a file below the photo folder as the index would name it, None for anything else."""
         if not isinstance(image, str | os.PathLike) or self.root is None or "\0" in os.fspath(image):
             return None
-        file, root = from_home(image).resolve(), self.root.resolve()
+        file, root = (Path(os.path.realpath(each)) for each in (from_home(image), self.root))  # of a loop, too
         return file.relative_to(root).as_posix() if file.is_relative_to(root) else None
 
 
