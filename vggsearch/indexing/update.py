@@ -105,8 +105,8 @@ def plan_update(
         seen.add(file.path)
         if file.stamp is not None:
             stamps[file.path] = file.stamp
-        before = known_skipped.get(file.path)
-        if file.is_same_as(known.get(file.path)):
+        photo, before = known.get(file.path), known_skipped.get(file.path)
+        if photo is not None and photo[:3] == file[:3]:
             same.append(file)
         elif before is not None and not retry_skipped and _is_same_failure(before, file, recorded):
             skipped[file.path] = before
@@ -142,7 +142,8 @@ def _has_other_inode_only(file: PhotoFile, recorded: Mapping[str, Stamp]) -> boo
 
 def _is_same_failure(before: Skipped, file: PhotoFile, recorded: Mapping[str, Stamp] | None) -> bool:
     has_same_stamp = not recorded or recorded.get(file.path) == file.stamp
-    return file.is_same_as(before) and before.kind != "unreadable" and has_same_stamp
+    is_same_file = (before.bytes, before.mtime_ns) == (file.bytes, file.mtime_ns)
+    return is_same_file and before.kind != "unreadable" and has_same_stamp
 
 
 def _is_below(path: str, folders: list[str]) -> bool:
@@ -247,6 +248,8 @@ class _Update:
 
     def keep_stamps(self, recorded: Mapping[str, Stamp]) -> None:
         """Record the stamps of all files whose bytes are known; that of any other stays as it was `recorded`."""
+        if self.plan.stamps == recorded:
+            return
         unsettled = {file.path for file in (*self.plan.suspects, *self.plan.todo)} - self.settled
         seen = {path: stamp for path, stamp in self.plan.stamps.items() if path not in unsettled}
         live = {*self.store.paths(), *self.skipped}

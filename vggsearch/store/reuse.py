@@ -31,7 +31,7 @@ class KnownContent:
         self._repeated_sizes = {size for size, count in sizes.items() if count > 1}
         self._rows: dict[str, tuple[Part, int]] = {}
         self._sizes: set[int] = set()
-        for part in store.manifest.parts:
+        for part in store.manifest.parts if sizes else ():
             columns = (store.column(part, name) for name in ("bytes", "sha256"))
             for row, (size, sha256) in enumerate(zip(*columns, strict=True)):
                 if size in sizes:
