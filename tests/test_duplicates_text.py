@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from tests.helpers.duplicates import aligned, group, member, pair, photo
@@ -108,6 +109,13 @@ def test_pairs_are_told_in_every_format() -> None:
     assert second["transform"]["mirrored"] is True
     assert duplicate_pairs(pairs, "csv", ROOT).splitlines()[2] == "a.jpg,c.jpg,0.9800,0.9800,near,mirrored"
     assert duplicate_pairs(pairs, "paths", ROOT).split("\0") == ["/photos/a.jpg", "/photos/b.jpg", "/photos/c.jpg"]
+
+
+def test_a_pair_names_all_files_that_it_stands_for() -> None:
+    near = replace(pair("a.jpg", "c.jpg", 0.98, "near"), copies_of_second=("again/c.jpg", "d.jpg"))
+    (values,) = json.loads(duplicate_pairs([near], "json", ROOT))
+    assert values["b_copies"] == ["again/c.jpg", "d.jpg"]
+    assert "a_copies" not in values
 
 
 def test_what_was_done_to_the_keeper_is_told_from_whichever_photo_the_other_was_found_in() -> None:

@@ -1,5 +1,6 @@
 """Same picture means all that the files show: frames and pages, transparency, depth. It is certain."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from tests.fakes import FakeEngine
 from tests.test_perceptual_hash import scene
 from vggsearch import ImageIndex
 from vggsearch.duplicates.find import DuplicatesReport
+from vggsearch.render.calibration import explanation
 
 SIZE = (200, 150)
 
@@ -65,6 +67,29 @@ def test_an_animation_in_two_containers_is_the_same_picture(index: ImageIndex, p
     save_frames(photos / "b.png", 1, 2, 3, duration=100)
     index.update(photos)
     assert kinds(index.duplicates()) == {frozenset(("a.webp", "b.png")): "same picture"}
+
+
+def test_every_exact_copy_is_in_a_pair_or_named_by_one_and_the_histogram_counts_every_pair(
+    index: ImageIndex, photos: Path
+) -> None:
+    original = photos / "other 20.jpg"
+    for name in ("b.jpg", "c.jpg"):
+        shutil.copy(original, photos / name)
+    Image.open(original).save(photos / "d.png")
+    shutil.copy(photos / "d.png", photos / "e.png")
+    index.update(photos)
+    report = index.duplicates()
+    jpegs, pngs = {"other 20.jpg", "b.jpg", "c.jpg"}, {"d.png", "e.png"}
+    exact = [{pair.first.path, pair.second.path} for pair in report.pairs if pair.kind == "exact"]
+    assert len(exact) == 3
+    assert set.union(*exact) == jpegs | pngs
+    (same,) = (pair for pair in report.pairs if pair.kind == "same picture")
+    assert {same.first.path, *same.copies_of_first} in (jpegs, pngs)
+    assert {same.first.path, *same.copies_of_first, same.second.path, *same.copies_of_second} == jpegs | pngs
+    assert report.classified.compared.similarity.max() == 1.0
+    shown = explanation(report).split("log scale):")[1].split("Results by")[0]
+    rows = [line.split() for line in shown.splitlines() if line.strip().startswith("0.")]
+    assert sum(int(row[1]) for row in rows) == len(report.classified.compared)
 
 
 @pytest.mark.parametrize("min_precision", [0.99, 0.5])

@@ -106,8 +106,18 @@ class GroupBuilder:
                 its_kind = kind or self._kind(pairs, index)
                 values = self._similarity(pairs, index, its_kind), self._confidence(pairs, index, its_kind)
                 for one, other in self._row_pairs(first, second):
-                    found.append(Pair(self._photos[one], self._photos[other], its_kind, *values, alignment))
+                    photos, copies = (
+                        (self._photos[one], self._photos[other]),
+                        map(self._named_copies, (first, second)),
+                    )
+                    found.append(Pair(*photos, its_kind, *values, alignment, *copies))
         return tuple(found)
+
+    def _named_copies(self, content: int) -> tuple[str, ...]:
+        """Return the paths of the exact copies of the best row; none across folders, where each makes its pairs."""
+        if self._options.across_folders:
+            return ()
+        return tuple(self._photos[row].path for row in self._copies_of_best(content))
 
     def _row_pairs(self, first: int, second: int) -> list[tuple[int, int]]:
         """Return the pairs of rows that stand for a pair of contents: their best rows.

@@ -157,6 +157,9 @@ class Groups(tuple[Group, ...], Tabular):
 class Pair:
     """Two photos that are duplicates. `alignment` is the position of the first in the second, None if unknown.
 
+    The pair also stands for those of the files with the same bytes: `copies_of_first` and `copies_of_second` are
+    their paths. In exact pairs they are empty, since each copy makes a pair of its own.
+
     >>> pair = index.duplicates().pairs[0]
     >>> pair.first.path, pair.second.path, pair.kind
     ('copy of a.jpg', 'a.jpg', 'exact')
@@ -168,6 +171,8 @@ class Pair:
     similarity: float
     confidence: float
     alignment: Alignment | None
+    copies_of_first: tuple[str, ...] = ()
+    copies_of_second: tuple[str, ...] = ()
 
 
 class Pairs(tuple[Pair, ...], Tabular):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vggsearch.defaults import PAIRS
 from vggsearch.duplicates.calibration import Calibration
 from vggsearch.duplicates.classify import ClassifiedPairs
 from vggsearch.duplicates.find import DuplicatesReport
@@ -97,18 +98,18 @@ def _between(start: int, end: int | None) -> str:
 
 
 def _histogram(found: ClassifiedPairs) -> str:
-    similarity = found.compared.similarity
-    bins = np.arange(0.2, 1.0001, 0.05)
-    counts = np.histogram(similarity, bins)[0]
+    similarity = np.clip(found.compared.similarity, 0, 1)
+    lowest = 20 if similarity.min(initial=1) >= PAIRS.floor else 0  # copies of one photo may be below the floor
+    bins = np.arange(lowest, 101, 5) / 100
+    counts = np.histogram(similarity, bins)[0]  # the last bin includes 1.0
     sure = np.histogram(similarity, bins, weights=found.compared.confidence)[0]
     most = max(1, int(counts.max(initial=1)))
     rows = [
         (f"{low:.2f}", f"{count:,}", f"{expected:,.0f}", _bar(count, expected, most))
         for low, count, expected in zip(bins[:-1], counts.tolist(), sure.tolist(), strict=True)
     ]
-    return (
-        "Candidate pairs by similarity of their embeddings (# expected duplicates, . other pairs, log scale):\n\n"
-        + as_table(("similarity", "pairs", "duplicates", ""), rows, right=[0, 1, 2])
+    return "Candidate pairs by similarity (# expected duplicates, . other pairs, log scale):\n\n" + as_table(
+        ("similarity", "pairs", "duplicates", ""), rows, right=[0, 1, 2]
     )
 
 

@@ -148,7 +148,8 @@ def _pair_values(pair: Pair) -> dict[str, object]:
     }
     if pair.alignment is not None:
         values["transform"] = _transform_values(pair.alignment)
-    return values
+    copies = {"a_copies": list(pair.copies_of_first), "b_copies": list(pair.copies_of_second)}
+    return values | {name: paths for name, paths in copies.items() if paths}
 
 
 def _group_csv(groups: Sequence[Group], _root: Path | None) -> str:
