@@ -16,10 +16,12 @@ from vggsearch.store.contents import DECISIONS
 from vggsearch.store.decisions import (
     MOST_PHOTOS,
     Decision,
+    Decisions,
     ImportedDecisions,
     Judgement,
     add_decisions,
     as_text,
+    decide,
     import_decisions,
     pair_key,
     read_decisions,
@@ -195,3 +197,12 @@ def test_a_decision_about_too_many_photos_is_refused(index: ImageIndex) -> None:
 
     with pytest.raises(OptionError, match="name at most 1,000"):
         named_photos(index.root or Path(), names, All())  # type: ignore[arg-type]
+
+
+def test_what_the_user_keeps_holds_until_it_is_undecided_and_decides_about_no_pair() -> None:
+    photos = [("a" * 64, "a.jpg"), ("b" * 64, "b.jpg")]
+    different, keep = decide("different", photos), decide("keep", photos)
+    both = Decisions((different, keep))
+    assert both.kept() == set(photos)
+    assert set(both.pairs().values()) == {"different"}
+    assert Decisions((keep, decide("undecided", [("a" * 64, "renamed.jpg")]))).kept() == {photos[1]}

@@ -173,6 +173,25 @@ def test_photos_decided_different_are_never_duplicates_even_when_renamed(index: 
     assert "renamed.jpg" in group_of(index.duplicates(), "originals/rocket.jpg")
 
 
+def test_photos_that_the_user_keeps_are_not_removed_until_they_are_undecided_again(
+    index: ImageIndex, found: DuplicatesReport
+) -> None:
+    group = next(group for group in found.groups if family(group.keeper.path) == "rocket")
+    copy = next(member.photo.path for member in group.members if member.photo.path.startswith("edited/"))
+    kept = [copy, "again/rocket.jpg"]  # the latter has the same bytes as originals/rocket.jpg
+    index.decide("keep", kept)
+    report = index.duplicates()
+    chosen = next(group for group in report.groups if group.keeper.path in kept)
+    assert {member.reason for member in chosen.members} == {"you decided to keep it"}
+    removed = {planned.path for planned in index.plan_removal(report, "delete").removals}
+    assert "originals/rocket.jpg" in removed
+    assert not removed.intersection(kept)
+
+    index.decide("undecided", ["again/rocket.jpg"])
+    index.decide("undecided", [copy])
+    assert index.duplicates().groups == found.groups
+
+
 def test_photos_decided_the_same_are_duplicates_however_dissimilar(index: ImageIndex) -> None:
     index.decide("same", ["originals/rocket.jpg", "originals/coffee.jpg"])
     pairs = index.duplicates().pairs

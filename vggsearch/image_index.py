@@ -612,9 +612,11 @@ class ImageIndex(Tabular):
     def decide(self, judgement: Judgement, photos: Sequence[str]) -> Decision:
         """Remember that some photos are the "same", "different", or "undecided" again: every pair of them.
 
-        `photos` are paths, 2 to 1,000, relative to the photo folder or to the current folder. Decisions are stored
-        by content, so they survive moves and renames; that two files with the same bytes are "different" is stored
-        by path. Raises OptionError for a photo that is not in the index, IndexLocked and IndexNotWritable.
+        "keep" is about each photo: it is the keeper of its group and is not removed, until it is "undecided".
+        `photos` are paths, at most 1,000, relative to the photo folder or to the current folder: two or more, or
+        one for "keep" and "undecided". Decisions are stored by content, so they survive moves and renames; that two
+        files with the same bytes are "different", and which of them to keep, is stored by path. Raises OptionError
+        for a photo that is not in the index, IndexLocked and IndexNotWritable.
 
         >>> index.decide("same", ["a.jpg", "b.jpg"]).judgement
         'same'
@@ -623,7 +625,8 @@ class ImageIndex(Tabular):
         """
         collection = self._collection()
         rows = {path: row for row, path in enumerate(collection.searcher.paths)}
-        paths = named_photos(self.root or Path(), photos, rows)
+        least = 1 if judgement in ("keep", "undecided") else 2
+        paths = named_photos(self.root or Path(), photos, rows, least)
         decision = decide(judgement, [(collection.key(rows[path]), path) for path in paths])
         add_decisions(self.directory, [decision])
         return decision

@@ -147,7 +147,8 @@ class Collection:
     @cached_property
     def decided(self) -> DecidedPairs:
         """What the user of the index decided about pairs of photos. Raises IndexNotReadable."""
-        return DecidedPairs(self.keys, self.contents, self.path, decisions_of(self.store.directory).pairs())
+        decisions = decisions_of(self.store.directory)
+        return DecidedPairs(self.keys, self.contents, self.path, decisions.pairs(), decisions.kept())
 
     @cached_property
     def own_contents(self) -> NDArray[np.int64]:

@@ -1,7 +1,7 @@
 """The user's decisions about duplicates, by the rows of a collection."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import product
 
 import numpy as np
@@ -19,6 +19,8 @@ class DecidedPairs:
     `keys` are the SHA-256 of the rows, 64 bytes each, `contents`, int64, the first row with the same bytes, and
     `path` returns the path of a row. `decisions` are those of Decisions.pairs. One about two contents holds for all
     of their copies, and is found by their first rows; one about two copies of a content is found by these.
+
+    `kept` are the rows that the user wants to keep, by Decisions.kept; of a photo that was renamed, all its copies.
     """
 
     def __init__(
@@ -27,12 +29,17 @@ class DecidedPairs:
         contents: NDArray[np.int64],
         path: Callable[[int], str],
         decisions: Mapping[Pair, Judgement],
+        kept: Iterable[PhotoId] = (),
     ) -> None:
         self._contents = contents
-        named = np.array(sorted({sha256 for pair in decisions for sha256, _ in pair}), "S64")
+        kept = list(kept)
+        photos = [*kept, *(photo for pair in decisions for photo in pair)]
+        named = np.array(sorted({sha256 for sha256, _ in photos}), "S64")
+        copies: dict[str, list[int]] = defaultdict(list)
         rows: dict[PhotoId, list[int]] = defaultdict(list)
         for row in np.flatnonzero(np.isin(keys, named)).tolist():
             sha256 = str(keys[row], "ascii")
+            copies[sha256].append(row)
             rows[sha256, path(row)].append(row)
             if contents[row] == row:
                 rows[sha256, ""].append(row)
@@ -41,6 +48,8 @@ class DecidedPairs:
             for (one, other), judgement in decisions.items()
             for pair in product(rows[one], rows[other])
         }
+
+        self.kept = frozenset(row for photo in kept for row in rows.get(photo, copies[photo[0]]))
 
     def judgements(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return what was decided about each pair of rows: 1, -1 or 0, int64 (n,)."""

@@ -26,6 +26,7 @@ from vggsearch.progress import SILENT, Monitor
 
 IDENTICAL_KINDS = ("exact", "same picture")
 LEFT_ALONE: dict[Kind, str] = {"similar": "only similar", "contains": "not a copy of the whole"}
+KEPT = "you decided to keep it"
 CONTAINS = "one of the two shows the other among other pictures"
 
 
@@ -220,12 +221,18 @@ class GroupBuilder:
         return self._decoders.picture(source, max(part[2:]), of_longer=True, crop=part)
 
     def _ranked(self, rows: list[int]) -> list[int]:
-        """Sort rows by what to keep first: photos of the other index, protected photos, then by the keep rules."""
+        """Sort rows by what to keep first: photos of the other index, those that the user keeps, protected ones.
+
+        Then the keep rules decide.
+        """
         order = ranked([self._rated[row] for row in rows], self._policy)
         return sorted(
             (rows[index] for index in order),
-            key=lambda row: (row < len(self._collection), not self._is_protected(row)),
+            key=lambda row: (row < len(self._collection), not self._is_kept(row), not self._is_protected(row)),
         )
+
+    def _is_kept(self, row: int) -> bool:
+        return row in self._collection.decided.kept
 
     def _is_protected(self, row: int) -> bool:
         path = PurePosixPath(self._photos[row].path)
@@ -281,14 +288,15 @@ class GroupBuilder:
         pair: tuple[int, int] | None = None,
     ) -> Member:
         (_, larger), alignment = self._aligned(pair) if pair is not None else ((0, 0), None)
-        rated = self._rated[self._best[keeper]], self._rated[row]
+        best = self._best[keeper]
+        why = KEPT if self._is_kept(best) else reason(self._rated[best], self._rated[row], self._policy)
         return Member(
             self._photos[row],
             kind,
             similarity,
             confidence,
             alignment,
-            CONTAINS if kind == "contains" else reason(*rated, self._policy),
+            CONTAINS if kind == "contains" else why,
             self._left_alone(row, keeper, kind),
             "keeper" if larger == keeper else "member",
         )
@@ -297,6 +305,8 @@ class GroupBuilder:
         """Return why a member is not to be removed, None if it may be."""
         if kind in LEFT_ALONE:
             return LEFT_ALONE[kind]
+        if self._is_kept(row):
+            return KEPT
         if self._is_protected(row):
             return "protected"
         if kind != "exact" and (self._photos[row].is_raw or self._photos[self._best[keeper]].is_raw):

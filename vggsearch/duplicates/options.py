@@ -16,6 +16,8 @@ from vggsearch.system.places import from_home
 
 log = logging.getLogger(__name__)
 
+PAIR_WANTED = "Name at least two photos; the decision applies to every pair of them."
+
 Folders = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]  # one or several
 
 
@@ -119,8 +121,8 @@ def path_in_folder(root: Path, named: str | os.PathLike[str]) -> str:
     raise OptionError(f"{named} is not in the photo folder {root}.")
 
 
-def named_photos(root: Path, named: Sequence[str], known: Collection[str]) -> list[str]:
-    """Return the paths of at least two photos that a user names, and at most MOST_PHOTOS, see `path_in_folder`.
+def named_photos(root: Path, named: Sequence[str], known: Collection[str], least: int = 2) -> list[str]:
+    """Return the paths of `least` to MOST_PHOTOS photos that a user names, see `path_in_folder`.
 
     Raises OptionError for a photo that is not in `known`, the paths in the index.
     """
@@ -131,8 +133,9 @@ def named_photos(root: Path, named: Sequence[str], known: Collection[str]) -> li
                 f"{path} is not in the index. If it is new, update the index: ",
                 Spelled("index.update()", f"vggsearch index {shell_word(root)}"),
             )
-    if len(paths) < 2:
-        raise OptionError("Name at least two photos; the decision applies to every pair of them.")
+    if len(paths) < least:
+        one_or_pair = "Name at least one photo." if least == 1 else PAIR_WANTED
+        raise OptionError(one_or_pair)
     if len(paths) > MOST_PHOTOS:
         raise OptionError(f"A decision about {len(paths):,} photos is not possible: name at most {MOST_PHOTOS:,}.")
     return paths

@@ -1,4 +1,4 @@
-"""The user's decisions about duplicates: these photos are the same, these are not.
+"""The user's decisions about duplicates: these photos are the same, these are not, these are to be kept.
 
 `decisions.jsonl` holds one decision per line, oldest first. Of two decisions about a pair, the later line counts,
 whatever the clocks said. No decision is ever deleted: to change one, add another.
@@ -23,7 +23,7 @@ from vggsearch.system.reading import reading_from
 
 log = logging.getLogger(__name__)
 
-Judgement = Literal["same", "different", "undecided"]
+Judgement = Literal["same", "different", "keep", "undecided"]
 
 JUDGEMENTS: tuple[Judgement, ...] = get_args(Judgement)
 SHA256 = re.compile("[0-9a-f]{64}")
@@ -35,7 +35,7 @@ Pair = tuple[PhotoId, PhotoId]
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the user decided, when, about every pair of some photos.
+    """What the user decided, when, about every pair of some photos or, with "keep", about each of them.
 
     `photos` are the sha256 of their bytes, so that a decision survives moves and renames; `paths` are where they
     were. Of files with the same bytes, only the path says which is meant. `at` is ISO 8601 in UTC.
@@ -78,6 +78,16 @@ class Decisions:
         """Return the last decision about each pair of photos, by `pair_key`; none that is undecided."""
         last = {pair: decision.judgement for decision in self.made for pair, _ in _pairs(decision)}
         return {pair: judgement for pair, judgement in last.items() if judgement != "undecided"}
+
+    def kept(self) -> set[PhotoId]:
+        """Return the photos that the user wants to keep, as (sha256, path), without what is undecided again."""
+        kept: set[PhotoId] = set()
+        for decision in self.made:
+            if decision.judgement == "keep":
+                kept.update(zip(decision.photos, decision.paths, strict=True))
+            elif decision.judgement == "undecided":
+                kept = {photo for photo in kept if photo[0] not in decision.photos}
+        return kept
 
 
 @dataclass(frozen=True)
@@ -186,7 +196,9 @@ def _encoded(decision: Decision) -> bytes:
 
 
 def _pairs(decision: Decision) -> Iterator[tuple[Pair, Pair]]:
-    """Yield all pairs of photos of a decision, each with its key."""
+    """Yield all pairs of photos that a decision is about, each with its key."""
+    if decision.judgement == "keep":
+        return iter(())
     photos = dict.fromkeys(zip(decision.photos, decision.paths, strict=True))
     return ((pair_key(*pair), pair) for pair in combinations(photos, 2))
 

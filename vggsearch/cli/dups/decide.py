@@ -15,6 +15,7 @@ from vggsearch.store.locate import only_index
 SAVED: dict[Judgement, str] = {
     "same": "Saved: the {} are duplicates of each other.",
     "different": "Saved: the {} are not duplicates of each other.",
+    "keep": "Saved: the {} will be kept.",
     "undecided": "Cleared earlier decisions about the {}.",
 }
 
@@ -22,11 +23,12 @@ CONFLICT: dict[Judgement, str] = {"same": "duplicates", "different": "not duplic
 
 
 @click.command()
-@click.argument("photos", nargs=-1, metavar="PHOTO PHOTO...")
+@click.argument("photos", nargs=-1, metavar="PHOTO...")
 @click.option("--same", "judgement", flag_value="same", help="These photos are duplicates of each other.")
 @click.option(
     "--not-duplicates", "judgement", flag_value="different", help="These photos are not duplicates of each other."
 )
+@click.option("--keep", "judgement", flag_value="keep", help="Keep these photos, each in its group.")
 @click.option(
     "--undecided", "judgement", flag_value="undecided", help="Forget earlier decisions about these photos."
 )
@@ -48,6 +50,8 @@ def decide(
 ) -> None:
     """Record a decision about every pair of the named photos. It overrides the calibration from then on.
 
+    --keep is about each photo: it is the one to keep in its group, and is not removed.
+
     Decisions are tied to the content of the photos, so they survive renames and moves. That two identical files are
     not duplicates is tied to their names.
 
@@ -55,12 +59,13 @@ def decide(
     Example:
       vggsearch dups decide --not-duplicates a.jpg b.jpg
       vggsearch dups decide --same a.jpg b.jpg c.jpg
+      vggsearch dups decide --keep best.jpg
       vggsearch dups decide --import indexes/phone/decisions.jsonl
     """
     if imported is not None and (photos or judgement is not None):
         raise click.UsageError("--import takes no PHOTO and no decision; run it by itself.")
     if imported is None and judgement is None:
-        raise click.UsageError("Add a decision: --same, --not-duplicates or --undecided.")
+        raise click.UsageError("Add a decision: --same, --not-duplicates, --keep or --undecided.")
     with ImageIndex.open(directory or only_index(), root=root) as opened:
         if imported is not None:
             _import(opened, imported)
