@@ -56,7 +56,8 @@ MAY: dict[str, set[str]] = {
     "removal/undo.py": {"unlink", "rename"},
     "removal/trash.py": {"send2trash"},
     # An unfinished last line of the journal is cut off before it is continued.
-    "removal/journal.py": {"truncate", "open ab"},
+    # A new journal whose first line could not be written is removed.
+    "removal/journal.py": {"truncate", "open ab", "unlink"},
     # A page in place of an earlier one, which is recognised by its first line; its own unfinished file.
     "render/html/page.py": {"open w", "replace", "unlink"},
     # --curve FILE in place of an earlier curve, which is recognised by how it begins.

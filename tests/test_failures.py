@@ -169,6 +169,13 @@ def test_a_limit_of_memory_below_the_least_is_told_with_both_numbers() -> None:
     assert run("--help", before=lambda: resource.setrlimit(resource.RLIMIT_AS, (200_000_000,) * 2)).returncode == 0
 
 
+def test_a_system_error_is_a_lack_of_memory_only_where_memory_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = SystemError("error return without exception set")
+    assert explanation(error) is None
+    monkeypatch.setattr("vggsearch.cli.failures.address_space", lambda: 700_000_000)
+    assert "Memory ran out" in (explanation(error) or "")
+
+
 def test_a_deleted_current_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()

@@ -19,6 +19,7 @@ from vggsearch.errors import JournalError
 from vggsearch.removal import files
 from vggsearch.removal import perform as performing
 from vggsearch.removal.files import PREFIX, FoundFile
+from vggsearch.removal.journal import Journal
 from vggsearch.removal.perform import perform
 from vggsearch.removal.plan import PlannedRemoval, make_plan
 from vggsearch.removal.request import Action
@@ -449,3 +450,18 @@ def test_ctrl_c_in_the_midst_of_an_act_gives_the_photo_its_name_back(
         perform(plan, root.parent / "journal.jsonl")
     assert tree(root) == TREE
     assert undo(root.parent / "journal.jsonl").refusals == ()
+
+
+def test_a_journal_whose_first_line_cannot_be_written_is_not_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("vggsearch.removal.journal.write_all", full)
+    with (
+        pytest.raises(JournalError, match="No space left"),
+        Journal.create(tmp_path / "x.jsonl", tmp_path, "trash"),
+    ):
+        pytest.fail("it was started")
+    assert list(tmp_path.iterdir()) == []

@@ -57,7 +57,8 @@ MADE = {"dups html": "page.html", "eval truth": "curve.csv", "eval copies": "cop
 class Condition:
     """What a process meets: its environment, its streams, its limits, its files.
 
-    `is_bound` binds root by permissions, too. `interrupt` sends SIGINT after so many seconds. `is_root` needs root.
+    `is_bound` binds root by permissions, too. `interrupt` sends SIGINT so many seconds after the start. `is_root`
+    needs root.
     """
 
     env: Mapping[str, str | None] = field(default_factory=dict)
@@ -180,7 +181,7 @@ CONDITIONS: dict[str, Condition] = {
     **{f"{name} garbled": package(name, GARBLED) for name in ("faiss", "cv2", "send2trash", "pillow_heif")},
     **{
         f"Ctrl-C after {ms} ms": Condition(interrupt=ms / 1000)
-        for ms in (100, 200, 300, 500, 700, 1000, 1300, 1700, 2200)
+        for ms in (0, 30, 100, 300, 500, 700, 1000, 1300, 1700, 2200)
     },
 }
 
@@ -220,7 +221,13 @@ def environment_of(condition: Condition, lab: Path) -> dict[str, str]:
     values: dict[str, str | None] = {**os.environ, **ours, **threads, "VGGSEARCH_INDEX": None, **condition.env}
     if values.get("PYTHONPATH") is None:
         values["PYTHONPATH"] = str(CHECKOUT)
+    values["STARTED"] = str(lab / "started") if condition.interrupt is not None else None
     return {name: value for name, value in values.items() if value is not None}
+
+
+def wait_for(file: Path, process: "subprocess.Popen[bytes]") -> None:
+    while not file.exists() and process.poll() is None:
+        time.sleep(0.002)
 
 
 def enter(condition: Condition, lab: Path) -> None:
@@ -260,6 +267,7 @@ def run(words: Sequence[str], lab: Path, condition: Condition = Condition()) -> 
         ) as process,
     ):
         if condition.interrupt is not None:
+            wait_for(lab / "started", process)
             time.sleep(condition.interrupt)
             process.send_signal(signal.SIGINT)
         try:

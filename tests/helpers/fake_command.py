@@ -1,11 +1,17 @@
 """python -m tests.helpers.fake_command: the vggsearch command with a network that needs no weights."""
 
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
+
+from vggsearch.__main__ import main  # isort: split
+
+if STARTED := os.environ.get("STARTED"):
+    Path(STARTED).touch()  # the interpreter has started, and the command is responsible for what Ctrl-C does
 
 import click
 
-from vggsearch.__main__ import main
 from vggsearch.cli.lazy import LazyCommand
 
 

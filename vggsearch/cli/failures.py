@@ -12,6 +12,7 @@ from vggsearch import __version__
 from vggsearch.errors import OptionError, VggsearchError
 from vggsearch.photos.walk import one_line
 from vggsearch.system.installation import distribution
+from vggsearch.system.limits import address_space
 from vggsearch.system.places import current_folder
 
 BUG = (
@@ -88,6 +89,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _is_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
+    if isinstance(error, SystemError) and address_space() is not None:
+        return True  # a library that lacks memory while it is loaded may fail without telling why
     text = str(error).lower()
     return any(each in text for each in MEMORY_TEXTS)
 

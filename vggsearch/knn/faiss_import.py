@@ -33,7 +33,7 @@ def faiss() -> ModuleType:
     try:
         with _passive_waiting():
             import faiss as module
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # faiss-gpu raises the second for a CUDA library
         raise InstallationError(
             f"FAISS cannot be imported ({error}). Install it: pip install {distribution()}"
         ) from error

@@ -109,7 +109,11 @@ class Journal:
             file = path.open("xb", buffering=0)
         with file:
             journal = cls(path, file)
-            journal._append({"journal": JOURNAL_FORMAT, "root": str(root), "action": action, "started": _now()})
+            try:
+                journal._append({"journal": JOURNAL_FORMAT, "root": str(root), "action": action, "started": _now()})
+            except JournalError:
+                path.unlink()  # made above; an unfinished first line would be reported as damage
+                raise
             with _writing(path):
                 flush_folder(path.parent)
             yield journal

@@ -6,17 +6,23 @@ from vggsearch.system.units import decimal
 LEAST_ADDRESS_SPACE = 400_000_000  # bytes; with less, loading NumPy, PyArrow and Pillow fails
 
 
+def address_space() -> int | None:
+    """Return to how many bytes the address space of this process is limited, None if it is not."""
+    try:
+        import resource  # not on Windows, which has no such limit
+    except ImportError:
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
 def check_address_space() -> None:
     """Raise InstallationError if the address space is limited to less than every command needs.
 
     Libraries that run out of memory while they are loaded crash, or fail with an error that does not tell why.
     """
-    try:
-        import resource  # not on Windows, which has no such limit
-    except ImportError:
-        return
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESS_SPACE:
+    limit = address_space()
+    if limit is not None and limit < LEAST_ADDRESS_SPACE:
         raise InstallationError(
             f"The memory of this process is limited to {decimal(limit)}, and vggsearch needs at least "
             f"{decimal(LEAST_ADDRESS_SPACE)} to start. Raise the limit: ulimit -v unlimited"
