@@ -26,6 +26,7 @@ from vggsearch.defaults import DECODER, IMAGE
 from vggsearch.errors import ImageError
 from vggsearch.photos import decode as decoding
 from vggsearch.photos.decode import DecodedImage, decode, to_rgb, upright_rgb
+from vggsearch.photos.resize import is_blank
 
 pillow_heif.register_heif_opener()
 
@@ -274,6 +275,18 @@ def two_halves(mode: str, left: Any, right: Any) -> Image.Image:
     return image
 
 
+def test_what_would_vanish_on_white_is_composited_over_black() -> None:
+    logos = []
+    for box in ((2, 2, 9, 9), (12, 4, 30, 20)):
+        logo = Image.new("RGBA", (40, 30), (255, 255, 255, 0))
+        logo.paste((255, 255, 255, 255), box)
+        logos.append(np.asarray(decoded(encoded(logo, "PNG")).image))
+        assert logos[-1][box[1], box[0]].tolist() == [255] * 3
+        assert logos[-1][0, 0].tolist() == [0] * 3
+        assert not is_blank(logos[-1])
+    assert (logos[0] != logos[1]).any()
+
+
 @pytest.mark.parametrize("format", ["PNG", "GIF"])
 def test_a_transparent_palette_colour_is_white(format: str) -> None:
     image = two_halves("P", 0, 1)
@@ -288,7 +301,7 @@ def test_a_transparent_palette_colour_is_white(format: str) -> None:
     [
         (two_halves("L", 7, 100), 7, (100, 100, 100)),
         (two_halves("RGB", RED, BLUE), RED, BLUE),
-        (two_halves("1", 0, 1), 0, WHITE),
+        (two_halves("1", 1, 0), 1, (0, 0, 0)),
     ],
 )
 def test_a_transparent_colour_of_a_png_is_white(image: Image.Image, transparent: Any, other: Any) -> None:

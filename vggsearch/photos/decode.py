@@ -65,6 +65,8 @@ UPRIGHT = {  # EXIF orientation -> the transposition that turns the stored pixel
     8: Image.Transpose.ROTATE_90,
 }
 
+VISIBLE_ON_WHITE = 250  # of 255, in the darkest channel of the darkest pixel: a white logo would vanish
+
 STANDARD_LUMINANCE_SUM = 3688  # of the quantisation table K.1 in ITU-T T.81, annex K
 
 GREYSCALE_MAXIMA = (1.0, 2.0**8 - 1, 2.0**10 - 1, 2.0**12 - 1, 2.0**14 - 1, 2.0**16 - 1, 2.0**32 - 1)
@@ -321,7 +323,7 @@ def upright_strips(
     """
     tones = tones or _tones(image)
     for top, strip in stored_strips(image, orientation, multiple):
-        yield top, to_rgb(strip, tones)
+        yield top, to_rgb(strip, tones, is_part=True)
 
 
 def stored_strips(image: Image.Image, orientation: int, multiple: int = 1) -> Iterator[tuple[int, Image.Image]]:
@@ -363,10 +365,11 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
 
 
-def to_rgb(image: Image.Image, tones: Tones | None = None) -> Image.Image:
+def to_rgb(image: Image.Image, tones: Tones | None = None, *, is_part: bool = False) -> Image.Image:
     """Convert to RGB: transparency over white, deep greyscale scaled (Pillow would clip it), Lab by ICC profile.
 
-    `tones` are those of a larger picture that this is a part of.
+    What would vanish on white, such as a white logo, is put over black instead. `tones` are those of a larger
+    picture that this is a part of; a part (`is_part`) is always put over white, as the other parts may be.
     """
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
@@ -377,9 +380,16 @@ def to_rgb(image: Image.Image, tones: Tones | None = None) -> Image.Image:
         return _lab_to_rgb(image)
     if image.has_transparency_data:
         layers = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, layers).convert("RGB")
+        on_white = _over("white", layers)
+        if is_part or np.asarray(on_white).min() < VISIBLE_ON_WHITE:
+            return on_white
+        on_black = _over("black", layers)
+        return on_black if on_black.getbbox() is not None else on_white
     return image.convert("RGB")
+
+
+def _over(colour: str, layers: Image.Image) -> Image.Image:
+    return Image.alpha_composite(Image.new("RGBA", layers.size, colour), layers).convert("RGB")
 
 
 def _tones(image: Image.Image) -> Tones | None:
