@@ -683,6 +683,7 @@ def test_a_picture_that_takes_too_much_memory_is_refused_before_it_is_decoded(
     format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = encoded(picture(0, (200, 100)), format)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: pytest.fail("it is decoded"))
     with pytest.raises(decoding.MemoryNeededError) as needed:
         decode(io.BytesIO(data), memory=79_999)
     assert needed.value.bytes >= 80_000

@@ -188,13 +188,13 @@ def load_image(
     with decoder_errors():
         opened = _open(file, name)
         full, is_reduced = opened.size, _has_deep_colours(opened)  # before EXIF, for which PNG is loaded
-        taken = taken_at(opened)
         format = _format_of(opened, file)
         if at_least is not None:
             wanted = round(at_least * IMAGE.reducing_gap)
             opened.draft(None, _drafted(full, wanted, of_longer=of_longer))
         _refuse_bombs(opened.size, full)
         _check_memory(opened, full, memory)
+        taken = taken_at(opened)  # after the checks, since a PNG is loaded to look for EXIF at its end
         opened.load()
         # Read after loading: PNG may find its EXIF block only then, and TIFF has applied its orientation by then
         # (its size is upright from the start).
