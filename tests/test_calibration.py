@@ -10,9 +10,9 @@ from vggsearch.duplicates.calibration import (
     LabelledPairs,
     calibrate,
     calibrate_by_similarity,
-    isotonic,
     min_confidence,
 )
+from vggsearch.matching.isotonic import isotonic
 
 Sample = tuple[NDArray[np.float64], NDArray[np.int64]]
 

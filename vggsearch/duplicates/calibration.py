@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.defaults import DUPLICATES
+from vggsearch.matching.isotonic import isotonic
 
 # The smallest number of inliers in each bin; there is no alignment with fewer than four.
 INLIER_BINS = (0, 4, 5, 6, 7, 8, 10, 12, 15, 19, 25)
@@ -148,21 +149,6 @@ def min_confidence(confidences: NDArray[np.float64], precision: float) -> float:
     is_likely = ordered >= min(DUPLICATES.least_confidence, precision)
     sufficient = np.flatnonzero(is_last & (averages >= precision) & is_likely)
     return float(ordered[sufficient[-1]]) if len(sufficient) else 1.0 + np.finfo(float).eps
-
-
-def isotonic(values: NDArray[np.float64], weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-    """Return the closest non-decreasing values: isotonic regression by pooling violators, Ayer et al., 1955."""
-    weights = np.ones(len(values)) if weights is None else weights
-    pooled: list[tuple[float, float, int]] = []  # mean, weight, number of values
-    for value, weight in zip(values.tolist(), weights.tolist(), strict=True):
-        mean, total, count = value, weight, 1
-        while pooled and pooled[-1][0] > mean:
-            last_mean, last_total, last_count = pooled.pop()
-            both = max(total + last_total, np.finfo(float).tiny)
-            mean = (mean * total + last_mean * last_total) / both
-            total, count = total + last_total, count + last_count
-        pooled.append((mean, total, count))
-    return np.concatenate([np.full(count, mean) for mean, _, count in pooled]) if pooled else np.empty(0)
 
 
 def _counts(inliers: Sequence[int]) -> NDArray[np.float64]:

@@ -17,7 +17,8 @@ from vggsearch.defaults import DUPLICATES, MEASURE, PAIRS
 from vggsearch.duplicates.calibration import LabelledPairs
 from vggsearch.duplicates.collection import Collection
 from vggsearch.errors import ImageError
-from vggsearch.matching.keypoints import align, detect_keypoints, single_threaded_blas
+from vggsearch.matching.keypoints import detect_keypoints, single_threaded_blas
+from vggsearch.matching.pixels import align_copy
 from vggsearch.photos.decode import decode
 from vggsearch.photos.decoder_pool import Decoders, default_workers
 from vggsearch.photos.edits import COLLAGE, EDITS, edited
@@ -74,7 +75,7 @@ def compare_edited_copies(
         keypoints, made = detect_keypoints(photo), []
         for name in names:
             copy = _decoded(edited(photo, EDITS[name], f"{photos.path(row)} {name}"))
-            alignment = align(keypoints, detect_keypoints(copy))
+            alignment = align_copy(keypoints, detect_keypoints(copy))
             made.append((row, square(copy, spec.size, spec.resize), alignment.inliers if alignment else 0))
         return made
 

@@ -1,4 +1,4 @@
-"""Confirm pairs of photos by matching keypoints. Results are stored by content, so each pair is compared once."""
+"""Confirm pairs of photos by keypoints and the pixels where they match. Results are stored by content."""
 
 import logging
 import time
@@ -14,14 +14,15 @@ from vggsearch.defaults import DUPLICATES, KEYPOINTS
 from vggsearch.duplicates.collection import Collection
 from vggsearch.errors import ImageError, IndexDamaged, IndexNotWritable
 from vggsearch.matching.alignment import Alignment
-from vggsearch.matching.keypoints import Keypoints, align, detect_keypoints, single_threaded_blas
+from vggsearch.matching.keypoints import Keypoints, detect_keypoints, single_threaded_blas
+from vggsearch.matching.pixels import align_copy
 from vggsearch.photos.decoder_pool import Decoders
 from vggsearch.progress import SILENT, Monitor
 from vggsearch.store.keypoint_matches import Key, KeypointMatch, read_keypoint_matches, write_keypoint_matches
 
 log = logging.getLogger(__name__)
 
-MATCHED_BY = f"keypoints 5, pixels 2, {astuple(KEYPOINTS)}"  # a change of the algorithm needs another number
+MATCHED_BY = f"keypoints 6, pixels 2, {astuple(KEYPOINTS)}"  # a change of the algorithm needs another number
 
 Pair = tuple[int, int]
 
@@ -128,7 +129,7 @@ class KeypointMatcher:
             some = others[start : start + DUPLICATES.photos_at_once]
             photos = self._keypoints_of(some, threads)
             readable = [(other, photo) for other, photo in zip(some, photos, strict=True) if photo is not None]
-            alignments = threads.map(lambda each: align(query, each[1]), readable)
+            alignments = threads.map(lambda each: align_copy(query, each[1]), readable)
             for (other, _), alignment in zip(readable, alignments, strict=True):
                 self._matches[self._key(hub), self._key(other)] = _as_match(alignment)
 

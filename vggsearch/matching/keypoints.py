@@ -32,12 +32,14 @@ class Keypoints:
     """The keypoints of a photo that was resized to `width` x `height` pixels.
 
     `points`, float32 (n, 2), are x and y in pixels of the resized photo; `descriptors`, uint8 (n, 128), are SIFT's.
+    `picture`, uint8 (height, width), is the resized photo in grey.
     """
 
     points: NDArray[np.float32]
     descriptors: NDArray[np.uint8]
     width: int
     height: int
+    picture: NDArray[np.uint8]
 
 
 def detect_keypoints(image: Image.Image) -> Keypoints:
@@ -52,8 +54,8 @@ def detect_keypoints(image: Image.Image) -> Keypoints:
     found = found[: KEYPOINTS.count]  # OpenCV also returns all that are as strong as the last one
     points = np.array([each.pt for each in found], np.float32).reshape(-1, 2)
     if not found:  # OpenCV then returns None for the descriptors
-        return Keypoints(points, np.empty((0, 128), np.uint8), width, height)
-    return Keypoints(points, descriptors[: len(found)].astype(np.uint8), width, height)
+        return Keypoints(points, np.empty((0, 128), np.uint8), width, height, grey)
+    return Keypoints(points, descriptors[: len(found)].astype(np.uint8), width, height, grey)
 
 
 @contextmanager
@@ -72,7 +74,8 @@ def mirrored_keypoints(keypoints: Keypoints) -> Keypoints:
     Since a descriptor is relative to the orientation of its keypoint, mirroring only permutes its values.
     """
     points = np.stack([keypoints.width - 1 - keypoints.points[:, 0], keypoints.points[:, 1]], axis=1)
-    return Keypoints(points, keypoints.descriptors[:, MIRRORED_DESCRIPTOR], keypoints.width, keypoints.height)
+    descriptors = keypoints.descriptors[:, MIRRORED_DESCRIPTOR]
+    return Keypoints(points, descriptors, keypoints.width, keypoints.height, keypoints.picture[:, ::-1])
 
 
 def align(query: Keypoints, photo: Keypoints) -> Alignment | None:

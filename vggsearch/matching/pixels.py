@@ -1,0 +1,348 @@
+"""Compare the pixels of two photos, one laid on the other: is one a copy, or is it another shot or another page?
+
+A copy shows what its original shows. What an edit changes is alike everywhere (tones, blur, compression) or lies in
+one place (a caption, a sticker). Another shot has another viewpoint or moved parts, another page of one form has
+other text in a few small places.
+
+The transform found by keypoints is refined to an affine one by Gauss-Newton steps with robust weights: Baker &
+Matthews, "Lucas-Kanade 20 years on", IJCV 2004. The tones of one picture are mapped to those of the other by a
+monotone curve, and the sharper one is blurred until both fit best. Statistics are taken in windows of 3 x 3 cells.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vggsearch.matching.alignment import Alignment
+from vggsearch.matching.isotonic import isotonic
+from vggsearch.matching.keypoints import Keypoints, align
+
+FEWEST_INLIERS = 6
+CELL = 6  # pixels
+SMALLEST = 24  # pixels of the common area across and down; a smaller one says nothing
+EDGE = 2  # pixels at the edges of a picture, which its border or the interpolation may have changed
+ENOUGH = 100  # pixels, at least, for a step of the refinement
+CLOSE_ENOUGH = 0.03  # pixels of a step; no further one follows
+TONES = 32  # samples of a tone curve
+HALF = np.array([[0.5, 0, -0.25], [0, 0.5, -0.25], [0, 0, 1]])  # maps the centres of pixels to half the size
+LARGEST_STEP = 12.0  # pixels; a larger one means that the pictures do not fit
+BLURS = (0.0, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6)  # pixels, standard deviations to try on the sharper picture
+NOISE = 16.0  # variance of grey levels of which nothing can be said
+
+Grey = NDArray[np.uint8]
+Real = NDArray[np.float32]
+Matrix = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What differs between two pictures laid on each other, apart from tones and blur.
+
+    `shift` and `largest_shift` are the median and the 95th percentile of how far parts are displaced, in pixels.
+    `shared_detail`, about 0..1, is how much of the finest detail of the blurrier picture the other one has too.
+    `places` is the number of separate places that differ, `largest` the share of the area with detail that the
+    largest takes. `contrast` says how clearly the most different parts stand out from the noise. `one_sided`, 0..1,
+    is 1 if all that differs was added to one picture, and `replaced`, 0..1, how much of it has detail in both.
+    """
+
+    shift: float = 0.0
+    largest_shift: float = 0.0
+    shared_detail: float = 1.0
+    places: int = 0
+    largest: float = 0.0
+    contrast: float = 0.0
+    one_sided: float = 1.0
+    replaced: float = 0.0
+
+
+def align_copy(query: Keypoints, photo: Keypoints) -> Alignment | None:
+    """Return the position of the query in the photo; None if they do not match, or show other shots or pages.
+
+    With fewer than FEWEST_INLIERS, the position is too uncertain to compare pixels.
+    """
+    found = align(query, photo)
+    if found is None or found.inliers < FEWEST_INLIERS:
+        return found
+    return None if is_other_content(query.picture, photo.picture, found) else found
+
+
+def is_other_content(query: Grey, photo: Grey, alignment: Alignment) -> bool:
+    """Return whether two aligned pictures, uint8 (height, width), show different shots or pages."""
+    found = difference(query, photo, alignment)
+    return found is not None and (_is_other_view(found, alignment.inliers) or _differs_in_small_places(found))
+
+
+def _is_other_view(found: Difference, inliers: int) -> bool:
+    """Return whether parts are displaced, as from another viewpoint.
+
+    Parts of strong edits seem displaced, too, but these share detail or have few keypoints.
+    """
+    is_displaced = found.shift > 0.5 and found.largest_shift > 1.2 and found.shared_detail < 0.22
+    return is_displaced or (found.shift > 1.05 and inliers >= 20)
+
+
+def _differs_in_small_places(found: Difference) -> bool:
+    """Return whether small places differ, as in another page of one form: a caption or a sticker is larger."""
+    if not found.places or found.largest >= 0.04:
+        return False
+    was_replaced = found.places >= 2 and found.one_sided < 0.75 and found.replaced > 0.25 and found.contrast > 10
+    return found.contrast > 60 or was_replaced or (found.places >= 20 and found.one_sided < 0.65)
+
+
+def difference(query: Grey, photo: Grey, alignment: Alignment) -> Difference | None:
+    """Return what differs where the query lies on the photo, None if they share too little to tell."""
+    finer, coarser, matrix = _finer_onto_coarser(query, photo, alignment)
+    if min(coarser.shape) < SMALLEST:
+        return None
+    inside = np.zeros(finer.shape, np.uint8)
+    inside[EDGE:-EDGE, EDGE:-EDGE] = 255
+    matrix = _refined(finer, coarser, inside, matrix)
+    laid, common = _warped(finer, matrix, coarser), _warped_mask(inside, matrix, coarser)
+    common[:EDGE], common[-EDGE:], common[:, :EDGE], common[:, -EDGE:] = False, False, False, False
+    if common.sum() < SMALLEST**2:
+        return None
+    first, second = _equally_sharp(laid, coarser, common)
+    return _Windows(first, second, common).difference(_high_pass(laid), _high_pass(coarser))
+
+
+class _Windows:
+    """Statistics of two pictures in overlapping windows of the area that is `common` to both."""
+
+    def __init__(self, first: Grey, second: Grey, common: Mask) -> None:
+        self._weight = common.astype(np.float32)
+        self._filled = np.maximum(_windowed(self._weight), 1e-3)
+        self._inside = _windowed(self._weight) > 0.6
+        mapped = (
+            (_with_tones(first, _tone_curve(first[common], second[common])), second),
+            (first, _with_tones(second, _tone_curve(second[common], first[common]))),
+        )
+        both = [self._moments(*pair) for pair in mapped]  # a tone curve loses what the other picture has clipped
+        errors = [np.maximum(one + other - 2 * product, 0) for one, other, product in both]
+        totals = [one + other for one, other, _ in both]
+        relative = [error / (total + NOISE) for error, total in zip(errors, totals, strict=True)]
+        best = int(np.mean(relative[1][self._inside]) < np.mean(relative[0][self._inside]))
+        self._pictures, (self._one, self._other, _) = mapped[best], both[best]
+        self._error = np.minimum(*errors)
+        self._relative = np.minimum(*relative)
+        self._has_detail = self._inside & (np.maximum(*totals) > NOISE)
+        noise = max(float(np.quantile(self._error[self._inside], 0.3)), 0.5)
+        self._outstanding = self._error / (4 * noise)
+        self._differs = self._has_detail & (self._relative > 0.5) & (self._outstanding > 1)
+
+    def difference(self, first_detail: Real, second_detail: Real) -> Difference | None:
+        """Return what differs; the finest detail of both pictures is compared as it was before any blur."""
+        if not self._has_detail.any():
+            return None
+        shift, largest_shift = self._shifts()
+        areas = cv2.connectedComponentsWithStats(self._differs.astype(np.uint8), connectivity=8)[2][1:, 4]
+        detailed = int(self._has_detail.sum())
+        one, other = self._one[self._differs], self._other[self._differs]
+        return Difference(
+            shift,
+            largest_shift,
+            self._shared(first_detail, second_detail),
+            len(areas),
+            float(areas.max()) / detailed if len(areas) else 0.0,
+            float(np.quantile(self._outstanding[self._has_detail], 0.97)),
+            float(abs((one - other).sum()) / (np.abs(one - other).sum() + 1e-3)) if len(areas) else 1.0,
+            float((np.minimum(one, other) / (np.maximum(one, other) + 1e-3)).mean()) if len(areas) else 0.0,
+        )
+
+    def _shifts(self) -> tuple[float, float]:
+        """Return the median and the 95th percentile of the displacement of parts with clear edges, in pixels."""
+        first, second = (picture.astype(np.float32) for picture in self._pictures)
+        x, y = (gradient * self._weight for gradient in _gradients((first + second) * np.float32(0.5)))
+        change = (second - first) * self._weight
+        xx, xy, yy, x_change, y_change = map(_windowed, (x * x, x * y, y * y, x * change, y * change))
+        weaker = (xx + yy) / 2 - np.sqrt((xx - yy) ** 2 / 4 + xy**2)
+        chosen = self._inside & (weaker > 1) & (self._relative < 0.7)
+        if chosen.sum() < 6:
+            return 0.0, 0.0
+        xx, yy = xx + 0.2, yy + 0.2
+        across, down = yy * x_change - xy * y_change, xx * y_change - xy * x_change
+        lengths = (np.hypot(across, down) / (xx * yy - xy**2))[chosen]
+        return float(np.median(lengths)), float(np.quantile(lengths, 0.95))
+
+    def _shared(self, first: Real, second: Real) -> float:
+        """Return how much of the finest detail both have, where they do not differ otherwise."""
+        chosen = self._has_detail & ~self._differs
+        if not chosen.any():
+            return 0.0
+        first, second = first * self._weight, second * self._weight
+        ones, others, shared = (
+            float(_windowed(each)[chosen].mean()) for each in (first**2, second**2, first * second)
+        )
+        return shared / (min(ones, others) + 0.01)
+
+    def _moments(self, first: Grey, second: Grey) -> tuple[Real, Real, Real]:
+        """Return the variances of both and their covariance in each window."""
+        one, other = first * self._weight, second * self._weight
+        mean, other_mean = _windowed(one) / self._filled, _windowed(other) / self._filled
+        squares = (_windowed(each) / self._filled for each in (one * one, other * other, one * other))
+        first_square, second_square, product = squares
+        variances = np.maximum(first_square - mean**2, 0), np.maximum(second_square - other_mean**2, 0)
+        return variances[0], variances[1], np.asarray(product - mean * other_mean, np.float32)
+
+
+def _finer_onto_coarser(query: Grey, photo: Grey, alignment: Alignment) -> tuple[Grey, Grey, Matrix]:
+    """Return the picture with finer pixels, the common part of the other, and the (2, 3) matrix between them."""
+    height, width = query.shape
+    top_left, top_right, _, bottom_left = np.array(alignment.corners) * (photo.shape[1], photo.shape[0])
+    matrix = np.column_stack([(top_right - top_left) / width, (bottom_left - top_left) / height, top_left])
+    finer, coarser = query, photo
+    if abs(np.linalg.det(matrix[:, :2])) > 1:
+        finer, coarser, matrix = photo, query, np.array(cv2.invertAffineTransform(matrix))
+    scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+    if scale < 0.8:  # fewer pixels cannot show the finest detail
+        finer = _blurred(finer, 0.5 * float(np.sqrt(1 / scale**2 - 1)))
+    corners = np.array([[0, 0, 1], [1, 0, 1], [0, 1, 1], [1, 1, 1]]) * (finer.shape[1], finer.shape[0], 1)
+    placed = corners @ matrix.T
+    size = (coarser.shape[1], coarser.shape[0])
+    left, top = np.clip(np.floor(placed.min(axis=0)), 0, size).astype(int).tolist()
+    right, bottom = np.clip(np.ceil(placed.max(axis=0)), 0, size).astype(int).tolist()
+    matrix[:, 2] -= (left, top)
+    return finer, np.ascontiguousarray(coarser[top:bottom, left:right]), matrix
+
+
+def _refined(finer: Grey, coarser: Grey, inside: Grey, matrix: Matrix) -> Matrix:
+    """Return the affine matrix that fits best, found on pictures of half the size and then on these."""
+    if min(coarser.shape) < 100:
+        return _fitted(finer, coarser, inside, matrix, rounds=6, stride=1)
+    small, large = _halved(finer), _halved(coarser)
+    everywhere = np.full(small.shape, 255, np.uint8)
+    halved = _fitted(small, large, everywhere, _conjugated(HALF, matrix), rounds=6, stride=2)
+    return _fitted(finer, coarser, inside, _conjugated(np.linalg.inv(HALF), halved), rounds=2, stride=3)
+
+
+def _fitted(finer: Grey, coarser: Grey, inside: Grey, matrix: Matrix, rounds: int, stride: int) -> Matrix:
+    """Return the matrix after some Gauss-Newton steps that use every `stride`-th pixel across and down."""
+    finer, target = _blurred(finer, 1.0), _blurred(coarser, 1.0)
+    for number in range(rounds):
+        chosen = _warped_mask(inside, matrix, coarser)[::stride, ::stride]
+        if chosen.sum() < ENOUGH:
+            return matrix
+        if number in (0, 2):
+            laid = _warped(finer, matrix, coarser)[::stride, ::stride]
+            toned = _with_tones(finer, _tone_curve(laid[chosen], target[::stride, ::stride][chosen]))
+        step = _step(_warped(toned, matrix, coarser), target, chosen, stride)
+        if step is None:
+            return matrix
+        matrix = (step @ np.vstack([matrix, [0, 0, 1]]))[:2]
+        if number >= 2 and np.abs(step - np.eye(3)).max() < CLOSE_ENOUGH:
+            return matrix
+    return matrix
+
+
+def _step(laid: Grey, target: Grey, chosen: Mask, stride: int) -> Matrix | None:
+    """Return a (3, 3) correction of the transform, None if the pictures do not fit."""
+    height, width = target.shape
+    first, second = laid.astype(np.float32), target.astype(np.float32)
+    x, y = (gradient[::stride, ::stride][chosen] for gradient in _gradients((first + second) * np.float32(0.5)))
+    error = (second - first)[::stride, ::stride][chosen]
+    rows, columns = np.nonzero(chosen)
+    across, down = columns * (stride / width) - 0.5, rows * (stride / height) - 0.5
+    jacobian = np.stack([x, x * across, x * down, y, y * across, y * down]).astype(np.float32)
+    edges = np.abs(error[x * x + y * y > 4])
+    scale = 1.5 * float(np.median(edges if len(edges) > ENOUGH / 2 else np.abs(error))) + 1
+    weighted = jacobian / (1 + (error / scale) ** 2) ** 2  # Geman & McClure's weights ignore a caption or a sticker
+    normal = (weighted @ jacobian.T).astype(np.float64)
+    damping = np.diag([1.0, 5, 5, 1, 5, 5]) * (1e-3 * np.trace(normal) / 6 + 1e-3)
+    a, b, c, d, e, f = np.linalg.solve(normal + damping, (weighted @ error).astype(np.float64)).tolist()
+    if abs(a) + abs(d) + (abs(b) + abs(c) + abs(e) + abs(f)) / 2 > LARGEST_STEP:
+        return None
+    moved = [[1 + b / width, c / height, a - (b + c) / 2], [e / width, 1 + f / height, d - (e + f) / 2], [0, 0, 1]]
+    inverse: Matrix = np.linalg.inv(np.array(moved))
+    return inverse
+
+
+def _tone_curve(tones: Grey, wanted: Grey) -> Grey:
+    """Return the monotone curve, uint8 (256,), that maps tones to those of the other picture at the same places."""
+    step = 256 // TONES
+    counts = np.bincount((tones // step).astype(np.int64) * 256 + wanted, minlength=TONES * 256).reshape(TONES, 256)
+    total = counts.sum(axis=1)
+    used = np.flatnonzero(total)
+    medians = (counts.cumsum(axis=1) >= (total / 2)[:, None]).argmax(axis=1)[used]
+    rising = isotonic(medians.astype(np.float64), total[used].astype(np.float64))
+    curve: Grey = np.rint(np.interp(np.arange(256), used * step + (step - 1) / 2, rising)).astype(np.uint8)
+    return curve
+
+
+def _equally_sharp(first: Grey, second: Grey, common: Mask) -> tuple[Grey, Grey]:
+    """Return both pictures, the sharper one blurred until they correlate best."""
+    first, second = _blurred(first, 0.8), _blurred(second, 0.8)
+    toned = _with_tones(first, _tone_curve(first[common], second[common]))
+    is_first_sharper = _energy(toned, common) > _energy(second, common)
+    best, chosen = -np.inf, (first, second)
+    for pair in _blurs(first, second, is_first_sharper=is_first_sharper):
+        correlation = _correlation(pair[0][common], pair[1][common])
+        if correlation <= best + 1e-4:
+            break
+        best, chosen = correlation, pair
+    return chosen
+
+
+def _blurs(first: Grey, second: Grey, *, is_first_sharper: bool) -> Iterator[tuple[Grey, Grey]]:
+    for deviation in BLURS:
+        yield ((_blurred(first, deviation), second) if is_first_sharper else (first, _blurred(second, deviation)))
+
+
+def _correlation(first: Grey, second: Grey) -> float:
+    one, other = first - first.mean(dtype=np.float32), second - second.mean(dtype=np.float32)
+    return float((one @ other) / np.sqrt((one @ one) * (other @ other) + 1e-3))
+
+
+def _energy(picture: Grey, common: Mask) -> float:
+    x, y = _gradients(picture.astype(np.float32))
+    return float((x * x + y * y)[common].sum())
+
+
+def _gradients(picture: Real) -> tuple[Real, Real]:
+    x, y = (cv2.Sobel(picture, cv2.CV_32F, *order, scale=1 / 8) for order in ((1, 0), (0, 1)))
+    return np.asarray(x, np.float32), np.asarray(y, np.float32)
+
+
+def _high_pass(picture: Grey) -> Real:
+    values = picture.astype(np.float32)
+    return np.asarray(values - cv2.GaussianBlur(values, (0, 0), 1.2), np.float32)
+
+
+def _windowed(values: NDArray[np.floating]) -> Real:
+    """Return the means over windows of 3 x 3 cells, one for each cell."""
+    rows, columns = (side // CELL for side in values.shape)
+    whole = np.asarray(values[: rows * CELL, : columns * CELL], np.float32)
+    cells = cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.blur(cells, (3, 3), borderType=cv2.BORDER_REFLECT), np.float32)
+
+
+def _warped(picture: Grey, matrix: Matrix, onto: Grey) -> Grey:
+    size = (onto.shape[1], onto.shape[0])
+    return np.asarray(cv2.warpAffine(picture, matrix, size, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+
+
+def _warped_mask(inside: Grey, matrix: Matrix, onto: Grey) -> Mask:
+    size = (onto.shape[1], onto.shape[0])
+    return np.asarray(cv2.warpAffine(inside, matrix, size, flags=cv2.INTER_NEAREST)) > 0
+
+
+def _with_tones(picture: Grey, curve: Grey) -> Grey:
+    return np.asarray(cv2.LUT(picture, curve), np.uint8)
+
+
+def _blurred(picture: Grey, deviation: float) -> Grey:
+    return np.asarray(cv2.GaussianBlur(picture, (0, 0), deviation), np.uint8) if deviation else picture
+
+
+def _halved(picture: Grey) -> Grey:
+    height, width = (side // 2 for side in picture.shape)
+    whole = picture[: 2 * height, : 2 * width]
+    return np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _conjugated(change: Matrix, matrix: Matrix) -> Matrix:
+    """Return the matrix between pictures of which both were resized by `change`."""
+    changed: Matrix = (change @ np.vstack([matrix, [0, 0, 1]]) @ np.linalg.inv(change))[:2]
+    return changed
