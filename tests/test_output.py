@@ -235,6 +235,7 @@ def test_a_spreadsheet_runs_no_cell(hostile: Path) -> None:
     assert not any(cell.startswith(tuple("=@")) for row in rows for cell in row.values())
     numbers = ("-0.1234", "+5", "1e-05", "-1e-05")
     assert as_csv(("a",), [(number,) for number in numbers]).splitlines()[1:] == list(numbers)
+    assert as_csv(("a",), [("'=1.jpg",), ("=1.jpg",)]).splitlines()[1:] == ["''=1.jpg", "'=1.jpg"]
     assert as_csv(("a",), [("-1+cmd|' /C calc'!A0",)]).endswith("\n'-1+cmd|' /C calc'!A0")
 
 

@@ -27,7 +27,6 @@ BATCH = 250  # names in a folder
 COPIES = 4  # names for one picture: duplicates of each other
 SIDE = 48
 LONGEST = 200  # bytes of a name; file systems allow 255
-FORMULAS = tuple("'=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 FRAGMENTS = (
     "\x1b]0;owned\x07", "\x1b[2J", "\x1b[31m", "\x9b31m", "\x1bP$q\x1b\\", "\x1b]8;;http://x\x1b\\", "\x9d0;x\x9c",
     "\x07\x08", "\r", "\n", "\t\x0b\x0c", "\x7f", "\x01\x02\x1f", "\u2028", "\u2029", "\x85", "\u202e",

@@ -10,7 +10,8 @@ from vggsearch.photos.walk import one_line
 
 TERMINAL_WIDTH = 80
 NUL = "\0"  # between paths, since no name contains it
-FORMULAS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # a spreadsheet runs a cell that starts with one, also wide
+# A spreadsheet runs a cell that starts with one of these, also wide; a ' is doubled, so that it can be told.
+FORMULAS = tuple("'=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 CROP_BELOW = 0.85  # scale below which a picture is called a crop of the other
 
 
