@@ -14,7 +14,7 @@ from vggsearch.duplicates.confirmation import KeypointMatcher
 from vggsearch.duplicates.keep_policy import LOSSLESS, RatedPhoto, age, has_date
 from vggsearch.errors import ImageError
 from vggsearch.matching.alignment import Alignment, inverted
-from vggsearch.matching.detail import has_jpeg_grid, has_real_detail
+from vggsearch.matching.detail import Detail, detail_of
 from vggsearch.matching.surroundings import Around, around, small_grey
 from vggsearch.photos.decode import Box, OutsideError
 from vggsearch.progress import Monitor
@@ -22,7 +22,8 @@ from vggsearch.progress import Monitor
 WEB_FORMATS = ("WEBP", "AVIF", "GIF")  # no camera writes them
 JPEG_FORMATS = ("JPEG", "MPO")  # which record their quality
 PART = 768  # pixels a side, at most, of the part of a photo at full size in which detail is looked for
-JPEG_BLOCK = 8  # pixels a side
+STEP = 64  # pixels, a multiple of the blocks of a JPEG, to which parts are rounded: most pairs then share one
+INEXACT = 4  # pixels by which a position may be wrong
 WHOLE = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))  # corners of a photo, in fractions
 
 Pair = tuple[int, int]
@@ -74,6 +75,7 @@ class Originals:
     def __init__(self, photos: dict[int, RatedPhoto], matcher: KeypointMatcher, read: Read) -> None:
         self._photos, self._matcher, self._read = photos, matcher, read
         self._looks: dict[int, Look | None] = {}
+        self._details: dict[tuple[int, Box], Detail | None] = {}
 
     def compare(self, pairs: Iterable[Pair], monitor: Monitor) -> Evidence:
         """Compare pairs of rows. Raises Stopped."""
@@ -109,6 +111,15 @@ class Originals:
                     return (side.row, opposite.row), words
         return None
 
+    def detail(self, row: int, part: Box) -> Detail | None:
+        """Return the detail of a part of a photo, None if it is tiny or cannot be read."""
+        if (row, part) not in self._details:
+            try:
+                self._details[row, part] = detail_of(self._read(row, part))
+            except (ImageError, OutsideError):
+                self._details[row, part] = None
+        return self._details[row, part]
+
     def _look(self, row: int) -> Look | None:
         try:
             return look_at(self._read(row, None))
@@ -120,7 +131,7 @@ class _Side:
     """One photo of a pair: what it shows around the other, and how many of its pixels show what both show."""
 
     def __init__(self, originals: Originals, row: int, other: int) -> None:
-        self.row, self.rated, self._read = row, originals._photos[row], originals._read
+        self.row, self.rated, self._originals = row, originals._photos[row], originals
         self.photo = self.rated.photo
         self.look = originals._looks[row]
         self.alignment = _position(originals._matcher, other, row)
@@ -133,20 +144,20 @@ class _Side:
         own, its = (each.photo.width * each.photo.height for each in (self, opposite))
         return float(self.alignment.scale * np.sqrt(own / its))
 
-    def common_part(self) -> Image.Image | None:
-        """Return the middle of what both photos show, at the full size of this one; None if it cannot be read."""
+    def detail(self) -> Detail | None:
+        """Return the detail in the middle of what both photos show, at the full size of this one.
+
+        It is None if that is tiny or cannot be read.
+        """
         size = np.array([self.photo.width, self.photo.height])
         corners = np.clip(WHOLE if self.alignment is None else self.alignment.corners, 0, 1) * size
         low, high = corners.min(axis=0), corners.max(axis=0)
-        begin = np.maximum(low, (low + high - PART) / 2) // JPEG_BLOCK * JPEG_BLOCK
-        end = np.minimum(high, begin + PART)
+        begin = np.ceil((np.maximum(low, (low + high - PART) / 2) - INEXACT) / STEP) * STEP
+        end = np.floor((np.minimum(high, begin + PART) + INEXACT) / STEP) * STEP
         if (end - begin < DETAIL.least_side).any():
             return None
         left, top, width, height = np.concatenate([begin, end - begin]).astype(int).tolist()
-        try:
-            return self._read(self.row, (left, top, width, height))
-        except (ImageError, OutsideError):
-            return None
+        return self._originals.detail(self.row, (left, top, width, height))
 
     @property
     def is_lossless(self) -> bool:
@@ -182,8 +193,8 @@ def _shows_more_detail(side: _Side, opposite: _Side) -> str | None:
     ratio = side.size_of(opposite)
     if ratio < DETAIL.least_ratio or _is_chosen_anyway(side, opposite):
         return None
-    part, is_doubtful = side.common_part(), _has_date(opposite, side) is not None
-    if part is not None and has_real_detail(part, ratio, DETAIL.surely_real if is_doubtful else DETAIL.real):
+    detail, is_doubtful = side.detail(), _has_date(opposite, side) is not None
+    if detail is not None and detail.is_real(ratio, DETAIL.surely_real if is_doubtful else DETAIL.real):
         return f"shows more detail, at {ratio:.1f} times the size"
     return None
 
@@ -213,8 +224,8 @@ def _is_lossless(side: _Side, opposite: _Side) -> str | None:
     if side.is_lossless == opposite.is_lossless:
         return None
     lossless = side if side.is_lossless else opposite
-    part = lossless.common_part()
-    is_of_jpeg = part is not None and has_jpeg_grid(part)
+    detail = lossless.detail()
+    is_of_jpeg = detail is not None and detail.has_jpeg_grid
     if lossless is opposite and is_of_jpeg:
         return f"the {opposite.photo.format} file was made from a JPEG"
     if lossless is side and not is_of_jpeg:

@@ -5,6 +5,8 @@ natural images", JOSA A 1987), so every octave holds about the same energy. An e
 the highest frequency of the smaller one.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -16,34 +18,48 @@ COSINES = np.cos((2 * np.arange(8) + 1) * np.arange(8)[:, None] * np.pi / 16) / 
 COSINES[0] /= np.sqrt(2)
 
 
-def has_real_detail(part: Image.Image, ratio: float, least: float = DETAIL.real) -> bool:
-    """Return whether a part of a photo, at full size, shows more than a copy of 1 / `ratio` of its size could.
+@dataclass(frozen=True, eq=False)
+class Detail:
+    """How fine the detail of a part of a photo is, and whether the part was once in a JPEG (`has_jpeg_grid`).
 
-    It has at least `least` times the energy in the octave above the highest frequency of the copy as in that below.
+    `energy`, float64 (rings,), is that of an octave around each `frequency`, 1 for the highest.
     """
-    grey = np.asarray(part.convert("L"), np.float64)
-    side = min(*grey.shape, DETAIL.side)
-    if side < DETAIL.least_side or ratio < DETAIL.least_ratio:
-        return False
-    energy, frequency = _spectrum(grey, side)
-    highest = 1 / ratio  # of the smaller copy
-    above = energy[(frequency > 1.1 * highest) & (frequency < min(2 * highest, 0.95))]
-    below = energy[(frequency > 0.5 * highest) & (frequency < 0.9 * highest)]
-    low = energy[(frequency > 0.15 * highest) & (frequency < 0.5 * highest)]
-    if not len(above) or not len(below) or not len(low):
-        return False
-    return bool(np.median(above) > max(least * np.median(below), DETAIL.above_noise * np.median(low)))
+
+    energy: NDArray[np.float64]
+    frequency: NDArray[np.float64]
+    has_jpeg_grid: bool
+
+    def is_real(self, ratio: float, least: float = DETAIL.real) -> bool:
+        """Return whether the part shows more than a copy of 1 / `ratio` of its size could.
+
+        It has at least `least` times the energy in the octave above the highest frequency of the copy as in that
+        below.
+        """
+        if ratio < DETAIL.least_ratio:
+            return False
+        energy, frequency = self.energy, self.frequency
+        highest = 1 / ratio  # of the smaller copy
+        above = energy[(frequency > 1.1 * highest) & (frequency < min(2 * highest, 0.95))]
+        below = energy[(frequency > 0.5 * highest) & (frequency < 0.9 * highest)]
+        low = energy[(frequency > 0.15 * highest) & (frequency < 0.5 * highest)]
+        if not len(above) or not len(below) or not len(low):
+            return False
+        return bool(np.median(above) > max(least * np.median(below), DETAIL.above_noise * np.median(low)))
 
 
-def has_jpeg_grid(part: Image.Image) -> bool:
-    """Return whether a part of a photo at full size, cut at a multiple of eight pixels, was once in a JPEG.
-
-    Quantisation made many coefficients of its blocks zero, and none of blocks that lie elsewhere: Fan & de Queiroz,
-    "Identification of bitmap compression history", IEEE Trans. Image Processing 2003.
-    """
+def detail_of(part: Image.Image) -> Detail | None:
+    """Return the detail of a part of a photo at full size, cut at a multiple of 8 pixels; None if it is tiny."""
     grey = np.asarray(part.convert("L"), np.float64)
     if min(grey.shape) < DETAIL.least_side:
-        return False
+        return None
+    return Detail(*_spectrum(grey, min(*grey.shape, DETAIL.side)), _has_jpeg_grid(grey))
+
+
+def _has_jpeg_grid(grey: NDArray[np.float64]) -> bool:
+    """Return whether quantisation made many coefficients of the blocks zero, and none of blocks that lie elsewhere.
+
+    See Fan & de Queiroz, "Identification of bitmap compression history", IEEE Trans. Image Processing 2003.
+    """
     return _share_of_zeros(grey) > DETAIL.grid * _share_of_zeros(grey[4:, 4:])
 
 
