@@ -106,7 +106,7 @@ def calibrate(
         counts = counts_of_others + np.bincount(bins, further_others, len(INLIER_BINS))
         evidence = isotonic(np.log(among_copies / _shares(counts)))
     shares = np.minimum(shares, DUPLICATES.largest_share)
-    medians = _medians(similarities, band, len(bands))
+    medians = _medians(similarities, bands)
     return Calibration(INLIER_BINS, tuple(evidence.tolist()), medians, tuple(shares.tolist()), copies)
 
 
@@ -133,7 +133,7 @@ def calibrate_by_similarity(
     band = np.searchsorted(bands, similarities, "right") - 1
     counts = np.bincount(band, minlength=len(bands)).astype(np.float64)
     shares = isotonic(1 - np.minimum(unrelated / np.maximum(counts, 1), 1), counts)
-    medians = _medians(similarities, band, len(bands))
+    medians = _medians(similarities, bands)
     return Calibration(INLIER_BINS, (0.0,) * len(INLIER_BINS), medians, tuple(shares.tolist()), LabelledPairs())
 
 
@@ -163,11 +163,16 @@ def _shares(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     return shares
 
 
-def _medians(similarities: NDArray[np.float64], band: NDArray[np.int64], count: int) -> tuple[float, ...]:
-    """Return the median similarity of each band, none of which is empty; 0.0 if there are no pairs at all."""
+def _medians(similarities: NDArray[np.float64], bands: NDArray[np.float64]) -> tuple[float, ...]:
+    """Return the median similarity of each band, none of which is empty; 0.0 if there are no pairs at all.
+
+    `bands` are the lowest similarities of the bands, ascending.
+    """
     if not len(similarities):
-        return (0.0,) * count
-    return tuple(float(np.median(similarities[band == index])) for index in range(count))
+        return (0.0,) * len(bands)
+    ascending = np.sort(similarities)
+    each = np.split(ascending, np.searchsorted(ascending, bands[1:], "left"))
+    return tuple(float(np.median(band)) for band in each)
 
 
 def _log_odds(shares: NDArray[np.float64]) -> NDArray[np.float64]:
