@@ -131,7 +131,7 @@ def test_lost_stamps_cost_no_photo_and_damaged_ones_say_what_to_do(
         stamps.write_bytes(damaged)
         assert read_stamps(index.directory) == {}
         assert "stamps.parquet is damaged" in caplog.text
-        assert "--rehash" in caplog.text
+        assert "rehash=True" in caplog.text
         caplog.clear()
     stamps.unlink()
     with caplog.at_level(logging.WARNING):

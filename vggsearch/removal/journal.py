@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from io import FileIO
@@ -112,7 +112,8 @@ class Journal:
             try:
                 journal._append({"journal": JOURNAL_FORMAT, "root": str(root), "action": action, "started": _now()})
             except JournalError:
-                path.unlink()  # made above; an unfinished first line would be reported as damage
+                with suppress(OSError):  # the disk may be gone
+                    path.unlink()  # made above; an unfinished first line would be reported as damage
                 raise
             with _writing(path):
                 flush_folder(path.parent)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vggsearch.errors import IndexDamaged
+from vggsearch.errors import IndexDamaged, option, spelled
 from vggsearch.photos.walk import Stamp
 from vggsearch.store.contents import STAMPS
 from vggsearch.store.files import write_atomically
@@ -30,7 +30,7 @@ STAMP_SCHEMA = pa.schema(
         pa.field("inode", pa.int64(), nullable=False),
     ]
 )
-READ_ALL = "Delete it, and read all photos once: vggsearch index PHOTOS --rehash."
+READ_ALL = spelled("Delete it, and update with ", option("rehash"), " once, which reads all photos.")
 
 
 def write_stamps(directory: Path, stamps: Mapping[str, Stamp]) -> None:

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vggsearch.errors import IndexDamaged, IndexNotReadable
+from vggsearch.errors import IndexDamaged, IndexNotReadable, Spelled
 
 SCARCE = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)  # of the process or the system: no fault of the file
 
 
 @contextmanager
-def reading_from(path: Path, *way_out: str) -> Iterator[None]:
+def reading_from(path: Path, *way_out: str | Spelled) -> Iterator[None]:
     """Raise IndexDamaged for a missing file or an I/O error, IndexNotReadable if the file itself may be intact.
 
     `way_out` is what to do about damage; by default, repair the index. An OSError for lack of memory or file
