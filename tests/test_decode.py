@@ -25,8 +25,10 @@ from tests.helpers.examples import examples
 from vggsearch.defaults import DECODER, IMAGE
 from vggsearch.errors import ImageError
 from vggsearch.photos import decode as decoding
-from vggsearch.photos.decode import DecodedImage, decode, to_rgb, upright_rgb
+from vggsearch.photos import upright
+from vggsearch.photos.decode import DecodedImage, decode, upright_rgb
 from vggsearch.photos.resize import is_blank
+from vggsearch.photos.upright import OutsideError, to_rgb
 
 pillow_heif.register_heif_opener()
 
@@ -651,7 +653,8 @@ STORED_AS: dict[str, Callable[[Image.Image], Image.Image]] = {  # modes of pictu
 
 
 def in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "IMAGE", replace(IMAGE, whole_pixels=100, strip_pixels=300))
+    for module in (decoding, upright):
+        monkeypatch.setattr(module, "IMAGE", replace(IMAGE, whole_pixels=100, strip_pixels=300))
 
 
 @pytest.mark.parametrize("orientation", AS_STORED)
@@ -673,7 +676,7 @@ def test_a_very_large_picture_is_converted_in_strips_with_the_same_result(
 
 @pytest.mark.parametrize("crop", [(-1, 0, 5, 5), (0, 0, 65, 5), (0, 40, 5, 9), (3, 3, 0, 5)])
 def test_a_part_that_is_not_inside_is_refused_with_the_upright_size(crop: tuple[int, int, int, int]) -> None:
-    with pytest.raises(decoding.OutsideError) as outside:
+    with pytest.raises(OutsideError) as outside:
         decode(io.BytesIO(encoded(picture(0, SIZE), "PNG")), crop=crop)
     assert (outside.value.width, outside.value.height) == SIZE
 
@@ -707,5 +710,5 @@ def test_the_quick_table_for_16_bits_scales_as_the_formula_does() -> None:
     for tones in ((0.0, 65535.0), (0.0, 4095.0), (100.0, 65000.0)):
         within = values[(values >= tones[0]) & (values <= tones[1])]
         np.testing.assert_array_equal(
-            decoding._scaled(within, tones), decoding._scaled(within.astype(np.int32), tones)
+            upright._scaled(within, tones), upright._scaled(within.astype(np.int32), tones)
         )

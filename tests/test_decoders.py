@@ -31,11 +31,12 @@ from vggsearch import defaults
 from vggsearch.errors import ForkError, ImageError, InstallationError
 from vggsearch.indexing.extract import extract
 from vggsearch.photos import decoder_pool
-from vggsearch.photos.decode import OutsideError, decode
+from vggsearch.photos.decode import decode
 from vggsearch.photos.decoder_pool import LOW_PRIORITY, Decoders, Source, Square, default_workers
 from vggsearch.photos.exif import ORIENTATION
 from vggsearch.photos.resize import square
 from vggsearch.photos.shared_pixels import SharedPixels
+from vggsearch.photos.upright import OutsideError
 from vggsearch.photos.walk import PhotoFile, Skipped, walk
 from vggsearch.store.records import Embedded
 

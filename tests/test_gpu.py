@@ -52,9 +52,9 @@ from vggsearch.model.torch_engine.fused import FusedEmbedder, convolve
 from vggsearch.model.torch_engine.jpeg import SquareDecoder
 from vggsearch.model.torch_engine.squares import TritonSquares, square_maker
 from vggsearch.model.weights import load_weights
-from vggsearch.photos.decode import UPRIGHT
 from vggsearch.photos.jpeg_header import jpeg_header
 from vggsearch.photos.resize import square
+from vggsearch.photos.upright import UPRIGHT
 from vggsearch.photos.walk import PhotoFile, walk
 from vggsearch.store.records import Embedded
 from vggsearch.system.gpus import cuda_gpus

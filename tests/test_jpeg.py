@@ -46,10 +46,10 @@ from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.model.torch_engine import jpeg, jpeg_decoders, squares
 from vggsearch.model.torch_engine.jpeg import SquareDecoder
 from vggsearch.model.torch_engine.jpeg_decoders import BatchDecoder, NvImageCodecDecoder, TorchvisionDecoder
-from vggsearch.photos.decode import UPRIGHT
 from vggsearch.photos.jpeg_header import jpeg_header
 from vggsearch.photos.perceptual_hash import perceptual_hash
 from vggsearch.photos.resize import PAD_COLOUR
+from vggsearch.photos.upright import UPRIGHT
 
 CPU = torch.device("cpu")
 every_resize = pytest.mark.parametrize("resize", RESIZES)

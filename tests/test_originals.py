@@ -14,7 +14,7 @@ from vggsearch.duplicates.keep_policy import LOSSLESS, RatedPhoto
 from vggsearch.duplicates.originals import Evidence, Originals
 from vggsearch.errors import ImageError
 from vggsearch.matching.alignment import Alignment
-from vggsearch.photos.decode import Box
+from vggsearch.photos.upright import Box
 from vggsearch.progress import SILENT
 
 PHOTO = scene(1, (640, 480))

@@ -16,8 +16,8 @@ from tests.helpers.jpegs import encoded, grainy, reduced
 from vggsearch.defaults import RESIZES
 from vggsearch.model.torch_engine import square_plan
 from vggsearch.model.torch_engine.squares import TorchSquares, are_blank, square_maker
-from vggsearch.photos.decode import UPRIGHT
 from vggsearch.photos.resize import PAD_COLOUR, is_blank, square
+from vggsearch.photos.upright import UPRIGHT
 
 Planes: TypeAlias = NDArray[np.float64]
 

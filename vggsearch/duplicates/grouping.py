@@ -20,8 +20,8 @@ from vggsearch.duplicates.pairs import CandidatePairs
 from vggsearch.duplicates.results import Group, Kind, Member, Pair, keepers
 from vggsearch.knn.edges import Edges
 from vggsearch.matching.alignment import Alignment, inverted
-from vggsearch.photos.decode import Box
 from vggsearch.photos.decoder_pool import Decoders
+from vggsearch.photos.upright import Box
 from vggsearch.progress import SILENT, Monitor
 
 IDENTICAL_KINDS = ("exact", "same picture")

@@ -16,7 +16,7 @@ from vggsearch.errors import ImageError
 from vggsearch.matching.alignment import Alignment, inverted
 from vggsearch.matching.detail import Detail, detail_of
 from vggsearch.matching.surroundings import Around, around, small_grey
-from vggsearch.photos.decode import Box, OutsideError
+from vggsearch.photos.upright import Box, OutsideError
 from vggsearch.progress import Monitor
 
 WEB_FORMATS = ("WEBP", "AVIF", "GIF")  # no camera writes them

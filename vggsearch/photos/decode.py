@@ -9,16 +9,25 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import PurePath
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, ImageFile, JpegImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, JpegImagePlugin, UnidentifiedImageError
 
 from vggsearch.defaults import DECODER, IMAGE
 from vggsearch.errors import ImageError
 from vggsearch.photos.raw_content import holds_raw_data
 from vggsearch.photos.raw_formats import RAW_FORMAT
+from vggsearch.photos.upright import (
+    Box,
+    edges_inside,
+    reduced_upright_rgb,
+    stored_edges,
+    to_rgb,
+    tones_are_8_bit,
+    tones_of,
+    upright,
+    upright_size,
+)
 
 # Formats that are never opened: EPS and WMF pass the file to an external program, the others contain no image.
 EXCLUDED_FORMATS = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC", "MCIDAS", "FITS"})
@@ -55,40 +64,13 @@ JPEG_START = b"\xff\xd8\xff"
 
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # ISO/IEC 23008-12
 
-UPRIGHT = {  # EXIF orientation -> the transposition that turns the stored pixels upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-VISIBLE_ON_WHITE = 250  # of 255, in the darkest channel of the darkest pixel: a white logo would vanish
 
 STANDARD_LUMINANCE_SUM = 3688  # of the quantisation table K.1 in ITU-T T.81, annex K
 
-GREYSCALE_MAXIMA = (1.0, 2.0**8 - 1, 2.0**10 - 1, 2.0**12 - 1, 2.0**14 - 1, 2.0**16 - 1, 2.0**32 - 1)
-
-Box = tuple[int, int, int, int]  # left, top, width, height, in pixels
-Edges = tuple[int, int, int, int]  # left, top, right, bottom
-Tones = tuple[float, float]  # of deep greyscale: what is black, and what is white
 
 # Whose files may show more than one picture. The layers of a PSD and the previews of an MPO are no frames.
 FORMATS_WITH_FRAMES = ("GIF", "WEBP", "PNG", "TIFF", "HEIF", "AVIF", "FLI", "DCX")
 
-# EXIF orientation -> whether x and y of a stored pixel are exchanged, and which of the stored axes runs backwards.
-STORED_AXES = {
-    1: (False, False, False),
-    2: (False, True, False),
-    3: (False, True, True),
-    4: (False, False, True),
-    5: (True, False, False),
-    6: (True, False, True),
-    7: (True, True, True),
-    8: (True, True, False),
-}
 
 # Bytes per pixel that a decoder takes beside the picture it returns: these keep several copies of all pixels.
 BYTES_ASIDE = {"WEBP": 12, "AVIF": 8, "HEIF": 8, "JPEG2000": 16, "TIFF": 3}
@@ -126,7 +108,7 @@ class LoadedImage:
     @property
     def upright_size(self) -> tuple[int, int]:
         """Return width and height of `image`, once upright."""
-        return _upright_size(self.image, self.orientation)
+        return upright_size(self.image, self.orientation)
 
 
 class MemoryNeededError(Exception):
@@ -135,14 +117,6 @@ class MemoryNeededError(Exception):
     def __init__(self, count: int) -> None:
         super().__init__(count)
         self.bytes = count
-
-
-class OutsideError(Exception):
-    """The wanted part of a picture is not inside it: `width` x `height` is the upright picture."""
-
-    def __init__(self, width: int, height: int) -> None:
-        super().__init__(width, height)
-        self.width, self.height = width, height
 
 
 def decode(
@@ -165,11 +139,11 @@ def decode(
     """
     loaded = load_image(file, name, at_least if crop is None else None, of_longer=of_longer, memory=memory)
     with decoder_errors():
-        tones = _tones(loaded.image)
+        tones = tones_of(loaded.image)
         stored, orientation = loaded.image, loaded.orientation
         if crop is not None:
-            stored = stored.crop(_stored_edges(stored, orientation, edges_inside(crop, loaded.upright_size)))
-        image = _upright_rgb(stored, orientation, tones, _spare_factor(stored.size, at_least, of_longer))
+            stored = stored.crop(stored_edges(stored, orientation, edges_inside(crop, loaded.upright_size)))
+        image = reduced_upright_rgb(stored, orientation, tones, _spare_factor(stored.size, at_least, of_longer))
     return DecodedImage(image, loaded.width, loaded.height, loaded.format, loaded.taken)
 
 
@@ -216,7 +190,7 @@ def _has_deep_colours(opened: Image.Image) -> bool:
     """Return whether Pillow will reduce an opened image, still to be loaded, from 16 bits per channel to 8."""
     tiles = opened.tile if isinstance(opened, ImageFile.ImageFile) else []
     is_deep = any(";16" in str(tile.args) for tile in tiles) or opened.info.get("bit_depth", 8) > 8
-    return is_deep and _tones_are_8_bit(opened)
+    return is_deep and tones_are_8_bit(opened)
 
 
 def later_frames(loaded: LoadedImage, memory: int | None = None) -> Iterator[Image.Image]:
@@ -294,150 +268,11 @@ def _spare_factor(size: tuple[int, int], at_least: int | None, of_longer: bool) 
     return max(1, int((max(size) if of_longer else min(size)) / (at_least * IMAGE.reducing_gap)))
 
 
-def edges_inside(crop: Box, size: tuple[int, int]) -> Edges:
-    """Return the edges of a part of a picture of this size. Raises OutsideError."""
-    left, top, width, height = crop
-    is_inside = min(left, top) >= 0 and left + width <= size[0] and top + height <= size[1]
-    if not is_inside or min(width, height) < 1:
-        raise OutsideError(*size)
-    return left, top, left + width, top + height
-
-
-def _upright_rgb(image: Image.Image, orientation: int, tones: Tones | None, factor: int = 1) -> Image.Image:
-    """Return a stored picture as upright RGB, reduced by `factor`. A very large one is never copied as a whole."""
-    if image.width * image.height <= IMAGE.whole_pixels:
-        return _upright(to_rgb(image, tones), orientation)
-    width, height = _upright_size(image, orientation)
-    reduced = Image.new("RGB", (-(-width // factor), -(-height // factor)))
-    for top, strip in upright_strips(image, orientation, tones, factor):
-        reduced.paste(strip.reduce(factor), (0, top // factor))
-    return reduced
-
-
-def upright_strips(
-    image: Image.Image, orientation: int, tones: Tones | None = None, multiple: int = 1
-) -> Iterator[tuple[int, Image.Image]]:
-    """Yield a stored picture in upright RGB strips, as `stored_strips`.
-
-    `tones` are those of the whole picture that `image` is a part of.
-    """
-    tones = tones or _tones(image)
-    for top, strip in stored_strips(image, orientation, multiple):
-        yield top, to_rgb(strip, tones, is_part=True)
-
-
-def stored_strips(image: Image.Image, orientation: int, multiple: int = 1) -> Iterator[tuple[int, Image.Image]]:
-    """Yield a stored picture in upright strips of full width, in its own mode, each with the row at its top.
-
-    All strips but the last have a multiple of `multiple` rows.
-    """
-    width, height = _upright_size(image, orientation)
-    rows = max(1, IMAGE.strip_pixels // (width * multiple)) * multiple
-    for top in range(0, height, rows):
-        edges = _stored_edges(image, orientation, (0, top, width, min(height, top + rows)))
-        yield top, _upright(image.crop(edges), orientation)
-
-
-def _upright_size(image: Image.Image, orientation: int) -> tuple[int, int]:
-    return (image.height, image.width) if orientation >= 5 else image.size
-
-
-def _stored_edges(image: Image.Image, orientation: int, edges: Edges) -> Edges:
-    """Return where a part of the upright picture is in the stored one."""
-    left, top, right, bottom = edges
-    are_exchanged, x_backwards, y_backwards = STORED_AXES[orientation]
-    (x, end_x), (y, end_y) = ((top, bottom), (left, right)) if are_exchanged else ((left, right), (top, bottom))
-    if x_backwards:
-        x, end_x = image.width - end_x, image.width - x
-    if y_backwards:
-        y, end_y = image.height - end_y, image.height - y
-    return x, y, end_x, end_y
-
-
 def upright_rgb(image: Image.Image) -> Image.Image:
     """Return an image that is already in memory as upright RGB. `image` itself is not changed."""
     with decoder_errors():
         image.load()
-        return _upright(to_rgb(image), orientation_of(image))
-
-
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
-
-
-def to_rgb(image: Image.Image, tones: Tones | None = None, *, is_part: bool = False) -> Image.Image:
-    """Convert to RGB: transparency over white, deep greyscale scaled (Pillow would clip it), Lab by ICC profile.
-
-    What would vanish on white, such as a white logo, is put over black instead. `tones` are those of a larger
-    picture that this is a part of; a part (`is_part`) is always put over white, as the other parts may be.
-    """
-    if image.mode == "RGB" and not image.has_transparency_data:
-        return image
-    tones = tones or _tones(image)
-    if tones is not None:
-        return Image.fromarray(_scaled(np.asarray(image), tones)).convert("RGB")
-    if image.mode == "LAB":
-        return _lab_to_rgb(image)
-    if image.has_transparency_data:
-        layers = image.convert("RGBA")
-        on_white = _over("white", layers)
-        if is_part or np.asarray(on_white).min() < VISIBLE_ON_WHITE:
-            return on_white
-        on_black = _over("black", layers)
-        return on_black if on_black.getbbox() is not None else on_white
-    return image.convert("RGB")
-
-
-def _over(colour: str, layers: Image.Image) -> Image.Image:
-    return Image.alpha_composite(Image.new("RGBA", layers.size, colour), layers).convert("RGB")
-
-
-def _tones(image: Image.Image) -> Tones | None:
-    """Return which values of deep greyscale are black and white, None for a picture of 8 bits.
-
-    Greyscale of any depth is scaled by the smallest of GREYSCALE_MAXIMA that its brightest pixel fits. Files do not
-    reliably state their depth (12 bits in 16, floats in 0..1 or 0..255). Stretching each image from its darkest to
-    its brightest pixel instead would make a dim photo differ from its own 8-bit copy.
-    """
-    if _tones_are_8_bit(image):
-        return None
-    rows = max(1, IMAGE.strip_pixels // image.width)
-    darkest, brightest = np.inf, -np.inf
-    for top in range(0, image.height, rows):
-        strip = _finite(np.asarray(image.crop((0, top, image.width, min(image.height, top + rows)))))
-        darkest, brightest = min(darkest, float(strip.min())), max(brightest, float(strip.max()))
-    fits = [full for full in GREYSCALE_MAXIMA if brightest <= full and (full >= 255 or image.mode == "F")]
-    if darkest < 0 or not fits:
-        return darkest, darkest + max(brightest - darkest, 1e-12)
-    return 0.0, fits[0]
-
-
-def _tones_are_8_bit(image: Image.Image) -> bool:
-    return not image.mode.startswith("I;16") and image.mode not in ("I", "F")
-
-
-def _scaled(values: NDArray[Any], tones: Tones) -> NDArray[np.uint8]:
-    """Scale greyscale of any depth to 0..255."""
-    if values.dtype == np.uint16:  # by a table, which is ten times as fast
-        scaled: NDArray[np.uint8] = _scaled(np.arange(1 << 16), tones)[values]
-    else:
-        black, white = tones
-        exact = (_finite(values).astype(np.float64) - black) * (255.0 / (white - black))
-        scaled = np.rint(exact).astype(np.uint8)
-    return scaled
-
-
-def _finite(values: NDArray[Any]) -> NDArray[Any]:
-    is_finite = not np.issubdtype(values.dtype, np.floating)
-    return values if is_finite else np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-
-
-def _lab_to_rgb(image: Image.Image) -> Image.Image:
-    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-    converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-    if converted is None:  # only with inPlace=True
-        raise ValueError("Lab colours could not be converted")
-    return converted
+        return upright(to_rgb(image), orientation_of(image))
 
 
 @cache

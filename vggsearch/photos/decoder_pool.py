@@ -26,9 +26,9 @@ from PIL import Image
 
 from vggsearch import defaults
 from vggsearch.errors import ForkError, ImageError, InstallationError, SkipKind
-from vggsearch.photos.decode import Box, OutsideError
 from vggsearch.photos.memory_budget import MemoryBudget
 from vggsearch.photos.shared_pixels import SharedPixels
+from vggsearch.photos.upright import Box, OutsideError
 from vggsearch.photos.walk import PhotoFile
 
 WORKER_CODE = "from vggsearch.photos.decoder_worker import serve; serve()"

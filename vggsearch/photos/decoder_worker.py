@@ -21,7 +21,6 @@ from vggsearch.errors import ImageError
 from vggsearch.photos.decode import (
     DecodedImage,
     MemoryNeededError,
-    OutsideError,
     decode,
     decoder_errors,
     has_frames,
@@ -34,6 +33,7 @@ from vggsearch.photos.perceptual_hash import perceptual_hash
 from vggsearch.photos.pixel_hash import pixel_hash
 from vggsearch.photos.resize import bounded, is_blank, square
 from vggsearch.photos.shared_pixels import open_shared
+from vggsearch.photos.upright import OutsideError
 from vggsearch.photos.walk import PhotoFile
 
 STDIN, STDOUT = 0, 1

@@ -13,10 +13,11 @@ from PIL import Image
 
 from vggsearch.defaults import IMAGE
 from vggsearch.errors import ImageError, InputError, OptionError, Spelled
-from vggsearch.photos.decode import Box as Box
-from vggsearch.photos.decode import OutsideError, decoder_errors, edges_inside, to_rgb, upright_rgb
+from vggsearch.photos.decode import decoder_errors, upright_rgb
 from vggsearch.photos.decoder_pool import Decoders, Source, View
 from vggsearch.photos.resize import square
+from vggsearch.photos.upright import Box as Box
+from vggsearch.photos.upright import OutsideError, edges_inside, to_rgb
 from vggsearch.system.places import from_home
 
 

@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image
 
 from vggsearch.defaults import IMAGE
-from vggsearch.photos.decode import later_frames, load_image, stored_strips, to_rgb
+from vggsearch.photos.decode import later_frames, load_image
+from vggsearch.photos.upright import stored_strips, to_rgb
 
 
 def pixel_hash(file: BinaryIO, name: str = "", memory: int | None = None) -> str:

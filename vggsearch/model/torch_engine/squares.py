@@ -12,8 +12,8 @@ from torch.nn.functional import interpolate
 
 from vggsearch.defaults import IMAGE, RESIZES
 from vggsearch.model.torch_engine.square_plan import Ints, plan, shift_of
-from vggsearch.photos.decode import UPRIGHT
 from vggsearch.photos.resize import PAD_COLOUR
+from vggsearch.photos.upright import UPRIGHT
 
 log = logging.getLogger(__name__)
 
