@@ -82,14 +82,14 @@ def _is_other_view(found: Difference, inliers: int) -> bool:
     Parts of strong edits seem displaced, too, but these share detail or have few keypoints.
     """
     is_displaced = found.shift > 0.5 and found.largest_shift > 1.2 and found.shared_detail < 0.22
-    return is_displaced or (found.shift > 1.05 and inliers >= 20)
+    return is_displaced or (found.shift > 1.05 and inliers >= 20 and found.shared_detail < 0.5)
 
 
 def _differs_in_small_places(found: Difference) -> bool:
     """Return whether small places differ, as in another page of one form: a caption or a sticker is larger."""
     if not found.places or found.largest >= 0.04:
         return False
-    was_replaced = found.places >= 2 and found.one_sided < 0.75 and found.replaced > 0.25 and found.contrast > 10
+    was_replaced = found.places >= 5 and found.one_sided < 0.75 and found.replaced > 0.25 and found.contrast > 10
     return found.contrast > 60 or was_replaced or (found.places >= 20 and found.one_sided < 0.65)
 
 
