@@ -11,7 +11,7 @@ import pytest
 from tests.fakes import FakeEngine, save_photo
 from tests.helpers.decoders import InProcessDecoder
 from tests.helpers.disks import IS_ROOT, mount
-from vggsearch.photos.decoder_pool import _Decoder
+from vggsearch.photos.decoder_process import DecoderProcess
 
 if TYPE_CHECKING:
     from vggsearch.image_index import ImageIndex
@@ -45,7 +45,7 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 def decoders_in_this_process() -> Iterator[None]:
     """Decode photos in this process: a decoder process for each of thousands of updates costs minutes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vggsearch.photos.decoder_pool._Decoder", InProcessDecoder)
+        patch.setattr("vggsearch.photos.decoder_pool.DecoderProcess", InProcessDecoder)
         yield
 
 
@@ -53,7 +53,7 @@ def decoders_in_this_process() -> Iterator[None]:
 def decoder_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Decode in processes of their own in tests marked `decoders`, which are about them."""
     if request.node.get_closest_marker("decoders") is not None:
-        monkeypatch.setattr("vggsearch.photos.decoder_pool._Decoder", _Decoder)
+        monkeypatch.setattr("vggsearch.photos.decoder_pool.DecoderProcess", DecoderProcess)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -30,9 +30,10 @@ from tests.helpers.disks import IS_ROOT
 from vggsearch import defaults
 from vggsearch.errors import ForkError, ImageError, InstallationError
 from vggsearch.indexing.extract import extract
-from vggsearch.photos import decoder_pool
+from vggsearch.photos import decoder_pool, decoder_process
 from vggsearch.photos.decode import decode
-from vggsearch.photos.decoder_pool import LOW_PRIORITY, Decoders, Source, Square, default_workers
+from vggsearch.photos.decoder_pool import Decoders, Source, Square, default_workers
+from vggsearch.photos.decoder_process import LOW_PRIORITY
 from vggsearch.photos.exif import ORIENTATION
 from vggsearch.photos.resize import square
 from vggsearch.photos.shared_pixels import SharedPixels
@@ -54,7 +55,7 @@ def decoders() -> Iterator[Decoders]:
 
 @pytest.fixture
 def hostile_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoder_pool, "WORKER_CODE", "from tests.helpers.hostile import serve; serve()")
+    monkeypatch.setattr(decoder_process, "WORKER_CODE", "from tests.helpers.hostile import serve; serve()")
     monkeypatch.setattr(defaults, "DECODER", hostile.LIMITS)
 
 
@@ -283,7 +284,7 @@ def test_closing_interrupts_a_file_that_hangs(
     tmp_path: Path, hostile_decoders: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        decoder_pool,
+        decoder_process,
         "WORKER_CODE",
         "from tests.helpers import hostile; hostile.LIMITS = hostile.DecoderDefaults(); hostile.serve()",
     )
@@ -320,7 +321,7 @@ def test_no_process_is_left_running(tmp_path: Path) -> None:
 def test_the_error_of_a_decoder_that_does_not_start_says_how_to_find_out_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoder_pool, "WORKER_CODE", "import no_such_module")
+    monkeypatch.setattr(decoder_process, "WORKER_CODE", "import no_such_module")
     save_photo(tmp_path / "a.jpg", 0)
     with Decoders(1) as decoders, pytest.raises(InstallationError, match=r"does not start \(exit status 1\)"):
         square_of(decoders, tmp_path / "a.jpg")

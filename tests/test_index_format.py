@@ -94,7 +94,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Observer:
         replace_file(source, target)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vggsearch.photos.decoder_pool._Decoder", InProcessDecoder)
+        patch.setattr("vggsearch.photos.decoder_pool.DecoderProcess", InProcessDecoder)
         patch.setattr("vggsearch.store.files.os.replace", watched)
         for module in ("calibration_pairs", "pairs"):
             patch.setattr(f"vggsearch.duplicates.{module}.DUPLICATES", FEW)

@@ -1,6 +1,6 @@
 """Decoding in this process, for tests that are not about decoder processes."""
 
-from vggsearch.photos.decoder_pool import _Request, _Response, _response_of
+from vggsearch.photos.decoder_process import Request, Response, response_of
 from vggsearch.photos.decoder_worker import answer
 from vggsearch.photos.shared_pixels import SharedPixels, open_shared
 
@@ -25,5 +25,5 @@ class InProcessDecoder:
     def lower_priority(self, priority: int) -> None:
         pass
 
-    def ask(self, request: _Request) -> _Response:
-        return _response_of(answer(request.values, request.data, self._memory), request, self._shared)
+    def ask(self, request: Request) -> Response:
+        return response_of(answer(request.values, request.data, self._memory), request, self._shared)

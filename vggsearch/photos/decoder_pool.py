@@ -3,17 +3,11 @@
 Every file that somebody else may have made is decoded here, and nowhere else.
 """
 
-import contextlib
-import json
 import os
-import signal
-import subprocess
 import sys
-import time
 import weakref
 from dataclasses import dataclass
 from datetime import datetime
-from io import BufferedReader
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
@@ -25,22 +19,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vggsearch import defaults
-from vggsearch.errors import ForkError, ImageError, InstallationError, SkipKind
+from vggsearch.errors import ForkError, ImageError
+from vggsearch.photos.decoder_process import LOW_PRIORITY, DecoderProcess, DiedError, Request, Response
 from vggsearch.photos.memory_budget import MemoryBudget
-from vggsearch.photos.shared_pixels import SharedPixels
 from vggsearch.photos.upright import Box, OutsideError
 from vggsearch.photos.walk import PhotoFile
 
-WORKER_CODE = "from vggsearch.photos.decoder_worker import serve; serve()"
-
-CPU_QUOTA = Path(
-    "/sys/fs/cgroup/cpu.max"
-)  # "200000 100000": 200 of every 100 ms; the first is "max" without a limit
-
-LOW_PRIORITY = 10  # on Linux, a ninth of the time of a process with normal priority on the same CPU
-
-# Sent by the user, a service manager or a system that is out of memory: not the fault of the file.
-EXTERNAL_SIGNALS = {getattr(signal, name, None) for name in ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")}
+# "200000 100000": 200 of every 100 ms; the first is "max" without a limit.
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,154 +94,6 @@ def _cpu_quota() -> int:
     return sys.maxsize if quota == "max" else -(-int(quota) // int(period))
 
 
-class _Died(Exception):
-    """The process ended while it decoded a file. `reason` and `kind` are those of the file's ImageError.
-
-    `is_certain` means that the file itself is the cause, and that it is not tried again.
-    """
-
-    def __init__(self, reason: str, kind: SkipKind, *, is_certain: bool = False) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.kind = kind
-        self.is_certain = is_certain
-
-
-class _Decoder:
-    """One decoder process. It keeps no state between files, so it can be killed and restarted at any time."""
-
-    def __init__(self) -> None:
-        self._shared = SharedPixels()
-        self._priority = 0
-        self.start()
-
-    def start(self) -> None:
-        code = f"import sys; sys.path[:] = {sys.path!r}; {WORKER_CODE}"
-        # A session of its own shields it from Ctrl-C in the terminal, so that files in progress are finished.
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", code, self._shared.name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # libtiff and libheif print a line for every unusual tag
-            start_new_session=True,
-            pass_fds=self._shared.file_descriptors,
-        )
-        assert self._process.stdin is not None  # noqa: S101 - for the type checker: both are pipes
-        assert isinstance(self._process.stdout, BufferedReader)  # noqa: S101
-        self._requests, self._responses = self._process.stdin, self._process.stdout
-        self._is_ready = False
-        self.lower_priority(self._priority)
-
-    def lower_priority(self, priority: int) -> None:
-        """Set the priority, from 0 to 19, the lowest. Has no effect on Windows."""
-        self._priority = priority
-        if hasattr(os, "setpriority"):
-            with contextlib.suppress(OSError):  # the process may have ended
-                os.setpriority(os.PRIO_PROCESS, self._process.pid, priority)
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._responses.close()
-        with contextlib.suppress(OSError):  # an unsent part of a request may still be buffered
-            self._requests.close()
-
-    def close(self) -> None:
-        self.end()
-        self._shared.close()
-
-    def ask(self, request: "_Request") -> "_Response":
-        """Have the process answer a request; see decoder_worker.answer.
-
-        Raises ImageError if the file cannot be used, OutsideError, and _Died if the process ended.
-        """
-        self._wait_until_ready()
-        started = time.monotonic()
-        try:
-            self._requests.writelines(request.chunks())
-            self._requests.flush()
-            values = self._receive()
-        except (EOFError, OSError) as error:
-            raise self._cause_of_death(time.monotonic() - started) from error
-        return _response_of(values, request, self._shared)
-
-    def _receive(self) -> dict[str, Any]:
-        line = self._responses.readline()
-        if not line.endswith(b"\n"):
-            raise EOFError
-        response: dict[str, Any] = json.loads(line)
-        return response
-
-    def _wait_until_ready(self) -> None:
-        if self._is_ready:
-            return
-        try:
-            self._receive()
-        except EOFError as error:
-            raise InstallationError(
-                f"The decoder process does not start (exit status {self._process.wait()}). "
-                f"To see why, run {sys.executable} -c 'import vggsearch.photos.decoder_worker'"
-            ) from error
-        self._is_ready = True
-
-    def _cause_of_death(self, seconds: float) -> _Died:
-        status = self._process.wait()
-        if status >= 0 and seconds >= defaults.DECODER.seconds:
-            return _Died(f"decoding took more than {defaults.DECODER.seconds:g} s", "broken", is_certain=True)
-        if status >= 0:
-            return _Died(f"its decoder exited with status {status}", "broken")
-        if -status in EXTERNAL_SIGNALS:
-            return _Died("its decoder was killed, perhaps because memory ran out", "unreadable")
-        return _Died(f"its decoder crashed ({signal.strsignal(-status)})", "broken")
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """A request to decoder_worker.answer: the values in it, and the bytes of a file, if any, that follow them."""
-
-    values: dict[str, Any]
-    data: bytes | None = None
-
-    @property
-    def path(self) -> str:
-        """The path it is about, for messages."""
-        path: str = self.values["path"]
-        return path
-
-    def with_memory(self, count: int) -> "_Request":
-        """Return the request, which may take `count` bytes of memory."""
-        return _Request({**self.values, "memory": count}, self.data)
-
-    def chunks(self) -> list[bytes]:
-        """Return the bytes to send."""
-        length = {} if self.data is None else {"length": len(self.data)}
-        return [json.dumps({**self.values, **length}).encode() + b"\n", self.data or b""]
-
-
-@dataclass(frozen=True, slots=True)
-class _Response:
-    """The values in a response, and the pixels, uint8 (height, width, 3), if there are any."""
-
-    values: dict[str, Any]
-    pixels: NDArray[np.uint8]
-
-    @property
-    def needed(self) -> int | None:
-        """How many bytes it takes to decode the picture, if they were more than allowed."""
-        return self.values.get("needed")
-
-
-def _response_of(values: dict[str, Any], request: _Request, shared: SharedPixels) -> _Response:
-    """Return a response with its pixels, or raise the error in it."""
-    if "traceback" in values:
-        raise RuntimeError(f"a bug in vggsearch, at {request.path}:\n{values['traceback']}")
-    if "reason" in values:
-        raise ImageError(values["reason"], values["kind"])
-    if "outside" in values:
-        raise OutsideError(*values["outside"])
-    return _Response(values, shared.copy(values.get("shape", (0, 0, 3))))
-
-
 class Decoders:
     """`count` decoder processes, to be shared by any number of threads. They start in the background.
 
@@ -267,8 +105,8 @@ class Decoders:
         self._is_open = True
         self._owner = os.getpid()
         self._opening = Lock()
-        self._all: list[_Decoder] = []
-        self._idle: SimpleQueue[_Decoder] = SimpleQueue()
+        self._all: list[DecoderProcess] = []
+        self._idle: SimpleQueue[DecoderProcess] = SimpleQueue()
         self._memory = MemoryBudget(max(defaults.DECODER.picture_bytes, count * defaults.DECODER.usual_bytes))
         self.grow(count)
         self._end = weakref.finalize(self, _close_all, self._all, self._owner)
@@ -293,7 +131,7 @@ class Decoders:
         """Start as many processes as are missing to `count`."""
         with self._opening:
             for _ in range(count - len(self._all)):
-                self._all.append(_Decoder())
+                self._all.append(DecoderProcess())
                 self._idle.put(self._all[-1])
 
     @property
@@ -354,7 +192,7 @@ class Decoders:
         quality: int | None = self._ask("jpeg quality", source).values["quality"]
         return quality
 
-    def _ask(self, wanted: str, source: Source, **values: Any) -> _Response:
+    def _ask(self, wanted: str, source: Source, **values: Any) -> Response:
         """Return the response to a request; see decoder_worker.ANSWERS.
 
         Waits for an idle process. Raises ImageError, also for a file that ends its process. A file is blamed for a
@@ -362,28 +200,28 @@ class Decoders:
         """
         if self._owner != os.getpid():
             raise ForkError
-        request = _Request({"wanted": wanted, **source.place(), **values}, source.data)
+        request = Request({"wanted": wanted, **source.place(), **values}, source.data)
         response = self._answered(request.with_memory(defaults.DECODER.usual_bytes))
         if response.needed is None:
             return response
         with self._memory.reserved(response.needed):
             return self._answered(request.with_memory(response.needed))
 
-    def _answered(self, request: _Request) -> _Response:
+    def _answered(self, request: Request) -> Response:
         decoder = self._idle.get()
         try:
             try:
                 return self._ask_once(decoder, request)
-            except _Died as died:
+            except DiedError as died:
                 if died.is_certain or not self._is_open:
                     raise
             return self._ask_once(decoder, request)
-        except _Died as died:
+        except DiedError as died:
             raise ImageError(died.reason, died.kind) from died
         finally:
             self._idle.put(decoder)
 
-    def _ask_once(self, decoder: _Decoder, request: _Request) -> _Response:
+    def _ask_once(self, decoder: DecoderProcess, request: Request) -> Response:
         if not self._is_open:
             raise ImageError("the decoder processes were closed", "unreadable")
         try:
@@ -398,7 +236,7 @@ class Decoders:
             raise
 
 
-def _close_all(decoders: list[_Decoder], owner: int) -> None:
+def _close_all(decoders: list[DecoderProcess], owner: int) -> None:
     """End the processes, unless this process was forked from the one that started them."""
     if owner == os.getpid():
         for decoder in decoders:
