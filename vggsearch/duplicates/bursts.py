@@ -1,4 +1,4 @@
-"""Siblings: photos that look like duplicates but are shots of one burst, or RAW and developed file of one shot."""
+"""Siblings: photos that look like duplicates but are shots of one burst, or from one tripod."""
 
 import re
 from datetime import datetime
@@ -17,23 +17,19 @@ NAMED_BY_TIME = re.compile(
 TIME_ZONE_STEP = 15 * 60  # seconds; clocks of two time zones differ by a multiple of it
 
 
-def sibling(first: Photo, second: Photo) -> str | None:
-    """Return how two photos from one press of the shutter are related, in words; None for all other pairs.
+def are_siblings(first: Photo, second: Photo) -> bool:
+    """Return whether two photos are shots of one burst or from one tripod.
 
     Two shots differ in the time they were taken or in the number in their file name, while a copy keeps both or
     loses the time. So shots of the same size that are at most DUPLICATES.burst_seconds apart are a burst, or were
     taken from one tripod. Times that differ by a time zone say nothing: the clock of one may have been corrected.
     """
-    if first.is_raw != second.is_raw and _without_suffix(first) == _without_suffix(second):
-        return "RAW and developed file of one shot"
     seconds = _seconds_apart(first, second)
     if seconds is None or _size(first) != _size(second):
-        return None
-    if 1 <= seconds <= DUPLICATES.burst_seconds and seconds % TIME_ZONE_STEP:
-        return f"burst, {seconds:.0f} s apart"
-    if seconds < 1 and (seconds > 0 or _are_next_shots(first.path, second.path)):
-        return "burst, within a second"
-    return None
+        return False
+    if seconds >= 1:
+        return seconds <= DUPLICATES.burst_seconds and seconds % TIME_ZONE_STEP != 0
+    return seconds > 0 or _are_next_shots(first.path, second.path)
 
 
 def _seconds_apart(first: Photo, second: Photo) -> float | None:
@@ -56,10 +52,6 @@ def _time_in_name(path: str) -> datetime | None:
         return datetime(year, month, day, hour, minute, second, milliseconds * 1000)
     except ValueError:
         return None
-
-
-def _without_suffix(photo: Photo) -> PurePosixPath:
-    return PurePosixPath(photo.path).with_suffix("")
 
 
 def _size(photo: Photo) -> tuple[int, int]:

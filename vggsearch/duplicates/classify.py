@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.defaults import DUPLICATES
-from vggsearch.duplicates.bursts import sibling
+from vggsearch.duplicates.bursts import are_siblings
 from vggsearch.duplicates.calibration import (
     Calibration,
     LabelledPairs,
@@ -34,7 +34,7 @@ from vggsearch.knn.edges import Edges
 from vggsearch.photos.decode import FORMATS_WITH_FRAMES
 from vggsearch.progress import Monitor
 
-SIBLINGS = "shots of one burst, or RAW and developed file of one shot"
+SIBLINGS = "shots of one burst, or from one tripod"
 FRAMES = "animations or pages, of which only the first was compared"
 SAME_PIXELS_SIMILARITY = 0.96  # below it, two photos of the same size cannot have the same pixels
 RAW_AND_DEVELOPED = "a RAW file and a developed photo"
@@ -315,6 +315,6 @@ def _exclusion(first: Photo, second: Photo, options: DuplicateOptions, is_in_one
         return "in the same folder"
     if first.is_raw != second.is_raw:
         return RAW_AND_DEVELOPED
-    if not options.siblings and sibling(first, second) is not None:
+    if not options.siblings and are_siblings(first, second):
         return SIBLINGS
     return None
