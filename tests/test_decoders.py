@@ -7,7 +7,6 @@ import io
 import os
 import re
 import signal
-import stat
 import struct
 import subprocess
 import sys
@@ -26,7 +25,14 @@ from PIL import Image
 
 from tests.fakes import FAKE_SPEC, FakeEngine, picture, save_photo
 from tests.helpers import hostile
-from tests.helpers.disks import IS_ROOT
+from tests.helpers.odd_files import (
+    make_device,
+    make_folder,
+    make_link_out,
+    make_photo_of_a_terabyte,
+    make_pipe,
+    make_terabyte,
+)
 from vggsearch import defaults
 from vggsearch.errors import ForkError, ImageError, InstallationError
 from vggsearch.indexing.extract import extract
@@ -438,34 +444,6 @@ def test_the_quality_of_a_jpeg_is_told_and_of_another_file_none(tmp_path: Path, 
     save_photo(tmp_path / "a.png", 0)
     assert decoders.jpeg_quality(at(tmp_path / "a.jpg")) == pytest.approx(60, abs=1)
     assert decoders.jpeg_quality(at(tmp_path / "a.png")) is None
-
-
-def make_pipe(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def make_link_out(path: Path) -> None:
-    path.symlink_to("/etc/passwd")
-
-
-def make_folder(path: Path) -> None:
-    path.mkdir()
-
-
-def make_device(path: Path) -> None:
-    if not IS_ROOT:
-        pytest.skip("only root may make a device")
-    os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 5))  # /dev/zero
-
-
-def make_terabyte(path: Path) -> None:
-    with path.open("wb") as file:
-        file.truncate(1 << 40)
-
-
-def make_photo_of_a_terabyte(path: Path) -> None:
-    save_photo(path, 0)
-    os.truncate(path, 1 << 40)
 
 
 STRANGE: dict[Callable[[Path], None], str] = {

@@ -1,49 +1,22 @@
 """Photos that are indexed and later become something else: a reason or an error of one line, for every command."""
 
-import os
 import shutil
-import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.fakes import save_photo
-from tests.helpers.disks import IS_ROOT
+from tests.helpers.odd_files import (
+    make_device,
+    make_folder,
+    make_link_out,
+    make_link_to_itself,
+    make_photo_of_a_terabyte,
+    make_pipe,
+    make_terabyte,
+)
 from vggsearch import ImageIndex, QueryResult, Skipped
 from vggsearch.render.html.write import write_html
-
-
-def a_pipe(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def a_link_out(path: Path) -> None:
-    path.symlink_to("/etc/passwd")
-
-
-def a_link_to_itself(path: Path) -> None:
-    path.symlink_to(path)
-
-
-def a_folder(path: Path) -> None:
-    path.mkdir()
-
-
-def a_device(path: Path) -> None:
-    if not IS_ROOT:
-        pytest.skip("only root may make a device")
-    os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 5))  # /dev/zero
-
-
-def a_terabyte(path: Path) -> None:
-    path.touch()
-    os.truncate(path, 1 << 40)
-
-
-def a_photo_of_a_terabyte(path: Path) -> None:
-    save_photo(path, 1)
-    os.truncate(path, 1 << 40)
 
 
 def nothing(_: Path) -> None:
@@ -51,7 +24,17 @@ def nothing(_: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "become", [a_pipe, a_link_out, a_link_to_itself, a_folder, a_device, a_terabyte, a_photo_of_a_terabyte, nothing]
+    "become",
+    [
+        make_pipe,
+        make_link_out,
+        make_link_to_itself,
+        make_folder,
+        make_device,
+        make_terabyte,
+        make_photo_of_a_terabyte,
+        nothing,
+    ],
 )
 def test_a_photo_that_became_something_else_costs_itself_alone(
     become: Callable[[Path], None], index: ImageIndex, photos: Path, tmp_path: Path
@@ -68,14 +51,14 @@ def test_a_photo_that_became_something_else_costs_itself_alone(
     others = index.query(photos / "winter" / "5.jpg", 8)
     assert len(others.matches) == 8
     alone, right = index.query_many([changed, photos / "b.jpg"], 1)
-    if become is not a_photo_of_a_terabyte:
+    if become is not make_photo_of_a_terabyte:
         assert isinstance(alone, Skipped)
         assert "\n" not in alone.reason
     assert isinstance(right, QueryResult)
     [group] = index.duplicates(threshold=0.9).groups
     assert {group.keeper.path, *(member.photo.path for member in group.members)} == {"b.jpg", "summer/0.jpg"}
     write_html(report, tmp_path / "page.html")
-    assert become is a_photo_of_a_terabyte or '{"reason":' in (tmp_path / "page.html").read_text("utf-8")
+    assert become is make_photo_of_a_terabyte or '{"reason":' in (tmp_path / "page.html").read_text("utf-8")
     plan = index.plan_removal(report, "move:" + str(tmp_path / "moved"))
     assert "a.jpg" not in [planned.path for planned in plan.removals]
     index.remove(plan)
