@@ -138,6 +138,15 @@ def test_a_date_before_photography_is_no_age() -> None:
     assert ranked([older, odd], keep_rules("newest")) == [1, 0]
 
 
+def test_of_identical_files_the_one_that_was_written_first_is_kept_rather_than_the_shorter_path() -> None:
+    saved, taken = (
+        RatedPhoto(replace(photo(path), mtime_ns=time), 95) for path, time in (("a.jpg", 9), ("2024/a.jpg", 3))
+    )
+    assert ranked([saved, taken], keep_rules()) == [1, 0]
+    assert ranked([saved, taken], keep_rules("newest")) == [0, 1]
+    assert reason(taken, saved, keep_rules()) == "the older one"
+
+
 def test_a_path_can_be_preferred_and_earlier_rules_take_precedence() -> None:
     small, large = candidate("best/b.jpg", size=(10, 10)), candidate("a.jpg", size=(99, 99))
     policy = keep_rules("path:best/*,resolution")

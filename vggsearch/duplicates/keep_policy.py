@@ -113,8 +113,8 @@ KEEP_RULES: dict[str, KeepRule] = {
             lambda each: each.photo.taken is not None,
             lambda kept, _: f"{_when(kept)}, the other has no date",
         ),
-        KeepRule("oldest", lambda each: -age(each.photo)[0], lambda *_: "the older one"),
-        KeepRule("newest", lambda each: age(each.photo)[0], lambda *_: "the newer one"),
+        KeepRule("oldest", lambda each: tuple(-time for time in age(each.photo)), lambda *_: "the older one"),
+        KeepRule("newest", lambda each: age(each.photo), lambda *_: "the newer one"),
         KeepRule("shortest-path", lambda each: -len(each.photo.path), lambda *_: "the shorter path"),
     )
 }
@@ -169,7 +169,7 @@ def _keep_rule(name: str) -> KeepRule:
 def ranked(candidates: Sequence[RatedPhoto], policy: Sequence[KeepRule]) -> list[int]:
     """Return the indices of the candidates, the one to keep first; if all rules are tied, by path."""
     by_path = sorted(range(len(candidates)), key=lambda index: candidates[index].photo.path)
-    return sorted(by_path, key=lambda index: tuple(_descending(rule.rate(candidates[index])) for rule in policy))
+    return sorted(by_path, key=lambda index: [rule.rate(candidates[index]) for rule in policy], reverse=True)
 
 
 def reason(kept: RatedPhoto, other: RatedPhoto, policy: Sequence[KeepRule]) -> str:
@@ -178,7 +178,3 @@ def reason(kept: RatedPhoto, other: RatedPhoto, policy: Sequence[KeepRule]) -> s
         if rule.rate(kept) != rule.rate(other):
             return rule.explain(kept, other)
     return "first by path, all else being equal"
-
-
-def _descending(value: Any) -> Any:
-    return -value
