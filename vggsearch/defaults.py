@@ -78,9 +78,7 @@ class DecoderDefaults:
     """Limits for decoding one file. If it exceeds them, only that file is skipped."""
 
     seconds: float = 60.0  # the largest allowed picture takes a few
-    picture_bytes: int = (
-        768 << 20
-    )  # of memory, estimated, for a picture and its decoder's copies; larger are refused
+    picture_bytes: int = 640 << 20  # of memory, estimated, for a picture and its decoder's copies, at most
     bytes: int = 1 << 30  # of memory of a process: the largest picture, and what was not foreseen
     usual_bytes: int = 64 << 20  # of a picture that any number of processes decode at once: 16 megapixels
 
@@ -125,7 +123,7 @@ class BuildDefaults:
     few_rows: int = 20_000  # rows left by a filter, all of which are scored exactly: as fast as lists of a million
     gpu_queries: int = 1_000  # on an index, after which it is copied to the GPUs that FAISS sees
     scan_bytes: int = 64 << 20  # of vectors scored at once
-    hashed_bytes: int = 32 << 20  # of a file that is compared with its checksum whenever it is opened, within 30 ms
+    hashed_bytes: int = 32 << 20  # of a file that is compared with its checksum whenever it is opened, in 35 ms
     graph_work: float = 1000.0  # HNSW's products of vectors per doubling of the rows, memory access included
     bytes_per_s: float = 3e8  # at which embeddings are read from Parquet
     seed: int = 1234
