@@ -156,6 +156,12 @@ def test_a_path_can_be_preferred_and_earlier_rules_take_precedence() -> None:
     assert ranked([candidate("a/long/path.jpg"), candidate("b.jpg")], keep_rules("shortest-path")) == [1, 0]
 
 
+def test_where_the_rules_of_the_user_make_no_difference_the_default_ones_decide() -> None:
+    original, copy = candidate("z.jpg", size=(99, 99)), candidate("a.jpg", size=(10, 10))
+    assert ranked([copy, original], keep_rules("path:no such folder/*")) == [1, 0]
+    assert [rule.name for rule in keep_rules("newest,bytes")][:3] == ["newest", "bytes", "original"]
+
+
 def test_if_all_rules_are_tied_the_first_by_path_is_kept() -> None:
     pair = [candidate("b.jpg"), candidate("a.jpg")]
     assert ranked(pair, keep_rules()) == [1, 0]

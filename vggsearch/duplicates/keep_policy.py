@@ -140,11 +140,14 @@ def _estimated(photo: Photo) -> int:
 
 
 def keep_rules(text: str = DUPLICATES.keep) -> tuple[KeepRule, ...]:
-    """Return the keep rules of a list such as "path:best/*,oldest". Raises OptionError for an unknown rule."""
-    rules = [_keep_rule(name.strip()) for name in text.split(",") if name.strip()]
-    if not rules:
+    """Return the keep rules of a list such as "path:best/*,oldest". Raises OptionError for an unknown rule.
+
+    The default rules follow them: without, a rule that holds for no photo would leave the choice to the path.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
         raise OptionError("No keep rule given. The default is ", option("keep", DUPLICATES.keep), ".")
-    return tuple(rules)
+    return tuple(map(_keep_rule, dict.fromkeys([*names, *DUPLICATES.keep.split(",")])))
 
 
 def warn_of_unmatched(rules: Sequence[KeepRule], paths: Iterable[str]) -> None:

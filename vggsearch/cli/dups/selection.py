@@ -53,7 +53,7 @@ selection_options: Callable[..., Callable[..., None]] = collected(
         default=DUPLICATES.keep,
         metavar="RULES",
         help=f"Which photo of a group to keep, first rule first: {DUPLICATES.keep.replace(',', ', ')} by default; "
-        "also newest, path:GLOB.",
+        "also newest, path:GLOB. The default rules decide where yours do not.",
     ),
     click.option(
         "--protect", multiple=True, metavar="DIR", help="Never remove photos in this folder.  [repeatable]"
