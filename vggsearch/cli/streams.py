@@ -63,8 +63,6 @@ def prepare_streams() -> None:
     for number, flags in ((STDIN, os.O_WRONLY), (STDOUT, os.O_RDONLY), (STDERR, os.O_RDONLY)):
         if not _is_open(number):
             os.open(os.devnull, flags)  # the lowest free number, which is this one
-    if sys.stdin is None:
-        sys.stdin = open(STDIN, closefd=False)  # noqa: SIM115 - for the whole process
     sys.stdout = _prepared(sys.stdout, STDOUT, _Stdout)
     sys.stderr = _prepared(sys.stderr, STDERR, _Stderr)
 
