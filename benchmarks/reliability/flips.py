@@ -5,6 +5,9 @@ Then the index is opened, read, queried, searched for duplicates, verified and u
 every sixteenth case, the index is also repaired, updated and asked again. Each step must give the answer of the
 undamaged index, or an error or warning that says what to do. No photo, no decision and no readable line of a
 journal may be lost.
+
+Everything is asked of every case. The decoder processes stay for the next one, since starting them takes longer
+than the rest of a case; `kills` and `files` start and end them.
 """
 
 import json
@@ -17,7 +20,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any, TypeVar
+from threading import Lock
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from campaign import Result, Settings, contents, restore
@@ -28,6 +32,8 @@ from PIL import Image
 
 from vggsearch import EmbeddingOptions, ImageIndex, VggsearchError, undo, verify
 from vggsearch.model.engine import Engine
+from vggsearch.photos import decoder_pool
+from vggsearch.photos.decoder_process import DecoderProcess, Request, Response
 from vggsearch.progress import Progress
 
 T = TypeVar("T")
@@ -300,12 +306,41 @@ class Lines(logging.Handler):
         self.log.append(record.getMessage())
 
 
+class KeptProcess(DecoderProcess):
+    """A decoder process that the next case uses, unless it is closed while it decodes."""
+
+    idle: ClassVar[list["KeptProcess"]] = []
+
+    def __new__(cls) -> "KeptProcess":
+        """Return an idle process if there is one."""
+        return cls.idle.pop() if cls.idle else super().__new__(cls)
+
+    def __init__(self) -> None:
+        if not hasattr(self, "_asking"):
+            self._asking = Lock()
+            super().__init__()
+
+    def ask(self, request: Request) -> Response:
+        """Have the process answer a request."""
+        with self._asking:
+            return super().ask(request)
+
+    def close(self) -> None:
+        """Keep the process, or end it if it has not answered yet."""
+        if not self._asking.acquire(blocking=False):
+            super().close()
+            return
+        self._asking.release()
+        self.idle.append(self)
+
+
 def run_chunk(settings: Settings, base: Path, numbers: Sequence[int], journal: Path) -> None:
     """Run some cases, one line each to a file: a list of the number, what was done and the faults."""
     log: Log = []
     logger = logging.getLogger("vggsearch")
     logger.addHandler(Lines(log))
     logger.propagate = False
+    decoder_pool.DecoderProcess = KeptProcess  # type: ignore[attr-defined]
     template, work = base / "template", base / "work"
     restore(template, work)
     with ImageIndex.open(work / "index") as index:
