@@ -84,7 +84,10 @@ def prepare(settings: Settings) -> None:
     step(base, "photos", "copied", copy_some)
     step(base, "copied", "indexed", run(*SCENARIOS["index, new"].words))
     step(base, "indexed", "changed", change)
-    step(base, "indexed", "decided", run("dups", "decide", "--not-duplicates", "002.jpg", "003.jpg", *OPEN))
+    step(
+        base, "indexed", "searched", run(*SCENARIOS["dups"].words)
+    )  # so that kills hit the removal, not the search
+    step(base, "searched", "decided", run("dups", "decide", "--not-duplicates", "002.jpg", "003.jpg", *OPEN))
     step(base, "decided", "damaged", damage)
     for action in ACTIONS:
         step(base, "decided", f"removed: {action}", run(*SCENARIOS[f"dups remove {action}"].words))
@@ -109,6 +112,7 @@ def command(words: Sequence[str], work: Path, kill_after: float | None = None) -
     def be_it() -> None:
         update.EXTRACT = replace(EXTRACT, part_seconds=PART_S)  # type: ignore[attr-defined]
         os.environ["XDG_DATA_HOME"] = str(work / "share")
+        os.environ["HOME"] = str(work)  # a trash of the user is on the volume of the home folder
         be_command(tuple(words), work)
 
     return in_child(be_it, kill_after)
