@@ -41,7 +41,7 @@ from vggsearch.photos.decode import decode
 from vggsearch.photos.decoder_pool import Decoders, Source, Square, default_workers
 from vggsearch.photos.decoder_process import LOW_PRIORITY
 from vggsearch.photos.exif import ORIENTATION
-from vggsearch.photos.resize import square
+from vggsearch.photos.resize import small_grey, square
 from vggsearch.photos.shared_pixels import SharedPixels
 from vggsearch.photos.upright import OutsideError
 from vggsearch.photos.walk import PhotoFile, Skipped, walk
@@ -412,6 +412,12 @@ def test_a_view_is_that_of_the_crop_in_pixels_of_the_whole_photo(tmp_path: Path,
     np.testing.assert_array_equal(found.pixels, square(whole.crop((300, 100, 700, 300)), SIZE, RESIZE))
     assert found.aspect == 2.0
     assert decoders.view(at(tmp_path / "a.png"), SIZE, RESIZE).aspect == 1.5
+    assert found.grey is None
+    both = decoders.view(at(tmp_path / "a.png"), SIZE, RESIZE, crop, longer=120)
+    np.testing.assert_array_equal(both.pixels, found.pixels)
+    np.testing.assert_array_equal(both.grey, small_grey(whole.crop((300, 100, 700, 300)), 120))
+    assert both.grey is not None
+    assert both.grey.shape == (60, 120)
     with pytest.raises(OutsideError) as outside:
         decoders.view(at(tmp_path / "a.png"), SIZE, RESIZE, (600, 0, 301, 10))
     assert (outside.value.width, outside.value.height) == (900, 600)

@@ -5,8 +5,10 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from tests.helpers.textures import scene
+from vggsearch.defaults import SURROUNDINGS
 from vggsearch.matching.alignment import Alignment
-from vggsearch.matching.surroundings import Around, around, small_grey
+from vggsearch.matching.surroundings import Around, around
+from vggsearch.photos.resize import small_grey
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 
@@ -19,7 +21,7 @@ def at(left: float, top: float, right: float, bottom: float, *, mirrored: bool =
 
 
 def shown(photo: Image.Image, alignment: Alignment) -> Around:
-    return around(small_grey(photo), alignment)
+    return around(small_grey(photo, SURROUNDINGS.pixels), alignment)
 
 
 def collage() -> Image.Image:
@@ -79,7 +81,7 @@ def test_a_border_and_a_screen_are_frames() -> None:
 
 
 def test_impossible_positions_do_not_fail() -> None:
-    photo = small_grey(scene(1, (400, 300)))
+    photo = small_grey(scene(1, (400, 300)), SURROUNDINGS.pixels)
     assert around(photo, at(1e6, 1e6, 1e6 + 1, 1e6 + 1)) in Around
     assert around(photo, at(0.5, 0.5, 0.5, 0.5)) in Around
     assert around(np.zeros((1, 480), np.uint8), at(0.2, 0.2, 0.8, 0.8)) in Around

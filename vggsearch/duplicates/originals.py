@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vggsearch.defaults import DETAIL, DUPLICATES
+from vggsearch.defaults import DETAIL, DUPLICATES, SURROUNDINGS
 from vggsearch.duplicates.confirmation import KeypointMatcher
 from vggsearch.duplicates.keep_policy import LOSSLESS, RatedPhoto, age, has_date
 from vggsearch.errors import ImageError
 from vggsearch.matching.alignment import Alignment, inverted
 from vggsearch.matching.detail import Detail, detail_of
-from vggsearch.matching.surroundings import Around, around, small_grey
+from vggsearch.matching.surroundings import Around, around
+from vggsearch.photos.resize import small_grey
 from vggsearch.photos.upright import Box, OutsideError
 from vggsearch.progress import Monitor
 
@@ -63,7 +64,7 @@ def look_at(image: Image.Image) -> Look:
     """Return how a reduced photo is compared."""
     channels = np.asarray(image, np.int16)
     spread = channels.max(axis=2) - channels.min(axis=2)
-    return Look(small_grey(image), bool(spread.mean() > DETAIL.grey))
+    return Look(small_grey(image, SURROUNDINGS.pixels), bool(spread.mean() > DETAIL.grey))
 
 
 class Originals:

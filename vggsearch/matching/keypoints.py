@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from vggsearch.defaults import KEYPOINTS
 from vggsearch.matching.alignment import MIN_INLIERS, Alignment
+from vggsearch.photos.resize import small_grey
 
 INLIERS_OF_HALF_SCORE = 10  # an alignment with so many scores 0.5
 CLEAR_INLIERS = 20  # with so many, the mirror image is not tried
@@ -47,9 +48,12 @@ def detect_keypoints(image: Image.Image) -> Keypoints:
 
     The image is first resized to KEYPOINTS.pixels on the longer side.
     """
-    scale = KEYPOINTS.pixels / max(image.size)
-    width, height = (max(1, round(side * scale)) for side in image.size)
-    grey = np.asarray(image.convert("L").resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0))
+    return keypoints_of(small_grey(image, KEYPOINTS.pixels))
+
+
+def keypoints_of(grey: NDArray[np.uint8]) -> Keypoints:
+    """Return the keypoints of a grey picture, uint8 (height, width), as `detect_keypoints` does of an image."""
+    height, width = grey.shape
     found, descriptors = _sift().detectAndCompute(grey, None)
     found = found[: KEYPOINTS.count]  # OpenCV also returns all that are as strong as the last one
     points = np.array([each.pt for each in found], np.float32).reshape(-1, 2)

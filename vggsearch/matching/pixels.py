@@ -47,6 +47,7 @@ class Difference:
     `places` is the number of separate places that differ, `largest` the share of the area with detail that the
     largest takes. `contrast` says how clearly the most different parts stand out from the noise. `one_sided`, 0..1,
     is 1 if all that differs was added to one picture, and `replaced`, 0..1, how much of it has detail in both.
+    `agreement`, -1..1, is about the correlation in the median window: that of unrelated pictures is around 0.2.
     """
 
     shift: float = 0.0
@@ -57,6 +58,7 @@ class Difference:
     contrast: float = 0.0
     one_sided: float = 1.0
     replaced: float = 0.0
+    agreement: float = 0.0
 
 
 def align_copy(query: Keypoints, photo: Keypoints) -> Alignment | None:
@@ -150,6 +152,7 @@ class _Windows:
             float(np.quantile(self._outstanding[self._has_detail], 0.97)),
             float(abs((one - other).sum()) / (np.abs(one - other).sum() + 1e-3)) if len(areas) else 1.0,
             float((np.minimum(one, other) / (np.maximum(one, other) + 1e-3)).mean()) if len(areas) else 0.0,
+            1 - float(np.median(self._relative[self._has_detail])),
         )
 
     def _shifts(self) -> tuple[float, float]:

@@ -10,7 +10,6 @@ from enum import Enum
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from vggsearch.defaults import SURROUNDINGS
 from vggsearch.matching.alignment import Alignment
@@ -28,15 +27,11 @@ class Around(Enum):
     UNCLEAR = "unclear"
 
 
-def small_grey(image: Image.Image) -> NDArray[np.uint8]:
-    """Return an upright image in grey, uint8 (height, width), its longer side SURROUNDINGS.pixels."""
-    scale = SURROUNDINGS.pixels / max(image.size)
-    size = [max(1, round(side * scale)) for side in image.size]
-    return np.asarray(image.convert("L").resize((size[0], size[1]), Image.Resampling.BICUBIC, reducing_gap=2.0))
-
-
 def around(photo: NDArray[np.uint8], alignment: Alignment) -> Around:
-    """Return what a photo shows around the image that lies in it; `photo` is that of `small_grey`."""
+    """Return what a photo shows around the image that lies in it.
+
+    `photo`, uint8 (height, width), is grey, with SURROUNDINGS.pixels on the longer side.
+    """
     height, width = photo.shape
     corners = np.array(alignment.corners, np.float32) * np.array([width, height], np.float32)
     outside = _outside(photo, corners)

@@ -67,10 +67,14 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a network sees of a picture: `pixels`, uint8 (size, size, 3), RGB, and the picture's width by height."""
+    """What a network sees of a picture: `pixels`, uint8 (size, size, 3), RGB, and the picture's width by height.
+
+    `grey` is the picture for keypoints, see resize.small_grey; None if it was not requested.
+    """
 
     pixels: NDArray[np.uint8]
     aspect: float
+    grey: NDArray[np.uint8] | None = None
 
 
 def default_workers() -> int:
@@ -158,13 +162,18 @@ class Decoders:
         perceptual_hash = bytes.fromhex(values["perceptual_hash"])
         return Square(*facts, perceptual_hash, values["sha256"], response.pixels)
 
-    def view(self, source: Source, size: int, resize: str, crop: Box | None = None) -> View:
+    def view(self, source: Source, size: int, resize: str, crop: Box | None = None, *, longer: int = 0) -> View:
         """Return a picture, or the part `crop` of it, as a network with inputs of `size` pixels sees it.
 
-        Raises ImageError, and OutsideError for the crop.
+        If `longer` is not 0, it has a grey picture, too, with so many pixels on the longer side. Raises ImageError,
+        and OutsideError for the crop.
         """
-        response = self._ask("view", source, size=size, resize=resize, crop=crop)
-        return View(response.pixels, response.values["width"] / response.values["height"])
+        response = self._ask("view", source, size=size, resize=resize, crop=crop, longer=longer)
+        aspect = response.values["width"] / response.values["height"]
+        if not longer:
+            return View(response.pixels, aspect)
+        pixels, grey = np.split(response.pixels.ravel(), [3 * size**2])
+        return View(pixels.reshape(size, size, 3), aspect, grey.reshape(response.values["grey"]))
 
     def picture(
         self, source: Source, at_least: int, *, of_longer: bool = False, crop: Box | None = None

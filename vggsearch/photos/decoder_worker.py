@@ -31,7 +31,7 @@ from vggsearch.photos.hashing import hash_unchanged
 from vggsearch.photos.opening import open_photo, open_regular
 from vggsearch.photos.perceptual_hash import perceptual_hash
 from vggsearch.photos.pixel_hash import pixel_hash
-from vggsearch.photos.resize import bounded, is_blank, square
+from vggsearch.photos.resize import bounded, is_blank, small_grey, square
 from vggsearch.photos.shared_pixels import open_shared
 from vggsearch.photos.upright import OutsideError
 from vggsearch.photos.walk import PhotoFile
@@ -104,10 +104,18 @@ def _photo(request: Values, data: bytes | None) -> tuple[Values, NDArray[np.uint
 
 
 def _view(request: Values, data: bytes | None) -> tuple[Values, NDArray[np.uint8]]:
-    """Return the square of "size" and "resize" of the picture or of its part "crop", and "width" and "height"."""
+    """Return the square of "size" and "resize" of the picture or of its part "crop", and "width" and "height".
+
+    The pixels are those of the square and then, if "longer" is not 0, those of the grey picture, whose height and
+    width are "grey"; see resize.small_grey.
+    """
     photo = _decoded(request, data, request["size"])
     width, height = (photo.width, photo.height) if request["crop"] is None else photo.image.size
-    return {"width": width, "height": height}, square(photo.image, request["size"], request["resize"])
+    values, pixels = {"width": width, "height": height}, square(photo.image, request["size"], request["resize"])
+    if not request["longer"]:
+        return values, pixels
+    grey = small_grey(photo.image, request["longer"])
+    return {**values, "grey": grey.shape}, np.concatenate([pixels, grey], axis=None).reshape(1, -1, 1)
 
 
 def _picture(request: Values, data: bytes | None) -> tuple[Values, NDArray[np.uint8]]:

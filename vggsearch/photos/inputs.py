@@ -15,7 +15,7 @@ from vggsearch.defaults import IMAGE
 from vggsearch.errors import ImageError, InputError, OptionError, Spelled
 from vggsearch.photos.decode import decoder_errors, upright_rgb
 from vggsearch.photos.decoder_pool import Decoders, Source, View
-from vggsearch.photos.resize import square
+from vggsearch.photos.resize import small_grey, square
 from vggsearch.photos.upright import Box as Box
 from vggsearch.photos.upright import OutsideError, edges_inside, to_rgb
 from vggsearch.system.places import from_home
@@ -130,9 +130,17 @@ def name_of(image: object) -> str:
 
 
 def view_of(
-    image: ImageLike, size: int, resize: str, decoders: Callable[[], Decoders], crop: Box | None = None
+    image: ImageLike,
+    size: int,
+    resize: str,
+    decoders: Callable[[], Decoders],
+    crop: Box | None = None,
+    *,
+    longer: int = 0,
 ) -> View:
     """Return an image as a network with inputs of `size` pixels sees it, or its part `crop`, in its upright pixels.
+
+    If `longer` is not 0, it has a grey picture, too, with so many pixels on the longer side.
 
     Files are decoded by `decoders()`, which is not called for what is in memory already: a PIL image, an array or a
     tensor. Raises ImageError if the image cannot be used, InputError for a value that is no image and for an array
@@ -142,14 +150,15 @@ def view_of(
     try:
         source = _source(image)
         if source is not None:
-            return decoders().view(source, size, resize, whole)
+            return decoders().view(source, size, resize, whole, longer=longer)
         picture = _cropped(picture_in_memory(image), whole)
     except OutsideError as error:
         raise InputError(
             f"The crop {','.join(map(str, whole or ()))} is not inside {name_of(image)} "
             f"({error.width} x {error.height} pixels); its numbers are left, top, width and height."
         ) from None
-    return View(square(picture, size, resize), picture.width / picture.height)
+    grey = small_grey(picture, longer) if longer else None
+    return View(square(picture, size, resize), picture.width / picture.height, grey)
 
 
 def _whole(crop: Sequence[SupportsIndex]) -> Box:

@@ -39,6 +39,15 @@ def square(image: Image.Image, size: int, resize: str) -> NDArray[np.uint8]:
     return np.array(RESIZE_BY_NAME[resize](image, size), dtype=np.uint8)
 
 
+def small_grey(image: Image.Image, longer: int) -> NDArray[np.uint8]:
+    """Return an image in grey, uint8 (height, width), its longer side `longer` pixels."""
+    image = bounded(image, longer, of_longer=True)  # before a copy in grey is made of a large one
+    scale = longer / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    reduced = image.convert("L").resize((width, height), INPUT_FILTER, reducing_gap=IMAGE.reducing_gap)
+    return np.asarray(reduced)
+
+
 def bounded(image: Image.Image, at_least: int, *, of_longer: bool = False) -> Image.Image:
     """Reduce an image as far as leaves IMAGE.reducing_gap times `at_least` pixels per side, or of the longer side.
 
