@@ -75,7 +75,12 @@ def align_copy(query: Keypoints, photo: Keypoints) -> Alignment | None:
 def is_other_content(query: Grey, photo: Grey, alignment: Alignment) -> bool:
     """Return whether two aligned pictures, uint8 (height, width), show different shots or pages."""
     found = difference(query, photo, alignment)
-    return found is not None and (_is_other_view(found, alignment.inliers) or _differs_in_small_places(found))
+    return found is not None and shows_other_content(found, alignment.inliers)
+
+
+def shows_other_content(found: Difference, inliers: int) -> bool:
+    """Return whether what differs between two pictures, aligned by so many inliers, is another shot or page."""
+    return _is_other_view(found, inliers) or _differs_in_small_places(found)
 
 
 def _is_other_view(found: Difference, inliers: int) -> bool:
