@@ -73,13 +73,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Shot:
-    """A file of which copies can be made, by the names `edits`."""
+    """A file of which copies can be made, by the names `edits`; `hundredths` are those of the second `taken`."""
 
     path: Path
     exposure: str
     taken: datetime
     camera: str
     edits: Sequence[str]
+    hundredths: int
 
 
 class Library:
@@ -112,10 +113,12 @@ class Library:
         image = scaled(next(self.sources), generator.choice((1, 2)))
         camera, taken = generator.choice(list(CAMERAS)), self.later(generator.randrange(60, 400_000))
         name = CAMERAS[camera].format(number=self.number(), taken=taken)
-        content = encoded(image, Path(name).suffix, 93, exif_of(camera, taken, generator.randrange(100)))
+        hundredths = generator.randrange(100)
+        content = encoded(image, Path(name).suffix, 93, exif_of(camera, taken, hundredths))
         event = generator.choice(EVENTS)
         folder = f"{taken:%Y}/{taken:%Y-%m} {event}" if event else f"DCIM/{taken:%Y}/100MEDIA"
-        shot = self.add(f"{folder}/{name}", self.exposure("photo"), ORIGINAL, content, taken, camera=camera)
+        path, exposure = f"{folder}/{name}", self.exposure("photo")
+        shot = self.add(path, exposure, ORIGINAL, content, taken, camera=camera, hundredths=hundredths)
         if generator.random() < 0.1:
             shot.path.with_name(f"{name}.xmp").write_text("<x:xmpmeta/>")
         self.shots.append(shot)
@@ -127,7 +130,7 @@ class Library:
         name = next(each for each in self._copies if each in (shot.edits or COPIES))
         suffix, content = COPIES[name](self, shot)
         if name != EXACT and suffix == ".jpg" and self.generator.random() < 1 / 3:  # some editors keep the EXIF
-            content = with_exif(content, exif_of(shot.camera, shot.taken, 50))
+            content = with_exif(content, exif_of(shot.camera, shot.taken, shot.hundredths))
         number, folder = self.number(), shot.path.parent.relative_to(self.folder).as_posix()
         place = self.generator.choice(PLACES)
         if name in ("messenger", "forwarded"):
@@ -148,6 +151,7 @@ class Library:
         is_copy: bool = False,
         camera: str = "",
         edits: Sequence[str] = (),
+        hundredths: int = 0,
     ) -> Shot:
         """Write a file, under another name if there is one already."""
         wanted = file = self.folder / path
@@ -157,7 +161,7 @@ class Library:
         file.write_bytes(content)
         os.utime(file, (modified.timestamp(), modified.timestamp()))
         self.entries.append(Entry(file.relative_to(self.folder).as_posix(), exposure, kind, is_copy))
-        return Shot(file, exposure, modified, camera, edits)
+        return Shot(file, exposure, modified, camera, edits, hundredths)
 
     def exposure(self, kind: str) -> str:
         """Return a new name of an exposure."""
@@ -222,7 +226,8 @@ def add_raw(library: Library) -> None:
     shot, generator = library.add_photo(), library.generator
     with Image.open(shot.path) as opened:
         image = opened.convert("RGB")
-    content = raw_file(image, shot.camera or "Leica Q2", f"{shot.taken:%Y:%m:%d %H:%M:%S}", "00", generator)
+    taken, hundredths = f"{shot.taken:%Y:%m:%d %H:%M:%S}", f"{shot.hundredths:02}"
+    content = raw_file(image, shot.camera or "Leica Q2", taken, hundredths, generator)
     place = generator.choice(("{parent}/{stem}", "RAW/{stem}", "RAW/capture{number}"))
     parent = shot.path.parent.relative_to(library.folder).as_posix()
     path = place.format(parent=parent, stem=shot.path.stem, number=library.number())

@@ -17,6 +17,7 @@ from vggsearch.indexing.build import build_vector_index
 from vggsearch.knn import brute_force
 from vggsearch.knn.vector_index import Selection, VectorIndex
 from vggsearch.model.spec import EmbeddingOptions
+from vggsearch.photos.capture import SECOND, Capture
 from vggsearch.photos.walk import PhotoFile
 from vggsearch.query.filters import parse_filter
 from vggsearch.query.snapshot import LatestSnapshot
@@ -59,7 +60,9 @@ def photo(row: int, day: int, sides: list[int], vector: NDArray[np.float32]) -> 
     path = f"{taken.year}/{where}/{taken.month:02}/IMG_{row:07}.{'png' if row % 10 == 0 else 'JPG'}"
     width, height = sides
     file = PhotoFile(path, row, row)
-    return Embedded(file, f"{row:064x}", width, height, "JPEG", taken, False, None, vector, MADE_BY)
+    return Embedded(
+        file, f"{row:064x}", width, height, "JPEG", Capture(taken, SECOND), False, None, vector, MADE_BY
+    )
 
 
 def fill(folder: Path, count: int) -> None:

@@ -20,6 +20,7 @@ from vggsearch.indexing.build import build_vector_index
 from vggsearch.indexing.integrity import verify
 from vggsearch.knn.faiss_import import faiss
 from vggsearch.model.spec import EmbeddingOptions
+from vggsearch.photos.capture import Capture
 from vggsearch.photos.walk import PhotoFile
 from vggsearch.store.records import Embedded, EngineInfo
 from vggsearch.store.store import Store
@@ -39,7 +40,7 @@ def photos(start: int, count: int, dim: int) -> list[Embedded]:
             4000,
             3000,
             "JPEG",
-            None,
+            Capture(),
             False,
             None,
             vector,

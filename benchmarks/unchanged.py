@@ -19,6 +19,7 @@ import numpy as np
 
 from vggsearch.indexing.update import plan_update
 from vggsearch.model.spec import EmbeddingOptions
+from vggsearch.photos.capture import Capture
 from vggsearch.photos.walk import PhotoFile, walk
 from vggsearch.store.records import Embedded, EngineInfo
 from vggsearch.store.reuse import KnownContent
@@ -47,7 +48,7 @@ def catalogue(root: Path, directory: Path) -> Store:
     with writing(store) as writer:
         for start in range(0, len(files), 20_000):
             part = files[start : start + 20_000]
-            facts = (1, 1, "JPEG", None, False, None, embedding, made_by)
+            facts = (1, 1, "JPEG", Capture(), False, None, embedding, made_by)
             writer.commit([Embedded(file, hash_of(file.path), *facts) for file in part])
     write_stamps(directory, {file.path: file.stamp for file in files if file.stamp is not None})
     return store

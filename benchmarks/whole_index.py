@@ -23,6 +23,7 @@ from vggsearch.knn import brute_force
 from vggsearch.knn.vector_index import VectorIndex
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.model.spec import EmbeddingSpec
+from vggsearch.photos.capture import Capture
 from vggsearch.photos.walk import PhotoFile
 from vggsearch.query.searcher import Searcher
 from vggsearch.store.records import Embedded, EngineInfo
@@ -42,7 +43,7 @@ def photos(vectors: NDArray[np.float16], first: int) -> Iterator[Embedded]:
         path = f"{2000 + row // 50_000}/holiday {row // 500:05}/IMG_{row:07}.jpg"
         sha256 = hashlib.sha256(path.encode()).hexdigest()
         file = PhotoFile(path, 3_000_000 + row, row)
-        yield Embedded(file, sha256, 4032, 3024, "JPEG", None, row % 5000 == 7, None, embedding, MADE_BY)
+        yield Embedded(file, sha256, 4032, 3024, "JPEG", Capture(), row % 5000 == 7, None, embedding, MADE_BY)
 
 
 def make(source: Path, directory: Path) -> dict[str, float]:

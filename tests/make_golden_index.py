@@ -8,6 +8,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from PIL import ExifTags, Image
+
 from tests.fakes import FakeEngine, picture, save_photo
 from vggsearch.image_index import ImageIndex
 from vggsearch.model.spec import EmbeddingSpec
@@ -27,12 +29,19 @@ def answers(index: ImageIndex) -> dict[str, object]:
     }
 
 
+def exif_of(second: int) -> bytes:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Model] = "EOS"
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = f"2024:05:01 12:30:{second:02}"
+    return exif.tobytes()
+
+
 def make(directory: Path) -> dict[str, object]:
     """Make a small index with two parts, a dead row, a skipped file and a search side; return its answers."""
     with tempfile.TemporaryDirectory() as folder:
         photos = Path(folder) / "photos"
         for seed in range(4):
-            save_photo(photos / "summer" / f"{seed}.jpg", seed, size=(64, 48))
+            save_photo(photos / "summer" / f"{seed}.jpg", seed, size=(64, 48), exif=exif_of(seed))
         (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff")
         Store.create(Path(folder) / "index", SMALL_SPEC)
         with ImageIndex.open(Path(folder) / "index", engine=FakeEngine(SMALL_SPEC.dim)) as index:

@@ -25,6 +25,7 @@ from vggsearch.indexing.build import build_vector_index
 from vggsearch.indexing.integrity import verify
 from vggsearch.knn.recipes import RECIPES, faiss_metric
 from vggsearch.knn.vectors import unit_rows
+from vggsearch.photos.capture import Capture
 from vggsearch.photos.walk import PhotoFile
 from vggsearch.store.manifest import read_manifest
 from vggsearch.store.records import Embedded, EngineInfo
@@ -43,7 +44,7 @@ def some_photos(start: int, count: int) -> list[Embedded]:
             64,
             48,
             "JPEG",
-            None,
+            Capture(),
             False,
             None,
             vector,

@@ -475,18 +475,18 @@ BROKEN_EXIF = {
 def test_a_photo_with_a_broken_exif_block_is_decoded(format: str, damage: str) -> None:
     photo = decoded(encoded(picture(0, SIZE), format, exif=BROKEN_EXIF[damage], **SAVE_OPTIONS[format]))
     assert difference(photo.image, picture(0, SIZE)) < 4
-    assert photo.taken is None
+    assert photo.capture.taken is None
 
 
 @pytest.mark.parametrize("format", SAVE_OPTIONS)
 def test_the_date_taken_is_read_in_every_format(format: str) -> None:
     exif = exif_of(taken="2024:02:29 23:59:58")
     photo = decoded(encoded(picture(0, SIZE), format, exif=exif, **SAVE_OPTIONS[format]))
-    assert photo.taken == datetime(2024, 2, 29, 23, 59, 58)
+    assert photo.capture.taken == datetime(2024, 2, 29, 23, 59, 58)
 
 
 def taken_of(taken: str | None, changed: str | None) -> datetime | None:
-    return decoded(encoded(picture(0, SIZE), "JPEG", exif=exif_of(taken=taken, changed=changed))).taken
+    return decoded(encoded(picture(0, SIZE), "JPEG", exif=exif_of(taken=taken, changed=changed))).capture.taken
 
 
 def test_the_date_taken_takes_precedence_over_the_date_changed() -> None:
@@ -514,7 +514,7 @@ def test_a_malformed_date_is_none(text: str) -> None:
 
 
 def test_without_exif_there_is_no_date() -> None:
-    assert decoded(encoded(picture(0, SIZE), "JPEG")).taken is None
+    assert decoded(encoded(picture(0, SIZE), "JPEG")).capture.taken is None
 
 
 class FailingDisk(io.BytesIO):

@@ -15,13 +15,14 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from tests.fakes import FAKE_SPEC, FakeEngine, picture, save_photo
 from tests.helpers import hostile
@@ -37,6 +38,7 @@ from vggsearch import defaults
 from vggsearch.errors import ForkError, ImageError, InstallationError
 from vggsearch.indexing.extract import extract
 from vggsearch.photos import decoder_pool, decoder_process
+from vggsearch.photos.capture import FRACTION, Capture
 from vggsearch.photos.decode import decode
 from vggsearch.photos.decoder_pool import Decoders, Source, Square, default_workers
 from vggsearch.photos.decoder_process import LOW_PRIORITY
@@ -106,7 +108,7 @@ def test_a_decoder_process_decodes_as_this_process_does(tmp_path: Path, decoders
     with path.open("rb") as file:
         photo = decode(file, name, at_least=SIZE)
     assert (got.pixels == square(photo.image, SIZE, RESIZE)).all()
-    assert (got.width, got.height, got.format, got.taken) == (300, 200, photo.format, None)
+    assert (got.width, got.height, got.format, got.capture) == (300, 200, photo.format, Capture())
     assert got.pixels.dtype == np.uint8
     assert not got.is_blank
     assert got.pixels.flags.writeable
@@ -201,15 +203,16 @@ def test_there_is_a_process_for_each_cpu_that_may_be_used(
     assert default_workers() == expected
 
 
-def test_the_date_taken_is_transferred(tmp_path: Path, decoders: Decoders) -> None:
+def test_time_and_camera_are_transferred(tmp_path: Path, decoders: Decoders) -> None:
     save_photo(tmp_path / "a.jpg", 0, exif=_taken("2004:02:29 23:59:58"))
-    taken = square_of(decoders, tmp_path / "a.jpg").taken
-    assert str(taken) == "2004-02-29 23:59:58"
+    found = square_of(decoders, tmp_path / "a.jpg").capture
+    assert found == Capture(datetime(2004, 2, 29, 23, 59, 58, 500_000), FRACTION, "EOS")
 
 
 def _taken(text: str) -> bytes:
     exif = Image.Exif()
-    exif[306] = text
+    exif.get_ifd(ExifTags.IFD.Exif).update({0x9003: text, 0x9291: "5"})
+    exif[ExifTags.Base.Model] = "EOS"
     return exif.tobytes()
 
 

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.helpers.duplicates import TAKEN, photo
-from vggsearch.duplicates.bursts import are_siblings
+from vggsearch.duplicates.bursts import other_exposures
 from vggsearch.duplicates.keep_policy import LOSSLESS, RatedPhoto, keep_rules, quality_of, ranked, reason
 from vggsearch.duplicates.results import Photo, keepers
 from vggsearch.errors import OptionError
 from vggsearch.knn.edges import Edges, edges_from_pairs
+from vggsearch.photos.capture import FRACTION, SAVED, SECOND, TimeKind
 from vggsearch.photos.decoder_pool import Decoders, Source
 
 Pairs = Sequence[tuple[int, int, float]]
@@ -213,8 +214,23 @@ def test_the_quality_of_other_lossy_formats_is_estimated_from_their_bits_per_pix
     assert max(heic) < LOSSLESS
 
 
-def taken(path: str, seconds: float, size: tuple[int, int] = (640, 480)) -> Photo:
-    return photo(path, size=size, taken=datetime(2024, 5, 1, 12, 0) + timedelta(seconds=seconds))
+def taken(
+    path: str,
+    seconds: float,
+    size: tuple[int, int] = (640, 480),
+    kind: TimeKind = SECOND,
+    camera: str | None = None,
+) -> Photo:
+    made = photo(path, size=size, taken=datetime(2024, 5, 1, 12, 0) + timedelta(seconds=seconds))
+    return replace(made, taken_kind=kind, camera=camera)
+
+
+def numbered(photo: Photo, serial: str) -> Photo:
+    return replace(photo, camera_serial=serial)
+
+
+EOS, NIKON = "Canon EOS 80D", "NIKON D7500"
+SMALL = (320, 240)
 
 
 @pytest.mark.parametrize(
@@ -228,11 +244,22 @@ def taken(path: str, seconds: float, size: tuple[int, int] = (640, 480)) -> Phot
         (taken("DSC9998.JPG", 0), taken("DSC0003.JPG", 0)),
         (photo("20240601_120000.jpg", taken=None), photo("20240601_120005.jpg", taken=None)),
         (taken("PXL_20240601_120000123.jpg", 0), taken("PXL_20240601_120000456.jpg", 0)),
+        (
+            taken("00000IMG_00000_BURST20190804101112345_COVER.jpg", 0),
+            taken("00003IMG_00003_BURST20190804101112345.jpg", 0),
+        ),
+        (taken("3fa9.jpg", 0, kind=FRACTION), taken("77c1.jpg", 0.05, kind=FRACTION)),
+        (taken("x/a.jpg", 0.1, SMALL, FRACTION, EOS), taken("y/b.jpg", 0.2, kind=FRACTION, camera=EOS)),
+        (taken("IMG_0007.jpg", 0, kind=FRACTION), taken("IMG_0008.jpg", 0, kind=FRACTION)),  # a clock without them
+        (taken("a.jpg", 0, camera=EOS), taken("b.jpg", 86_401, SMALL, camera=EOS)),
+        (taken("a.jpg", 0, camera=EOS), taken("b.jpg", 0, SMALL, camera=NIKON)),
+        (numbered(taken("a.jpg", 0, camera=EOS), "1"), numbered(taken("b.jpg", 0, camera=EOS), "2")),
+        (taken("IMG_0007.jpg", 0, kind=SAVED), taken("IMG_0008.jpg", 1, kind=SAVED)),
     ],
 )
 def test_siblings_are_recognised(first: Photo, second: Photo) -> None:
-    assert are_siblings(first, second)
-    assert are_siblings(second, first)
+    assert other_exposures(first, second)
+    assert other_exposures(second, first)
 
 
 @pytest.mark.parametrize(
@@ -250,8 +277,24 @@ def test_siblings_are_recognised(first: Photo, second: Photo) -> None:
         (photo("20249901_120000.jpg", taken=None), photo("20249901_120005.jpg", taken=None)),
         (photo("Screenshot_20240601-120000.png", taken=None), photo("Screenshot_20240601-120005.png", taken=None)),
         (photo("x/IMG_1.CR2"), photo("y/IMG_1.jpg")),
+        (
+            taken("a.jpg", 0, kind=SAVED),
+            taken("b.jpg", 5, kind=SAVED),
+        ),  # as an editor leaves it that knows no other time
+        (taken("a.jpg", 0, kind=SECOND), taken("b.jpg", 5, kind=SAVED)),
+        (taken("a.jpg", 0.25, kind=FRACTION), taken("b.jpg", 0, kind=SECOND)),  # a program has lost the fraction
+        (taken("IMG_1.jpg", 0.25, kind=FRACTION), taken("IMG_2.jpg", 0.25, kind=FRACTION)),  # exported twice
+        (taken("a.jpg", 0.25, kind=FRACTION), taken("b.jpg", 3600.25, kind=FRACTION)),
+        (taken("a.jpg", 0, camera=EOS), taken("b.jpg", 7200, camera=EOS)),
+        (taken("a.jpg", 0, camera=EOS), taken("b.jpg", 0, SMALL, camera="EOS 80D")),
+        (numbered(taken("a.jpg", 0, camera=EOS), "1"), taken("b.jpg", 0, camera=EOS)),
+        (taken("a.jpg", 0, camera=EOS), taken("b.jpg", 7201)),
+        (
+            replace(taken("a.jpg", 0), taken=datetime(1, 1, 1)),
+            replace(taken("b.jpg", 0), taken=datetime(1, 1, 1, 0, 1)),
+        ),
     ],
 )
 def test_copies_are_not_siblings(first: Photo, second: Photo) -> None:
-    assert not are_siblings(first, second)
-    assert not are_siblings(second, first)
+    assert other_exposures(first, second) is None
+    assert other_exposures(second, first) is None

@@ -12,6 +12,7 @@ from PIL import Image
 
 from tests.fakes import FAKE_SPEC, FakeEngine, picture, save_photo
 from vggsearch.indexing.extract import extract
+from vggsearch.photos.capture import Capture
 from vggsearch.photos.decode import decode
 from vggsearch.photos.resize import square
 from vggsearch.photos.walk import PhotoFile, Skipped, Stamp, walk
@@ -205,7 +206,7 @@ def test_what_is_known_of_a_photo_comes_with_its_embedding(tmp_path: Path) -> No
     path = save_photo(tmp_path / "sub" / "a.jpg", 0, (1600, 1200), exif=exif)
     (item,) = embedded(extract(files_in(tmp_path), tmp_path, FAKE_SPEC, FakeEngine))
     assert item.file == PhotoFile("sub/a.jpg", path.stat().st_size, path.stat().st_mtime_ns, Stamp.of(path.stat()))
-    assert (item.width, item.height, item.format, item.taken) == (1200, 1600, "JPEG", None)
+    assert (item.width, item.height, item.format, item.capture) == (1200, 1600, "JPEG", Capture())
     assert item.embedding.shape == (FAKE_SPEC.dim,)
 
 

@@ -54,7 +54,7 @@ def assert_same(found: list[Embedded | Skipped], expected: list[Embedded | Skipp
             assert one == other
             continue
         facts = [
-            (e.file, e.sha256, e.width, e.height, e.format, e.taken, e.is_blank, e.perceptual_hash)
+            (e.file, e.sha256, e.width, e.height, e.format, e.capture, e.is_blank, e.perceptual_hash)
             for e in (one, other)
         ]
         assert facts[0] == facts[1]

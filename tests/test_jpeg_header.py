@@ -24,6 +24,7 @@ from tests.helpers.jpegs import (
 )
 from vggsearch.errors import ImageError
 from vggsearch.photos import jpeg_header as module
+from vggsearch.photos.capture import Capture
 from vggsearch.photos.decode import _Jpeg, decode, orientation_of
 from vggsearch.photos.jpeg_header import jpeg_header
 
@@ -82,13 +83,15 @@ def assert_as_pillow(data: bytes) -> None:
     if header is not None:
         photo = decode(io.BytesIO(data))
         assert (header.width, header.height) == (photo.width, photo.height) == photo.image.size
-        assert (header.format, header.taken) == (photo.format, photo.taken)
+        assert (header.format, header.capture) == (photo.format, photo.capture)
         assert header.orientation == orientation_of(_Jpeg(io.BytesIO(data)))
 
 
 @pytest.mark.parametrize("data", FOR_IT.values(), ids=FOR_IT)
 def test_usual_files_have_a_header(data: bytes) -> None:
-    assert jpeg_header(data, SIZE) == module.JpegHeader(*SMALL, 1, None, 0x21 if data == FOR_IT["4:2:2"] else 0x22)
+    assert jpeg_header(data, SIZE) == module.JpegHeader(
+        *SMALL, 1, Capture(), 0x21 if data == FOR_IT["4:2:2"] else 0x22
+    )
     assert_as_pillow(data)
 
 
@@ -115,7 +118,7 @@ def test_orientation_and_time_are_read() -> None:
     header = jpeg_header(having(BASELINE, BLOCKS["turned"]), SIZE)
     assert header is not None
     assert (header.width, header.height, header.orientation) == (375, 500, 6)
-    assert f"{header.taken:%Y:%m:%d %H:%M:%S}" == TIME
+    assert f"{header.capture.taken:%Y:%m:%d %H:%M:%S}" == TIME
     assert [jpeg_header(turned(BASELINE, wanted), SIZE).orientation for wanted in range(1, 9)] == [*range(1, 9)]  # type: ignore[union-attr]
 
 

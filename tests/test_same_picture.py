@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from tests.fakes import FakeEngine
 from tests.test_perceptual_hash import scene
@@ -104,6 +104,18 @@ def test_the_same_pixels_in_another_container_are_always_found_and_certain(
     assert expected.items() <= kinds(report).items()
     certain = [pair.confidence for pair in report.pairs if pair.kind == "same picture"]
     assert certain == [1.0, 1.0]
+
+
+def test_the_same_pixels_are_a_copy_whatever_time_and_camera_a_program_wrote(
+    index: ImageIndex, photos: Path
+) -> None:
+    for second, name in enumerate(("a.png", "b.png")):
+        exif = Image.Exif()
+        exif[ExifTags.Base.Model] = f"Camera {second}"
+        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = f"2024:05:01 12:30:{second:02}"
+        scene(1, SIZE).save(photos / name, exif=exif.tobytes())
+    index.update(photos)
+    assert kinds(index.duplicates()) == {frozenset(("a.png", "b.png")): "same picture"}
 
 
 def test_a_drawing_that_is_transparent_elsewhere_and_one_of_another_depth_are_not_the_same_picture(

@@ -25,9 +25,11 @@ from vggsearch.errors import (
     IndexMissing,
     IndexNotWritable,
 )
+from vggsearch.photos.capture import FRACTION, Capture
 from vggsearch.photos.perceptual_hash import BYTES
 from vggsearch.photos.walk import PhotoFile, Skipped
 from vggsearch.store.manifest import FORMAT, checksum
+from vggsearch.store.parts import CAPTURE
 from vggsearch.store.records import Embedded, EngineInfo
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
@@ -44,7 +46,9 @@ def photo(path: str, seed: int = 0) -> Embedded:
         width=640,
         height=480,
         format="JPEG",
-        taken=datetime(2020, 1, 2, 3, 4, 5) if seed % 2 else None,
+        capture=Capture(datetime(2020, 1, 2, 3, 4, 5, 678_000), FRACTION, "Canon EOS", "7")
+        if seed % 2
+        else Capture(),
         is_blank=seed == 4,
         perceptual_hash=bytes([seed]) * BYTES if seed else None,
         embedding=vector / np.linalg.norm(vector),
@@ -73,8 +77,8 @@ def test_commits_are_read_back_bit_for_bit(tmp_path: Path) -> None:
     expected = np.stack([one.embedding for one in photos]).astype(np.float16)
     np.testing.assert_array_equal(all_embeddings(store), expected)
     assert [store.column(part, "taken") for part in store.manifest.parts] == [
-        [one.taken for one in photos[:3]],
-        [one.taken for one in photos[3:]],
+        [one.capture.taken for one in photos[:3]],
+        [one.capture.taken for one in photos[3:]],
     ]
     assert store.manifest.made_by == ("fake fp32",)
 
@@ -94,7 +98,7 @@ def test_parts_hold_fixed_size_lists_of_float16_and_few_nulls(tmp_path: Path) ->
     schema = pq.read_schema(next((tmp_path / "x" / "embeddings").iterdir()))
     field = schema.field("embedding")
     assert (str(field.type.value_type), field.type.list_size, field.nullable) == ("halffloat", FAKE_SPEC.dim, False)
-    assert [field.name for field in schema if field.nullable] == ["taken", "perceptual_hash"]
+    assert [field.name for field in schema if field.nullable] == [*CAPTURE, "perceptual_hash"]
 
 
 def test_replaced_and_removed_photos_are_no_longer_rows(tmp_path: Path) -> None:

@@ -669,7 +669,8 @@ class ImageIndex(Tabular):
     def to_arrow(self) -> Table:
         """Return one row per photo, in row order, with the columns of the Parquet files.
 
-        They are path, bytes, mtime_ns, sha256, width, height, format, taken, is_blank, perceptual_hash and
+        They are path, bytes, mtime_ns, sha256, width, height, format, taken, taken_kind, camera,
+        camera_serial, is_blank, perceptual_hash and
         embedding, which is a fixed-size list of float16, unit vectors that are not whitened.
 
         >>> index.to_arrow().select(["path", "width"]).to_pylist()[0]

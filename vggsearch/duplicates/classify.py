@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.defaults import DUPLICATES
-from vggsearch.duplicates.bursts import are_siblings
+from vggsearch.duplicates.bursts import OTHER_EXPOSURES, SIBLINGS, other_exposures
 from vggsearch.duplicates.calibration import (
     Calibration,
     LabelledPairs,
@@ -34,7 +34,6 @@ from vggsearch.knn.edges import Edges
 from vggsearch.photos.decode import FORMATS_WITH_FRAMES
 from vggsearch.progress import Monitor
 
-SIBLINGS = "shots of one burst, or from one tripod"
 FRAMES = "animations or pages, of which only the first was compared"
 SAME_PIXELS_SIMILARITY = 0.96  # below it, two photos of the same size cannot have the same pixels
 RAW_AND_DEVELOPED = "a RAW file and a developed photo"
@@ -49,8 +48,8 @@ class ClassifiedPairs:
     `compared` are all pairs considered. `precision` is the expected share of duplicates that are right, `recall`
     the expected share of edited copies that are found, None if unknown. Duplicates have at least `min_confidence`,
     or at least the similarity `threshold`, whichever is not None. `excluded` counts the pairs that were excluded,
-    by reason: siblings, pairs the user marked as different, and pairs in the wrong folders. `is_complete` is False
-    if the search was stopped early.
+    by reason: other exposures, pairs the user marked as different, and pairs in the wrong folders. `is_complete` is
+    False if the search was stopped early.
 
     >>> classified = index.duplicates(threshold=0.99).classified
     >>> classified.threshold, classified.is_complete
@@ -104,6 +103,7 @@ def classify_pairs(
     judged = collection.decided.judgements(compared.first, compared.second)
     compared = replace(compared, confidence=np.where(is_same & (judged != -1), 1.0, compared.confidence))
     exclusions = _exclusions(compared, collection, options)
+    exclusions[is_same & np.isin(exclusions, (SIBLINGS, OTHER_EXPOSURES))] = ""
     is_open = _is_likely(compared, options, DUPLICATES.similar) & ~is_same & (exclusions == "")
     exclusions[_with_other_frames(compared, is_open, collection, has_frames)] = FRAMES
     return _classified(compared, exclusions, calibration, collection, options, is_complete=is_complete)
@@ -123,7 +123,7 @@ def _classified(
     Pairs that are excluded for their FRAMES may be shown as similar.
     """
     confidence, judgements = compared.confidence, collection.decided.judgements(compared.first, compared.second)
-    exclusions[(judgements == 1) & np.isin(exclusions, (SIBLINGS, RAW_AND_DEVELOPED, FRAMES))] = ""
+    exclusions[(judgements == 1) & np.isin(exclusions, (SIBLINGS, OTHER_EXPOSURES, RAW_AND_DEVELOPED, FRAMES))] = ""
     exclusions[judgements == -1] = DECIDED_DIFFERENT
     allowed = exclusions == ""
     least = min_confidence(confidence[allowed], options.min_precision)
@@ -315,6 +315,4 @@ def _exclusion(first: Photo, second: Photo, options: DuplicateOptions, is_in_one
         return "in the same folder"
     if first.is_raw != second.is_raw:
         return RAW_AND_DEVELOPED
-    if not options.siblings and are_siblings(first, second):
-        return SIBLINGS
-    return None
+    return None if options.siblings else other_exposures(first, second)

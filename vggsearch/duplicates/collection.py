@@ -14,9 +14,10 @@ from vggsearch.duplicates.results import Photo
 from vggsearch.photos.decoder_pool import Source
 from vggsearch.query.searcher import Searcher
 from vggsearch.store.decisions import decisions_of
+from vggsearch.store.parts import CAPTURE
 from vggsearch.store.store import Store
 
-COLUMNS = ("path", "sha256", "bytes", "mtime_ns", "width", "height", "format", "taken")
+COLUMNS = ("path", "sha256", "bytes", "mtime_ns", "width", "height", "format", *CAPTURE)
 
 
 @dataclass(frozen=True)

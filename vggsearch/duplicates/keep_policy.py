@@ -4,7 +4,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from fnmatch import fnmatchcase, translate
 from typing import Any
 
@@ -71,10 +71,15 @@ def _quality(candidate: RatedPhoto) -> str:
 
 
 def age(photo: Photo) -> tuple[float, int]:
-    """Return when a photo was taken, or else modified, in seconds since 1970, and when it was modified."""
+    """Return when a photo was taken, or else modified, in seconds since 1970, and when it was modified.
+
+    Of times taken, only whole seconds count: a copy may have lost the fraction.
+    """
     if photo.taken is None or not has_date(photo):
         return photo.mtime_ns / 1e9, photo.mtime_ns
-    return (photo.taken - datetime(1970, 1, 1)).total_seconds(), photo.mtime_ns  # timestamp() fails for the year 1
+    return (photo.taken - datetime(1970, 1, 1)) // timedelta(
+        seconds=1
+    ), photo.mtime_ns  # timestamp() fails for the year 1
 
 
 def has_date(photo: Photo) -> bool:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vggsearch.knn.edges import Edges
 from vggsearch.matching.alignment import Alignment
 from vggsearch.notebook import Figure, Section, gallery
+from vggsearch.photos.capture import TimeKind
 from vggsearch.photos.raw_formats import RAW_FORMAT, is_raw
 from vggsearch.tables import Row, Table, Tabular, arrow_table
 
@@ -41,8 +42,8 @@ class Photo:
     """A photo as recorded in the index. `path` is relative to the photo folder.
 
     `sha256` and `bytes` are hash and size of the file; `mtime_ns` is its modification time in nanoseconds; `width`
-    and `height` are the size of the upright photo in pixels; `taken` is the local time of the camera, None if not
-    recorded.
+    and `height` are the size of the upright photo in pixels; `taken` to `camera_serial` are when and by which
+    camera it was taken, as in photos.capture.Capture, None if not recorded.
 
     >>> photo = index.duplicates().groups[0].keeper
     >>> photo.path, photo.width, photo.height, photo.format
@@ -57,6 +58,9 @@ class Photo:
     height: int
     format: str
     taken: datetime | None
+    taken_kind: TimeKind | None = None
+    camera: str | None = None
+    camera_serial: str | None = None
 
     @property
     def is_raw(self) -> bool:

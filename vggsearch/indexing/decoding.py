@@ -36,7 +36,7 @@ class Decoded:
     def embedded(self, embedding: NDArray[np.float32], made_by: EngineInfo) -> Embedded:
         """Return the photo with its embedding."""
         seen = self.square
-        facts = (seen.width, seen.height, seen.format, seen.taken, seen.is_blank, seen.perceptual_hash)
+        facts = (seen.width, seen.height, seen.format, seen.capture, seen.is_blank, seen.perceptual_hash)
         return Embedded(self.file, self.sha256, *facts, embedding, made_by)
 
 

@@ -98,11 +98,11 @@ class Feed:
         return [found[position] if position in found else next(rest) for position in range(len(files))]
 
     def _records(self, files: list[PhotoFile], embedded: EmbeddedFiles) -> Iterator[Embedded]:
-        columns = embedded.at, embedded.sha256, embedded.width, embedded.height, embedded.taken
+        columns = embedded.at, embedded.sha256, embedded.width, embedded.height, embedded.capture
         seen = embedded.facts
         rows = zip(*columns, seen.is_blank.tolist(), seen.perceptual_hash, embedded.embeddings, strict=True)
-        for position, sha256, width, height, taken, is_blank, perceptual_hash, embedding in rows:
-            facts = width, height, JpegHeader.format, taken, is_blank, perceptual_hash.tobytes()
+        for position, sha256, width, height, capture, is_blank, perceptual_hash, embedding in rows:
+            facts = width, height, JpegHeader.format, capture, is_blank, perceptual_hash.tobytes()
             yield Embedded(files[position], sha256, *facts, embedding, self._made_by)
 
     def _embed_decoded(self, decoding: list["Future[DecodedItem]"]) -> list[Embedded | Skipped]:

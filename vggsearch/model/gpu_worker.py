@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from vggsearch.errors import ImageError
 from vggsearch.model.decoding_engine import DecodingEngine, DeviceDecoder, DevicePixels, SquareFacts
 from vggsearch.model.engine import no_embeddings
+from vggsearch.photos.capture import Capture
 from vggsearch.photos.jpeg_header import JpegHeader, jpeg_header
 from vggsearch.photos.opening import open_regular
 from vggsearch.photos.perceptual_hash import BYTES
@@ -47,7 +47,7 @@ class EmbeddedFiles:
     """The embeddings of those Files that the GPU can decode, which are at the ascending positions `at`.
 
     A CPU decodes the others, or finds out what is wrong with them. All other fields are in the order of `at`:
-    `width` to `taken` are those of JpegHeader, `facts` those of DeviceDecoder, `embeddings` is float32 (n, dim).
+    `width` to `capture` are those of JpegHeader, `facts` those of DeviceDecoder, `embeddings` is float32 (n, dim).
     Columns are several times as fast to send as headers.
     """
 
@@ -55,7 +55,7 @@ class EmbeddedFiles:
     sha256: Sequence[str]
     width: Sequence[int]
     height: Sequence[int]
-    taken: Sequence[datetime | None]
+    capture: Sequence[Capture]
     facts: SquareFacts
     embeddings: NDArray[np.float32]
 
@@ -138,7 +138,7 @@ class _Reading:
         files, root = request.files, Path(request.root)
         groups = (files[start : start + FILES_PER_READ] for start in range(0, len(files), FILES_PER_READ))
         self._reading = [readers.submit(_read_all, root, request.size, group) for group in groups]
-        self._decoded: list[tuple[int, str, int, int, datetime | None]] = []  # see EmbeddedFiles
+        self._decoded: list[tuple[int, str, int, int, Capture]] = []  # see EmbeddedFiles
         self._facts: Callable[[], SquareFacts] = _no_facts
 
     def batch(self, decoder: DeviceDecoder | None) -> DevicePixels:
@@ -155,15 +155,15 @@ class _Reading:
         rows = np.flatnonzero(is_decoded)
         for position, file in (files[row] for row in rows):
             header = file.header
-            self._decoded.append((position, file.sha256, header.width, header.height, header.taken))
+            self._decoded.append((position, file.sha256, header.width, header.height, header.capture))
         self._facts = lambda: _facts_of(facts(), rows)
         return squares if len(rows) == len(files) else squares[rows]
 
     def response(self, embeddings: NDArray[np.float32]) -> Response:
         if not self._decoded:
             return none_embedded()
-        at, sha256, width, height, taken = zip(*self._decoded, strict=True)
-        return EmbeddedFiles(at, sha256, width, height, taken, self._facts(), embeddings)
+        at, sha256, width, height, capture = zip(*self._decoded, strict=True)
+        return EmbeddedFiles(at, sha256, width, height, capture, self._facts(), embeddings)
 
 
 def _facts_of(facts: SquareFacts, rows: NDArray[np.int64]) -> SquareFacts:

@@ -15,6 +15,7 @@ from PIL import ExifTags, Image, ImageFile, JpegImagePlugin, UnidentifiedImageEr
 
 from vggsearch.defaults import DECODER, IMAGE
 from vggsearch.errors import ImageError
+from vggsearch.photos.capture import Capture, capture
 from vggsearch.photos.raw_content import holds_raw_data
 from vggsearch.photos.raw_formats import RAW_FORMAT
 from vggsearch.photos.upright import (
@@ -82,15 +83,14 @@ class DecodedImage:
     """A decoded image file.
 
     `image` is RGB and upright. It may be smaller than `width` x `height`, the size of the file in pixels, upright.
-    `format` is Pillow's name of the file format, or RAW_FORMAT; `taken` is the local time of the camera, None if it
-    is not recorded.
+    `format` is Pillow's name of the file format, or RAW_FORMAT; `capture` is when and by which camera it was taken.
     """
 
     image: Image.Image
     width: int
     height: int
     format: str
-    taken: datetime | None
+    capture: Capture
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class LoadedImage:
     width: int
     height: int
     format: str
-    taken: datetime | None
+    capture: Capture
     is_reduced: bool = False  # to 8 bits per channel, from more
 
     @property
@@ -144,7 +144,7 @@ def decode(
         if crop is not None:
             stored = stored.crop(stored_edges(stored, orientation, edges_inside(crop, loaded.upright_size)))
         image = reduced_upright_rgb(stored, orientation, tones, _spare_factor(stored.size, at_least, of_longer))
-    return DecodedImage(image, loaded.width, loaded.height, loaded.format, loaded.taken)
+    return DecodedImage(image, loaded.width, loaded.height, loaded.format, loaded.capture)
 
 
 def load_image(
@@ -168,14 +168,14 @@ def load_image(
             opened.draft(None, _drafted(full, wanted, of_longer=of_longer))
         _refuse_bombs(opened.size, full)
         _check_memory(opened, full, memory)
-        taken = taken_at(opened)  # after the checks, since a PNG is loaded to look for EXIF at its end
+        capture = capture_of(opened)  # after the checks, since a PNG is loaded to look for EXIF at its end
         opened.load()
         # Read after loading: PNG may find its EXIF block only then, and TIFF has applied its orientation by then
         # (its size is upright from the start).
         orientation = orientation_of(opened)
     if orientation >= 5:
         full = (full[1], full[0])
-    return LoadedImage(opened, orientation, *full, format, taken, is_reduced)
+    return LoadedImage(opened, orientation, *full, format, capture, is_reduced)
 
 
 def _format_of(opened: Image.Image, file: BinaryIO) -> str:
@@ -341,14 +341,25 @@ def orientation_of(image: Image.Image) -> int:
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
-def taken_at(image: Image.Image) -> datetime | None:
-    """Return when the photo was taken, None if EXIF does not record it or the value is malformed."""
+def capture_of(image: Image.Image) -> Capture:
+    """Return when and by which camera a photo was taken, as far as EXIF records it in well-formed values."""
     try:
         exif = image.getexif()
         camera = exif.get_ifd(ExifTags.IFD.Exif)
-        text = camera.get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTime)
-        return datetime.strptime(str(text).strip("\0 "), "%Y:%m:%d %H:%M:%S") if text else None
+        texts = camera.get(ExifTags.Base.DateTimeOriginal), exif.get(ExifTags.Base.DateTime)
+        make, model = exif.get(ExifTags.Base.Make), exif.get(ExifTags.Base.Model)
+        fraction, serial = camera.get(ExifTags.Base.SubsecTimeOriginal), camera.get(ExifTags.Base.BodySerialNumber)
     except (OSError, *DECODER_ERRORS):
+        return Capture()
+    original, saved = map(_time, texts)
+    return capture(original, fraction, saved, make, model, serial)
+
+
+def _time(text: object) -> datetime | None:
+    """Return the time of a text such as 2019:05:04 03:02:01, None if there is no such time."""
+    try:
+        return datetime.strptime(str(text).strip("\0 "), "%Y:%m:%d %H:%M:%S") if text else None
+    except ValueError:
         return None
 
 

@@ -20,6 +20,7 @@ from PIL import Image
 
 from vggsearch import defaults
 from vggsearch.errors import ForkError, ImageError
+from vggsearch.photos.capture import Capture
 from vggsearch.photos.decoder_process import LOW_PRIORITY, DecoderProcess, DiedError, Request, Response
 from vggsearch.photos.memory_budget import MemoryBudget
 from vggsearch.photos.upright import Box, OutsideError
@@ -33,14 +34,14 @@ CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 class Square:
     """A decoded photo as network input: `pixels` is uint8 of shape (size, size, 3), RGB.
 
-    `width` to `taken` are those of decode.DecodedImage, `is_blank` and `perceptual_hash` the results of these
+    `width` to `capture` are those of decode.DecodedImage, `is_blank` and `perceptual_hash` the results of these
     functions for the pixels, and `sha256` the hash of the file.
     """
 
     width: int
     height: int
     format: str
-    taken: datetime | None
+    capture: Capture
     is_blank: bool
     perceptual_hash: bytes
     sha256: str
@@ -157,8 +158,9 @@ class Decoders:
         wanted = {"bytes": file.bytes, "mtime_ns": file.mtime_ns, "size": size, "resize": resize}
         response = self._ask("photo", Source(file.path, root), **wanted)
         values = response.values
-        taken = datetime.fromisoformat(values["taken"]) if values["taken"] else None
-        facts = values["width"], values["height"], values["format"], taken, values["is_blank"]
+        taken, *others = values["capture"]
+        capture = Capture(datetime.fromisoformat(taken) if taken else None, *others)
+        facts = values["width"], values["height"], values["format"], capture, values["is_blank"]
         perceptual_hash = bytes.fromhex(values["perceptual_hash"])
         return Square(*facts, perceptual_hash, values["sha256"], response.pixels)
 

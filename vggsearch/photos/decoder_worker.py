@@ -96,8 +96,9 @@ def _photo(request: Values, data: bytes | None) -> tuple[Values, NDArray[np.uint
     pixels = square(photo.image, request["size"], request["resize"])
     # After decoding, so that only the start of a video is read; a photo is in the file cache by now.
     file = PhotoFile(request["path"], request["bytes"], request["mtime_ns"])
-    taken = photo.taken.isoformat() if photo.taken else None
-    facts = {"width": photo.width, "height": photo.height, "format": photo.format, "taken": taken}
+    taken = photo.capture.taken.isoformat() if photo.capture.taken else None
+    capture = (taken, *photo.capture[1:])
+    facts = {"width": photo.width, "height": photo.height, "format": photo.format, "capture": capture}
     sha256 = hash_unchanged(Path(request["root"]), file)
     of_pixels = {"is_blank": is_blank(pixels), "perceptual_hash": perceptual_hash(pixels).hex()}
     return {**facts, **of_pixels, "sha256": sha256}, pixels

@@ -1,8 +1,10 @@
-"""Read orientation and time from a well-formed EXIF block, for which Pillow takes half a millisecond."""
+"""Read orientation, time and camera from a well-formed EXIF block, for which Pillow takes half a millisecond."""
 
 import struct
 from datetime import datetime
 from typing import Literal, TypeAlias
+
+from vggsearch.photos.capture import Capture, capture
 
 Order: TypeAlias = Literal["little", "big"]
 Entry: TypeAlias = tuple[int, int, bytes]  # the type, the number of values, and the values or where they are
@@ -27,16 +29,17 @@ BYTES = {
 TEXT, UINT16, UINT32 = 2, 3, 4
 UNKNOWN = 1 << 32  # more bytes than any block has
 
-ORIENTATION, DATE_TIME, CAMERA, DATE_TIME_ORIGINAL = 0x0112, 0x0132, 0x8769, 0x9003
-WANTED = frozenset({ORIENTATION, DATE_TIME, CAMERA, DATE_TIME_ORIGINAL})
+MAKE, MODEL, ORIENTATION, DATE_TIME, CAMERA = 0x010F, 0x0110, 0x0112, 0x0132, 0x8769
+DATE_TIME_ORIGINAL, SUBSECOND, SERIAL = 0x9003, 0x9291, 0xA431  # in the directory of the camera
+WANTED = frozenset({MAKE, MODEL, ORIENTATION, DATE_TIME, CAMERA, DATE_TIME_ORIGINAL, SUBSECOND, SERIAL})
 
 
 class NotUsualError(Exception):
     """The block is malformed, or has something unusual in it: Pillow then decides what it says."""
 
 
-def orientation_and_taken(block: bytes) -> tuple[int | None, datetime | None]:
-    """Return the orientation, None if there is none, and the time that decode.taken_at returns.
+def orientation_and_capture(block: bytes) -> tuple[int | None, Capture]:
+    """Return the orientation, None if there is none, and what decode.capture_of returns.
 
     `block` begins with PREFIX. Raises NotUsualError.
     """
@@ -49,8 +52,11 @@ def orientation_and_taken(block: bytes) -> tuple[int | None, datetime | None]:
     if CAMERA in first:
         camera = _directory(tiff, _number(first[CAMERA], UINT32, order), order)
     orientation = _number(first[ORIENTATION], UINT16, order) if ORIENTATION in first else None
-    time = camera.get(DATE_TIME_ORIGINAL, first.get(DATE_TIME))
-    return orientation, None if time is None else _time(tiff, time, order)
+    times = camera.get(DATE_TIME_ORIGINAL), first.get(DATE_TIME)
+    original, saved = (None if time is None else _time(tiff, time, order) for time in times)
+    texts = camera.get(SUBSECOND), first.get(MAKE), first.get(MODEL), camera.get(SERIAL)
+    fraction, *others = (None if text is None else _text(tiff, text, order) for text in texts)
+    return orientation, capture(original, fraction, saved, *others)
 
 
 def valid(orientation: int | None) -> int:
@@ -87,13 +93,20 @@ def _number(entry: Entry, wanted: int, order: Order) -> int:
     return int.from_bytes(value[: BYTES[type]], order)
 
 
+def _text(tiff: bytes, entry: Entry, order: Order) -> str:
+    """Return the text of an entry as Pillow does."""
+    type, count, value = entry
+    if type != TEXT:
+        raise NotUsualError
+    at = int.from_bytes(value, order)
+    return (value[:count] if count <= len(value) else tiff[at : at + count]).decode("latin-1")
+
+
 def _time(tiff: bytes, entry: Entry, order: Order) -> datetime | None:
     """Return the time of a text such as 2019:05:04 03:02:01, None if there is no such time."""
-    type, count, value = entry
-    at = int.from_bytes(value, order)
-    text = tiff[at : at + count].strip(b"\0 ")
+    text = _text(tiff, entry, order).strip("\0 ").encode("latin-1")
     numbers = text[:4], text[5:7], text[8:10], text[11:13], text[14:16], text[17:]
-    if type != TEXT or count <= 4 or len(text) != 19 or text[4::3] != b":: ::" or not b"".join(numbers).isdigit():
+    if len(text) != 19 or text[4::3] != b":: ::" or not b"".join(numbers).isdigit():
         raise NotUsualError
     try:
         return datetime(*map(int, numbers))  # type: ignore[arg-type]

@@ -1,7 +1,6 @@
 """Read the header of a JPEG in memory, and find out whether a GPU decodes it as libjpeg does."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from functools import lru_cache
 from operator import mul
 from struct import Struct
@@ -10,7 +9,8 @@ from typing import ClassVar
 from PIL import Image
 
 from vggsearch.photos import exif
-from vggsearch.photos.decode import JPEG_START, orientation_of, taken_at
+from vggsearch.photos.capture import Capture
+from vggsearch.photos.decode import JPEG_START, capture_of, orientation_of
 
 PIXEL_LIMIT = 50_000_000  # 150 MB as RGB; the CPU decodes larger files at reduced size
 LONGEST_SIDE = 65_500  # pixels that libjpeg accepts
@@ -48,7 +48,7 @@ class JpegHeader:
     width: int
     height: int
     orientation: int
-    taken: datetime | None
+    capture: Capture
     sampling: int
 
 
@@ -69,10 +69,10 @@ def jpeg_header(data: bytes, size: int) -> JpegHeader | None:
     width, height = header.size
     if min(width, height) < size or width * height > PIXEL_LIMIT or max(width, height) > LONGEST_SIDE:
         return None
-    orientation, taken = header.orientation_and_taken()
+    orientation, capture = header.orientation_and_capture()
     if orientation >= 5:
         width, height = height, width
-    return JpegHeader(width, height, orientation, taken, header.frame[7])
+    return JpegHeader(width, height, orientation, capture, header.frame[7])
 
 
 class _Header:
@@ -201,20 +201,20 @@ class _Header:
         units = -(-width // (8 * across)) * -(-height // (8 * down))
         return units <= self.restart_interval or self.data.find(FIRST_RESTART, self.at) >= 0
 
-    def orientation_and_taken(self) -> tuple[int, datetime | None]:
+    def orientation_and_capture(self) -> tuple[int, Capture]:
         """Return what Pillow reads from EXIF and XMP."""
         if not self.exif and not self.xmp:
-            return 1, None
+            return 1, Capture()
         try:
-            orientation, taken = exif.orientation_and_taken(self.exif)
+            orientation, capture = exif.orientation_and_capture(self.exif)
             if orientation is not None or not self.xmp:
-                return exif.valid(orientation), taken
+                return exif.valid(orientation), capture
         except exif.NotUsualError:
             pass
         image = Image.Image()
         image.info = {name: block for name, block in (("exif", self.exif), ("xmp", self.xmp)) if block}
-        taken = taken_at(image)  # before the orientation, as decode.decode calls them
-        return orientation_of(image), taken
+        capture = capture_of(image)  # before the orientation, as decode.decode calls them
+        return orientation_of(image), capture
 
 
 @lru_cache(256)  # most encoders use the tables of T.81, annex K

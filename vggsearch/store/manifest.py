@@ -21,7 +21,7 @@ from vggsearch.store.local_features import LocalPart
 from vggsearch.store.migrations import migrate
 from vggsearch.system.reading import reading_from
 
-FORMAT = 6
+FORMAT = 7
 CHECKSUM = "sha256"
 MOST_ROWS = 100_000_000  # of a part: a crafted number must not exhaust the memory
 MOST_SHOWN = 200  # characters of what is wrong, which may quote a value

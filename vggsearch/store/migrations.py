@@ -62,10 +62,16 @@ def _from_5(values: Values, directory: Path) -> Values:  # noqa: ARG001
     return {**values, "format": 6}
 
 
+def _from_6(values: Values, directory: Path) -> Values:  # noqa: ARG001
+    """Format 7 adds fractions of a second and cameras. Photos of earlier parts have neither."""
+    return {**values, "format": 7}
+
+
 MIGRATIONS: dict[int, Callable[[Values, Path], Values]] = {
     1: _from_1,
     2: _from_2,
     3: _from_3,
     4: _from_4,
     5: _from_5,
+    6: _from_6,
 }

@@ -26,11 +26,15 @@ METADATA = b"vggsearch"  # key of a Parquet file's metadata
 BYTES_PER_DIMENSION = 2  # embeddings are float16
 PATH, SHA256 = "path", "sha256"
 PERCEPTUAL_HASH = "perceptual_hash"
-NULLABLE = ("taken", PERCEPTUAL_HASH)
+CAPTURE = ("taken", "taken_kind", "camera", "camera_serial")  # the fields of photos.capture.Capture
+NULLABLE = (*CAPTURE, PERCEPTUAL_HASH)
+REPEATING = ("format", "reason", "kind", *CAPTURE[1:])  # columns of few values
 LEAST = {"bytes": 0, "width": 1, "height": 1}
 BLANK = "is_blank"
 # An empty part, "." or "..": the path is absolute, leads up or has two spellings. On Windows, a drive or \\ too.
 NOT_BELOW = r"(^|/)\.{0,2}(/|$)|\x00" + (r"|\\|^[A-Za-z]:" if os.name == "nt" else "")
+# Columns that older parts lack: the hash up to format 5, the others up to format 6.
+ADDED_LATER = {PERCEPTUAL_HASH: pa.binary(BYTES), **dict.fromkeys(CAPTURE[1:], pa.string())}
 Table: TypeAlias = pa.Table
 SKIPPED_SCHEMA = pa.schema(
     [
@@ -54,7 +58,8 @@ def part_schema(dim: int) -> pa.Schema:
             pa.field("width", pa.int32(), nullable=False),
             pa.field("height", pa.int32(), nullable=False),
             pa.field("format", pa.string(), nullable=False),
-            pa.field("taken", pa.timestamp("ms")),  # whole seconds; Parquet has no coarser unit
+            pa.field("taken", pa.timestamp("ms")),
+            *(pa.field(name, pa.string()) for name in CAPTURE[1:]),
             pa.field(BLANK, pa.bool_(), nullable=False),
             pa.field(PERCEPTUAL_HASH, pa.binary(BYTES)),
             pa.field("embedding", pa.list_(pa.field("item", pa.float16(), nullable=False), dim), nullable=False),
@@ -84,7 +89,7 @@ def write_part(path: Path, photos: Sequence[Embedded], origin: Origin) -> None:
         [photo.width for photo in photos],
         [photo.height for photo in photos],
         [photo.format for photo in photos],
-        [photo.taken for photo in photos],
+        *([photo.capture[place] for photo in photos] for place in range(len(CAPTURE))),
         [photo.is_blank for photo in photos],
         [photo.perceptual_hash for photo in photos],
         pa.FixedSizeListArray.from_arrays(
@@ -123,8 +128,9 @@ def read_columns(path: Path, columns: Sequence[str], data: bytes | None = None) 
     if BLANK in columns and BLANK not in table.column_names:  # a part of format 1
         flags = pa.repeat(False, len(table))
         table = table.append_column(pa.field(BLANK, pa.bool_(), nullable=False), flags)
-    if PERCEPTUAL_HASH in columns and PERCEPTUAL_HASH not in table.column_names:  # up to format 5
-        table = table.append_column(PERCEPTUAL_HASH, pa.nulls(len(table), pa.binary(BYTES)))
+    for name, type in ADDED_LATER.items():
+        if name in columns and name not in table.column_names:
+            table = table.append_column(name, pa.nulls(len(table), type))
     if set(table.column_names) != set(columns):
         raise IndexDamaged(path, f"has the columns {table.column_names}, not {list(columns)}")
     _check_values(path, table)
@@ -136,6 +142,9 @@ def _check_values(file: Path, table: pa.Table) -> None:
     for name in table.column_names:
         if name not in NULLABLE and table.column(name).null_count:
             raise IndexDamaged(file, f"has no {name} in a row")
+    for name in set(CAPTURE[1:]).intersection(table.column_names):
+        if not pa.types.is_string(table.column(name).type):
+            raise IndexDamaged(file, f"has {name} of type {table.column(name).type}")
     if PATH in table.column_names:
         _check_paths(file, table.column(PATH))
     if SHA256 in table.column_names:
@@ -216,7 +225,7 @@ def _write(path: Path, table: pa.Table, origin: Origin | None = None) -> None:
             table.replace_schema_metadata(metadata),
             temporary,
             compression="zstd",
-            use_dictionary=[name for name in ("format", "reason", "kind") if name in table.column_names],
+            use_dictionary=[name for name in REPEATING if name in table.column_names],
             write_page_checksum=True,
             row_group_size=max(1, table.num_rows),
         )

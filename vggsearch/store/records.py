@@ -1,12 +1,12 @@
 """What the store holds of a photo, and the lookup by content that avoids embedding a file twice."""
 
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vggsearch.photos.capture import Capture
 from vggsearch.photos.walk import PhotoFile
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ class EngineInfo:
 class Embedded:
     """A photo and its embedding.
 
-    `sha256` is the hash of the file; `width` and `height` are the size of the upright photo in pixels; `taken` is
-    the local time of the camera, None if not recorded; `is_blank` means that the photo is one colour and not
+    `sha256` is the hash of the file; `width` and `height` are the size of the upright photo in pixels;
+    `capture` is when and by which camera it was taken; `is_blank` means that the photo is one colour and not
     compared; `perceptual_hash` is that of photos.perceptual_hash, None if an older version indexed the photo;
     `embedding` is a float32 unit vector (dim,). `is_reused` means that the embedding was computed for another file,
     or in an earlier run, with the same bytes.
@@ -37,7 +37,7 @@ class Embedded:
     width: int
     height: int
     format: str
-    taken: datetime | None
+    capture: Capture
     is_blank: bool
     perceptual_hash: bytes | None
     embedding: NDArray[np.float32]

@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.defaults import EXTRACT
+from vggsearch.photos.capture import Capture
 from vggsearch.photos.walk import PhotoFile
 from vggsearch.store.manifest import Part
-from vggsearch.store.parts import PERCEPTUAL_HASH
+from vggsearch.store.parts import CAPTURE, PERCEPTUAL_HASH
 from vggsearch.store.records import Embedded, EngineInfo
 from vggsearch.store.store import Store
 
-FACTS = ("path", "bytes", "mtime_ns", "sha256", "width", "height", "format", "taken", "is_blank", PERCEPTUAL_HASH)
+FACTS = ("path", "bytes", "mtime_ns", "sha256", "width", "height", "format", "is_blank", PERCEPTUAL_HASH, *CAPTURE)
 PARTS_IN_MEMORY = 2  # at once; files that moved together are mostly in one part
 
 
@@ -84,5 +85,6 @@ class _LoadedPart:
     def photo(self, row: int) -> Embedded:
         facts = {name: column[row] for name, column in self._facts.items()}
         file = PhotoFile(facts.pop("path"), facts.pop("bytes"), facts.pop("mtime_ns"))
+        capture = Capture(*(facts.pop(name) for name in CAPTURE))
         embedding: NDArray[np.float32] = self._embeddings[row].astype(np.float32)
-        return Embedded(file, **facts, embedding=embedding, made_by=self._made_by)
+        return Embedded(file, **facts, capture=capture, embedding=embedding, made_by=self._made_by)
