@@ -24,6 +24,7 @@ from children import Ended, vggsearch
 from pictures import pictures, save
 
 BATCH = 250  # names in a folder
+ALL = str(BATCH)  # as many results as there may be
 COPIES = 4  # names for one picture: duplicates of each other
 SIDE = 48
 LONGEST = 200  # bytes of a name; file systems allow 255
@@ -180,14 +181,14 @@ def lists(folder: Folder) -> None:
         ("dups", "--explain-threshold"),
     ):
         folder.run(*words, *at)
-    folder.run("query", *asked, *at, "-k", "200", "--no-rerank")
-    folder.run("query", "--random", "100", *at)
+    folder.run("query", *asked, *at, "-k", ALL, "--no-rerank")
+    folder.run("query", "--random", ALL, *at)
     folder.run("query", asked[0], *at, "--filter", several[0])
 
     skipped = json.loads(folder.run("info", "--skipped", "--format", "json", *at, machine=True).stdout)
     if len(skipped) != len(folder.numbers) - len(names):
         folder.fault(f"info --skipped lists {len(skipped)}")
-    every = ("query", asked[0], *at, "-k", "200", "--no-rerank")
+    every = ("query", asked[0], *at, "-k", ALL, "--no-rerank")
     [found] = json.loads(folder.run(*every, "--format", "json", machine=True).stdout)
     folder.equal("query --format json", {match["path"] for match in found["matches"]}, names)
     found = json.loads(folder.run(*every, "--format", "jsonl", machine=True).stdout)
@@ -196,7 +197,7 @@ def lists(folder: Folder) -> None:
     folder.equal("query --format csv", {row["path"] for row in found}, names)
     on_disk = {str(root / name) for name in names}
     check_paths(folder, every, on_disk)
-    picked = json.loads(folder.run("query", "--random", "200", *at, "--format", "json", machine=True).stdout)
+    picked = json.loads(folder.run("query", "--random", ALL, *at, "--format", "json", machine=True).stdout)
     folder.equal("query --random", {pick["path"] for pick in picked}, names)
 
 
