@@ -19,6 +19,7 @@ from vggsearch.errors import JournalError
 from vggsearch.removal import files
 from vggsearch.removal import perform as performing
 from vggsearch.removal.files import PREFIX, FoundFile
+from vggsearch.removal.interrupted import warn_of_interrupted
 from vggsearch.removal.journal import Journal
 from vggsearch.removal.perform import perform
 from vggsearch.removal.plan import PlannedRemoval, make_plan
@@ -72,16 +73,22 @@ def is_whole(folder: Path, at: object, *beside: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.parametrize("what", ["perform", "undo"])
 @pytest.mark.parametrize("action", ACTIONS)
-def test_killed_at_any_step_undo_finds_everything(root: Path, tmp_path: Path, action: str, what: str) -> None:
-    killed_at_each_step(root, tmp_path, action, what)
+def test_killed_at_any_step_undo_finds_everything(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, action: str, what: str
+) -> None:
+    killed_at_each_step(root, tmp_path, caplog, action, what)
 
 
 @pytest.mark.parametrize("what", ["perform", "undo"])
-def test_killed_at_any_step_between_two_volumes(root: Path, tmp_path: Path, small_disk: Path, what: str) -> None:
-    killed_at_each_step(root, tmp_path, "move", what, small_disk)
+def test_killed_at_any_step_between_two_volumes(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, small_disk: Path, what: str
+) -> None:
+    killed_at_each_step(root, tmp_path, caplog, "move", what, small_disk)
 
 
-def killed_at_each_step(root: Path, tmp_path: Path, action: str, what: str, *beside: Path) -> None:
+def killed_at_each_step(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, action: str, what: str, *beside: Path
+) -> None:
     template, folders = tmp_path / "template", tmp_path / "killed"
     root.rename(fill(template, {}) / "photos")
     words = [sys.executable, "-m", "tests.helpers.killed_removals", *map(str, (template, folders)), action, what]
@@ -90,7 +97,17 @@ def killed_at_each_step(root: Path, tmp_path: Path, action: str, what: str, *bes
     assert 15 < len(killed) < 200
     for folder in killed:
         with trash_in(folder / "share"):
+            if what == "perform":
+                every_hidden_file_is_named(folder, caplog)
             is_whole(folder, folder.name, *beside)
+
+
+def every_hidden_file_is_named(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.clear()
+    warn_of_interrupted(folder, folder / "photos")
+    hidden = [path.name for path in (folder / "photos").rglob(f"{PREFIX}*")]
+    assert len(hidden) == len(caplog.messages) <= 1
+    assert all(name in text and str(folder) in text for name, text in zip(hidden, caplog.messages, strict=True))
 
 
 @pytest.mark.parametrize("lasts", [False, True], ids=["once", "for good"])

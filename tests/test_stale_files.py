@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from tests.fakes import FakeEngine, save_photo
-from vggsearch import ImageIndex
+from vggsearch import ImageIndex, undo
 from vggsearch.duplicates.confirmation import MATCHED_BY
 from vggsearch.duplicates.find import DuplicatesReport
+from vggsearch.removal.files import aside_name
 from vggsearch.render.calibration import notes
 from vggsearch.store.keypoint_matches import read_keypoint_matches
 
@@ -182,3 +183,24 @@ def test_the_photos_of_the_other_index_have_to_be_there_too(
         assert {group[0] for group in groups(found)} == {str(other / "kept.png")}
         (other / "kept.png").unlink()
         assert groups(index.duplicates(threshold=0.9, against=theirs)) == []
+
+
+def test_a_file_that_an_interrupted_removal_has_hidden_is_named_until_it_is_undone(
+    index: ImageIndex, photos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    done = index.remove(index.plan_removal(index.duplicates(threshold=0.9), "delete"))
+    lines = done.journal.read_bytes().splitlines(keepends=True)
+    done.journal.write_bytes(b"".join(lines[:-1]))  # as if killed before the outcome of the last step
+    last = done.done[-1]
+    hidden = aside_name(photos / last.path, last.token)
+    shutil.copy(photos / "a.png", hidden)
+    for look in (index.update, index.duplicates):
+        caplog.clear()
+        look()
+        [told] = [text for text in caplog.messages if "interrupted" in text]
+        assert all(each in told for each in (last.path, hidden.name, f"vggsearch dups undo {done.journal}"))
+    undo(done.journal)
+    caplog.clear()
+    index.update()
+    assert not any("interrupted" in text for text in caplog.messages)
+    assert not hidden.exists()

@@ -1,14 +1,15 @@
 """Kill commands at random moments, run them again, and compare with runs that were not killed.
 
 A case is a command on a copy of prepared photos and their index: it is sent SIGKILL up to three times, at any
-moment of its duration, and then completed. After each kill no photo may be missing from the folder, the trash and
-the place to which photos are moved, and the index must open. At the end `verify` must be clean, and the photos,
-index and output the same, bit for bit, as without a kill. A removal is then undone, after which every photo must
-be where it was.
+moment of its duration, and then completed; a removal that it reports as interrupted is undone first. After each
+kill no photo may be missing from the folder, the trash and the place to which photos are moved, and the index must
+open. At the end `verify` must be clean, and the photos, index and output the same, bit for bit, as without a kill.
+A removal is then undone, after which every photo must be where it was.
 """
 
 import hashlib
 import os
+import shlex
 import shutil
 import signal
 from collections import Counter
@@ -32,6 +33,7 @@ SIDE = 64
 PART_S = 0.02  # between two commits, so that kills hit them; a minute usually
 MOST_KILLS = 3
 BEYOND = 1.1  # the last moment of a kill, in durations of the command
+UNDO = "vggsearch dups undo "
 OPEN = ("--index", "index")
 FIND = (*OPEN, "--threshold", "0.9999")
 ACTIONS = ("trash", "move:out", "hardlink", "symlink", "delete")
@@ -238,7 +240,7 @@ def run_case(scenario: Scenario, base: Path, expected: Undisturbed, random: Rand
         if (work / "index" / "manifest.json").exists():
             opened = command(("query", "--random", "3", *OPEN), work)
             faults += [f"query: {opened.stderr}"] if opened.status != 0 else []
-    ended = command(words, work)
+    ended = completed(words, work)
     if ended.status != 0:
         return kills, [*faults, f"does not complete: {ended.status}: {ended.stderr[-800:]}"]
     verified = command(("verify", *OPEN), work)
@@ -250,6 +252,15 @@ def run_case(scenario: Scenario, base: Path, expected: Undisturbed, random: Rand
     if scenario.words[:2] == ("dups", "remove"):
         faults += undo_all(base / scenario.state, work)
     return kills, faults
+
+
+def completed(words: Sequence[str], work: Path) -> Ended[None]:
+    """Run a command; if it says that a removal was interrupted, undo that as it says, and run it again."""
+    ended = command(words, work)
+    interrupted = [line.partition(UNDO)[2] for line in ended.stderr.splitlines() if UNDO in line]
+    for journal in sorted(interrupted, reverse=True):
+        command(("dups", "undo", *shlex.split(journal)), work).result()
+    return command(words, work) if interrupted else ended
 
 
 def lost(scenario: Scenario, before: Counter[str], work: Path) -> list[str]:

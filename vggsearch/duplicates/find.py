@@ -30,6 +30,8 @@ from vggsearch.duplicates.results import Groups, Pairs
 from vggsearch.errors import ImageError, IndexNotWritable, Stopped
 from vggsearch.photos.decoder_pool import Decoders, default_workers
 from vggsearch.progress import SILENT, Monitor
+from vggsearch.removal.interrupted import warn_of_interrupted
+from vggsearch.store.contents import JOURNALS
 from vggsearch.tables import Table, Tabular
 
 log = logging.getLogger(__name__)
@@ -91,6 +93,8 @@ def _duplicates(
     started = time.monotonic()
     directory = collection.store.directory
     warn_of_unmatched(keep_rules(options.keep), collection.searcher.paths)
+    if collection.root is not None:
+        warn_of_interrupted(directory / JOURNALS, collection.root)
     is_compared = options.confirm and collection.has_files
     matcher = KeypointMatcher(directory, collection, decoders) if is_compared else None
 

@@ -18,6 +18,8 @@ from vggsearch.indexing.local_features import keep_local_features
 from vggsearch.model.engine import Engine
 from vggsearch.photos.walk import PhotoFile, Skipped, SkippedFiles, Stamp, walk
 from vggsearch.progress import SILENT, Monitor
+from vggsearch.removal.interrupted import warn_of_interrupted
+from vggsearch.store.contents import JOURNALS
 from vggsearch.store.parts import BYTES_PER_DIMENSION
 from vggsearch.store.records import Embedded
 from vggsearch.store.reuse import KnownContent
@@ -329,6 +331,7 @@ def update_index(
         if not allow_empty:
             refuse_to_empty(plan, store, root)
         writer.set_root(root)
+        warn_of_interrupted(store.directory / JOURNALS, root)
         if whiten is not None:
             writer.set_whitened(whiten)
         update = _Update(store, writer, plan, thread)

@@ -20,9 +20,11 @@ from typing import Any, Literal, TypeVar, get_args
 
 from vggsearch.defaults import ACTIONS, ActionKind
 from vggsearch.errors import JournalError
-from vggsearch.removal.files import flush_folder
+from vggsearch.removal.files import flush_folder, open_to_read
 
 JOURNAL_FORMAT = 1
+LONGEST_STEP = 1 << 16  # bytes of a line: four paths and hashes
+AFTER_THE_FIRST = 2  # the number of any line but the first
 TOKEN = re.compile("[0-9A-Za-z]{1,64}")
 Value = TypeVar("Value")
 Outcome = Literal["done", "kept", "undone"]
@@ -178,6 +180,20 @@ def read_journal(path: Path) -> Record:
         replace(line, hides_file=line.hides_file and line.path not in restorable) for line in record.damaged
     ]
     return record
+
+
+def unfinished_step(path: Path) -> JournalEntry | None:
+    """Return the step that a journal ends with, if no outcome follows: it was interrupted, or is under way.
+
+    Only the end of the file is read. Raises OSError.
+    """
+    with open_to_read(path) as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - LONGEST_STEP))
+        lines = [line for line in file.read(LONGEST_STEP).split(b"\n") if _is_json(line)]
+    record = Record()
+    if lines:
+        _Reader(path, record).read(AFTER_THE_FIRST, lines[-1])
+    return record.entries[-1] if record.entries else None
 
 
 class _Reader:
