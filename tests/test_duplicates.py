@@ -1,5 +1,6 @@
 """Duplicates from photos to groups: real photos and edited copies of them, with a network that is faked."""
 
+import re
 import shutil
 import zlib
 from collections.abc import Iterator
@@ -15,12 +16,14 @@ from PIL import ExifTags, Image
 
 from tests.fakes import FakeEngine, save_photo
 from tests.helpers.calibration import calibrated_with
+from tests.helpers.raw_files import tiff_ep
 from vggsearch import ImageIndex
 from vggsearch.duplicates.find import DuplicatesReport
 from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.duplicates.removals import new_journal
 from vggsearch.errors import DecisionsDamaged, OptionError, Stopped
 from vggsearch.removal.undo import undo
+from vggsearch.render.duplicates import duplicate_groups
 from vggsearch.store.contents import DECISIONS, EDGES, KEYPOINT_MATCHES
 from vggsearch.store.decisions import read_decisions
 
@@ -109,22 +112,29 @@ def test_every_member_has_a_reason_and_only_identical_ones_have_similarity_1(
             assert 0.5 <= member.confidence <= 1
 
 
-def test_a_raw_file_is_no_duplicate_of_a_developed_photo_wherever_it_is_and_whatever_its_name(
-    index: ImageIndex,
-) -> None:
+def test_a_raw_file_is_shown_with_its_photo_wherever_it_is_and_never_removed_for_it(index: ImageIndex) -> None:
     assert index.root is not None
     (index.root / "raw").mkdir()
-    Image.open(index.root / "originals" / "rocket.jpg").save(index.root / "raw" / "capture.NEF", "TIFF")
+    rocket, coffee = ((index.root / "originals" / f"{name}.jpg").read_bytes() for name in ("rocket", "coffee"))
+    (index.root / "raw" / "capture.NEF").write_bytes(tiff_ep(preview=rocket))
+    (index.root / "originals" / "coffee.DNG").write_bytes(tiff_ep(preview=coffee))
     index.update(index.root)
     report = index.duplicates()
-    assert group_of(report, "raw/capture.NEF") == {"raw/capture.NEF"}
-    assert report.classified.excluded["a RAW file and a developed photo"] >= 1
+    (group,) = (each for each in report.groups if each.keeper.path.endswith("rocket.jpg"))
+    (raw,) = (member for member in group.members if member.kind == "RAW")
+    assert (raw.photo.path, raw.reason) == ("raw/capture.NEF", "RAW file of the photo")
+    assert raw not in group.removable
+    assert re.search("raw/capture.NEF +RAW ", duplicate_groups(report.groups, "table", index.root))
+    assert group_of(report, "originals/coffee.DNG") == {"originals/coffee.DNG"}  # as the names say
+    paired = {pair.first.path for pair in report.pairs if pair.kind == "RAW"}
+    paired |= {pair.second.path for pair in report.pairs if pair.kind == "RAW"}
+    assert {"raw/capture.NEF", "originals/coffee.DNG"} <= paired
 
     index.decide("same", ["raw/capture.NEF", "originals/rocket.jpg"])
     report = index.duplicates()
-    assert "originals/rocket.jpg" in group_of(report, "raw/capture.NEF")
-    paths = [planned.path for planned in index.plan_removal(report, "delete", raw_pairs=True).removals]
-    assert "raw/capture.NEF" not in paths
+    assert "raw/capture.NEF" in group_of(report, "originals/rocket.jpg")
+    plan = index.plan_removal(report, "delete", raw_pairs=True)
+    assert not {"raw/capture.NEF", "originals/coffee.DNG"} & {planned.path for planned in plan.removals}
 
 
 def test_a_photo_with_an_impossible_date_does_not_end_the_search(index: ImageIndex) -> None:

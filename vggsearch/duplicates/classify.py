@@ -44,7 +44,8 @@ DECIDED_DIFFERENT = "marked as not duplicates"
 class ClassifiedPairs:
     """The pairs that are duplicates, those that are only similar, and how they were classified.
 
-    Of a pair in `contains`, one photo shows the other among other pictures, as a collage does.
+    Of a pair in `contains`, one photo shows the other among other pictures, as a collage does. Of a pair in `raw`,
+    one is the RAW file of the other.
     `compared` are all pairs considered. `precision` is the expected share of duplicates that are right, `recall`
     the expected share of edited copies that are found, None if unknown. Duplicates have at least `min_confidence`,
     or at least the similarity `threshold`, whichever is not None. `excluded` counts the pairs that were excluded,
@@ -59,6 +60,7 @@ class ClassifiedPairs:
     duplicates: CandidatePairs
     similar: CandidatePairs
     contains: CandidatePairs
+    raw: CandidatePairs
     compared: CandidatePairs
     calibration: Calibration | None
     precision: float | None
@@ -133,18 +135,20 @@ def _classified(
         is_duplicate = allowed & (confidence >= least)
     is_similar = allowed & ~is_duplicate & (confidence >= DUPLICATES.similar) & options.similar
     is_similar |= (exclusions == FRAMES) & options.similar
+    is_raw = exclusions == RAW_AND_DEVELOPED
     counted = confidence[is_duplicate]
     return ClassifiedPairs(
         duplicates=compared.subset(is_duplicate),
         similar=compared.subset(is_similar),
         contains=compared.subset(np.empty(0, np.int64)),
+        raw=compared.subset(is_raw),
         compared=compared,
         calibration=calibration,
         precision=float(counted.mean()) if len(counted) else None,
         recall=calibration.recall(least) if calibration.copies.similarities and options.threshold is None else None,
         min_confidence=least if options.threshold is None and len(counted) else None,
         threshold=options.threshold,
-        excluded=dict(Counter(exclusions[~allowed & ~is_similar].tolist())),
+        excluded=dict(Counter(exclusions[~allowed & ~is_similar & ~is_raw].tolist())),
         is_complete=is_complete,
     )
 
@@ -314,5 +318,5 @@ def _exclusion(first: Photo, second: Photo, options: DuplicateOptions, is_in_one
     if options.across_folders and is_in_one_folder:
         return "in the same folder"
     if first.is_raw != second.is_raw:
-        return RAW_AND_DEVELOPED
+        return other_exposures(first, second) or RAW_AND_DEVELOPED
     return None if options.siblings else other_exposures(first, second)

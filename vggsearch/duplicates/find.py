@@ -145,7 +145,12 @@ def _of_current(classified: ClassifiedPairs, collection: Collection) -> Classifi
         stale = [row for row in rows if not collection.is_current(row)]
         return pairs.subset(~(np.isin(pairs.first, stale) | np.isin(pairs.second, stale)))
 
-    return replace(classified, duplicates=current(classified.duplicates), similar=current(classified.similar))
+    return replace(
+        classified,
+        duplicates=current(classified.duplicates),
+        similar=current(classified.similar),
+        raw=current(classified.raw),
+    )
 
 
 def _labelled_pairs(

@@ -25,9 +25,16 @@ from vggsearch.photos.upright import Box
 from vggsearch.progress import SILENT, Monitor
 
 IDENTICAL_KINDS = ("exact", "same picture")
-LEFT_ALONE: dict[Kind, str] = {"similar": "only similar", "contains": "not a copy of the whole"}
+LEFT_ALONE: dict[Kind, str] = {
+    "similar": "only similar",
+    "contains": "not a copy of the whole",
+    "RAW": "no copy, but what it was developed from",
+}
 KEPT = "you decided to keep it"
-CONTAINS = "one of the two shows the other among other pictures"
+REASONS: dict[Kind, str] = {
+    "contains": "one of the two shows the other among other pictures",
+    "RAW": "RAW file of the photo",
+}
 
 
 class GroupBuilder:
@@ -50,7 +57,8 @@ class GroupBuilder:
         self._matcher = matcher
         self._policy = keep_rules(options.keep)
         self._copies = self._exact_copies()
-        self._contents = sorted({*self._copies, *_rows(classified.duplicates), *_rows(classified.similar)})
+        shown = classified.duplicates, classified.similar, classified.raw
+        self._contents = sorted({*self._copies, *(row for pairs in shown for row in _rows(pairs))})
         rows = [row for content in self._contents for row in self._rows_of(content)]
         self._photos = collection.photos([*rows, *self._contents])
         with ThreadPoolExecutor() as threads:
@@ -100,6 +108,7 @@ class GroupBuilder:
             (self.classified.duplicates, None),
             (self.classified.similar, "similar"),
             (self.classified.contains, "contains"),
+            (self.classified.raw, "RAW"),
         )
         for pairs, kind in tiers:
             for index, pair in enumerate(pairs.pairs()):
@@ -264,15 +273,29 @@ class GroupBuilder:
 
     def _related(self) -> tuple[tuple[CandidatePairs, Kind], ...]:
         """Return the pairs that are shown and are no duplicates."""
-        return (self.classified.similar, "similar"), (self.classified.contains, "contains")
+        similar, contains, raw = self.classified.similar, self.classified.contains, self.classified.raw
+        is_apart = np.array([not self._are_named_as_one(*pair) for pair in raw.pairs()], bool)
+        return (similar, "similar"), (contains, "contains"), (raw.subset(is_apart), "RAW")
+
+    def _are_named_as_one(self, first: int, second: int) -> bool:
+        """Return whether the names say that one is the RAW file of the other, as a camera writes both."""
+        one, other = (PurePosixPath(self._photos[self._best[content]].path) for content in (first, second))
+        return one.with_suffix("") == other.with_suffix("")
 
     def _of_keepers(self, pairs: CandidatePairs, kept: dict[int, int]) -> Iterable[tuple[int, int, int]]:
-        """Yield what is related to a keeper and is kept: the content, the keeper, and the index of their pair."""
+        """Yield what is related to a keeper and is kept: the content, the keeper, and the index of their pair.
+
+        A RAW file is related to the photo, not the photo to the RAW file.
+        """
         for index, pair in enumerate(pairs.pairs()):
             first, second = pair
             if kept[first] == first and kept[second] == second:
-                keeper, other = sorted(pair, key=lambda content: self._rank[self._best[content]])
+                keeper, other = sorted(pair, key=self._rank_as_keeper)
                 yield other, keeper, index
+
+    def _rank_as_keeper(self, content: int) -> tuple[bool, bool, int]:
+        best = self._best[content]
+        return best < len(self._collection), self._photos[best].is_raw, self._rank[best]
 
     def _related_member(self, pairs: CandidatePairs, kind: Kind, row: int, keeper: int, index: int) -> Member:
         values = self._similarity(pairs, index, kind), self._confidence(pairs, index, kind)
@@ -296,7 +319,7 @@ class GroupBuilder:
             similarity,
             confidence,
             alignment,
-            CONTAINS if kind == "contains" else why,
+            REASONS.get(kind, why),
             self._left_alone(row, keeper, kind),
             "keeper" if larger == keeper else "member",
         )

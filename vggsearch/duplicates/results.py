@@ -16,7 +16,7 @@ from vggsearch.photos.capture import TimeKind
 from vggsearch.photos.raw_formats import RAW_FORMAT, is_raw
 from vggsearch.tables import Row, Table, Tabular, arrow_table
 
-Kind = Literal["exact", "same picture", "near", "similar", "contains"]
+Kind = Literal["exact", "same picture", "near", "similar", "contains", "RAW"]
 
 AlignedIn = Literal["keeper", "member"]
 
@@ -73,10 +73,11 @@ class Member:
     """A photo that is a duplicate of the keeper of its group.
 
     `kind` is "exact" (same bytes), "same picture" (same pixels in another file), "near" (an edited copy),
-    "similar" (another shot of the same subject) or "contains" (one of the two shows the other among other
-    pictures). `similarity`, at most 1.0, is that with the keeper; `confidence`, 0..1, is the estimated probability
-    that the two are duplicates. `alignment`, if keypoints matched, is the position of this photo in the keeper or,
-    if `aligned_in` is "member", of the keeper in this photo: always of the one that shows less in the other.
+    "similar" (another shot of the same subject), "contains" (one of the two shows the other among other pictures)
+    or "RAW" (the RAW file of the keeper). `similarity`, at most 1.0, is that with the keeper; `confidence`, 0..1,
+    is the estimated probability that the two are duplicates. `alignment`, if keypoints matched, is the position of
+    this photo in the keeper or, if `aligned_in` is "member", of the keeper in this photo: always of the one that
+    shows less in the other.
     `reason` states why the keeper is kept rather than this photo.
     `left_alone` states why this photo is not to be removed nevertheless, None if it may be removed.
 

@@ -47,6 +47,14 @@ def capture(
     return Capture(taken, FRACTION, camera, _text(serial))
 
 
+def parsed_time(text: object) -> datetime | None:
+    """Return the time of a text such as 2019:05:04 03:02:01, None if there is no such time."""
+    try:
+        return datetime.strptime(str(text).strip("\0 "), "%Y:%m:%d %H:%M:%S") if text else None
+    except ValueError:
+        return None
+
+
 def camera_name(make: str | None, model: str | None) -> str | None:
     """Return maker and model, the maker once: most models of Canon and Nikon begin with it."""
     if make is None or model is None:

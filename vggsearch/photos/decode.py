@@ -1,12 +1,12 @@
 """Decode image files of any supported format into upright RGB images, or raise ImageError with the reason."""
 
 import errno
+import io
 import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cache
 from pathlib import PurePath
 from typing import BinaryIO
@@ -15,8 +15,8 @@ from PIL import ExifTags, Image, ImageFile, JpegImagePlugin, UnidentifiedImageEr
 
 from vggsearch.defaults import DECODER, IMAGE
 from vggsearch.errors import ImageError
-from vggsearch.photos.capture import Capture, capture
-from vggsearch.photos.raw_content import holds_raw_data
+from vggsearch.photos.capture import Capture, capture, parsed_time
+from vggsearch.photos.raw_content import Place, raw_content
 from vggsearch.photos.raw_formats import RAW_FORMAT
 from vggsearch.photos.upright import (
     Box,
@@ -130,10 +130,11 @@ def decode(
 ) -> DecodedImage:
     """Decode the first frame of an open file.
 
-    With `at_least`, a JPEG is decoded at a reduced size that still leaves at least that many pixels per side, or of
-    the longer side alone; very large pictures of other formats are reduced afterwards. `crop` is the part to
-    return, in pixels of the whole picture, upright. The suffix of `name` is used only for formats that have no
-    signature. `memory` is the number of bytes to get by with.
+    Of a RAW file, that is its largest preview, if it has one. With `at_least`, a JPEG is decoded at a reduced size
+    that still leaves at least that many pixels per side, or of the longer side alone; very large pictures of other
+    formats are reduced afterwards. `crop` is the part to return, in pixels of the whole picture, upright. The
+    suffix of `name` is used only for RAW files and formats that have no signature. `memory` is the number of bytes
+    to get by with.
 
     Raises ImageError with the reason, OutsideError for the crop, and MemoryNeededError.
     """
@@ -160,30 +161,33 @@ def load_image(
     Raises ImageError and MemoryNeededError.
     """
     with decoder_errors():
-        opened = _open(file, name)
+        raw = raw_content(file, name)
+        opened = _open(file, name) if raw is None or raw.preview is None else _preview(file, raw.preview)
         full, is_reduced = opened.size, _has_deep_colours(opened)  # before EXIF, for which PNG is loaded
-        format = _format_of(opened, file)
         if at_least is not None:
             wanted = round(at_least * IMAGE.reducing_gap)
             opened.draft(None, _drafted(full, wanted, of_longer=of_longer))
         _refuse_bombs(opened.size, full)
         _check_memory(opened, full, memory)
         capture = capture_of(opened)  # after the checks, since a PNG is loaded to look for EXIF at its end
+        if raw is not None and raw.capture.taken is not None:
+            capture = raw.capture
         opened.load()
         # Read after loading: PNG may find its EXIF block only then, and TIFF has applied its orientation by then
         # (its size is upright from the start).
         orientation = orientation_of(opened)
+        if raw is not None and raw.preview is not None and ExifTags.Base.Orientation not in opened.getexif():
+            orientation = raw.orientation
+        format = RAW_FORMAT if raw is not None else opened.format or ""
     if orientation >= 5:
         full = (full[1], full[0])
     return LoadedImage(opened, orientation, *full, format, capture, is_reduced)
 
 
-def _format_of(opened: Image.Image, file: BinaryIO) -> str:
-    """Return the name of a format: Pillow's, or RAW_FORMAT for a TIFF file with the data of a sensor."""
-    with suppress(OSError, *DECODER_ERRORS):  # a damaged directory: what Pillow reads may be fine
-        if holds_raw_data(opened, file):
-            return RAW_FORMAT
-    return opened.format or ""
+def _preview(file: BinaryIO, place: Place) -> Image.Image:
+    """Open the preview of a RAW file, a JPEG."""
+    file.seek(place.at)
+    return _Jpeg(io.BytesIO(file.read(place.length)))
 
 
 def _has_deep_colours(opened: Image.Image) -> bool:
@@ -351,16 +355,8 @@ def capture_of(image: Image.Image) -> Capture:
         fraction, serial = camera.get(ExifTags.Base.SubsecTimeOriginal), camera.get(ExifTags.Base.BodySerialNumber)
     except (OSError, *DECODER_ERRORS):
         return Capture()
-    original, saved = map(_time, texts)
+    original, saved = map(parsed_time, texts)
     return capture(original, fraction, saved, make, model, serial)
-
-
-def _time(text: object) -> datetime | None:
-    """Return the time of a text such as 2019:05:04 03:02:01, None if there is no such time."""
-    try:
-        return datetime.strptime(str(text).strip("\0 "), "%Y:%m:%d %H:%M:%S") if text else None
-    except ValueError:
-        return None
 
 
 @contextmanager

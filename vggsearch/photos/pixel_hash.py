@@ -8,6 +8,7 @@ from PIL import Image
 
 from vggsearch.defaults import IMAGE
 from vggsearch.photos.decode import later_frames, load_image
+from vggsearch.photos.raw_formats import RAW_FORMAT
 from vggsearch.photos.upright import stored_strips, to_rgb
 
 
@@ -15,13 +16,13 @@ def pixel_hash(file: BinaryIO, name: str = "", memory: int | None = None) -> str
     """Return the sha256 of all that an open file shows: sizes, pixels and durations of all frames, once upright.
 
     Transparency counts, but not the colour of what is fully transparent. Deep greyscale is hashed as it is. What
-    cannot be compared in full has the hash of its bytes: colours of more than 8 bits, of which Pillow drops some,
-    and animations of more than IMAGE.most_frames frames. To be called in a decoder process. Raises what
+    cannot be compared in full has the hash of its bytes: RAW files, colours of more than 8 bits, of which Pillow
+    drops some, and animations of more than IMAGE.most_frames frames. To be called in a decoder process. Raises what
     decode.load_image raises.
     """
     loaded = load_image(file, name, memory=memory)
     digest = hashlib.sha256()
-    if loaded.is_reduced:
+    if loaded.is_reduced or loaded.format == RAW_FORMAT:
         return _hash_of_bytes(file)
     _add(digest, loaded.image, loaded.orientation)
     for number, frame in enumerate(later_frames(loaded, memory), start=2):

@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 from vggsearch.defaults import Format
+from vggsearch.duplicates.keep_policy import has_date
 from vggsearch.duplicates.results import Group, Member, Pair, Photo
 from vggsearch.matching.alignment import Alignment
 from vggsearch.render.text import aligned, as_csv, as_paths, quantity, similarity_text, transform_words
@@ -67,8 +68,8 @@ def confidence_text(confidence: float) -> str:
 
 
 def date_text(photo: Photo) -> str:
-    """Return when a photo was taken, to the minute; "" if unknown."""
-    return f"{photo.taken:%Y-%m-%d %H:%M}" if photo.taken else ""
+    """Return when a photo was taken, to the minute; "" if unknown or impossible."""
+    return f"{photo.taken:%Y-%m-%d %H:%M}" if photo.taken and has_date(photo) else ""
 
 
 def _words(mirrored: bool, turned: float, scale: float) -> str:
@@ -98,7 +99,12 @@ def _group_rows(group: Group) -> list[tuple[str, ...]]:
 
 
 def _photo_cells(photo: Photo) -> tuple[str, str, str, str]:
-    return photo.path, f"{photo.width} x {photo.height}", decimal(photo.bytes), date_text(photo)
+    return photo.path, size_text(photo), decimal(photo.bytes), date_text(photo)
+
+
+def size_text(photo: Photo) -> str:
+    """Return width and height; only RAW for a RAW file, of which but the preview is known."""
+    return "RAW" if photo.is_raw else f"{photo.width} x {photo.height}"
 
 
 def _group_table(groups: Sequence[Group], _root: Path | None) -> str:

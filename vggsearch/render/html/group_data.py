@@ -28,6 +28,7 @@ def _photo_values(photo: Photo, link: str) -> dict[str, object]:
         "link": f"{link}/{address(photo.path)}",
         "width": photo.width,
         "height": photo.height,
+        "size": "RAW" if photo.is_raw else f"{photo.width} \u00d7 {photo.height}",
         "bytes": photo.bytes,
         "format": photo.format,
         "taken": photo.taken.isoformat(sep=" ", timespec="seconds") if photo.taken else None,

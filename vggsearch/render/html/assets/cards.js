@@ -155,10 +155,10 @@ function dateRow(photo, keeper) {
 
 function factsOf(photo, keeper) {
   const isKeeper = photo === keeper;
-  const pixels = isKeeper ? ["", ""] : compared(photo.width * photo.height, keeper.width * keeper.height);
+  const pixels = isKeeper || photo.kind === "RAW" ? ["", ""] : compared(photo.width * photo.height, keeper.width * keeper.height);
   const bytes = isKeeper ? ["", ""] : compared(photo.bytes, keeper.bytes);
   return make("dl", { class: "facts" },
-    ...factRow("Pixels", `${photo.width} × ${photo.height}`, ...pixels),
+    ...factRow("Pixels", photo.size, ...pixels),
     ...factRow("Size", `${bytesText(photo.bytes)} ${photo.format}`, ...bytes),
     ...dateRow(photo, keeper));
 }

@@ -83,7 +83,7 @@ function showCaption() {
   const member = group.photos[position];
   const marked = markOf(group, position);
   document.getElementById("compare-note").textContent = [
-    `${photo.width} × ${photo.height}, ${bytesText(photo.bytes)}`,
+    `${photo.size}, ${bytesText(photo.bytes)}`,
     `group ${group.number}, ${position} of ${group.photos.length - 1}: ${member.kind}, similarity ${similarityText(member.similarity)}`,
     member.how,
     marked ? `marked: ${MARKS[marked].label}` : "",
