@@ -16,4 +16,5 @@ def isotonic(values: NDArray[np.float64], weights: NDArray[np.float64] | None = 
             mean = (mean * total + last_mean * last_total) / both
             total, count = total + last_total, count + last_count
         pooled.append((mean, total, count))
-    return np.concatenate([np.full(count, mean) for mean, _, count in pooled]) if pooled else np.empty(0)
+    means, _, counts = zip(*pooled, strict=True) if pooled else ((), (), ())
+    return np.repeat(np.array(means, np.float64), np.array(counts, np.int64))

@@ -127,9 +127,11 @@ def _covered_fields(keypoints: Keypoints, chosen: NDArray[np.int64]) -> int:
     """
     size = (keypoints.width, keypoints.height)
     columns, rows = (keypoints.points[chosen] * KEYPOINTS.grid / size).astype(np.int64).T
-    if min(len(np.unique(rows)), len(np.unique(columns))) < KEYPOINTS.across:
+    fields = np.zeros((KEYPOINTS.grid, KEYPOINTS.grid), bool)
+    fields[rows, columns] = True
+    if min(np.count_nonzero(fields.any(axis=axis)) for axis in (0, 1)) < KEYPOINTS.across:
         return 0
-    return len(np.unique(rows * KEYPOINTS.grid + columns))
+    return int(np.count_nonzero(fields))
 
 
 def _transform(
@@ -150,11 +152,13 @@ def _matches(query: Keypoints, photo: Keypoints) -> tuple[NDArray[np.int64], NDA
     nearest = similarities.argmax(axis=1)
     rows = np.arange(len(nearest))
     best = similarities[rows, nearest]
-    is_mutual = similarities.argmax(axis=0)[nearest] == rows
+    is_mutual = best == similarities.max(axis=0)[nearest]  # several times faster than argmax down the columns
     similarities[rows, nearest] = -1
     next_best = similarities.max(axis=1)
     is_clear = 1 - best < KEYPOINTS.ratio**2 * (1 - next_best)  # half the squared distances of unit vectors
     chosen = np.flatnonzero(is_mutual & is_clear)
+    _, first = np.unique(nearest[chosen], return_index=True)  # of several that are equally near
+    chosen = chosen[np.sort(first)]
     return chosen, nearest[chosen]
 
 

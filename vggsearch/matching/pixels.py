@@ -11,6 +11,7 @@ monotone curve, and the sharper one is blurred until both fit best. Statistics a
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -35,7 +36,8 @@ NOISE = 16.0  # variance of grey levels of which nothing can be said
 Grey = NDArray[np.uint8]
 Real = NDArray[np.float32]
 Matrix = NDArray[np.float64]
-Mask = NDArray[np.bool_]
+Gradient = NDArray[np.int16]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -109,23 +111,23 @@ def difference(query: Grey, photo: Grey, alignment: Alignment) -> Difference | N
     inside[EDGE:-EDGE, EDGE:-EDGE] = 255
     matrix = _refined(finer, coarser, inside, matrix)
     laid, common = _warped(finer, matrix, coarser), _warped_mask(inside, matrix, coarser)
-    common[:EDGE], common[-EDGE:], common[:, :EDGE], common[:, -EDGE:] = False, False, False, False
-    if common.sum() < SMALLEST**2:
+    common[:EDGE], common[-EDGE:], common[:, :EDGE], common[:, -EDGE:] = 0, 0, 0, 0
+    if cv2.countNonZero(common) < SMALLEST**2:
         return None
     first, second = _equally_sharp(laid, coarser, common)
     return _Windows(first, second, common).difference(_high_pass(laid), _high_pass(coarser))
 
 
 class _Windows:
-    """Statistics of two pictures in overlapping windows of the area that is `common` to both."""
+    """Statistics of two pictures in overlapping windows of the area that is `common` to both, uint8, 0 or 255."""
 
-    def __init__(self, first: Grey, second: Grey, common: Mask) -> None:
-        self._weight = common.astype(np.float32)
-        self._filled = np.maximum(_windowed(self._weight), 1e-3)
-        self._inside = _windowed(self._weight) > 0.6
+    def __init__(self, first: Grey, second: Grey, common: Grey) -> None:
+        self._common = common
+        filled = _windowed(common.astype(np.float32)) / 255
+        self._filled, self._inside = np.maximum(filled, 1e-3), filled > 0.6
         mapped = (
-            (_with_tones(first, _tone_curve(first[common], second[common])), second),
-            (first, _with_tones(second, _tone_curve(second[common], first[common]))),
+            (_with_tones(first, _tone_curve(first, second, common)), second),
+            (first, _with_tones(second, _tone_curve(second, first, common))),
         )
         both = [self._moments(*pair) for pair in mapped]  # a tone curve loses what the other picture has clipped
         errors = [np.maximum(one + other - 2 * product, 0) for one, other, product in both]
@@ -162,9 +164,9 @@ class _Windows:
 
     def _shifts(self) -> tuple[float, float]:
         """Return the median and the 95th percentile of the displacement of parts with clear edges, in pixels."""
-        first, second = (picture.astype(np.float32) for picture in self._pictures)
-        x, y = (gradient * self._weight for gradient in _gradients((first + second) * np.float32(0.5)))
-        change = (second - first) * self._weight
+        first, second = self._pictures
+        x, y = (self._within(np.add(*each)) / 16 for each in zip(_sobel(first), _sobel(second), strict=True))
+        change = self._within(cv2.subtract(second, first, dtype=cv2.CV_16S))
         xx, xy, yy, x_change, y_change = map(_windowed, (x * x, x * y, y * y, x * change, y * change))
         weaker = (xx + yy) / 2 - np.sqrt((xx - yy) ** 2 / 4 + xy**2)
         chosen = self._inside & (weaker > 1) & (self._relative < 0.7)
@@ -180,20 +182,23 @@ class _Windows:
         chosen = self._has_detail & ~self._differs
         if not chosen.any():
             return 0.0
-        first, second = first * self._weight, second * self._weight
+        first, second = self._within(first), self._within(second)
         ones, others, shared = (
-            float(_windowed(each)[chosen].mean()) for each in (first**2, second**2, first * second)
+            float(_windowed(each)[chosen].mean()) for each in (first * first, second * second, first * second)
         )
         return shared / (min(ones, others) + 0.01)
 
     def _moments(self, first: Grey, second: Grey) -> tuple[Real, Real, Real]:
         """Return the variances of both and their covariance in each window."""
-        one, other = first * self._weight, second * self._weight
-        mean, other_mean = _windowed(one) / self._filled, _windowed(other) / self._filled
-        squares = (_windowed(each) / self._filled for each in (one * one, other * other, one * other))
-        first_square, second_square, product = squares
+        one, other = self._within(first), self._within(second)
+        means = (_windowed(each) / self._filled for each in (one, other, one * one, other * other, one * other))
+        mean, other_mean, first_square, second_square, product = means
         variances = np.maximum(first_square - mean**2, 0), np.maximum(second_square - other_mean**2, 0)
         return variances[0], variances[1], np.asarray(product - mean * other_mean, np.float32)
+
+    def _within(self, values: NDArray[np.integer | np.floating]) -> Real:
+        """Return values of the common area, and 0 elsewhere."""
+        return cv2.copyTo(values, self._common).astype(np.float32)
 
 
 def _finer_onto_coarser(query: Grey, photo: Grey, alignment: Alignment) -> tuple[Grey, Grey, Matrix]:
@@ -228,15 +233,14 @@ def _refined(finer: Grey, coarser: Grey, inside: Grey, matrix: Matrix) -> Matrix
 
 def _fitted(finer: Grey, coarser: Grey, inside: Grey, matrix: Matrix, rounds: int, stride: int) -> Matrix:
     """Return the matrix after some Gauss-Newton steps that use every `stride`-th pixel across and down."""
-    finer, target = _blurred(finer, 1.0), _blurred(coarser, 1.0)
+    finer, target = _blurred(finer, 1.0), _Target(_blurred(coarser, 1.0), stride)
     for number in range(rounds):
-        chosen = _warped_mask(inside, matrix, coarser)[::stride, ::stride]
-        if chosen.sum() < ENOUGH:
+        chosen = target.sample(inside, matrix, cv2.INTER_NEAREST)
+        if cv2.countNonZero(chosen) < ENOUGH:
             return matrix
         if number in (0, 2):
-            laid = _warped(finer, matrix, coarser)[::stride, ::stride]
-            toned = _with_tones(finer, _tone_curve(laid[chosen], target[::stride, ::stride][chosen]))
-        step = _step(_warped(toned, matrix, coarser), target, chosen, stride)
+            toned = _with_tones(finer, _tone_curve(target.sample(finer, matrix), target.tones, chosen))
+        step = target.step(_warped(toned, matrix, coarser), chosen)
         if step is None:
             return matrix
         matrix = (step @ np.vstack([matrix, [0, 0, 1]]))[:2]
@@ -245,48 +249,93 @@ def _fitted(finer: Grey, coarser: Grey, inside: Grey, matrix: Matrix, rounds: in
     return matrix
 
 
-def _step(laid: Grey, target: Grey, chosen: Mask, stride: int) -> Matrix | None:
-    """Return a (3, 3) correction of the transform, None if the pictures do not fit."""
-    height, width = target.shape
-    first, second = laid.astype(np.float32), target.astype(np.float32)
-    x, y = (gradient[::stride, ::stride][chosen] for gradient in _gradients((first + second) * np.float32(0.5)))
-    error = (second - first)[::stride, ::stride][chosen]
-    rows, columns = np.nonzero(chosen)
-    across, down = columns * (stride / width) - 0.5, rows * (stride / height) - 0.5
-    jacobian = np.stack([x, x * across, x * down, y, y * across, y * down]).astype(np.float32)
-    edges = np.abs(error[x * x + y * y > 4])
-    scale = 1.5 * float(np.median(edges if len(edges) > ENOUGH / 2 else np.abs(error))) + 1
-    weighted = jacobian / (1 + (error / scale) ** 2) ** 2  # Geman & McClure's weights ignore a caption or a sticker
-    normal = (weighted @ jacobian.T).astype(np.float64)
-    damping = np.diag([1.0, 5, 5, 1, 5, 5]) * (1e-3 * np.trace(normal) / 6 + 1e-3)
-    a, b, c, d, e, f = np.linalg.solve(normal + damping, (weighted @ error).astype(np.float64)).tolist()
-    if abs(a) + abs(d) + (abs(b) + abs(c) + abs(e) + abs(f)) / 2 > LARGEST_STEP:
-        return None
-    moved = [[1 + b / width, c / height, a - (b + c) / 2], [e / width, 1 + f / height, d - (e + f) / 2], [0, 0, 1]]
-    inverse: Matrix = np.linalg.inv(np.array(moved))
-    return inverse
+class _Target:
+    """The picture onto which another is fitted, of which every `stride`-th pixel across and down is used.
+
+    `tones` are those of these pixels: uint8 (rows, columns).
+    """
+
+    def __init__(self, picture: Grey, stride: int) -> None:
+        self._height, self._width = picture.shape
+        self._stride = stride
+        self.tones = self._every(picture)
+        self._x, self._y = map(self._every, _sobel(picture))
+        rows, columns = (np.arange(count, dtype=np.float32) for count in self.tones.shape)
+        self._across, self._down = np.meshgrid(
+            columns * np.float32(stride / self._width) - np.float32(0.5),
+            rows * np.float32(stride / self._height) - np.float32(0.5),
+        )
+
+    def sample(self, picture: Grey, matrix: Matrix, interpolation: int = cv2.INTER_LINEAR) -> Grey:
+        """Return the pixels of another picture that lie on those that are used."""
+        inverse = cv2.invertAffineTransform(matrix)
+        inverse[:, :2] *= self._stride
+        flags = interpolation | cv2.WARP_INVERSE_MAP
+        border = cv2.BORDER_CONSTANT if interpolation == cv2.INTER_NEAREST else cv2.BORDER_REPLICATE
+        size = self.tones.shape[::-1]
+        return np.asarray(cv2.warpAffine(picture, inverse, size, flags=flags, borderMode=border), np.uint8)
+
+    def step(self, laid: Grey, chosen: Grey) -> Matrix | None:
+        """Return a (3, 3) correction of the transform, None if the pictures do not fit."""
+        where = np.flatnonzero(chosen)
+        x, y = (
+            (own + self._every(other)).take(where).astype(np.float32) / 16
+            for own, other in zip((self._x, self._y), _sobel(laid), strict=True)
+        )
+        across, down = self._across.take(where), self._down.take(where)
+        levels = np.subtract(self.tones, self._every(laid), dtype=np.int16).take(where)
+        sizes, error = np.abs(levels), levels.astype(np.float32)
+        edges = sizes[x * x + y * y > 4]
+        scale = np.float32(1.5 * _median(edges if len(edges) > ENOUGH / 2 else sizes) + 1)
+        jacobian = np.stack([x, x * across, x * down, y, y * across, y * down])
+        weights = 1 / np.square(1 + np.square(error / scale))  # Geman & McClure's ignore a caption or a sticker
+        weighted = jacobian * weights
+        normal = (weighted @ jacobian.T).astype(np.float64)
+        damping = np.diag([1.0, 5, 5, 1, 5, 5]) * (1e-3 * np.trace(normal) / 6 + 1e-3)
+        a, b, c, d, e, f = np.linalg.solve(normal + damping, (weighted @ error).astype(np.float64)).tolist()
+        if abs(a) + abs(d) + (abs(b) + abs(c) + abs(e) + abs(f)) / 2 > LARGEST_STEP:
+            return None
+        first, second = [1 + b / self._width, c / self._height], [e / self._width, 1 + f / self._height]
+        moved = [[*first, a - (b + c) / 2], [*second, d - (e + f) / 2], [0, 0, 1]]
+        inverse: Matrix = np.linalg.inv(np.array(moved))
+        return inverse
+
+    def _every(self, values: NDArray[Scalar]) -> NDArray[Scalar]:
+        return np.ascontiguousarray(values[:: self._stride, :: self._stride])
 
 
-def _tone_curve(tones: Grey, wanted: Grey) -> Grey:
-    """Return the monotone curve, uint8 (256,), that maps tones to those of the other picture at the same places."""
+def _median(levels: NDArray[np.int16]) -> float:
+    """Return the median of grey levels, which are few: counting them takes less time than sorting."""
+    up_to = np.bincount(levels).cumsum()
+    middle = [(up_to[-1] - 1) // 2, up_to[-1] // 2]
+    return float(np.searchsorted(up_to, middle, "right").mean())
+
+
+def _tone_curve(tones: Grey, wanted: Grey, chosen: Grey) -> Grey:
+    """Return the monotone curve, uint8 (256,), that maps tones to those of the other picture at the same places.
+
+    Only places that are not 0 in `chosen` count.
+    """
     step = 256 // TONES
-    counts = np.bincount((tones // step).astype(np.int64) * 256 + wanted, minlength=TONES * 256).reshape(TONES, 256)
-    total = counts.sum(axis=1)
+    sizes, ranges = [TONES, 256], [0, 256, 0, 256]
+    counts = cv2.calcHist([tones, wanted], [0, 1], chosen, sizes, ranges).astype(np.int64)
+    up_to = counts.cumsum(axis=1)
+    total = up_to[:, -1]
     used = np.flatnonzero(total)
-    medians = (counts.cumsum(axis=1) >= (total / 2)[:, None]).argmax(axis=1)[used]
+    medians = (2 * up_to >= total[:, None]).argmax(axis=1)[used]
     rising = isotonic(medians.astype(np.float64), total[used].astype(np.float64))
     curve: Grey = np.rint(np.interp(np.arange(256), used * step + (step - 1) / 2, rising)).astype(np.uint8)
     return curve
 
 
-def _equally_sharp(first: Grey, second: Grey, common: Mask) -> tuple[Grey, Grey]:
+def _equally_sharp(first: Grey, second: Grey, common: Grey) -> tuple[Grey, Grey]:
     """Return both pictures, the sharper one blurred until they correlate best."""
     first, second = _blurred(first, 0.8), _blurred(second, 0.8)
-    toned = _with_tones(first, _tone_curve(first[common], second[common]))
+    toned = _with_tones(first, _tone_curve(first, second, common))
     is_first_sharper = _energy(toned, common) > _energy(second, common)
     best, chosen = -np.inf, (first, second)
     for pair in _blurs(first, second, is_first_sharper=is_first_sharper):
-        correlation = _correlation(pair[0][common], pair[1][common])
+        correlation = _correlation(*pair, common)
         if correlation <= best + 1e-4:
             break
         best, chosen = correlation, pair
@@ -298,19 +347,23 @@ def _blurs(first: Grey, second: Grey, *, is_first_sharper: bool) -> Iterator[tup
         yield ((_blurred(first, deviation), second) if is_first_sharper else (first, _blurred(second, deviation)))
 
 
-def _correlation(first: Grey, second: Grey) -> float:
-    one, other = first - first.mean(dtype=np.float32), second - second.mean(dtype=np.float32)
-    return float((one @ other) / np.sqrt((one @ one) * (other @ other) + 1e-3))
+def _correlation(first: Grey, second: Grey, common: Grey) -> float:
+    count = cv2.countNonZero(common)
+    ones, others = (cv2.mean(picture, common)[0] for picture in (first, second))
+    squares, other_squares = (cv2.norm(picture, cv2.NORM_L2SQR, common) for picture in (first, second))
+    products = (squares + other_squares - cv2.norm(first, second, cv2.NORM_L2SQR, common)) / 2
+    variances = (squares / count - ones**2) * (other_squares / count - others**2)
+    return float((products / count - ones * others) / np.sqrt(max(variances, 0) + 1e-9))
 
 
-def _energy(picture: Grey, common: Mask) -> float:
-    x, y = _gradients(picture.astype(np.float32))
-    return float((x * x + y * y)[common].sum())
+def _energy(picture: Grey, common: Grey) -> float:
+    return sum(cv2.norm(gradient, cv2.NORM_L2SQR, common) for gradient in _sobel(picture))
 
 
-def _gradients(picture: Real) -> tuple[Real, Real]:
-    x, y = (cv2.Sobel(picture, cv2.CV_32F, *order, scale=1 / 8) for order in ((1, 0), (0, 1)))
-    return np.asarray(x, np.float32), np.asarray(y, np.float32)
+def _sobel(picture: Grey) -> tuple[Gradient, Gradient]:
+    """Return eight times the change of grey levels across and down."""
+    x, y = (cv2.Sobel(picture, cv2.CV_16S, *order) for order in ((1, 0), (0, 1)))
+    return np.asarray(x, np.int16), np.asarray(y, np.int16)
 
 
 def _high_pass(picture: Grey) -> Real:
@@ -331,9 +384,9 @@ def _warped(picture: Grey, matrix: Matrix, onto: Grey) -> Grey:
     return np.asarray(cv2.warpAffine(picture, matrix, size, borderMode=cv2.BORDER_REPLICATE), np.uint8)
 
 
-def _warped_mask(inside: Grey, matrix: Matrix, onto: Grey) -> Mask:
+def _warped_mask(inside: Grey, matrix: Matrix, onto: Grey) -> Grey:
     size = (onto.shape[1], onto.shape[0])
-    return np.asarray(cv2.warpAffine(inside, matrix, size, flags=cv2.INTER_NEAREST)) > 0
+    return np.asarray(cv2.warpAffine(inside, matrix, size, flags=cv2.INTER_NEAREST), np.uint8)
 
 
 def _with_tones(picture: Grey, curve: Grey) -> Grey:
