@@ -287,6 +287,7 @@ class DuplicateDefaults:
     saved_seconds: float = 60.0  # at most this much matching of keypoints is lost in a crash
     photos_at_once: int = 64  # photos compared with one photo, whose keypoints are in memory together
     remembered: int = 1000  # photos whose keypoints are kept in memory: 180 MB
+    spilled: int = 10_000  # photos, at most, whose keypoints are kept in a temporary file: 1.8 GB
 
 
 @dataclass(frozen=True)

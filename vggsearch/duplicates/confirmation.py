@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections import Counter, OrderedDict, defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, replace
@@ -12,6 +12,7 @@ from PIL import Image
 
 from vggsearch.defaults import DUPLICATES, KEYPOINTS
 from vggsearch.duplicates.collection import Collection
+from vggsearch.duplicates.keypoint_memory import KeypointMemory
 from vggsearch.errors import ImageError, IndexDamaged, IndexNotWritable
 from vggsearch.matching.alignment import Alignment
 from vggsearch.matching.keypoints import Keypoints, detect_keypoints, single_threaded_blas
@@ -36,7 +37,7 @@ class KeypointMatcher:
     def __init__(self, directory: Path, photos: Collection, decoders: Decoders) -> None:
         self._directory, self._photos, self._key, self._decoders = directory, photos, photos.key, decoders
         self._matches = self._read()
-        self._keypoints: OrderedDict[int, Keypoints | None] = OrderedDict()
+        self._keypoints = KeypointMemory(directory)
         self._pixel_hashes: dict[int, str | None] = {}
 
     def result(self, pair: Pair) -> tuple[Pair, Alignment | None] | None:
@@ -135,13 +136,10 @@ class KeypointMatcher:
 
     def _keypoints_of(self, rows: Sequence[int], threads: ThreadPoolExecutor) -> list[Keypoints | None]:
         missing = [row for row in rows if row not in self._keypoints]
-        self._keypoints |= dict(zip(missing, threads.map(self._detect, missing), strict=True))
-        found = []
-        for row in rows:
-            self._keypoints.move_to_end(row)
-            found.append(self._keypoints[row])
-        while len(self._keypoints) > DUPLICATES.remembered:
-            self._keypoints.popitem(last=False)
+        for row, keypoints in zip(missing, threads.map(self._detect, missing), strict=True):
+            self._keypoints[row] = keypoints
+        found = [self._keypoints[row] for row in rows]
+        self._keypoints.forget()
         return found
 
     def _detect(self, row: int) -> Keypoints | None:
