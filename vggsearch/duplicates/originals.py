@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageChops
 
 from vggsearch.defaults import DETAIL, DUPLICATES, SURROUNDINGS
 from vggsearch.duplicates.confirmation import KeypointMatcher
@@ -62,8 +62,10 @@ class Look:
 
 def look_at(image: Image.Image) -> Look:
     """Return how a reduced photo is compared."""
-    channels = np.asarray(image, np.int16)
-    spread = channels.max(axis=2) - channels.min(axis=2)
+    red, green, blue = image.split()
+    highest = ImageChops.lighter(ImageChops.lighter(red, green), blue)
+    lowest = ImageChops.darker(ImageChops.darker(red, green), blue)
+    spread = np.asarray(ImageChops.subtract(highest, lowest))
     return Look(small_grey(image, SURROUNDINGS.pixels), bool(spread.mean() > DETAIL.grey))
 
 

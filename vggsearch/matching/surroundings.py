@@ -34,6 +34,8 @@ def around(photo: NDArray[np.uint8], alignment: Alignment) -> Around:
     """
     height, width = photo.shape
     corners = np.array(alignment.corners, np.float32) * np.array([width, height], np.float32)
+    if _covers(corners, width, height):
+        return Around.NOTHING
     outside = _outside(photo, corners)
     if outside.mean() < SURROUNDINGS.least_share:
         return Around.NOTHING
@@ -45,6 +47,16 @@ def around(photo: NDArray[np.uint8], alignment: Alignment) -> Around:
     if textured <= SURROUNDINGS.flat:
         return Around.NOTHING
     return Around.SCENE if seam <= SURROUNDINGS.no_seam else Around.UNCLEAR
+
+
+def _covers(corners: NDArray[np.float32], width: int, height: int) -> bool:
+    """Return whether an area holds all of a photo but a margin, so that nothing is outside: most copies do."""
+    margin = SURROUNDINGS.margin - 1  # corners are rounded to pixels
+    right, bottom = width - 1 - margin, height - 1 - margin
+    places = np.array([(margin, margin), (right, margin), (right, bottom), (margin, bottom)], np.float32)
+    edges, offsets = np.roll(corners, -1, axis=0) - corners, places[:, None] - corners
+    sides = edges[:, 0] * offsets[..., 1] - edges[:, 1] * offsets[..., 0]
+    return bool((sides >= 0).all() or (sides <= 0).all())
 
 
 def _outside(photo: NDArray[np.uint8], corners: NDArray[np.float32]) -> NDArray[np.bool_]:
