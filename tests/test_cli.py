@@ -96,7 +96,7 @@ def test_strict_turns_a_skipped_picture_into_an_error_and_other_files_not(
 def test_query_prints_an_aligned_table(indexed: Path) -> None:
     done = run("query", "photos/summer/0.jpg", "-k", "3", "--no-rerank")
     lines = done.stdout.splitlines()
-    assert lines[:2] == ["photos/summer/0.jpg", "  1.000  summer/0.jpg"]
+    assert lines[:2] == ["photos/summer/0.jpg", "  1.000   copy  summer/0.jpg"]
     assert len(lines) == 4
     assert all(re.fullmatch(r"  -?\d\.\d{3}  \w+/\d\.jpg", line) for line in lines[1:])
 
@@ -112,8 +112,8 @@ def test_json_lines_keep_the_contract(indexed: Path) -> None:
 
 def test_csv_and_paths_are_for_other_programs(indexed: Path) -> None:
     rows = list(csv.reader(io.StringIO(run("query", "photos/summer/0.jpg", "-k", "2", "--format", "csv").stdout)))
-    assert rows[0] == ["query", "path", "similarity"]
-    assert rows[1] == ["photos/summer/0.jpg", "summer/0.jpg", "1.0000"]
+    assert rows[0] == ["query", "path", "similarity", "confidence"]
+    assert rows[1] == ["photos/summer/0.jpg", "summer/0.jpg", "1.0000", "0.9990"]
     paths = run("query", "photos/summer/0.jpg", "-k", "2", "--format", "paths").stdout.splitlines()
     assert len(paths) == 2
     assert all(Path(path).is_file() for path in paths)
@@ -122,13 +122,13 @@ def test_csv_and_paths_are_for_other_programs(indexed: Path) -> None:
 def test_a_picture_on_standard_input_is_a_query(indexed: Path) -> None:
     done = run("query", "-", "-k", "1", "--format", "jsonl", stdin=(indexed / "winter" / "5.jpg").read_bytes())
     answer = json.loads(done.stdout)
-    assert answer == {"query": "-", "matches": [{"path": "winter/5.jpg", "similarity": 1.0}]}
+    assert answer == {"query": "-", "matches": [{"path": "winter/5.jpg", "similarity": 1.0, "confidence": 0.999}]}
 
 
 def test_a_bad_query_is_told_and_the_others_are_answered(indexed: Path) -> None:
     done = run("query", "absent.jpg", "photos/summer/0.jpg", "-k", "1")
     assert done.exit_code == 1
-    assert "1.000  summer/0.jpg" in done.stdout
+    assert "1.000   copy  summer/0.jpg" in done.stdout
     assert done.stderr == "Error: absent.jpg: No such file or directory\n"
 
 
@@ -141,7 +141,7 @@ def test_a_name_with_a_newline_cannot_break_the_table(photos: Path, fake_network
     save_photo(photos / "two\nlines\x1b[31m.jpg", seed=9)
     run("index", "photos")
     done = run("query", str(photos / "two\nlines\x1b[31m.jpg"), "-k", "1")
-    assert r"1.000  two\nlines\x1b[31m.jpg" in done.stdout
+    assert r"1.000   copy  two\nlines\x1b[31m.jpg" in done.stdout
     path = json.loads(run("query", "photos/summer/0.jpg", "--format", "json").stdout)[0]["matches"]
     assert "two\nlines\x1b[31m.jpg" in {match["path"] for match in path}
 
@@ -164,7 +164,7 @@ def test_an_index_of_several_sizes_and_mirror_images_says_so_and_is_asked_in_its
     assert (spec["sizes"], spec["mirror"]) == ([32, 48], True)
     assert run("index", "photos").stdout.startswith("0 indexed, 6 unchanged")
     for same in ([], ["--size", "32+48"], options):
-        assert "  1.000  summer/0.jpg\n" in run("query", "photos/summer/0.jpg", *same).stdout
+        assert "  1.000   copy  summer/0.jpg\n" in run("query", "photos/summer/0.jpg", *same).stdout
     for other, told in (
         (("--size", "48"), "contains embeddings with size 32+48, which cannot be compared with size 48"),
         (("--no-mirror",), "contains embeddings with mirror on, which cannot be compared with mirror off"),
@@ -432,8 +432,8 @@ def test_query_asks_several_indexes_and_says_which_a_photo_is_in(indexed: Path) 
     assert run("index", "phone").exit_code == 0
     asked = ("query", "photos/summer/0.jpg", "--index", "indexes/photos", "--index", "indexes/phone", "--no-rerank")
     assert run(*asked, "-k", "2").stdout.splitlines()[1:] == [
-        "  1.000  indexes/photos  summer/0.jpg",
-        "  1.000  indexes/phone   0.jpg",
+        "  1.000   copy  indexes/photos  summer/0.jpg",
+        "  1.000   copy  indexes/phone   0.jpg",
     ]
     answer = json.loads(run(*asked, "-k", "1", "--format", "jsonl").stdout)
     assert answer["matches"] == [{"path": "summer/0.jpg", "similarity": 1.0, "index": "indexes/photos"}]
@@ -443,7 +443,10 @@ def test_query_asks_several_indexes_and_says_which_a_photo_is_in(indexed: Path) 
         Path("phone/0.jpg").resolve(),
     ]
     rows = run(*asked, "-k", "1", "--format", "csv").stdout.splitlines()
-    assert rows == ["query,path,similarity,index", "photos/summer/0.jpg,summer/0.jpg,1.0000,indexes/photos"]
+    assert rows == [
+        "query,path,similarity,confidence,index",
+        "photos/summer/0.jpg,summer/0.jpg,1.0000,0.9990,indexes/photos",
+    ]
     twice = run(*asked, "--index", "photos/../indexes/photos")
     assert (twice.exit_code, "photos is named twice. Name each index once." in twice.stderr) == (2, True)
 
@@ -491,7 +494,7 @@ def test_the_variable_that_names_the_index_is_one_path_even_with_a_colon(
     monkeypatch.setenv("VGGSEARCH_INDEX", "indexes/a:b c")
     assert run("index", "photos").exit_code == 0
     done = run("query", "photos/winter/5.jpg", "-k", "1", "--format", "jsonl")
-    assert json.loads(done.stdout)["matches"] == [{"path": "winter/5.jpg", "similarity": 1.0}]
+    assert json.loads(done.stdout)["matches"] == [{"path": "winter/5.jpg", "similarity": 1.0, "confidence": 0.999}]
 
 
 def test_what_is_told_while_decoders_are_quiet_is_seen() -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 from tests.fakes import FakeEngine, save_photo
 from vggsearch import EmbeddingOptions, ImageIndex, QueryResult, Skipped
 from vggsearch.errors import ImageError, IndexExists, OptionError, PhotosError, SpecMismatch
+from vggsearch.matching.evidence import SAME
 from vggsearch.query.searcher import Match
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
@@ -241,7 +242,7 @@ def test_black_frames_do_not_match_one_another_nor_anything_else(
         Image.new("RGB", (64, 48), (number, 0, 0)).save(photos / f"black{number}.png")
     index.update()
     assert (index.info().photos, index.info().blank) == (9, 3)
-    assert index.query(photos / "black1.png").matches == (Match("black1.png", 1.0),)
+    assert index.query(photos / "black1.png").matches == (Match("black1.png", 1.0, confidence=SAME),)
     assert "black1.png is blank: there is nothing in it to compare." in caplog.text
     assert index.query(Image.new("RGB", (64, 48))).matches == ()
     found = index.query(photos / "summer" / "0.jpg", count=100).matches

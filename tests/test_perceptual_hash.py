@@ -8,10 +8,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance
 
 from vggsearch.photos.perceptual_hash import (
+    BITS,
     BYTES,
     NO_HASH,
     ORIENTATIONS,
     differing_bits,
+    fewest_differing_bits,
     in_all_orientations,
     perceptual_hash,
 )
@@ -95,3 +97,14 @@ def test_plain_pictures_have_no_hash_as_they_would_all_be_alike() -> None:
     photo = square(scene(1), SIDE, "squash")
     assert perceptual_hash(gradient) == perceptual_hash(plain) == NO_HASH
     assert perceptual_hash(photo) != NO_HASH
+
+
+def test_the_fewest_bits_to_many_hashes_are_those_of_each_pair() -> None:
+    generator = np.random.default_rng(1)
+    queries, hashes = (generator.integers(0, 256, (count, BYTES), np.uint8) for count in (2, 9))
+    hashes[4] = 0  # none
+    expected = [min(differing_bits(query.tobytes(), each.tobytes()) for query in queries) for each in hashes]
+    found = fewest_differing_bits(queries, hashes).tolist()
+    assert found == [BITS // 2 if row == 4 else each for row, each in enumerate(expected)]
+    turned = in_all_orientations(hashes[:1])[3]
+    assert fewest_differing_bits(turned, hashes)[0] == 0

@@ -22,9 +22,9 @@ AT = Alignment(0.8, 20, False, 90.0, 0.5, ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (
 def test_a_query_result_is_one_row_per_match() -> None:
     result = QueryResult("q.jpg", (Match("a.jpg", 0.9, AT), Match("b.jpg", 0.5)))
     assert result.to_arrow().to_pylist() == [
-        {"query": "q.jpg", "rank": 1, "path": "a.jpg", "similarity": 0.9, "index": None}
+        {"query": "q.jpg", "rank": 1, "path": "a.jpg", "similarity": 0.9, "confidence": None, "index": None}
         | {"score": 0.8, "inliers": 20, "mirrored": False, "turned": 90.0, "scale": 0.5},
-        {"query": "q.jpg", "rank": 2, "path": "b.jpg", "similarity": 0.5, "index": None}
+        {"query": "q.jpg", "rank": 2, "path": "b.jpg", "similarity": 0.5, "confidence": None, "index": None}
         | dict.fromkeys(("score", "inliers", "mirrored", "turned", "scale")),
     ]
 

@@ -12,6 +12,7 @@ from tests.fakes import FakeEngine, save_photo
 from vggsearch.errors import PhotosError, Stopped
 from vggsearch.image_index import ImageIndex
 from vggsearch.indexing.update import UpdateReport, plan_update
+from vggsearch.matching.evidence import SAME
 from vggsearch.photos.walk import PhotoFile, Skipped
 from vggsearch.progress import Progress
 from vggsearch.query.searcher import Match
@@ -176,7 +177,7 @@ def test_a_renamed_or_moved_photo_keeps_its_embedding_without_the_network(
     assert engine.pictures == 6
     assert (embedding_of(index, "summer/beach.jpg") == before["summer/0.jpg"]).all()
     assert (embedding_of(index, "autumn/1.jpg") == before["summer/1.jpg"]).all()
-    assert index.query(photos / "autumn" / "1.jpg", 1).matches == (Match("autumn/1.jpg", 1.0),)
+    assert index.query(photos / "autumn" / "1.jpg", 1).matches == (Match("autumn/1.jpg", 1.0, confidence=SAME),)
 
 
 def test_two_photos_that_swapped_names_are_not_mixed_up(

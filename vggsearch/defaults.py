@@ -138,8 +138,13 @@ class AlignDefaults:
     orientations: int = 4  # of the query: upright, mirrored, rotated left and right
     weight: float = 0.5  # 0..1, of the gap to 1.0 that re-ranking can close; more worsens results on look-alikes
     confident: float = 0.5  # score that fewer than one in a hundred unrelated photos reach
+    of_a_copy: float = 0.9  # 0..1, of the gap to 1.0 that a certain copy closes
+    unlike: int = 5  # photos compared by keypoints without finding a copy, at most
+    unlike_after: int = 2  # the same, once one was found: copies are the most similar
+    compared_at_once: int = 2  # by keypoints
     threads: int = 4  # that read photos
-    remembered: int = 20_000  # photos whose local features stay in memory during an evaluation
+    remembered: int = 4_000  # photos whose features stay in memory during an evaluation: 1 GB
+    hashed_rows: int = 2_000_000  # photos whose perceptual hashes are compared with that of a query, in 64 MB
 
 
 @dataclass(frozen=True)

@@ -10,19 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vggsearch.defaults import ALIGN, MEASURE, WHITENING
+from vggsearch.defaults import ALIGN, KEYPOINTS, MEASURE, WHITENING
 from vggsearch.errors import ImageError, OptionError, PhotosError, TruthError, option
 from vggsearch.evaluation.ground_truth import read_truth
 from vggsearch.evaluation.linear_probe import ProbeReport, linear_probe
 from vggsearch.evaluation.metrics import FIGURE_COLUMNS, Curve, Figures, Tally
 from vggsearch.image_index import ImageIndex, decoders_of, reranker_of, searcher_of
+from vggsearch.knn.vector_index import Selection
 from vggsearch.knn.whitening import WhiteningOptions
-from vggsearch.matching.feature_maps import LocalFeatures
-from vggsearch.matching.rerank import reranked
+from vggsearch.matching.rerank import PhotoFeatures
 from vggsearch.photos.decoder_pool import Source, View
 from vggsearch.photos.edits import COLLAGE, COLLAGE_OTHERS, EDITS, Edit, edited
 from vggsearch.progress import Monitor, OnProgress, Stop
-from vggsearch.query.searcher import Searcher
+from vggsearch.query.judging import judged
+from vggsearch.query.searcher import Searcher, Sought
 from vggsearch.system.outputs import check_empty, naming
 from vggsearch.system.places import from_home
 from vggsearch.tables import Table, Tabular, arrow_table
@@ -258,7 +259,7 @@ class _Checks:
                 ".",
             )
         self._reranker, self._searcher = reranker, searcher
-        self._known: dict[int, LocalFeatures | None] = {}
+        self._known: dict[int, PhotoFeatures | None] = {}
 
     def raised(
         self, picture: View, similarities: NDArray[np.float32], among: NDArray[np.bool_] | None = None
@@ -267,17 +268,19 @@ class _Checks:
 
         Only the rows that are True in `among`, bool (n,), are answers.
         """
-        embeddings, views = self._reranker.query_features(picture)
-        oriented = np.maximum(similarities, self._searcher.similarities(embeddings[1:]).max(axis=0))
-        order = np.argsort(-oriented, kind="stable")[: ALIGN.candidates + 1]
-        best = [row for row in order.tolist() if among is None or among[row]][: ALIGN.candidates]
-        alignments = self._reranker.align(views, self._features(best))
+        query = self._reranker.query_features(picture)
+        count = len(self._searcher.paths)
+        mask = np.ones(count, bool) if among is None else among
+        found = self._searcher.candidates(
+            query.embeddings, ALIGN.candidates, Selection(mask), Sought(query.hashes, count)
+        )
+        results = judged(query, found, self._features([candidate.row for candidate in found]), count)
         raised = similarities.copy()
-        for row, alignment in zip(best, alignments, strict=True):
-            raised[row] = reranked(float(similarities[row]), float(oriented[row]), alignment)
+        for candidate, result in zip(found, results, strict=True):
+            raised[candidate.row] = result.similarity
         return raised
 
-    def _features(self, rows: list[int]) -> list[LocalFeatures | None]:
+    def _features(self, rows: list[int]) -> list[PhotoFeatures | None]:
         new = [row for row in rows if row not in self._known]
         if len(self._known) + len(new) > ALIGN.remembered:
             self._known, new = {}, rows
@@ -288,7 +291,7 @@ class _Checks:
 
 
 def _view(index: ImageIndex, source: Source) -> View:
-    return decoders_of(index).view(source, index.spec.size, index.spec.resize)
+    return decoders_of(index).view(source, index.spec.size, index.spec.resize, longer=KEYPOINTS.pixels)
 
 
 def _readable(index: ImageIndex, path: str) -> View | None:

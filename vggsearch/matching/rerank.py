@@ -3,13 +3,17 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from vggsearch.defaults import ALIGN
+from vggsearch.defaults import ALIGN, KEYPOINTS
 from vggsearch.errors import ImageError
+from vggsearch.knn.vectors import unit_rows
 from vggsearch.matching.alignment import Alignment
 from vggsearch.matching.feature_maps import (
     FULL_IMAGE,
@@ -20,13 +24,52 @@ from vggsearch.matching.feature_maps import (
     align_many,
     apply_orientation,
 )
+from vggsearch.matching.keypoints import Keypoints, keypoints_of
 from vggsearch.model.engine import Engine
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.photos.decoder_pool import Decoders, Source, View
+from vggsearch.photos.frame import inside_frame
+from vggsearch.photos.perceptual_hash import BYTES, NO_HASH, perceptual_hash
 
 log = logging.getLogger(__name__)
 
+FRAMED_ORIENTATIONS = 2  # of the picture inside a frame: upright and mirrored
+
 FeaturesByPath = Mapping[str, tuple[Levels, float]]  # path -> the photo's cells at both sizes and its aspect ratio
+
+
+@dataclass(frozen=True, eq=False)
+class QueryFeatures:
+    """What is compared of a query.
+
+    `embeddings`, float32 (m, dim), are those of the query in several orientations, the first as it is, and of the
+    picture inside its frame, if it has one. `hashes`, uint8 (k, BYTES), are the perceptual hashes of both, possibly
+    none; `cells` are in the first few ORIENTATIONS, and `grey` is the picture for keypoints.
+    """
+
+    embeddings: NDArray[np.float32]
+    hashes: NDArray[np.uint8]
+    cells: list[LocalFeatures]
+    grey: NDArray[np.uint8]
+
+    @cached_property
+    def keypoints(self) -> Keypoints:
+        """The keypoints of the query."""
+        return keypoints_of(self.grey)
+
+
+@dataclass(frozen=True, eq=False)
+class PhotoFeatures:
+    """What is compared of a photo: its cells, and its keypoints, from the grey picture that `read` returns."""
+
+    cells: LocalFeatures
+    read: Callable[[], NDArray[np.uint8] | None]
+
+    @cached_property
+    def keypoints(self) -> Keypoints | None:
+        """The keypoints of the photo, None if its file can no longer be read."""
+        grey = self.read()
+        return keypoints_of(grey) if grey is not None else None
 
 
 class Reranker:
@@ -47,46 +90,66 @@ class Reranker:
         self._root, self._spec, self._engine, self._load_stored = root, spec, engine, load_stored
         self._decoders = decoders
 
-    def query_features(self, image: View) -> tuple[NDArray[np.float32], list[LocalFeatures]]:
-        """Return the embeddings and the local features of an image in the first few ORIENTATIONS.
-
-        How many is ALIGN.orientations. The embeddings are float32 (orientations, dim), rows of unit length.
-        """
+    def query_features(self, image: View) -> QueryFeatures:
+        """Return the features of an image, `image.grey` included, in ALIGN.orientations of ORIENTATIONS."""
+        assert image.grey is not None  # noqa: S101 - requested with the view of a query
         oriented = [apply_orientation(image.pixels, each) for each in ORIENTATIONS[: ALIGN.orientations]]
         embeddings, levels = self._describe(oriented)
-        return np.stack(embeddings), [self._features(each, image.aspect) for each in levels]
+        squares = [image.pixels]
+        if (inner := self._inside_frame(image)) is not None:
+            squares.append(inner)
+            framed = [apply_orientation(inner, each) for each in ORIENTATIONS[:FRAMED_ORIENTATIONS]]
+            embeddings += list(unit_rows(self._engine.embed(np.stack(framed))))
+        cells = [self._features(each, image.aspect) for each in levels]
+        return QueryFeatures(np.stack(embeddings), hashes_of(squares), cells, image.grey)
 
-    def photo_features(self, paths: Sequence[str]) -> list[LocalFeatures | None]:
-        """Return the local features of photos, in order; None for a photo whose file can no longer be read."""
+    def _inside_frame(self, image: View) -> NDArray[np.uint8] | None:
+        """Return the square of the picture inside the frame of an image, None if it has no frame.
+
+        None also for squares that do not show the whole image, in which the frame lies elsewhere.
+        """
+        window = inside_frame(image.grey) if image.grey is not None and self._spec.resize == "squash" else None
+        if window is None:
+            return None
+        size = len(image.pixels)
+        left, top, right, bottom = (edge * size for edge in window)
+        box = left, top, right, bottom
+        inner = Image.fromarray(image.pixels).resize((size, size), Image.Resampling.BICUBIC, box=box)
+        return np.array(inner)
+
+    def photo_features(self, paths: Sequence[str]) -> list[PhotoFeatures | None]:
+        """Return the features of photos, in order; None for a photo whose file can no longer be read."""
         stored = self._load_stored(paths)
-        found = {path: self._features(*features) for path, features in stored.items()}
+        found = {
+            path: PhotoFeatures(self._features(*features), partial(self._grey, path))
+            for path, features in stored.items()
+        }
         found |= self._computed([path for path in paths if path not in found])
         return [found.get(path) for path in paths]
 
-    def _computed(self, paths: Sequence[str]) -> dict[str, LocalFeatures]:
+    def _computed(self, paths: Sequence[str]) -> dict[str, PhotoFeatures]:
         with ThreadPoolExecutor(ALIGN.threads) as pool:
             read = list(pool.map(self._read, paths))
         readable = [(path, each) for path, each in zip(paths, read, strict=True) if each is not None]
         levels = self._describe([view.pixels for _, view in readable])[1]
         return {
-            path: self._features(each, view.aspect) for (path, view), each in zip(readable, levels, strict=True)
+            path: PhotoFeatures(self._features(each, view.aspect), partial(_grey_of, view))
+            for (path, view), each in zip(readable, levels, strict=True)
         }
-
-    def align(
-        self, query: Sequence[LocalFeatures], photos: Sequence[LocalFeatures | None]
-    ) -> list[Alignment | None]:
-        """Return the position of the query in each photo; None if too little matches or the photo is None."""
-        alignments = iter(align_many(query, [photo for photo in photos if photo is not None]))
-        return [next(alignments) if photo is not None else None for photo in photos]
 
     def _read(self, path: str) -> View | None:
         if self._root is None:
             return None
         try:
-            return self._decoders().view(Source(path, self._root), self._spec.size, self._spec.resize)
+            source = Source(path, self._root)
+            return self._decoders().view(source, self._spec.size, self._spec.resize, longer=KEYPOINTS.pixels)
         except ImageError as error:
             log.debug("%s is not re-ranked: %s", path, error.reason)
             return None
+
+    def _grey(self, path: str) -> NDArray[np.uint8] | None:
+        view = self._read(path)
+        return view.grey if view is not None else None
 
     def _describe(
         self, squares: Sequence[NDArray[np.uint8]]
@@ -102,6 +165,30 @@ class Reranker:
 
     def _features(self, levels: tuple[NDArray[np.float32], ...], aspect: float) -> LocalFeatures:
         return LocalFeatures(levels, aspect, VISIBLE_WINDOWS[self._spec.resize](aspect))
+
+
+def _grey_of(view: View) -> NDArray[np.uint8] | None:
+    return view.grey
+
+
+def positions(query: QueryFeatures, photos: Sequence[PhotoFeatures | None]) -> list[Alignment | None]:
+    """Return the position of the query in each photo; None if too little matches or the photo is None."""
+    alignments = iter(align_many(query.cells, [photo.cells for photo in photos if photo is not None]))
+    return [next(alignments) if photo is not None else None for photo in photos]
+
+
+def hashes_of(squares: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Return the perceptual hashes of squares, without those of plain pictures: uint8 (k, BYTES)."""
+    found = [each for each in map(perceptual_hash, squares) if each != NO_HASH]
+    return np.frombuffer(b"".join(found), np.uint8).reshape(-1, BYTES)
+
+
+def raised(similarity: float, confidence: float) -> float:
+    """Return the similarity of a photo that is a copy with this confidence, 0..1: raised towards 1.0.
+
+    A certain copy is raised by the fraction ALIGN.of_a_copy of the distance.
+    """
+    return similarity + (1 - similarity) * ALIGN.of_a_copy * confidence
 
 
 def reranked(upright: float, oriented: float, alignment: Alignment | None) -> float:

@@ -20,6 +20,7 @@ GRID = 64  # grey values across and down
 FREQUENCIES = 16  # coefficients across and down
 NOISE = 30.0  # ten times what the rounding of pixels adds to a coefficient; those of photos are in the hundreds
 NO_HASH = bytes(BYTES)
+BLOCK = 8192  # hashes compared at once, so that they stay in the cache of the CPU
 
 
 def perceptual_hash(pixels: NDArray[np.uint8]) -> bytes:
@@ -54,6 +55,23 @@ def differing_bits(one: bytes, other: bytes) -> int:
     """Return in how many bits two hashes differ, in the orientation in which these are fewest."""
     turned = in_all_orientations(np.frombuffer(one, np.uint8)[None])[:, 0]
     return int(np.bitwise_count(turned ^ np.frombuffer(other, np.uint8)).sum(axis=1).min())
+
+
+def fewest_differing_bits(queries: NDArray[np.uint8], hashes: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return in how many bits each of `hashes` differs from the nearest of `queries`, in any orientation: (n,).
+
+    Both are uint8, (n, BYTES) and (m, BYTES). A row of NO_HASH differs in half of the bits.
+    """
+    words = np.ascontiguousarray(hashes).view(np.uint64)
+    turned = in_all_orientations(queries).reshape(-1, BYTES).view(np.uint64)
+    fewest = np.full(len(hashes), BITS // 2, np.int64)
+    for start in range(0, len(words), BLOCK):
+        block = words[start : start + BLOCK]
+        found = fewest[start : start + BLOCK]
+        for query in turned:
+            np.minimum(found, np.bitwise_count(block ^ query).sum(axis=1, dtype=np.int64), out=found)
+        found[~block.any(axis=1)] = BITS // 2
+    return fewest
 
 
 def in_all_orientations(hashes: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -7,13 +7,13 @@ from numpy.typing import NDArray
 
 from vggsearch.defaults import ALIGN
 from vggsearch.matching.regions import best_similarities, query_vectors
-from vggsearch.matching.rerank import confident, reranked
 from vggsearch.model.engine import Engine
 from vggsearch.photos.decoder_pool import View
+from vggsearch.query.judging import judged
 from vggsearch.query.options import QueryOptions
-from vggsearch.query.searcher import DECIMALS, Match
+from vggsearch.query.searcher import DECIMALS, Candidate, Match
 from vggsearch.query.snapshot import Snapshot
-from vggsearch.query.targets import TargetView
+from vggsearch.query.targets import TargetView, looked_at
 
 NOT_KEPT = -np.inf  # similarity of a photo without stored regions, or excluded by a filter
 
@@ -27,16 +27,18 @@ def photos_with(picture: View, indexes: Sequence[TargetView], engine: Engine, op
     with_reranker = [(each, reranker) for each in indexes if (reranker := each.target.reranker(engine)) is not None]
     if not with_reranker:
         return []
-    embeddings, views = with_reranker[0][1].query_features(picture)
-    parts = query_vectors([view.levels[1] for view in views])
+    query = with_reranker[0][1].query_features(picture)
+    parts = query_vectors([view.levels[1] for view in query.cells])
     found: list[Match] = []
     for each, reranker in with_reranker:
-        matches = _containing(each, embeddings, parts, options)
+        matches = _containing(each, query.embeddings, parts, options)
         best = matches[: 2 * _candidate_count(options)] if options.rerank else []
-        alignments = reranker.align(views, reranker.photo_features([match.path for match in best]))
+        alike = [Candidate(match.path, match.similarity, match.similarity) for match in best]
+        photos = reranker.photo_features([candidate.path for candidate in alike])
+        results = judged(query, alike, photos, looked_at(indexes))
         checked = [
-            Match(match.path, reranked(match.similarity, match.similarity, alignment), confident(alignment))
-            for match, alignment in zip(best, alignments, strict=True)
+            Match(match.path, result.similarity, result.alignment, confidence=result.confidence)
+            for match, result in zip(best, results, strict=True)
         ]
         found += each.labelled([*checked, *matches[len(best) :]])
     return found

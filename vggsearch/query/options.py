@@ -26,6 +26,7 @@ MATCH_COLUMNS = {
     "rank": "int32",
     "path": "string",
     "similarity": "double",
+    "confidence": "double",
     "index": "string",
     "score": "double",
     "inliers": "int32",
@@ -52,7 +53,7 @@ class QueryResult(Tabular):
     folders: Mapping[str | None, Path | None] = field(default_factory=dict, compare=False, repr=False)
 
     def to_arrow(self) -> Table:
-        """Return one row per match: query, rank (from 1), path, similarity, index and the alignment.
+        """Return one row per match: query, rank (from 1), path, similarity, confidence, index and the alignment.
 
         `index` is the directory of the index where several were searched. `score`, `inliers`, `mirrored`, `turned`
         and `scale` are those of the alignment, null where the query was not located in the photo.
@@ -165,14 +166,16 @@ class QueryOptions:
 
 
 def _lines(match: Match) -> tuple[str, ...]:
-    similarity = f"similarity {match.similarity:.4f}"
-    return (similarity,) if match.index is None else (similarity, match.index)
+    lines = [f"similarity {match.similarity:.4f}"]
+    if match.confidence is not None:
+        lines.append(f"confidence {match.confidence:.4f}")
+    return (*lines, match.index) if match.index is not None else tuple(lines)
 
 
 def _match_values(match: Match) -> Row:
     at = match.alignment
     aligned = (at.score, at.inliers, at.mirrored, at.turned, at.scale) if at is not None else (None,) * 5
-    return (match.path, match.similarity, match.index, *aligned)
+    return (match.path, match.similarity, match.confidence, match.index, *aligned)
 
 
 def rules(filters: str | Iterable[str]) -> tuple[Filter, ...]:

@@ -9,7 +9,7 @@ from typing import SupportsIndex
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.defaults import ALIGN, SEARCH
+from vggsearch.defaults import ALIGN, KEYPOINTS, SEARCH
 from vggsearch.errors import ImageError, InputError, OptionError, SkipKind
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.model.engine import Engine
@@ -104,11 +104,12 @@ def _answers(
     together = [at for at, each in enumerate(pixels) if each is not None]
     found: dict[int, tuple[Match, ...]] = {}
     if together:
-        embeddings = embed_squares(targets[0].engine(), np.stack([each for each in pixels if each is not None]))
+        squares = [each for each in pixels if each is not None]
+        embeddings = embed_squares(targets[0].engine(), np.stack(squares))
         images = [queries[at][1][0] for at in together]
         own_paths = [[own_path_in(target, image, options) for image in images] for target in targets]
         indexes = views_of(targets, (), options)
-        found = dict(zip(together, answer_plainly(embeddings, own_paths, indexes, options), strict=True))
+        found = dict(zip(together, answer_plainly(embeddings, squares, own_paths, indexes, options), strict=True))
     for at, (place, query) in enumerate(queries):
         if at in found:
             yield QueryResult(_name(query, ()), found[at], folders_of(targets))
@@ -133,13 +134,14 @@ def embed_squares(engine: Engine, squares: NDArray[np.uint8]) -> NDArray[np.floa
     return unit_rows(np.concatenate(list(engine.embed_stream(batches))))
 
 
-def _view(target: Target, image: ImageLike, crop: Box | None) -> View:
-    return view_of(image, target.spec.size, target.spec.resize, target.decoders, crop)
+def _view(target: Target, image: ImageLike, crop: Box | None, *, longer: int = 0) -> View:
+    return view_of(image, target.spec.size, target.spec.resize, target.decoders, crop, longer=longer)
 
 
 def _run_single(targets: Sequence[Target], image: ImageLike, options: QueryOptions) -> QueryResult:
     with ThreadPoolExecutor(1) as reader:  # a decoder process takes as long to start as the network to load
-        reading = reader.submit(_view, targets[0], image, options.crop)
+        longer = KEYPOINTS.pixels if options.rerank or options.containing else 0
+        reading = reader.submit(_view, targets[0], image, options.crop, longer=longer)
         indexes, engine = views_of(targets, [image], options), targets[0].engine()
         view = reading.result()
     if is_blank(view.pixels):

@@ -6,16 +6,17 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.defaults import ALIGN
+from vggsearch.defaults import ALIGN, PAIRS
 from vggsearch.errors import OptionError
 from vggsearch.knn.vectors import unit_rows
-from vggsearch.matching.rerank import Reranker, confident, reranked
+from vggsearch.matching.rerank import QueryFeatures, Reranker, hashes_of
 from vggsearch.model.engine import Engine
 from vggsearch.photos.decoder_pool import View
 from vggsearch.query.containment import photos_with
+from vggsearch.query.judging import judged
 from vggsearch.query.options import QueryOptions
-from vggsearch.query.searcher import Candidate, Match, ranked
-from vggsearch.query.targets import TargetView
+from vggsearch.query.searcher import Candidate, Match, Sought, ranked
+from vggsearch.query.targets import TargetView, looked_at
 
 LEAST_LEFT = 1e-3  # smallest length of a difference of vectors; anything shorter is rounding error
 
@@ -40,31 +41,56 @@ def answer(
     first_reranker = next(filter(None, rerankers), None)
     if first_reranker is None:
         own_paths = [(each.own_path,) for each in indexes]
-        return answer_plainly(unit_rows(engine.embed(picture.pixels[None])), own_paths, indexes, options)[0]
-    embeddings, views = first_reranker.query_features(picture)
-    found = {(match.index, match.path): match for match in _nearest(embeddings[0], indexes, options)}
-    for each, reranker, candidates in _candidates(embeddings, indexes, rerankers):
-        alignments = reranker.align(views, reranker.photo_features([candidate.path for candidate in candidates]))
-        for candidate, alignment in zip(candidates, alignments, strict=True):
-            similarity = reranked(candidate.upright, candidate.oriented, alignment)
-            match = Match(candidate.path, similarity, confident(alignment), each.name)
-            found[match.index, match.path] = match
+        return answer_plainly(
+            unit_rows(engine.embed(picture.pixels[None])), [picture.pixels], own_paths, indexes, options
+        )[0]
+    query = first_reranker.query_features(picture)
+    sought = Sought(query.hashes, looked_at(indexes))
+    found = {(match.index, match.path): match for match in _nearest(query.embeddings[0], sought, indexes, options)}
+    for match in _judged(query, sought, indexes, rerankers):
+        found[match.index, match.path] = match
     return _best(found.values(), indexes, options)
+
+
+def _judged(
+    query: QueryFeatures, sought: Sought, indexes: Sequence[TargetView], rerankers: Sequence[Reranker | None]
+) -> list[Match]:
+    """Return the best candidates of all indexes, re-ranked."""
+    chosen = _candidates(query, sought, indexes, rerankers)
+    photos = [
+        photo
+        for _, reranker, candidates in chosen
+        for photo in reranker.photo_features([candidate.path for candidate in candidates])
+    ]
+    everywhere = [(each.name, candidate) for each, _, of_it in chosen for candidate in of_it]
+    results = judged(query, [candidate for _, candidate in everywhere], photos, sought.looked_at)
+    return [
+        Match(candidate.path, result.similarity, result.alignment, name, result.confidence)
+        for (name, candidate), result in zip(everywhere, results, strict=True)
+    ]
 
 
 def answer_plainly(
     embeddings: NDArray[np.float32],
+    squares: Sequence[NDArray[np.uint8]],
     own_paths: Sequence[Sequence[str | None]],
     indexes: Sequence[TargetView],
     options: QueryOptions,
 ) -> list[tuple[Match, ...]]:
     """Return the photos most similar to each of several pictures, by their embeddings (m, dim) alone.
 
-    `own_paths` lists, for each index, the path of each picture in it, None if it is not in the index.
+    `squares` are the pictures as the network sees them. `own_paths` lists, for each index, the path of each picture
+    in it, None if it is not in the index.
     """
+    sought = [Sought(hashes_of([square]), looked_at(indexes)) for square in squares]
     found = [
         each.searcher.nearest_to_vectors(
-            each.searcher.index.to_vectors(embeddings), options.most, options.min_similarity, of_each, each.wanted
+            each.searcher.index.to_vectors(embeddings),
+            options.most,
+            options.min_similarity,
+            of_each,
+            each.wanted,
+            sought,
         )
         for each, of_each in zip(indexes, own_paths, strict=True)
     ]
@@ -96,7 +122,7 @@ def answer_combined(
     for each in indexes:
         vector = _combined(each.searcher.index.to_vectors(added), each.searcher.index.to_vectors(subtracted))
         floor = options.min_similarity
-        [matches] = each.searcher.nearest_to_vectors(vector[None], options.most, floor, [None], each.wanted)
+        [matches] = each.searcher.nearest_to_vectors(vector[None], options.most, floor, [None], each.wanted, [None])
         found += each.labelled(matches)
     return _best(found, indexes, options)
 
@@ -109,7 +135,9 @@ def _combined(added: NDArray[np.float32], subtracted: NDArray[np.float32]) -> ND
     return combined
 
 
-def _nearest(embedding: NDArray[np.float32], indexes: Sequence[TargetView], options: QueryOptions) -> list[Match]:
+def _nearest(
+    embedding: NDArray[np.float32], sought: Sought, indexes: Sequence[TargetView], options: QueryOptions
+) -> list[Match]:
     """Return the nearest photos of each index by similarity alone.
 
     With a count, min_similarity is not applied yet, as re-ranking may raise a similarity.
@@ -119,13 +147,13 @@ def _nearest(embedding: NDArray[np.float32], indexes: Sequence[TargetView], opti
         match
         for each in indexes
         for match in each.labelled(
-            each.searcher.nearest(embedding, options.most, floor, each.own_path, each.wanted)
+            each.searcher.nearest(embedding, options.most, floor, each.own_path, each.wanted, sought)
         )
     ]
 
 
 def _candidates(
-    embeddings: NDArray[np.float32], indexes: Sequence[TargetView], rerankers: Sequence[Reranker | None]
+    query: QueryFeatures, sought: Sought, indexes: Sequence[TargetView], rerankers: Sequence[Reranker | None]
 ) -> list[tuple[TargetView, Reranker, list[Candidate]]]:
     """Return the best candidates for re-ranking over all indexes, grouped by index, each with its reranker."""
     with_reranker = [
@@ -134,14 +162,19 @@ def _candidates(
     found = [
         (candidate, place)
         for place, (each, _) in enumerate(with_reranker)
-        for candidate in each.searcher.candidates(embeddings, ALIGN.candidates, each.wanted)
+        for candidate in each.searcher.candidates(query.embeddings, ALIGN.candidates, each.wanted, sought)
     ]
     found.sort(key=lambda candidate_place: -candidate_place[0].oriented)
-    best = found[: ALIGN.candidates]
+    best = [*found[: ALIGN.candidates], *filter(_has_similar_hash, found[ALIGN.candidates :])]
     return [
         (each, reranker, [candidate for candidate, at in best if at == place])
         for place, (each, reranker) in enumerate(with_reranker)
     ]
+
+
+def _has_similar_hash(found: tuple[Candidate, int]) -> bool:
+    bits = found[0].bits
+    return bits is not None and bits <= PAIRS.hash_bits
 
 
 def _best(matches: Iterable[Match], indexes: Sequence[TargetView], options: QueryOptions) -> tuple[Match, ...]:

@@ -16,7 +16,7 @@ from vggsearch.knn.vector_index import Selection, VectorIndex
 from vggsearch.knn.whitening import Whitening, WhiteningOptions
 from vggsearch.matching.feature_maps import Levels
 from vggsearch.query.filters import Filter, FoldedPaths
-from vggsearch.query.searcher import Searcher, searcher_under, searcher_with
+from vggsearch.query.searcher import Searcher, hashes_of, searcher_under, searcher_with
 from vggsearch.store.local_features import LocalStore
 from vggsearch.store.store import Store
 
@@ -52,7 +52,7 @@ class Snapshot:
     def searcher(self) -> Searcher:
         """The searcher; without a FAISS index of this state, it searches the embeddings in memory."""
         index = self._open(self.store) or index_in_memory(self.store)
-        return Searcher(self.paths, index, self.store.blank_rows())
+        return Searcher(self.paths, index, self.store.blank_rows(), hashes_of(self.store))
 
     @property
     def local(self) -> LocalStore | None:

@@ -84,6 +84,11 @@ def views_of(targets: Sequence[Target], images: Sequence[ImageLike], options: Qu
     return [_view_of(target, images, options, reference) for target in targets]
 
 
+def looked_at(indexes: Sequence[TargetView]) -> int:
+    """Return the number of photos that a query searches."""
+    return sum(len(each.searcher.paths) if each.wanted is None else each.wanted.count for each in indexes)
+
+
 def folders_of(targets: Sequence[Target]) -> dict[str | None, Path | None]:
     """Return the photo folder of each index, by its name in matches: None if there is only one."""
     return {str(each.directory) if len(targets) > 1 else None: each.root for each in targets}

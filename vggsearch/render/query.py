@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vggsearch.defaults import Format
 from vggsearch.matching.alignment import Alignment
+from vggsearch.matching.evidence import COPY
 from vggsearch.photos.walk import one_line
 from vggsearch.query.options import Pick, QueryResult
 from vggsearch.query.searcher import Match
@@ -43,12 +44,19 @@ def _query_table(results: Sequence[QueryResult], _roots: Roots) -> str:
         width = _index_width(result.matches)
         lines = [one_line(result.query)]
         lines += [
-            f"  {similarity_text(match.similarity)}  {_padded(match.index, width)}{one_line(match.path)}"
-            f"{_relation(match.alignment)}"
+            f"  {similarity_text(match.similarity)}  {_confidence_text(match)}  {_padded(match.index, width)}"
+            f"{one_line(match.path)}{_relation(match.alignment)}"
             for match in result.matches
         ]
         blocks.append("\n".join(lines if result.matches else [*lines, "  no matching photos"]))
     return "\n\n".join(blocks)
+
+
+def _confidence_text(match: Match) -> str:
+    """Return the confidence that a match is a copy, in five characters: "copy" from COPY on."""
+    if match.confidence is None:
+        return "    -"
+    return f"{'copy' if match.confidence >= COPY else f'{match.confidence:.0%}':>5}"
 
 
 def _index_width(found: Sequence[Match | Pick]) -> int:
@@ -97,9 +105,16 @@ def _query_jsonl(results: Sequence[QueryResult], _roots: Roots) -> str:
 
 def _query_csv(results: Sequence[QueryResult], roots: Roots) -> str:
     found = [(result.query, match) for result in results for match in result.matches]
-    head = ("query", "path", "similarity", *(["index"] if len(roots) > 1 else []))
-    rows = [(query, match.path, f"{match.similarity:.4f}", match.index or "") for query, match in found]
+    head = ("query", "path", "similarity", "confidence", *(["index"] if len(roots) > 1 else []))
+    rows = [
+        (query, match.path, f"{match.similarity:.4f}", _decimals(match.confidence), match.index or "")
+        for query, match in found
+    ]
     return as_csv(head, [row[: len(head)] for row in rows])
+
+
+def _decimals(confidence: float | None) -> str:
+    return "" if confidence is None else f"{confidence:.4f}"
 
 
 def _query_paths(results: Sequence[QueryResult], roots: Roots) -> str:
