@@ -98,14 +98,14 @@ def test_query_prints_an_aligned_table(indexed: Path) -> None:
     lines = done.stdout.splitlines()
     assert lines[:2] == ["photos/summer/0.jpg", "  1.000   copy  summer/0.jpg"]
     assert len(lines) == 4
-    assert all(re.fullmatch(r"  -?\d\.\d{3}  \w+/\d\.jpg", line) for line in lines[1:])
+    assert all(re.fullmatch(r"  -?\d\.\d{3}  ( copy| +\d+%| +-)  \w+/\d\.jpg", line) for line in lines[1:])
 
 
 def test_json_lines_keep_the_contract(indexed: Path) -> None:
     done = run("query", "photos/summer/0.jpg", "photos/winter/4.jpg", "-k", "2", "--format", "jsonl")
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert [answer["query"] for answer in answers] == ["photos/summer/0.jpg", "photos/winter/4.jpg"]
-    assert answers[0]["matches"][0] == {"path": "summer/0.jpg", "similarity": 1.0}
+    assert answers[0]["matches"][0] == {"path": "summer/0.jpg", "similarity": 1.0, "confidence": 0.999}
     assert all(set(answer) == {"query", "matches"} and len(answer["matches"]) == 2 for answer in answers)
     assert json.loads(run("query", "photos/summer/0.jpg", "-k", "2", "--format", "json").stdout) == answers[:1]
 
@@ -436,7 +436,8 @@ def test_query_asks_several_indexes_and_says_which_a_photo_is_in(indexed: Path) 
         "  1.000   copy  indexes/phone   0.jpg",
     ]
     answer = json.loads(run(*asked, "-k", "1", "--format", "jsonl").stdout)
-    assert answer["matches"] == [{"path": "summer/0.jpg", "similarity": 1.0, "index": "indexes/photos"}]
+    itself = {"path": "summer/0.jpg", "similarity": 1.0, "confidence": 0.999, "index": "indexes/photos"}
+    assert answer["matches"] == [itself]
     paths = run(*asked, "-k", "2", "--format", "paths").stdout.splitlines()
     assert [Path(path).resolve() for path in paths] == [
         Path("photos/summer/0.jpg").resolve(),
