@@ -592,11 +592,30 @@ def test_dups_remove_keeps_what_is_protected(with_a_copy: Path) -> None:
     assert both.stdout == "Nothing to remove.\n"
 
 
+def test_dups_acts_on_the_groups_that_are_asked_for(with_a_copy: Path) -> None:
+    def shown(*words: str) -> bool:
+        return "winter/copy.jpg" in run("dups", "--format", "csv", *words).stdout
+
+    assert shown("--group", "winter/copy.jpg")
+    assert shown("--group", "photos/winter/copy.jpg", "--filter", "folder:winter", "--kind", "exact")
+    assert not shown("--group", "summer/2.jpg")
+    assert not shown("--filter", "*.png")
+    assert not shown("--kind", "near")
+    assert run("dups", "remove", "trash", "--kind", "near").stdout == "Nothing to remove.\n"
+    assert "winter/copy.jpg" in run("dups", "remove", "trash", "--kind", "exact").stdout
+    assert "no-such.jpg is not in the index" in run("dups", "--group", "no-such.jpg").stderr
+
+
 def test_dups_writes_a_page_and_records_decisions(with_a_copy: Path) -> None:
     assert "dups.html: 1 group, 2 photos: 1 duplicate" in run("dups", "--html", "dups.html").stdout
     page = Path("dups.html").read_text("utf-8")
     assert "winter/copy.jpg" in page
     assert "vggsearch dups decide --index indexes/photos" in page
+    assert '"remove":"vggsearch dups remove trash --index indexes/photos"' in page
+    run("dups", "--html", "dups.html", "--protect", "photos/winter", "--no-confirm", "--threshold", "0.9")
+    words = "--threshold 0.9 --protect photos/winter --no-confirm"
+    page = Path("dups.html").read_text("utf-8")
+    assert f'"remove":"vggsearch dups remove trash --index indexes/photos {words}"' in page
     decided = run("dups", "decide", "--not-duplicates", "summer/1.jpg", "summer/2.jpg")
     assert decided.stdout == "Saved: the 2 photos are not duplicates of each other.\n"
     assert Path("indexes/photos/decisions.jsonl").exists()

@@ -43,7 +43,7 @@ DOCUMENTS = documents()
 COMMANDS = {
     "README.md": 3,
     "docs/choosing.md": 9,
-    "docs/duplicates.md": 9,
+    "docs/duplicates.md": 10,
     "docs/embeddings.md": 1,
     "docs/index.md": 7,
     "docs/quality.md": 2,

@@ -39,7 +39,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_photo(root / name, 1, quality=95, format="JPEG")
     picture(1).crop(CROP).save(root / "crop.jpg", quality=95)
     (root / "broken.jpg").write_bytes(b"\xff\xd8\xff and no more")
-    write_page(folder / "page.html", three_groups(), root, PageFacts("My photos", (("Threshold", "0.9"),)))
+    facts = PageFacts("My photos", (("Threshold", "0.9"),), remove=("vggsearch", "dups", "remove", "trash"))
+    write_page(folder / "page.html", three_groups(), root, facts)
     return folder / "page.html"
 
 
@@ -212,7 +213,49 @@ def test_marks_become_commands_and_outlast_a_reload(tab: Tab) -> None:
     assert tab.text("#marks") == f"Marked: 1 as not duplicates, {len(HOSTILE)} as duplicates"
     tab.reload()
     assert tab.text("#marks") == f"Marked: 1 as not duplicates, {len(HOSTILE)} as duplicates"
-    assert "marked: not duplicates" in tab.text("figure[data-position='2']")
+    tab.evaluate("scrollTo(0, 0)")
+    tab.wait_until("document.querySelector('article:first-of-type .badge.different') !== null")
+
+
+def test_the_keeper_can_be_chosen_both_be_kept_and_a_group_be_left_out(tab: Tab) -> None:
+    tab.press("p", "l", "p", "c")  # only one can be the one to keep
+    assert tab.evaluate("document.getElementById('commands-text').value") == "vggsearch dups decide --keep crop.jpg"
+    tab.press("Escape")
+    tab.press("a", "j")
+    tab.click("article.current [data-do='all']")
+    tab.press("c")
+    lines = str(tab.evaluate("document.getElementById('commands-text').value")).splitlines()
+    assert lines[0] == "vggsearch dups decide --keep trip/a.jpg crop.jpg"
+    assert lines[1].startswith("vggsearch dups decide --keep c.jpg ")
+    assert r"$'\377\3769.jpg'" in lines[1]
+    assert len(lines) == 2
+    assert tab.text("#marks") == f"Marked: {1 + len(HOSTILE)} as to keep with the keeper"
+    assert tab.count("article.current .title [aria-pressed='true']") == 1
+
+
+def test_the_groups_that_are_shown_can_be_removed(tab: Tab) -> None:
+    removal = "document.getElementById('removal-text').value"
+    tab.press("c")
+    assert tab.evaluate(removal) == "vggsearch dups remove trash"
+    tab.press("Escape")
+    choose(tab, "text", "trip/")
+    tab.press("c")
+    assert tab.evaluate(removal) == "vggsearch dups remove trash --group trip/a.jpg --group c.jpg"
+    assert tab.text("#removal-title") == "Remove the duplicates in the 2 groups shown"
+    sideways = (
+        "[...document.querySelectorAll('#commands textarea')].filter((each) => each.scrollWidth > each.clientWidth)"
+    )
+    assert tab.evaluate(f"{sideways}.length") == 0
+
+
+def test_escape_clears_the_path_together_with_its_filter_and_then_leaves_the_field(tab: Tab) -> None:
+    tab.press("/", "x", "q")
+    assert shown_groups(tab) == []
+    tab.press("Escape")
+    assert tab.evaluate("document.getElementById('text').value") == ""
+    assert shown_groups(tab) == ["Group 1", "Group 2", "Group 3"]
+    tab.press("Escape", "n")
+    assert not tab.evaluate("document.getElementById('tray').hidden")
 
 
 @pytest.mark.parametrize("kept", ['{"x; rm -rf /": "same", "c.jpg trip/a.jpg": "constructor"}', "null", "[1", "7"])

@@ -45,6 +45,7 @@ from vggsearch.photos.decoder_pool import Decoders, default_workers
 from vggsearch.photos.inputs import Box, ImageLike, name_of, view_of
 from vggsearch.photos.walk import SkippedFiles, check_folder
 from vggsearch.progress import Monitor, OnProgress, Stop
+from vggsearch.query.filters import Filter
 from vggsearch.query.options import Images, Pick, QueryOptions, QueryResult, QueryResults, batch_of, rules
 from vggsearch.query.run import embed_squares, pick_random, run_queries, run_query
 from vggsearch.query.searcher import Searcher
@@ -537,6 +538,9 @@ class ImageIndex(Tabular):
         similar: bool = False,
         siblings: bool = False,
         confirm: bool = True,
+        kinds: str | Iterable[str] = (),
+        group_of: Folders = (),
+        filters: str | Iterable[str] = (),
         against: "ImageIndex | None" = None,
         progress: OnProgress | None = None,
         stop: Stop | None = None,
@@ -553,6 +557,9 @@ class ImageIndex(Tabular):
         the smallest group to return. `similar` also returns similar photos that are not duplicates, which are never
         removed; `siblings` treats the shots of a burst as duplicates. `against` finds the photos that another open
         index already holds.
+
+        The report may be restricted: to members of some `kinds`, such as "exact"; to the groups of some photos,
+        `group_of`; and to groups with a photo that matches all `filters`, as in `query`.
 
         Candidates, comparisons and the calibration are stored in the index, so the next call is fast. Raises
         OptionError, also for a protected folder that does not exist; SpecMismatch if the two indexes hold different
@@ -573,10 +580,25 @@ class ImageIndex(Tabular):
             similar=similar,
             siblings=siblings,
             confirm=confirm,
+            kinds=(kinds,) if isinstance(kinds, str) else tuple(kinds),
+            group_of=self._members(group_of),
+            filters=rules(filters),
         )
+        passing, monitor = self._passing(options.filters), Monitor(progress, stop)
         return self._store.read_consistently(
-            lambda _: duplicates(self._collection(against), options, self._embed_squares, Monitor(progress, stop))
+            lambda _: duplicates(self._collection(against), options, self._embed_squares, monitor, passing)
         )
+
+    def _members(self, named: Folders) -> tuple[str, ...]:
+        """Return the paths of photos that a user names, relative to the photo folder. Raises OptionError."""
+        photos = [named] if isinstance(named, str | os.PathLike) else list(named)
+        known = set(self._store.read_consistently(Store.paths)) if photos else set[str]()
+        return tuple(named_photos(self.root or Path(), [str(each) for each in photos], known, 0))
+
+    def _passing(self, filters: Sequence[Filter]) -> frozenset[str] | None:
+        """Return the paths of the photos that pass all filters; None if there are no filters."""
+        paths, selection = self._latest.read(lambda state: (state.paths, state.wanted(filters)))
+        return None if selection is None else frozenset(paths[row] for row in selection.rows.tolist())
 
     def plan_removal(
         self, report: DuplicatesReport, action: str, *, protect: Folders = (), raw_pairs: bool = False

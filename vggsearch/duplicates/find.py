@@ -27,6 +27,7 @@ from vggsearch.duplicates.keep_policy import keep_rules, warn_of_unmatched
 from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.duplicates.pairs import CandidatePairs, unrelated_pairs
 from vggsearch.duplicates.results import Groups, Pairs
+from vggsearch.duplicates.shown import restricted
 from vggsearch.errors import ImageError, IndexNotWritable, Stopped
 from vggsearch.photos.decoder_pool import Decoders, default_workers
 from vggsearch.progress import SILENT, Monitor
@@ -80,15 +81,27 @@ class DuplicatesReport(Tabular):
 
 
 def duplicates(
-    collection: Collection, options: DuplicateOptions, embed: Embed, monitor: Monitor
+    collection: Collection,
+    options: DuplicateOptions,
+    embed: Embed,
+    monitor: Monitor,
+    passing: frozenset[str] | None = None,
 ) -> DuplicatesReport:
-    """Find the duplicates in a collection. Raises Stopped, with a report of the pairs compared so far."""
+    """Find the duplicates in a collection. `passing` are the photos that pass the filters, None without filters.
+
+    Raises Stopped, with a report of the pairs compared so far.
+    """
     with Decoders(min(default_workers(), len(collection))) as decoders:
-        return _duplicates(collection, options, embed, decoders, monitor)
+        return _duplicates(collection, options, embed, decoders, monitor, passing)
 
 
 def _duplicates(
-    collection: Collection, options: DuplicateOptions, embed: Embed, decoders: Decoders, monitor: Monitor
+    collection: Collection,
+    options: DuplicateOptions,
+    embed: Embed,
+    decoders: Decoders,
+    monitor: Monitor,
+    passing: frozenset[str] | None,
 ) -> DuplicatesReport:
     started = time.monotonic()
     directory = collection.store.directory
@@ -113,14 +126,14 @@ def _duplicates(
     shown = monitor if classified.is_complete else SILENT
     builder = GroupBuilder(collection, classified, options, matcher, decoders, shown)
     try:
-        groups, pairs = builder.groups(), builder.pairs()
+        groups, pairs = restricted(builder.groups(), builder.pairs(), options, passing)
     finally:
         if matcher is not None:
             matcher.save()  # including which photos have the same pixels
     files = collection.files
     report = DuplicatesReport(
-        Groups(groups),
-        Pairs(pairs),
+        groups,
+        pairs,
         len(collection),
         len(collection.blank),
         builder.classified,

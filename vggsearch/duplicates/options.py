@@ -10,7 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vggsearch.defaults import DUPLICATES
+from vggsearch.duplicates.results import KINDS
 from vggsearch.errors import OptionError, Spelled, option, shell_word
+from vggsearch.query.filters import Filter
 from vggsearch.store.decisions import MOST_PHOTOS
 from vggsearch.system.places import from_home
 
@@ -30,7 +32,9 @@ class DuplicateOptions:
     photo folder, from which nothing is removed. Groups with fewer than `min_size` photos are omitted.
     `within_folder` only considers pairs in the same folder, `across_folders` only pairs in different folders.
     `similar` also reports photos that are probably other shots of the same subject; `siblings` treats burst shots
-    as duplicates; `confirm` compares the keypoints of the photos, if their files are available.
+    as duplicates; `confirm` compares the keypoints of the photos, if their files are available. `kinds`, `group_of`
+    and `filters` restrict the groups of the report, see shown.only: to members of these kinds, to the groups of
+    these photos, and to groups with a photo that passes these filters.
     """
 
     min_precision: float = DUPLICATES.min_precision
@@ -43,6 +47,9 @@ class DuplicateOptions:
     similar: bool = False
     siblings: bool = False
     confirm: bool = True
+    kinds: tuple[str, ...] = ()
+    group_of: tuple[str, ...] = ()
+    filters: tuple[Filter, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise OptionError for invalid values and combinations."""
@@ -57,6 +64,9 @@ class DuplicateOptions:
         if self.within_folder and self.across_folders:
             across = Spelled("across_folders=True", "--across-folders-only")
             raise OptionError(option("within_folder"), " and ", across, " exclude each other.")
+        for kind in self.kinds:
+            if kind not in KINDS:
+                raise OptionError(f"There is no kind {kind!r} of duplicates. Available: {', '.join(KINDS)}.")
 
 
 def _is_number(value: object) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from vggsearch.photos.raw_formats import RAW_FORMAT, is_raw
 from vggsearch.tables import Row, Table, Tabular, arrow_table
 
 Kind = Literal["exact", "same picture", "near", "similar", "contains", "RAW"]
+DUPLICATE_KINDS: tuple[Kind, ...] = ("exact", "same picture", "near")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 AlignedIn = Literal["keeper", "member"]
 

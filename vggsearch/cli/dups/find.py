@@ -10,7 +10,7 @@ from typing import TextIO
 
 import click
 
-from vggsearch.cli.dups.selection import Selection, find_duplicates, selection_options
+from vggsearch.cli.dups.selection import Selection, find_duplicates, given_words, selection_options
 from vggsearch.cli.options import FILE, FOLDER, index_option, root_option
 from vggsearch.cli.output import Output, output_options, say, show
 from vggsearch.cli.terminal import quiet_decoders, stopping_on_ctrl_c
@@ -113,7 +113,8 @@ def _show_notes(report: DuplicatesReport, *lines: str) -> None:
 
 def _write_page(page: Path, groups: Sequence[Group], report: DuplicatesReport) -> None:
     with progress_bar() as progress, stopping_on_ctrl_c() as stop, quiet_decoders():
-        write_html(report, page, groups=groups, progress=progress, stop=stop)
+        words = given_words(click.get_current_context())
+        write_html(report, page, groups=groups, selection=words, progress=progress, stop=stop)
     say(f"{one_line(str(page))}: {summary(groups)}")
 
 

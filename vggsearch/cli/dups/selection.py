@@ -6,15 +6,19 @@ from pathlib import Path
 from typing import TypedDict
 
 import click
+from click.core import ParameterSource
 
 from vggsearch.cli.options import collected
 from vggsearch.cli.terminal import quiet_decoders, until_stopped
 from vggsearch.defaults import DUPLICATES
 from vggsearch.duplicates.find import DuplicatesReport
+from vggsearch.duplicates.results import KINDS
 from vggsearch.errors import Stopped
 from vggsearch.image_index import ImageIndex
 from vggsearch.store.contents import MANIFEST
 from vggsearch.store.locate import index_of
+
+COMMANDLINE = ParameterSource.COMMANDLINE
 
 
 class Selection(TypedDict):
@@ -29,6 +33,9 @@ class Selection(TypedDict):
     across_folders: bool
     siblings: bool
     confirm: bool
+    kinds: tuple[str, ...]
+    group_of: tuple[str, ...]
+    filters: tuple[str, ...]
 
 
 # A command gets them as `selection`.
@@ -76,7 +83,45 @@ selection_options: Callable[..., Callable[..., None]] = collected(
         show_default=True,
         help="Confirm candidate pairs by comparing the photos (SIFT keypoints).",
     ),
+    click.option(
+        "--kind",
+        "kinds",
+        multiple=True,
+        type=click.Choice(KINDS),
+        help="Only duplicates of this kind.  [repeatable]",
+    ),
+    click.option(
+        "--group",
+        "group_of",
+        multiple=True,
+        metavar="PHOTO",
+        help="Only the group of PHOTO.  [repeatable]",
+    ),
+    click.option(
+        "--filter",
+        "filters",
+        multiple=True,
+        metavar="RULE",
+        help="Only groups with a photo that matches RULE, as for query: a path glob ('2019/**', '*.png'), "
+        "folder:trips/rome, taken:2019-05..2020, size:1000.., orientation:portrait.  [repeatable]",
+    ),
 )
+
+
+def given_words(context: click.Context) -> tuple[str, ...]:
+    """Return the options of a Selection that the user has given to the command, as words for another command."""
+    words = list[str]()
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if name not in Selection.__annotations__ or context.get_parameter_source(name) is not COMMANDLINE:
+            continue
+        value = context.params[name]
+        if isinstance(value, bool):
+            words.append(parameter.opts[0] if value else parameter.secondary_opts[0])
+        else:
+            values = value if isinstance(value, tuple) else (value,)
+            words += [word for each in values for word in (parameter.opts[0], str(each))]
+    return tuple(words)
 
 
 def find_duplicates(

@@ -33,12 +33,14 @@ GROUPS, PICTURES = "<!-- groups -->\n", "<!-- pictures -->\n"
 class PageFacts:
     """What is shown above the groups: a title, and rows of name and value.
 
-    `command` are the words of the command that records decisions; each mark adds its option and photos to them.
+    `decide` are the words of the command that records decisions; each mark adds its option and photos to them.
+    `remove` are those of the command that plans the removal of what is shown, None if there is none.
     """
 
     title: str = "Duplicates"
     rows: tuple[tuple[str, str], ...] = ()
-    command: tuple[str, ...] = ("vggsearch", "dups", "decide")
+    decide: tuple[str, ...] = ("vggsearch", "dups", "decide")
+    remove: tuple[str, ...] | None = None
 
 
 def write_page(
@@ -141,9 +143,10 @@ def _json(values: object) -> str:
     return json.dumps(values, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _facts_values(root: Path, facts: PageFacts) -> dict[str, str]:
+def _facts_values(root: Path, facts: PageFacts) -> dict[str, str | None]:
     folder = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
-    return {"command": " ".join(map(shell_word, facts.command)), "folder": folder}
+    remove = None if facts.remove is None else " ".join(map(shell_word, facts.remove))
+    return {"decide": " ".join(map(shell_word, facts.decide)), "remove": remove, "folder": folder}
 
 
 def _link(root: Path, path: Path) -> str:

@@ -35,6 +35,10 @@ function confidenceText(confidence) {
   return confidence === 1 ? "100%" : `${(100 * Math.min(confidence, 0.999)).toFixed(1)}%`;
 }
 
+function isLeftOut(group) {
+  return group.photos.every((_, position) => !position || markOf(group, position) === "both");
+}
+
 function titleOf(group) {
   const orMore = (least) => (group.photos.length > 2 && least < 1 ? " or more" : "");
   return make("div", { class: "title" },
@@ -42,7 +46,8 @@ function titleOf(group) {
     make("span", {}, quantity(group.photos.length, "photo")),
     make("span", {}, `similarity ${similarityText(group.similarity)}${orMore(group.similarity)}`),
     make("span", {}, `confidence ${confidenceText(group.confidence)}${orMore(group.confidence)}`),
-    group.frees ? make("span", {}, `frees ${bytesText(group.frees)}`) : null);
+    group.frees ? make("span", {}, `frees ${bytesText(group.frees)}`) : null,
+    make("button", { type: "button", "data-do": "all", "aria-pressed": String(isLeftOut(group)), title: "Keep all photos of this group" }, "Leave this group out"));
 }
 
 // Whether the browser has read the pictures of a group, which come last in the file. A block that nothing follows yet
@@ -179,7 +184,9 @@ function actionsOf(group, position) {
   const marked = markOf(group, position);
   return make("div", { class: "actions" },
     make("button", { type: "button", "data-do": "different", "aria-pressed": String(marked === "different") }, "Not duplicates"),
-    make("button", { type: "button", "data-do": "same", "aria-pressed": String(marked === "same") }, "Duplicates"));
+    make("button", { type: "button", "data-do": "same", "aria-pressed": String(marked === "same") }, "Duplicates"),
+    make("button", { type: "button", "data-do": "keep", "aria-pressed": String(marked === "keep"), title: "Keep this photo, not the keeper" }, "Keep this"),
+    make("button", { type: "button", "data-do": "both", "aria-pressed": String(marked === "both"), title: "Keep this photo and the keeper" }, "Keep both"));
 }
 
 function photoShown(group, position, pictures) {

@@ -1,4 +1,4 @@
-// Marks: the user's decisions about a keeper and a duplicate. The browser stores them if it can, so a reload loses none.
+// Marks: the user's decisions about a duplicate and its keeper. The browser stores them if it can, so a reload loses none.
 "use strict";
 
 const facts = JSON.parse(document.getElementById("facts").textContent);
@@ -6,7 +6,10 @@ const groups = JSON.parse(document.getElementById("groups-data").textContent);
 const MARKS = {
   different: { label: "not duplicates", option: "--not-duplicates" },
   same: { label: "duplicates", option: "--same" },
+  keep: { label: "the one to keep", option: "--keep" },
+  both: { label: "to keep with the keeper", option: "--keep" },
 };
+const MOST_NAMED = 200; // groups in one command, which a shell limits
 const STORED = `vggsearch-marks-${facts.folder}`;
 const marks = new Map(storedMarks());
 
@@ -42,9 +45,12 @@ function marked() {
     .map((position) => ({ group, position, kind: markOf(group, position) })).filter(({ kind }) => kind));
 }
 
-// Mark members of a group; if all of them have that mark already, unmark them.
+// Mark members of a group; if all of them have that mark already, unmark them. Only one of a group is the one to keep.
 function mark(group, positions, kind) {
   const isUndone = positions.every((position) => markOf(group, position) === kind);
+  if (kind === "keep") {
+    for (const position of group.photos.keys()) if (markOf(group, position) === "keep") marks.delete(pairKey(group, position));
+  }
   for (const position of positions) {
     if (isUndone) marks.delete(pairKey(group, position));
     else marks.set(pairKey(group, position), kind);
@@ -60,8 +66,27 @@ function clearMarks() {
 }
 
 function commands() {
-  return marked()
-    .map(({ group, position, kind }) => `${facts.command} ${MARKS[kind].option} ${pairKey(group, position)}`).join("\n");
+  const lines = [];
+  const kept = new Map();
+  for (const { group, position, kind } of marked()) {
+    if (kind === "different" || kind === "same") {
+      lines.push(`${facts.decide} ${MARKS[kind].option} ${pairKey(group, position)}`);
+      continue;
+    }
+    const words = kept.get(group) ?? new Set();
+    if (kind === "both") words.add(group.photos[0].word);
+    kept.set(group, words.add(group.photos[position].word));
+  }
+  for (const words of kept.values()) lines.push(`${facts.decide} --keep ${[...words].join(" ")}`);
+  return lines.join("\n");
+}
+
+// The command that plans the removal of the duplicates in the groups that the filters show.
+function removal(shown) {
+  if (!facts.remove || !shown.length) return "";
+  if (shown.length === groups.length) return facts.remove;
+  if (shown.length > MOST_NAMED) return "";
+  return [facts.remove, ...shown.map((group) => `--group ${group.photos[0].word}`)].join(" ");
 }
 
 function showTray() {
@@ -72,17 +97,25 @@ function showTray() {
   document.getElementById("marks").textContent = `Marked: ${text.join(", ")}`;
 }
 
-function showCommands() {
+function showCommands(shown) {
   const text = document.getElementById("commands-text");
-  text.value = commands() || "No marks yet: press n or y to mark a duplicate.";
+  text.value = commands() || "No marks yet: press n, y, p or a to mark a duplicate.";
+  const removing = document.getElementById("removal-text");
+  const count = shown.length === 1 ? "the group shown" : `the ${shown.length.toLocaleString("en")} groups shown`;
+  removing.value = removal(shown);
+  document.getElementById("removal").hidden = !facts.remove || !shown.length;
+  document.getElementById("removal-title").textContent = `Remove the duplicates in ${count}`;
+  if (!removing.value) removing.value = `Filter the list to at most ${MOST_NAMED} groups to get the command.`;
   document.getElementById("copied").textContent = "";
   document.getElementById("commands").showModal();
-  text.setSelectionRange(0, 0);
-  text.scrollTo(0, 0);
+  for (const each of [text, removing]) {
+    each.setSelectionRange(0, 0);
+    each.scrollTo(0, 0);
+  }
 }
 
-async function copyCommands() {
-  const text = document.getElementById("commands-text");
+async function copyText(name) {
+  const text = document.getElementById(name);
   text.select();
   let isCopied = false;
   try {

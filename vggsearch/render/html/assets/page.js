@@ -57,7 +57,8 @@ function redraw(group) {
   const place = focused?.closest?.("figure")?.dataset.position;
   const action = card.contains(focused) ? focused.dataset.do : null;
   draw(card);
-  if (action) card.querySelector(`figure[data-position="${place}"] [data-do="${action}"]:not(.well)`)?.focus({ preventScroll: true });
+  const around = place === undefined ? ".title" : `figure[data-position="${place}"]`;
+  if (action) card.querySelector(`${around} [data-do="${action}"]:not(.well)`)?.focus({ preventScroll: true });
 }
 
 // Filters
@@ -162,8 +163,10 @@ const KEYS = {
   b: () => compareDialog.open && blink(), d: () => compareDialog.open && difference(),
   n: () => markCurrent("different", false), N: () => markCurrent("different", true),
   y: () => markCurrent("same", false), Y: () => markCurrent("same", true),
+  p: () => markCurrent("keep", false),
+  a: () => markCurrent("both", false), A: () => markCurrent("both", true),
   o: () => open(current.group.photos[current.position].link, "_blank", "noopener"),
-  c: () => showCommands(),
+  c: () => showCommands(shown),
   "?": () => field("help").showModal(),
   "/": () => field("text").focus(),
 };
@@ -178,7 +181,7 @@ addEventListener("keydown", (event) => {
   const isElsewhere = field("help").open || field("commands").open;
   if (event.ctrlKey || event.metaKey || event.altKey || isElsewhere) return;
   if (isTyping) {
-    if (event.key === "Escape") event.target.blur();
+    if (event.key === "Escape") leave(event);
     return;
   }
   const isFlip = event.key === " " && !event.target.closest("button, a");
@@ -188,10 +191,24 @@ addEventListener("keydown", (event) => {
   press(key);
 });
 
+// Escape empties the field for paths with its filter, then leaves it. A browser would empty the field alone.
+function leave(event) {
+  event.preventDefault();
+  if (event.target === field("text") && event.target.value) {
+    event.target.value = "";
+    apply();
+  } else {
+    event.target.blur();
+  }
+}
+
 const ACTIONS = {
   compare: () => openCompare(current.group, current.position),
   different: () => markCurrent("different", false),
   same: () => markCurrent("same", false),
+  keep: () => markCurrent("keep", false),
+  both: () => markCurrent("both", false),
+  all: () => markCurrent("both", true),
 };
 
 main.addEventListener("click", (event) => {
@@ -219,8 +236,9 @@ compareDialog.addEventListener("click", (event) => {
 field("filters").addEventListener("input", apply);
 field("filters").addEventListener("submit", (event) => event.preventDefault());
 field("open-help").addEventListener("click", () => field("help").showModal());
-field("show-commands").addEventListener("click", showCommands);
-field("copy").addEventListener("click", copyCommands);
+for (const button of document.querySelectorAll(".show-commands")) button.addEventListener("click", () => showCommands(shown));
+field("copy").addEventListener("click", () => copyText("commands-text"));
+field("copy-removal").addEventListener("click", () => copyText("removal-text"));
 field("clear-marks").addEventListener("click", () => {
   clearMarks();
   groups.forEach(redraw);
