@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from vggsearch.cli import cli
 from vggsearch.cli.failures import explanation, told_in_one_line
-from vggsearch.errors import OptionError, PhotosError
+from vggsearch.errors import InstallationError, OptionError, PhotosError
 from vggsearch.system.outputs import naming
 
 IMPORT_FAILED = ImportError("numpy cannot be imported")
@@ -165,7 +165,7 @@ def test_a_limit_of_memory_below_the_least_is_told_with_both_numbers() -> None:
     resource = pytest.importorskip("resource")
     done = run("model", before=lambda: resource.setrlimit(resource.RLIMIT_AS, (200_000_000, 200_000_000)))
     assert (done.returncode, done.stdout) == (1, "")
-    assert "limited to 200.0 MB, and vggsearch needs at least 400.0 MB to start. Raise the limit" in done.stderr
+    assert "limited to 200.0 MB, and vggsearch needs at least 1.0 GB to start. Raise the limit" in done.stderr
     assert run("--help", before=lambda: resource.setrlimit(resource.RLIMIT_AS, (200_000_000,) * 2)).returncode == 0
 
 
@@ -174,6 +174,20 @@ def test_a_system_error_is_a_lack_of_memory_only_where_memory_is_limited(monkeyp
     assert explanation(error) is None
     monkeypatch.setattr("vggsearch.cli.failures.address_space", lambda: 700_000_000)
     assert "Memory ran out" in (explanation(error) or "")
+
+
+def test_a_package_that_cannot_be_loaded_under_a_limit_of_memory_may_lack_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    error, cause = InstallationError("FAISS cannot be imported"), ImportError("libfaiss.so: corrupt?")
+    monkeypatch.setattr("vggsearch.cli.failures.address_space", lambda: 2_000_000_000)
+    assert explanation(error) == "FAISS cannot be imported"
+    error.__cause__ = cause
+    assert explanation(error) == (
+        "FAISS cannot be imported. Or the limit of 2.0 GB of memory is too low for it: ulimit -v unlimited"
+    )
+    monkeypatch.setattr("vggsearch.cli.failures.address_space", lambda: None)
+    assert explanation(error) == "FAISS cannot be imported"
 
 
 def test_a_deleted_current_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 import click
 
 from vggsearch import __version__
-from vggsearch.errors import OptionError, VggsearchError
+from vggsearch.errors import InstallationError, OptionError, VggsearchError
 from vggsearch.photos.walk import one_line
 from vggsearch.system.installation import distribution
 from vggsearch.system.limits import address_space
 from vggsearch.system.places import current_folder
+from vggsearch.system.units import decimal
 
 BUG = (
     f"This is a bug in vggsearch {__version__}. Please report it to those from whom you have vggsearch, with the "
@@ -70,7 +71,7 @@ def told_in_one_line() -> Iterator[None]:
 def explanation(error: Exception) -> str | None:
     """Return one line about an error that can be foreseen; None for a bug."""
     if isinstance(error, VggsearchError):
-        return error.for_shell()
+        return error.for_shell() + _of_limit(error)
     if any(map(_is_of_memory, _chain(error))):
         return LESS_MEMORY
     if isinstance(error, OSError):
@@ -78,6 +79,14 @@ def explanation(error: Exception) -> str | None:
     if isinstance(error, UnicodeEncodeError):
         return _of_encoding(error)
     return _of_package(error) if isinstance(error, ImportError | SyntaxError) else None
+
+
+def _of_limit(error: VggsearchError) -> str:
+    """Return what to add about a package that could not be loaded where memory is limited, "" for other errors."""
+    limit = address_space()
+    if limit is None or not isinstance(error, InstallationError) or error.__cause__ is None:
+        return ""
+    return f". Or the limit of {decimal(limit)} of memory is too low for it: ulimit -v unlimited"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

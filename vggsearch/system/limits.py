@@ -3,7 +3,7 @@
 from vggsearch.errors import InstallationError
 from vggsearch.system.units import decimal
 
-LEAST_ADDRESS_SPACE = 400_000_000  # bytes; with less, loading NumPy, PyArrow and Pillow fails
+LEAST_ADDRESS_SPACE = 1_000_000_000  # bytes; with 0.7 GB, a thread of a library aborts the process now and then
 
 
 def address_space() -> int | None:
