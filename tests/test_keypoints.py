@@ -126,8 +126,10 @@ def test_photos_that_only_share_a_strip_do_not_align(photo: Image.Image) -> None
 def test_a_transform_to_a_single_point_is_rejected() -> None:
     points = np.array([(x, y) for x in range(20, 380, 40) for y in range(20, 280, 40)], np.float32)
     descriptors = np.random.default_rng(0).integers(0, 256, (len(points), 128), dtype=np.uint8)
-    spread = Keypoints(points, descriptors, 384, 288, np.zeros((288, 384), np.uint8))
-    point = Keypoints(np.float32(200) + points / np.float32(100), descriptors, 384, 288, spread.picture)
+    spread = Keypoints(points, np.ones_like(points), descriptors, 384, 288, np.zeros((288, 384), np.uint8))
+    point = Keypoints(
+        np.float32(200) + points / np.float32(100), np.ones_like(points), descriptors, 384, 288, spread.picture
+    )
     assert align(spread, spread) is not None
     assert align(spread, point) is None
     assert align(point, spread) is None

@@ -189,6 +189,24 @@ class PairDefaults:
 
 
 @dataclass(frozen=True)
+class VoteDefaults:
+    """How photos that share keypoints are found by the codes of these (docs/duplicates.md)."""
+
+    bytes: int = 16  # of a code
+    most: int = 2_000_000  # keypoints in all: 500 of each of 4,000 photos, 100 of each of 20,000
+    most_photos: int = 20_000  # above, fewer than 100 keypoints of each would say too little
+    nearest: int = 8  # for which a keypoint votes
+    bits: int = 22  # of 128 in which these differ, at most
+    partners: int = 8  # photos with most votes that form pairs with a photo
+    least: float = 1.0  # votes of a pair
+    block: int = 200  # photos that vote at once
+    listed: int = 20_000  # keypoints from which they are kept in inverted lists
+    rounds: int = 4  # of k-means for the lists
+    sample: int = 39  # keypoints per list, from which the lists are learned: the fewest that FAISS accepts
+    probes: int = 4  # lists that are searched
+
+
+@dataclass(frozen=True)
 class GpuSearchDefaults:
     """How torch compares all rows with many queries on a GPU, and from when on (docs/scale.md)."""
 
@@ -331,4 +349,5 @@ PAIRS = PairDefaults()
 SEARCH = SearchDefaults()
 SURROUNDINGS = SurroundingsDefaults()
 THUMBNAILS = ThumbnailDefaults()
+VOTES = VoteDefaults()
 WHITENING = WhiteningDefaults()

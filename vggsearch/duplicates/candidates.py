@@ -1,16 +1,26 @@
-"""Find pairs of photos that may be duplicates: from the stored edges, or by a new search if photos have changed."""
+"""Find pairs of photos that may be duplicates: the stored ones, or by a new search if photos have changed."""
 
+import hashlib
 import logging
+from dataclasses import astuple
+from typing import Any
 
-from vggsearch.defaults import DUPLICATES, PAIRS
+import numpy as np
+from numpy.typing import NDArray
+
+from vggsearch.defaults import DUPLICATES, PAIRS, VOTES
 from vggsearch.duplicates.collection import Collection
+from vggsearch.duplicates.confirmation import MATCHED_BY, KeypointMatcher
 from vggsearch.errors import InstallationError
 from vggsearch.knn.all_pairs import all_pairs, complete
-from vggsearch.knn.edges import Edges
+from vggsearch.knn.edges import Edges, edges_from_pairs
 from vggsearch.knn.hash_pairs import hash_pairs
+from vggsearch.knn.keypoint_votes import voted_pairs
 from vggsearch.knn.pairs_across import pairs_across
+from vggsearch.matching.keypoint_codes import mirrored_codes
 from vggsearch.photos.perceptual_hash import in_all_orientations
 from vggsearch.progress import SILENT, Monitor
+from vggsearch.store.contents import EDGES, KEYPOINT_VOTES
 from vggsearch.store.edges import EdgeCache
 
 log = logging.getLogger(__name__)
@@ -30,7 +40,8 @@ def find_candidates(collection: Collection, monitor: Monitor = SILENT) -> Edges:
         others = collection.others.store.embeddings()
         edges = pairs_across(index, others, PAIRS.count, PAIRS.floor, without, monitor)
         return _with_similar_hashes(edges, collection, monitor)
-    cache = EdgeCache(collection.store, without, collection.hashes, PAIRS.count, PAIRS.floor)
+    inputs = f"without {_digest(without)} with hashes {_digest(collection.hashes)}"
+    cache = EdgeCache(collection.store, EDGES, inputs, PAIRS.count, PAIRS.floor)
     if (stored := cache.read()) is not None:
         edges = Edges(stored.facts.rows, PAIRS.count, PAIRS.floor, stored.first, stored.second, stored.similarity)
     else:
@@ -53,3 +64,32 @@ def _with_similar_hashes(edges: Edges, collection: Collection, monitor: Monitor)
     except InstallationError as error:
         log.warning("%s Until then, turned copies may not be found.", error)
         return edges
+
+
+def find_sharing_keypoints(collection: Collection, matcher: KeypointMatcher, monitor: Monitor = SILENT) -> Edges:
+    """Return the pairs of photos that share keypoints; their similarity is the number of weighted votes.
+
+    So crops, screenshots and strong edits are found that the network does not recognise. None are looked for among
+    more than VOTES.most_photos, or in another index. As with `find_candidates`, no pair has a blank photo or the
+    second row of a content, and the pairs are stored. A photo that cannot be read is in no pair. Raises Stopped.
+    """
+    none, without = np.empty(0, np.int64), collection.not_compared
+    rows = np.setdiff1d(np.arange(len(collection)), without)
+    ones, others, votes = none, none, np.empty(0)
+    inputs = f"keypoints {_digest(collection.keys)} without {_digest(without)} by {MATCHED_BY} {astuple(VOTES)}"
+    cache = EdgeCache(collection.store, KEYPOINT_VOTES, inputs, VOTES.partners, VOTES.least)
+    if (stored := cache.read()) is not None:
+        return Edges(len(collection), VOTES.partners, VOTES.least, stored.first, stored.second, stored.similarity)
+    if len(rows) <= VOTES.most_photos:
+        try:
+            ones, others, votes = voted_pairs(matcher.coded(rows.tolist(), monitor), mirrored_codes, monitor)
+        except InstallationError as error:
+            log.warning("%s Until then, strongly edited copies may not be found.", error)
+    found = (rows[ones], rows[others], votes.astype(np.float32))
+    edges = edges_from_pairs(len(collection), VOTES.partners, VOTES.least, *found)
+    cache.write(edges.first, edges.second, edges.similarity)
+    return edges
+
+
+def _digest(values: NDArray[Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()

@@ -18,7 +18,7 @@ from vggsearch.duplicates.calibration import (
     min_confidence,
 )
 from vggsearch.duplicates.calibration_pairs import CalibrationPairs
-from vggsearch.duplicates.candidates import find_candidates
+from vggsearch.duplicates.candidates import find_candidates, find_sharing_keypoints
 from vggsearch.duplicates.collection import Collection
 from vggsearch.duplicates.confirmation import KeypointMatcher
 from vggsearch.duplicates.options import DuplicateOptions
@@ -93,6 +93,8 @@ def classify_pairs(
     labelled = load_labelled() if matcher is not None and is_complete else None
     calibration = _calibration(candidates, collection, labelled)
     compared = _with_confidence(candidates, calibration, collection)
+    if matcher is not None and labelled is not None and collection.others is None:
+        compared, is_complete = _with_shared_keypoints(compared, labelled, collection, matcher, monitor)
     if matcher is not None and collection.others is None and is_complete:
         compared, is_complete = _with_copies_of_copies(
             compared, calibration, collection, matcher, options.min_precision, monitor
@@ -208,6 +210,34 @@ def _with_confidence(
     judgements = collection.decided.judgements(pairs.first, pairs.second)
     confidence[judgements == 1], confidence[judgements == -1] = 1.0, 0.0
     return replace(pairs, confidence=confidence)
+
+
+def _with_shared_keypoints(
+    compared: CandidatePairs,
+    labelled: CalibrationPairs,
+    collection: Collection,
+    matcher: KeypointMatcher,
+    monitor: Monitor,
+) -> tuple[CandidatePairs, bool]:
+    """Add the pairs that share keypoints, however dissimilar the photos; these are calibrated by their votes.
+
+    Returns all pairs, and False if the comparison was stopped early.
+    """
+    try:
+        edges = find_sharing_keypoints(collection, matcher, monitor)
+        rows = np.sort(collection.contents[np.stack([edges.first, edges.second], axis=1)], axis=1)
+        known = set(compared.pairs())
+        is_new = np.array([pair not in known for pair in map(tuple, rows.tolist())], bool)
+        rows, votes = rows[is_new], edges.similarity[is_new].astype(np.float64)
+        pairs = list(map(tuple, rows.tolist()))
+        matcher.match(pairs, "comparing photos that share keypoints", monitor)
+    except Stopped:
+        return compared, False
+    inliers = np.array([matcher.inliers(pair) for pair in pairs], np.int64)
+    voted = CandidatePairs(rows[:, 0], rows[:, 1], votes, inliers, np.zeros(len(rows)))
+    calibration = _calibration(voted, collection, labelled)
+    voted = replace(_with_confidence(voted, calibration, collection), similarity=collection.similarities(rows))
+    return compared.concat(voted.subset(inliers >= 0)), True
 
 
 def _with_copies_of_copies(

@@ -14,7 +14,9 @@ from vggsearch.defaults import DUPLICATES, KEYPOINTS
 from vggsearch.duplicates.collection import Collection
 from vggsearch.duplicates.keypoint_memory import KeypointMemory
 from vggsearch.errors import ImageError, IndexDamaged, IndexNotWritable
+from vggsearch.knn.keypoint_votes import CodedKeypoints
 from vggsearch.matching.alignment import Alignment
+from vggsearch.matching.keypoint_codes import NO_KEYPOINTS, code_keypoints
 from vggsearch.matching.keypoints import Keypoints, detect_keypoints, single_threaded_blas
 from vggsearch.matching.pixels import align_copy
 from vggsearch.photos.decoder_pool import Decoders
@@ -89,6 +91,17 @@ class KeypointMatcher:
         finally:
             if todo:
                 self.save()
+
+    def coded(self, rows: Sequence[int], monitor: Monitor = SILENT) -> list[CodedKeypoints]:
+        """Return the coded keypoints of rows, none of those that cannot be read or have changed. Raises Stopped."""
+        found: list[CodedKeypoints] = []
+        with ThreadPoolExecutor() as threads:
+            for start in range(0, len(rows), DUPLICATES.photos_at_once):
+                monitor.check()
+                some = self._keypoints_of(rows[start : start + DUPLICATES.photos_at_once], threads)
+                found += [NO_KEYPOINTS if each is None else code_keypoints(each) for each in some]
+                monitor.show("finding keypoints", len(found), len(rows))
+        return found
 
     def have_same_pixels(self, pair: Pair) -> bool:
         """Return whether two files show the same, see photos.pixel_hash. False if they were not compared."""

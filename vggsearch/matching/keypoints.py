@@ -33,10 +33,12 @@ class Keypoints:
     """The keypoints of a photo that was resized to `width` x `height` pixels.
 
     `points`, float32 (n, 2), are x and y in pixels of the resized photo; `descriptors`, uint8 (n, 128), are SIFT's.
-    `picture`, uint8 (height, width), is the resized photo in grey.
+    `shapes`, float32 (n, 2), are their size in pixels and their orientation in degrees, clockwise. `picture`, uint8
+    (height, width), is the resized photo in grey.
     """
 
     points: NDArray[np.float32]
+    shapes: NDArray[np.float32]
     descriptors: NDArray[np.uint8]
     width: int
     height: int
@@ -57,9 +59,10 @@ def keypoints_of(grey: NDArray[np.uint8]) -> Keypoints:
     found, descriptors = _sift().detectAndCompute(grey, None)
     found = found[: KEYPOINTS.count]  # OpenCV also returns all that are as strong as the last one
     points = np.array([each.pt for each in found], np.float32).reshape(-1, 2)
+    shapes = np.array([(each.size, each.angle) for each in found], np.float32).reshape(-1, 2)
     if not found:  # OpenCV then returns None for the descriptors
-        return Keypoints(points, np.empty((0, 128), np.uint8), width, height, grey)
-    return Keypoints(points, descriptors[: len(found)].astype(np.uint8), width, height, grey)
+        return Keypoints(points, shapes, np.empty((0, 128), np.uint8), width, height, grey)
+    return Keypoints(points, shapes, descriptors[: len(found)].astype(np.uint8), width, height, grey)
 
 
 @contextmanager
@@ -78,8 +81,9 @@ def mirrored_keypoints(keypoints: Keypoints) -> Keypoints:
     Since a descriptor is relative to the orientation of its keypoint, mirroring only permutes its values.
     """
     points = np.stack([keypoints.width - 1 - keypoints.points[:, 0], keypoints.points[:, 1]], axis=1)
+    shapes = np.stack([keypoints.shapes[:, 0], 180 - keypoints.shapes[:, 1]], axis=1)
     descriptors = keypoints.descriptors[:, MIRRORED_DESCRIPTOR]
-    return Keypoints(points, descriptors, keypoints.width, keypoints.height, keypoints.picture[:, ::-1])
+    return Keypoints(points, shapes, descriptors, keypoints.width, keypoints.height, keypoints.picture[:, ::-1])
 
 
 def align(query: Keypoints, photo: Keypoints) -> Alignment | None:
@@ -148,7 +152,7 @@ def _matches(query: Keypoints, photo: Keypoints) -> tuple[NDArray[np.int64], NDA
     """Return the indices of keypoints that are each other's nearest neighbour and pass Lowe's ratio test."""
     if len(query.points) < MIN_INLIERS or len(photo.points) < MIN_INLIERS:
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    similarities = _root_sift(query.descriptors) @ _root_sift(photo.descriptors).T
+    similarities = root_sift(query.descriptors) @ root_sift(photo.descriptors).T
     nearest = similarities.argmax(axis=1)
     rows = np.arange(len(nearest))
     best = similarities[rows, nearest]
@@ -162,7 +166,7 @@ def _matches(query: Keypoints, photo: Keypoints) -> tuple[NDArray[np.int64], NDA
     return chosen, nearest[chosen]
 
 
-def _root_sift(descriptors: NDArray[np.uint8]) -> NDArray[np.float32]:
+def root_sift(descriptors: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the square roots of L1-normalised descriptors: their dot products are the Hellinger kernel."""
     values = descriptors.astype(np.float32)
     roots: NDArray[np.float32] = np.sqrt(values / np.maximum(values.sum(axis=1, keepdims=True), 1))

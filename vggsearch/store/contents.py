@@ -16,6 +16,7 @@ DAMAGED_DECISIONS = "decisions.damaged.jsonl"  # lines of decisions.jsonl that a
 JOURNALS = "journals"  # a folder: one file for each removal, which undo reads
 VECTOR_INDEX_FILES = ("index.faiss", "vectors.npy", "slots.npy")  # as knn.files calls them
 EDGES = "edges.parquet"  # beside them
+KEYPOINT_VOTES = "votes.parquet"  # the same
 LOCAL_FEATURE_FILES = ("keys.npy", "cells.npy", "regions.npy")
 LOCK = "writer.lock"
 LOCK_HOLDER = "writer.txt"

@@ -1,4 +1,4 @@
-"""edges.parquet: pairs of similar photos, stored so that another threshold needs no new search."""
+"""edges.parquet and votes.parquet: pairs of photos, stored so that another threshold needs no new search."""
 
 import hashlib
 import json
@@ -65,29 +65,25 @@ class StoredEdges:
 
 
 class EdgeCache:
-    """Keeps the pairs of one search beside the vectors that it compares; keeps nothing if these are not stored.
+    """Keeps the pairs of one search beside the vectors of the index, in the file `name`.
 
-    The search is described by `count` and `floor`, see EdgeFacts, by the rows that it leaves out: `without`, int64,
-    and by the perceptual hashes that it compares: `hashes`, uint8. Losing its pairs only costs time, so a file that
-    is damaged or cannot be written is logged, not an error.
+    Keeps nothing if these are not stored. The search is described by `count` and `floor`, see EdgeFacts, and by
+    `inputs`, which identifies what else it depends on. Losing its pairs only costs time, so a file that is damaged
+    or cannot be written is logged, not an error.
     """
 
-    def __init__(
-        self, store: Store, without: NDArray[np.int64], hashes: NDArray[np.uint8], count: int, floor: float
-    ) -> None:
-        self._directory = store.vector_index_directory()
+    def __init__(self, store: Store, name: str, inputs: str, count: int, floor: float) -> None:
+        self._directory, self._name = store.vector_index_directory(), name
         stored = store.manifest.fresh_vector_index
         vectors = vectors_id(stored) if stored is not None else ""
-        others = (hashlib.sha256(values.tobytes()).hexdigest() for values in (without, hashes))
-        made_of = f"{vectors} without {next(others)} with hashes {next(others)}"
-        self._facts = EdgeFacts(made_of, len(store), count, floor)
+        self._facts = EdgeFacts(f"{vectors} {inputs}", len(store), count, floor)
 
     def read(self) -> StoredEdges | None:
         """Return the pairs of this search, None if they are not there."""
         if self._directory is None:
             return None
         try:
-            edges = read_edges(self._directory, self._facts.made_of)
+            edges = read_edges(self._directory, self._facts.made_of, self._name)
         except IndexDamaged as error:
             log.warning("%s", error)
             return None
@@ -98,7 +94,7 @@ class EdgeCache:
         if self._directory is None:
             return
         try:
-            write_edges(self._directory, StoredEdges(self._facts, first, second, similarity))
+            write_edges(self._directory, StoredEdges(self._facts, first, second, similarity), self._name)
         except IndexNotWritable as error:
             log.warning("%s The similar pairs were not stored.", error)
 
@@ -111,7 +107,7 @@ def vectors_id(stored: StoredVectorIndex) -> str:
     return " ".join(file.sha256 for file in stored.files if file.name.endswith(".npy"))
 
 
-def write_edges(directory: Path, edges: StoredEdges) -> None:
+def write_edges(directory: Path, edges: StoredEdges, name: str = EDGES) -> None:
     """Write pairs into the folder of their vector index, to be deleted with it. Raises IndexNotWritable."""
     facts = json.dumps({**asdict(edges.facts), CHECKSUM: edges.checksum})
     columns = [edges.first, edges.second, edges.similarity]
@@ -120,16 +116,16 @@ def write_edges(directory: Path, edges: StoredEdges) -> None:
     def write_table(path: Path) -> None:
         pq.write_table(table, path, compression="zstd", use_dictionary=False, column_encoding=ENCODINGS)
 
-    write_atomically(directory / EDGES, write_table)
+    write_atomically(directory / name, write_table)
 
 
-def read_edges(directory: Path, vectors: str) -> StoredEdges | None:
+def read_edges(directory: Path, vectors: str, name: str = EDGES) -> StoredEdges | None:
     """Return the stored pairs of the vectors identified by `vectors`, see `vectors_id`.
 
     Returns None if there are no pairs, or only those of other vectors. Raises IndexDamaged if even a single bit has
     changed, and IndexNotReadable.
     """
-    path = directory / EDGES
+    path = directory / name
     if not path.exists():
         return None
     edges = _read(path)

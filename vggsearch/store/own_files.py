@@ -22,6 +22,7 @@ from vggsearch.store.contents import (
     EMBEDDINGS,
     JOURNALS,
     KEYPOINT_MATCHES,
+    KEYPOINT_VOTES,
     LOCAL,
     LOCAL_FEATURE_FILES,
     LOCK,
@@ -65,7 +66,8 @@ def _one_of(*names: str) -> str:
 
 _SHARDS = Folder(folders={"[0-9]+": Folder(_one_of(*VECTOR_INDEX_FILES))})
 _VECTOR_INDEX = Folder(
-    rf"{_one_of(*VECTOR_INDEX_FILES)}|{re.escape(EDGES)}(?:{TEMPORARY_SUFFIX})?", {"tmp[a-z0-9_]{8}": _SHARDS}
+    rf"{_one_of(*VECTOR_INDEX_FILES)}|(?:{_one_of(EDGES, KEYPOINT_VOTES)})(?:{TEMPORARY_SUFFIX})?",
+    {"tmp[a-z0-9_]{8}": _SHARDS},
 )
 _REWRITTEN = (MANIFEST, SKIPPED, SKIPPED_NEXT, STAMPS, KEYPOINT_MATCHES, CALIBRATION, DECISIONS, DAMAGED_DECISIONS)
 OWN = Folder(
