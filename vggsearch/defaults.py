@@ -245,6 +245,8 @@ class SurroundingsDefaults:
     least_share: float = 0.01  # of the photo around the image; less is nothing
     field: int = 12  # pixels a side, of fields that are of one grey level or textured
     deviation: float = 6.0  # grey levels, standard deviation in a textured field; noise and JPEG leave less
+    noise: float = 0.5  # grey levels, the same in a field of a photo, at least, even of the sky
+    plain: float = 0.3  # share of fields with less, from which it is drawn, as a screen; photos have 0.0 to 0.1
     flat: float = 0.02  # share of textured fields up to which nothing is shown
     textured: float = 0.25  # share of textured fields from which other pictures are shown; toolbars have 0.1 to 0.3
     share_of_others: float = 0.35  # of the photo, around the image, for that; the text of a meme takes less

@@ -1,7 +1,7 @@
 """Which of two duplicates is the original, by what both show, and which photo contains another among others."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -15,7 +15,7 @@ from vggsearch.duplicates.keep_policy import LOSSLESS, RatedPhoto, age, has_date
 from vggsearch.errors import ImageError
 from vggsearch.matching.alignment import Alignment, inverted
 from vggsearch.matching.detail import Detail, detail_of
-from vggsearch.matching.surroundings import Around, around
+from vggsearch.matching.surroundings import Around, around, share_outside
 from vggsearch.photos.resize import small_grey
 from vggsearch.photos.upright import Box, OutsideError
 from vggsearch.progress import Monitor
@@ -84,7 +84,7 @@ class Originals:
         """Compare pairs of rows. Raises Stopped."""
         todo, done = sorted(pairs), 0
         why: dict[Pair, str] = {}
-        contains: set[Pair] = set()
+        container: dict[Pair, int] = {}
         with ThreadPoolExecutor() as threads:
             for start in range(0, len(todo), DUPLICATES.looked_at_once):
                 monitor.check()
@@ -94,19 +94,33 @@ class Originals:
                 missing = sorted(rows - self._looks.keys())
                 self._looks |= dict(zip(missing, threads.map(self._look, missing), strict=True))
                 for pair, found in zip(some, threads.map(self._judge, some), strict=True):
-                    if found is Around.OTHERS:
-                        contains.add(pair)
-                    elif isinstance(found, tuple):
+                    if isinstance(found, int):
+                        container[pair] = found
+                    elif found is not None:
                         why[found[0]] = found[1]
                 done += len(some)
                 monitor.show("looking for originals", done, len(todo), "pairs")
+        contains = {*container, *self._of_containers(todo, set(container.values()))}
+        why = {pair: words for pair, words in why.items() if not {pair, pair[::-1]} & contains}
         return Evidence(why, frozenset(contains))
 
-    def _judge(self, pair: Pair) -> Around | tuple[Pair, str] | None:
-        """Return OTHERS if one photo contains the other, else the better one first, and why; None if none is."""
+    def _of_containers(self, pairs: Iterable[Pair], containers: set[int]) -> Iterator[Pair]:
+        """Yield the pairs of a photo that contains another one with a photo that takes only a part of it, too.
+
+        Where a tile of a collage was cropped to fit, no seam is found at the edges of the whole photo.
+        """
+        for pair in pairs:
+            for row, other in (pair, pair[::-1]):
+                position = _position(self._matcher, other, row) if row in containers else None
+                if position is not None and share_outside(position) >= SURROUNDINGS.share_of_others:
+                    yield pair
+
+    def _judge(self, pair: Pair) -> int | tuple[Pair, str] | None:
+        """Return the photo that contains the other, else the better one first, and why; None if none is."""
         sides = _Side(self, *pair), _Side(self, *pair[::-1])
-        if Around.OTHERS in (sides[0].shown, sides[1].shown):
-            return Around.OTHERS
+        for side in sides:
+            if side.shown is Around.OTHERS:
+                return side.row
         for evidence in EVIDENCE:
             for side, opposite in (sides, sides[::-1]):
                 words = evidence(side, opposite)

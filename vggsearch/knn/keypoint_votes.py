@@ -1,6 +1,6 @@
 """Pairs of photos that share many keypoints, found by the binary codes of these.
 
-Each keypoint votes for the photos of the keypoints with the nearest codes. A vote counts among those that rotate and
+Each keypoint votes for the photos of the keypoints with the nearest codes. Votes count if they rotate and
 scale alike: the weak geometric consistency of Jegou, Douze & Schmid, "Hamming embedding and weak geometric
 consistency for large scale image search", ECCV 2008, section 4.
 """

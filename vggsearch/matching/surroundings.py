@@ -39,11 +39,14 @@ def around(photo: NDArray[np.uint8], alignment: Alignment) -> Around:
     outside = _outside(photo, corners)
     if outside.mean() < SURROUNDINGS.least_share:
         return Around.NOTHING
-    textured = _textured(photo, outside)
+    textured, plain = _textured_and_plain(photo, outside)
     seam = _seam(photo, corners)
+    is_drawn = plain >= SURROUNDINGS.plain  # a photo has noise, even in the sky
+    is_other = textured >= SURROUNDINGS.textured and outside.mean() >= SURROUNDINGS.share_of_others
+    if is_other and (is_drawn or seam >= SURROUNDINGS.seam):
+        return Around.OTHERS
     if seam >= SURROUNDINGS.seam:
-        is_other = textured >= SURROUNDINGS.textured and outside.mean() >= SURROUNDINGS.share_of_others
-        return Around.OTHERS if is_other else Around.FRAME
+        return Around.FRAME
     if textured <= SURROUNDINGS.flat:
         return Around.NOTHING
     return Around.SCENE if seam <= SURROUNDINGS.no_seam else Around.UNCLEAR
@@ -69,13 +72,22 @@ def _outside(photo: NDArray[np.uint8], corners: NDArray[np.float32]) -> NDArray[
     return cv2.erode(mask, np.ones((side, side), np.uint8)).astype(bool)
 
 
-def _textured(photo: NDArray[np.uint8], outside: NDArray[np.bool_]) -> float:
-    """Return the share of the fields outside that are not of one grey level."""
+def _textured_and_plain(photo: NDArray[np.uint8], outside: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return the share of the fields outside that have texture, and of those without even noise."""
     fields, of_outside = _fields(photo).astype(np.float32), _fields(outside)
     chosen = of_outside.mean(axis=(1, 3)) > 0.9
     if not chosen.any():
-        return 0.0
-    return float(np.mean(fields.std(axis=(1, 3))[chosen] > SURROUNDINGS.deviation))
+        return 0.0, 0.0
+    deviations = fields.std(axis=(1, 3))[chosen]
+    return float(np.mean(deviations > SURROUNDINGS.deviation)), float(np.mean(deviations < SURROUNDINGS.noise))
+
+
+def share_outside(alignment: Alignment) -> float:
+    """Return the share of a photo, 0..1, outside the image that lies in it."""
+    corners = np.array(alignment.corners, np.float32)
+    hull = cv2.convexHull(np.clip(corners, -100, 100))
+    covered, _ = cv2.intersectConvexConvex(hull, np.array([(0, 0), (1, 0), (1, 1), (0, 1)], np.float32))
+    return 1 - float(covered)
 
 
 def _fields(pixels: NDArray[np.generic]) -> NDArray[np.generic]:
