@@ -24,7 +24,7 @@ from vggsearch.duplicates.removals import new_journal
 from vggsearch.errors import DecisionsDamaged, OptionError, Stopped
 from vggsearch.removal.undo import undo
 from vggsearch.render.duplicates import duplicate_groups
-from vggsearch.store.contents import DECISIONS, EDGES, KEYPOINT_MATCHES
+from vggsearch.store.contents import DECISIONS, EDGES, KEYPOINT_MATCHES, KEYPOINT_VOTES
 from vggsearch.store.decisions import read_decisions
 
 
@@ -154,18 +154,21 @@ def test_the_second_run_is_the_same_and_compares_nothing_again(index: ImageIndex
     assert "comparing pairs" not in stages
     assert "making edited copies" not in stages
     assert (index.directory / KEYPOINT_MATCHES).exists()
+    assert "finding keypoints" not in stages
     assert list(index.directory.rglob(EDGES))
+    assert list(index.directory.rglob(KEYPOINT_VOTES))
 
 
+@pytest.mark.parametrize("name", [EDGES, KEYPOINT_VOTES])
 def test_stored_pairs_that_are_damaged_are_searched_again(
-    index: ImageIndex, found: DuplicatesReport, caplog: pytest.LogCaptureFixture
+    index: ImageIndex, found: DuplicatesReport, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     assert index.duplicates().groups == found.groups
-    (edges,) = index.directory.rglob(EDGES)
+    (edges,) = index.directory.rglob(name)
     whole = edges.read_bytes()
     edges.write_bytes(whole[: len(whole) // 2])
     assert index.duplicates().groups == found.groups
-    assert "edges.parquet is damaged" in caplog.text
+    assert f"{name} is damaged" in caplog.text
     assert edges.read_bytes() == whole
 
 

@@ -262,8 +262,9 @@ def test_every_column_of_the_skipped_files_is_documented(made: Observer) -> None
     assert_columns(made.index / "skipped.parquet", "skipped.parquet")
 
 
-def test_every_column_of_the_edges_is_documented(made: Observer) -> None:
-    (edges,) = made.index.glob("search/*/edges.parquet")
+@pytest.mark.parametrize("name", ["edges.parquet", "votes.parquet"])
+def test_every_column_of_the_edges_is_documented(made: Observer, name: str) -> None:
+    (edges,) = made.index.glob(f"search/*/{name}")
     assert_columns(edges, "search/*/edges.parquet")
     metadata = json.loads(pq.read_schema(edges).metadata[b"vggsearch"])
     assert_documented(merged([metadata]), "Metadata vggsearch of edges")
