@@ -43,7 +43,8 @@ def judge(monkeypatch: pytest.MonkeyPatch) -> Judge:
         ]
         photos = [PhotoFeatures(CELLS, lambda: None) for _ in range(count)]
         for at, photo in enumerate(photos):
-            points = Keypoints(np.empty((0, 2), np.float32), np.empty((0, 128), np.uint8), at, 8, GREY)
+            none = np.empty((0, 2), np.float32)
+            points = Keypoints(none, none, np.empty((0, 128), np.uint8), at, 8, GREY)
             photo.__dict__["keypoints"] = None if at in gone else points
         return judged(QUERY, candidates, photos, 500), sorted(compared)
 

@@ -15,7 +15,7 @@ from vggsearch.matching.keypoints import Keypoints
 
 log = logging.getLogger(__name__)
 
-DESCRIPTOR, POINT = 128, 8  # bytes
+DESCRIPTOR, POINT, SHAPE = 128, 8, 8  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Place:
     @property
     def bytes(self) -> int:
         """The number of bytes in the file."""
-        return self.count * (DESCRIPTOR + POINT) + self.width * self.height
+        return self.count * (DESCRIPTOR + POINT + SHAPE) + self.width * self.height
 
 
 class KeypointMemory:
@@ -77,7 +77,7 @@ class KeypointMemory:
         try:
             file = self._opened()
             file.seek(self._end)
-            for values in (keypoints.points, keypoints.descriptors, keypoints.picture):
+            for values in (keypoints.points, keypoints.shapes, keypoints.descriptors, keypoints.picture):
                 file.write(values.tobytes())
             file.flush()
         except OSError as error:
@@ -98,9 +98,11 @@ class KeypointMemory:
             log.debug("keypoints are detected again: %s", error)
             del self._places[row]
             return
-        points, descriptors, picture = np.split(data, np.cumsum([place.count * POINT, place.count * DESCRIPTOR]))
+        ends = np.cumsum(place.count * np.array([POINT, SHAPE, DESCRIPTOR]))
+        points, shapes, descriptors, picture = np.split(data, ends)
         self._latest[row] = Keypoints(
             points.view(np.float32).reshape(-1, 2),
+            shapes.view(np.float32).reshape(-1, 2),
             descriptors.reshape(-1, DESCRIPTOR),
             place.width,
             place.height,
