@@ -31,7 +31,12 @@ def filled(directory: Path) -> KeypointMemory:
 
 def are_equal(one: Keypoints, other: Keypoints | None) -> bool:
     assert other is not None
-    arrays = ((one.points, other.points), (one.descriptors, other.descriptors), (one.picture, other.picture))
+    arrays = (
+        (one.points, other.points),
+        (one.shapes, other.shapes),
+        (one.descriptors, other.descriptors),
+        (one.picture, other.picture),
+    )
     is_equal = all(first.dtype == second.dtype and np.array_equal(first, second) for first, second in arrays)
     return is_equal and (one.width, one.height) == (other.width, other.height)
 
