@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 
 from vggsearch.matching.keypoints import align, detect_keypoints
-from vggsearch.matching.pixels import align_copy, difference
+from vggsearch.matching.pixels import INLIERS_OF_PIXELS, align_copy, difference
 from vggsearch.photos.edits import COLLAGE, EDITS, edited
 
 WORDS = ("lorem ipsum dolor", "sit amet", "consectetur elit", "sed eiusmod", "tempor magna", "aliqua enim minim")
@@ -31,6 +31,20 @@ def form(page: int) -> Image.Image:
         draw.text((40, top + 4), f"{row + 1}. {WORDS[row % 6]}", "black", ImageFont.load_default(18))
         entry = f"{WORDS[(row * 5 + page * 7) % 6]} {(row + 3) * 7919 * (page + 2) % 9973}"
         draw.text((230, top + 26), entry, (20, 20, 120), ImageFont.load_default(22))
+    return image
+
+
+def plot(page: int) -> Image.Image:
+    """One of several plots with the same axes and title: only the curve is another."""
+    image = Image.new("RGB", (700, 500), "white")
+    draw = ImageDraw.Draw(image)
+    draw.text((180, 8), "Training run, validation accuracy", "black", ImageFont.load_default(22))
+    draw.rectangle((60, 45, 680, 450), outline="black", width=2)
+    for tick in range(11):
+        draw.text((52 + 62 * tick, 458), str(tick * 10), "black", ImageFont.load_default(20))
+        draw.text((24, 440 - 40 * tick), str(tick), "black", ImageFont.load_default(20))
+    heights = 440 - (150 + 90 * page) * (1 - np.exp(-np.arange(120) / (8 + 6 * page)))
+    draw.line([(62 + 5.1 * x, float(y)) for x, y in enumerate(heights)], (30, 90, 200), 4)
     return image
 
 
@@ -75,12 +89,60 @@ def test_two_pages_of_one_form_do_not_match(quality: int) -> None:
     assert not matches(second.resize((310, 430)), first)
 
 
+def test_two_plots_with_the_same_axes_do_not_match() -> None:
+    first, second = plot(1), saved(plot(2))
+    assert align(detect_keypoints(first), detect_keypoints(second)) is not None
+    assert not matches(first, second)
+    assert matches(first, saved(plot(1).resize((350, 250)), 50))
+
+
+def test_a_stamp_on_a_clean_page_is_other_content_and_on_a_photo_is_not() -> None:
+    page, photo = form(1), sample("chelsea")
+    for picture in (page, photo):
+        stamped = picture.copy()
+        draw = ImageDraw.Draw(stamped)
+        draw.ellipse((250, 90, 400, 240), outline=(180, 20, 20), width=12)
+        draw.text((285, 145), "PAID", (180, 20, 20), ImageFont.load_default(32))
+        assert matches(picture, saved(stamped)) == (picture is photo)
+
+
+def test_pixels_that_agree_count_as_further_inliers() -> None:
+    photo, other = (detect_keypoints(sample(name)) for name in ("chelsea", "astronaut"))
+    crop = detect_keypoints(sample("chelsea").crop((150, 60, 290, 160)))
+    found, plain = align_copy(crop, photo), align(crop, photo)
+    assert found is not None
+    assert plain is not None
+    assert found.inliers == plain.inliers + INLIERS_OF_PIXELS
+    assert found.corners == plain.corners
+    apart = align_copy(crop, other)
+    assert apart is None or apart.inliers < INLIERS_OF_PIXELS
+
+
 def test_two_views_of_one_scene_do_not_match() -> None:
     scene = sample("chelsea")
     first, second = shot(scene, 1), shot(scene, 2, shift=14)
     assert align(detect_keypoints(first), detect_keypoints(second)) is not None
     assert not matches(first, second)
     assert not matches(second, first)
+
+
+def test_pixels_of_displaced_parts_are_no_evidence() -> None:
+    scene = sample("chelsea")
+    found = align_copy(*(detect_keypoints(shot(scene, seed, shift)) for seed, shift in ((1, 0.0), (2, 7.0))))
+    assert found is None or found.inliers < INLIERS_OF_PIXELS
+
+
+def test_two_shots_between_which_something_moved_do_not_match() -> None:
+    scene, subject = sample("chelsea"), sample("astronaut").crop((150, 0, 300, 150)).resize((90, 90))
+    shots = []
+    for left in (40, 130):
+        moved = scene.copy()
+        moved.paste(subject, (left, 120))
+        shots.append(shot(moved, seed=left))
+    first, second = shots
+    assert align(detect_keypoints(first), detect_keypoints(second)) is not None
+    assert not matches(first, second)
+    assert matches(first, saved(first, 60))
 
 
 def test_the_position_is_refined_where_keypoints_are_inexact() -> None:

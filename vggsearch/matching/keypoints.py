@@ -9,7 +9,7 @@ unrelated photos.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -93,6 +93,11 @@ def align(query: Keypoints, photo: Keypoints) -> Alignment | None:
         return upright
     mirrored = _align(mirrored_keypoints(query), photo, is_mirrored=True)
     return max(filter(None, (upright, mirrored)), key=lambda alignment: alignment.inliers, default=None)
+
+
+def with_inliers(alignment: Alignment, inliers: int) -> Alignment:
+    """Return the same position with another number of inliers, and the score of that."""
+    return replace(alignment, inliers=inliers, score=inliers / (inliers + INLIERS_OF_HALF_SCORE))
 
 
 def _align(query: Keypoints, photo: Keypoints, *, is_mirrored: bool) -> Alignment | None:
