@@ -61,6 +61,24 @@ def test_without_duplicates_none_are_found() -> None:
     assert np.count_nonzero(confidence >= min_confidence(confidence, 0.99)) <= 1
 
 
+@pytest.mark.parametrize(("copies", "others"), [(1, 0), (1, 5), (3, 250), (6, 60)])
+def test_the_copies_of_a_small_folder_are_found(copies: int, others: int) -> None:
+    """Nothing can be learned from so few pairs, and the photos are as similar as their copies."""
+    random = np.random.default_rng(6)
+    similarity = np.concatenate([np.full(copies, 0.95), random.uniform(0.2, 0.9, others)])
+    inliers = np.concatenate([np.full(copies, 100), np.zeros(others, np.int64)])
+    learned = calibrate(LabelledPairs(), LabelledPairs(), similarity, inliers)
+    confidence = learned.confidences(similarity, inliers)
+    assert (confidence >= min_confidence(confidence, 0.99)).tolist() == [True] * copies + [False] * others
+
+
+def test_copies_that_are_not_compared_are_not_expected_to_be_found() -> None:
+    copies = LabelledPairs((0.9, 0.8, 0.1, 0.04), (100, 100, 100, 100))
+    similarity, inliers = np.array([0.9, 0.1, 0.1]), np.array([100, 0, 0])
+    found = [calibrate(copies, LabelledPairs(), similarity, inliers, least).recall(0.9) for least in (-1, 0.1, 0.5)]
+    assert found == [1.0, 0.75, 0.5]
+
+
 def test_confidence_rises_with_keypoints_and_similarity() -> None:
     random = np.random.default_rng(2)
     right, wrong = duplicates(random, 300), unrelated(random, 3000)

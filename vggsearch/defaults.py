@@ -292,6 +292,7 @@ class DuplicateDefaults:
     few_pairs: int = 5  # the same, for the calibration by similarity alone
     most_pairs: int = 200  # in a band of that: in larger ones, copies of little similarity are lost among others
     mostly_others: float = 0.1  # share of duplicates up to which a band counts as pairs that are not duplicates
+    assumed_share: float = 0.1  # of duplicates in a band, before any pair is known
     least_share: float = 1e-4  # of duplicates, and of other pairs, in a band: nothing is certain
     largest_share: float = 0.98  # of duplicates, before keypoints are considered: similar photos may be look-alikes
     of_a_copy: float = 0.5  # share of duplicates, at least, among pairs of photos that share a duplicate

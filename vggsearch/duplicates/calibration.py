@@ -1,7 +1,8 @@
 """The probability that two photos are duplicates, calibrated on the photos themselves.
 
 Two sets of pairs are labelled in advance: edited copies made of a sample of the photos are duplicates, random pairs
-of photos are not. The numbers of inliers in both give the likelihood ratio of each number of inliers. The prior
+of photos are not. The numbers of inliers in both give the likelihood ratio of each number of inliers, which starts
+from the pairs of other folders: a small folder has too few. The prior
 probability that a pair of the collection is a duplicate depends on its similarity, and on the number of photos,
 since the number of unrelated pairs grows with its square: it is estimated by expectation maximisation, separately
 for each band of similarity. By Bayes' theorem, both give the confidence of a pair. The pairs reported as duplicates
@@ -18,8 +19,13 @@ from numpy.typing import NDArray
 from vggsearch.defaults import DUPLICATES
 from vggsearch.matching.isotonic import isotonic
 
-# The smallest number of inliers in each bin; there is no alignment with fewer than four.
-INLIER_BINS = (0, 4, 5, 6, 7, 8, 10, 12, 15, 19, 25)
+# The smallest number of inliers in each bin. There is no alignment with fewer than four, and from 65 on, the pixels
+# agree, too.
+INLIER_BINS = (0, 4, 5, 6, 7, 8, 10, 12, 15, 19, 25, 35, 65)
+NO_EVIDENCE = (0.0,) * len(INLIER_BINS)
+# The pairs in each bin, of edited copies and of pairs of different photos: benchmarks/duplicates_prior.py.
+PRIOR_COPIES = (18, 1, 3, 1, 0, 1, 0, 1, 7, 13, 12, 13, 290)
+PRIOR_OTHERS = (1491, 27, 18, 5, 1, 3, 3, 7, 8, 5, 5, 3, 0)
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,8 @@ class Calibration:
 
     `inliers` is the smallest number of inliers in each bin, `evidence` the log of the likelihood ratio of the bin,
     between duplicates and other pairs. `similarities` are the medians of the bands, ascending, `shares` the share
-    of duplicates in each band. `copies` are the edited copies it was learned from.
+    of duplicates in each band, `sizes` its number of pairs. `copies` are the edited copies it was learned from.
+    Pairs that are less similar than `least_similarity` are not compared.
 
     >>> calibration = index.duplicates().classified.calibration
     >>> len(calibration.inliers) == len(calibration.evidence)
@@ -56,7 +63,9 @@ class Calibration:
     evidence: tuple[float, ...]
     similarities: tuple[float, ...]
     shares: tuple[float, ...]
+    sizes: tuple[int, ...]
     copies: LabelledPairs
+    least_similarity: float = -1.0
 
     def confidences(
         self, similarities: NDArray[np.float64], inliers: NDArray[np.int64], least_share: float = 0.0
@@ -65,33 +74,47 @@ class Calibration:
 
         The prior probability, without regard to keypoints, is at least `least_share`.
         """
+        return self._confidences(np.maximum(self.shares, least_share), similarities, inliers)
+
+    def recall(self, confidence: float) -> float:
+        """Return the share of the edited copies, 0..1, that are compared and whose confidence is at least this.
+
+        Their confidence is the one they have if they are in the folder: among few pairs, one more copy counts.
+        """
+        if not self.copies.similarities:
+            return 0.0
+        similarities = np.array(self.copies.similarities)
+        shares = (np.array(self.shares) * (np.array(self.sizes) + 1) + 1) / (np.array(self.sizes) + 2)
+        confidences = self._confidences(shares, similarities, np.array(self.copies.inliers))
+        return float(np.mean((confidences >= confidence) & (similarities >= self.least_similarity)))
+
+    def _confidences(
+        self, shares: NDArray[np.float64], similarities: NDArray[np.float64], inliers: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
         bins = np.maximum(np.searchsorted(self.inliers, inliers, "right") - 1, 0)
         evidence = np.where(inliers >= 0, np.array(self.evidence)[bins], 0.0)
-        odds = (
-            np.interp(similarities, self.similarities, _log_odds(np.maximum(self.shares, least_share))) + evidence
-        )
+        odds = np.interp(similarities, self.similarities, _log_odds(shares)) + evidence
         confidences: NDArray[np.float64] = 1 / (1 + np.exp(-odds))
         return confidences
 
-    def recall(self, confidence: float) -> float:
-        """Return the share of the edited copies, 0..1, whose confidence is at least this."""
-        if not self.copies.similarities:
-            return 0.0
-        confidences = self.confidences(np.array(self.copies.similarities), np.array(self.copies.inliers))
-        return float(np.mean(confidences >= confidence))
-
 
 def calibrate(
-    copies: LabelledPairs, others: LabelledPairs, similarities: NDArray[np.float64], inliers: NDArray[np.int64]
+    copies: LabelledPairs,
+    others: LabelledPairs,
+    similarities: NDArray[np.float64],
+    inliers: NDArray[np.int64],
+    least_similarity: float = -1.0,
 ) -> Calibration:
     """Calibrate on labelled pairs and on the collection's own compared pairs, (n,) both.
+
+    The labelled pairs add to those of the prior. Pairs below `least_similarity` were not compared.
 
     Bands with hardly any duplicates also count as pairs that are not duplicates: they are many and include similar
     photos. Other bands do not: strong edits of one photo, compared with each other, would be taken for similar
     photos.
     """
-    among_copies = _shares(_counts(copies.inliers))
-    counts_of_others = _counts(others.inliers)
+    among_copies = _shares(np.array(PRIOR_COPIES) + counts_of(copies.inliers))
+    counts_of_others = np.array(PRIOR_OTHERS) + counts_of(others.inliers)
     bins = np.searchsorted(INLIER_BINS, inliers, "right") - 1
     bands = _bands(similarities, DUPLICATES.band_pairs)
     band = np.searchsorted(bands, similarities, "right") - 1
@@ -101,13 +124,16 @@ def calibrate(
     for _ in range(DUPLICATES.rounds):
         odds = _log_odds(shares)[band] + evidence[bins]
         confidence = 1 / (1 + np.exp(-odds))
-        shares = isotonic(np.bincount(band, confidence, len(bands)) / np.maximum(sizes, 1), sizes)
+        expected = np.bincount(band, confidence, len(bands)) + DUPLICATES.assumed_share
+        shares = isotonic(expected / (sizes + 1), sizes)  # as if one more pair was known
         further_others = (1 - confidence) * (shares <= DUPLICATES.mostly_others)[band]
         counts = counts_of_others + np.bincount(bins, further_others, len(INLIER_BINS))
         evidence = isotonic(np.log(among_copies / _shares(counts)))
     shares = np.minimum(shares, DUPLICATES.largest_share)
     medians = _medians(similarities, bands)
-    return Calibration(INLIER_BINS, tuple(evidence.tolist()), medians, tuple(shares.tolist()), copies)
+    counted = tuple(sizes.astype(int).tolist())
+    learned = tuple(evidence.tolist())
+    return Calibration(INLIER_BINS, learned, medians, tuple(shares.tolist()), counted, copies, least_similarity)
 
 
 def calibrate_by_similarity(
@@ -122,7 +148,7 @@ def calibrate_by_similarity(
     as duplicates, including photos that are only similar, which only a comparison can tell from copies.
     """
     if not len(similarities) or len(at_random) < DUPLICATES.fewest_at_random:
-        return Calibration(INLIER_BINS, (0.0,) * len(INLIER_BINS), (0.0,), (0.0,), LabelledPairs())
+        return Calibration(INLIER_BINS, NO_EVIDENCE, (0.0,), (0.0,), (0,), LabelledPairs())
     start = float(np.quantile(at_random, 0.9))
     # The scale of an exponential distribution follows from its median, which a few duplicates do not change.
     scale = float(np.median(at_random[at_random > start] - start)) / np.log(2) * DUPLICATES.tail
@@ -134,7 +160,8 @@ def calibrate_by_similarity(
     counts = np.bincount(band, minlength=len(bands)).astype(np.float64)
     shares = isotonic(1 - np.minimum(unrelated / np.maximum(counts, 1), 1), counts)
     medians = _medians(similarities, bands)
-    return Calibration(INLIER_BINS, (0.0,) * len(INLIER_BINS), medians, tuple(shares.tolist()), LabelledPairs())
+    counted = tuple(counts.astype(int).tolist())
+    return Calibration(INLIER_BINS, NO_EVIDENCE, medians, tuple(shares.tolist()), counted, LabelledPairs())
 
 
 def min_confidence(confidences: NDArray[np.float64], precision: float) -> float:
@@ -151,7 +178,7 @@ def min_confidence(confidences: NDArray[np.float64], precision: float) -> float:
     return float(ordered[sufficient[-1]]) if len(sufficient) else 1.0 + np.finfo(float).eps
 
 
-def _counts(inliers: Sequence[int]) -> NDArray[np.float64]:
+def counts_of(inliers: Sequence[int]) -> NDArray[np.float64]:
     """Return the number of pairs in each bin."""
     bins = np.searchsorted(INLIER_BINS, np.array(inliers, np.int64), "right") - 1
     return np.bincount(bins, minlength=len(INLIER_BINS)).astype(np.float64)

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.defaults import DUPLICATES
+from vggsearch.defaults import DUPLICATES, VOTES
 from vggsearch.duplicates.bursts import OTHER_EXPOSURES, SIBLINGS, other_exposures
 from vggsearch.duplicates.calibration import (
     Calibration,
@@ -91,7 +91,8 @@ def classify_pairs(
     if matcher is not None:
         candidates, is_complete = compare_pairs(candidates, matcher, monitor)
     labelled = load_labelled() if matcher is not None and is_complete else None
-    calibration = _calibration(candidates, collection, labelled)
+    are_voted = collection.others is None and len(collection) <= VOTES.most_photos  # however dissimilar
+    calibration = _calibration(candidates, collection, labelled, -1.0 if are_voted else edges.floor)
     compared = _with_confidence(candidates, calibration, collection)
     if matcher is not None and labelled is not None and collection.others is None:
         compared, is_complete = _with_shared_keypoints(compared, labelled, collection, matcher, monitor)
@@ -138,7 +139,9 @@ def _classified(
     is_similar = allowed & ~is_duplicate & (confidence >= DUPLICATES.similar) & options.similar
     is_similar |= (exclusions == FRAMES) & options.similar
     is_raw = exclusions == RAW_AND_DEVELOPED
-    counted = confidence[is_duplicate]
+    counted, recall = confidence[is_duplicate], None
+    if calibration.copies.similarities and options.threshold is None:
+        recall = calibration.recall(least if len(counted) else options.min_precision)
     return ClassifiedPairs(
         duplicates=compared.subset(is_duplicate),
         similar=compared.subset(is_similar),
@@ -147,7 +150,7 @@ def _classified(
         compared=compared,
         calibration=calibration,
         precision=float(counted.mean()) if len(counted) else None,
-        recall=calibration.recall(least) if calibration.copies.similarities and options.threshold is None else None,
+        recall=recall,
         min_confidence=least if options.threshold is None and len(counted) else None,
         threshold=options.threshold,
         excluded=dict(Counter(exclusions[~allowed & ~is_similar & ~is_raw].tolist())),
@@ -298,7 +301,9 @@ def _most_similar_first(pairs: CandidatePairs) -> CandidatePairs:
     return pairs.subset(np.lexsort((pairs.second, pairs.first, -pairs.similarity)))
 
 
-def _calibration(pairs: CandidatePairs, collection: Collection, labelled: CalibrationPairs | None) -> Calibration:
+def _calibration(
+    pairs: CandidatePairs, collection: Collection, labelled: CalibrationPairs | None, least_similarity: float = -1.0
+) -> Calibration:
     if labelled is None:
         return calibrate_by_similarity(pairs.similarity, *random_similarities(collection))
     judgements, was_compared = collection.decided.judgements(pairs.first, pairs.second), pairs.inliers >= 0
@@ -312,6 +317,7 @@ def _calibration(pairs: CandidatePairs, collection: Collection, labelled: Calibr
         labelled.others.concat(marked_as(-1)),
         pairs.similarity[was_compared],
         pairs.inliers[was_compared],
+        least_similarity,
     )
 
 
