@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from tests.fakes import FakeEngine, save_photo
 from vggsearch.cli import cli, output
 from vggsearch.errors import option, shell_word
-from vggsearch.render.text import as_csv
+from vggsearch.render.text import as_csv, folded
 
 OSC, CSI, C1 = "\x1b]0;owned\x07", "\x1b[2J", "\x9b31m"
 NAMES = (
@@ -269,10 +269,41 @@ def test_in_a_terminal_paths_are_for_people(monkeypatch: pytest.MonkeyPatch) -> 
 
     said: list[str] = []
     monkeypatch.setattr("vggsearch.cli.output.sys.stdout", Terminal())
-    monkeypatch.setattr(output, "say", said.append)
+    monkeypatch.setattr(output, "say", lambda text, **_: said.append(text))
     output.show("\0".join(NAMES), "paths")
     output.show(NAMES[0], "csv")
     monkeypatch.undo()
     assert said[0].replace("\n", "").isprintable()
     assert len(said[0].split("\n")) == len(NAMES)
     assert said[1] == NAMES[0]
+
+
+LINE = "        c.jpg  640 x 480  near   0.980  99.1%  crop of 25%; more pixels; left alone: in a read-only folder"
+
+
+def test_a_long_line_is_broken_before_words_and_keeps_its_columns() -> None:
+    first, *others = folded(LINE, 80)
+    assert first == "        c.jpg  640 x 480  near   0.980  99.1%  crop of 25%; more pixels; left"
+    assert others == ["            alone: in a read-only folder"]
+    path = f"photos/{'long' * 30}.jpg"
+    assert folded(f"Cannot read {path} at all", 80) == ["Cannot read", f"    {path}", "    at all"]
+
+
+@pytest.mark.parametrize(
+    "line", ["short", "", LINE[:80], f"Undo: vggsearch dups undo indexes/{'journal' * 12}.jsonl"]
+)
+def test_short_lines_and_commands_stay_whole(line: str) -> None:
+    assert folded(line, 80) == [line]
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_lines_are_broken_in_a_terminal_only_and_never_those_of_data(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_terminal: bool
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(output, "_is_terminal", lambda _: is_terminal)
+    output.say(LINE)
+    output.say(LINE, is_data=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == LINE
+    assert len(lines) == (3 if is_terminal else 2)

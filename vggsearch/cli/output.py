@@ -3,22 +3,35 @@
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from shutil import get_terminal_size
+from typing import TextIO
 
 import click
 
 from vggsearch.cli.options import collected, format_option
 from vggsearch.defaults import Format
 from vggsearch.photos.walk import one_line
-from vggsearch.render.text import NUL
+from vggsearch.render.text import NUL, folded
 
 INVISIBLE = re.compile(r"[^\x20-\x7e\n]+")
 
 
-def say(text: str, *, err: bool = False) -> None:
-    """Print lines for people: of a name, whatever a terminal would act on is shown as an escape sequence."""
-    click.echo("\n".join(map(one_line, text.split("\n"))), err=err)
+def say(text: str, *, err: bool = False, is_data: bool = False) -> None:
+    """Print lines for people: of a name, whatever a terminal would act on is shown as an escape sequence.
+
+    A terminal breaks a long line within a word; so it is broken before one, unless the text `is_data`.
+    """
+    lines: Iterable[str] = map(one_line, text.split("\n"))
+    if not is_data and _is_terminal(sys.stderr if err else sys.stdout):
+        columns = get_terminal_size().columns
+        lines = (part for line in lines for part in folded(line, columns))
+    click.echo("\n".join(lines), err=err)
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and not stream.closed and stream.isatty()
 
 
 def show(text: str, format: Format) -> None:
@@ -32,7 +45,7 @@ def show(text: str, format: Format) -> None:
     if format == "paths":
         _show_paths([path for path in text.split(NUL) if path])
     elif format == "table" or (text and sys.stdout.isatty()):
-        say(text)
+        say(text, is_data=format != "table")
     elif text:
         _write(text.encode("utf-8", "surrogateescape") + b"\n")
 
@@ -40,7 +53,7 @@ def show(text: str, format: Format) -> None:
 def _show_paths(paths: list[str]) -> None:
     if sys.stdout.isatty():
         if paths:
-            say("\n".join(map(one_line, paths)))
+            say("\n".join(map(one_line, paths)), is_data=True)
         return
     broken = [path for path in paths if "\n" in path]
     _write(b"".join(os.fsencode(path) + b"\n" for path in paths if "\n" not in path))

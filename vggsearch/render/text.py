@@ -3,12 +3,14 @@
 import csv
 import io
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from vggsearch.photos.walk import one_line
 
 TERMINAL_WIDTH = 80
+COMMAND = "vggsearch "  # before what a person may copy
 NUL = "\0"  # between paths, since no name contains it
 # A spreadsheet runs a cell that starts with one of these, also wide; a ' is doubled, so that it can be told.
 FORMULAS = tuple("'=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
@@ -103,6 +105,26 @@ def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[st
         return space + cell if number in right else cell + space
 
     return ["  ".join(padded(*cell) for cell in enumerate(row)).rstrip() for row in rows]
+
+
+def folded(line: str, columns: int) -> list[str]:
+    """Return a line as lines of at most so many columns, broken before words; each further one is indented by more.
+
+    Spaces between cells are kept. A line with a command stays whole, so that it can be copied, and so does a word
+    that is longer, such as a path.
+    """
+    indent = " " * (len(line) - len(line.lstrip(" ")) + 4)
+    if _width(line) <= columns or COMMAND in line or columns < 2 * len(indent):
+        return [line]
+    return textwrap.wrap(
+        line,
+        columns,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        expand_tabs=False,
+        replace_whitespace=False,
+    )
 
 
 def _width(text: str) -> int:
