@@ -87,6 +87,13 @@ def test_a_smaller_preview_is_used_if_the_largest_is_no_jpeg() -> None:
     assert decode(io.BytesIO(tiff_ep(preview=bytes(3000))), "a.nef").image.size == (32, 20)
 
 
+def test_an_impossible_place_of_a_preview_costs_only_itself() -> None:
+    content = RAW_FILES["a.CR3"]
+    at = content.index(b"co64") + 12
+    damaged = content[:at] + b"\xff" * 8 + content[at + 8 :]
+    assert decode(io.BytesIO(damaged), "a.cr3").image.size == (48, 32)
+
+
 def test_two_raw_files_with_one_preview_do_not_show_the_same() -> None:
     one, other = tiff_ep(), tiff_ep() + b"more"
     assert pixel_hash(io.BytesIO(one), "a.nef") != pixel_hash(io.BytesIO(other), "b.nef")

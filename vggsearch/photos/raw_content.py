@@ -42,6 +42,7 @@ UNDEFINED = 7
 MOST_DIRECTORIES, MOST_ENTRIES, MOST_VALUES, MOST_BOXES, MOST_SEGMENTS = 64, 1000, 16, 200, 200
 LONGEST_TEXT = 256  # bytes
 MOST_PREVIEW_BYTES = 64_000_000
+LARGEST_FILE = 1 << 62  # bytes; a seek beyond is an error
 
 FRAMES = (0xC0, 0xC1, 0xC2)  # of a JPEG that libjpeg reads; the sensor's data is often lossless JPEG, which is C3
 OTHER_FRAMES = (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
@@ -254,7 +255,8 @@ def _boxes(file: BinaryIO, at: int, end: int) -> Iterator[tuple[bytes, int, int]
 
 def _pixels(file: BinaryIO, place: Place) -> int:
     """Return how many pixels a JPEG has that libjpeg reads, 0 if there is none at this place."""
-    if place.at <= 0 or not 0 < place.length <= MOST_PREVIEW_BYTES or _read(file, place.at, 2) != b"\xff\xd8":
+    is_possible = 0 < place.at < LARGEST_FILE and 0 < place.length <= MOST_PREVIEW_BYTES
+    if not is_possible or _read(file, place.at, 2) != b"\xff\xd8":
         return 0
     at = place.at + 2
     for _ in range(MOST_SEGMENTS):
