@@ -139,8 +139,8 @@ class AlignDefaults:
     weight: float = 0.5  # 0..1, of the gap to 1.0 that re-ranking can close; more worsens results on look-alikes
     confident: float = 0.5  # score that fewer than one in a hundred unrelated photos reach
     of_a_copy: float = 0.9  # 0..1, of the gap to 1.0 that a certain copy closes
-    unlike: int = 5  # photos compared by keypoints without finding a copy, at most
-    unlike_after: int = 2  # the same, once one was found: copies are the most similar
+    unlike: int = 4  # photos compared by keypoints without finding a copy
+    unlike_after: int = 1  # the same, once one was found: copies are the most similar
     compared_at_once: int = 2  # by keypoints
     threads: int = 4  # that read photos
     remembered: int = 4_000  # photos whose features stay in memory during an evaluation: 1 GB
