@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from tests.fakes import FakeEngine, save_photo
 from vggsearch.cli import cli, output
 from vggsearch.errors import option, shell_word
+from vggsearch.image_index import ImageIndex
 from vggsearch.render.text import as_csv, folded
 
 OSC, CSI, C1 = "\x1b]0;owned\x07", "\x1b[2J", "\x9b31m"
@@ -225,6 +226,26 @@ def test_bytes_that_are_not_utf_8_come_out_as_they_went_in(tmp_path: Path) -> No
     table = run("query", f"{folder}/a.jpg", "-k", "1", "--format", "csv", *where).stdout_bytes
     assert table.splitlines()[1].startswith(b"caf\xe9/a.jpg,")
     assert "caf\\udce9" in run("query", f"{folder}/a.jpg", "-k", "1", *where).stdout
+
+
+def test_a_skipped_name_that_is_not_utf_8_is_listed_exactly_and_costs_no_other_photo(tmp_path: Path) -> None:
+    shown = "b\\xe9.jpg"  # what a terminal shows of the other two names
+    save_photo(tmp_path / "photos" / shown, 1)
+    names = {b"b\xe9.jpg", b"new\nline \xff.jpg"}
+    for name in names:
+        (tmp_path / "photos" / os.fsdecode(name)).write_bytes(b"")
+    for expected in ("1 indexed", "1 unchanged"):
+        assert expected in run("index", "photos").stdout
+    listed = run("info", "--skipped", "-0").stdout_bytes
+    assert set(listed.split(b"\0")) == {*names, b""}
+    rows = json.loads(run("info", "--skipped", "--format", "json").stdout_bytes)
+    assert {os.fsencode(row["path"]) for row in rows} == names
+    assert b"b\xe9.jpg," in run("info", "--skipped", "--format", "csv").stdout_bytes
+    assert r"b\udce9.jpg" in run("info", "--skipped").stdout
+    with ImageIndex.open(tmp_path / "indexes" / "photos") as index:
+        assert index.paths() == [shown]
+    report = run("verify")
+    assert (report.exit_code, "no longer exist" in report.stdout) == (0, False)
 
 
 def test_a_spreadsheet_runs_no_cell(hostile: Path) -> None:

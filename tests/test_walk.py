@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vggsearch.errors import PhotosError
-from vggsearch.photos.walk import PhotoFile, Skipped, Stamp, walk
+from vggsearch.photos.walk import PhotoFile, Skipped, SkippedFiles, Stamp, walk
 
 CLUTTER_FILES = (
     ".hidden.jpg",
@@ -172,11 +172,11 @@ def test_a_pipe_is_a_special_file(tmp_path: Path) -> None:
     assert (skipped.path, skipped.kind) == ("pipe.jpg", "special file")
 
 
-def test_a_name_that_is_not_utf8_is_skipped_with_its_bytes_shown(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8_is_skipped_and_kept_exactly(tmp_path: Path) -> None:
     put_or_skip(tmp_path, b"caf\xe9.jpg")
     skipped = only_skipped(tmp_path)
-    assert (skipped.path, skipped.kind) == (r"caf\xe9.jpg", "bad name")
-    skipped.path.encode()
+    assert (os.fsencode(skipped.path), skipped.kind) == (b"caf\xe9.jpg", "bad name")
+    assert SkippedFiles([skipped]).to_arrow()["path"].to_pylist() == [r"caf\xe9.jpg"]
 
 
 def test_a_folder_whose_name_is_not_utf8_skips_the_files_inside(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_folder_whose_name_is_not_utf8_skips_the_files_inside(tmp_path: Path) 
     folder.mkdir()
     put(folder, "a.jpg")
     skipped = only_skipped(tmp_path)
-    assert (skipped.path, skipped.kind) == (r"\xe9t\xe9/a.jpg", "bad name")
+    assert (os.fsencode(skipped.path), skipped.kind) == (b"\xe9t\xe9/a.jpg", "bad name")
 
 
 @pytest.mark.parametrize("name", ["two\nlines.jpg", "tab\there.jpg", " spaces .jpg", "été 写真 📷.jpg"])

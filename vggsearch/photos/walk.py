@@ -69,7 +69,7 @@ class Skipped:
 
     "unreadable" means that the disk, not the file, is at fault: it is tried again on the next update, and whatever
     the index holds for `path` and everything below it is kept. `bytes` and `mtime_ns` are 0 if they could not be
-    read.
+    read. `path` is exact: bytes of a name that are not UTF-8 are surrogate escapes, as in all of Python.
 
     >>> index.skipped()[0].path, index.skipped()[0].kind
     ('notes.txt', 'not a picture')
@@ -92,9 +92,13 @@ class SkippedFiles(tuple[Skipped, ...], Tabular):
     __slots__ = ()
 
     def to_arrow(self) -> Table:
-        """Return one row per file: path, kind, reason, bytes and mtime_ns, its modification time."""
+        """Return one row per file: path, kind, reason, bytes and mtime_ns, its modification time.
+
+        Arrow's text is UTF-8, so other bytes of a path are escaped: `caf\\xe9.jpg`.
+        """
         columns = {"path": "string", "kind": "string", "reason": "string", "bytes": "int64", "mtime_ns": "int64"}
-        return arrow_table(columns, ((row.path, row.kind, row.reason, row.bytes, row.mtime_ns) for row in self))
+        rows = ((printable(row.path), row.kind, row.reason, row.bytes, row.mtime_ns) for row in self)
+        return arrow_table(columns, rows)
 
 
 def is_clutter(name: str) -> bool:
@@ -127,7 +131,7 @@ def walk(folder: Path, exclude: Path | None = None) -> Iterator[PhotoFile | Skip
         except OSError as error:
             if not inside:
                 raise PhotosError(f"{folder} cannot be read: {error.strerror}.") from error
-            yield Skipped(printable(inside), error.strerror or str(error), "unreadable")
+            yield Skipped(inside, error.strerror or str(error), "unreadable")
             continue
         subfolders = []
         for entry in entries:
@@ -155,7 +159,7 @@ def one_line(text: str) -> str:
 
 def _classify(entry: "os.DirEntry[str]", path: str) -> PhotoFile | Skipped:
     if not path.isascii() and printable(path) != path:
-        return Skipped(printable(path), "its path is not valid UTF-8: rename the file or its folder", "bad name")
+        return Skipped(path, "its path is not valid UTF-8: rename the file or its folder", "bad name")
     try:
         status = entry.stat(follow_symlinks=False)
     except OSError as error:

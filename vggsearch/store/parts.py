@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vggsearch.errors import IndexDamaged, OptionError, PathOutside
 from vggsearch.model.spec import EmbeddingSpec, spec_from_json
 from vggsearch.photos.perceptual_hash import BYTES
-from vggsearch.photos.walk import Skipped
+from vggsearch.photos.walk import Skipped, printable
 from vggsearch.store.files import write_atomically
 from vggsearch.store.records import Embedded
 from vggsearch.system.reading import reading_from
@@ -27,14 +27,19 @@ BYTES_PER_DIMENSION = 2  # embeddings are float16
 PATH, SHA256 = "path", "sha256"
 PERCEPTUAL_HASH = "perceptual_hash"
 CAPTURE = ("taken", "taken_kind", "camera", "camera_serial")  # the fields of photos.capture.Capture
-NULLABLE = (*CAPTURE, PERCEPTUAL_HASH)
+EXACT_PATH = "exact_path"
+NULLABLE = (*CAPTURE, PERCEPTUAL_HASH, EXACT_PATH)
 REPEATING = ("format", "reason", "kind", *CAPTURE[1:])  # columns of few values
 LEAST = {"bytes": 0, "width": 1, "height": 1}
 BLANK = "is_blank"
 # An empty part, "." or "..": the path is absolute, leads up or has two spellings. On Windows, a drive or \\ too.
 NOT_BELOW = r"(^|/)\.{0,2}(/|$)|\x00" + (r"|\\|^[A-Za-z]:" if os.name == "nt" else "")
 # Columns that older parts lack: the hash up to format 5, the others up to format 6.
-ADDED_LATER = {PERCEPTUAL_HASH: pa.binary(BYTES), **dict.fromkeys(CAPTURE[1:], pa.string())}
+ADDED_LATER = {
+    PERCEPTUAL_HASH: pa.binary(BYTES),
+    EXACT_PATH: pa.binary(),
+    **dict.fromkeys(CAPTURE[1:], pa.string()),
+}
 Table: TypeAlias = pa.Table
 SKIPPED_SCHEMA = pa.schema(
     [
@@ -43,6 +48,7 @@ SKIPPED_SCHEMA = pa.schema(
         pa.field("kind", pa.string(), nullable=False),
         pa.field("bytes", pa.int64(), nullable=False),
         pa.field("mtime_ns", pa.int64(), nullable=False),
+        pa.field(EXACT_PATH, pa.binary()),
     ]
 )
 
@@ -206,14 +212,32 @@ def embeddings_in(table: pa.Table) -> NDArray[np.float16]:
 def write_skipped(path: Path, skipped: Iterable[Skipped]) -> None:
     """Write the list of skipped files, sorted by path."""
     rows = sorted(skipped, key=lambda row: row.path)
-    columns = [[getattr(row, field.name) for row in rows] for field in SKIPPED_SCHEMA]
+    columns = [
+        [printable(row.path) for row in rows],
+        *([getattr(row, name) for row in rows] for name in ("reason", "kind", "bytes", "mtime_ns")),
+        [None if printable(row.path) == row.path else os.fsencode(row.path) for row in rows],
+    ]
     _write(path, pa.table(columns, schema=SKIPPED_SCHEMA))
 
 
 def read_skipped(path: Path, data: bytes) -> Iterator[Skipped]:
-    """Yield the skipped files, sorted by path, from `data`, the content of the file `path`."""
-    for row in read_columns(path, SKIPPED_SCHEMA.names, data).to_pylist():
+    """Yield the skipped files, sorted by path, from `data`, the content of the file `path`. Raises IndexDamaged."""
+    for number, row in enumerate(read_columns(path, SKIPPED_SCHEMA.names, data).to_pylist()):
+        exact = row.pop(EXACT_PATH)
+        if exact is not None:
+            row["path"] = _exact_path(path, number, row["path"], exact)
         yield Skipped(**row)
+
+
+def _exact_path(file: Path, row: int, path: str, exact: object) -> str:
+    """Return the path of these bytes, which `path` shows. Raises IndexDamaged if it does not."""
+    try:
+        found = os.fsdecode(exact) if isinstance(exact, bytes) else ""
+    except UnicodeDecodeError:  # on Windows
+        found = ""
+    if printable(found) != path:
+        raise IndexDamaged(file, f"has in row {row:,} as {EXACT_PATH} {exact!r}")
+    return found
 
 
 def _write(path: Path, table: pa.Table, origin: Origin | None = None) -> None:
