@@ -37,6 +37,7 @@ from vggsearch.store.files import FileHash
 from vggsearch.store.keypoint_matches import KeypointMatch, read_keypoint_matches, write_keypoint_matches
 from vggsearch.store.manifest import checksum, read_manifest, write_manifest
 from vggsearch.store.store import Store
+from vggsearch.system.json_lines import decoded, encoded
 
 OUTSIDE = (
     "../secret.jpg",
@@ -203,8 +204,8 @@ def test_undo_brings_back_no_bit_that_lets_a_program_run_as_another(tmp_path: Pa
     report = remove(root, [removal(root, "b.jpg", "a.jpg")], "delete")
     (root / "a.jpg").chmod(0o4755)
     lines = report.journal.read_text("utf-8").splitlines()
-    entry = json.loads(lines[1]) | {"mode": mode}
-    report.journal.write_text("\n".join([lines[0], json.dumps(entry), *lines[2:]]) + "\n", "utf-8")
+    entry = decoded(lines[1].encode()) | {"mode": mode}
+    report.journal.write_text("\n".join([lines[0], encoded(entry).decode(), *lines[2:]]) + "\n", "utf-8")
     assert undo_in(report.journal).restored == ("b.jpg",)
     assert stat.S_IMODE((root / "b.jpg").stat().st_mode) == mode & 0o777
 
@@ -236,7 +237,7 @@ def test_strange_values_in_a_journal_change_nothing_outside_the_folder(
             root, [removal(root, "b.jpg", "a.jpg")], f"move:{base / 'out'}" if action == "move" else action
         )
         lines = done.journal.read_text("utf-8").splitlines()
-        entry = json.loads(lines[1]) | {name: value}
+        entry = decoded(lines[1].encode()) | {name: value, "check": None}
         done.journal.write_text("\n".join([lines[0], json.dumps(entry), *lines[2:]]) + "\n", "utf-8")
         with suppress(JournalError):
             undo_in(done.journal)

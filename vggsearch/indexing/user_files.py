@@ -13,7 +13,7 @@ from vggsearch.store.decisions import read_decisions, set_damaged_lines_aside
 def check_user_files(directory: Path, repair: bool) -> Iterator[Finding]:
     """Yield the damage found. With `repair`, unreadable lines of decisions.jsonl are moved to a separate file.
 
-    Neither file has a checksum, so only what cannot be read is found. Raises IndexNotReadable, IndexNotWritable.
+    Lines are compared with their checksums, if they have one. Raises IndexNotReadable, IndexNotWritable.
     """
     yield from _check_decisions(directory, repair)
     for path in sorted((directory / JOURNALS).glob("*.jsonl")):

@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from vggsearch.defaults import ACTIONS, ActionKind
-from vggsearch.errors import JournalError
+from vggsearch.errors import ImageError, JournalError
+from vggsearch.photos.opening import open_regular
 from vggsearch.removal.files import flush_folder, open_to_read
+from vggsearch.system.json_lines import decoded, encoded
 
 JOURNAL_FORMAT = 1
 LONGEST_STEP = 1 << 16  # bytes of a line: four paths and hashes
@@ -145,9 +147,8 @@ class Journal:
         self._append({"act": entry.act, "outcome": outcome, "path": entry.path, "at": _now(), **notes})
 
     def _append(self, line: Mapping[str, object]) -> None:
-        content = json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
         with _writing(self.path):
-            write_all(self._file, content)
+            write_all(self._file, encoded(line) + b"\n")
             os.fsync(self._file.fileno())
 
 
@@ -164,8 +165,9 @@ def read_journal(path: Path) -> Record:
     """
     try:
         lines, _ = _lines(path)
-    except OSError as error:
-        raise JournalError(path, f"cannot be read ({error.strerror})", "Is it the journal of a removal?") from error
+    except (OSError, ImageError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error.reason
+        raise JournalError(path, f"cannot be read ({reason})", "Is it the journal of a removal?") from error
     if not lines:
         raise JournalError(path, "has no complete line", "It was interrupted before anything was done.")
     record = Record()
@@ -208,7 +210,7 @@ class _Reader:
     def read(self, number: int, line: bytes) -> None:
         pending, self.pending = self.pending, None
         try:
-            values = json.loads(line.decode("utf-8", "surrogateescape"))
+            values = decoded(line)
             if number == 1:
                 self._start(values)
             elif "outcome" in values:
@@ -278,7 +280,8 @@ class _Reader:
 
 def _lines(path: Path) -> tuple[list[bytes], bytes]:
     """Return the finished lines of a file, and what follows. A last line that lacks but its newline counts."""
-    *lines, rest = path.read_bytes().split(b"\n")
+    with open_regular(path) as file:
+        *lines, rest = file.read().split(b"\n")
     if _is_json(rest):
         return [*lines, rest], b""
     return lines, rest

@@ -4,7 +4,6 @@
 whatever the clocks said. No decision is ever deleted: to change one, add another.
 """
 
-import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +18,7 @@ from vggsearch.errors import DecisionsDamaged
 from vggsearch.store.contents import DAMAGED_DECISIONS, DECISIONS
 from vggsearch.store.files import write_atomically
 from vggsearch.store.lock import only_writer
+from vggsearch.system.json_lines import decoded, encoded
 from vggsearch.system.reading import reading_from
 
 log = logging.getLogger(__name__)
@@ -192,7 +192,7 @@ def set_damaged_lines_aside(directory: Path) -> None:
 
 
 def _encoded(decision: Decision) -> bytes:
-    return json.dumps(asdict(decision), ensure_ascii=False).encode("utf-8")
+    return encoded(asdict(decision))
 
 
 def _pairs(decision: Decision) -> Iterator[tuple[Pair, Pair]]:
@@ -258,7 +258,7 @@ def _write_bytes(path: Path, content: bytes) -> None:
 
 def _decision(path: Path, number: int, line: bytes) -> Decision:
     try:
-        values = json.loads(line.decode("utf-8"))
+        values = decoded(line)
         decision = Decision(values["at"], values["judgement"], tuple(values["photos"]), tuple(values["paths"]))
         _check(decision)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -267,7 +267,7 @@ def _decision(path: Path, number: int, line: bytes) -> Decision:
 
 
 def _check(decision: Decision) -> None:
-    """Raise ValueError, TypeError or AttributeError for what no decision contains: lines have no checksum."""
+    """Raise ValueError, TypeError or AttributeError for what no decision contains: a line may lack a checksum."""
     datetime.fromisoformat(decision.at)
     if decision.judgement not in JUDGEMENTS:
         raise ValueError(f"{decision.judgement!r} is not one of {', '.join(JUDGEMENTS)}")
