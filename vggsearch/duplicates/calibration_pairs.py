@@ -16,7 +16,7 @@ from PIL import Image
 from vggsearch.defaults import DUPLICATES, MEASURE, PAIRS
 from vggsearch.duplicates.calibration import LabelledPairs
 from vggsearch.duplicates.collection import Collection
-from vggsearch.errors import ImageError
+from vggsearch.errors import ImageError, IndexDamaged, IndexNotReadable
 from vggsearch.matching.keypoints import detect_keypoints, single_threaded_blas
 from vggsearch.matching.pixels import align_copy
 from vggsearch.photos.decode import decode
@@ -25,6 +25,7 @@ from vggsearch.photos.edits import COLLAGE, EDITS, edited
 from vggsearch.photos.perceptual_hash import BITS, NO_HASH, differing_bits, perceptual_hash
 from vggsearch.photos.resize import square
 from vggsearch.progress import Monitor
+from vggsearch.store.caches import read_calibration
 from vggsearch.store.contents import CALIBRATION
 from vggsearch.store.files import write_atomically
 from vggsearch.store.manifest import CHECKSUM, checksum
@@ -110,11 +111,11 @@ def read_calibration_pairs(directory: Path, source: str) -> CalibrationPairs | N
     Returns None if there are none, if they are for another source, or if the file is damaged.
     """
     try:
-        values = json.loads((directory / CALIBRATION).read_text("utf-8"))
-        if values["made_of"] != source or values[CHECKSUM] != checksum(values):
+        values = read_calibration(directory / CALIBRATION)
+        if values["made_of"] != source:
             return None
         copies, others = (_labelled(values[name]) for name in ("copies", "others"))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (IndexDamaged, IndexNotReadable, ValueError, KeyError, TypeError):
         return None  # they are computed again
     return CalibrationPairs(copies, others)
 

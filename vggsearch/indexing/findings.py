@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from vggsearch.errors import REPAIR, UPDATE, Spelled, spelled
+from vggsearch.errors import REPAIR, UPDATE, Spelled, option, spelled
 from vggsearch.store.contents import DAMAGED_DECISIONS
 
 IMPORT = Spelled("index.import_decisions(FILE)", "vggsearch dups decide --import FILE")
@@ -49,6 +49,12 @@ DROP_LOCAL = Remedy(
     spelled(REPAIR, " drops these local features, and ", UPDATE, " computes them again"),
     spelled("these local features were dropped; ", UPDATE, " computes them again"),
 )
+DROP_CACHE = Remedy(
+    spelled(REPAIR, " deletes it, and vggsearch makes it again when it needs it"),
+    spelled("it was deleted; vggsearch makes it again when it needs it"),
+)
+READ_ALL = spelled(UPDATE, " with ", option("rehash"), " then reads all photos, and finds edits that were missed")
+DROP_STAMPS = Remedy(spelled(REPAIR, " deletes it; ", READ_ALL), spelled("it was deleted; ", READ_ALL))
 REBUILD_SEARCH = Remedy(spelled(REPAIR, " rebuilds it from the embeddings"), spelled("it was rebuilt"))
 DROP_SKIPPED = Remedy(
     spelled(REPAIR, " drops the list, and ", UPDATE, " tries those files again"),

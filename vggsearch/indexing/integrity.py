@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from vggsearch.errors import UPDATE, IndexDamaged, IndexMissing, Spelled, spelled
 from vggsearch.indexing.build import build_vector_index
 from vggsearch.indexing.findings import (
+    DROP_CACHE,
     DROP_LOCAL,
     DROP_PHOTOS,
     DROP_SKIPPED,
+    DROP_STAMPS,
     KEEP_NEWEST,
     REBUILD_MANIFEST,
     REBUILD_SEARCH,
@@ -25,12 +27,14 @@ from vggsearch.indexing.user_files import check_user_files, notes_on_user_files
 from vggsearch.knn.vector_index import VectorIndex
 from vggsearch.photos.walk import Skipped
 from vggsearch.progress import Monitor, OnProgress, Stop
+from vggsearch.store.caches import caches
 from vggsearch.store.contents import (
     EMBEDDINGS,
     LOCAL,
     MANIFEST,
     SEARCH_FOLDER,
     SKIPPED,
+    STAMPS,
     derived_files,
     has_parts,
     user_files,
@@ -39,7 +43,7 @@ from vggsearch.store.files import writing_to
 from vggsearch.store.local_features import LocalPart
 from vggsearch.store.lock import only_writer
 from vggsearch.store.manifest import Manifest, Part, write_manifest
-from vggsearch.store.own_files import check_links, followed
+from vggsearch.store.own_files import check_links, delete, followed
 from vggsearch.store.parts import Table, embeddings_in, read_columns, read_origin
 from vggsearch.store.recovery import cannot_rebuild, rebuild_manifest
 from vggsearch.store.store import Store, size_of
@@ -183,6 +187,7 @@ class _IndexCheck:
     is_skipped_lost: bool = False
     is_search_lost: bool = False
     lost_local: set[str] = field(default_factory=set)
+    lost_caches: list[Path] = field(default_factory=list)
     rows: dict[str, tuple[Part, int]] = field(default_factory=dict)
     skipped: dict[str, Skipped] = field(default_factory=dict)
     outside: dict[str, bool] = field(default_factory=dict)
@@ -192,11 +197,12 @@ class _IndexCheck:
         return self.store.manifest
 
     def run(self) -> None:
-        """Check all files that the manifest lists."""
+        """Check all files that the manifest lists, and those that only save time."""
         side, skipped = self.manifest.fresh_vector_index, self.manifest.skipped
         local = [file for part in self.manifest.local for file in part.files]
         files = [*self.manifest.parts, *(side.files if side else ()), *([skipped] if skipped else ()), *local]
-        total = sum(file.bytes for file in files)
+        extra = [(path, size_of(path), check) for path, check in caches(self.store.directory, self.manifest)]
+        total = sum(file.bytes for file in files) + sum(size for _, size, _ in extra)
         self.advance(0, total)
         self.check_skipped()
         self.advance(skipped.bytes if skipped else 0, total)
@@ -209,6 +215,9 @@ class _IndexCheck:
         for kept in self.manifest.local:
             self.check_local(kept)
             self.advance(sum(file.bytes for file in kept.files), total)
+        for path, size, check in extra:
+            self.check_cache(path, check)
+            self.advance(size, total)
 
     def advance(self, count: int, total: int) -> None:
         """Count bytes as read. Raises Stopped."""
@@ -349,6 +358,13 @@ class _IndexCheck:
             self.lost_local.add(part.name)
             self.add(error, DROP_LOCAL)
 
+    def check_cache(self, path: Path, check: Callable[[Path], object]) -> None:
+        try:
+            check(path)
+        except IndexDamaged as error:
+            self.lost_caches.append(path)
+            self.add(error, DROP_STAMPS if path.name == STAMPS else DROP_CACHE)
+
     def notes(self) -> Iterator[Spelled]:
         """Yield what the next update changes, although it is no damage."""
         if self.manifest.fresh_vector_index is None and self.manifest.rows:
@@ -374,6 +390,9 @@ class _IndexCheck:
         ).without_rows(self.dead)
         if manifest != self.manifest:
             self.store.replace_manifest(manifest)
+        for path in self.lost_caches:
+            with writing_to(path):
+                delete(self.store.directory, path)
         for folder in (EMBEDDINGS, SEARCH_FOLDER):
             with writing_to(self.store.directory / folder):
                 (self.store.directory / folder).mkdir(exist_ok=True)

@@ -22,6 +22,9 @@ LOCK = "writer.lock"
 LOCK_HOLDER = "writer.txt"
 TEMPORARY = ".tmp"  # suffix of a file that is being written, or that a killed process left behind
 
+CACHES = (STAMPS, KEYPOINT_MATCHES, CALIBRATION)
+"""These save time, are rewritten as a whole, and are not listed by the manifest."""
+
 USER_FILES = (DECISIONS, DAMAGED_DECISIONS, JOURNALS)
 """Only the user can provide these. No repair, update or build deletes them."""
 
@@ -32,9 +35,7 @@ DERIVED_FILES = (
     LOCAL,
     SKIPPED,
     SKIPPED_NEXT,
-    STAMPS,
-    KEYPOINT_MATCHES,
-    CALIBRATION,
+    *CACHES,
 )
 """Indexing the photos again with the same options restores these. They may be deleted, all at once."""
 

@@ -128,11 +128,12 @@ def read_edges(directory: Path, vectors: str, name: str = EDGES) -> StoredEdges 
     path = directory / name
     if not path.exists():
         return None
-    edges = _read(path)
+    edges = check_edges(path)
     return edges if edges.facts.made_of == vectors else None
 
 
-def _read(path: Path) -> StoredEdges:
+def check_edges(path: Path) -> StoredEdges:
+    """Return the pairs in a file. Raises IndexDamaged if even a single bit has changed, and IndexNotReadable."""
     try:
         with reading_from(path, SEARCH_AGAIN):
             table = pq.ParquetFile(path).read()

@@ -91,19 +91,37 @@ def read_keypoint_matches(directory: Path, made_by: str) -> dict[Key, KeypointMa
     path = directory / KEYPOINT_MATCHES
     if not path.exists():
         return {}
-    try:
-        with reading_from(path, COMPARE_AGAIN):
-            table = pq.ParquetFile(path, page_checksum_verification=True).read()
-        facts = json.loads((table.schema.metadata or {}).get(METADATA, b"{}"))
-        if facts.get(MADE_BY) != made_by:
-            return {}
-        if not table.schema.equals(MATCH_SCHEMA) or facts[CHECKSUM] != _checksum(table, made_by):
-            raise IndexDamaged(path, "is damaged (wrong checksum)", COMPARE_AGAIN)
-        firsts, seconds, *columns = (table.column(field.name).to_pylist() for field in MATCH_SCHEMA)
-    except (pa.ArrowException, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise IndexDamaged(path, f"is damaged ({str(error).splitlines()[0]})", COMPARE_AGAIN) from error
+    table, facts = _read(path)
+    if facts.get(MADE_BY) != made_by:
+        return {}
+    _check(path, table, facts)
+    firsts, seconds, *columns = (table.column(field.name).to_pylist() for field in MATCH_SCHEMA)
     matches = (
         KeypointMatch(*values, tuple(corners), same)  # type: ignore[call-arg]
         for *values, corners, same in zip(*columns, strict=True)
     )
     return dict(zip(zip(firsts, seconds, strict=True), matches, strict=True))
+
+
+def check_keypoint_matches(path: Path) -> None:
+    """Raise IndexDamaged if even a single bit of the file has changed, IndexNotReadable if it cannot be read."""
+    _check(path, *_read(path))
+
+
+def _read(path: Path) -> tuple[pa.Table, dict[str, str]]:
+    """Return the table and its facts: what computed it, and its checksum."""
+    try:
+        with reading_from(path, COMPARE_AGAIN):
+            table = pq.ParquetFile(path, page_checksum_verification=True).read()
+        return table, dict(json.loads((table.schema.metadata or {}).get(METADATA, b"{}")))
+    except (pa.ArrowException, AttributeError, TypeError, ValueError, RecursionError) as error:
+        raise IndexDamaged(path, f"is damaged ({str(error).splitlines()[0]})", COMPARE_AGAIN) from error
+
+
+def _check(path: Path, table: pa.Table, facts: dict[str, str]) -> None:
+    """Raise IndexDamaged for another schema or a wrong checksum."""
+    try:
+        if not table.schema.equals(MATCH_SCHEMA) or facts[CHECKSUM] != _checksum(table, facts[MADE_BY]):
+            raise IndexDamaged(path, "is damaged (wrong checksum)", COMPARE_AGAIN)
+    except (pa.ArrowException, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise IndexDamaged(path, f"is damaged ({str(error).splitlines()[0]})", COMPARE_AGAIN) from error

@@ -52,14 +52,15 @@ def read_stamps(directory: Path) -> dict[str, Stamp]:
     if not path.exists():
         return {}
     try:
-        paths, *columns = (column.to_pylist() for column in _read(path).columns)
+        paths, *columns = (column.to_pylist() for column in check_stamps(path).columns)
     except IndexDamaged as error:
         log.warning("%s", error)
         return {}
     return dict(zip(paths, map(Stamp, *columns), strict=True))
 
 
-def _read(path: Path) -> pa.Table:
+def check_stamps(path: Path) -> pa.Table:
+    """Return the table in a file. Raises IndexDamaged if even a single bit has changed, and IndexNotReadable."""
     try:
         with reading_from(path, READ_ALL):
             table = pq.ParquetFile(path, page_checksum_verification=True).read()

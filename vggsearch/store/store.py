@@ -20,6 +20,7 @@ from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.photos.perceptual_hash import BYTES, NO_HASH
 from vggsearch.photos.walk import PhotoFile, Skipped, printable
 from vggsearch.store.contents import (
+    CACHES,
     EMBEDDINGS,
     LOCAL,
     LOCK_HOLDER,
@@ -305,7 +306,7 @@ class Store:
     def leftovers(self) -> list[Path]:
         """Return the files and folders that are no longer needed: from crashed runs and from old states."""
         manifest = self.manifest
-        needed = {SKIPPED_NEXT, LOCK_HOLDER}
+        needed = {SKIPPED_NEXT, LOCK_HOLDER, *CACHES}
         needed.update(f"{EMBEDDINGS}/{part.name}" for part in manifest.parts)
         needed.update(f"{LOCAL}/{part.name}" for part in manifest.local)
         if manifest.search is not None:
