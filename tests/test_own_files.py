@@ -1,5 +1,6 @@
 """No command deletes a file that it cannot prove is its own, whatever an index folder holds or leads to."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -15,12 +16,16 @@ from vggsearch.indexing.integrity import verify
 from vggsearch.knn import files as knn_files
 from vggsearch.store import own_files
 from vggsearch.store.contents import (
+    CACHES,
+    DAMAGED_DECISIONS,
     DECISIONS,
+    EDGES,
     EMBEDDINGS,
     JOURNALS,
     LOCAL,
     LOCK,
     LOCK_HOLDER,
+    MANIFEST,
     SEARCH_FOLDER,
     VECTOR_INDEX_FILES,
 )
@@ -93,6 +98,39 @@ def test_a_link_to_the_photos_or_to_nothing_is_no_index(made: ImageIndex, photos
         assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
         assert tree(photos.parent) == before
         made.directory.unlink()
+
+
+REPLACED = (*CACHES, DECISIONS, DAMAGED_DECISIONS, MANIFEST, "skipped.parquet", LOCK, LOCK_HOLDER)
+FILES = (*REPLACED, f"{JOURNALS}/2026-01-01-000000.jsonl", f"{SEARCH_FOLDER}/000001/{EDGES}")
+COMMANDS = (
+    *WRITERS,
+    ["info"],
+    ["dups"],
+    ["dups", "decide", "--keep", "photos/summer/0.jpg"],
+    ["dups", "remove", "trash"],
+)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_link_a_pipe_or_a_device_in_place_of_a_file_is_an_error_and_never_read(
+    made: ImageIndex, tmp_path: Path, name: str
+) -> None:
+    path, target = made.directory / name, tmp_path / "target"
+    target.write_bytes(path.read_bytes() if path.exists() else b"theirs")
+    before = target.read_bytes()
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
+    for words in COMMANDS:
+        done = run(words)
+        assert (done.exit_code, done.stderr.count("\n")) == (1, 1), words
+        assert f"{name} is a symbolic link to {target}." in done.stderr
+    assert target.read_bytes() == before
+    path.unlink()
+    os.mkfifo(path)
+    for words in COMMANDS:
+        done = run(words)
+        assert (done.exit_code, done.stderr.count("\n")) == (1, 1), words
+        assert f"{name} is a pipe, a socket or a device, not a file. Delete it." in done.stderr
 
 
 def test_a_link_made_while_an_index_is_open_is_not_followed(made: ImageIndex, precious: Path) -> None:

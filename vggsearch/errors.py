@@ -161,8 +161,8 @@ class ImageError(VggsearchError):
     not a picture
     """
 
-    def __init__(self, reason: str, kind: SkipKind) -> None:
-        super().__init__(reason)
+    def __init__(self, reason: str, kind: SkipKind, name: str = "") -> None:
+        super().__init__(f"{name}: {reason}" if name else reason)
         self.reason = reason
         self.kind = kind
 

@@ -13,15 +13,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vggsearch.errors import IndexLinked
+from vggsearch.errors import IndexDamaged, IndexLinked
 from vggsearch.store.contents import (
-    CALIBRATION,
+    CACHES,
     DAMAGED_DECISIONS,
     DECISIONS,
     EDGES,
     EMBEDDINGS,
     JOURNALS,
-    KEYPOINT_MATCHES,
     KEYPOINT_VOTES,
     LOCAL,
     LOCAL_FEATURE_FILES,
@@ -31,7 +30,6 @@ from vggsearch.store.contents import (
     SEARCH_FOLDER,
     SKIPPED,
     SKIPPED_NEXT,
-    STAMPS,
     VECTOR_INDEX_FILES,
 )
 
@@ -69,9 +67,9 @@ _VECTOR_INDEX = Folder(
     rf"{_one_of(*VECTOR_INDEX_FILES)}|(?:{_one_of(EDGES, KEYPOINT_VOTES)})(?:{TEMPORARY_SUFFIX})?",
     {"tmp[a-z0-9_]{8}": _SHARDS},
 )
-_REWRITTEN = (MANIFEST, SKIPPED, SKIPPED_NEXT, STAMPS, KEYPOINT_MATCHES, CALIBRATION, DECISIONS, DAMAGED_DECISIONS)
+_REWRITTEN = (MANIFEST, SKIPPED, SKIPPED_NEXT, *CACHES, DECISIONS, DAMAGED_DECISIONS)
 OWN = Folder(
-    rf"{_one_of(SKIPPED, SKIPPED_NEXT, LOCK_HOLDER)}|(?:{_one_of(*_REWRITTEN)}){TEMPORARY_SUFFIX}",
+    rf"{_one_of(SKIPPED, SKIPPED_NEXT, LOCK_HOLDER, *CACHES)}|(?:{_one_of(*_REWRITTEN)}){TEMPORARY_SUFFIX}",
     {
         EMBEDDINGS: Folder(rf"part-{NUMBER}\.parquet(?:{TEMPORARY_SUFFIX})?"),
         SEARCH_FOLDER: Folder(folders={rf"(?:{NUMBER}|{FINGERPRINT})(?:{TEMPORARY_SUFFIX})?": _VECTOR_INDEX}),
@@ -90,15 +88,21 @@ def followed(directory: Path) -> Path:
 
 
 def check_links(directory: Path) -> None:
-    """Raise IndexLinked if the folder of an index, one in it or the lock is a symbolic link.
+    """Raise IndexLinked for a symbolic link in place of an index, of a folder in it or of a file that is rewritten.
 
-    vggsearch writes and deletes files in these folders, and a link could lead to photos.
+    vggsearch writes and deletes files in these folders, and a link could lead to photos. Raises IndexDamaged for a
+    pipe, a socket or a device in place of such a file: reading it might never end.
     """
-    for path in (directory, *(directory / name for name in (EMBEDDINGS, SEARCH_FOLDER, LOCAL, JOURNALS, LOCK))):
+    for path in (directory, *(directory / name for name in (EMBEDDINGS, SEARCH_FOLDER, LOCAL, JOURNALS))):
         _check_link(path)
     for parent in (directory / SEARCH_FOLDER, directory / LOCAL):
         for name in _names(parent):
             _check_link(parent / name)
+    for name in (*_REWRITTEN, LOCK, LOCK_HOLDER):
+        _check_file(directory / name)
+    for pattern in (f"{JOURNALS}/*.jsonl", *(f"{SEARCH_FOLDER}/*/{name}" for name in (EDGES, KEYPOINT_VOTES))):
+        for path in directory.glob(pattern):
+            _check_file(path)
 
 
 def leftovers(directory: Path, needed: Collection[str]) -> list[Path]:
@@ -168,6 +172,13 @@ def _is_own(folder: "_OpenFolder", kind: Folder, name: str) -> bool:
 def _check_link(path: Path) -> None:
     if is_link(path):
         raise IndexLinked(path, path.readlink())
+
+
+def _check_file(path: Path) -> None:
+    _check_link(path)
+    with suppress(OSError):
+        if not (path.is_file() or path.is_dir()) and path.exists():
+            raise IndexDamaged(path, "is a pipe, a socket or a device, not a file", "Delete it.")
 
 
 def is_link(path: Path) -> bool:
