@@ -125,6 +125,20 @@ def test_copies_are_saved_only_to_a_new_or_empty_folder(families: ImageIndex, tm
     assert len(list((tmp_path / "empty").iterdir())) == 1
 
 
+def test_copies_are_not_saved_where_the_next_update_would_index_them(families: ImageIndex) -> None:
+    assert families.root is not None
+    for place in (
+        families.root / "copies",
+        families.root / "new" / "copies",
+        families.root / ".." / "photos" / "x",
+    ):
+        with pytest.raises(OptionError, match="so the next update would index the copies"):
+            evaluate_copies(families, edits="half", sample=1, rerank=False, save=place)
+        assert not place.exists()
+    evaluate_copies(families, edits="half", sample=1, rerank=False, save=families.root / ".copies")
+    assert families.update().indexed == 0
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".html", ".svg"])
 def test_a_curve_replaces_only_a_curve(tmp_path: Path, suffix: str) -> None:
     curve = Curve(*(np.array([1.0, 0.5]) for _ in range(3)))

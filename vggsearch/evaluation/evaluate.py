@@ -21,6 +21,7 @@ from vggsearch.knn.whitening import WhiteningOptions
 from vggsearch.matching.rerank import PhotoFeatures
 from vggsearch.photos.decoder_pool import Source, View
 from vggsearch.photos.edits import COLLAGE, COLLAGE_OTHERS, EDITS, Edit, edited
+from vggsearch.photos.walk import is_indexed
 from vggsearch.progress import Monitor, OnProgress, Stop
 from vggsearch.query.judging import judged
 from vggsearch.query.searcher import Searcher, Sought
@@ -150,10 +151,10 @@ def evaluate_copies(
     `edits` is "all", "basic", or names of edits. `sample` is the number of photos, drawn at random with `seed`, or
     their paths. Relevant are the photo that a copy was made from and photos with the same embedding, such as its
     exact copies. `whiten` and `rerank` are those of `evaluate`. Copies are kept in memory only, unless `save` is a
-    folder, which must be new or empty.
+    folder, which must be new or empty, and not in the photo folder.
 
-    Raises PhotosError if the photos cannot be read; OptionError for an unknown edit, a sample below 1 or a folder
-    `save` with files in it; Stopped, without a report.
+    Raises PhotosError if the photos cannot be read; OptionError for an unknown edit, a sample below 1 or another
+    folder `save`; Stopped, without a report.
 
     >>> report = evaluate_copies(index, edits=["half", "mirror"], sample=2, rerank=False)
     >>> sorted(report.by_edit)
@@ -164,7 +165,7 @@ def evaluate_copies(
         raise OptionError(f"The sample must be at least 1 photo, not {sample}.")
     folder = from_home(save) if save is not None else None
     if folder is not None:
-        check_empty(folder)
+        _check_save(index, folder)
     searcher = searcher_of(index, whitening)
     checks = _Checks(index, searcher) if rerank else None
     chosen = _sample(searcher, sample, seed) if isinstance(sample, int) else [*map(searcher.paths.index, sample)]
@@ -327,6 +328,16 @@ def _copies(
 
 def _photo(index: ImageIndex, path: str) -> Image.Image:
     return decoders_of(index).picture(Source(path, index.root or Path()), MEASURE.copy_pixels)
+
+
+def _check_save(index: ImageIndex, folder: Path) -> None:
+    """Raise OptionError for a folder with files in it, and for one whose photos the next update would index."""
+    check_empty(folder)
+    if index.root is not None and is_indexed(folder, index.root):
+        raise OptionError(
+            f"{folder} is in the photo folder {index.root}, so the next update would index the copies. Save them "
+            "elsewhere, or in a folder whose name begins with a dot."
+        )
 
 
 def _save(copies: Mapping[str, bytes], folder: Path, path: str) -> None:

@@ -107,6 +107,12 @@ def is_clutter(name: str) -> bool:
     return name.startswith(".") or folded in CLUTTER_NAMES or folded.endswith(CLUTTER_SUFFIXES)
 
 
+def is_indexed(folder: Path, root: Path) -> bool:
+    """Return whether an update of the photo folder `root` would index photos in `folder`, which need not exist."""
+    inner, outer = (Path(os.path.realpath(path)) for path in (folder, root))
+    return inner.is_relative_to(outer) and not any(map(is_clutter, inner.relative_to(outer).parts))
+
+
 def check_folder(folder: Path) -> Path:
     """Return `folder`. Raises PhotosError if it is not a folder."""
     if not folder.is_dir():

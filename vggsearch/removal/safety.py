@@ -8,7 +8,7 @@ from itertools import islice, takewhile
 from pathlib import Path, PurePosixPath
 
 from vggsearch.errors import ActionRefused, OptionError, PhotosError, option
-from vggsearch.photos.walk import is_clutter
+from vggsearch.photos.walk import is_indexed
 from vggsearch.removal.companions import common_start, companions, is_video, keeper_companions, raw_partner
 from vggsearch.removal.files import FoundFile, find_file, refusing_read_errors
 from vggsearch.removal.live_photos import is_live_photo
@@ -169,7 +169,7 @@ def _resolved(action: Action, root: Path) -> Action:
     if action.folder is None:
         return action
     folder = Path(os.path.realpath(action.folder))
-    if folder.is_relative_to(root) and not any(is_clutter(part) for part in folder.relative_to(root).parts):
+    if is_indexed(folder, root):
         raise OptionError(
             f"{action.folder} is in the photo folder {root}, so the next update would index the photos again. Move "
             "them elsewhere, or into a folder whose name begins with a dot."

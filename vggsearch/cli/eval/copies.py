@@ -37,7 +37,7 @@ from vggsearch.store.locate import index_of
     help="Number of photos to make edited copies of.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Random seed for photos and crops.")
-@click.option("--save", type=FOLDER, help="Save the edited copies to this folder, which must be new or empty.")
+@click.option("--save", type=FOLDER, help="Save the edited copies to a new or empty folder, not among the photos.")
 @whiten_option
 @rerank_option
 @curve_option
