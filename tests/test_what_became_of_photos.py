@@ -1,10 +1,12 @@
 """Photos that are indexed and later become something else: a reason or an error of one line, for every command."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from tests.helpers.odd_files import (
     make_device,
@@ -16,6 +18,7 @@ from tests.helpers.odd_files import (
     make_terabyte,
 )
 from vggsearch import ImageIndex, QueryResult, Skipped
+from vggsearch.cli import cli
 from vggsearch.render.html.write import write_html
 
 
@@ -66,3 +69,29 @@ def test_a_photo_that_became_something_else_costs_itself_alone(
     index.update()
     assert "a.jpg" not in index.paths()
     assert len(index) == 7 - len(plan.removals)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["dups", "undo", "odd.jsonl"],
+        ["eval", "truth", "odd.jsonl"],
+        ["dups", "decide", "--import", "odd.jsonl"],
+        ["index", "photos", "--weights", "odd.jsonl", "--index", "new"],
+        ["dups", "--html", "odd.jsonl"],
+        ["eval", "copies", "photos", "--curve", "odd.csv"],
+    ],
+    ids=" ".join,
+)
+def test_a_pipe_or_a_device_that_is_named_as_a_file_is_an_error(
+    index: ImageIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for make in (os.mkfifo, lambda path: Path(path).symlink_to("/dev/zero")):
+        for name in ("odd.jsonl", "odd.csv"):
+            Path(name).unlink(missing_ok=True)
+            make(name)
+        done = CliRunner().invoke(cli, words)
+        assert done.exit_code in (1, 2)
+        assert "not a file" in done.stderr or "not a regular file" in done.stderr
+        assert not Path("new").exists()

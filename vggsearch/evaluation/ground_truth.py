@@ -3,7 +3,8 @@
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
-from vggsearch.errors import TruthError
+from vggsearch.errors import ImageError, TruthError
+from vggsearch.photos.opening import open_regular
 
 HEADER = "path\tlabel"
 
@@ -45,9 +46,11 @@ def read_truth(file: Path) -> dict[str, str]:
 
 def _read(file: Path) -> str:
     try:
-        return file.read_bytes().decode("utf-8-sig")  # spreadsheets write a byte order mark
-    except OSError as error:
-        raise TruthError(f"{file} cannot be read: {error.strerror}. Choose a file of paths and labels.") from error
+        with open_regular(file) as opened:
+            return opened.read().decode("utf-8-sig")  # spreadsheets write a byte order mark
+    except (OSError, ImageError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error.reason
+        raise TruthError(f"{file} cannot be read: {reason}. Choose a file of paths and labels.") from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise TruthError(f"{file}, line {line}: not UTF-8. Save the file as UTF-8.") from error

@@ -8,7 +8,12 @@ from vggsearch.errors import OptionError
 
 
 def check_replaceable(path: Path, start: str) -> None:
-    """Raise OptionError if a file exists that does not begin with `start`, as what is to replace it does."""
+    """Raise OptionError if a file exists that does not begin with `start`, as what is to replace it does.
+
+    The same for a folder, a device and a pipe, from which reading might never return.
+    """
+    if path.exists() and not path.is_file():
+        raise OptionError(f"{path} is not a file. Choose another file name.")
     try:
         with path.open("rb") as file:
             found = file.read(len(start.encode()))
