@@ -20,6 +20,7 @@ BUG = (
     f"This is a bug in vggsearch {__version__}. Please report it to those from whom you have vggsearch, with the "
     "lines above and the command."
 )
+GONE = "The current folder was deleted. Change to another one: cd"
 LESS_MEMORY = (
     "Memory ran out. Close other programs, raise the limit (ulimit -v), or use fewer --workers or a smaller "
     "--batch-size."
@@ -59,13 +60,18 @@ def told_in_one_line() -> Iterator[None]:
     except (click.exceptions.Exit, click.Abort, BrokenPipeError):
         raise
     except OptionError as error:
-        raise click.UsageError(one_line(error.for_shell())) from error
+        raise click.UsageError(_told(error.for_shell())) from error
     except Exception as error:
         told = explanation(error)
         if told is None:
             error.add_note(BUG)
             raise
-        raise click.ClickException(one_line(told)) from error
+        raise click.ClickException(_told(told)) from error
+
+
+def _told(text: str) -> str:
+    """Return a message as one line; in a deleted folder, relative paths lead nowhere, which is then the cause."""
+    return one_line(text if current_folder() is not None or GONE in text else f"{text} {GONE}")
 
 
 def explanation(error: Exception) -> str | None:
@@ -106,7 +112,7 @@ def _is_of_memory(error: BaseException) -> bool:
 
 def _of_system(error: OSError) -> str:
     if error.filename is None and current_folder() is None:
-        return "The current folder was deleted. Change to another one: cd"
+        return GONE
     where = [] if error.filename is None else [f"{os.fsdecode(error.filename)}:"]
     what = error.strerror or str(error)
     return " ".join([*where, f"{what}.", WAYS_OUT.get(error.errno or 0, "")]).strip()
