@@ -561,6 +561,7 @@ IN_MEMORY: dict[str, Callable[[], Image.Image]] = {
     "L": lambda: picture(0, SIZE).convert("L"),
     "L, transparent": lambda: with_transparency(picture(0, SIZE).convert("L"), 7),
     "LA": lambda: picture(0, SIZE).convert("LA"),
+    "La": lambda: picture(0, SIZE).convert("LA").convert("La"),
     "P": lambda: picture(0, SIZE).convert("P"),
     "1": lambda: picture(0, SIZE).convert("1"),
     "CMYK": lambda: picture(0, SIZE).convert("CMYK"),

@@ -92,8 +92,12 @@ def test_of_many_queries_a_bad_one_costs_only_itself(index: ImageIndex, photos: 
     assert isinstance(bad, Skipped)
     assert isinstance(absent, Skipped)
     assert absent.reason == "No such file or directory"
-    with pytest.raises(ImageError):
-        index.query(tmp_path / "bad.jpg")
+    for ask in (index.query, index.embed):
+        with pytest.raises(ImageError, match=r"bad\.jpg: not a picture") as raised:
+            ask(tmp_path / "bad.jpg")
+        assert raised.value.reason == "not a picture"
+        with pytest.raises(ImageError, match=r"^not a picture$"):
+            ask(b"no picture")
 
 
 def test_an_index_answers_the_same_after_reopening(index: ImageIndex, photos: Path) -> None:

@@ -2,7 +2,9 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from click.testing import CliRunner
 from tests.fakes import FakeEngine, random_kernels, save_photo
 from vggsearch.cli import cli
 from vggsearch.duplicates.removals import undo
-from vggsearch.errors import WeightsError
+from vggsearch.errors import OptionError, WeightsError
 from vggsearch.image_index import ImageIndex
 from vggsearch.indexing.integrity import verify
 from vggsearch.model.spec import EmbeddingOptions
@@ -124,3 +126,20 @@ def test_weights_that_cannot_be_used_leave_no_index_and_the_right_ones_can_follo
     torch.save({name: torch.from_numpy(each) for name, each in weights.items()}, tmp_path / "vgg11.pth")
     with ImageIndex.create(tmp_path / "made", options) as made:
         assert made.spec.layer == "pool1"
+
+
+@pytest.mark.parametrize("path", [["a", "b"], 5, None, b"photos", "nul\0"])
+def test_what_is_no_path_is_an_error_that_says_so(path: Any, index: ImageIndex) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: ImageIndex.open(path),
+        lambda: ImageIndex.create(path),
+        lambda: ImageIndex.for_photos(path),
+        lambda: verify(path),
+        lambda: undo(path),
+        lambda: index.import_decisions(path),
+    ]
+    if path is not None:
+        calls.append(lambda: index.update(path))
+    for call in calls:
+        with pytest.raises(OptionError, match="path"):
+            call()

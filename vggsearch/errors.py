@@ -154,6 +154,8 @@ class PhotosError(VggsearchError):
 class ImageError(VggsearchError):
     """A file that cannot be decoded as an image; `reason` and `kind` are those of photos.walk.Skipped.
 
+    The message begins with `name`, the path of the file, where the caller may have named several.
+
     >>> try:
     ...     index.query("photos/notes.txt")
     ... except ImageError as error:
@@ -197,7 +199,7 @@ class IndexLinked(VggsearchError):
 
     def __init__(self, path: Path, target: Path) -> None:
         super().__init__(
-            f"{path} is a symbolic link to {target}. vggsearch deletes files in the folders of an index, so it "
+            f"{path} is a symbolic link to {target}. vggsearch replaces and deletes the files of an index, so it "
             "follows no link there: replace the link by what it leads to."
         )
         self.path = path

@@ -42,7 +42,7 @@ from vggsearch.model.loading import check_weights, choose_engine, load_engine
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.weights import WeightsFile, find_again
 from vggsearch.photos.decoder_pool import Decoders, default_workers
-from vggsearch.photos.inputs import Box, ImageLike, name_of, view_of
+from vggsearch.photos.inputs import Box, ImageLike, name_of, naming_image, view_of
 from vggsearch.photos.walk import SkippedFiles, check_folder
 from vggsearch.progress import Monitor, OnProgress, Stop
 from vggsearch.query.filters import Filter
@@ -729,7 +729,9 @@ class ImageIndex(Tabular):
         >>> index.embed("photos/a.jpg").shape
         (1024,)
         """
-        vector: NDArray[np.float32] = unit_rows(self._engine_for(1).embed(self._pixels(image, 1)[None]))[0]
+        with naming_image(image):
+            pixels = self._pixels(image, 1)
+        vector: NDArray[np.float32] = unit_rows(self._engine_for(1).embed(pixels[None]))[0]
         return vector
 
     def _embed_squares(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -3,8 +3,8 @@
 import io
 import operator
 import os
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol, SupportsIndex, TypeGuard, runtime_checkable
 
 import numpy as np
@@ -129,6 +129,16 @@ def name_of(image: object) -> str:
     return os.fspath(image) if isinstance(image, str | os.PathLike) else "-"
 
 
+@contextmanager
+def naming_image(image: object) -> Iterator[None]:
+    """Have an ImageError about an image name its file."""
+    try:
+        yield
+    except ImageError as error:
+        name = name_of(image)
+        raise ImageError(error.reason, error.kind, "" if name == "-" else name) from error
+
+
 def view_of(
     image: ImageLike,
     size: int,
@@ -174,10 +184,9 @@ def _whole(crop: Sequence[SupportsIndex]) -> Box:
 def _source(image: ImageLike) -> Source | None:
     """Return what a decoder process is to decode, None for pixels. Raises ImageError for a file that has no end."""
     if isinstance(image, str | os.PathLike):
-        path = os.fspath(from_home(image))
-        if "\0" in path:
+        if "\0" in os.fspath(image):
             raise ImageError("its name contains a null character, which no file has", "bad name")
-        return Source(path)
+        return Source(os.fspath(from_home(image)))
     if isinstance(image, ENCODED):
         return Source("", data=bytes(image))
     if isinstance(image, ReadableFile) and not isinstance(image, Image.Image):

@@ -127,6 +127,8 @@ def to_rgb(image: Image.Image, tones: Tones | None = None, *, is_part: bool = Fa
         return Image.fromarray(_scaled(np.asarray(image), tones)).convert("RGB")
     if image.mode == "LAB":
         return _lab_to_rgb(image)
+    if image.mode == "La":  # Pillow knows no direct way
+        image = image.convert("LA")
     if image.has_transparency_data:
         layers = image.convert("RGBA")
         on_white = _over("white", layers)

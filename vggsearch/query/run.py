@@ -14,7 +14,7 @@ from vggsearch.errors import ImageError, InputError, OptionError, SkipKind
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.model.engine import Engine
 from vggsearch.photos.decoder_pool import View
-from vggsearch.photos.inputs import Box, ImageLike, name_of, view_of
+from vggsearch.photos.inputs import Box, ImageLike, name_of, naming_image, view_of
 from vggsearch.photos.resize import is_blank
 from vggsearch.photos.walk import Skipped
 from vggsearch.query.filters import Filter
@@ -143,7 +143,8 @@ def _run_single(targets: Sequence[Target], image: ImageLike, options: QueryOptio
         longer = KEYPOINTS.pixels if options.rerank or options.containing else 0
         reading = reader.submit(_view, targets[0], image, options.crop, longer=longer)
         indexes, engine = views_of(targets, [image], options), targets[0].engine()
-        view = reading.result()
+        with naming_image(image):
+            view = reading.result()
     if is_blank(view.pixels):
         log.warning("%s is blank: there is nothing in it to compare.", name_of(image))
         return QueryResult(name_of(image), answer_blank(indexes), folders_of(targets))

@@ -3,14 +3,23 @@
 import os
 from pathlib import Path
 
+from vggsearch.errors import OptionError
+
 
 def from_home(path: str | os.PathLike[str]) -> Path:
     """Return a path with a leading `~/` replaced by the home folder. `~name` stays: photos have such names.
 
+    Raises OptionError for what is no path.
+
     >>> from_home("~/photos") == Path.home() / "photos", str(from_home("~a.jpg"))
     (True, '~a.jpg')
     """
-    given = Path(path)
+    try:
+        given = Path(path)
+    except TypeError:
+        raise OptionError(f"A path is a text or a pathlib.Path, not {type(path).__name__}.") from None
+    if "\0" in str(given):
+        raise OptionError(f"{str(path)!r} contains a null character, which no path does.")
     return given.expanduser() if given.parts[:1] == ("~",) else given
 
 
