@@ -17,6 +17,7 @@ from vggsearch.image_index import ImageIndex
 Item = TypeVar("Item")
 
 SAMPLES = {
+    "name": "a.jpg",
     "parts": ("Use ", option("moved"), " or not."),
     "way_out": ("Use ", option("engine", "torch"), "."),
     "file": Path("photos/a file"),

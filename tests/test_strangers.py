@@ -173,7 +173,8 @@ def test_a_journal_restores_only_into_the_folder_of_its_index(
     journal, there = moved
     victim = fill(tmp_path / "victim", {"x.jpg": b"theirs"})
     text = journal.read_text("utf-8")
-    journal.write_text(text.replace(json.dumps(str(photos)), json.dumps(str(victim))), "utf-8")
+    first, *lines = text.encode("utf-8").split(b"\n")
+    journal.write_bytes(b"\n".join([encoded(decoded(first) | {"root": str(victim)}), *lines]))
     with pytest.raises(JournalError, match=r"names the photo folder .*victim, but its index belongs to .*photos"):
         undo(journal)
     assert list(tree(victim)) == ["x.jpg"]
