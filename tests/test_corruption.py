@@ -21,7 +21,7 @@ from vggsearch.duplicates.calibration_pairs import (
 from vggsearch.errors import IndexDamaged, VggsearchError
 from vggsearch.image_index import ImageIndex
 from vggsearch.indexing.integrity import verify
-from vggsearch.store.contents import CACHES, EDGES
+from vggsearch.store.contents import CACHES, EDGES, KEYPOINT_VOTES
 from vggsearch.store.edges import EdgeFacts, StoredEdges, check_edges, write_edges
 from vggsearch.store.keypoint_matches import KeypointMatch, read_keypoint_matches, write_keypoint_matches
 from vggsearch.store.stamps import read_stamps
@@ -78,7 +78,8 @@ def add_caches(directory: Path) -> None:
     side = Store.open(directory).vector_index_directory()
     assert side is not None
     pair, similarity = np.array([0], np.int32), np.array([0.5], np.float32)
-    write_edges(side, StoredEdges(EdgeFacts("those", 10, 5, 0.1), pair, pair + 1, similarity))
+    for name in (EDGES, KEYPOINT_VOTES):
+        write_edges(side, StoredEdges(EdgeFacts("those", 10, 5, 0.1), pair, pair + 1, similarity), name)
 
 
 def files_of(directory: Path) -> list[Path]:
@@ -102,6 +103,7 @@ def saved_time(directory: Path) -> list[object]:
         lambda: read_keypoint_matches(directory, "this"),
         lambda: read_calibration_pairs(directory, "these"),
         lambda: check_edges(side / EDGES).checksum,
+        lambda: check_edges(side / KEYPOINT_VOTES).checksum,
     ]
     values: list[object] = []
     for read in reads:
@@ -131,7 +133,7 @@ def test_a_flipped_byte_anywhere_is_told(whole: Path, tmp_path: Path, positions:
             changed[position] ^= mask
             path.write_bytes(changed)
             # Parquet ignores some bytes, such as the first, and these files have a hash of their values.
-            has_own = path.name in (*CACHES, EDGES)
+            has_own = path.name in (*CACHES, EDGES, KEYPOINT_VOTES)
             assert is_told(directory) or (has_own and saved_time(directory) == saved), (path.name, position, mask)
             tried += 1
         path.write_bytes(data)
@@ -147,7 +149,7 @@ def test_a_file_cut_short_or_missing_is_told(whole: Path, tmp_path: Path) -> Non
             path.write_bytes(data[:length])
             assert is_told(directory), (path.name, length)
         path.unlink()
-        assert is_told(directory) == (path.name not in (*CACHES, EDGES)), path.name
+        assert is_told(directory) == (path.name not in (*CACHES, EDGES, KEYPOINT_VOTES)), path.name
         path.write_bytes(data + b"\0")
         assert is_told(directory), path.name
         path.write_bytes(data)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vggsearch.errors import IndexDamaged
-from vggsearch.store.contents import CALIBRATION, EDGES, KEYPOINT_MATCHES, SEARCH_FOLDER, STAMPS
+from vggsearch.store.contents import CALIBRATION, EDGES, KEYPOINT_MATCHES, KEYPOINT_VOTES, SEARCH_FOLDER, STAMPS
 from vggsearch.store.edges import check_edges
 from vggsearch.store.keypoint_matches import check_keypoint_matches
 from vggsearch.store.manifest import CHECKSUM, Manifest, checksum
@@ -24,7 +24,8 @@ def caches(directory: Path, manifest: Manifest) -> Iterator[tuple[Path, Callable
         directory / CALIBRATION: read_calibration,
     }
     if manifest.search is not None:
-        checks[directory / SEARCH_FOLDER / manifest.search.name / EDGES] = check_edges
+        for name in (EDGES, KEYPOINT_VOTES):
+            checks[directory / SEARCH_FOLDER / manifest.search.name / name] = check_edges
     yield from ((path, check) for path, check in checks.items() if path.exists())
 
 
