@@ -198,7 +198,7 @@ def test_a_deleted_current_folder_is_told(tmp_path: Path, monkeypatch: pytest.Mo
     done = CliRunner().invoke(cli, ["index", "."])
     assert done.exit_code == 1
     assert done.stderr == "Error: The current folder was deleted. Change to another one: cd\n"
-    for words in (["index", "photos"], ["info"], ["dups", "undo", "journal.jsonl"], ["query", "a.jpg", "-k", "0"]):
+    for words in (["index", "photos"], ["info"], ["dups", "undo", "journal.jsonl"], ["query", "a.jpg"]):
         done = CliRunner().invoke(cli, words)
         assert done.exit_code > 0
         assert done.stderr.endswith(" The current folder was deleted. Change to another one: cd\n"), words
