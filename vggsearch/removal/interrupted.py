@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from vggsearch.errors import ActionRefused, shell_word
+from vggsearch.errors import ActionRefused, Spelled, shell_word
 from vggsearch.removal.files import aside_name, resolve_inside
 from vggsearch.removal.journal import unfinished_step
 
@@ -17,11 +17,10 @@ def warn_of_interrupted(journals: Path, root: Path) -> None:
     """Log a warning for each journal in a folder whose last step was interrupted, if its file is still hidden."""
     for journal, path, aside in _hidden_files(journals, Path(os.path.realpath(root))):
         log.warning(
-            "A removal was interrupted: %s is now called %s. To restore it, and all that this removal removed: "
-            "vggsearch dups undo %s",
+            "A removal was interrupted: %s is now called %s. To restore it, and all that this removal removed: %s",
             path,
             aside.name,
-            shell_word(journal),
+            Spelled(f"vggsearch.undo({str(journal)!r})", f"vggsearch dups undo {shell_word(journal)}"),
         )
 
 
