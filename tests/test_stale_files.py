@@ -198,7 +198,7 @@ def test_a_file_that_an_interrupted_removal_has_hidden_is_named_until_it_is_undo
         caplog.clear()
         look()
         [told] = [text for text in caplog.messages if "interrupted" in text]
-        assert all(each in told for each in (last.path, hidden.name, f"vggsearch dups undo {done.journal}"))
+        assert all(each in told for each in (last.path, hidden.name, f"vggsearch.undo({str(done.journal)!r})"))
     undo(done.journal)
     caplog.clear()
     index.update()
