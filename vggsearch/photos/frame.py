@@ -4,10 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 FLAT = 7.0  # grey levels, standard deviation along a row or column of a frame, at most; JPEG leaves less
-LEAST_SHARE, MOST_SHARE = (
-    0.1,
-    0.93,
-)  # of the area that the picture takes; otherwise there is no frame, or no picture
+# Share of the area that the picture takes; with less there is no picture, with more no frame.
+LEAST_SHARE, MOST_SHARE = 0.1, 0.93
 ROUNDS = 2  # of rows and columns: columns may be of a frame only between the rows of the picture
 
 Window = tuple[float, float, float, float]  # left, top, right, bottom, in fractions of width and height
