@@ -16,7 +16,7 @@ from vggsearch.duplicates.keypoint_memory import KeypointMemory
 from vggsearch.errors import ImageError, IndexDamaged, IndexNotWritable
 from vggsearch.knn.keypoint_votes import CodedKeypoints
 from vggsearch.matching.alignment import Alignment
-from vggsearch.matching.keypoint_codes import NO_KEYPOINTS, code_keypoints
+from vggsearch.matching.keypoint_codes import code_keypoints
 from vggsearch.matching.keypoints import Keypoints, detect_keypoints, single_threaded_blas
 from vggsearch.matching.pixels import align_copy
 from vggsearch.photos.decoder_pool import Decoders
@@ -92,14 +92,14 @@ class KeypointMatcher:
             if todo:
                 self.save()
 
-    def coded(self, rows: Sequence[int], monitor: Monitor = SILENT) -> list[CodedKeypoints]:
-        """Return the coded keypoints of rows, none of those that cannot be read or have changed. Raises Stopped."""
-        found: list[CodedKeypoints] = []
+    def coded(self, rows: Sequence[int], monitor: Monitor = SILENT) -> list[CodedKeypoints | None]:
+        """Return the coded keypoints of rows, None for one that cannot be read or has changed. Raises Stopped."""
+        found: list[CodedKeypoints | None] = []
         with ThreadPoolExecutor() as threads:
             for start in range(0, len(rows), DUPLICATES.photos_at_once):
                 monitor.check()
                 some = self._keypoints_of(rows[start : start + DUPLICATES.photos_at_once], threads)
-                found += [NO_KEYPOINTS if each is None else code_keypoints(each) for each in some]
+                found += [None if each is None else code_keypoints(each) for each in some]
                 monitor.show("finding keypoints", len(found), len(rows))
         return found
 
