@@ -112,6 +112,11 @@ def saved_time(directory: Path) -> list[object]:
     return values
 
 
+def is_as_before(path: Path, directory: Path, saved: list[object]) -> bool:
+    """Return whether a file has a hash of its values, and still those: Parquet ignores some bytes."""
+    return path.name in (*CACHES, EDGES, KEYPOINT_VOTES) and saved_time(directory) == saved
+
+
 def flips(size: int, count: int) -> Iterator[tuple[int, int]]:
     """Yield positions spread evenly over a file, both ends among them, each with a mask to flip it by."""
     for number, position in enumerate(np.linspace(0, size - 1, min(count, size)).astype(int)):
@@ -132,9 +137,7 @@ def test_a_flipped_byte_anywhere_is_told(whole: Path, tmp_path: Path, positions:
             changed = bytearray(data)
             changed[position] ^= mask
             path.write_bytes(changed)
-            # Parquet ignores some bytes, such as the first, and these files have a hash of their values.
-            has_own = path.name in (*CACHES, EDGES, KEYPOINT_VOTES)
-            assert is_told(directory) or (has_own and saved_time(directory) == saved), (path.name, position, mask)
+            assert is_told(directory) or is_as_before(path, directory, saved), (path.name, position, mask)
             tried += 1
         path.write_bytes(data)
     assert tried >= positions * 5 // 6
@@ -168,6 +171,8 @@ def test_whatever_byte_is_flipped_repair_leaves_a_whole_index_that_an_update_com
         data = bytearray((directory / name).read_bytes())
         data[len(data) // 2] ^= 0x10
         (directory / name).write_bytes(data)
+        if is_as_before(directory / name, directory, saved_time(whole)):
+            continue
         assert is_told(directory), name
         assert verify(directory, repair=True).is_repaired
         assert verify(directory).findings == (), name
