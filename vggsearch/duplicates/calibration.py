@@ -2,12 +2,11 @@
 
 Two sets of pairs are labelled in advance: edited copies made of a sample of the photos are duplicates, random pairs
 of photos are not. The numbers of inliers in both give the likelihood ratio of each number of inliers, which starts
-from the pairs of other folders: a small folder has too few. The prior
-probability that a pair of the collection is a duplicate depends on its similarity, and on the number of photos,
-since the number of unrelated pairs grows with its square: it is estimated by expectation maximisation, separately
-for each band of similarity. By Bayes' theorem, both give the confidence of a pair. The pairs reported as duplicates
-are the most confident ones whose average confidence reaches the wanted precision: the local false discovery rate of
-Efron, "Large-scale inference", 2010, chapter 5.
+from the pairs of other folders: a small folder has too few. The prior probability that a pair of the collection is
+a duplicate depends on its similarity, and on the number of photos, since the number of unrelated pairs grows with
+its square: it is estimated by expectation maximisation, separately for each band of similarity. By Bayes'
+theorem, both give the confidence of a pair. The pairs reported as duplicates are the most confident ones whose average confidence
+reaches the wanted precision: the local false discovery rate of Efron, "Large-scale inference", 2010, chapter 5.
 """
 
 from collections.abc import Sequence

@@ -71,24 +71,24 @@ def find_sharing_keypoints(collection: Collection, matcher: KeypointMatcher, mon
 
     So crops, screenshots and strong edits are found that the network does not recognise. None are looked for among
     more than VOTES.most_photos, or in another index. As with `find_candidates`, no pair has a blank photo or the
-    second row of a content, and the pairs are stored. A photo that cannot be read is in no pair, and nothing is
-    stored then. Raises Stopped.
+    second row of a content, and the pairs are stored. Nor has one a photo whose file is no longer the one that was
+    indexed. If another one cannot be read, nothing is stored. Raises Stopped.
     """
-    none, without = np.empty(0, np.int64), collection.not_compared
-    rows = np.setdiff1d(np.arange(len(collection)), without)
-    ones, others, votes, is_complete = none, none, np.empty(0), True
-    inputs = f"keypoints {_digest(collection.keys)} without {_digest(without)} by {MATCHED_BY} {astuple(VOTES)}"
+    none = np.empty(0, np.int64)
+    rows = np.setdiff1d(np.arange(len(collection)), collection.not_compared)
+    rows = rows[[collection.is_current(row) for row in rows.tolist()]] if len(rows) <= VOTES.most_photos else none
+    ones, others, votes = none, none, np.empty(0)
+    inputs = f"keypoints {_digest(collection.keys)} of {_digest(rows)} by {MATCHED_BY} {astuple(VOTES)}"
     cache = EdgeCache(collection.store, KEYPOINT_VOTES, inputs, VOTES.partners, VOTES.least)
     if (stored := cache.read()) is not None:
         return Edges(len(collection), VOTES.partners, VOTES.least, stored.first, stored.second, stored.similarity)
-    if len(rows) <= VOTES.most_photos:
-        coded = matcher.coded(rows.tolist(), monitor)
-        is_complete = None not in coded
-        try:
-            ones, others, votes = voted_pairs([each or NO_KEYPOINTS for each in coded], mirrored_codes, monitor)
-        except InstallationError as error:
-            log.warning("%s Until then, strongly edited copies may not be found.", error)
-            is_complete = False
+    coded = matcher.coded(rows.tolist(), monitor)
+    is_complete = None not in coded
+    try:
+        ones, others, votes = voted_pairs([each or NO_KEYPOINTS for each in coded], mirrored_codes, monitor)
+    except InstallationError as error:
+        log.warning("%s Until then, strongly edited copies may not be found.", error)
+        is_complete = False
     found = (rows[ones], rows[others], votes.astype(np.float32))
     edges = edges_from_pairs(len(collection), VOTES.partners, VOTES.least, *found)
     if is_complete:

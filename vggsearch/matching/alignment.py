@@ -12,11 +12,12 @@ class Alignment:
     """The similarity transform that maps a query image onto a photo.
 
     `score` is in 0..1: how well the two images agree. `inliers` is the number of matches that agree with the
-    transform. The query is a copy of the photo, or of a region of it, that was first mirrored if `mirrored`, then
-    rotated counter-clockwise by `turned` degrees, -180..180. `scale` is the square root of the query's area in the
-    photo relative to the photo's area: 0.5 covers a quarter of the photo, 2 covers four times the photo. `corners`
-    are the query's top-left, top-right, bottom-right and bottom-left corner in the photo, each (x, y) in fractions
-    of the photo's width and height; they lie outside 0..1 where the query shows more than the photo.
+    transform; between duplicates, pixels that agree there count for INLIERS_OF_PIXELS more, see matching.pixels.
+    The query is a copy of the photo, or of a region of it, that was first mirrored if `mirrored`, then rotated
+    counter-clockwise by `turned` degrees, -180..180. `scale` is the square root of the query's area in the photo
+    relative to the photo's area: 0.5 covers a quarter of the photo, 2 covers four times the photo. `corners` are
+    the query's top-left, top-right, bottom-right and bottom-left corner in the photo, each (x, y) in fractions of
+    the photo's width and height; they lie outside 0..1 where the query shows more than the photo.
 
     >>> match = index.query("photos/a.jpg", crop=(0, 0, 160, 120)).matches[0]
     >>> match.alignment is None or match.alignment.scale > 0
