@@ -5,8 +5,9 @@ of photos are not. The numbers of inliers in both give the likelihood ratio of e
 from the pairs of other folders: a small folder has too few. The prior probability that a pair of the collection is
 a duplicate depends on its similarity, and on the number of photos, since the number of unrelated pairs grows with
 its square: it is estimated by expectation maximisation, separately for each band of similarity. By Bayes'
-theorem, both give the confidence of a pair. The pairs reported as duplicates are the most confident ones whose average confidence
-reaches the wanted precision: the local false discovery rate of Efron, "Large-scale inference", 2010, chapter 5.
+theorem, both give the confidence of a pair. The pairs reported as duplicates are the most confident ones whose
+average confidence reaches the wanted precision: the local false discovery rate of Efron, "Large-scale inference",
+2010, chapter 5.
 """
 
 from collections.abc import Sequence
