@@ -60,7 +60,7 @@ class Collection:
         """The index's own photo files, None if they are not available."""
         if self.root is None or not self.root.is_dir():
             return None
-        return IndexedFiles(self.store, self.root, self.searcher.paths)
+        return IndexedFiles(self.store, self.root, self.searcher.paths, self.key)
 
     def is_current(self, row: int) -> bool:
         """Return whether the file of a photo is still the one that was indexed, as far as files are available."""

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vggsearch.errors import ImageError
@@ -17,10 +17,13 @@ BLOCK = 1 << 20  # bytes
 
 
 class IndexedFiles:
-    """Looks at the files of the photos of a store, by row, each once and only when it is asked for."""
+    """Looks at the files of the photos of a store, by row, each once and only when it is asked for.
 
-    def __init__(self, store: Store, root: Path, paths: Sequence[str]) -> None:
-        self._store, self._root, self._paths = store, root, paths
+    `key` returns the SHA-256 of a row's photo.
+    """
+
+    def __init__(self, store: Store, root: Path, paths: Sequence[str], key: Callable[[int], str]) -> None:
+        self._root, self._paths, self._key = root, paths, key
         self._bytes, self._mtime_ns = store.array("bytes"), store.array("mtime_ns")
         self._stamps = read_stamps(store.directory)
         self._seen: dict[int, Identity | None] = {}
@@ -63,5 +66,4 @@ class IndexedFiles:
         with open_photo(self._root, path) as file:
             while block := file.read(BLOCK):
                 digest.update(block)
-        sha256: str = self._store.values_of([row], ("sha256",))[0][0]
-        return digest.hexdigest() == sha256
+        return digest.hexdigest() == self._key(row)
