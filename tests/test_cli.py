@@ -590,6 +590,9 @@ def test_dups_remove_keeps_what_is_protected(with_a_copy: Path) -> None:
     assert "(keep winter/copy.jpg)" in run("dups", "remove", "trash", "--protect", "photos/winter").stdout
     both = run("dups", "remove", "trash", "--protect", "photos/winter", "--protect", "photos/summer")
     assert both.stdout == "Nothing to remove.\n"
+    nothing = run("dups", "remove", "trash", "--protect", "photos", "--yes")
+    assert (nothing.exit_code, nothing.stderr.splitlines()[-1]) == (0, "Nothing to remove.")
+    assert not Path("indexes/photos/journals").exists()
 
 
 def test_dups_acts_on_the_groups_that_are_asked_for(with_a_copy: Path) -> None:

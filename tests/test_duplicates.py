@@ -506,6 +506,15 @@ def test_journals_are_named_after_the_time(tmp_path: Path) -> None:
     assert abs((datetime.now() - named).total_seconds()) < 60
 
 
+def test_two_removals_within_a_second_have_two_journals(tmp_path: Path) -> None:
+    taken = set[Path]()
+    for _ in range(5):
+        journal = new_journal(tmp_path)
+        assert journal not in taken
+        journal.touch()
+        taken.add(journal)
+
+
 @pytest.mark.parametrize("count", [3, 90])
 def test_one_content_in_many_folders_makes_one_pair_for_each(tmp_path: Path, count: int) -> None:
     first = save_photo(tmp_path / "photos" / "000" / "a.png", seed=1, size=(64, 48))

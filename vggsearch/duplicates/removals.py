@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import chain, count
 from pathlib import Path
 
 from vggsearch.duplicates.find import DuplicatesReport
@@ -112,7 +113,12 @@ def _folder_of_index(journal: Path) -> Path | None:
 
 
 def new_journal(directory: Path) -> Path:
-    """Return the path of a new journal, named after the current time: INDEX/journals/2026-11-24-204215.jsonl."""
+    """Return the path of a new journal, named after the current time: INDEX/journals/2026-11-24-204215.jsonl.
+
+    A second one of the same second is called 2026-11-24-204215-2.jsonl.
+    """
     folder = directory / JOURNALS
     folder.mkdir(exist_ok=True)
-    return folder / f"{datetime.now():%Y-%m-%d-%H%M%S}.jsonl"
+    name = f"{datetime.now():%Y-%m-%d-%H%M%S}"
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(path for each in names if not os.path.lexists(path := folder / f"{each}.jsonl"))

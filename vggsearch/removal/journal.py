@@ -22,6 +22,7 @@ from vggsearch.defaults import ACTIONS, ActionKind
 from vggsearch.errors import ImageError, JournalError
 from vggsearch.photos.opening import open_regular
 from vggsearch.removal.files import flush_folder, open_to_read
+from vggsearch.system.file_locks import is_locked, lock
 from vggsearch.system.json_lines import decoded, encoded
 
 JOURNAL_FORMAT = 1
@@ -96,9 +97,14 @@ class Record:
     outcomes: dict[int, Outcome] = field(default_factory=dict)
     damaged: list[DamagedLine] = field(default_factory=list)
 
+    @property
+    def to_undo(self) -> list[JournalEntry]:
+        """The steps that are done or were interrupted, last one first."""
+        return [each for each in reversed(self.entries) if self.outcomes.get(each.act, "done") == "done"]
+
 
 class Journal:
-    """A journal that is being written."""
+    """A journal that is being written, by this process alone."""
 
     def __init__(self, path: Path, file: FileIO) -> None:
         self.path = path
@@ -112,6 +118,7 @@ class Journal:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("xb", buffering=0)
         with file:
+            lock(file)
             journal = cls(path, file)
             try:
                 journal._append({"journal": JOURNAL_FORMAT, "root": str(root), "action": action, "started": _now()})
@@ -126,15 +133,23 @@ class Journal:
     @classmethod
     @contextmanager
     def extend(cls, path: Path) -> Iterator["Journal"]:
-        """Continue a journal. A last line that was never finished is removed: nothing was done after it."""
+        """Continue a journal. A last line that was never finished is removed: nothing was done after it.
+
+        Raises JournalError if it cannot be written, or is in use.
+        """
         with _writing(path):
-            lines, unfinished = _lines(path)
-            if unfinished:
-                os.truncate(path, path.stat().st_size - len(unfinished))
             file = path.open("ab", buffering=0)
-            if lines and not unfinished and not _ends_with_newline(path):
-                write_all(file, b"\n")
         with file:
+            if not lock(file):
+                raise JournalError(
+                    path, "is in use by another process", "Wait until its removal or undo has ended, or stop it."
+                )
+            with _writing(path):
+                lines, unfinished = _lines(path)
+                if unfinished:
+                    os.truncate(path, path.stat().st_size - len(unfinished))
+                elif lines and not _ends_with_newline(path):
+                    write_all(file, b"\n")
             yield cls(path, file)
 
     def begin(self, entry: JournalEntry) -> None:
@@ -184,18 +199,22 @@ def read_journal(path: Path) -> Record:
     return record
 
 
-def unfinished_step(path: Path) -> JournalEntry | None:
-    """Return the step that a journal ends with, if no outcome follows: it was interrupted, or is under way.
+def next_to_undo(path: Path) -> JournalEntry | None:
+    """Return the step that an undo would begin with, None if there is none, or if the journal is in use.
 
-    Only the end of the file is read. Raises OSError.
+    If a removal or an undo was interrupted, it was in this step. Raises OSError and JournalError.
     """
     with open_to_read(path) as file:
+        if is_locked(file):
+            return None
         file.seek(max(0, os.fstat(file.fileno()).st_size - LONGEST_STEP))
         lines = [line for line in file.read(LONGEST_STEP).split(b"\n") if _is_json(line)]
     record = Record()
-    if lines:
-        _Reader(path, record).read(AFTER_THE_FIRST, lines[-1])
-    return record.entries[-1] if record.entries else None
+    reader = _Reader(path, record)
+    for line in lines[-2:]:  # a step and its outcome
+        reader.read(AFTER_THE_FIRST, line)
+    steps = record.to_undo or read_journal(path).to_undo
+    return steps[0] if steps else None
 
 
 class _Reader:

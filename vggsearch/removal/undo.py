@@ -57,21 +57,20 @@ def undo(
 
     Nothing that exists is overwritten. The call may be interrupted and repeated. A damaged line affects only the
     file that it records, and is reported. `root` is the photo folder, if it has moved; `stop` is called before each
-    file. Raises JournalError if the journal cannot be read or written, PhotosError if the photo folder is
-    missing; Stopped, with the report of what was restored, if `stop` ended it early.
+    file. Raises JournalError if the journal cannot be read or written, or is in use; PhotosError if the photo
+    folder is missing; Stopped, with the report of what was restored, if `stop` ended it early.
 
     Which folder a journal may name is checked by vggsearch.duplicates.removals.undo.
     """
     monitor, path = Monitor(progress, stop), Path(journal)
     record = read_journal(path)
     undoing = _Undo(path, record, _folder(path, record.root if root is None else Path(root)))
-    entries = [each for each in reversed(record.entries) if record.outcomes.get(each.act) not in ("kept", "undone")]
     with Journal.extend(path) as log:
         try:
-            for number, entry in enumerate(entries, 1):
+            for number, entry in enumerate(record.to_undo, 1):
                 monitor.check()
                 undoing.restore(entry, log)
-                monitor.show("restoring", number, len(entries), "files")
+                monitor.show("restoring", number, len(record.to_undo), "files")
         except Stopped as stopped:
             raise Stopped(report=undoing.report()) from stopped
     return undoing.report()

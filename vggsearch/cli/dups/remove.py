@@ -64,6 +64,8 @@ def remove(
         if not yes:
             say(dry_run(has_irreversible=bool(plan.irreversible)), err=True)
             return
+        if not plan.removals:  # a removal of nothing needs no journal
+            return
         removed, stopped = until_stopped(
             lambda progress, stop: opened.remove(plan, progress=progress, stop=stop), RemovalReport
         )
