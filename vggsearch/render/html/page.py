@@ -4,6 +4,7 @@ import hashlib
 import html
 import json
 import os
+import re
 from base64 import b64encode
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,7 +25,17 @@ from vggsearch.render.html.group_data import address, group_values
 from vggsearch.render.html.thumbnail_data import thumbnail_values
 from vggsearch.system.outputs import check_replaceable, naming
 
-SCRIPTS = ("marks.js", "cards.js", "compare.js", "page.js")
+STYLES = ("shared.css", "page.css")
+SCRIPTS = (  # in this order, as none may use a class or a constant of a later one while it starts
+    "elements.js",
+    "cards.js",
+    "overlay.js",
+    "list.js",
+    "marks.js",
+    "pictures.js",
+    "compare.js",
+    "page.js",
+)
 START = '<!doctype html>\n<html lang="en">\n<meta name="generator" content="vggsearch">\n'
 GROUPS, PICTURES = "<!-- groups -->\n", "<!-- pictures -->\n"
 
@@ -103,7 +114,7 @@ def _write_data(file: TextIO, name: str, values: object) -> None:
 
 def _frame(groups: Sequence[Group], facts: PageFacts) -> tuple[str, str, str]:
     """Return the text before the groups, between the groups and their thumbnails, and after the thumbnails."""
-    style, script = _asset("page.css"), "(() => {\n" + "\n".join(map(_asset, SCRIPTS)) + "})();\n"
+    style, script = "".join(map(_asset, STYLES)), _script()
     rows = "".join(f"<div><dt>{_escaped(name)}<dd>{_escaped(value)}</div>" for name, value in facts.rows)
     page = Template(_asset("page.html")).substitute(
         policy=_policy(style, script),
@@ -116,6 +127,13 @@ def _frame(groups: Sequence[Group], facts: PageFacts) -> tuple[str, str, str]:
     before, rest = page.split(GROUPS)
     between, after = rest.split(PICTURES)
     return START + before, between, after
+
+
+def _script() -> str:
+    """Return the modules as one script: a browser loads no module from a file beside a page that is a file itself."""
+    modules = "\n".join(map(_asset, SCRIPTS))
+    without_imports = re.sub(r"^import .*\n|^export ", "", modules, flags=re.MULTILINE)
+    return f'(() => {{\n"use strict";\n{without_imports}}})();\n'
 
 
 def _policy(style: str, script: str) -> str:

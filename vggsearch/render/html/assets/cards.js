@@ -1,45 +1,16 @@
 // A group as a card: the keeper on the left, its duplicates beside it, and how each differs.
 
+// `review` is what a page knows beyond the groups: the pictures of one (`picturesOf`), what was decided (`markOf`) and the
+// words for it (`labels`).
+
+import { NUMBER, bytesText, confidenceText, isRegion, make, quantity, regionNumber, regionsDrawn, similarityText } from "./elements.js";
+
 const WELL = { width: 240, height: 180 };
-const NUMBER = new Intl.NumberFormat("en");
-
-function make(name, attributes = {}, ...children) {
-  const element = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) {
-    if (value !== null && value !== undefined && value !== false) element.setAttribute(key, value === true ? "" : value);
-  }
-  element.append(...children.filter((child) => child !== null && child !== ""));
-  return element;
+function isLeftOut(group, review) {
+  return group.photos.every((_, position) => !position || review.markOf(group, position) === "both");
 }
 
-function quantity(count, noun) {
-  return `${NUMBER.format(count)} ${noun}${count === 1 ? "" : "s"}`;
-}
-
-function bytesText(count) {
-  const units = ["B", "kB", "MB", "GB", "TB"];
-  let unit = 0;
-  while (count >= 1000 && unit < units.length - 1) {
-    count /= 1000;
-    unit += 1;
-  }
-  return `${unit ? count.toFixed(1) : count} ${units[unit]}`;
-}
-
-// Only the same picture is 1.000, only certainty 100%: nothing is rounded up to them.
-function similarityText(similarity) {
-  return (similarity === 1 ? 1 : Math.min(similarity, 0.999)).toFixed(3);
-}
-
-function confidenceText(confidence) {
-  return confidence === 1 ? "100%" : `${(100 * Math.min(confidence, 0.999)).toFixed(1)}%`;
-}
-
-function isLeftOut(group) {
-  return group.photos.every((_, position) => !position || markOf(group, position) === "both");
-}
-
-function titleOf(group) {
+function titleOf(group, review) {
   const orMore = (least) => (group.photos.length > 2 && least < 1 ? " or more" : "");
   return make("div", { class: "title" },
     make("h3", {}, `Group ${NUMBER.format(group.number)}`),
@@ -47,66 +18,17 @@ function titleOf(group) {
     make("span", {}, `similarity ${similarityText(group.similarity)}${orMore(group.similarity)}`),
     make("span", {}, `confidence ${confidenceText(group.confidence)}${orMore(group.confidence)}`),
     group.frees ? make("span", {}, `frees ${bytesText(group.frees)}`) : null,
-    make("button", { type: "button", "data-do": "all", "aria-pressed": String(isLeftOut(group)), title: "Keep all photos of this group" }, "Leave this group out"));
-}
-
-// Whether the browser has read the pictures of a group, which come last in the file. A block that nothing follows yet
-// may be incomplete.
-function hasPictures(group) {
-  const data = document.getElementById(`pictures-${group.number}`);
-  return Boolean(data) && (data.nextSibling !== null || document.readyState !== "loading");
-}
-
-function picturesOf(group) {
-  if (!hasPictures(group)) return null;
-  const shown = JSON.parse(document.getElementById(`pictures-${group.number}`).textContent);
-  return shown.map((each) => (typeof each === "number" ? shown[each] : each));
-}
-
-function address(picture) {
-  return `data:image/webp;base64,${picture}`;
+    make("button", { type: "button", "data-do": "all", "aria-pressed": String(isLeftOut(group, review)), title: "Keep all photos of this group" }, "Leave this group out"));
 }
 
 function frame(photo, picture, regions, alt) {
   const scale = Math.min(WELL.width / photo.width, WELL.height / photo.height);
-  const image = make("img", { src: address(picture), alt, draggable: "false" });
+  const image = make("img", { src: picture.src, alt, loading: "lazy", draggable: "false" });
   const element = make("span", { class: "frame" }, image, regions.length ? regionsDrawn(regions) : null,
     ...regions.map(regionNumber));
   element.style.width = `${Math.max(1, photo.width * scale)}px`;
   element.style.height = `${Math.max(1, photo.height * scale)}px`;
   return element;
-}
-
-function regionsDrawn(regions) {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  svg.setAttribute("viewBox", "0 0 1 1");
-  svg.setAttribute("preserveAspectRatio", "none");
-  svg.setAttribute("aria-hidden", "true");
-  for (const kind of ["halo", "line"]) {
-    for (const { corners, position } of regions) {
-      const polygon = document.createElementNS("http://www.w3.org/2000/svg", "polygon");
-      polygon.setAttribute("points", corners.map((corner) => corner.join(",")).join(" "));
-      polygon.setAttribute("class", kind);
-      polygon.dataset.position = position;
-      svg.append(polygon);
-    }
-  }
-  return svg;
-}
-
-function regionNumber({ corners, position }) {
-  const [left, top] = corners.reduce((best, corner) => (corner[0] + corner[1] < best[0] + best[1] ? corner : best));
-  const label = make("span", { class: "number", "aria-hidden": "true" }, String(position));
-  label.style.left = `${100 * Math.min(0.94, Math.max(0.04, left))}%`;
-  label.style.top = `${100 * Math.min(0.94, Math.max(0.04, top))}%`;
-  return label;
-}
-
-// Whether one photo matches only a region of the other: an outline around the whole photo would be useless.
-function isRegion(member) {
-  if (!member.corners) return false;
-  const sides = [0, 1].map((axis) => member.corners.map((corner) => corner[axis]));
-  return sides.some((values) => Math.abs(Math.min(...values)) > 0.04 || Math.abs(Math.max(...values) - 1) > 0.04);
 }
 
 function regionsIn(group, position) {
@@ -168,20 +90,20 @@ function factsOf(photo, keeper) {
     ...dateRow(photo, keeper));
 }
 
-function badgesOf(group, position) {
+function badgesOf(group, position, review) {
   if (position === 0) return make("div", { class: "badges" }, make("span", { class: "badge keep" }, "Keep"));
   const member = group.photos[position];
-  const marked = markOf(group, position);
+  const marked = review.markOf(group, position);
   return make("div", { class: "badges" },
     isRegion(member) ? make("span", { class: "number", title: "The matching region is outlined with this number" }, String(position)) : null,
     make("span", { class: "badge" }, member.kind),
     make("span", { class: "note" }, `similarity ${similarityText(member.similarity)}`),
     make("span", { class: "note" }, `confidence ${confidenceText(member.confidence)}`),
-    marked ? make("span", { class: `badge ${marked}` }, `marked: ${MARKS[marked].label}`) : null);
+    marked ? make("span", { class: `badge ${marked}` }, `marked: ${review.labels[marked]}`) : null);
 }
 
-function actionsOf(group, position) {
-  const marked = markOf(group, position);
+function actionsOf(group, position, review) {
+  const marked = review.markOf(group, position);
   return make("div", { class: "actions" },
     make("button", { type: "button", "data-do": "different", "aria-pressed": String(marked === "different") }, "Not duplicates"),
     make("button", { type: "button", "data-do": "same", "aria-pressed": String(marked === "same") }, "Duplicates"),
@@ -199,23 +121,23 @@ function photoShown(group, position, pictures) {
     frame(photo, picture, regionsIn(group, position), alt));
 }
 
-function figureOf(group, position, pictures, common) {
+function figureOf(group, position, pictures, common, review) {
   const photo = group.photos[position];
   const notes = position ? [photo.how, photo.reason && `keeper preferred: ${photo.reason}`] : [];
   return make("figure", { class: position ? "member" : "keeper", "data-position": position },
     photoShown(group, position, pictures),
     make("figcaption", {},
-      badgesOf(group, position),
+      badgesOf(group, position, review),
       pathOf(photo, common),
       factsOf(photo, group.photos[0]),
       ...notes.filter(Boolean).map((note) => make("p", { class: "note" }, note)),
       photo.leftAlone ? make("p", { class: "note alone" }, `left alone: ${photo.leftAlone}`) : null,
-      position ? actionsOf(group, position) : null));
+      position ? actionsOf(group, position, review) : null));
 }
 
-function cardContent(group) {
-  const pictures = picturesOf(group);
+export function cardContent(group, review) {
+  const pictures = review.picturesOf(group);
   const common = commonFolder(group);
-  const figures = group.photos.map((_, position) => figureOf(group, position, pictures, common));
-  return [titleOf(group), make("div", { class: "photos" }, figures[0], make("div", { class: "members" }, ...figures.slice(1)))];
+  const figures = group.photos.map((_, position) => figureOf(group, position, pictures, common, review));
+  return [titleOf(group, review), make("div", { class: "photos" }, figures[0], make("div", { class: "members" }, ...figures.slice(1)))];
 }

@@ -1,9 +1,8 @@
 // Marks: the user's decisions about a duplicate and its keeper. The browser stores them if it can, so a reload loses none.
-"use strict";
 
 const facts = JSON.parse(document.getElementById("facts").textContent);
-const groups = JSON.parse(document.getElementById("groups-data").textContent);
-const MARKS = {
+export const groups = JSON.parse(document.getElementById("groups-data").textContent);
+export const MARKS = {
   different: { label: "not duplicates", option: "--not-duplicates" },
   same: { label: "duplicates", option: "--same" },
   keep: { label: "the one to keep", option: "--keep" },
@@ -34,7 +33,7 @@ function pairKey(group, position) {
   return `${group.photos[0].word} ${group.photos[position].word}`;
 }
 
-function markOf(group, position) {
+export function markOf(group, position) {
   const kind = marks.get(pairKey(group, position));
   return Object.hasOwn(MARKS, kind ?? "") ? kind : undefined;
 }
@@ -46,7 +45,7 @@ function marked() {
 }
 
 // Mark members of a group; if all of them have that mark already, unmark them. Only one of a group is the one to keep.
-function mark(group, positions, kind) {
+export function mark(group, positions, kind) {
   const isUndone = positions.every((position) => markOf(group, position) === kind);
   if (kind === "keep") {
     for (const position of group.photos.keys()) if (markOf(group, position) === "keep") marks.delete(pairKey(group, position));
@@ -59,7 +58,7 @@ function mark(group, positions, kind) {
   showTray();
 }
 
-function clearMarks() {
+export function clearMarks() {
   for (const { group, position } of marked()) marks.delete(pairKey(group, position));
   keepMarks();
   showTray();
@@ -89,7 +88,7 @@ function removal(shown) {
   return [facts.remove, ...shown.map((group) => `--group ${group.photos[0].word}`)].join(" ");
 }
 
-function showTray() {
+export function showTray() {
   const kinds = marked().map(({ kind }) => kind);
   const counts = Object.entries(MARKS).map(([kind, { label }]) => [kinds.filter((each) => each === kind).length, label]);
   const text = counts.filter(([count]) => count).map(([count, label]) => `${count.toLocaleString("en")} as ${label}`);
@@ -97,7 +96,7 @@ function showTray() {
   document.getElementById("marks").textContent = `Marked: ${text.join(", ")}`;
 }
 
-function showCommands(shown) {
+export function showCommands(shown) {
   const text = document.getElementById("commands-text");
   text.value = commands() || "No marks yet: press n, y, p or a to mark a duplicate.";
   const removing = document.getElementById("removal-text");
@@ -114,7 +113,7 @@ function showCommands(shown) {
   }
 }
 
-async function copyText(name) {
+export async function copyText(name) {
   const text = document.getElementById(name);
   text.select();
   let isCopied = false;
