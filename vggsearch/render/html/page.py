@@ -130,7 +130,7 @@ def _frame(groups: Sequence[Group], facts: PageFacts) -> tuple[str, str, str]:
 
 
 def _script() -> str:
-    """Return the modules as one script: a browser loads no module from a file beside a page that is a file itself."""
+    """Return the modules as one script: beside a page that is a file, a browser loads no module."""
     modules = "\n".join(map(_asset, SCRIPTS))
     without_imports = re.sub(r"^import .*\n|^export ", "", modules, flags=re.MULTILINE)
     return f'(() => {{\n"use strict";\n{without_imports}}})();\n'

@@ -13,7 +13,7 @@ function isLeftOut(group, review) {
 function titleOf(group, review) {
   const orMore = (least) => (group.photos.length > 2 && least < 1 ? " or more" : "");
   return make("div", { class: "title" },
-    make("h3", {}, `Group ${NUMBER.format(group.number)}`),
+    make("h2", {}, `Group ${NUMBER.format(group.number)}`),
     make("span", {}, quantity(group.photos.length, "photo")),
     make("span", {}, `similarity ${similarityText(group.similarity)}${orMore(group.similarity)}`),
     make("span", {}, `confidence ${confidenceText(group.confidence)}${orMore(group.confidence)}`),
