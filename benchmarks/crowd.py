@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vggsearch.evaluation.metrics import Tally
 from vggsearch.image_index import ImageIndex
 from vggsearch.matching.evidence import COPY
+from vggsearch.measures.metrics import Tally
 from vggsearch.photos.edits import COLLAGE, EDITS, edited
 from vggsearch.query.searcher import Match
 

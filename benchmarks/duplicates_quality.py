@@ -21,7 +21,7 @@ from PIL import Image
 
 from vggsearch import ImageIndex
 from vggsearch.duplicates.find import DuplicatesReport
-from vggsearch.evaluation.ground_truth import read_truth
+from vggsearch.measures.ground_truth import read_truth
 from vggsearch.photos.edits import EDITS, edited
 
 COPIED = 60

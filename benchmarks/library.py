@@ -29,8 +29,8 @@ from library_pictures import TEMPLATES, burst, chat, collage, raw_file
 from PIL import ExifTags, Image, ImageOps
 
 from vggsearch.duplicates.find import DuplicatesReport
-from vggsearch.evaluation.ground_truth import read_truth
 from vggsearch.image_index import ImageIndex
+from vggsearch.measures.ground_truth import read_truth
 from vggsearch.photos.decode import readable_formats
 from vggsearch.photos.edits import COLLAGE, COLLAGE_OTHERS, EDIT_FILTER, EDITS, edited, scaled, screenshot
 

@@ -27,9 +27,9 @@ from PIL import Image
 
 from vggsearch.defaults import MEASURE
 from vggsearch.evaluation.evaluate import evaluate, evaluate_copies, whitening_named
-from vggsearch.evaluation.ground_truth import read_truth
-from vggsearch.evaluation.metrics import Tally
 from vggsearch.image_index import ImageIndex, searcher_of
+from vggsearch.measures.ground_truth import read_truth
+from vggsearch.measures.metrics import Tally
 from vggsearch.model.engine import Description, Engine
 from vggsearch.model.loading import load_engine
 from vggsearch.model.spec import EmbeddingOptions

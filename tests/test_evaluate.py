@@ -13,11 +13,11 @@ from tests.fakes import FakeEngine, picture, save_photo
 from vggsearch.cli import cli
 from vggsearch.errors import OptionError, PhotosError, TruthError
 from vggsearch.evaluation.evaluate import chosen_edits, evaluate, evaluate_copies, whitening_named
-from vggsearch.evaluation.metrics import Curve
 from vggsearch.evaluation.pr_curve import save_curve
 from vggsearch.image_index import ImageIndex
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.knn.whitening import WhiteningOptions
+from vggsearch.measures.metrics import Curve
 from vggsearch.photos.edits import EDITS, edited
 
 

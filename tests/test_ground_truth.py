@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from vggsearch.errors import TruthError
-from vggsearch.evaluation.ground_truth import read_truth
+from vggsearch.measures.ground_truth import read_truth
 
 
 def truth(tmp_path: Path, text: str | bytes) -> Path:

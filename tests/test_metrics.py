@@ -13,8 +13,8 @@ from sklearn.metrics import average_precision_score
 
 from vggsearch.defaults import MEASURE
 from vggsearch.errors import TruthError
-from vggsearch.evaluation import metrics
-from vggsearch.evaluation.metrics import Curve, Figures, Tally, worst_ranks
+from vggsearch.measures import metrics
+from vggsearch.measures.metrics import Curve, Figures, Tally, worst_ranks
 
 Pair = tuple[float, bool]
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from vggsearch.errors import OptionError
-from vggsearch.evaluation.metrics import Curve, Tally
 from vggsearch.evaluation.pr_curve import (
     BOTTOM,
     INKS,
@@ -19,6 +18,7 @@ from vggsearch.evaluation.pr_curve import (
     check_curve_file,
     save_curve,
 )
+from vggsearch.measures.metrics import Curve, Tally
 
 NOTHING = np.empty(0)
 

@@ -21,9 +21,6 @@ from vggsearch.evaluation.evaluate import evaluate as evaluate
 from vggsearch.evaluation.evaluate import evaluate_copies as evaluate_copies
 from vggsearch.evaluation.evaluate import evaluate_probe as evaluate_probe
 from vggsearch.evaluation.linear_probe import ProbeReport as ProbeReport
-from vggsearch.evaluation.metrics import Curve as Curve
-from vggsearch.evaluation.metrics import Figures as Figures
-from vggsearch.evaluation.metrics import Interval as Interval
 from vggsearch.evaluation.throughput import BenchReport as BenchReport
 from vggsearch.evaluation.throughput import EngineReport as EngineReport
 from vggsearch.evaluation.throughput import bench as bench
@@ -37,6 +34,9 @@ from vggsearch.indexing.integrity import verify as verify
 from vggsearch.indexing.update import UpdateReport as UpdateReport
 from vggsearch.knn.recipes import BuildPlan as BuildPlan
 from vggsearch.matching.alignment import Alignment as Alignment
+from vggsearch.measures.metrics import Curve as Curve
+from vggsearch.measures.metrics import Figures as Figures
+from vggsearch.measures.metrics import Interval as Interval
 from vggsearch.model.engine import Description as Description
 from vggsearch.model.engine import Engine as Engine
 from vggsearch.model.engine import EngineOptions as EngineOptions

@@ -1,1 +1,1 @@
-"""Evaluation: ground truth, retrieval metrics, the precision and recall curve, a linear probe, and throughput."""
+"""Evaluation: retrieval quality, the precision and recall curve, a linear probe, and throughput."""

@@ -12,13 +12,13 @@ from PIL import Image
 
 from vggsearch.defaults import ALIGN, KEYPOINTS, MEASURE, WHITENING
 from vggsearch.errors import ImageError, OptionError, PhotosError, TruthError, option
-from vggsearch.evaluation.ground_truth import read_truth
 from vggsearch.evaluation.linear_probe import ProbeReport, linear_probe
-from vggsearch.evaluation.metrics import FIGURE_COLUMNS, Curve, Figures, Tally
 from vggsearch.image_index import ImageIndex, decoders_of, reranker_of, searcher_of
 from vggsearch.knn.vector_index import Selection
 from vggsearch.knn.whitening import WhiteningOptions
 from vggsearch.matching.rerank import PhotoFeatures
+from vggsearch.measures.ground_truth import read_truth
+from vggsearch.measures.metrics import FIGURE_COLUMNS, Curve, Figures, Tally
 from vggsearch.photos.decoder_pool import Source, View
 from vggsearch.photos.edits import COLLAGE, COLLAGE_OTHERS, EDITS, Edit, edited
 from vggsearch.photos.walk import is_indexed

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.errors import OptionError
-from vggsearch.evaluation.metrics import Curve
+from vggsearch.measures.metrics import Curve
 from vggsearch.system.outputs import check_replaceable
 
 Ink = Literal["paper", "text", "faint", "precision", "recall"]

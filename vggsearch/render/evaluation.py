@@ -6,7 +6,7 @@ from dataclasses import asdict
 from vggsearch.defaults import Format
 from vggsearch.evaluation.evaluate import CopiesReport
 from vggsearch.evaluation.linear_probe import ProbeReport
-from vggsearch.evaluation.metrics import Figures, Interval
+from vggsearch.measures.metrics import Figures, Interval
 from vggsearch.photos.edits import EDITS
 from vggsearch.render.text import as_table, quantity
 

@@ -10,9 +10,9 @@ from vggsearch.cli.output import say, show
 from vggsearch.cli.terminal import stopping_on_ctrl_c
 from vggsearch.defaults import Format
 from vggsearch.evaluation.evaluate import evaluate, evaluate_probe
-from vggsearch.evaluation.ground_truth import read_truth
 from vggsearch.evaluation.pr_curve import check_curve_file, save_curve
 from vggsearch.image_index import ImageIndex
+from vggsearch.measures.ground_truth import read_truth
 from vggsearch.progress import progress_bar
 from vggsearch.render.evaluation import figures, probe
 from vggsearch.store.locate import only_index

@@ -1,0 +1,1 @@
+"""What search quality is measured with: labelled photos, and the metrics of ranked answers."""
