@@ -472,6 +472,16 @@ def test_query_subtracts_a_picture_from_standard_input(indexed: Path) -> None:
     assert done.stdout.splitlines()[-1].endswith("winter/5.jpg")
 
 
+def test_query_writes_a_page_of_what_it_found(indexed: Path) -> None:
+    done = run("query", "photos/summer/1.jpg", "photos/gone.jpg", "-k", "2", "--html", "found.html")
+    assert (done.exit_code, done.stdout) == (1, "found.html: 2 photos\n")
+    assert "photos/gone.jpg" in done.stderr
+    assert Path("found.html").read_text("utf-8").count("data:image/webp") == 3
+    assert run("query", "--random", "3", "--html", "found.html").stdout == "found.html: 3 photos\n"
+    assert run("query", "--random", "3", "--html", "found.html", "--format", "json").exit_code == 2
+    assert "cannot show pictures" in run("query", "--random", "3", "--preview").stderr
+
+
 def test_query_shows_photos_at_random_in_every_format(indexed: Path, fake_network: FakeEngine) -> None:
     asked = ("query", "--random", "4", "--seed", "1", "--filter", "summer/")
     calls = fake_network.calls

@@ -59,7 +59,7 @@ MAY: dict[str, set[str]] = {
     # A new journal whose first line could not be written is removed.
     "removal/journal.py": {"truncate", "open ab", "unlink"},
     # A page in place of an earlier one, which is recognised by its first line; its own unfinished file.
-    "render/html/page.py": {"open w", "replace", "unlink"},
+    "render/html/files.py": {"open w", "replace", "unlink"},
     # --curve FILE in place of an earlier curve, which is recognised by how it begins.
     "evaluation/pr_curve.py": {"write_text"},
     # torchvision's weights, into its own cache.

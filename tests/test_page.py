@@ -14,7 +14,7 @@ from tests.helpers.duplicates import group, member, photo
 from vggsearch.defaults import THUMBNAILS
 from vggsearch.duplicates.results import Group
 from vggsearch.errors import OptionError, Stopped, shell_word
-from vggsearch.photos.decoder_pool import Decoders
+from vggsearch.photos.decoder_pool import Decoders, Source
 from vggsearch.photos.thumbnails import in_order, thumbnail
 from vggsearch.progress import Progress
 from vggsearch.render.html.page import PageFacts, write_page
@@ -167,5 +167,5 @@ def test_a_thumbnail_keeps_the_shape_and_is_never_larger_than_its_photo(root: Pa
     save_photo(root / "wide.jpg", 5, size=(1000, 250))
     save_photo(root / "tiny.png", 5, size=(20, 10))
     with Decoders(1) as decoders:
-        assert thumbnail(decoders, root, "wide.jpg").size == (THUMBNAILS.side, THUMBNAILS.side // 4)
-        assert thumbnail(decoders, root, "tiny.png").size == (20, 10)
+        assert thumbnail(decoders, Source("wide.jpg", root)).size == (THUMBNAILS.side, THUMBNAILS.side // 4)
+        assert thumbnail(decoders, Source("tiny.png", root)).size == (20, 10)

@@ -8,9 +8,19 @@ from PIL import Image
 
 from tests.fakes import save_photo
 from tests.helpers.duplicates import group, member, photo
-from vggsearch.cli.dups.find import picture_screen
+from vggsearch.cli.pictures import picture_screen
 from vggsearch.duplicates.results import Group
-from vggsearch.render.terminal_images import COLUMNS, GAP, KEEP, PIXELS, ROWS, Protocol, Screen, preview
+from vggsearch.render.terminal_images import (
+    COLUMNS,
+    GAP,
+    KEEP,
+    PIXELS,
+    ROWS,
+    Protocol,
+    Screen,
+    group_strips,
+    preview,
+)
 
 THREE = 3 * (COLUMNS + GAP) - GAP
 
@@ -39,7 +49,7 @@ def of_three() -> list[Group]:
 
 def previewed(root: Path, protocol: Protocol, columns: int = 200) -> str:
     stream = io.StringIO()
-    preview(of_three(), root, stream, Screen(protocol, columns))
+    preview(group_strips(of_three(), root), stream, Screen(protocol, columns))
     return stream.getvalue()
 
 
@@ -52,7 +62,7 @@ def test_below_the_pictures_is_what_they_are(root: Path, protocol: Protocol) -> 
     shown = previewed(root, protocol)
     below = shown[shown.index("group 1: 3 photos") :]
     assert [name for name in ("a.jpg", "b.jpg", "gone.jpg") if name in below] == ["a.jpg", "b.jpg", "gone.jpg"]
-    assert below.endswith("1 group, 3 photos: 2 duplicates, 2 removable, freeing 200.0 kB\n")
+    assert below.endswith("larger\n\n")
     assert "\x1b" not in below
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vggsearch.defaults import NOTEBOOK
 from vggsearch.errors import ImageError
-from vggsearch.photos.decoder_pool import Decoders, default_workers
+from vggsearch.photos.decoder_pool import Decoders, Source, default_workers
 from vggsearch.photos.thumbnails import in_order, thumbnail, webp_base64
 from vggsearch.photos.walk import one_line
 
@@ -80,7 +80,7 @@ def _image(figure: Figure, name: str, decoders: Decoders) -> str:
     try:
         if figure.root is None:
             raise ImageError("the photo folder is unknown", "unreadable")
-        data = webp_base64(thumbnail(decoders, figure.root, figure.path, NOTEBOOK.side))
+        data = webp_base64(thumbnail(decoders, Source(figure.path, figure.root), NOTEBOOK.side))
     except ImageError as error:
         return f'<div style="{MISSING}">{_text(error.reason)}</div>'
     return f'<img alt="{name}" src="data:image/webp;base64,{data}" style="max-width:100%;display:block">'

@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from vggsearch.cli.options import (
+    FILE,
     box,
     collected,
     embedding_options,
@@ -19,19 +20,27 @@ from vggsearch.cli.options import (
     root_option,
 )
 from vggsearch.cli.output import Output, output_options, say
-from vggsearch.cli.terminal import quiet_decoders
+from vggsearch.cli.pictures import show_pictures
+from vggsearch.cli.terminal import quiet_decoders, stopping_on_ctrl_c
 from vggsearch.defaults import SEARCH
 from vggsearch.errors import InputError
 from vggsearch.image_index import ImageIndex
 from vggsearch.model.engine import EngineOptions
 from vggsearch.model.spec import EmbeddingOptions
+from vggsearch.photos.decoder_pool import Source
 from vggsearch.photos.inputs import ImageFile
-from vggsearch.photos.walk import one_line
-from vggsearch.query.options import Answer, QueryResult
+from vggsearch.photos.walk import Skipped, one_line
+from vggsearch.progress import progress_bar
+from vggsearch.query.options import Pick, QueryResult
+from vggsearch.render.html.results import Section, section_of, section_of_picks, write_results
 from vggsearch.render.query import picks, query_results
+from vggsearch.render.terminal_images import picks_strip, result_strip
+from vggsearch.render.text import quantity
 from vggsearch.store.locate import only_index
+from vggsearch.system.places import from_home
 
 STDIN = "-"
+HTML_INSTEAD = "vggsearch query IMAGE --html FILE"
 SIMILARITY_OPTIONS = (  # which --random does not take: it shows any photos
     "images",
     "count",
@@ -105,6 +114,8 @@ search_options: Callable[..., Callable[..., None]] = collected(
 @click.option("--random", type=click.IntRange(min=1), metavar="N", help="Show N random photos; takes no IMAGE.")
 @click.option("--seed", type=click.IntRange(min=0), help="Random seed; the same seed shows the same photos.")
 @output_options
+@click.option("--html", "page", type=FILE, metavar="FILE", help="Write an HTML page that shows the photos.")
+@click.option("--preview", is_flag=True, help="Show the photos in the terminal.")
 @root_option
 @embedding_options(of_the_index=True)
 @engine_options
@@ -117,6 +128,8 @@ def query(
     random: int | None,
     seed: int | None,
     output: Output,
+    page: Path | None,
+    preview: bool,
     root: Path | None,
     options: EmbeddingOptions,
     engine_options: EngineOptions,
@@ -132,6 +145,7 @@ def query(
       vggsearch query img.jpg --min-similarity 0.9 --index indexes/photos --index indexes/phone
       vggsearch query beach.jpg dog.jpg --together --minus crowd.jpg
       vggsearch query --random 20 --filter taken:2019
+      vggsearch query *.jpg --html similar.html
       vggsearch query img.jpg -k 3 --print0 | xargs -0 xdg-open
     """
     check_usage(click.get_current_context())
@@ -142,17 +156,53 @@ def query(
         ]
         if random is not None:
             picked = first.random(random, filters=search["filters"], seed=seed, also_in=others)
-            output.show(picks(picked, output.format, roots_of(indexes)))
+            _show_picks(picked, indexes, output, page, preview=preview)
             return
         stack.enter_context(quiet_decoders())
-        queries = tuple(read_images(images))
-        answers = first.query_many(
-            [queries] if together else queries,
-            minus=tuple(read_images(minus)),
-            also_in=others,
-            **search,
+        queries, subtracted = tuple(read_images(images)), tuple(read_images(minus))
+        answers = list(
+            first.query_many([queries] if together else queries, minus=subtracted, also_in=others, **search)
         )
-        show(list(answers), output, roots_of(indexes))
+    pictures = [queries] if together else [(query,) for query in queries]
+    found = [
+        (answer, [source_of(image) for image in (*some, *subtracted)])
+        for answer, some in zip(answers, pictures, strict=True)
+        if isinstance(answer, QueryResult)
+    ]
+    try:
+        if page is not None:
+            _write_page(page, [section_of(result, sources) for result, sources in found])
+        elif preview:
+            show_pictures([result_strip(result, sources) for result, sources in found], HTML_INSTEAD)
+        elif found:
+            output.show(query_results([result for result, _ in found], output.format, roots_of(indexes)))
+    finally:
+        failed = [answer for answer in answers if isinstance(answer, Skipped)]
+        for skipped in failed:
+            say(f"Error: {one_line(skipped.path)}: {one_line(skipped.reason)}", err=True)
+    if failed:
+        sys.exit(1)
+
+
+def _show_picks(
+    picked: Sequence[Pick], indexes: Sequence[ImageIndex], output: Output, page: Path | None, *, preview: bool
+) -> None:
+    roots = roots_of(indexes)
+    if page is not None or preview:
+        sources = [Source(each.path, roots[each.index or str(indexes[0].directory)] or Path()) for each in picked]
+        if page is not None:
+            _write_page(page, [section_of_picks(picked, sources)])
+        else:
+            show_pictures([picks_strip(picked, sources)], HTML_INSTEAD)
+        return
+    output.show(picks(picked, output.format, roots))
+
+
+def _write_page(page: Path, sections: Sequence[Section]) -> None:
+    with progress_bar() as progress, stopping_on_ctrl_c() as stop, quiet_decoders():
+        write_results(page, sections, progress=progress, stop=stop)
+    photos = sum(len(section.found) for section in sections)
+    say(f"{one_line(str(page))}: {quantity(photos, 'photo')}")
 
 
 def check_usage(ctx: click.Context) -> None:
@@ -168,6 +218,10 @@ def check_usage(ctx: click.Context) -> None:
         (
             is_random and not given.isdisjoint(SIMILARITY_OPTIONS),
             "--random takes no IMAGE and, of the search options, only --filter.",
+        ),
+        (
+            {"page", "preview"} <= given or ({"page", "preview"} & given and {"format", "print0"} & given),
+            "Of --html, --preview and --format or --print0, choose one.",
         ),
         (
             "root" in given and len(ctx.params["directories"]) > 1,
@@ -192,20 +246,11 @@ def _standard_input() -> ImageFile:
     return ImageFile(sys.stdin.buffer, STDIN)
 
 
+def source_of(image: str | ImageFile) -> Source:
+    """Return what a decoder process needs to decode an image again, to show it."""
+    return Source(str(from_home(image))) if isinstance(image, str) else Source(image.name, data=image.read())
+
+
 def roots_of(indexes: Sequence[ImageIndex]) -> dict[str, Path | None]:
     """Return the photo folder of each index, by directory."""
     return {str(index.directory): index.root for index in indexes}
-
-
-def show(answers: Sequence[Answer], output: Output, roots: dict[str, Path | None]) -> None:
-    """Print the results, and on stderr the images that could not be used; if there are any, exit with status 1."""
-    results = [answer for answer in answers if isinstance(answer, QueryResult)]
-    failed = [answer for answer in answers if not isinstance(answer, QueryResult)]
-    try:
-        if results:
-            output.show(query_results(results, output.format, roots))
-    finally:
-        for skipped in failed:
-            say(f"Error: {one_line(skipped.path)}: {one_line(skipped.reason)}", err=True)
-    if failed:
-        sys.exit(1)

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from pathlib import Path
 from typing import TypeVar
 
 from PIL import Image
@@ -18,9 +17,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def thumbnail(decoders: Decoders, root: Path, path: str, side: int = THUMBNAILS.side) -> Image.Image:
-    """Return a photo as upright RGB, its longer side at most `side` pixels. Raises ImageError with the reason."""
-    image = decoders.picture(Source(path, root), side, of_longer=True)
+def thumbnail(decoders: Decoders, source: Source, side: int = THUMBNAILS.side) -> Image.Image:
+    """Return a picture as upright RGB, its longer side at most `side` pixels. Raises ImageError with the reason."""
+    image = decoders.picture(source, side, of_longer=True)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return image
 

@@ -44,15 +44,15 @@ def _query_table(results: Sequence[QueryResult], _roots: Roots) -> str:
         width = _index_width(result.matches)
         lines = [one_line(result.query)]
         lines += [
-            f"  {similarity_text(match.similarity)}  {_confidence_text(match)}  {_padded(match.index, width)}"
-            f"{one_line(match.path)}{_relation(match.alignment)}"
+            f"  {similarity_text(match.similarity)}  {confidence_text(match)}  {_padded(match.index, width)}"
+            f"{one_line(match.path)}{_in_brackets(relation(match.alignment))}"
             for match in result.matches
         ]
         blocks.append("\n".join(lines if result.matches else [*lines, "  no matching photos"]))
     return "\n\n".join(blocks)
 
 
-def _confidence_text(match: Match) -> str:
+def confidence_text(match: Match) -> str:
     """Return the confidence that a match is a copy, in five characters: "copy" from COPY on."""
     if match.confidence is None:
         return "    -"
@@ -73,18 +73,21 @@ def _on_disk(found: Match | Pick, roots: Roots) -> str:
     return str((root or Path()) / found.path)
 
 
-def _relation(alignment: Alignment | None) -> str:
+def _in_brackets(words: str) -> str:
+    return f"  ({words})" if words else ""
+
+
+def relation(alignment: Alignment | None) -> str:
     """Describe how the query is related to a photo; "" where it is simply the whole."""
     if alignment is None:
         return ""
-    words = transform_words(
+    return transform_words(
         alignment.mirrored,
         alignment.turned,
         alignment.scale,
         crop="query covers {} of it",
         wider="shows part of the query",
     )
-    return f"  ({words})" if words else ""
 
 
 def _query_json(results: Sequence[QueryResult], _roots: Roots) -> str:

@@ -1,4 +1,4 @@
-"""Groups of duplicates as pictures in a terminal: a strip of thumbnails for each group, described below it.
+"""Pictures in a terminal: a strip of thumbnails for each group of duplicates or query, described below it.
 
 Two protocols show real pictures: kitty's (sw.kovidgoyal.net/kitty/graphics-protocol), also supported by Ghostty and
 Konsole, and iTerm2's (iterm2.com/documentation-images.html), also supported by WezTerm and mintty. Any other
@@ -16,13 +16,15 @@ from typing import Literal, TextIO
 
 from PIL import Image, ImageDraw, ImageOps
 
-from vggsearch.duplicates.results import Group, Photo
+from vggsearch.duplicates.results import Group
 from vggsearch.errors import ImageError
-from vggsearch.photos.decoder_pool import Decoders, default_workers
+from vggsearch.photos.decoder_pool import Decoders, Source, default_workers
 from vggsearch.photos.thumbnails import in_order, thumbnail
-from vggsearch.render.duplicates import group_blocks, summary
+from vggsearch.query.options import Pick, QueryResult
+from vggsearch.render.duplicates import group_blocks
+from vggsearch.render.query import picks, query_results
 
-MakeThumbnail = Callable[[str, int], Image.Image]  # of a path and the longer side in pixels; raises ImageError
+MakeThumbnail = Callable[[Source, int], Image.Image]  # with the longer side in pixels; raises ImageError
 Protocol = Literal["kitty", "iterm2", "blocks"]
 
 COLUMNS, ROWS = 26, 10  # characters of a framed photo; they are twice as high as wide, so this is 4:3
@@ -41,6 +43,14 @@ class Screen:
 
     protocol: Protocol
     columns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """Pictures side by side, and the text below them."""
+
+    pictures: tuple[Source, ...]
+    text: str
 
 
 def protocol_of(environment: Mapping[str, str]) -> Protocol | None:
@@ -77,41 +87,58 @@ def _has_24_bit_colours(environment: Mapping[str, str]) -> bool:
     return has_colours and environment.get("TERM") != "dumb"
 
 
-def preview(groups: Sequence[Group], root: Path, stream: TextIO, screen: Screen) -> None:
-    """Write each group to a terminal: the keeper in a green frame, its duplicates to the right, a table below.
+def group_strips(groups: Sequence[Group], root: Path) -> list[Strip]:
+    """Return the strips of groups of duplicates: the keeper, then its duplicates."""
+    photos = ((group.keeper, *(member.photo for member in group.members)) for group in groups)
+    pictures = (tuple(Source(photo.path, root) for photo in some) for some in photos)
+    return [Strip(some, text) for some, text in zip(pictures, group_blocks(groups), strict=True)]
 
-    As many photos as fit in a line are shown. A photo that cannot be read is a crossed-out box.
+
+def result_strip(result: QueryResult, queries: Sequence[Source]) -> Strip:
+    """Return the strip of a query: its picture, the first if there are several, then what it found."""
+    found = (Source(match.path, result.folders.get(match.index) or Path()) for match in result.matches)
+    return Strip((*queries[:1], *found), query_results([result], "table", {}))
+
+
+def picks_strip(picked: Sequence[Pick], sources: Sequence[Source]) -> Strip:
+    """Return random photos side by side."""
+    return Strip(tuple(sources), picks(picked, "table", {}))
+
+
+def preview(strips: Sequence[Strip], stream: TextIO, screen: Screen) -> None:
+    """Write strips to a terminal: the first picture in a green frame, the others to its right, the text below.
+
+    As many pictures as fit in a line are shown. One that cannot be read is a crossed-out box.
     """
     most = max(1, (screen.columns + GAP) // (COLUMNS + GAP))
-    with Decoders(min(default_workers(), most * len(groups))) as decoders:
-        make = partial(thumbnail, decoders, root)
-        strips = in_order(lambda group: _strip(group, make, most, PIXELS[screen.protocol]), groups)
-        for strip, block in zip(strips, group_blocks(groups), strict=True):
-            stream.write(f"{ENCODERS[screen.protocol](strip)}\n{block}\n\n")
+    with Decoders(min(default_workers(), most * len(strips))) as decoders:
+        make = partial(thumbnail, decoders)
+        made = in_order(lambda strip: _joined(strip.pictures[:most], make, PIXELS[screen.protocol]), strips)
+        for joined, strip in zip(made, strips, strict=True):
+            shown = f"{ENCODERS[screen.protocol](joined)}\n" if strip.pictures else ""
+            stream.write(f"{shown}{strip.text}\n\n")
             stream.flush()
-    stream.write(f"{summary(groups)}\n")
 
 
-def _strip(group: Group, make: MakeThumbnail, most: int, pixels: int) -> Image.Image:
-    """Return the first `most` photos of a group side by side, RGBA, `pixels` to the width of a character."""
-    photos = [group.keeper, *(member.photo for member in group.members)][:most]
-    columns = len(photos) * (COLUMNS + GAP) - GAP
+def _joined(pictures: Sequence[Source], make: MakeThumbnail, pixels: int) -> Image.Image:
+    """Return pictures side by side, RGBA, `pixels` to the width of a character."""
+    columns = max(1, len(pictures) * (COLUMNS + GAP) - GAP)
     strip = Image.new("RGBA", (columns * pixels, 2 * ROWS * pixels), NOTHING)
-    for number, photo in enumerate(photos):
-        tile = _tile(photo, make, KEEP if number == 0 else OTHER, pixels)
+    for number, picture in enumerate(pictures):
+        tile = _tile(picture, make, KEEP if number == 0 else OTHER, pixels)
         strip.paste(tile, (number * (COLUMNS + GAP) * pixels, 0))
     return strip
 
 
-def _tile(photo: Photo, make: MakeThumbnail, colour: tuple[int, ...], pixels: int) -> Image.Image:
-    """Return a photo centred in a frame."""
+def _tile(picture: Source, make: MakeThumbnail, colour: tuple[int, ...], pixels: int) -> Image.Image:
+    """Return a picture centred in a frame."""
     width, height = COLUMNS * pixels, 2 * ROWS * pixels
     border = max(1, pixels // 2)
     inside = (width - 2 * border, height - 2 * border)
     tile = Image.new("RGBA", (width, height), colour)
     tile.paste(NOTHING, (border, border, width - border, height - border))
     try:
-        shown = ImageOps.contain(make(photo.path, max(inside)), inside)
+        shown = ImageOps.contain(make(picture, max(inside)), inside)
     except ImageError:
         shown = _crossed(inside)
     tile.paste(shown, ((width - shown.width) // 2, (height - shown.height) // 2))

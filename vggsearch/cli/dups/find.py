@@ -1,18 +1,15 @@
 """vggsearch dups find"""
 
 import json
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from shutil import get_terminal_size
-from typing import TextIO
 
 import click
 
 from vggsearch.cli.dups.selection import Selection, find_duplicates, given_words, selection_options
 from vggsearch.cli.options import FILE, FOLDER, index_option, root_option
 from vggsearch.cli.output import Output, output_options, say, show
+from vggsearch.cli.pictures import show_pictures
 from vggsearch.cli.terminal import quiet_decoders, stopping_on_ctrl_c
 from vggsearch.defaults import Format
 from vggsearch.duplicates.find import DuplicatesReport
@@ -23,8 +20,7 @@ from vggsearch.progress import progress_bar
 from vggsearch.render.calibration import as_values, chosen_line, explanation, notes
 from vggsearch.render.duplicates import duplicate_groups, duplicate_pairs, summary
 from vggsearch.render.html.write import write_html
-from vggsearch.render.terminal_images import Screen, protocol_of
-from vggsearch.render.terminal_images import preview as show_pictures
+from vggsearch.render.terminal_images import group_strips
 from vggsearch.store.locate import only_index
 
 
@@ -119,18 +115,5 @@ def _write_page(page: Path, groups: Sequence[Group], report: DuplicatesReport) -
 
 
 def _preview(opened: ImageIndex, groups: Sequence[Group]) -> None:
-    screen = picture_screen(sys.stdout)
-    if screen is None:
-        raise click.ClickException(
-            "This terminal cannot show pictures. Write an HTML page instead: vggsearch dups --html dups.html"
-        )
-    with quiet_decoders():
-        show_pictures(groups, opened.root or Path(), sys.stdout, screen)
-
-
-def picture_screen(stream: TextIO) -> Screen | None:
-    """Return how the terminal behind `stream` shows pictures; None if it cannot, or is not a terminal."""
-    protocol = protocol_of(os.environ) if stream.isatty() else None
-    if protocol is None or (protocol == "blocks" and stream.encoding.lower() not in ("utf-8", "utf8")):
-        return None
-    return Screen(protocol, get_terminal_size().columns)
+    show_pictures(group_strips(groups, opened.root or Path()), "vggsearch dups --html dups.html")
+    say(summary(groups))

@@ -1,13 +1,12 @@
 """Groups as the page's script reads them, file names made safe to show, to link to and to paste into a shell."""
 
-import os
 from datetime import datetime
-from urllib.parse import quote
 
 from vggsearch.duplicates.results import Group, Member, Photo
 from vggsearch.errors import shell_word
 from vggsearch.photos.walk import one_line
 from vggsearch.render.duplicates import freed_bytes, member_edit
+from vggsearch.render.html.files import address
 
 
 def group_values(group: Group, link: str) -> dict[str, object]:
@@ -49,11 +48,6 @@ def _member_values(member: Member, link: str) -> dict[str, object]:
         values["corners"] = [[round(x, 4), round(y, 4)] for x, y in member.alignment.corners]
         values["alignedIn"] = member.aligned_in
     return values
-
-
-def address(path: str) -> str:
-    """Return a path as a part of a URL, its bytes escaped, so that none is read as a scheme or a query."""
-    return quote(os.fsencode(path))
 
 
 def _date(mtime_ns: int) -> str:

@@ -1,15 +1,11 @@
 """Write the page of duplicates group by group, so that memory does not grow with their number."""
 
 import hashlib
-import html
 import json
 import os
 import re
-from base64 import b64encode
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import TextIO
@@ -18,12 +14,11 @@ from vggsearch.duplicates.results import Group
 from vggsearch.errors import shell_word
 from vggsearch.photos.decoder_pool import Decoders, default_workers
 from vggsearch.photos.thumbnails import in_order
-from vggsearch.photos.walk import one_line
 from vggsearch.progress import Monitor, OnProgress, Stop
 from vggsearch.render.duplicates import summary
-from vggsearch.render.html.group_data import address, group_values
+from vggsearch.render.html.files import asset, content_policy, escaped, link_to, new_page
+from vggsearch.render.html.group_data import group_values
 from vggsearch.render.html.thumbnail_data import thumbnail_values
-from vggsearch.system.outputs import check_replaceable, naming
 
 STYLES = ("shared.css", "page.css")
 SCRIPTS = (  # in this order, as none may use a class or a constant of a later one while it starts
@@ -36,7 +31,6 @@ SCRIPTS = (  # in this order, as none may use a class or a constant of a later o
     "compare.js",
     "page.js",
 )
-START = '<!doctype html>\n<html lang="en">\n<meta name="generator" content="vggsearch">\n'
 GROUPS, PICTURES = "<!-- groups -->\n", "<!-- pictures -->\n"
 
 
@@ -69,17 +63,8 @@ def write_page(
     OptionError if `path` is another kind of file, which is left unchanged; OSError if the page cannot be written;
     Stopped.
     """
-    check_replaceable(path, START)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with unfinished.open("xb"):
-        pass  # a file of this name is not overwritten
-    try:
-        with naming(path), unfinished.open("w", encoding="utf-8", newline="\n") as file:
-            _write(file, groups, root, _link(root, path), facts, Monitor(progress, stop))
-        unfinished.replace(path)
-    finally:
-        with suppress(FileNotFoundError):
-            unfinished.unlink()
+    with new_page(path) as file:
+        _write(file, groups, root, link_to(root, path), facts, Monitor(progress, stop))
 
 
 def _write(
@@ -114,46 +99,26 @@ def _write_data(file: TextIO, name: str, values: object) -> None:
 
 def _frame(groups: Sequence[Group], facts: PageFacts) -> tuple[str, str, str]:
     """Return the text before the groups, between the groups and their thumbnails, and after the thumbnails."""
-    style, script = "".join(map(_asset, STYLES)), _script()
-    rows = "".join(f"<div><dt>{_escaped(name)}<dd>{_escaped(value)}</div>" for name, value in facts.rows)
-    page = Template(_asset("page.html")).substitute(
-        policy=_policy(style, script),
+    style, script = "".join(map(asset, STYLES)), _script()
+    rows = "".join(f"<div><dt>{escaped(name)}<dd>{escaped(value)}</div>" for name, value in facts.rows)
+    page = Template(asset("page.html")).substitute(
+        policy=content_policy(style, script),
         style=style,
         script=script,
-        title=_escaped(facts.title),
-        summary=_escaped(summary(groups)),
+        title=escaped(facts.title),
+        summary=escaped(summary(groups)),
         facts=f"<dl>{rows}</dl>" if rows else "",
     )
     before, rest = page.split(GROUPS)
     between, after = rest.split(PICTURES)
-    return START + before, between, after
+    return before, between, after
 
 
 def _script() -> str:
     """Return the modules as one script: beside a page that is a file, a browser loads no module."""
-    modules = "\n".join(map(_asset, SCRIPTS))
+    modules = "\n".join(map(asset, SCRIPTS))
     without_imports = re.sub(r"^import .*\n|^export ", "", modules, flags=re.MULTILINE)
     return f'(() => {{\n"use strict";\n{without_imports}}})();\n'
-
-
-def _policy(style: str, script: str) -> str:
-    """Return the content security policy: this style and script, pictures embedded or on this disk."""
-    return (
-        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src data: file:; "
-        "base-uri 'none'; form-action 'none'"
-    )
-
-
-def _hash(text: str) -> str:
-    return f"sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
-def _asset(name: str) -> str:
-    return (files(__package__) / "assets" / name).read_text(encoding="utf-8")
-
-
-def _escaped(text: str) -> str:
-    return html.escape(one_line(text))
 
 
 def _json(values: object) -> str:
@@ -165,11 +130,3 @@ def _facts_values(root: Path, facts: PageFacts) -> dict[str, str | None]:
     folder = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
     remove = None if facts.remove is None else " ".join(map(shell_word, facts.remove))
     return {"decide": " ".join(map(shell_word, facts.decide)), "remove": remove, "folder": folder}
-
-
-def _link(root: Path, path: Path) -> str:
-    """Return the URL of the photo folder, relative to the page, so that both can be moved together."""
-    try:
-        return f"./{address(Path(os.path.relpath(root.resolve(), path.resolve().parent)).as_posix())}"
-    except ValueError:  # on another drive
-        return root.resolve().as_uri()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from vggsearch.duplicates.results import Group
 from vggsearch.errors import ImageError
-from vggsearch.photos.decoder_pool import Decoders
+from vggsearch.photos.decoder_pool import Decoders, Source
 from vggsearch.photos.thumbnails import thumbnail, webp_base64
 from vggsearch.photos.walk import one_line
 
@@ -20,7 +20,7 @@ def thumbnail_values(group: Group, root: Path, decoders: Decoders) -> list[Shown
     known: dict[str, int] = {}
     for photo in (group.keeper, *(member.photo for member in group.members)):
         try:
-            picture = webp_base64(thumbnail(decoders, root, photo.path))
+            picture = webp_base64(thumbnail(decoders, Source(photo.path, root)))
         except ImageError as error:
             shown.append({"reason": one_line(error.reason)})
             continue
