@@ -328,6 +328,34 @@ class ThumbnailDefaults:
 
 
 @dataclass(frozen=True)
+class ServeDefaults:
+    """What the server of `vggsearch serve` accepts, waits for and holds at most."""
+
+    host: str = "127.0.0.1"  # this machine alone
+    port: int = 8765
+    batch_seconds: float = 0.003  # that a search waits for others, to go through the network with them
+    searchers: int = 2  # threads that search: one reads while the other computes
+    waiting: int = 256  # searches; beyond, a client is asked to come back
+    retry_seconds: int = 2  # after which it is asked to
+    upload_bytes: int = 64 << 20  # of one picture
+    upload_files: int = 16  # pictures of one query
+    batch_files: int = 64  # pictures of one batch
+    body_bytes: int = 256 << 20  # of one request
+    body_seconds: float = 120.0  # until all of a request has arrived
+    header_seconds: float = 10.0  # until its headers have: an honest browser needs milliseconds
+    connections: int = 512  # open at once
+    remembered: int = 200  # queries with uploaded pictures, by their id
+    remembered_bytes: int = 256 << 20  # of these pictures, in memory
+    thumbnail_sides: tuple[int, ...] = (160, 320, 640)  # pixels of the longer side
+    thumbnail_bytes: int = 512 << 20  # in a temporary file: 40,000 of 320 pixels
+    most_listed: int = 1000  # photos, matches or skipped files in one answer
+    jobs: int = 16  # that wait or run
+    jobs_remembered: int = 100  # that ended
+    plans_remembered: int = 32
+    reports_remembered: int = 4  # of duplicates
+
+
+@dataclass(frozen=True)
 class NotebookDefaults:
     """How results are shown in a notebook."""
 
@@ -350,6 +378,7 @@ MEASURE = MeasureDefaults()
 NOTEBOOK = NotebookDefaults()
 PAIRS = PairDefaults()
 SEARCH = SearchDefaults()
+SERVE = ServeDefaults()
 SURROUNDINGS = SurroundingsDefaults()
 THUMBNAILS = ThumbnailDefaults()
 VOTES = VoteDefaults()

@@ -776,7 +776,12 @@ class ImageIndex(Tabular):
         return find_again(spec.model, spec.layer, spec.weights_sha256, named, last)
 
 
-# For `evaluation`, which needs the internals of an index.
+# For `evaluation` and `serve`, which need the internals of an index.
+
+
+def latest_of(index: ImageIndex) -> LatestSnapshot:
+    """Return the last committed state of an index, which is read again after each commit."""
+    return index._latest
 
 
 def searcher_of(index: ImageIndex, whitening: WhiteningOptions | None = None) -> Searcher:

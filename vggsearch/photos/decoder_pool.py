@@ -188,6 +188,11 @@ class Decoders:
         response = self._ask("picture", source, at_least=at_least, of_longer=of_longer, crop=crop)
         return Image.fromarray(response.pixels)
 
+    def size(self, source: Source) -> tuple[int, int]:
+        """Return width and height of the upright picture, in pixels. Raises ImageError."""
+        values = self._ask("view", source, size=1, resize="squash", crop=None, longer=0).values
+        return values["width"], values["height"]
+
     def pixel_hash(self, source: Source) -> str:
         """Return a hash of all that a file shows; see pixel_hash.pixel_hash. Raises ImageError."""
         found: str = self._ask("pixel hash", source).values["hash"]

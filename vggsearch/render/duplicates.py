@@ -111,7 +111,7 @@ def _group_table(groups: Sequence[Group], _root: Path | None) -> str:
     return "\n\n".join([*group_blocks(groups), summary(groups)])
 
 
-def _group_values(group: Group) -> dict[str, object]:
+def group_values(group: Group) -> dict[str, object]:
     """Return a group for JSON."""
     reasons = dict.fromkeys(member.reason for member in group.members)
     members = [_member_values(member) for member in group.members]
@@ -258,8 +258,8 @@ def _jsonl(values: Sequence[dict[str, object]]) -> str:
 
 GROUP_FORMATS: dict[Format, Callable[[Sequence[Group], Path | None], str]] = {
     "table": _group_table,
-    "json": lambda groups, _root: _json([_group_values(group) for group in groups]),
-    "jsonl": lambda groups, _root: _jsonl([_group_values(group) for group in groups]),
+    "json": lambda groups, _root: _json([group_values(group) for group in groups]),
+    "jsonl": lambda groups, _root: _jsonl([group_values(group) for group in groups]),
     "csv": _group_csv,
     "paths": _group_paths,
 }

@@ -15,14 +15,18 @@ from vggsearch.system.units import decimal
 def info(facts: Info, format: Format) -> str:
     """Render what an index holds and how it was made, as a table, as CSV or as JSON."""
     if format in ("json", "jsonl"):
-        root = str(facts.root) if facts.root else None
-        values = asdict(facts) | {"directory": str(facts.directory), "root": root}
-        return json.dumps(values, ensure_ascii=False, indent=2 if format == "json" else None)
+        return json.dumps(info_values(facts), ensure_ascii=False, indent=2 if format == "json" else None)
     rows = [*_contents(facts), *_embedding(facts.spec), *_storage(facts)]
     if format == "csv":
         return as_csv(("name", "value"), rows)
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {one_line(value)}" for name, value in rows)
+
+
+def info_values(facts: Info) -> dict[str, object]:
+    """Return what an index holds for JSON."""
+    root = str(facts.root) if facts.root else None
+    return asdict(facts) | {"directory": str(facts.directory), "root": root}
 
 
 def _contents(facts: Info) -> list[tuple[str, str]]:

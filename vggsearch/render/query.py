@@ -91,10 +91,10 @@ def relation(alignment: Alignment | None) -> str:
 
 
 def _query_json(results: Sequence[QueryResult], _roots: Roots) -> str:
-    return json.dumps([_query_values(result) for result in results], ensure_ascii=False, indent=2)
+    return json.dumps([query_values(result) for result in results], ensure_ascii=False, indent=2)
 
 
-def _query_values(result: QueryResult) -> dict[str, object]:
+def query_values(result: QueryResult) -> dict[str, object]:
     """Return a result for JSON; `alignment` and `index` only where a match has one."""
     matches = [
         {name: value for name, value in asdict(match).items() if value is not None} for match in result.matches
@@ -103,7 +103,7 @@ def _query_values(result: QueryResult) -> dict[str, object]:
 
 
 def _query_jsonl(results: Sequence[QueryResult], _roots: Roots) -> str:
-    return "\n".join(json.dumps(_query_values(result), ensure_ascii=False) for result in results)
+    return "\n".join(json.dumps(query_values(result), ensure_ascii=False) for result in results)
 
 
 def _query_csv(results: Sequence[QueryResult], roots: Roots) -> str:

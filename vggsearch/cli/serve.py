@@ -1,0 +1,97 @@
+"""vggsearch serve"""
+
+import webbrowser
+from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+
+from vggsearch.cli.options import FOLDER, engine_options, indexes_option
+from vggsearch.cli.output import say
+from vggsearch.cli.terminal import quiet_decoders
+from vggsearch.defaults import SERVE
+from vggsearch.errors import InstallationError
+from vggsearch.image_index import ImageIndex
+from vggsearch.model.engine import EngineOptions
+from vggsearch.store.locate import only_index
+from vggsearch.system.installation import distribution
+
+NEEDED = ("fastapi", "python_multipart", "uvicorn")  # what the extra installs
+
+
+@click.command()
+@indexes_option
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=SERVE.port,
+    show_default=True,
+    help="Port to listen on; 0 is any free one.",
+)
+@click.option(
+    "--host",
+    default=SERVE.host,
+    show_default=True,
+    help="Address to listen on. Beyond this machine, put a server with TLS in front.",
+)
+@click.option("--open", "should_open", is_flag=True, help="Open the page in the browser.")
+@click.option(
+    "--allow-changes",
+    is_flag=True,
+    help="Allow decisions, removals and updates also where --host reaches beyond this machine.",
+)
+@click.option("--move-to", type=FOLDER, metavar="DIR", help="The folder to which the page may move duplicates.")
+@engine_options
+def serve(
+    directories: tuple[Path, ...],
+    port: int,
+    host: str,
+    should_open: bool,
+    allow_changes: bool,
+    move_to: Path | None,
+    engine_options: EngineOptions,
+) -> None:
+    """Look, search and decide in a browser; and an HTTP API for programs. Stop it with Ctrl-C.
+
+    The link that is printed holds a token, which every request needs. Only this machine can connect.
+
+    \b
+    Example:
+      vggsearch serve --open
+      vggsearch serve --index indexes/photos --index indexes/phone
+      vggsearch serve --port 9000 --move-to ~/duplicates
+    """
+    check_packages()
+    from vggsearch.serve.guard import is_loopback
+    from vggsearch.serve.run import serve as run
+
+    def tell(link: str) -> None:
+        say(f"Open {link}")
+        if not is_loopback(host):
+            say(EXPOSED.format("" if allow_changes else " The server is read-only; see --allow-changes."), err=True)
+        say("Press Ctrl-C to stop.", err=True)
+        if should_open:
+            webbrowser.open(link)
+
+    with ExitStack() as stack:
+        indexes = [
+            stack.enter_context(ImageIndex.open(where, engine_options=engine_options))
+            for where in directories or (only_index(),)
+        ]
+        stack.enter_context(quiet_decoders())
+        run(indexes, host=host, port=port, allow_changes=allow_changes, move_to=move_to, started=tell)
+
+
+EXPOSED = (
+    "Other machines can connect, and whoever listens on the network reads the token and the photos: put a server "
+    "with TLS in front.{}"
+)
+
+
+def check_packages() -> None:
+    """Raise InstallationError unless what the extra installs is there."""
+    if not all(map(find_spec, NEEDED)):
+        raise InstallationError(
+            f"The server needs more packages. Install them: pip install '{distribution()}[web]'"
+        )

@@ -1,0 +1,1 @@
+"""The server of `vggsearch serve`: a page to look, search and decide in, and an HTTP API for programs."""

@@ -1,0 +1,84 @@
+"""The application: the HTTP API, and the page that uses it, behind the guard."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse, Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+
+from vggsearch import __version__
+from vggsearch.errors import VggsearchError
+from vggsearch.serve import duplicate_routes, job_routes, photo_routes, query_routes
+from vggsearch.serve.answers import Json, Problem, problem_of
+from vggsearch.serve.guard import Guard
+from vggsearch.serve.service import Service
+
+WEB = Path(__file__).parent / "web"
+
+
+def create_app(service: Service) -> ASGIApp:
+    """Return the application that answers with a service, which it closes when it ends."""
+    return Guard(_app(service), service.access)  # outside of all else, so that its headers are on every response
+
+
+def _app(service: Service) -> FastAPI:
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.warm_up()
+        yield
+        service.close()
+
+    app = FastAPI(
+        title="vggsearch",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,  # these two load scripts from elsewhere
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+        swagger_ui_oauth2_redirect_url=None,
+    )
+    app.state.service = service
+    for routes in (photo_routes, query_routes, duplicate_routes, job_routes):
+        app.include_router(routes.router)
+    app.add_api_route("/", _page, include_in_schema=False)
+    app.add_api_route("/healthz", _health)
+    app.mount("/web", StaticFiles(directory=WEB, check_dir=False))
+    for kind in (VggsearchError, Problem, OSError, Exception):
+        app.add_exception_handler(kind, _failed)
+    app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(RequestValidationError, _misread)
+    return app
+
+
+def _page() -> Response:
+    return FileResponse(WEB / "index.html", media_type="text/html", headers={"Cache-Control": "no-cache"})
+
+
+def _health() -> Response:
+    """Return that the server answers."""
+    return Json({"status": "ok"})
+
+
+def _failed(_: Request, error: Exception) -> Response:
+    return problem_of(error).response()
+
+
+def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - see _app
+    problem = Problem(HTTPStatus(error.status_code), str(error.detail))
+    problem.headers.update(error.headers or {})
+    return problem.response()
+
+
+def _misread(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - see _app
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    return Problem(HTTPStatus.BAD_REQUEST, f"{where}: {first['msg']}").response()

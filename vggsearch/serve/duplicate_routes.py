@@ -1,0 +1,87 @@
+"""Duplicates over HTTP: the groups, and decisions about them."""
+
+import json
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from vggsearch.serve.answers import Json, bad_request
+from vggsearch.serve.jobs import Job
+from vggsearch.serve.parameters import filter_texts
+from vggsearch.serve.photo_routes import in_pool
+from vggsearch.serve.service import Served, Service
+from vggsearch.store.decisions import JUDGEMENTS, MOST_PHOTOS, Judgement, add_decisions, decide
+
+router = APIRouter()
+MOST_JSON = 1 << 20  # bytes of a request in JSON: 1,000 ids and more
+
+
+@router.get("/api/duplicates")
+def duplicates(request: Request, served: Served) -> Response:
+    """Return a page of the groups of duplicates; 202 with a job if they have to be found first."""
+    values = request.query_params
+    filters = filter_texts(values, values.getlist("filter"))
+    found = served.reports.get(values, values.getlist("kind"), filters)
+    if isinstance(found, Job):
+        return Json(found.values(), HTTPStatus.ACCEPTED)
+    return Json(served.reports.values(found, values))
+
+
+@router.post("/api/decisions")
+async def decide_about(request: Request, served: Served) -> Response:
+    """Record a decision about photos of one index, as `vggsearch dups decide` does."""
+    body = await json_body(request)
+    judgement, photos = body.get("decision"), body.get("photos")
+    if judgement not in JUDGEMENTS:
+        raise bad_request(f"decision is one of {', '.join(JUDGEMENTS)}.")
+    ids = texts(photos, "photos")
+    return Json({"decision": judgement, "photos": await in_pool(None, lambda: _decide(served, judgement, ids))})
+
+
+def _decide(served: Service, judgement: Judgement, ids: list[str]) -> int:
+    """Record a decision; return about how many photos it is. Raises Problem."""
+    found = [served.library.find(each) for each in dict.fromkeys(ids)]
+    least = 1 if judgement in ("keep", "undecided") else 2
+    if not least <= len(found) <= MOST_PHOTOS:
+        raise bad_request(f"This decision is about {least:,} to {MOST_PHOTOS:,} photos.")
+    index = found[0].index
+    if any(each.index is not index for each in found):
+        raise bad_request("A decision is about photos of one index.")
+    made = decide(judgement, [(str(each.column("sha256")), each.path) for each in found])
+    add_decisions(index.directory, [made])
+    return len(found)
+
+
+def texts(value: object, name: str) -> list[str]:
+    """Return a value that is a list of texts. Raises Problem for any other."""
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise bad_request(f"{name} is a list of texts.")
+    return value
+
+
+def optional_text(body: dict[str, Any], name: str) -> str | None:
+    """Return a text of a request, None if it is not there. Raises Problem."""
+    value = body.get(name)
+    if value is not None and not isinstance(value, str):
+        raise bad_request(f"{name} is a text.")
+    return value
+
+
+async def json_body(request: Request) -> dict[str, Any]:
+    """Return the body of a request, a JSON object. Raises Problem."""
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise bad_request("Send JSON, as Content-Type: application/json.")
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > MOST_JSON:
+            raise bad_request(f"The request has more than {MOST_JSON >> 20} MB.")
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        raise bad_request("The request is no valid JSON.") from None
+    if not isinstance(found, dict):
+        raise bad_request("The request is no JSON object.")
+    return found

@@ -1,0 +1,144 @@
+"""Work that takes longer than a request: its progress, its result, and how to stop it."""
+
+import asyncio
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from threading import Event, Lock
+from typing import Literal
+
+from vggsearch.defaults import SERVE
+from vggsearch.errors import Stopped
+from vggsearch.progress import OnProgress, Progress, Stop
+from vggsearch.serve.answers import as_json, busy, not_found, problem_of
+
+State = Literal["waiting", "running", "done", "failed", "stopped"]
+Values = dict[str, object]
+Work = Callable[[OnProgress, Stop], Values]
+
+POLL_SECONDS = 0.1  # between two looks at a job on behalf of a client
+PING_SECONDS = 15.0  # without progress, after which a client is told that the connection is alive
+WORKERS = 2  # jobs at once: an update must not keep the duplicates waiting
+
+
+@dataclass(eq=False)
+class Job:
+    """One piece of work. `version` grows with each change of the others."""
+
+    id: str
+    kind: str
+    work: Work = field(repr=False)
+    state: State = "waiting"
+    progress: Values = field(default_factory=dict)
+    result: Values | None = None
+    error: Values | None = None
+    version: int = 0
+    _asked_to_stop: Event = field(default_factory=Event)
+    _stage: tuple[str, float] = ("", 0.0)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether there is nothing more to wait for."""
+        return self.state in ("done", "failed", "stopped")
+
+    def stop(self) -> None:
+        """Ask it to end early; what is finished is kept."""
+        self._asked_to_stop.set()
+
+    def run(self) -> None:
+        """Do the work."""
+        self._become("running")
+        try:
+            if self._asked_to_stop.is_set():
+                raise Stopped
+            self.result = self.work(self._show, self._asked_to_stop.is_set)
+            self._become("done")
+        except Exception as error:  # noqa: BLE001 - the client is told; problem_of logs what was not foreseen
+            self.error = problem_of(error).values()
+            self._become("stopped" if isinstance(error, Stopped) else "failed")
+
+    def _become(self, state: State) -> None:
+        self.state = state
+        self.version += 1
+
+    def _show(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if self._stage[0] != progress.stage:
+            self._stage = progress.stage, now
+        seconds = now - self._stage[1]
+        self.progress = {
+            "stage": progress.stage,
+            "done": progress.done,
+            "total": progress.total,
+            "unit": progress.unit,
+            "note": progress.note,
+            "rate": round(progress.done / seconds, 2) if seconds > 0 else None,
+        }
+        self.version += 1
+
+    def values(self) -> Values:
+        """Return the job for JSON."""
+        values: Values = {"job": self.id, "kind": self.kind, "state": self.state, "progress": self.progress or None}
+        return values | {"result": self.result, "error": self.error}
+
+
+class Jobs:
+    """The jobs that wait, run, or ended not long ago."""
+
+    def __init__(self) -> None:
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._adding = Lock()
+        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="job")
+
+    def close(self) -> None:
+        """Stop all jobs, and wait until they have ended."""
+        for job in list(self._jobs.values()):
+            job.stop()
+        self._pool.shutdown()
+
+    @property
+    def running(self) -> int:
+        """The number of jobs that have not ended."""
+        return sum(not job.has_ended for job in list(self._jobs.values()))
+
+    def start(self, kind: str, work: Work) -> Job:
+        """Start a job as soon as another one ends. Raises Problem if too many wait."""
+        with self._adding:
+            if self.running >= SERVE.jobs:
+                raise busy("Too many jobs are waiting. Try again when one has ended.")
+            for old in [job.id for job in self._jobs.values() if job.has_ended][: -SERVE.jobs_remembered]:
+                del self._jobs[old]
+            job = Job(secrets.token_hex(8), kind, work)
+            self._jobs[job.id] = job
+            self._pool.submit(job.run)
+        return job
+
+    def find(self, id: str) -> Job:
+        """Return a job. Raises Problem."""
+        job = self._jobs.get(id)
+        if job is None:
+            raise not_found("There is no such job, or it ended long ago.")
+        return job
+
+
+async def events(job: Job) -> AsyncIterator[bytes]:
+    """Yield the progress of a job as server-sent events, then its `result` or `error`, which is the last one."""
+    seen, last = -1, time.monotonic()
+    while not job.has_ended:
+        if job.version != seen:
+            seen, last = job.version, time.monotonic()
+            yield _event("progress", job.progress | {"state": job.state})
+        elif time.monotonic() - last > PING_SECONDS:
+            last = time.monotonic()
+            yield b": still there\n\n"
+        await asyncio.sleep(POLL_SECONDS)
+    if job.progress:
+        yield _event("progress", job.progress | {"state": job.state})
+    yield _event("result", job.result) if job.state == "done" else _event("error", job.error)
+
+
+def _event(name: str, values: Values | None) -> bytes:
+    return f"event: {name}\ndata: {as_json(values)}\n\n".encode()

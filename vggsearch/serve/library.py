@@ -1,0 +1,227 @@
+"""The photos of the indexes that are served, by ids that give away and take no path."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggsearch.errors import ImageError
+from vggsearch.image_index import ImageIndex, latest_of
+from vggsearch.photos.decoder_pool import Decoders, default_workers
+from vggsearch.query.filters import Filter
+from vggsearch.query.snapshot import Snapshot, folder_of
+from vggsearch.serve.answers import not_found
+
+COLUMNS = ("width", "height", "bytes", "taken", "format", "sha256")
+ID_DIGITS = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Photos:
+    """The photos of one committed state of each index, one table by row.
+
+    `source` is the position of the index that a photo is in, `first` the row at which each index begins, and
+    `columns` has those of COLUMNS.
+    """
+
+    ids: Sequence[str]
+    paths: Sequence[str]
+    names: Sequence[str]
+    source: NDArray[np.int64]
+    first: Sequence[int]
+    columns: dict[str, NDArray[Any]]
+
+    def __len__(self) -> int:
+        """Return the number of photos."""
+        return len(self.ids)
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """The row of each id."""
+        return {each: row for row, each in enumerate(self.ids)}
+
+    @cached_property
+    def folder_names(self) -> list[str]:
+        """The folders with photos, sorted."""
+        return sorted(set(map(folder_of, self.paths)))
+
+    @cached_property
+    def folders(self) -> NDArray[np.int64]:
+        """The position of each photo's folder in `folder_names`, int64 (n,)."""
+        places = {name: place for place, name in enumerate(self.folder_names)}
+        return np.fromiter((places[folder_of(path)] for path in self.paths), np.int64, len(self))
+
+    @cached_property
+    def orders(self) -> dict[str, NDArray[np.int64]]:
+        """All rows in each order: by path; by time taken, the newest first, with those of unknown time last."""
+        names = [(folder_of(path).casefold(), path.casefold()) for path in self.paths]  # folder by folder
+        by_path = np.array(sorted(range(len(self)), key=names.__getitem__), np.int64)
+        taken = self.columns["taken"][by_path].astype("datetime64[s]").astype(np.int64)  # NaT is the least
+        return {"path": by_path, "taken": by_path[np.argsort(-taken.astype(np.float64), kind="stable")]}
+
+    def ordered(self, order: str, mask: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+        """Return the rows that pass the mask in an order, int64."""
+        rows = self.orders[order]
+        return rows if mask is None else rows[mask[rows]]
+
+    def facts(self, row: int) -> dict[str, object]:
+        """Return what is known of a photo, for JSON; `index` only where several indexes are served."""
+        values: dict[str, object] = {
+            "id": self.ids[row],
+            "path": self.paths[row],
+            "width": int(self.columns["width"][row]),
+            "height": int(self.columns["height"][row]),
+            "taken": self.taken(row),
+            "bytes": int(self.columns["bytes"][row]),
+        }
+        return values if len(self.names) == 1 else values | {"index": self.names[self.source[row]]}
+
+    def taken(self, row: int) -> str | None:
+        """Return when a photo was taken as ISO 8601 without a time zone, None if that is unknown."""
+        taken = self.columns["taken"][row]
+        return None if np.isnat(taken) else str(taken.astype("datetime64[s]"))
+
+    def folder_counts(self, mask: NDArray[np.bool_] | None) -> list[dict[str, object]]:
+        """Return how many of the photos that pass the mask are directly in each folder, without empty ones."""
+        folders = self.folders if mask is None else self.folders[mask]
+        counts = np.bincount(folders, minlength=len(self.folder_names)).tolist()
+        named = zip(self.folder_names, counts, strict=True)
+        return [{"path": name, "count": count} for name, count in named if count]
+
+    def year_counts(self, mask: NDArray[np.bool_] | None) -> list[dict[str, object]]:
+        """Return how many of the photos that pass the mask were taken in each year, the newest first."""
+        taken = self.columns["taken"] if mask is None else self.columns["taken"][mask]
+        years, counts = np.unique(taken[~np.isnat(taken)].astype("datetime64[Y]"), return_counts=True)
+        pairs = zip(years.astype(str).tolist(), counts.tolist(), strict=True)
+        return [{"year": int(year), "count": count} for year, count in pairs][::-1]
+
+
+@dataclass(frozen=True, eq=False)
+class Located:
+    """A photo: its row among all photos, the index it is in, and its path there."""
+
+    photos: Photos
+    row: int
+    index: ImageIndex
+
+    @property
+    def path(self) -> str:
+        """The path, relative to the photo folder of the index."""
+        return self.photos.paths[self.row]
+
+    @property
+    def root(self) -> Path:
+        """The photo folder."""
+        if self.index.root is None:
+            raise not_found("The photo folder of this index is not known.")
+        return self.index.root
+
+    def column(self, name: str) -> Any:
+        """Return a value of COLUMNS."""
+        return self.photos.columns[name][self.row]
+
+    def file(self) -> Path:
+        """Return the file, without links on the way. Raises ImageError if it is not a file in the photo folder."""
+        real, root = Path(os.path.realpath(self.root / self.path)), os.path.realpath(self.root)
+        if not real.is_relative_to(root):
+            raise ImageError("leads out of the photo folder", "link", self.path)
+        if not real.is_file():
+            raise ImageError("is gone, or no regular file", "unreadable", self.path)
+        return real
+
+
+class Library:
+    """The indexes that are served, the first of which has the network and the decoder processes for searches."""
+
+    def __init__(self, indexes: Sequence[ImageIndex]) -> None:
+        self.indexes = tuple(indexes)
+        self.names = _names(indexes)
+        self._places = [str(Path(os.path.realpath(index.directory))) for index in indexes]
+        self._reading = Lock()
+        self._known: tuple[tuple[Snapshot, ...], Photos] | None = None
+        self._decoders: Decoders | None = None
+
+    def close(self) -> None:
+        """End the decoder processes. The indexes stay open: they belong to the caller."""
+        with self._reading:
+            if self._decoders is not None:
+                self._decoders.close()
+
+    def decoders(self) -> Decoders:
+        """Return the decoder processes for thumbnails, which do not wait for those of searches."""
+        with self._reading:
+            if self._decoders is None:
+                self._decoders = Decoders(default_workers())
+            return self._decoders
+
+    def photos(self, filters: Sequence[Filter] = ()) -> tuple[Photos, NDArray[np.bool_] | None]:
+        """Return the photos of the last committed states, and which pass all filters; None for all."""
+
+        def read(state: Snapshot) -> tuple[Snapshot, NDArray[np.bool_] | None]:
+            for name in COLUMNS:
+                state.column(name)  # which the state keeps: a writer may remove its files
+            wanted = state.wanted(filters)
+            return state, None if wanted is None else wanted.mask
+
+        found = [latest_of(index).read(read) for index in self.indexes]
+        photos = self._photos_of(tuple(state for state, _ in found))
+        masks = [mask for _, mask in found if mask is not None]
+        return photos, np.concatenate(masks) if masks else None
+
+    def _photos_of(self, states: tuple[Snapshot, ...]) -> Photos:
+        with self._reading:
+            if self._known is None or self._known[0] != states:
+                self._known = states, self._read(states)
+            return self._known[1]
+
+    def _read(self, states: Sequence[Snapshot]) -> Photos:
+        paths = [list(state.paths) for state in states]
+        ids = [id_of(place, path) for place, of_it in zip(self._places, paths, strict=True) for path in of_it]
+        sizes = [len(of_it) for of_it in paths]
+        return Photos(
+            ids,
+            [path for of_it in paths for path in of_it],
+            self.names,
+            np.repeat(np.arange(len(states)), sizes),
+            np.cumsum([0, *sizes[:-1]]).tolist(),
+            {name: np.concatenate([state.column(name) for state in states]) for name in COLUMNS},
+        )
+
+    def find(self, photo: str) -> Located:
+        """Return the photo with an id. Raises Problem if there is none."""
+        photos, _ = self.photos()
+        row = photos.rows.get(photo)
+        if row is None:
+            raise not_found("There is no photo with this id: it may be gone since the last update.")
+        return Located(photos, row, self.indexes[photos.source[row]])
+
+    def id_of(self, index: int, path: str) -> str:
+        """Return the id of a photo by the position of its index, and its path."""
+        return id_of(self._places[index], path)
+
+    def position(self, name: str | None) -> int:
+        """Return the position of an index that a client names; the only or first one for None."""
+        if name is None:
+            return 0
+        if name not in self.names:
+            raise not_found("There is no index of this name here.")
+        return self.names.index(name)
+
+
+def _names(indexes: Sequence[ImageIndex]) -> tuple[str, ...]:
+    """Return the names of the folders of the indexes; whole paths where two are alike."""
+    names = tuple(index.directory.name for index in indexes)
+    return names if len(set(names)) == len(names) else tuple(str(index.directory) for index in indexes)
+
+
+def id_of(place: str, path: str) -> str:
+    """Return the id of a photo in the index at `place`: 16 hexadecimal digits, the same as long as both stay."""
+    named = f"{place}\0{path}".encode("utf-8", "surrogateescape")
+    return hashlib.sha256(named).hexdigest()[:ID_DIGITS]

@@ -1,0 +1,209 @@
+"""Queries of clients: read what they send, remember it under an id, search, and answer."""
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from threading import Lock
+
+from vggsearch.defaults import SERVE
+from vggsearch.image_index import decoders_of
+from vggsearch.matching.evidence import COPY
+from vggsearch.photos.decoder_pool import Source
+from vggsearch.photos.inputs import ImageLike
+from vggsearch.query.options import Answer, QueryResult, rules
+from vggsearch.query.searcher import Match
+from vggsearch.render.query import query_values
+from vggsearch.render.query import relation as relation_words
+from vggsearch.serve.answers import Problem, bad_request, not_found
+from vggsearch.serve.library import Library, Photos
+from vggsearch.serve.parameters import Texts, flag, in_pixels, number, region, whole
+from vggsearch.serve.search import Wish
+
+Values = dict[str, object]
+SAME = "same picture"
+IS_COPY = "copy"
+
+
+@dataclass(frozen=True)
+class Upload:
+    """The bytes of a picture that a client sent."""
+
+    data: bytes
+
+
+Picture = Upload | str  # or the id of a photo
+
+
+@dataclass(frozen=True)
+class Query:
+    """What a client searches for: pictures, those that are subtracted, and the options as they were sent."""
+
+    images: tuple[Picture, ...]
+    minus: tuple[Picture, ...]
+    values: Texts
+    filters: tuple[str, ...]
+
+    @property
+    def bytes(self) -> int:
+        """The size of the uploaded pictures."""
+        return sum(len(each.data) for each in (*self.images, *self.minus) if isinstance(each, Upload))
+
+
+class Remembered:
+    """The latest queries by id, for links to them; the oldest are forgotten as new ones need their memory."""
+
+    def __init__(self) -> None:
+        self._queries: OrderedDict[str, Query] = OrderedDict()
+        self._changing = Lock()
+
+    def add(self, query: Query) -> str:
+        """Remember a query; return its id."""
+        with self._changing:
+            name = secrets.token_hex(8)
+            self._queries[name] = query
+            while len(self._queries) > 1 and not self._fit():
+                self._queries.popitem(last=False)
+            return name
+
+    def _fit(self) -> bool:
+        held = sum(query.bytes for query in self._queries.values())
+        return len(self._queries) <= SERVE.remembered and held <= SERVE.remembered_bytes
+
+    def find(self, name: str) -> Query:
+        """Return a query. Raises Problem."""
+        with self._changing:
+            query = self._queries.get(name)
+            if query is None:
+                raise not_found("This search is no longer known: search again.")
+            self._queries.move_to_end(name)
+            return query
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A query that is ready to be searched: its pictures and options, and the part of the result that is wanted."""
+
+    images: tuple[ImageLike, ...]
+    wish: Wish
+    offset: int
+    count: int
+
+
+class Queries:
+    """Turns queries into searches, and their results into answers."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+        self.remembered = Remembered()
+
+    def asked(self, query: Query, values: Texts) -> Asked:
+        """Return the search of a query; `values` may ask for another part of the result. Raises Problem."""
+        if not query.images:
+            raise bad_request("Send at least one picture, as image or as the id of a photo.")
+        count, offset = whole(values, "count", 60, 1, SERVE.most_listed), whole(values, "offset", 0)
+        least = number(query.values, "min_similarity", None)
+        crop = region(query.values)
+        if crop is not None and (len(query.images) > 1 or query.minus):
+            raise bad_request("A region can be searched for in a single picture only.")
+        wish = Wish(
+            offset + count if least is None else None,
+            least,
+            flag(query.values, "rerank", default=True),
+            in_pixels(crop, self.size(query.images[0])) if crop is not None else None,
+            flag(query.values, "containing", default=False),
+            query.filters,
+            flag(query.values, "exclude_same_folder", default=False),
+            tuple(map(self.image, query.minus)),
+        )
+        return Asked(tuple(map(self.image, query.images)), wish, offset, count)
+
+    def image(self, picture: Picture) -> ImageLike:
+        """Return a picture as a query takes it. Raises ImageError and Problem."""
+        return picture.data if isinstance(picture, Upload) else str(self._library.find(picture).file())
+
+    def source(self, picture: Picture) -> Source:
+        """Return what a decoder process needs for a picture. Raises Problem."""
+        if isinstance(picture, Upload):
+            return Source("", data=picture.data)
+        photo = self._library.find(picture)
+        return Source(photo.path, photo.root)
+
+    def size(self, picture: Picture) -> tuple[int, int]:
+        """Return width and height of a picture. Raises ImageError and Problem."""
+        if isinstance(picture, Upload):
+            return decoders_of(self._library.indexes[0]).size(self.source(picture))
+        photo = self._library.find(picture)
+        return int(photo.column("width")), int(photo.column("height"))
+
+    def answer(self, name: str, query: Query, asked: Asked, found: Answer) -> Values:
+        """Return the answer to a query. Raises Problem for a picture that cannot be used."""
+        result = usable(found)
+        photos, mask = self._library.photos(rules(asked.wish.filters))
+        shown = range(asked.offset, min(asked.offset + asked.count, len(result.matches)))
+        searched = len(photos) if mask is None else int(mask.sum())
+        return {
+            "query": {"id": name, **_described(query)},
+            "matches": self._matches(result, shown, photos),
+            "total": searched if asked.wish.min_similarity is None else len(result.matches),
+            "searched": searched,
+            "counts": {"folders": photos.folder_counts(mask), "years": photos.year_counts(mask)},
+        }
+
+    def batch_answer(self, found: Sequence[Answer]) -> Values:
+        """Return the answers to a batch of queries, each with its matches or the reason why it has none."""
+        photos, _ = self._library.photos()
+        return {
+            "results": [
+                {"matches": self._matches(each, range(len(each.matches)), photos)}
+                if isinstance(each, QueryResult)
+                else {"reason": each.reason, "kind": each.kind}
+                for each in found
+            ]
+        }
+
+    def _matches(self, result: QueryResult, places: range, photos: Photos) -> list[Values]:
+        chosen = tuple(result.matches[place] for place in places)
+        printed = query_values(replace(result, matches=chosen))["matches"]
+        assert isinstance(printed, list)  # noqa: S101 - as in the command line's JSON
+        return [self._match(match, values, photos) for match, values in zip(chosen, printed, strict=True)]
+
+    def _match(self, match: Match, printed: Mapping[str, object], photos: Photos) -> Values:
+        """Return a match as the command line prints it, with what a page needs besides."""
+        directories = [str(index.directory) for index in self._library.indexes]
+        name = self._library.id_of(directories.index(match.index) if match.index is not None else 0, match.path)
+        row = photos.rows.get(name)
+        facts = photos.facts(row) if row is not None else {"id": name, "width": None, "height": None, "taken": None}
+        corners = match.alignment.corners if match.alignment is not None else None
+        words = {"confidence": match.confidence, "relation": relation(match), "corners": corners}
+        return {**printed, **facts, **words}
+
+
+def relation(match: Match) -> str | None:
+    """Return how a photo is related to the query, in words; None if it is similar and no more."""
+    words = relation_words(match.alignment)
+    if words:
+        return words
+    if match.similarity == 1:
+        return SAME
+    return IS_COPY if (match.confidence or 0) >= COPY else None
+
+
+def usable(found: Answer) -> QueryResult:
+    """Return the result of a search. Raises Problem if its picture could not be used."""
+    if isinstance(found, QueryResult):
+        return found
+    raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, found.reason)
+
+
+def _described(query: Query) -> Values:
+    """Return a query for JSON, without its pictures."""
+    return {
+        "photos": [each for each in query.images if isinstance(each, str)],
+        "uploads": sum(isinstance(each, Upload) for each in query.images),
+        "minus_photos": [each for each in query.minus if isinstance(each, str)],
+        "minus_uploads": sum(isinstance(each, Upload) for each in query.minus),
+        "filters": list(query.filters),
+        "options": {name: value for name, value in query.values.items() if name not in ("offset", "count")},
+    }

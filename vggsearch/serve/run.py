@@ -1,0 +1,132 @@
+"""Run the server until it is told to stop."""
+
+import asyncio
+import secrets
+import socket
+from asyncio import TimerHandle
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+from vggsearch.defaults import SERVE
+from vggsearch.errors import VggsearchError
+from vggsearch.image_index import ImageIndex
+from vggsearch.serve.app import create_app
+from vggsearch.serve.guard import Access, is_loopback
+from vggsearch.serve.service import Service
+
+GRACE_SECONDS = 5  # for open connections, once it is told to stop
+
+
+class PromptProtocol(H11Protocol):
+    """HTTP that closes a connection whose next request does not begin, with all its headers, in time."""
+
+    _waiting: TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Start the clock."""
+        super().connection_made(transport)
+        self._expect()
+
+    def data_received(self, data: bytes) -> None:
+        """Stop the clock once a request has begun; start it for the next one."""
+        super().data_received(data)
+        cycle: RequestResponseCycle | None = self.cycle  # None before the first request
+        if cycle is not None and not cycle.response_complete:
+            self._forget()
+        elif self._waiting is None:
+            self._expect()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
+        self._forget()
+        super().connection_lost(exc)
+
+    def _expect(self) -> None:
+        self._waiting = asyncio.get_running_loop().call_later(SERVE.header_seconds, self.transport.close)
+
+    def _forget(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+
+
+class Server(uvicorn.Server):
+    """A server on a bound socket; `started` is called with the link to the page once it can be opened."""
+
+    def __init__(
+        self,
+        indexes: Sequence[ImageIndex],
+        listening: socket.socket,
+        access: Access,
+        *,
+        move_to: Path | None = None,
+        started: Callable[[str], None],
+    ) -> None:
+        super().__init__(
+            uvicorn.Config(
+                create_app(Service(indexes, access, move_to)),
+                http=PromptProtocol,
+                ws="none",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=False,
+                proxy_headers=False,
+                limit_concurrency=SERVE.connections,
+                timeout_graceful_shutdown=GRACE_SECONDS,
+            )
+        )
+        self._listening, self._tell = listening, started
+        self._link = f"http://{_shown(access.host)}:{access.port}/login?token={access.token}"
+
+    def serve_until_stopped(self) -> None:
+        """Serve until SIGINT or SIGTERM, or until `should_exit` is set."""
+        self.run(sockets=[self._listening])
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and tell."""
+        await super().startup(sockets)
+        if self.started:
+            self._tell(self._link)
+
+
+def serve(
+    indexes: Sequence[ImageIndex],
+    *,
+    host: str = SERVE.host,
+    port: int = SERVE.port,
+    allow_changes: bool = False,
+    move_to: Path | None = None,
+    started: Callable[[str], None],
+) -> None:
+    """Serve indexes until SIGINT or SIGTERM. `started` is called with the link to the page once it can be opened.
+
+    Port 0 takes any free one. Raises VggsearchError if the address cannot be used.
+    """
+    with listening_on(host, port) as listening:
+        number = listening.getsockname()[1]
+        access = Access(secrets.token_urlsafe(32), host, number, allow_changes or is_loopback(host))
+        Server(indexes, listening, access, move_to=move_to, started=started).serve_until_stopped()
+
+
+def listening_on(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound to an address. Raises VggsearchError."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.socket(family, kind, protocol)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise VggsearchError(
+            f"{host}, port {port}, cannot be used: {why}. Choose another: --port {port + 1}"
+        ) from error
+    return found
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,72 @@
+"""All that answers requests: made once for a server, and closed when it ends."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Thread
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from vggsearch.defaults import SERVE
+from vggsearch.image_index import ImageIndex, decoders_of
+from vggsearch.photos.decoder_pool import default_workers
+from vggsearch.serve.guard import Access
+from vggsearch.serve.jobs import Jobs
+from vggsearch.serve.library import Library
+from vggsearch.serve.queries import Queries
+from vggsearch.serve.reports import Reports
+from vggsearch.serve.search import Searches
+from vggsearch.serve.thumbnails import PictureCache
+
+ACTIONS = ("trash", "hardlink", "symlink")
+
+
+class Service:
+    """The indexes that are served, and what works on them.
+
+    `move_to` is the only folder that duplicates may be moved to, None for none.
+    """
+
+    def __init__(self, indexes: Sequence[ImageIndex], access: Access, move_to: Path | None = None) -> None:
+        self.access, self.move_to = access, move_to
+        self.library = Library(indexes)
+        self.jobs = Jobs()
+        self.searches = Searches(indexes)
+        self.queries = Queries(self.library)
+        self.reports = Reports(self.library, self.jobs)
+        self.pictures = PictureCache(SERVE.thumbnail_bytes)
+        self.decoding = ThreadPoolExecutor(default_workers(), thread_name_prefix="picture")
+
+    @property
+    def actions(self) -> list[str]:
+        """What may be done with duplicates: nothing that cannot be undone."""
+        return [*ACTIONS, *(["move"] if self.move_to is not None else [])]
+
+    def warm_up(self) -> None:
+        """Load the network and start the decoder processes, so that the first search does not wait for them."""
+        Thread(target=self._load, name="warm up", daemon=True).start()
+
+    def _load(self) -> None:
+        first = self.library.indexes[0]
+        decoders_of(first)
+        self.library.photos()
+        _ = first.engine
+
+    def close(self) -> None:
+        """End all work: what has begun is finished or stopped in good order."""
+        self.searches.close()
+        self.jobs.close()
+        self.decoding.shutdown(cancel_futures=True)
+        self.library.close()
+        self.pictures.close()
+
+
+def service_of(request: Request) -> Service:
+    """Return the service that answers a request."""
+    service = request.app.state.service
+    assert isinstance(service, Service)  # noqa: S101 - see app.py
+    return service
+
+
+Served = Annotated[Service, Depends(service_of)]
