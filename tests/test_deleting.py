@@ -69,6 +69,7 @@ MAY: dict[str, set[str]] = {
     "photos/edits.py": {"save"},
     "photos/thumbnails.py": {"save"},
     "render/terminal_images.py": {"save"},
+    "serve/thumbnails.py": {"save"},
     # Pictures for a benchmark, in a folder of its own in the system's folder for temporary files.
     "evaluation/throughput.py": {"save", "TemporaryDirectory"},
     # The null device; and /proc/self/oom_score_adj, so that a decoder is killed first when memory is short.

@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from tests.fakes import picture, save_photo
+from tests.fakes import FakeEngine, picture, save_photo
 from tests.helpers.calibration import calibrated_with
 from tests.helpers.serving import duplicates, serving, wait_for
+from tests.helpers.textures import scene
 from vggsearch.image_index import ImageIndex
 
 
@@ -133,3 +135,92 @@ def test_duplicates_are_found_shown_and_decided_about(
     assert decided.json() == {"decision": "different", "photos": 2}
     with calibrated_with(0):
         assert duplicates(client)["groups"] == []
+
+
+def test_duplicates_go_to_the_folder_of_the_start_and_come_back(
+    index: ImageIndex, photos: Path, tmp_path: Path
+) -> None:
+    copy = photos / "winter" / "copy.jpg"
+    copy.write_bytes((photos / "summer" / "0.jpg").read_bytes())
+    index.update(photos)
+    with serving([index], move_to=tmp_path / "away") as client, calibrated_with(0):
+        assert client.get("/api/state").json()["actions"] == ["trash", "hardlink", "symlink", "move"]
+        found = duplicates(client)
+        plan = client.post("/api/removals", json={"report": found["report"], "action": "move", "groups": [1]})
+        assert [each["path"] for each in plan.json()["removals"]] == ["winter/copy.jpg"]
+        assert copy.exists()
+        link = f"/api/removals/{plan.json()['removal']}/apply"
+        done = wait_for(client, client.post(link))
+        assert (done["removed"], done["refused"], copy.exists()) == (["winter/copy.jpg"], [], False)
+        assert (tmp_path / "away" / "winter" / "copy.jpg").exists()
+        assert client.post(link).status_code == 404
+        assert duplicates(client)["groups"] == []
+        [journal] = client.get("/api/journals").json()["journals"]
+        assert (journal["action"], journal["removed"], journal["undone"]) == ("move", 1, 0)
+        undone = wait_for(client, client.post(f"/api/journals/{journal['journal']}/undo"))
+        assert (undone["restored"], copy.exists()) == (["winter/copy.jpg"], True)
+        assert len(duplicates(client)["groups"]) == 1
+
+
+def test_a_plan_does_not_outlive_a_decision(index: ImageIndex, photos: Path) -> None:
+    copy = photos / "winter" / "copy.jpg"
+    copy.write_bytes((photos / "summer" / "0.jpg").read_bytes())
+    index.update(photos)
+    with serving([index]) as client, calibrated_with(0):
+        report = duplicates(client)["report"]
+        plan = client.post("/api/removals", json={"report": report, "action": "trash"}).json()
+        index.decide("different", [str(photos / "summer" / "0.jpg"), str(copy)])
+        assert client.post(f"/api/removals/{plan['removal']}/apply").status_code == 409
+        again = client.post("/api/removals", json={"report": report, "action": "trash"})
+        assert (again.status_code, copy.exists()) == (409, True)
+        assert client.post("/api/removals", json={"report": report, "action": "delete"}).status_code == 409
+
+
+@pytest.fixture
+def textured(tmp_path: Path) -> Iterator[ImageIndex]:
+    """A photo with detail, a mirrored crop of it, and another photo."""
+    photo = scene(1)
+    folder = tmp_path / "textured"
+    folder.mkdir()
+    photo.save(folder / "whole.png")
+    ImageOps.mirror(photo.crop((160, 0, 640, 480))).save(folder / "part.png")
+    scene(2).save(folder / "other.png")
+    with ImageIndex.create(tmp_path / "index", engine=FakeEngine()) as made:
+        made.update(folder)
+        yield made
+
+
+def test_a_comparison_says_where_a_part_lies_and_which_points_match(textured: ImageIndex) -> None:
+    with serving([textured]) as client:
+        known = ids(client)
+        pair = {"photo": known["part.png"], "other": known["whole.png"]}
+        compared = client.get("/api/compare", params=pair).json()
+        x = sorted(corner[0] for corner in compared["corners"])
+        assert x == pytest.approx([0.25, 0.25, 1, 1], abs=0.02)
+        assert "mirrored" in compared["relation"]
+        assert compared["confidence"] > 0.9
+        assert len(compared["keypoints"]) > 20
+        for left, _, right, _ in compared["keypoints"]:
+            assert right == pytest.approx(0.25 + 0.75 * (1 - left), abs=0.02)
+        heat = compared["heat"]["photo"]
+        assert len(heat["values"]) == heat["rows"] * heat["columns"]
+        moved = Image.open(io.BytesIO(client.get("/api/compare/aligned", params=pair).content)).convert("RGBA")
+        assert moved.size == (640, 480)
+        assert np.asarray(moved)[:, :150, 3].max() == 0
+        ours, theirs = (
+            np.asarray(each.convert("RGB").crop((240, 20, 600, 300)).reduce(8), float) for each in (moved, scene(1))
+        )
+        assert np.abs(ours - theirs).mean() < 6
+        assert np.abs(ours - theirs[:, ::-1]).mean() > 20
+        unrelated = client.get("/api/compare/aligned", params=pair | {"other": known["other.png"]})
+        assert unrelated.status_code == 409
+
+
+def test_an_uploaded_picture_is_compared_as_it_was_searched_for(textured: ImageIndex) -> None:
+    file = io.BytesIO()
+    scene(1).save(file, "PNG")
+    with serving([textured]) as client:
+        data = {"crop": "0,0,0.5,1", "rerank": "false"}
+        query = client.post("/api/query", files={"image": file.getvalue()}, data=data).json()["query"]["id"]
+        compared = client.get("/api/compare", params={"query": query, "other": ids(client)["whole.png"]}).json()
+        assert sorted(corner[0] for corner in compared["corners"]) == pytest.approx([0, 0, 0.5, 0.5], abs=0.02)

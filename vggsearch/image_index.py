@@ -792,9 +792,12 @@ def searcher_of(index: ImageIndex, whitening: WhiteningOptions | None = None) ->
     return index._latest.searcher(whitening)
 
 
-def reranker_of(index: ImageIndex) -> Reranker | None:
-    """Return the reranker of an index; None if the photos are not available, which is logged once."""
-    return index._reranker(partial(decoders_of, index), index.engine)
+def reranker_of(index: ImageIndex, engine: Engine | None = None) -> Reranker | None:
+    """Return the reranker of an index; None if the photos are not available, which is logged once.
+
+    `engine` is used instead of the network of the index, which is then not loaded.
+    """
+    return index._reranker(partial(decoders_of, index), engine or index.engine)
 
 
 def decoders_of(index: ImageIndex) -> Decoders:

@@ -101,7 +101,7 @@ def with_inliers(alignment: Alignment, inliers: int) -> Alignment:
 
 
 def _align(query: Keypoints, photo: Keypoints, *, is_mirrored: bool) -> Alignment | None:
-    of_query, of_photo = _matches(query, photo)
+    of_query, of_photo = matching_points(query, photo)
     if len(of_query) < MIN_INLIERS:
         return None
     matrix, is_inlier = _transform(query.points[of_query], photo.points[of_photo])
@@ -153,7 +153,7 @@ def _transform(
     return result[0], result[1]
 
 
-def _matches(query: Keypoints, photo: Keypoints) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def matching_points(query: Keypoints, photo: Keypoints) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the indices of keypoints that are each other's nearest neighbour and pass Lowe's ratio test."""
     if len(query.points) < MIN_INLIERS or len(photo.points) < MIN_INLIERS:
         return np.empty(0, np.int64), np.empty(0, np.int64)

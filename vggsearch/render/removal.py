@@ -26,7 +26,7 @@ DONE: dict[ActionKind, str] = {
 def removal_plan(plan: RemovalPlan) -> str:
     """List what would be removed, what would not and why, and how much space that frees."""
     lines = [_planned(act, plan.action) for act in plan.removals]
-    return "\n".join([*lines, *_refusals(plan.refusals, "not removed"), _total(plan)])
+    return "\n".join([*lines, *_refusals(plan.refusals, "not removed"), plan_total(plan)])
 
 
 def _planned(act: PlannedRemoval, action: Action) -> str:
@@ -34,7 +34,8 @@ def _planned(act: PlannedRemoval, action: Action) -> str:
     return f"{action.kind}  {one_line(act.path)}  (keep {one_line(act.removal.keeper)}{companions})"
 
 
-def _total(plan: RemovalPlan) -> str:
+def plan_total(plan: RemovalPlan) -> str:
+    """Say how many photos a plan would remove, where they would go, and how much space that frees."""
     if not plan.removals:
         return "Nothing to remove."
     done = DONE[plan.action.kind].format(one_line(str(plan.action.folder)))

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from vggsearch import __version__
 from vggsearch.errors import VggsearchError
-from vggsearch.serve import duplicate_routes, job_routes, photo_routes, query_routes
+from vggsearch.serve import compare_routes, duplicate_routes, job_routes, photo_routes, query_routes
 from vggsearch.serve.answers import Json, Problem, problem_of
 from vggsearch.serve.guard import Guard
 from vggsearch.serve.service import Service
@@ -45,7 +45,7 @@ def _app(service: Service) -> FastAPI:
         swagger_ui_oauth2_redirect_url=None,
     )
     app.state.service = service
-    for routes in (photo_routes, query_routes, duplicate_routes, job_routes):
+    for routes in (photo_routes, query_routes, compare_routes, duplicate_routes, job_routes):
         app.include_router(routes.router)
     app.add_api_route("/", _page, include_in_schema=False)
     app.add_api_route("/healthz", _health)

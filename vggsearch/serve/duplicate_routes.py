@@ -54,6 +54,36 @@ def _decide(served: Service, judgement: Judgement, ids: list[str]) -> int:
     return len(found)
 
 
+@router.post("/api/removals")
+async def plan(request: Request, served: Served) -> Response:
+    """Plan what to do with the duplicates of a report, or of some of its groups. Changes nothing."""
+    body = await json_body(request)
+    report, action, numbers = body.get("report"), body.get("action"), body.get("groups")
+    if not isinstance(report, str) or not isinstance(action, str):
+        raise bad_request("report and action are texts.")
+    if numbers is not None and not (isinstance(numbers, list) and all(type(each) is int for each in numbers)):
+        raise bad_request("groups is a list of numbers.")
+    return Json(await in_pool(None, lambda: served.removals.plan(report, action, numbers)), HTTPStatus.CREATED)
+
+
+@router.post("/api/removals/{name}/apply")
+def apply(name: str, served: Served) -> Response:
+    """Carry out a plan, as `vggsearch dups remove --yes` does; return the job."""
+    return Json(served.removals.apply(name).values(), HTTPStatus.ACCEPTED)
+
+
+@router.get("/api/journals")
+def journals(served: Served) -> Response:
+    """Return the journals of earlier removals, the latest first."""
+    return Json({"journals": served.removals.journals()})
+
+
+@router.post("/api/journals/{name}/undo")
+def undo(name: str, request: Request, served: Served) -> Response:
+    """Undo a removal, as `vggsearch dups undo` does; return the job."""
+    return Json(served.removals.undo(name, request.query_params.get("index")).values(), HTTPStatus.ACCEPTED)
+
+
 def texts(value: object, name: str) -> list[str]:
     """Return a value that is a list of texts. Raises Problem for any other."""
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):

@@ -1,11 +1,14 @@
 """Jobs over HTTP: updates, progress as server-sent events, and how to stop one."""
 
 from http import HTTPStatus
+from itertools import islice
+from pathlib import Path
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
-from vggsearch.progress import OnProgress, Stop
+from vggsearch.defaults import SERVE
+from vggsearch.indexing.update import UpdateReport
 from vggsearch.render.update import update_line
 from vggsearch.serve.answers import Json
 from vggsearch.serve.duplicate_routes import json_body, optional_text
@@ -20,17 +23,24 @@ async def update(request: Request, served: Served) -> Response:
     """Update an index, as `vggsearch index` does; return the job."""
     position = served.library.position(optional_text(await json_body(request), "index"))
     index = served.library.indexes[position]
+    job = served.jobs.start(
+        "update",
+        lambda progress, stop: index.update(progress=progress, stop=stop),
+        lambda report: _described(report, index.directory),
+    )
+    return Json(job.values(), HTTPStatus.ACCEPTED)
 
-    def work(progress: OnProgress, stop: Stop) -> Values:
-        report = index.update(progress=progress, stop=stop)
-        return {
-            "line": update_line(report, index.directory),
-            "photos": report.photos,
-            "indexed": report.indexed,
-            "skipped": [{"path": each.path, "reason": each.reason} for each in report.newly_skipped[:100]],
-        }
 
-    return Json(served.jobs.start("update", work).values(), HTTPStatus.ACCEPTED)
+def _described(report: UpdateReport, directory: Path) -> Values:
+    skipped = [
+        {"path": each.path, "reason": each.reason} for each in islice(report.newly_skipped, SERVE.most_listed)
+    ]
+    return {
+        "line": update_line(report, directory),
+        "photos": report.photos,
+        "indexed": report.indexed,
+        "skipped": skipped,
+    }
 
 
 @router.get("/api/jobs/{name}")

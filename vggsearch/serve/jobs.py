@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Event, Lock
-from typing import Literal
+from typing import Any, Literal
 
 from vggsearch.defaults import SERVE
 from vggsearch.errors import Stopped
@@ -17,7 +17,8 @@ from vggsearch.serve.answers import as_json, busy, not_found, problem_of
 
 State = Literal["waiting", "running", "done", "failed", "stopped"]
 Values = dict[str, object]
-Work = Callable[[OnProgress, Stop], Values]
+Work = Callable[[OnProgress, Stop], Any]  # returns a report, also within a Stopped
+Describe = Callable[[Any], Values]  # a report for JSON
 
 POLL_SECONDS = 0.1  # between two looks at a job on behalf of a client
 PING_SECONDS = 15.0  # without progress, after which a client is told that the connection is alive
@@ -31,6 +32,7 @@ class Job:
     id: str
     kind: str
     work: Work = field(repr=False)
+    describe: Describe = field(repr=False)
     state: State = "waiting"
     progress: Values = field(default_factory=dict)
     result: Values | None = None
@@ -54,11 +56,15 @@ class Job:
         try:
             if self._asked_to_stop.is_set():
                 raise Stopped
-            self.result = self.work(self._show, self._asked_to_stop.is_set)
+            self.result = self.describe(self.work(self._show, self._asked_to_stop.is_set))
             self._become("done")
+        except Stopped as stopped:
+            self.result = self.describe(stopped.report) if stopped.report is not None else None
+            self.error = problem_of(stopped).values()
+            self._become("stopped")
         except Exception as error:  # noqa: BLE001 - the client is told; problem_of logs what was not foreseen
             self.error = problem_of(error).values()
-            self._become("stopped" if isinstance(error, Stopped) else "failed")
+            self._become("failed")
 
     def _become(self, state: State) -> None:
         self.state = state
@@ -104,14 +110,14 @@ class Jobs:
         """The number of jobs that have not ended."""
         return sum(not job.has_ended for job in list(self._jobs.values()))
 
-    def start(self, kind: str, work: Work) -> Job:
-        """Start a job as soon as another one ends. Raises Problem if too many wait."""
+    def start(self, kind: str, work: Work, describe: Describe) -> Job:
+        """Start a job, or let it wait for others; `describe` its report. Raises Problem if too many wait."""
         with self._adding:
             if self.running >= SERVE.jobs:
                 raise busy("Too many jobs are waiting. Try again when one has ended.")
             for old in [job.id for job in self._jobs.values() if job.has_ended][: -SERVE.jobs_remembered]:
                 del self._jobs[old]
-            job = Job(secrets.token_hex(8), kind, work)
+            job = Job(secrets.token_hex(8), kind, work, describe)
             self._jobs[job.id] = job
             self._pool.submit(job.run)
         return job
@@ -137,7 +143,12 @@ async def events(job: Job) -> AsyncIterator[bytes]:
         await asyncio.sleep(POLL_SECONDS)
     if job.progress:
         yield _event("progress", job.progress | {"state": job.state})
-    yield _event("result", job.result) if job.state == "done" else _event("error", job.error)
+    yield _event("result", job.result) if job.state == "done" else _event("error", _failure(job))
+
+
+def _failure(job: Job) -> Values:
+    """Return why a job has no result, and what it had done when it was stopped."""
+    return (job.error or {}) | {"state": job.state, "result": job.result}
 
 
 def _event(name: str, values: Values | None) -> bytes:

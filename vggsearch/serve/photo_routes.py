@@ -61,7 +61,7 @@ def state(served: Served) -> Response:
             ],
             "skipped_count": len(skipped),
             "can_change": served.access.can_change,
-            "actions": served.actions,
+            "actions": served.removals.actions,
         }
     )
 

@@ -1,17 +1,19 @@
 """Duplicates of the indexes that are served: found once for each state and selection, and shown by page."""
 
+import os
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from vggsearch.defaults import DUPLICATES, SERVE
 from vggsearch.duplicates.find import DuplicatesReport
 from vggsearch.duplicates.results import Group, Photo
-from vggsearch.image_index import ImageIndex, latest_of
+from vggsearch.image_index import latest_of
 from vggsearch.progress import OnProgress, Stop
 from vggsearch.render.calibration import chosen_line, notes
 from vggsearch.render.duplicates import freed_bytes, group_values
@@ -19,7 +21,7 @@ from vggsearch.serve.answers import Problem, bad_request
 from vggsearch.serve.jobs import Job, Jobs, Values
 from vggsearch.serve.library import Library
 from vggsearch.serve.parameters import Texts, flag, number, paging, whole
-from vggsearch.store.contents import DECISIONS
+from vggsearch.store.contents import DECISIONS, JOURNALS
 
 Key = tuple[object, ...]
 ORDERS: dict[str, Callable[[Group], Any]] = {
@@ -60,7 +62,11 @@ class Reports:
                 return self._reports[key]
             job = self._being_made.get(key)
             if job is None or job.has_ended:
-                job = self._jobs.start("duplicates", lambda progress, stop: self._make(key, chosen, progress, stop))
+                job = self._jobs.start(
+                    "duplicates",
+                    lambda progress, stop: self._make(key, chosen, progress, stop),
+                    lambda found: {"groups": len(found.groups)},
+                )
                 self._being_made = {key: job, **{k: j for k, j in self._being_made.items() if not j.has_ended}}
             return job
 
@@ -73,12 +79,12 @@ class Reports:
         return report
 
     def _key(self, position: int, chosen: object) -> Key:
-        """Return what a report depends on: the photos, the decisions about them, and the selection."""
+        """Return what a report depends on: the photos, decisions and removals, and the selection."""
         index = self._library.indexes[position]
         state = latest_of(index).read(lambda state: state.store.manifest.fingerprint)
-        return position, state, _version_of_decisions(index), chosen
+        return position, state, _versions(index.directory), chosen
 
-    def _make(self, key: Key, chosen: "Selection", progress: OnProgress, stop: Stop) -> Values:
+    def _make(self, key: Key, chosen: "Selection", progress: OnProgress, stop: Stop) -> DuplicatesReport:
         position = key[0]
         assert isinstance(position, int)  # noqa: S101 - see _key
         found = self._library.indexes[position].duplicates(**dict(chosen), progress=progress, stop=stop)
@@ -87,7 +93,7 @@ class Reports:
             self._reports[report.key] = report
             while len(self._reports) > SERVE.reports_remembered:
                 self._reports.popitem(last=False)
-        return {"report": report.id, "groups": len(found.groups)}
+        return found
 
     def values(self, report: Report, values: Texts) -> Values:
         """Return a part of a report for JSON: its groups as the command line prints them, with ids."""
@@ -173,9 +179,15 @@ def _summary(groups: Sequence[Group]) -> Values:
     }
 
 
-def _version_of_decisions(index: ImageIndex) -> tuple[int, int] | None:
+def _versions(directory: Path) -> tuple[tuple[str, int, int], ...]:
+    """Return name, time and size of the files that record decisions, removals and undos."""
+    files = (directory / DECISIONS, *sorted((directory / JOURNALS).glob("*.jsonl")))
+    found = ((file.name, _status(file)) for file in files)
+    return tuple((name, status.st_mtime_ns, status.st_size) for name, status in found if status is not None)
+
+
+def _status(file: Path) -> os.stat_result | None:
     try:
-        status = (index.directory / DECISIONS).stat()
+        return file.stat()
     except FileNotFoundError:
         return None
-    return status.st_mtime_ns, status.st_size

@@ -15,11 +15,10 @@ from vggsearch.serve.guard import Access
 from vggsearch.serve.jobs import Jobs
 from vggsearch.serve.library import Library
 from vggsearch.serve.queries import Queries
+from vggsearch.serve.removals import Removals
 from vggsearch.serve.reports import Reports
 from vggsearch.serve.search import Searches
 from vggsearch.serve.thumbnails import PictureCache
-
-ACTIONS = ("trash", "hardlink", "symlink")
 
 
 class Service:
@@ -29,19 +28,16 @@ class Service:
     """
 
     def __init__(self, indexes: Sequence[ImageIndex], access: Access, move_to: Path | None = None) -> None:
-        self.access, self.move_to = access, move_to
+        self.access = access
         self.library = Library(indexes)
         self.jobs = Jobs()
         self.searches = Searches(indexes)
         self.queries = Queries(self.library)
         self.reports = Reports(self.library, self.jobs)
+        self.removals = Removals(self.library, self.reports, self.jobs, move_to)
         self.pictures = PictureCache(SERVE.thumbnail_bytes)
+        self.comparing = ThreadPoolExecutor(1, thread_name_prefix="compare")  # each takes all CPUs
         self.decoding = ThreadPoolExecutor(default_workers(), thread_name_prefix="picture")
-
-    @property
-    def actions(self) -> list[str]:
-        """What may be done with duplicates: nothing that cannot be undone."""
-        return [*ACTIONS, *(["move"] if self.move_to is not None else [])]
 
     def warm_up(self) -> None:
         """Load the network and start the decoder processes, so that the first search does not wait for them."""
@@ -57,6 +53,7 @@ class Service:
         """End all work: what has begun is finished or stopped in good order."""
         self.searches.close()
         self.jobs.close()
+        self.comparing.shutdown(cancel_futures=True)
         self.decoding.shutdown(cancel_futures=True)
         self.library.close()
         self.pictures.close()
