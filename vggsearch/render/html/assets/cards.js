@@ -76,6 +76,7 @@ function dateRow(photo, keeper) {
   const name = photo.taken ? "Taken" : "Modified";
   const date = photo.taken ?? photo.changed;
   const kept = photo.taken ? keeper.taken : keeper.changed;
+  if (!date) return [];
   if (photo === keeper) return factRow(name, date.slice(0, 16), "", "");
   return factRow(name, date.slice(0, 16), kept && date ? timeBetween(date, kept) : "", date === kept ? "alike" : "");
 }

@@ -1,0 +1,78 @@
+// Which view is shown, and the keys that work in all of them.
+
+import { openBrowse } from "./browse.js";
+import { duplicateKeys, openDuplicates } from "./duplicates.js";
+import { element, tellFailure } from "./page.js";
+import { openRegion, openSearch } from "./search.js";
+import { openState } from "./state.js";
+
+const VIEWS = { search: openSearch, browse: openBrowse, duplicates: openDuplicates, state: openState };
+const TITLES = { search: "Search", browse: "Browse", duplicates: "Duplicates", state: "State" };
+const FIRST_FIELD = { search: "choose-button", browse: "browse-folder", duplicates: "text", state: "indexes" };
+const scrolled = {}; // how far each view was scrolled
+let current = null;
+
+function viewOf(hash) {
+  const [name, given] = hash.replace(/^#/, "").split("?");
+  return [Object.hasOwn(VIEWS, name) ? name : "search", new URLSearchParams(given ?? "")];
+}
+
+function reveal(name) {
+  if (current === name) return;
+  if (current) scrolled[current] = scrollY;
+  current = name;
+  for (const view of Object.keys(VIEWS)) element(`view-${view}`).hidden = view !== name;
+  for (const link of element("views").querySelectorAll("a")) {
+    if (link.dataset.view === name) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  document.title = `${TITLES[name]} · vggsearch`;
+  requestAnimationFrame(() => scrollTo(0, scrolled[name] ?? 0));
+}
+
+function route() {
+  const [name, given] = viewOf(location.hash);
+  reveal(name);
+  Promise.resolve(VIEWS[name](given)).catch(tellFailure);
+}
+
+// Keys
+
+const always = {
+  1: () => { location.hash = "#search"; },
+  2: () => { location.hash = "#browse"; },
+  3: () => { location.hash = "#duplicates"; },
+  4: () => { location.hash = "#state"; },
+  "?": () => element("help").showModal(),
+  "/": () => [...document.querySelectorAll(`#view-${current} input:not([type=file]), #view-${current} select, #view-${current} button`)]
+    .find((each) => each.id === FIRST_FIELD[current] || (each.checkVisibility() && FIRST_FIELD[current] === "choose-button"))?.focus(),
+};
+const ofView = { search: () => ({ r: openRegion }), browse: () => ({}), duplicates: duplicateKeys, state: () => ({}) };
+
+addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+  if (event.target.closest("input, select, textarea")) {
+    if (event.key === "Escape") event.target.blur();
+    return;
+  }
+  const isButton = event.target.closest("button, a");
+  const key = event.key === " " && !isButton ? "f" : event.key;
+  const action = { ...always, ...ofView[current]() }[key];
+  if (!action || (isButton && (key === "Enter" || key === " "))) return;
+  event.preventDefault();
+  action();
+});
+
+element("open-help").addEventListener("click", () => element("help").showModal());
+element("skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  element("main").focus();
+});
+for (const button of document.querySelectorAll("dialog .close")) {
+  button.addEventListener("click", () => button.closest("dialog").close());
+}
+new ResizeObserver(([{ target }]) => document.documentElement.style.setProperty("--top", `${target.offsetHeight}px`)).observe(element("top"));
+document.addEventListener("viewchange", ({ detail }) => reveal(detail));
+addEventListener("hashchange", route);
+history.scrollRestoration = "manual";
+route();

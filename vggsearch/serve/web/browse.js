@@ -1,0 +1,93 @@
+// The view of all photos: by time or by folder.
+
+import { NUMBER, quantity } from "./shared/elements.js";
+import { get, thumbnail } from "./api.js";
+import { Grid } from "./grid.js";
+import { announce, element, nameOf, oneLine, tellFailure } from "./page.js";
+import { fill, onPhotoKey } from "./search.js";
+import { showWhy } from "./why.js";
+
+const MONTH = new Intl.DateTimeFormat("en", { month: "long", year: "numeric", timeZone: "UTC" });
+let columns = { ids: [], aspect: [], months: [] };
+let shownFor = null;
+const grid = new Grid(element("photos"), {
+  label: "Photos", onOpen: openPhoto, onKey: (key, index) => onPhotoKey(key, { id: columns.ids[index] }),
+});
+
+export async function openBrowse(given) {
+  const wanted = { order: given.get("order") === "path" ? "path" : "taken", folder: given.get("folder") ?? "" };
+  const key = JSON.stringify(wanted);
+  if (key === shownFor) return grid.layOut();
+  shownFor = key;
+  element("count-photos").textContent = "Loading…";
+  try {
+    const [found, { folders }] = await Promise.all([get("/api/browse", wanted), get("/api/photos", { count: 1 })]);
+    if (key !== shownFor) return undefined;
+    columns = found;
+    show(wanted, folders);
+  } catch (error) {
+    shownFor = null;
+    element("count-photos").textContent = error.message;
+    tellFailure(error);
+  }
+  return undefined;
+}
+
+export function forgetPhotos() {
+  shownFor = null;
+}
+
+function show({ order, folder }, folders) {
+  const sections = columns.months.map(({ label, start }) => ({ label: labelOf(label, order), start }));
+  element("order-taken").setAttribute("aria-pressed", String(order === "taken"));
+  element("order-path").setAttribute("aria-pressed", String(order === "path"));
+  fill("browse-folder", "All folders", folders.filter(({ path }) => path)
+    .map(({ path, count }) => [path, `${oneLine(path)} (${NUMBER.format(count)})`]), folder);
+  fill("jump", order === "taken" ? "Go to a month" : "Go to a folder", sections.map(({ label, start }) => [start, label]));
+  element("jump").hidden = sections.length < 2;
+  grid.show({
+    count: columns.ids.length,
+    aspect: (index) => Math.min(3.2, Math.max(0.5, columns.aspect[index] || 1)),
+    sections,
+    picture: (index, pixels) => thumbnail(columns.ids[index], pixels),
+    name: (index) => `photo ${NUMBER.format(index + 1)} of ${NUMBER.format(columns.ids.length)}`,
+  });
+  const words = quantity(columns.total, "photo");
+  element("count-photos").textContent = words;
+  announce(words);
+}
+
+function labelOf(label, order) {
+  if (order === "path") return label ? oneLine(label) : "Top folder";
+  return label ? MONTH.format(new Date(`${label}-01T00:00:00Z`)) : "Time unknown";
+}
+
+function openPhoto(index) {
+  const entry = () => ({ photo: { id: columns.ids[index] }, query: null });
+  showWhy(entry(), {
+    step: (by) => {
+      if (index + by < 0 || index + by >= columns.ids.length) return null;
+      index += by;
+      grid.activate(index);
+      return entry();
+    },
+  });
+}
+
+function go(changes) {
+  const given = new URLSearchParams(location.hash.split("?")[1] ?? "");
+  for (const [name, value] of Object.entries(changes)) {
+    if (value) given.set(name, value);
+    else given.delete(name);
+  }
+  location.hash = given.size ? `#browse?${given}` : "#browse";
+}
+
+element("order-taken").addEventListener("click", () => go({ order: "" }));
+element("order-path").addEventListener("click", () => go({ order: "path" }));
+element("browse-folder").addEventListener("change", ({ target }) => go({ folder: target.value }));
+element("jump").addEventListener("change", ({ target }) => {
+  if (target.value === "") return;
+  grid.scrollToPhoto(Number(target.value));
+  target.value = "";
+});
