@@ -219,13 +219,13 @@ function drawLines(keypoints) {
   }
 }
 
-// Where the two agree: clear and warm; where they do not: dark. The values are in 0..1, row by row.
+// Dark where the two do not agree, clear where they do. The values are in 0..1, row by row.
 function heatMap({ rows, columns, values }) {
   const canvas = make("canvas", { width: columns, height: rows, "aria-hidden": "true" });
   const pixels = new ImageData(columns, rows);
   values.forEach((value, place) => {
-    const warm = Math.min(1, Math.max(0, (value - UNLIKE) / (1 - UNLIKE)));
-    pixels.data.set([255 * warm, 120 * warm, 40 * (1 - warm), 230 - 150 * warm], 4 * place);
+    const alike = Math.min(1, Math.max(0, (value - UNLIKE) / (1 - UNLIKE)));
+    pixels.data.set([10, 18, 60, 240 * (1 - alike) ** 0.7], 4 * place);
   });
   canvas.getContext("2d").putImageData(pixels, 0, 0);
   return canvas;
