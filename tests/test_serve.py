@@ -1,19 +1,25 @@
 """The HTTP API of `vggsearch serve`."""
 
 import io
+import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import httpx
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from tests.fakes import FakeEngine, picture, save_photo
 from tests.helpers.calibration import calibrated_with
-from tests.helpers.serving import duplicates, serving, wait_for
+from tests.helpers.serving import TOKEN, duplicates, serving, wait_for
 from tests.helpers.textures import scene
 from vggsearch.image_index import ImageIndex
+
+DOCUMENT = Path(__file__).parent.parent / "docs" / "serve.md"
 
 
 @pytest.fixture
@@ -224,3 +230,119 @@ def test_an_uploaded_picture_is_compared_as_it_was_searched_for(textured: ImageI
         query = client.post("/api/query", files={"image": file.getvalue()}, data=data).json()["query"]["id"]
         compared = client.get("/api/compare", params={"query": query, "other": ids(client)["whole.png"]}).json()
         assert sorted(corner[0] for corner in compared["corners"]) == pytest.approx([0, 0, 0.5, 0.5], abs=0.02)
+
+
+def test_what_was_asked_is_counted_for_prometheus(client: httpx.Client) -> None:
+    client.get("/nowhere")
+    client.post("/api/query", files={"image": jpeg(1)}, data={"rerank": "no"})
+    lines = client.get("/metrics").text.splitlines()
+    assert 'vggsearch_requests_total{route="/api/query",status="200"} 1' in lines
+    assert 'vggsearch_requests_total{route="other",status="404"} 1' in lines
+    assert "vggsearch_searches_total 1" in lines
+    assert "vggsearch_photos 6" in lines
+
+
+def test_searches_that_come_together_go_through_the_network_together(
+    client: httpx.Client, engine: FakeEngine, index: ImageIndex
+) -> None:
+    expected = [match.path for match in index.query(jpeg(3), 5, rerank=False).matches]
+    before = engine.calls
+
+    def ask(_: int) -> list[str]:
+        found = client.post("/api/query", files={"image": jpeg(3)}, data={"rerank": "no", "count": "5"}).json()
+        return [match["path"] for match in found["matches"]]
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(ask, range(48)))
+    assert answers == [expected] * 48
+    assert engine.calls - before < 40
+
+
+def test_a_batch_answers_each_picture_by_itself(client: httpx.Client, index: ImageIndex) -> None:
+    files = [("image", ("a.jpg", jpeg(0))), ("image", ("b.jpg", b"garbage")), ("image", ("c.jpg", jpeg(4)))]
+    results = client.post("/api/query/batch", files=files, data={"count": "2", "rerank": "no"}).json()["results"]
+    assert [result["matches"][0]["path"] for result in (results[0], results[2])] == ["summer/0.jpg", "winter/4.jpg"]
+    assert set(results[1]) == {"reason", "kind"}
+
+
+def test_several_pictures_are_one_query_and_one_is_subtracted(client: httpx.Client, index: ImageIndex) -> None:
+    known = ids(client)
+    data = {"photo": [known["summer/0.jpg"], known["summer/1.jpg"]], "minus_photo": known["winter/5.jpg"]}
+    found = client.post("/api/query", data=data).json()
+    root = index.root or Path()
+    expected = index.query([root / "summer/0.jpg", root / "summer/1.jpg"], 60, minus=root / "winter/5.jpg")
+    assert [match["path"] for match in found["matches"]] == [match.path for match in expected.matches]
+    assert client.post("/api/query", data=data | {"crop": "0,0,1,1"}).status_code == 400
+
+
+def test_filters_are_those_of_the_command_line(client: httpx.Client) -> None:
+    found = client.post("/api/query", files={"image": jpeg(0)}, data={"folder": "winter", "rerank": "no"}).json()
+    assert {match["path"] for match in found["matches"]} == {"winter/4.jpg", "winter/5.jpg"}
+    assert (found["total"], found["counts"]["folders"]) == (2, [{"path": "winter", "count": 2}])
+    wrong = client.post("/api/query", files={"image": jpeg(0)}, data={"filter": "taken:yesterday"})
+    assert (wrong.status_code, "is not a date" in wrong.json()["detail"]) == (400, True)
+
+
+def test_a_commit_of_another_process_is_seen(client: httpx.Client, index: ImageIndex, photos: Path) -> None:
+    save_photo(photos / "later" / "7.jpg", 70)
+    before = ids(client)
+    with ImageIndex.open(index.directory, engine=FakeEngine()) as other:
+        other.update()
+    after = ids(client)
+    assert after.keys() - before.keys() == {"later/7.jpg"}
+    assert {path: after[path] for path in before} == before
+    found = client.post("/api/query", files={"image": jpeg(70)}, data={"rerank": "no"}).json()
+    assert found["matches"][0]["id"] == after["later/7.jpg"]
+
+
+def test_several_indexes_are_searched_as_one(index: ImageIndex, tmp_path: Path) -> None:
+    save_photo(tmp_path / "phone" / "9.jpg", 9)
+    with ImageIndex.create(tmp_path / "indexes" / "phone", engine=FakeEngine()) as other:
+        other.update(tmp_path / "phone")
+        with serving([index, other]) as client:
+            found = client.post("/api/query", files={"image": jpeg(9)}, data={"rerank": "no"}).json()
+            assert (found["matches"][0]["path"], found["matches"][0]["index"], found["total"]) == (
+                "9.jpg",
+                "phone",
+                7,
+            )
+            photo = found["matches"][0]["id"]
+            assert client.get(f"/api/photos/{photo}").json()["index"] == "phone"
+            mixed = {"decision": "same", "photos": [photo, ids(client)["summer/0.jpg"]]}
+            assert client.post("/api/decisions", json=mixed).status_code == 400
+
+
+def test_a_job_can_be_stopped_and_tells_what_it_has_done(
+    client: httpx.Client, engine: FakeEngine, photos: Path
+) -> None:
+    for seed in range(30):
+        save_photo(photos / "more" / f"{seed}.jpg", 100 + seed)
+    is_asked, embed = Event(), engine.embed
+
+    def embed_slowly(squares: NDArray[np.uint8]) -> NDArray[np.float32]:
+        assert is_asked.wait(30)
+        return embed(squares)
+
+    engine.embed = embed_slowly  # type: ignore[method-assign]
+    job = client.post("/api/update", json={}).json()["job"]
+    assert client.delete(f"/api/jobs/{job}").status_code == 202
+    is_asked.set()
+    with client.stream("GET", f"/api/jobs/{job}", headers={"Accept": "text/event-stream"}) as events:
+        last = "".join(events.iter_text()).strip().split("\n\n")[-1]
+    assert last.startswith("event: error")
+    assert client.get(f"/api/jobs/{job}").json()["state"] == "stopped"
+    assert client.get("/api/state").json()["photos"] < 36
+
+
+def test_the_example_in_the_document_runs(
+    client: httpx.Client, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [example] = re.findall(r"```py\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    (photos.parent / "img.jpg").write_bytes(jpeg(2))
+    monkeypatch.chdir(photos.parent)
+    monkeypatch.setenv("VGGSEARCH_TOKEN", TOKEN)
+    known: dict[str, httpx.Client] = {}
+    with calibrated_with(0):
+        exec(example.replace("http://127.0.0.1:8765", str(client.base_url)), known)  # noqa: S102 - our own document
+    known["server"].close()
+    assert capsys.readouterr().out.startswith("1.0 summer/2.jpg")

@@ -341,11 +341,15 @@ class ServeDefaults:
     upload_files: int = 16  # pictures of one query
     batch_files: int = 64  # pictures of one batch
     body_bytes: int = 256 << 20  # of one request
+    held_bytes: int = 1 << 30  # of all requests that are not answered yet
     body_seconds: float = 120.0  # until all of a request has arrived
     header_seconds: float = 10.0  # until its headers have: an honest browser needs milliseconds
+    idle_seconds: int = 15  # until a connection without a request is closed
     connections: int = 512  # open at once
     remembered: int = 200  # queries with uploaded pictures, by their id
     remembered_bytes: int = 256 << 20  # of these pictures, in memory
+    filter_characters: int = 500  # of one filter
+    filter_wildcards: int = 8  # stars in one filter: each one multiplies the work
     thumbnail_sides: tuple[int, ...] = (160, 320, 640)  # pixels of the longer side
     thumbnail_bytes: int = 512 << 20  # in a temporary file: 40,000 of 320 pixels
     most_listed: int = 1000  # photos, matches or skipped files in one answer

@@ -1,5 +1,6 @@
 """vggsearch serve"""
 
+import os
 import webbrowser
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -17,6 +18,7 @@ from vggsearch.model.engine import EngineOptions
 from vggsearch.store.locate import only_index
 from vggsearch.system.installation import distribution
 
+TOKEN, SHORTEST = "VGGSEARCH_TOKEN", 20
 NEEDED = ("fastapi", "python_multipart", "uvicorn")  # what the extra installs
 
 
@@ -54,7 +56,8 @@ def serve(
 ) -> None:
     """Look, search and decide in a browser; and an HTTP API for programs. Stop it with Ctrl-C.
 
-    The link that is printed holds a token, which every request needs. Only this machine can connect.
+    The link that is printed holds a token, which every request needs; VGGSEARCH_TOKEN sets it. Only this machine
+    can connect. See docs/serve.md.
 
     \b
     Example:
@@ -63,6 +66,9 @@ def serve(
       vggsearch serve --port 9000 --move-to ~/duplicates
     """
     check_packages()
+    token = os.environ.get(TOKEN)
+    if token is not None and not (len(token) >= SHORTEST and token.isascii() and token.isprintable()):
+        raise click.UsageError(f"{TOKEN} must have {SHORTEST} characters or more, all of them visible ASCII.")
     from vggsearch.serve.guard import is_loopback
     from vggsearch.serve.run import serve as run
 
@@ -80,7 +86,7 @@ def serve(
             for where in directories or (only_index(),)
         ]
         stack.enter_context(quiet_decoders())
-        run(indexes, host=host, port=port, allow_changes=allow_changes, move_to=move_to, started=tell)
+        run(indexes, host=host, port=port, allow_changes=allow_changes, move_to=move_to, token=token, started=tell)
 
 
 EXPOSED = (

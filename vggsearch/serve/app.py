@@ -17,14 +17,17 @@ from vggsearch.errors import VggsearchError
 from vggsearch.serve import compare_routes, duplicate_routes, job_routes, photo_routes, query_routes
 from vggsearch.serve.answers import Json, Problem, problem_of
 from vggsearch.serve.guard import Guard
-from vggsearch.serve.service import Service
+from vggsearch.serve.metrics import MEDIA_TYPE
+from vggsearch.serve.service import Served, Service
 
 WEB = Path(__file__).parent / "web"
 
 
 def create_app(service: Service) -> ASGIApp:
-    """Return the application that answers with a service, which it closes when it ends."""
-    return Guard(_app(service), service.access)  # outside of all else, so that its headers are on every response
+    """Return the application that answers with a service."""
+    return Guard(
+        _app(service), service.access, service.metrics
+    )  # outside of all else, so that its headers are on every response
 
 
 def _app(service: Service) -> FastAPI:
@@ -33,7 +36,6 @@ def _app(service: Service) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.warm_up()
         yield
-        service.close()
 
     app = FastAPI(
         title="vggsearch",
@@ -49,6 +51,7 @@ def _app(service: Service) -> FastAPI:
         app.include_router(routes.router)
     app.add_api_route("/", _page, include_in_schema=False)
     app.add_api_route("/healthz", _health)
+    app.add_api_route("/metrics", _metrics)
     app.mount("/web", StaticFiles(directory=WEB, check_dir=False))
     for kind in (VggsearchError, Problem, OSError, Exception):
         app.add_exception_handler(kind, _failed)
@@ -64,6 +67,18 @@ def _page() -> Response:
 def _health() -> Response:
     """Return that the server answers."""
     return Json({"status": "ok"})
+
+
+def _metrics(served: Served) -> Response:
+    """Return what was counted, for Prometheus."""
+    gauges = (
+        ("searches_total", "counter", served.searches.done),
+        ("search_batches_total", "counter", served.searches.batches),
+        ("searches_waiting", "gauge", served.searches.waiting),
+        ("jobs_unfinished", "gauge", served.jobs.running),
+        ("photos", "gauge", len(served.library.photos()[0])),
+    )
+    return Response(served.metrics.text(gauges), media_type=MEDIA_TYPE)
 
 
 def _failed(_: Request, error: Exception) -> Response:

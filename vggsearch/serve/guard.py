@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import secrets
+import time
 from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import parse_qs
@@ -13,7 +14,8 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vggsearch.defaults import SERVE
-from vggsearch.serve.answers import Problem
+from vggsearch.serve.answers import Problem, busy
+from vggsearch.serve.metrics import Metrics
 
 SAFE_METHODS = ("GET", "HEAD")
 PAGES = ("/", "/login")  # which a link may lead to from anywhere
@@ -95,8 +97,9 @@ def _split(named: str) -> tuple[str, int | None]:
 class Guard:
     """ASGI middleware that answers strangers itself, limits bodies, and adds SECURITY_HEADERS to every response."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
-        self._app, self._access = app, access
+    def __init__(self, app: ASGIApp, access: Access, metrics: Metrics) -> None:
+        self._app, self._access, self._metrics = app, access, metrics
+        self._held = Held()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it."""
@@ -113,11 +116,16 @@ class Guard:
         if answer is not None:
             await answer(scope, receive, guarded)
             return
-        body = _Body(receive, Headers(scope=scope))
+        body, answered, began = (
+            _Body(receive, Headers(scope=scope), self._held),
+            _Answered(guarded),
+            time.monotonic(),
+        )
         try:
-            await self._app(scope, body.receive, guarded)
-        except Problem as problem:  # of a body, while the application read it
-            await problem.response()(scope, receive, guarded)
+            await self._app(scope, body.receive, answered.send)
+        finally:
+            self._held.bytes -= body.bytes
+            self._metrics.count(_route(scope), answered.status, time.monotonic() - began)
 
     def _answer(self, scope: Scope) -> Response | None:
         """Return the response to a request that is not passed on. Raises Problem."""
@@ -183,12 +191,19 @@ def _stranger(scope: Scope) -> Response:
     return problem.response()
 
 
+@dataclass
+class Held:
+    """How many bytes the bodies of all requests have that are not answered yet."""
+
+    bytes: int = 0
+
+
 class _Body:
     """The body of a request, of a limited size, that must arrive within a limited time."""
 
-    def __init__(self, receive: Receive, headers: Headers) -> None:
-        self._receive = receive
-        self._left = SERVE.body_bytes
+    def __init__(self, receive: Receive, headers: Headers, held: Held) -> None:
+        self._receive, self._held = receive, held
+        self.bytes = 0
         self._end = asyncio.get_running_loop().time() + SERVE.body_seconds
         self._is_complete = False
         length = headers.get("content-length", "0")
@@ -206,15 +221,41 @@ class _Body:
         except TimeoutError:
             raise Problem(HTTPStatus.REQUEST_TIMEOUT, "The request did not arrive in time.") from None
         if message["type"] == "http.request":
-            self._left -= len(message.get("body", b""))
+            self._count(len(message.get("body", b"")))
             self._is_complete = not message.get("more_body", False)
-            if self._left < 0:
-                raise self._too_large()
         return message
+
+    def _count(self, more: int) -> None:
+        self.bytes += more
+        self._held.bytes += more
+        if self.bytes > SERVE.body_bytes:
+            raise self._too_large()
+        if self._held.bytes > SERVE.held_bytes:
+            raise busy("Too much is being sent at once. Try again in a moment.")
 
     def _too_large(self) -> Problem:
         limit = f"{SERVE.body_bytes >> 20} MB"
         return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The request is larger than {limit}.")
+
+
+class _Answered:
+    """Passes a response on, and notes its status."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status = 0  # none: the client has gone
+
+    async def send(self, message: Message) -> None:
+        """Send a message."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        await self._send(message)
+
+
+def _route(scope: Scope) -> str | None:
+    """Return the pattern of the path that answered a request, None if there is none."""
+    route = scope.get("route")
+    return getattr(route, "path", None)
 
 
 def _with_headers(send: Send) -> Send:

@@ -69,7 +69,7 @@ def region(values: Texts) -> tuple[float, float, float, float] | None:
 
     def parse(text: str) -> tuple[float, float, float, float]:
         left, top, width, height = map(float, text.split(","))
-        if not (0 <= left < 1 and 0 <= top < 1 and width > 0 and height > 0):
+        if not (0 <= left < 1 and 0 <= top < 1 and 0 < width <= 1 and 0 < height <= 1):
             raise ValueError
         return left, top, min(width, 1 - left), min(height, 1 - top)
 
@@ -93,4 +93,10 @@ def filter_texts(values: Texts, given: list[str]) -> tuple[str, ...]:
         (str(least) if least else "", "size:{}.."),
         (values.get("orientation", "").strip(), "orientation:{}"),
     )
-    return (*(text for text in given if text.strip()), *(form.format(value) for value, form in named if value))
+    found = (*(text for text in given if text.strip()), *(form.format(value) for value, form in named if value))
+    for text in found:
+        if len(text) > SERVE.filter_characters or text.count("*") > SERVE.filter_wildcards:
+            raise bad_request(
+                f"A filter has at most {SERVE.filter_characters} characters and {SERVE.filter_wildcards} stars."
+            )
+    return found

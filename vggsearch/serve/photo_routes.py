@@ -121,8 +121,10 @@ async def thumbnail(photo: str, request: Request, served: Served) -> Response:
 
 
 @router.get("/api/photos/{photo}/original")
-def original(photo: str, served: Served) -> Response:
+def original(photo: str, request: Request, served: Served) -> Response:
     """Return the file of a photo, or a range of it."""
+    if "," in request.headers.get("range", ""):
+        raise Problem(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "Ask for one range at a time.")
     found = served.library.find(photo)
     media_type = MEDIA_TYPES.get(str(found.column("format")), DOWNLOAD)
     try:
@@ -134,6 +136,7 @@ def original(photo: str, served: Served) -> Response:
         media_type=media_type,
         filename=printable(found.path.rpartition("/")[2]),
         content_disposition_type="attachment" if media_type == DOWNLOAD else "inline",
+        headers={"Content-Security-Policy": "default-src 'none'; sandbox", "Cache-Control": "private, no-cache"},
     )
 
 

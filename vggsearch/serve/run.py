@@ -1,11 +1,15 @@
 """Run the server until it is told to stop."""
 
 import asyncio
+import logging
 import secrets
+import signal
 import socket
 from asyncio import TimerHandle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
 import uvicorn
@@ -66,9 +70,10 @@ class Server(uvicorn.Server):
         move_to: Path | None = None,
         started: Callable[[str], None],
     ) -> None:
+        self._service = Service(indexes, access, move_to)
         super().__init__(
             uvicorn.Config(
-                create_app(Service(indexes, access, move_to)),
+                create_app(self._service),
                 http=PromptProtocol,
                 ws="none",
                 log_config=None,
@@ -76,6 +81,7 @@ class Server(uvicorn.Server):
                 server_header=False,
                 date_header=False,
                 proxy_headers=False,
+                timeout_keep_alive=SERVE.idle_seconds,
                 limit_concurrency=SERVE.connections,
                 timeout_graceful_shutdown=GRACE_SECONDS,
             )
@@ -84,8 +90,24 @@ class Server(uvicorn.Server):
         self._link = f"http://{_shown(access.host)}:{access.port}/login?token={access.token}"
 
     def serve_until_stopped(self) -> None:
-        """Serve until SIGINT or SIGTERM, or until `should_exit` is set."""
-        self.run(sockets=[self._listening])
+        """Serve until SIGINT or SIGTERM, or until `should_exit` is set; then finish or stop all work."""
+        try:
+            self.run(sockets=[self._listening])
+        finally:
+            self._service.close()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Let signals end the server, and not the process once the server has ended, as uvicorn would."""
+        if current_thread() is not main_thread():
+            yield
+            return
+        before = {each: signal.signal(each, self.handle_exit) for each in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and tell."""
@@ -101,15 +123,17 @@ def serve(
     port: int = SERVE.port,
     allow_changes: bool = False,
     move_to: Path | None = None,
+    token: str | None = None,
     started: Callable[[str], None],
 ) -> None:
     """Serve indexes until SIGINT or SIGTERM. `started` is called with the link to the page once it can be opened.
 
-    Port 0 takes any free one. Raises VggsearchError if the address cannot be used.
+    Port 0 takes any free one; without `token`, a new one is made. Raises VggsearchError for an unusable address.
     """
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # not a line for each request that is no HTTP
     with listening_on(host, port) as listening:
         number = listening.getsockname()[1]
-        access = Access(secrets.token_urlsafe(32), host, number, allow_changes or is_loopback(host))
+        access = Access(token or secrets.token_urlsafe(32), host, number, allow_changes or is_loopback(host))
         Server(indexes, listening, access, move_to=move_to, started=started).serve_until_stopped()
 
 

@@ -57,7 +57,7 @@ class Searches:
         self._changed = Condition()
         self._waiting: deque[_Search] = deque()
         self._is_open = True
-        self.batches = 0  # what went through the network at once, so far
+        self.done = self.batches = 0  # searches, and batches of them that went through the network together
         self._threads = [Thread(target=self._work, name=f"search {at}") for at in range(SERVE.searchers)]
         for thread in self._threads:
             thread.start()
@@ -94,8 +94,10 @@ class Searches:
         while batch := self._next():
             running = [search for search in batch if search.answer.set_running_or_notify_cancel()]
             if running:
-                self.batches += 1
                 self._answer(running)
+                with self._changed:
+                    self.batches += 1
+                    self.done += len(running)
 
     def _next(self) -> list[_Search]:
         """Wait for searches that can go together; none once it is closed."""

@@ -14,6 +14,7 @@ from vggsearch.photos.decoder_pool import default_workers
 from vggsearch.serve.guard import Access
 from vggsearch.serve.jobs import Jobs
 from vggsearch.serve.library import Library
+from vggsearch.serve.metrics import Metrics
 from vggsearch.serve.queries import Queries
 from vggsearch.serve.removals import Removals
 from vggsearch.serve.reports import Reports
@@ -28,7 +29,7 @@ class Service:
     """
 
     def __init__(self, indexes: Sequence[ImageIndex], access: Access, move_to: Path | None = None) -> None:
-        self.access = access
+        self.access, self.metrics = access, Metrics()
         self.library = Library(indexes)
         self.jobs = Jobs()
         self.searches = Searches(indexes)
