@@ -8,14 +8,19 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import numpy as np
 from PIL import ExifTags, Image
 
 from tests.fakes import FakeEngine, picture, save_photo
 from vggsearch.image_index import ImageIndex
+from vggsearch.indexing.build import set_learned
+from vggsearch.knn.whitening import Whitening
 from vggsearch.model.spec import EmbeddingSpec
-from vggsearch.store.manifest import FORMAT
+from vggsearch.progress import SILENT
+from vggsearch.store.manifest import FORMAT, WhiteningInfo
 from vggsearch.store.store import Store
 
+TRANSFORM = Whitening(np.eye(8, 256, dtype=np.float32), np.zeros(8, np.float32))  # in place of a learned one
 DATA = Path(__file__).parent / "data"
 SMALL_SPEC = EmbeddingSpec("vgg16", "pool3", "spoc", (32,), "squash", "0" * 64)  # 256 dimensions
 
@@ -49,6 +54,7 @@ def make(directory: Path) -> dict[str, object]:
             (photos / "summer" / "1.jpg").unlink()
             save_photo(photos / "é\n.png", 7, size=(48, 64))
             index.update(photos)
+            set_learned(index._store, TRANSFORM, WhiteningInfo(rows=4, dim=8, shrinkage=0.5), SILENT)
             shutil.copytree(Path(folder) / "index", directory)
             return answers(index)
 

@@ -46,6 +46,7 @@ COMMANDS = {
     "docs/duplicates.md": 10,
     "docs/embeddings.md": 1,
     "docs/index.md": 7,
+    "docs/learning.md": 1,
     "docs/quality.md": 2,
     "docs/queries.md": 25,
 }

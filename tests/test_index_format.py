@@ -18,17 +18,21 @@ import pytest
 from tests.fakes import FakeEngine, picture, save_photo
 from tests.helpers.decoders import InProcessDecoder
 from tests.helpers.removals import removal, trash_in
+from tests.make_golden_index import TRANSFORM
 from vggsearch.defaults import DUPLICATES
 from vggsearch.duplicates.removals import new_journal
 from vggsearch.image_index import ImageIndex
+from vggsearch.indexing.build import set_learned
 from vggsearch.indexing.integrity import verify
 from vggsearch.model.spec import EmbeddingSpec
+from vggsearch.progress import SILENT
 from vggsearch.removal.files import rename_exclusively
 from vggsearch.removal.perform import perform
 from vggsearch.removal.plan import make_plan
 from vggsearch.removal.request import Action
 from vggsearch.removal.undo import undo
 from vggsearch.store.contents import DERIVED_FILES, LOCK, LOCK_HOLDER, TEMPORARY, USER_FILES, foreign_files
+from vggsearch.store.manifest import WhiteningInfo
 from vggsearch.store.store import Store
 
 PAGE = (Path(__file__).parent.parent / "docs" / "index-format.md").read_text(encoding="utf-8")
@@ -115,6 +119,7 @@ def fill(photos: Path, directory: Path) -> None:
     with ImageIndex.open(directory, engine=FakeEngine(SPEC.dim)) as index:
         index.update(photos, local_features=True)
         index.build(recipe="ivf-sq8")
+        set_learned(index._store, TRANSFORM, WhiteningInfo(rows=4, dim=TRANSFORM.dim, shrinkage=0.5), SILENT)
         for seed in range(10, 15):
             (photos / f"{seed:03}.png").unlink()
         index.update(photos)
@@ -247,7 +252,14 @@ def test_what_is_there_only_during_a_run_is_gone_after_it(made: Observer) -> Non
 
 
 def test_every_field_of_the_manifest_is_documented(made: Observer) -> None:
-    assert_documented(merged(made.manifests), "manifest.json")
+    found = merged(made.manifests)
+    learned = {
+        name.removeprefix("learned."): found.pop(name) for name in list(found) if name.startswith("learned.")
+    }
+    assert (
+        differences(learned, (name.removeprefix("search.") for name in found if name.startswith("search."))) == NONE
+    )
+    assert_documented(found, "manifest.json")
 
 
 def test_every_column_of_a_part_is_documented(made: Observer) -> None:

@@ -33,6 +33,10 @@ from vggsearch.indexing.integrity import VerifyReport as VerifyReport
 from vggsearch.indexing.integrity import verify as verify
 from vggsearch.indexing.update import UpdateReport as UpdateReport
 from vggsearch.knn.recipes import BuildPlan as BuildPlan
+from vggsearch.learning.learn import LearnReport as LearnReport
+from vggsearch.learning.validation import Measured as Measured
+from vggsearch.learning.validation import Quality as Quality
+from vggsearch.learning.validation import Setting as Setting
 from vggsearch.matching.alignment import Alignment as Alignment
 from vggsearch.measures.metrics import Curve as Curve
 from vggsearch.measures.metrics import Figures as Figures

@@ -172,6 +172,23 @@ class MeasureDefaults:
 
 
 @dataclass(frozen=True)
+class LearnDefaults:
+    """How a transform of embeddings is learned from labels, and how photos are labelled (docs/learning.md)."""
+
+    shrinkages: tuple[float, ...] = (0.3, 0.5, 0.7, 0.9)  # of the scatter within labels; tried in this order
+    dims: tuple[int, ...] = (32, 64, 128, 256, 384)  # of a transformed vector; with fewer, unlike photos coincide
+    rounds: int = 5  # of cross-validation: in each, a fifth of the labels and of the other photos is tested
+    fewest_photos: int = 4  # of a label, without copies, so that two can be tested and two learned from
+    background: int = 20_000  # photos without a label that are learned from, at most: 160 MB
+    gallery: int = 2_000  # photos without a label among which those of a test are searched, at most
+    labelled: int = 20_000  # photos; a test compares a fifth of them with one another
+    classifier_shrinkage: float = 0.3  # from 0.01 to 0.9, the answers are equally right
+    alike: float = 0.8  # similarity from which two labelled photos count as copies, as in DuplicateDefaults
+    least_known: float = 0.5  # probability that a photo has one of the labels, below which it has none
+    seed: int = 1234  # of random choices
+
+
+@dataclass(frozen=True)
 class PairDefaults:
     """How all pairs of similar photos are found (docs/scale.md)."""
 
@@ -378,6 +395,7 @@ DECODER = DecoderDefaults()
 DETAIL = DetailDefaults()
 DUPLICATES = DuplicateDefaults()
 KEYPOINTS = KeypointDefaults()
+LEARN = LearnDefaults()
 MEASURE = MeasureDefaults()
 NOTEBOOK = NotebookDefaults()
 PAIRS = PairDefaults()

@@ -244,6 +244,17 @@ class TruthError(VggsearchError):
     """The ground truth cannot be read, or no query has a relevant photo."""
 
 
+class LearnedWorse(VggsearchError):
+    """What was learned from labels finds less than the index does already, so it was not stored.
+
+    `report` is the LearnReport with all figures.
+    """
+
+    def __init__(self, *parts: str | Spelled, report: object = None) -> None:
+        super().__init__(*parts)
+        self.report = report
+
+
 class ActionRefused(VggsearchError):
     """A file was not removed, since that might lose a photo; the message names the file and the reason."""
 

@@ -36,6 +36,8 @@ from vggsearch.indexing.update import UpdateReport, photo_folder, update_index
 from vggsearch.knn.recipes import BuildPlan
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.knn.whitening import WhiteningOptions
+from vggsearch.learning.labelled import Labels
+from vggsearch.learning.learn import LearnReport, forget, learn
 from vggsearch.matching.rerank import Reranker
 from vggsearch.model.engine import Engine, EngineOptions
 from vggsearch.model.loading import check_weights, choose_engine, load_engine
@@ -411,6 +413,46 @@ class ImageIndex(Tabular):
         report = verify(self.directory, repair=repair, progress=progress, stop=stop)
         self._store.refresh()
         return report
+
+    def learn(
+        self,
+        labels: Labels | None = None,
+        *,
+        even_if_worse: bool = False,
+        progress: OnProgress | None = None,
+        stop: Stop | None = None,
+    ) -> LearnReport:
+        """Learn from labels which photos belong together, so that queries find more of them; `forget` reverts it.
+
+        `labels` maps paths, relative to the photo folder, to labels, or is a file of both (`path<TAB>label`). If it
+        is None, photos that `decide` made the "same" have one label. Two labels need at least four different photos
+        each. Photos without a label are learned from, too: they show what else there is.
+
+        Only queries change: of `query` and `query_many`, but for `containing`, and of `evaluate`. Embeddings,
+        `duplicates` and its calibration do not. Later updates keep to what was learned.
+
+        Raises TruthError for too few labels or photos, and for files of the same bytes with different labels;
+        LearnedWorse, with the report, if less is found on labels that it was not learned from, or on photos held
+        out, unless `even_if_worse`; IndexLocked, IndexNotWritable and Stopped. What was learned before stays then.
+
+        >>> try:
+        ...     index.learn({"a.jpg": "cat", "b.jpg": "dog"})
+        ... except VggsearchError as error:
+        ...     print(str(error)[:48])
+        Two labels need at least 4 different photos each
+        """
+        monitor = Monitor(progress, stop)
+        return learn(self._store, self._latest, labels, even_if_worse=even_if_worse, monitor=monitor)
+
+    def forget(self) -> bool:
+        """Have queries search as if `learn` had not been called; return whether it had been.
+
+        Raises IndexLocked and IndexNotWritable.
+
+        >>> index.forget()
+        False
+        """
+        return forget(self._store)
 
     def query(
         self,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.defaults import BUILD, WHITENING
-from vggsearch.errors import IndexDamaged, OptionError
+from vggsearch.errors import IndexDamaged, OptionError, Spelled
 from vggsearch.knn.build import (
     build,
     build_faiss_index,
@@ -21,18 +21,23 @@ from vggsearch.knn.build import (
     whitened_blocks,
 )
 from vggsearch.knn.faiss_import import faiss
-from vggsearch.knn.files import read_index, without_whitening
+from vggsearch.knn.files import INDEX_FILE, read_index, without_whitening
 from vggsearch.knn.recipes import AUTO, RECIPES, BuildPlan, check_factory, plan, plan_with_higher_recall
 from vggsearch.knn.tune import tune
 from vggsearch.knn.vector_index import Tuning, VectorIndex
 from vggsearch.knn.vectors import BLOCK_ROWS
 from vggsearch.knn.whitening import Whitening, learn
 from vggsearch.progress import SILENT, Monitor
-from vggsearch.store.manifest import BuildOptions, Part, StoredVectorIndex, VectorIndexInfo, WhiteningInfo
+from vggsearch.store.manifest import BuildOptions, Part, Role, StoredVectorIndex, VectorIndexInfo, WhiteningInfo
 from vggsearch.store.store import Store
 from vggsearch.store.writer import StoreWriter, writing
 
 log = logging.getLogger(__name__)
+
+LEARN_AGAIN = Spelled(
+    "What was learned from labels is lost: call index.learn(TRUTH) again.",
+    "What was learned from labels is lost: run vggsearch learn TRUTH.tsv again.",
+)
 
 
 @dataclass(frozen=True)
@@ -51,9 +56,9 @@ class BuildReport:
     seconds: float
 
 
-def open_vector_index(store: Store) -> VectorIndex | None:
-    """Return the FAISS index, memory-mapped; None unless it matches the store's state. Raises IndexDamaged."""
-    directory, side = store.vector_index_directory(), store.manifest.fresh_vector_index
+def open_vector_index(store: Store, role: Role = "search") -> VectorIndex | None:
+    """Return a FAISS index, memory-mapped; None unless it matches the store's state. Raises IndexDamaged."""
+    directory, side = store.vector_index_directory(role), store.manifest.fresh(role)
     if directory is None or side is None:
         return None
     opened = VectorIndex.open(directory, len(store), store.spec.dim, _tuning(side))
@@ -61,9 +66,12 @@ def open_vector_index(store: Store) -> VectorIndex | None:
     return opened
 
 
-def index_in_memory(store: Store) -> VectorIndex:
-    """Return a vector index of the store's rows in memory, with the present whitening or, if due, a new one."""
-    whitening, _ = _whitening(store)
+def index_in_memory(store: Store, role: Role = "search") -> VectorIndex:
+    """Return a vector index of the store's rows in memory, with the present whitening or, if due, a new one.
+
+    Raises IndexDamaged if a learned transform cannot be read.
+    """
+    whitening, _ = _whitening(store) if role == "search" else learned_transform(store)
     return build_in_memory(store.embeddings(), len(store), store.spec.dim, whitening)
 
 
@@ -113,15 +121,63 @@ def build_vector_index(
 ) -> StoredVectorIndex:
     """Build the FAISS index of the store's present rows with the options in its manifest, and commit it.
 
-    The previous index is extended, if it has the same recipe and is not too old. With `options`, the index is
-    rebuilt with these, and they are written to the manifest. If the recipe that auto chose has too low a measured
-    recall, the next recipe is built from the same vectors.
+    So is the one under a learned transform, if something was learned. The previous index is extended, if it has the
+    same recipe and is not too old. With `options`, the index is rebuilt with these, and they are written to the
+    manifest. If the recipe that auto chose has too low a measured recall, the next recipe is built from the same
+    vectors.
     """
     faiss()  # raises InstallationError before the work is done
-    whitening, facts = _whitening(store)
+    transform = _whitening(store)
+    made = _build(store, writer, monitor, options, "search", transform, _last(store, transform[1], "search"))
+    if store.manifest.learned is not None:
+        try:
+            learned = learned_transform(store)
+        except IndexDamaged as error:
+            log.warning("%s", error)
+            writer.forget_learned()
+        else:
+            _build(store, writer, monitor, options, "learned", learned, _last(store, learned[1], "learned"))
+    return made
+
+
+def learned_transform(store: Store) -> tuple[Whitening, WhiteningInfo]:
+    """Return the transform that was learned from labels. Raises IndexDamaged if there is none that is intact."""
+    side, directory = store.manifest.learned, store.last_vector_index_directory("learned")
+    if side is None or directory is None or side.whitening is None:
+        raise IndexDamaged(store.directory, "holds nothing that was learned", LEARN_AGAIN)
+    try:
+        for file in side.files:
+            file.check(directory)
+        transform = without_whitening(read_index(directory))[1]
+    except IndexDamaged as error:
+        raise IndexDamaged(error.file, error.problem, LEARN_AGAIN) from error
+    if transform is None:
+        raise IndexDamaged(directory / INDEX_FILE, "holds no transform", LEARN_AGAIN)
+    return transform, side.whitening
+
+
+def set_learned(store: Store, transform: Whitening, facts: WhiteningInfo, monitor: Monitor) -> None:
+    """Have queries search under a transform that was learned from labels, until `forget_learned`.
+
+    Raises IndexLocked, IndexNotWritable and Stopped; what was learned before then stays.
+    """
+    with writing(store) as writer:
+        _build(store, writer, monitor, store.manifest.build, "learned", (transform, facts), last=None)
+
+
+def _build(
+    store: Store,
+    writer: StoreWriter,
+    monitor: Monitor,
+    options: BuildOptions | None,
+    role: Role,
+    transform: tuple[Whitening | None, WhiteningInfo | None],
+    last: "_LastVectorIndex | None",
+) -> StoredVectorIndex:
+    """Build the FAISS index of a role, from the `last` one as far as that has the same rows and transform."""
+    whitening, facts = transform
     size = whitening.dim if whitening is not None else store.spec.dim
     plans = _possible_plans(store, size, options or store.manifest.build)
-    last = _last(store, facts)
 
     def make(directory: Path) -> VectorIndexInfo:
         def tuned(planned: BuildPlan) -> Tuning:
@@ -157,7 +213,7 @@ def build_vector_index(
             )
         return VectorIndexInfo(made.recipe, made.factory, made.lists, len(store), **vars(tuning), whitening=facts)
 
-    return writer.set_vector_index(make, options)
+    return writer.set_vector_index(make, options, role)
 
 
 @dataclass(frozen=True)
@@ -193,9 +249,9 @@ class _LastVectorIndex:
         )
 
 
-def _last(store: Store, whitening: WhiteningInfo | None) -> _LastVectorIndex | None:
+def _last(store: Store, whitening: WhiteningInfo | None, role: Role) -> _LastVectorIndex | None:
     """Return the previous FAISS index if it can be extended: same whitening, known rows, intact files."""
-    side, directory = store.manifest.search, store.last_vector_index_directory()
+    side, directory = store.manifest.stored(role), store.last_vector_index_directory(role)
     if side is None or directory is None or side.whitening != whitening:
         return None
     lived = store.manifest.surviving_rows(side)

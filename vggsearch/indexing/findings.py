@@ -55,6 +55,10 @@ DROP_CACHE = Remedy(
 )
 READ_ALL = spelled(UPDATE, " with ", option("rehash"), " then reads all photos, and finds edits that were missed")
 DROP_STAMPS = Remedy(spelled(REPAIR, " deletes it; ", READ_ALL), spelled("it was deleted; ", READ_ALL))
+FORGET_LEARNED = Remedy(
+    spelled(REPAIR, " drops it, and queries are as before it was learned"),
+    spelled("it was dropped; queries are as before it was learned"),
+)
 REBUILD_SEARCH = Remedy(spelled(REPAIR, " rebuilds it from the embeddings"), spelled("it was rebuilt"))
 DROP_SKIPPED = Remedy(
     spelled(REPAIR, " drops the list, and ", UPDATE, " tries those files again"),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vggsearch.model.spec import EmbeddingSpec
-from vggsearch.store.manifest import BuildOptions, VectorIndexInfo
+from vggsearch.store.manifest import BuildOptions, VectorIndexInfo, WhiteningInfo
 from vggsearch.store.store import Store
 
 
@@ -13,9 +13,11 @@ from vggsearch.store.store import Store
 class Info:
     """What an index contains and how it was built. `bytes` is its size on disk; `skipped` counts files by kind.
 
-    `search` describes the FAISS index, None if it has to be built first; `wanted` are the options of the next
-    build. `blank` counts the blank photos; `without_hash` those that an older version indexed, without a perceptual
-    hash, so that turned copies of them may not be found; `local_features` those whose local features are stored.
+    `search` describes the FAISS index, None if it has to be built first. `learned` is the transform of queries that
+    was learned from labels, its `rows` the labelled photos; None if nothing was. `wanted` are the options of the
+    next build. `blank` counts the blank photos; `without_hash` those that an older version indexed, without a
+    perceptual hash, so that turned copies of them may not be found; `local_features` those whose local features are
+    stored.
 
     >>> info = index.info()
     >>> info.photos, info.skipped
@@ -28,6 +30,7 @@ class Info:
     spec: EmbeddingSpec
     made_by: tuple[str, ...]
     search: VectorIndexInfo | None
+    learned: WhiteningInfo | None
     wanted: BuildOptions
     is_search_fresh: bool
     parts: int
@@ -48,6 +51,7 @@ def read_info(store: Store, root: Path | None) -> Info:
         spec=store.spec,
         made_by=manifest.made_by,
         search=manifest.search.facts if manifest.search else None,
+        learned=manifest.learned.whitening if manifest.learned else None,
         wanted=manifest.build,
         is_search_fresh=manifest.fresh_vector_index is not None,
         parts=len(manifest.parts),

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from vggsearch.indexing.findings import (
     DROP_PHOTOS,
     DROP_SKIPPED,
     DROP_STAMPS,
+    FORGET_LEARNED,
     KEEP_NEWEST,
     REBUILD_MANIFEST,
     REBUILD_SEARCH,
@@ -42,7 +44,7 @@ from vggsearch.store.contents import (
 from vggsearch.store.files import writing_to
 from vggsearch.store.local_features import LocalPart
 from vggsearch.store.lock import only_writer
-from vggsearch.store.manifest import Manifest, Part, write_manifest
+from vggsearch.store.manifest import ROLES, Manifest, Part, Role, write_manifest
 from vggsearch.store.own_files import check_links, delete, followed
 from vggsearch.store.parts import Table, embeddings_in, read_columns, read_origin
 from vggsearch.store.recovery import cannot_rebuild, rebuild_manifest
@@ -185,7 +187,7 @@ class _IndexCheck:
     lost_parts: set[str] = field(default_factory=set)
     dead: dict[str, set[int]] = field(default_factory=dict)
     is_skipped_lost: bool = False
-    is_search_lost: bool = False
+    lost_roles: set[Role] = field(default_factory=set)
     lost_local: set[str] = field(default_factory=set)
     lost_caches: list[Path] = field(default_factory=list)
     rows: dict[str, tuple[Part, int]] = field(default_factory=dict)
@@ -198,9 +200,10 @@ class _IndexCheck:
 
     def run(self) -> None:
         """Check all files that the manifest lists, and those that only save time."""
-        side, skipped = self.manifest.fresh_vector_index, self.manifest.skipped
+        skipped = self.manifest.skipped
+        sides = {role: fresh.files for role in ROLES if (fresh := self.manifest.fresh(role)) is not None}
         local = [file for part in self.manifest.local for file in part.files]
-        files = [*self.manifest.parts, *(side.files if side else ()), *([skipped] if skipped else ()), *local]
+        files = [*self.manifest.parts, *chain(*sides.values()), *([skipped] if skipped else ()), *local]
         extra = [(path, size_of(path), check) for path, check in caches(self.store.directory, self.manifest)]
         total = sum(file.bytes for file in files) + sum(size for _, size, _ in extra)
         self.advance(0, total)
@@ -209,9 +212,9 @@ class _IndexCheck:
         for part in self.manifest.parts:
             self.check_part(part)
             self.advance(part.bytes, total)
-        if side is not None:
-            self.check_vector_index()
-            self.advance(sum(file.bytes for file in side.files), total)
+        for role, stored in sides.items():
+            self.check_vector_index(role)
+            self.advance(sum(file.bytes for file in stored), total)
         for kept in self.manifest.local:
             self.check_local(kept)
             self.advance(sum(file.bytes for file in kept.files), total)
@@ -330,8 +333,8 @@ class _IndexCheck:
             problem = f"lists {len(both):,} photos that are in {part.name} too"
             self.add(IndexDamaged(self.store.directory / SKIPPED, problem), DROP_PHOTOS, tuple(both))
 
-    def check_vector_index(self) -> None:
-        side = self.manifest.fresh_vector_index
+    def check_vector_index(self, role: Role) -> None:
+        side = self.manifest.fresh(role)
         if side is None or self.lost_parts:
             return  # it is rebuilt with its rows
         directory = self.store.directory / SEARCH_FOLDER / side.name
@@ -343,8 +346,8 @@ class _IndexCheck:
             if wrong is not None:
                 raise IndexDamaged(directory, f"differs from the embeddings of the parts from row {wrong:,} on")
         except IndexDamaged as error:
-            self.is_search_lost = True
-            self.add(error, REBUILD_SEARCH)
+            self.lost_roles.add(role)
+            self.add(error, REBUILD_SEARCH if role == "search" else FORGET_LEARNED)
 
     def check_local(self, part: LocalPart) -> None:
         directory = self.store.directory / LOCAL / part.name
@@ -385,7 +388,8 @@ class _IndexCheck:
             self.manifest,
             parts=tuple(part for part in self.manifest.parts if part.name not in self.lost_parts),
             skipped=None if self.is_skipped_lost else self.manifest.skipped,
-            search=None if self.is_search_lost else self.manifest.search,
+            search=None if "search" in self.lost_roles else self.manifest.search,
+            learned=None if "learned" in self.lost_roles else self.manifest.learned,
             local=tuple(part for part in self.manifest.local if part.name not in self.lost_local),
         ).without_rows(self.dead)
         if manifest != self.manifest:

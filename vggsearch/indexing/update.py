@@ -20,6 +20,7 @@ from vggsearch.photos.walk import PhotoFile, Skipped, SkippedFiles, Stamp, walk
 from vggsearch.progress import SILENT, Monitor
 from vggsearch.removal.interrupted import warn_of_interrupted
 from vggsearch.store.contents import JOURNALS
+from vggsearch.store.manifest import ROLES
 from vggsearch.store.parts import BYTES_PER_DIMENSION
 from vggsearch.store.records import Embedded
 from vggsearch.store.reuse import KnownContent
@@ -395,7 +396,8 @@ def _renew_vector_index(store: Store, writer: StoreWriter, monitor: Monitor) -> 
     Raises InstallationError without FAISS; the embeddings are committed by then.
     """
     try:
-        is_fresh = open_vector_index(store) is not None
+        roles = [role for role in ROLES if role == "search" or store.manifest.stored(role) is not None]
+        is_fresh = all(open_vector_index(store, role) is not None for role in roles)
     except IndexDamaged as error:
         log.warning("%s; the FAISS index is rebuilt.", error)
         is_fresh = False

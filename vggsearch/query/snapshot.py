@@ -18,6 +18,7 @@ from vggsearch.matching.feature_maps import Levels
 from vggsearch.query.filters import Filter, FoldedPaths
 from vggsearch.query.searcher import Searcher, hashes_of, searcher_under, searcher_with
 from vggsearch.store.local_features import LocalStore
+from vggsearch.store.manifest import ROLES, Role
 from vggsearch.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class Snapshot:
     `store` shows the state; it is not to be refreshed.
     """
 
-    def __init__(self, store: Store, open: Callable[[Store], VectorIndex | None]) -> None:
+    def __init__(self, store: Store, open: Callable[[Store, Role], VectorIndex | None]) -> None:
         self.store, self._open = store, open
         self._columns: dict[str, NDArray[Any]] = {}
         self._last_wanted: tuple[Wanted, Selection] | None = None
@@ -51,7 +52,22 @@ class Snapshot:
     @cached_property
     def searcher(self) -> Searcher:
         """The searcher; without a FAISS index of this state, it searches the embeddings in memory."""
-        index = self._open(self.store) or index_in_memory(self.store)
+        return self._over(self._open(self.store, "search") or index_in_memory(self.store))
+
+    @cached_property
+    def query_searcher(self) -> Searcher:
+        """The searcher of queries: under the transform learned from labels, if there is one that can be read."""
+        if self.store.manifest.learned is None:
+            return self.searcher
+        try:
+            return self._over(self._open(self.store, "learned") or index_in_memory(self.store, "learned"))
+        except IndexDamaged as error:
+            if not self.store.is_up_to_date:
+                raise  # a writer has removed it: there is a newer state to read
+            log.warning("%s", error)
+            return self.searcher
+
+    def _over(self, index: VectorIndex) -> Searcher:
         return Searcher(self.paths, index, self.store.blank_rows(), hashes_of(self.store))
 
     @property
@@ -66,13 +82,14 @@ class Snapshot:
         return self._columns[name]
 
     def with_whitening_of(self, reference: Searcher) -> Searcher:
-        """Return the searcher with the whitening of another, so that similarities of both are on one scale.
+        """Return a searcher with the whitening of another, so that similarities of both are on one scale.
 
-        If the whitenings differ, all embeddings are whitened again, in memory.
+        If it is not one of the index's own, all embeddings are whitened again, in memory.
         """
         whitening = reference.index.whitening
-        if _are_same(whitening, self.searcher.index.whitening):
-            return self.searcher
+        for own in (self.query_searcher, self.searcher):
+            if _are_same(whitening, own.index.whitening):
+                return own
         if self._last_rewhitened is None or not _are_same(whitening, self._last_rewhitened[0]):
             self._last_rewhitened = whitening, searcher_under(self.store, whitening)
         return self._last_rewhitened[1]
@@ -118,17 +135,17 @@ class LatestSnapshot:
         self._store = store
         self._reading = RLock()  # what is read once is not read twice, and no thread replaces the state of another
         self._state: Snapshot | None = None
-        self._of: tuple[str, str | None] | None = None  # the state that it is
+        self._of: tuple[str | None, ...] | None = None  # the state that it is
 
     def close(self) -> None:
         """Release the memory-mapped files."""
         with self._reading:
             self._state = None
 
-    def _open(self, store: Store) -> VectorIndex | None:
+    def _open(self, store: Store, role: Role) -> VectorIndex | None:
         """Return the FAISS index if it matches the present state and can be opened, else None."""
         try:
-            return open_vector_index(store)
+            return open_vector_index(store, role)
         except IndexDamaged as error:
             if not store.is_up_to_date:
                 raise  # a writer has removed it: there is a newer state to read
@@ -141,9 +158,9 @@ class LatestSnapshot:
             return self._store.read_consistently(lambda store: read(self._present(store)))
 
     def searcher(self, whitening: WhiteningOptions | None = None) -> Searcher:
-        """Return the searcher; with `whitening`, one in memory, with a whitening learned with these options."""
+        """Return the searcher of queries; with `whitening`, one in memory, with a whitening of these options."""
         if whitening is None:
-            return self.read(lambda state: state.searcher)
+            return self.read(lambda state: state.query_searcher)
         return self.read(lambda state: searcher_with(state.store, whitening))
 
     def kept_features(self, paths: Sequence[str]) -> dict[str, tuple[Levels, float]]:
@@ -157,8 +174,8 @@ class LatestSnapshot:
             return {}
 
     def _present(self, store: Store) -> Snapshot:
-        side = store.manifest.search
-        present = store.manifest.fingerprint, side.name if side is not None else None
+        stored = map(store.manifest.stored, ROLES)
+        present = store.manifest.fingerprint, *(each.name if each is not None else None for each in stored)
         if self._state is None or self._of != present:
             self._state, self._of = Snapshot(store, self._open), present
         self._state.store = store  # the same rows, perhaps in other files

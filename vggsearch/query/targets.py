@@ -73,14 +73,16 @@ class TargetView:
 def views_of(targets: Sequence[Target], images: Sequence[ImageLike], options: QueryOptions) -> list[TargetView]:
     """Return the view of each index for a query of the given pictures, in order; see ImageIndex.query.
 
-    Several indexes are all searched with the whitening of the one with the most photos, the first if tied.
+    Several indexes are all searched with the whitening of the one with the most photos, the first if tied. What was
+    learned from labels does not apply to `containing`: parts of photos have none.
     """
     check_targets(targets)
     if options.exclude_same_folder:
         _warn_of_outside(targets, images)
     if len(targets) == 1:
         return [_view_of(targets[0], images, options, None)]
-    reference = max((target.present.searcher() for target in targets), key=lambda searcher: len(searcher.paths))
+    searchers = [target.present.read(lambda state: _searcher(state, options)) for target in targets]
+    reference = max(searchers, key=lambda searcher: len(searcher.paths))
     return [_view_of(target, images, options, reference) for target in targets]
 
 
@@ -123,11 +125,15 @@ def _view_of(
     name = str(target.directory) if reference is not None else None
 
     def read(state: Snapshot) -> TargetView:
-        searcher = state.with_whitening_of(reference) if reference is not None else state.searcher
+        searcher = state.with_whitening_of(reference) if reference is not None else _searcher(state, options)
         contents = _contents(state, target) if options.containing else np.empty(0, object)
         return TargetView(name, target, searcher, state.wanted(options.filters, without), own_path, contents)
 
     return target.present.read(read)
+
+
+def _searcher(state: Snapshot, options: QueryOptions) -> Searcher:
+    return state.searcher if options.containing else state.query_searcher
 
 
 def _contents(state: Snapshot, target: Target) -> NDArray[Any]:

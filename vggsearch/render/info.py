@@ -62,6 +62,7 @@ def _storage(facts: Info) -> list[tuple[str, str]]:
         ("computed by", ", ".join(facts.made_by) or "nothing yet"),
         ("vector index", _vector_index(facts)),
         ("whitening", _whitening(facts)),
+        ("learned", _learned(facts)),
         ("local features", f"of {quantity(facts.local_features, 'photo')}" if facts.local_features else "none"),
         ("on disk", f"{decimal(facts.bytes)} in {quantity(facts.parts, 'part')}"),
     ]
@@ -79,3 +80,10 @@ def _whitening(facts: Info) -> str:
     if whitening is None:
         return "none"
     return f"to {quantity(whitening.dim, 'dimension')}, fitted on {quantity(whitening.rows, 'photo')}"
+
+
+def _learned(facts: Info) -> str:
+    learned = facts.learned
+    if learned is None:
+        return "nothing"
+    return f"from {quantity(learned.rows, 'labelled photo')}, to {quantity(learned.dim, 'dimension')}, for queries"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,15 @@ from vggsearch.store.local_features import LocalPart
 from vggsearch.store.migrations import migrate
 from vggsearch.system.reading import reading_from
 
-FORMAT = 7
+FORMAT = 8
 CHECKSUM = "sha256"
 MOST_ROWS = 100_000_000  # of a part: a crafted number must not exhaust the memory
 MOST_SHOWN = 200  # characters of what is wrong, which may quote a value
+
+
+Role = Literal["search", "learned"]
+ROLES: tuple[Role, ...] = ("search", "learned")
+"""Vector indexes of an index: the one that every use searches, and one under a learned transform, for queries."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +146,9 @@ class Manifest:
     `is_whitened` is whether its vectors are whitened, where that helps. `root` is the photo folder, relative to the
     index where possible. `weights_file` is the file the user named, None if vggsearch finds the weights itself.
     `next_part` is the number of the next part, as names are never reused. `build` are the options for the next
-    vector index. `has_local` is whether local features are stored, and `local` are those stored.
+    vector index. `search` is the vector index, `learned` a second one for queries, whose whitening was learned from
+    labels: its rows are the labelled photos. `has_local` is whether local features are stored, and `local` are
+    those stored.
     """
 
     embedding: EmbeddingSpec
@@ -153,6 +160,7 @@ class Manifest:
     build: BuildOptions = BuildOptions()
     skipped: FileHash | None = None
     search: StoredVectorIndex | None = None
+    learned: StoredVectorIndex | None = None
     has_local: bool = False
     local: tuple[LocalPart, ...] = ()
     format: int = FORMAT
@@ -166,7 +174,16 @@ class Manifest:
     @property
     def fresh_vector_index(self) -> StoredVectorIndex | None:
         """The vector index, None if it was not built from exactly the live rows."""
-        return self.search if self.search is not None and self.search.fingerprint == self.fingerprint else None
+        return self.fresh("search")
+
+    def fresh(self, role: Role) -> StoredVectorIndex | None:
+        """Return the vector index of a role, None if it was not built from exactly the live rows."""
+        stored = self.stored(role)
+        return stored if stored is not None and stored.fingerprint == self.fingerprint else None
+
+    def stored(self, role: Role) -> StoredVectorIndex | None:
+        """Return the last vector index of a role, of this or an earlier state; None if there is none."""
+        return self.search if role == "search" else self.learned
 
     @property
     def source_parts(self) -> tuple[SourcePart, ...]:

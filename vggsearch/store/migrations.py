@@ -67,6 +67,11 @@ def _from_6(values: Values, directory: Path) -> Values:  # noqa: ARG001
     return {**values, "format": 7}
 
 
+def _from_7(values: Values, directory: Path) -> Values:  # noqa: ARG001
+    """Format 8 adds a vector index under a transform that was learned from labels."""
+    return {**values, "format": 8, "learned": None}
+
+
 MIGRATIONS: dict[int, Callable[[Values, Path], Values]] = {
     1: _from_1,
     2: _from_2,
@@ -74,4 +79,5 @@ MIGRATIONS: dict[int, Callable[[Values, Path], Values]] = {
     4: _from_4,
     5: _from_5,
     6: _from_6,
+    7: _from_7,
 }

@@ -40,8 +40,10 @@ from vggsearch.store.files import (
 )
 from vggsearch.store.local_features import LocalStore
 from vggsearch.store.manifest import (
+    ROLES,
     Manifest,
     Part,
+    Role,
     read_manifest,
     write_manifest,
 )
@@ -259,12 +261,12 @@ class Store:
                         return data
             known.check(self.directory)  # raises, unless the list was renamed in between
 
-    def vector_index_directory(self) -> Path | None:
-        """Return the folder of the vector index of this state, None if none exists. Raises IndexDamaged.
+    def vector_index_directory(self, role: Role = "search") -> Path | None:
+        """Return the folder of a vector index of this state, None if none exists. Raises IndexDamaged.
 
         Of large files only the size is checked, which takes no time; `verify` checks their hashes, too.
         """
-        stored = self.manifest.fresh_vector_index
+        stored = self.manifest.fresh(role)
         if stored is None:
             return None
         directory = self.directory / SEARCH_FOLDER / stored.name
@@ -273,9 +275,9 @@ class Store:
             check(directory)
         return directory
 
-    def last_vector_index_directory(self) -> Path | None:
+    def last_vector_index_directory(self, role: Role = "search") -> Path | None:
         """Return the folder of the last vector index, of this or an earlier state; None if none exists."""
-        stored = self.manifest.search
+        stored = self.manifest.stored(role)
         return self.directory / SEARCH_FOLDER / stored.name if stored is not None else None
 
     def local(self) -> LocalStore:
@@ -309,8 +311,8 @@ class Store:
         needed = {SKIPPED_NEXT, LOCK_HOLDER, *CACHES}
         needed.update(f"{EMBEDDINGS}/{part.name}" for part in manifest.parts)
         needed.update(f"{LOCAL}/{part.name}" for part in manifest.local)
-        if manifest.search is not None:
-            needed.add(f"{SEARCH_FOLDER}/{manifest.search.name}")
+        stored = filter(None, map(manifest.stored, ROLES))
+        needed.update(f"{SEARCH_FOLDER}/{each.name}" for each in stored)
         if manifest.skipped is not None:
             needed.add(SKIPPED)
         return leftovers(self.directory, needed)

@@ -16,7 +16,16 @@ from vggsearch.store.contents import EMBEDDINGS, LOCAL, SEARCH_FOLDER, SKIPPED, 
 from vggsearch.store.files import FileHash, flush_directory, write_folder_atomically, writing_to
 from vggsearch.store.local_features import ROWS, LocalPart, StoredFeatures, write_local
 from vggsearch.store.lock import only_writer
-from vggsearch.store.manifest import BuildOptions, Manifest, Part, StoredVectorIndex, VectorIndexInfo, part_name
+from vggsearch.store.manifest import (
+    ROLES,
+    BuildOptions,
+    Manifest,
+    Part,
+    Role,
+    StoredVectorIndex,
+    VectorIndexInfo,
+    part_name,
+)
 from vggsearch.store.own_files import delete
 from vggsearch.store.parts import Origin, merge_parts, write_part, write_skipped
 from vggsearch.store.records import Embedded, EngineInfo
@@ -89,9 +98,9 @@ class StoreWriter:
             self._replace(replace(self._store.manifest, is_whitened=is_whitened, search=None))
 
     def set_vector_index(
-        self, build: Callable[[Path], VectorIndexInfo], options: BuildOptions | None = None
+        self, build: Callable[[Path], VectorIndexInfo], options: BuildOptions | None = None, role: Role = "search"
     ) -> StoredVectorIndex:
-        """Have `build` fill a folder with the vector index of the current state, and remove earlier ones.
+        """Have `build` fill a folder with a vector index of the current state, and remove earlier ones of its role.
 
         `options`, if given, replaces the options for later builds.
         """
@@ -107,9 +116,15 @@ class StoreWriter:
             files=files,
             made_from=manifest.source_parts,
         )
-        self._replace(replace(manifest, search=stored, build=options or manifest.build))
+        self._replace(_with_vector_index(replace(manifest, build=options or manifest.build), role, stored))
         self._clean()
         return stored
+
+    def forget_learned(self) -> None:
+        """Remove the vector index under a learned transform, if there is one."""
+        if self._store.manifest.learned is not None:
+            self._replace(replace(self._store.manifest, learned=None))
+            self._clean()
 
     def set_local(self, has_local: bool) -> None:
         """Set whether local features are stored. If not, existing ones are removed."""
@@ -173,11 +188,10 @@ class StoreWriter:
                 parts.append(self._merge(part_name(number), group))
                 number += 1
         changed = replace(manifest, parts=tuple(parts), next_part=number)
-        if manifest.fresh_vector_index is not None:
-            stored = replace(
-                manifest.fresh_vector_index, fingerprint=changed.fingerprint, made_from=changed.source_parts
-            )
-            changed = replace(changed, search=stored)
+        for role in ROLES:
+            if (fresh := manifest.fresh(role)) is not None:
+                stored = replace(fresh, fingerprint=changed.fingerprint, made_from=changed.source_parts)
+                changed = _with_vector_index(changed, role, stored)
         self._replace(changed)
         self._rows = self._locate()
         self._clean()
@@ -227,6 +241,10 @@ class StoreWriter:
         for path in self._store.leftovers():
             with suppress(OSError):
                 delete(self._store.directory, path)
+
+
+def _with_vector_index(manifest: Manifest, role: Role, stored: StoredVectorIndex) -> Manifest:
+    return replace(manifest, search=stored) if role == "search" else replace(manifest, learned=stored)
 
 
 def next_name(folder: Path) -> str:

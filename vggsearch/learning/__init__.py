@@ -1,0 +1,1 @@
+"""Learn from labels: a transform of embeddings for queries, and labels for the other photos."""
