@@ -126,7 +126,7 @@ def _index_of(codes: NDArray[np.uint8]) -> FaissIndex:
         index = library.IndexBinaryFlat(bits)
         index.add(codes)
         return index
-    lists = round(4 * np.sqrt(len(codes)))
+    lists = round(np.sqrt(len(codes)))
     quantizer = library.IndexBinaryFlat(bits)
     index = library.IndexBinaryIVF(quantizer, bits, lists)
     index.quantizer_of_lists = quantizer  # FAISS does not keep it alive
