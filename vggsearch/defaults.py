@@ -243,6 +243,8 @@ class KeypointDefaults:
     """How two photos are compared by keypoints (docs/duplicates.md)."""
 
     pixels: int = 384  # of the longer side; copies of 96 pixels are enlarged, photos of 12 megapixels reduced
+    detected_pixels: int = 256  # the same, to detect keypoints in: as many copies match, in half the time
+    few: int = 200  # keypoints found there; with fewer, they are detected in `pixels`, as in drawings of fine lines
     count: int = 500  # keypoints per photo
     contrast: float = 0.02  # of a keypoint, 0..1, at least; half of Lowe's, for blurred and dark copies
     ratio: float = 0.75  # of the distances to the nearest and the second nearest; above it, no match

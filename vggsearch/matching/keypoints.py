@@ -48,18 +48,27 @@ class Keypoints:
 def detect_keypoints(image: Image.Image) -> Keypoints:
     """Return the strongest keypoints, at most KEYPOINTS.count, of an upright RGB image.
 
-    The image is first resized to KEYPOINTS.pixels on the longer side.
+    The image is first resized to KEYPOINTS.pixels on the longer side. Keypoints are detected in a smaller one.
     """
     return keypoints_of(small_grey(image, KEYPOINTS.pixels))
 
 
 def keypoints_of(grey: NDArray[np.uint8]) -> Keypoints:
     """Return the keypoints of a grey picture, uint8 (height, width), as `detect_keypoints` does of an image."""
+    keypoints = _detected(grey, KEYPOINTS.detected_pixels)
+    return keypoints if len(keypoints.points) >= KEYPOINTS.few else _detected(grey, max(grey.shape))
+
+
+def _detected(grey: NDArray[np.uint8], longer: int) -> Keypoints:
+    """Return the keypoints of a picture, detected with `longer` pixels on its longer side."""
     height, width = grey.shape
-    found, descriptors = _sift().detectAndCompute(grey, None)
+    scale = max(grey.shape) / longer
+    size = (max(1, round(width / scale)), max(1, round(height / scale)))
+    found, descriptors = _sift().detectAndCompute(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), None)
     found = found[: KEYPOINTS.count]  # OpenCV also returns all that are as strong as the last one
-    points = np.array([each.pt for each in found], np.float32).reshape(-1, 2)
-    shapes = np.array([(each.size, each.angle) for each in found], np.float32).reshape(-1, 2)
+    ratios = (np.array([width, height]) / size).astype(np.float32)
+    points = (np.array([each.pt for each in found], np.float32).reshape(-1, 2) + 0.5) * ratios - 0.5
+    shapes = np.array([(scale * each.size, each.angle) for each in found], np.float32).reshape(-1, 2)
     if not found:  # OpenCV then returns None for the descriptors
         return Keypoints(points, shapes, np.empty((0, 128), np.uint8), width, height, grey)
     return Keypoints(points, shapes, descriptors[: len(found)].astype(np.uint8), width, height, grey)
