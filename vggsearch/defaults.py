@@ -301,7 +301,8 @@ class DuplicateDefaults:
     alike: float = 0.8  # similarity from which all pairs are candidates, however many a photo has
     least_confidence: float = 0.8  # of a pair, however certain all others are, following Efron (calibration.py)
     copied_photos: int = 50  # of the folder, of which edited copies are made for the calibration
-    edits: int = 4  # of each of these photos
+    copies: int = 100  # in all, of all edits in turn
+    edits: int = 4  # of each of these photos, at most
     unrelated: int = 500  # random pairs that are not candidates, for the calibration
     unrelated_photos: int = 150  # from which these pairs are drawn
     at_random: int = 50_000  # random pairs that show how similar unrelated photos are, if no photos are compared

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import chain
+from itertools import chain, cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,9 @@ from PIL import Image
 from vggsearch.defaults import DUPLICATES, MEASURE, PAIRS
 from vggsearch.duplicates.calibration import LabelledPairs
 from vggsearch.duplicates.collection import Collection
+from vggsearch.duplicates.confirmation import KeypointMatcher
 from vggsearch.errors import ImageError, IndexDamaged, IndexNotReadable
-from vggsearch.matching.keypoints import detect_keypoints, single_threaded_blas
+from vggsearch.matching.keypoints import Keypoints, detect_keypoints, single_threaded_blas
 from vggsearch.matching.pixels import align_copy
 from vggsearch.photos.decode import decode
 from vggsearch.photos.decoder_pool import Decoders, default_workers
@@ -47,6 +48,7 @@ class CalibrationPairs:
 
 def compare_edited_copies(
     photos: Collection,
+    matcher: KeypointMatcher,
     decoders: Decoders,
     embed: Embed,
     similarity_to: SimilarityTo,
@@ -56,25 +58,28 @@ def compare_edited_copies(
 
     `embed` returns the embeddings of squares, uint8 (n, size, size, 3), and `similarity_to` the similarity of an
     embedding to the photo of a row; that of their hashes counts if it is more, as for candidates. Photos that
-    cannot be read are skipped. The same photos give the same copies.
+    cannot be read are skipped. The same photos give the same copies. The edits take turns: which copies are found
+    depends mostly on them, so that all count alike.
     """
     spec, rows = photos.store.spec, photos.own_contents.tolist()
     generator = random.Random(DUPLICATES.seed)  # noqa: S311 - must be repeatable, not secure
     subset = generator.sample(rows, min(len(rows), DUPLICATES.copied_photos))
-    edits = [
-        (row, generator.sample([name for name in EDITS if name != COLLAGE], DUPLICATES.edits)) for row in subset
-    ]
+    names = [name for name in EDITS if name != COLLAGE]
+    generator.shuffle(names)
+    turns, of_each = cycle(names), min(DUPLICATES.edits, -(-DUPLICATES.copies // max(1, len(subset))))
 
-    def copies(row: int, names: Sequence[str]) -> list[tuple[int, NDArray[np.uint8], int]]:
+    def copies(
+        row: int, keypoints: Keypoints | None, edits: Sequence[str]
+    ) -> list[tuple[int, NDArray[np.uint8], int]]:
         """Return the row, the square of each copy, and the number of inliers of the copy in the photo."""
-        if not photos.is_current(row):
+        if keypoints is None:
             return []
         try:
             photo = decoders.picture(photos.source(row), MEASURE.copy_pixels)
         except ImageError:
             return []
-        keypoints, made = detect_keypoints(photo), []
-        for name in names:
+        made = []
+        for name in edits:
             copy = _decoded(edited(photo, EDITS[name], f"{photos.path(row)} {name}"))
             alignment = align_copy(keypoints, detect_keypoints(copy))
             made.append((row, square(copy, spec.size, spec.resize), alignment.inliers if alignment else 0))
@@ -84,8 +89,9 @@ def compare_edited_copies(
     inliers: list[int] = []
     with single_threaded_blas(), ThreadPoolExecutor(default_workers()) as threads:
         for start in range(0, len(subset), PHOTOS_AT_ONCE):
-            batch = edits[start : start + PHOTOS_AT_ONCE]
-            made = list(chain.from_iterable(threads.map(lambda each: copies(*each), batch)))
+            batch = subset[start : start + PHOTOS_AT_ONCE]
+            edits = [list(islice(turns, of_each)) for _ in batch]
+            made = list(chain.from_iterable(threads.map(copies, batch, matcher.keypoints(batch), edits)))
             embeddings = embed(np.stack([pixels for _, pixels, _ in made])) if made else ()
             similarities += [
                 max(similarity_to(each, row), _similarity_by_hash(pixels, photos.hashes[row].tobytes()))

@@ -92,10 +92,15 @@ class KeypointMatcher:
             if todo:
                 self.save()
 
+    def keypoints(self, rows: Sequence[int]) -> list[Keypoints | None]:
+        """Return the keypoints of rows, None for one that cannot be read or has changed."""
+        with ThreadPoolExecutor() as threads:
+            return self._keypoints_of(rows, threads)
+
     def coded(self, rows: Sequence[int], monitor: Monitor = SILENT) -> list[CodedKeypoints | None]:
         """Return the coded keypoints of rows, None for one that cannot be read or has changed. Raises Stopped."""
         found: list[CodedKeypoints | None] = []
-        with ThreadPoolExecutor() as threads:
+        with single_threaded_blas(), ThreadPoolExecutor() as threads:
             for start in range(0, len(rows), DUPLICATES.photos_at_once):
                 monitor.check()
                 some = self._keypoints_of(rows[start : start + DUPLICATES.photos_at_once], threads)

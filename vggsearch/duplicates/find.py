@@ -180,6 +180,7 @@ def _labelled_pairs(
     inliers = tuple(matcher.inliers((first, second)) for first, second in compared.tolist())
     copies = compare_edited_copies(
         collection,
+        matcher,
         decoders,
         embed,
         lambda embedding, row: float(collection.searcher.index.similarities(embedding, np.array([row]))[0]),
@@ -203,6 +204,8 @@ def _source_of(collection: Collection) -> str:
         MATCHED_BY,
         len(collection).bit_length(),
         DUPLICATES.copied_photos,
+        DUPLICATES.copies,
+        DUPLICATES.edits,
         PAIRS.hash_bits,
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
