@@ -6,6 +6,9 @@ Every query is compared with all photos of the index, as by `vggsearch eval --no
 - held out: learn from four fifths of the photos of each label and query with the last fifth, five times.
 - unseen labels: learn from the photos of half of the labels, at random, and query with those of the other half,
   five times.
+- classify: label all photos from five of each label, ten times.
+- strangers: the same from five photos of half of the labels, so that the photos of the others have none of them.
+- wrong labels: change one label in twenty at random, and look for them.
 """
 
 import shutil
@@ -24,6 +27,7 @@ from vggsearch.measures.metrics import worst_ranks
 from vggsearch.query.searcher import Searcher
 
 TIMES = 5
+FEW = 5  # photos of a label to classify by
 Rows = dict[str, tuple[float, float]]
 
 
@@ -39,6 +43,53 @@ def main(directory: Path, truth: Path) -> None:
                 means = {row: np.mean([each[row] for each in found], axis=0) for row in found[0]}
                 cells = [f"{means[row][figure]:.3f}" for figure in (0, 1) for row in means]
                 print(f"| {name} | {' | '.join(cells)} |")
+            print_means("classify", [classified(index, labels, seed, 1.0) for seed in range(2 * TIMES)])
+            print_means("strangers", [classified(index, labels, seed, 0.5) for seed in range(2 * TIMES)])
+            print_means("wrong labels", [wrong_labels(index, labels, seed) for seed in range(TIMES)])
+
+
+def print_means(name: str, found: Sequence[Mapping[str, float]]) -> None:
+    print(f"{name}: " + ", ".join(f"{key} {np.mean([each[key] for each in found]):.3f}" for key in found[0]))
+
+
+def classified(index: ImageIndex, labels: Mapping[str, str], seed: int, share: float) -> dict[str, float]:
+    """Return how often labels from FEW photos of each of some labels are right."""
+    names = sorted(set(labels.values()))
+    known = shuffled(names, seed)[: round(share * len(names))]
+    given = {
+        path: label
+        for label in known
+        for path in shuffled([each for each in labels if labels[each] == label], seed)[:FEW]
+    }
+    photos = [each for each in index.classify(given).photos if each.path in labels]
+    is_known = np.array([labels[each.path] in known for each in photos])
+    is_labelled = np.array([each.label is not None for each in photos])
+    best, right = (
+        np.array([labels[each.path] == label for each, label in zip(photos, said, strict=True)])
+        for said in ([each.best for each in photos], [each.label for each in photos])
+    )
+    certainty = [each.probability if each.label is not None else -each.probability for each in photos]
+    surest = np.argsort(-np.array(certainty), kind="stable")[: len(photos) // 2]
+    found = {
+        "right at full coverage": best[is_known].mean(),
+        "labelled": is_labelled[is_known].mean(),
+        "right of these": right[is_known & is_labelled].mean(),
+        "right of all that were labelled": right[is_labelled].mean(),
+        "mean probability of these": np.mean([each.probability for each in photos if each.label is not None]),
+    }
+    if is_known.all():
+        return {**found, "right of the surest half": best[surest].mean()}
+    return {**found, "strangers without a label": 1 - is_labelled[~is_known].mean()}
+
+
+def wrong_labels(index: ImageIndex, labels: Mapping[str, str], seed: int) -> dict[str, float]:
+    names, random = sorted(set(labels.values())), np.random.default_rng(seed)
+    changed = {
+        path: names[(names.index(labels[path]) + int(random.integers(1, len(names)))) % len(names)]
+        for path in shuffled(list(labels), seed)[: len(labels) // 20]
+    }
+    found = {each.path for each in index.classify({**labels, **changed}).wrong}
+    return {"changed": len(changed), "found": len(found & set(changed)), "listed": len(found)}
 
 
 def figures(index: ImageIndex, labels: Mapping[str, str], learned: Sequence[str], asked: Sequence[str]) -> Rows:

@@ -20,7 +20,7 @@ from vggsearch.errors import PhotosError, Spelled, Stopped, VggsearchError, opti
 PACKAGE = Path(vggsearch.__file__).parent
 OUTSIDE = ("cli", "render")
 LIBRARY = [path for path in sorted(PACKAGE.rglob("*.py")) if path.relative_to(PACKAGE).parts[0] not in OUTSIDE]
-COMMANDS = ("index", "query", "dups", "info", "build", "verify", "learn", "eval", "bench", "model")
+COMMANDS = ("index", "query", "dups", "info", "build", "verify", "learn", "classify", "eval", "bench", "model")
 FLAG = re.compile(r"(?:^|\s)(--[a-z][a-z-]*[a-z])(?![a-z-])")
 COMMAND = re.compile(rf"\bvggsearch ({'|'.join(COMMANDS)})\b")
 

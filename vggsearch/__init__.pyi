@@ -33,6 +33,9 @@ from vggsearch.indexing.integrity import VerifyReport as VerifyReport
 from vggsearch.indexing.integrity import verify as verify
 from vggsearch.indexing.update import UpdateReport as UpdateReport
 from vggsearch.knn.recipes import BuildPlan as BuildPlan
+from vggsearch.learning.classify import Classified as Classified
+from vggsearch.learning.classify import ClassifyReport as ClassifyReport
+from vggsearch.learning.classify import WrongLabel as WrongLabel
 from vggsearch.learning.learn import LearnReport as LearnReport
 from vggsearch.learning.validation import Measured as Measured
 from vggsearch.learning.validation import Quality as Quality

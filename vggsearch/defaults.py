@@ -179,6 +179,7 @@ class LearnDefaults:
     dims: tuple[int, ...] = (32, 64, 128, 256, 384)  # of a transformed vector; with fewer, unlike photos coincide
     rounds: int = 5  # of cross-validation: in each, a fifth of the labels and of the other photos is tested
     fewest_photos: int = 4  # of a label, without copies, so that two can be tested and two learned from
+    fewest_examples: int = 2  # photos of a label to classify others by, so that one can be tested
     background: int = 20_000  # photos without a label that are learned from, at most: 160 MB
     gallery: int = 2_000  # photos without a label among which those of a test are searched, at most
     labelled: int = 20_000  # photos; a test compares a fifth of them with one another

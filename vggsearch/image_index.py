@@ -36,6 +36,7 @@ from vggsearch.indexing.update import UpdateReport, photo_folder, update_index
 from vggsearch.knn.recipes import BuildPlan
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.knn.whitening import WhiteningOptions
+from vggsearch.learning.classify import ClassifyReport, classify
 from vggsearch.learning.labelled import Labels
 from vggsearch.learning.learn import LearnReport, forget, learn
 from vggsearch.matching.rerank import Reranker
@@ -453,6 +454,24 @@ class ImageIndex(Tabular):
         False
         """
         return forget(self._store)
+
+    def classify(
+        self, labels: Labels, *, progress: OnProgress | None = None, stop: Stop | None = None
+    ) -> ClassifyReport:
+        """Label the photos without a label from those that have one, and find wrong labels. Changes nothing.
+
+        `labels` are those of `learn`. Each photo gets the most probable label, or none if it looks like none of the
+        labelled ones, with a probability that is calibrated on labelled photos that were left out. Two labels need
+        at least two different photos each. Raises TruthError, and Stopped, without a report.
+
+        >>> labels = {"a.jpg": "cat", "copy of a.jpg": "cat", "b.jpg": "dog"}
+        >>> try:
+        ...     report = index.classify(labels)
+        ... except VggsearchError as error:
+        ...     print(str(error)[:48])
+        Two labels need at least 2 different photos each
+        """
+        return classify(self._latest, labels, Monitor(progress, stop))
 
     def query(
         self,

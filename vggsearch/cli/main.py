@@ -22,6 +22,7 @@ COMMANDS = {
     "verify": LazyCommand("vggsearch.cli.verify:verify", "Check every byte of an index, and repair it."),
     "bench": LazyCommand("vggsearch.cli.bench:bench", "Measure how fast this machine indexes photos."),
     "learn": LazyCommand("vggsearch.cli.learn:learn", "Learn from labels, so that queries find more."),
+    "classify": LazyCommand("vggsearch.cli.classify:classify", "Label photos from those that are labelled."),
     "eval": LazyCommand("vggsearch.cli.eval:eval_", "Measure retrieval quality."),
     "model": LazyCommand("vggsearch.cli.model:model", "Show a VGG network layer by layer."),
 }

@@ -1,12 +1,16 @@
-"""What was learned from labels to text."""
+"""What was learned from labels, and which labels other photos get, to text."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from vggsearch.defaults import Format
+from vggsearch.learning.classify import Classified, ClassifyReport, WrongLabel
 from vggsearch.learning.learn import ROWS, LearnReport, Name
 from vggsearch.learning.validation import Measured, Quality
-from vggsearch.render.text import as_table, quantity
+from vggsearch.render.text import as_csv, as_paths, as_table, quantity
+
+NO_LABEL = "none of these"
 
 
 def learned(report: LearnReport, format: Format) -> str:
@@ -38,3 +42,43 @@ def _with_interval(figure: Measured) -> str:
 
 def _queries(found: dict[Name, Quality]) -> str:
     return quantity(found["learned"].queries, "query", "queries")
+
+
+def classified(report: ClassifyReport, format: Format) -> str:
+    """Render the labels of the photos that had none, one row per photo."""
+    if format != "table":
+        return _records(report.photos, ("path", "label", "probability", "best", "nearest"), format)
+    rows = [(each.path, each.label or NO_LABEL, f"{each.probability:.2f}", each.nearest) for each in report.photos]
+    without = sum(each.label is None for each in report.photos)
+    counts = (
+        f"{quantity(len(rows) - without, 'photo')} labelled, {without:,} with none of the {len(report.labels):,} "
+        f"labels; learned from {quantity(report.labelled, 'photo')}."
+    )
+    right = f"Of photos that were left out, {_with_interval(report.accuracy)} got their label."
+    return as_table(("path", "label", "probability", "nearest"), rows, right=[2]) + f"\n\n{counts}\n{right}"
+
+
+def wrong_labels(report: ClassifyReport, format: Format) -> str:
+    """Render the labels that look wrong, one row per photo."""
+    if format != "table":
+        names = ("path", "label", "probability", "suggested", "suggested_probability")
+        return _records(report.wrong, names, format)
+    rows = [
+        (each.path, each.label, f"{each.probability:.2f}", each.suggested, f"{each.suggested_probability:.2f}")
+        for each in report.wrong
+    ]
+    counts = f"{quantity(len(rows), 'label')} of {report.labelled:,} may be wrong."
+    head = ("path", "label", "probability", "suggested", "probability")
+    return (as_table(head, rows, right=[2, 4]) + "\n\n" if rows else "") + counts
+
+
+def _records(records: Sequence[Classified | WrongLabel], names: Sequence[str], format: Format) -> str:
+    if format == "paths":
+        return as_paths(each.path for each in records)
+    if format == "csv":
+        cells = ([getattr(each, name) for name in names] for each in records)
+        return as_csv(names, [["" if cell is None else str(cell) for cell in row] for row in cells])
+    values = [asdict(each) for each in records]
+    if format == "json":
+        return json.dumps(values, ensure_ascii=False, indent=2)
+    return "\n".join(json.dumps(each, ensure_ascii=False) for each in values)
