@@ -143,6 +143,7 @@ class AlignDefaults:
     unlike_after: int = 1  # the same, once one was found: copies are the most similar
     compared_at_once: int = 2  # by keypoints
     threads: int = 4  # that read photos
+    recent: int = 200  # photos whose features stay in memory between searches: 50 MB
     remembered: int = 4_000  # photos whose features stay in memory during an evaluation: 1 GB
     hashed_rows: int = 2_000_000  # photos whose perceptual hashes are compared with that of a query, in 64 MB
 

@@ -39,7 +39,8 @@ from vggsearch.knn.whitening import WhiteningOptions
 from vggsearch.learning.classify import ClassifyReport, classify
 from vggsearch.learning.labelled import Labels
 from vggsearch.learning.learn import LearnReport, forget, learn
-from vggsearch.matching.rerank import Reranker
+from vggsearch.matching.recent import Recent
+from vggsearch.matching.rerank import PhotoFeatures, Reranker
 from vggsearch.model.engine import Engine, EngineOptions
 from vggsearch.model.loading import check_weights, choose_engine, load_engine
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
@@ -108,6 +109,7 @@ class ImageIndex(Tabular):
         self._root = Place(root) if root is not None else None
         self._has_warned = False  # that photos are missing
         self._latest = LatestSnapshot(store)
+        self._recent: Recent[PhotoFeatures] = Recent(ALIGN.recent)
 
     @classmethod
     def create(
@@ -223,6 +225,7 @@ class ImageIndex(Tabular):
                 self._decoders.close()
                 self._decoders = None
         self._latest.close()
+        self._recent.clear()
 
     def __len__(self) -> int:
         """Return the number of photos."""
@@ -829,7 +832,7 @@ class ImageIndex(Tabular):
                 log.warning("The photos are not in %s, so results are not re-ranked.", self.root)
                 self._has_warned = True
             return None
-        return Reranker(root, self.spec, engine, self._latest.kept_features, decoders)
+        return Reranker(root, self.spec, engine, self._latest.kept_features, decoders, self._recent)
 
     def _find_weights(self, named: Path | None) -> WeightsFile:
         spec, remembered = self.spec, self._store.manifest.weights_file

@@ -25,6 +25,7 @@ from vggsearch.matching.feature_maps import (
     apply_orientation,
 )
 from vggsearch.matching.keypoints import Keypoints, keypoints_of
+from vggsearch.matching.recent import Recent
 from vggsearch.model.engine import Engine
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.photos.decoder_pool import Decoders, Source, View
@@ -76,7 +77,7 @@ class Reranker:
     """Aligns query images with the photos of a folder.
 
     `load_stored` returns the local features of the given paths that the index stores. The features of other photos
-    are computed on demand from the photo files, which `decoders()` decode.
+    are computed on demand from the photo files, which `decoders()` decode, and kept in `recent`, if it is given.
     """
 
     def __init__(
@@ -86,9 +87,10 @@ class Reranker:
         engine: Engine,
         load_stored: Callable[[Sequence[str]], FeaturesByPath],
         decoders: Callable[[], Decoders],
+        recent: Recent[PhotoFeatures] | None = None,
     ) -> None:
         self._root, self._spec, self._engine, self._load_stored = root, spec, engine, load_stored
-        self._decoders = decoders
+        self._decoders, self._recent = decoders, recent or Recent(0)
 
     def query_features(self, image: View) -> QueryFeatures:
         """Return the features of an image, `image.grey` included, in ALIGN.orientations of ORIENTATIONS."""
@@ -124,8 +126,27 @@ class Reranker:
             path: PhotoFeatures(self._features(*features), partial(self._grey, path))
             for path, features in stored.items()
         }
-        found |= self._computed([path for path in paths if path not in found])
+        found |= self._recent_or_computed([path for path in paths if path not in found])
         return [found.get(path) for path in paths]
+
+    def _recent_or_computed(self, paths: Sequence[str]) -> dict[str, PhotoFeatures]:
+        keys = {path: self._key(path) for path in paths}
+        found = {path: known for path, key in keys.items() if key and (known := self._recent.get(key)) is not None}
+        computed = self._computed([path for path in paths if path not in found])
+        for path, features in computed.items():
+            if (key := keys[path]) is not None:
+                self._recent.put(key, features)
+        return found | computed
+
+    def _key(self, path: str) -> tuple[object, ...] | None:
+        """Return what the features of a photo depend on, as it was before they are computed; None if it is gone."""
+        if self._root is None:
+            return None
+        try:
+            status = (self._root / path).stat()
+        except (OSError, ValueError):
+            return None
+        return self._engine, path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
     def _computed(self, paths: Sequence[str]) -> dict[str, PhotoFeatures]:
         with ThreadPoolExecutor(ALIGN.threads) as pool:

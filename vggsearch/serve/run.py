@@ -16,7 +16,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from vggsearch.defaults import SERVE
-from vggsearch.errors import VggsearchError
+from vggsearch.errors import VggsearchError, option
 from vggsearch.image_index import ImageIndex
 from vggsearch.serve.app import create_app
 from vggsearch.serve.guard import Access, is_loopback
@@ -141,15 +141,23 @@ def listening_on(host: str, port: int) -> socket.socket:
     """Return a socket that is bound to an address. Raises VggsearchError."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        found = socket.socket(family, kind, protocol)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind(address)
+        return _bound(socket.socket(family, kind, protocol), address)
     except OSError as error:
         why = error.strerror or str(error)
         raise VggsearchError(
-            f"{host}, port {port}, cannot be used: {why}. Choose another: --port {port + 1}"
+            f"{host}, port {port}, cannot be used: {why}. Choose another port: ", option("port", port + 1)
         ) from error
-    return found
+
+
+def _bound(made: socket.socket, address: Any) -> socket.socket:
+    """Bind a new socket; close it if that fails."""
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # right after another server has ended
+        made.bind(address)
+    except OSError:
+        made.close()
+        raise
+    return made
 
 
 def _shown(host: str) -> str:

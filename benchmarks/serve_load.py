@@ -1,0 +1,145 @@
+"""Measure vggsearch serve under load: many clients at once, and what its memory does over many requests.
+
+    python benchmarks/serve_load.py INDEX --clients 64 --queries 20 --requests 10000
+
+The server runs in a process of its own. Every answer is compared with that of ImageIndex.query_many for the same
+picture; the result is a line of JSON. With --rerank, results are re-ranked, which takes much longer.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from vggsearch.image_index import ImageIndex
+from vggsearch.query.options import QueryResult
+
+COUNT = 5  # matches of each query
+TOKEN = "a-token-for-the-benchmark"  # noqa: S105 - of a server on this machine, for its time alone
+AT_ONCE = 8  # requests of the run for memory
+WARM_UP = 0.2  # of these, after which memory is compared
+
+Found = list[tuple[str, float]]
+
+
+@contextmanager
+def serving(index: Path) -> Iterator[tuple[str, int]]:
+    """Start a server; yield its address and the number of its process."""
+    command = [sys.executable, "-m", "vggsearch", "serve", "--index", str(index), "--port", "0"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"VGGSEARCH_TOKEN": TOKEN}
+    )
+    try:
+        line = process.stdout.readline() if process.stdout else ""
+        found = re.search(r"http://[\d.:]+", line)
+        if found is None:
+            raise SystemExit(f"the server did not start: {line}")
+        yield found[0], process.pid
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def expected(index: Path, pictures: list[Path], *, rerank: bool) -> tuple[list[Found], float]:
+    """Return what each picture finds, and how many queries per second query_many answers."""
+    with ImageIndex.open(index) as opened:
+        data = [picture.read_bytes() for picture in pictures]
+        list(opened.query_many(iter(data[:2]), COUNT, rerank=rerank))  # loads the network
+        began = time.monotonic()
+        answers = list(opened.query_many(iter(data), COUNT, rerank=rerank))
+        seconds = time.monotonic() - began
+    found = [
+        [(match.path, match.similarity) for match in each.matches]
+        for each in answers
+        if isinstance(each, QueryResult)
+    ]
+    return found, len(data) / seconds
+
+
+async def ask(client: httpx.AsyncClient, picture: Path, *, rerank: bool) -> tuple[Found | None, float]:
+    """Return the answer to a picture, None for an error, and how long it took in seconds."""
+    began = time.monotonic()
+    data = {"count": str(COUNT), "rerank": str(rerank)}
+    while True:
+        response = await client.post("/api/query", files={"image": picture.read_bytes()}, data=data)
+        if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+            break
+        await asyncio.sleep(float(response.headers["Retry-After"]))
+    seconds = time.monotonic() - began
+    if response.status_code != httpx.codes.OK:
+        return None, seconds
+    return [(match["path"], match["similarity"]) for match in response.json()["matches"]], seconds
+
+
+async def many(
+    address: str, pictures: list[Path], clients: int, queries: int, *, rerank: bool
+) -> list[tuple[int, Found | None, float]]:
+    """Let clients ask at once, each one question after the other; return picture, answer and seconds of each."""
+    limits = httpx.Limits(max_connections=clients)
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with httpx.AsyncClient(base_url=address, headers=headers, timeout=600, limits=limits) as client:
+
+        async def one(number: int) -> list[tuple[int, Found | None, float]]:
+            places = [(number * queries + at) % len(pictures) for at in range(queries)]
+            return [(place, *await ask(client, pictures[place], rerank=rerank)) for place in places]
+
+        return [each for answers in await asyncio.gather(*map(one, range(clients))) for each in answers]
+
+
+def memory_of(process: int) -> int:
+    """Return the memory of a process in bytes, without that of its decoder processes."""
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
+    return int(found[1]) * 1024 if found else 0
+
+
+def measured(index: Path, clients: int, queries: int, requests: int, *, rerank: bool) -> dict[str, object]:
+    """Return the figures of one run."""
+    with ImageIndex.open(index) as opened:
+        root = opened.root or Path()
+        pictures = [root / path for path in opened.paths()]
+    right, alone = expected(index, pictures, rerank=rerank)
+    with serving(index) as (address, process):
+        asyncio.run(many(address, pictures, 1, 3, rerank=rerank))  # waits until the network is loaded
+        began = time.monotonic()
+        answers = asyncio.run(many(address, pictures, clients, queries, rerank=rerank))
+        seconds = time.monotonic() - began
+        asyncio.run(many(address, pictures, AT_ONCE, int(requests * WARM_UP) // AT_ONCE, rerank=False))
+        before = memory_of(process)
+        asyncio.run(many(address, pictures, AT_ONCE, int(requests * (1 - WARM_UP)) // AT_ONCE, rerank=False))
+        after = memory_of(process)
+    times = sorted(time for _, _, time in answers)
+    return {
+        "photos": len(pictures),
+        "clients": clients,
+        "queries": queries,
+        "rerank": rerank,
+        "errors": sum(found is None for _, found, _ in answers),
+        "wrong": sum(found is not None and found != right[place] for place, found, _ in answers),
+        "p50_s": round(statistics.median(times), 3),
+        "p99_s": round(times[int(0.99 * len(times))], 3),
+        "per_s": round(len(answers) / seconds, 1),
+        "query_many_per_s": round(alone, 1),
+        "requests": requests,
+        "memory_mb": [before >> 20, after >> 20],
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Measure vggsearch serve under load.")
+    parser.add_argument("index", type=Path)
+    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--queries", type=int, default=20)
+    parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--rerank", action="store_true")
+    given = parser.parse_args()
+    print(json.dumps(measured(given.index, given.clients, given.queries, given.requests, rerank=given.rerank)))
