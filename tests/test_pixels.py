@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 
 from vggsearch.matching.keypoints import align, detect_keypoints
-from vggsearch.matching.pixels import INLIERS_OF_PIXELS, align_copy, difference
+from vggsearch.matching.pixels import INLIERS_OF_PIXELS, Difference, agrees, align_copy, difference
 from vggsearch.photos.edits import COLLAGE, EDITS, edited
 
 WORDS = ("lorem ipsum dolor", "sit amet", "consectetur elit", "sed eiusmod", "tempor magna", "aliqua enim minim")
@@ -143,6 +143,57 @@ def test_two_shots_between_which_something_moved_do_not_match() -> None:
     assert align(detect_keypoints(first), detect_keypoints(second)) is not None
     assert not matches(first, second)
     assert matches(first, saved(first, 60))
+
+
+def with_subject(left: int, seed: int, *, is_shaken: bool) -> Image.Image:
+    """One frame of a burst: a small astronaut crosses the scene, and a hand may shake the camera."""
+    frame = sample("chelsea")
+    frame.paste(sample("astronaut").crop((150, 0, 300, 150)).resize((70, 70)), (left, 90))
+    if is_shaken:
+        across, down = np.random.default_rng(seed).uniform(-4, 4, (2, 4))
+        corners = np.array([(0, 0), (0, frame.height), (frame.width, frame.height), (frame.width, 0)])
+        moved = (corners + np.stack([across, down], axis=1)).ravel().tolist()
+        frame = frame.transform(frame.size, Image.Transform.QUAD, moved, Image.Resampling.BICUBIC)
+    return shot(frame, seed)
+
+
+@pytest.mark.parametrize("is_shaken", [False, True])
+@pytest.mark.parametrize("step", [25, 60, 180])
+def test_frames_of_a_burst_in_which_something_moves_do_not_match(step: int, *, is_shaken: bool) -> None:
+    first, second = (with_subject(60 + left, 5 + left, is_shaken=is_shaken) for left in (0, step))
+    assert align(detect_keypoints(first), detect_keypoints(second)) is not None
+    assert not matches(first, saved(second))
+
+
+def differing(first: Image.Image, second: Image.Image) -> Difference:
+    """How two pictures differ that match."""
+    one, other = detect_keypoints(first), detect_keypoints(second)
+    found = align(one, other)
+    assert found is not None
+    result = difference(one.picture, other.picture, found)
+    assert result is not None
+    return result
+
+
+@pytest.mark.parametrize("name", ["text", "sticker"])
+def test_what_is_put_on_a_photo_is_on_one_side_and_what_moves_is_on_both(name: str) -> None:
+    photo = sample("chelsea")
+    marked = Image.open(io.BytesIO(edited(photo, EDITS[name], name)))
+    moved = differing(with_subject(60, 1, is_shaken=False), with_subject(240, 2, is_shaken=False))
+    for put in (differing(photo, marked), differing(marked, photo)):
+        assert put.places
+        assert put.exchanged < 0.15 < 0.3 < moved.exchanged
+        assert agrees(put)
+    assert not agrees(moved)
+
+
+@pytest.mark.parametrize("name", ["border", "sticker", "text", "strong"])
+def test_pixels_count_around_what_was_put_on_a_photo(name: str) -> None:
+    photo = sample("chelsea")
+    copy = Image.open(io.BytesIO(edited(photo, EDITS[name], name)))
+    found = align_copy(detect_keypoints(photo), detect_keypoints(copy))
+    assert found is not None
+    assert found.inliers > INLIERS_OF_PIXELS
 
 
 def test_the_position_is_refined_where_keypoints_are_inexact() -> None:

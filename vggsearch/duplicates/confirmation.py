@@ -25,7 +25,7 @@ from vggsearch.store.keypoint_matches import Key, KeypointMatch, read_keypoint_m
 
 log = logging.getLogger(__name__)
 
-MATCHED_BY = f"keypoints 7, pixels 6, {astuple(KEYPOINTS)}"  # a change of the algorithm needs another number
+MATCHED_BY = f"keypoints 7, pixels 7, {astuple(KEYPOINTS)}"  # a change of the algorithm needs another number
 
 Pair = tuple[int, int]
 

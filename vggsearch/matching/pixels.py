@@ -25,8 +25,16 @@ from vggsearch.matching.keypoints import Keypoints, align, with_inliers
 FEWEST_INLIERS = 6  # with fewer, the position is too uncertain to tell other content from a wrong position
 INLIERS_OF_PIXELS = KEYPOINTS.grid**2  # for which pixels that agree count: more than keypoints alone can give
 AGREEING = 0.7  # agreement of pixels that do, and
-LARGEST_SHIFT = 1.3  # pixels that their parts are displaced: nine in ten copies are so, none of 500 pairs of views
+LARGEST_SHIFT = 1.5  # pixels that their parts are displaced: nine in ten copies are so, none of 500 pairs of views
+LEAST_UNTOUCHED = 0.3  # of the parts with detail; the strongest edits leave 0.4
+EXCHANGED = (
+    0.22  # from which something has moved: frames of a burst have 0.3 to 0.5, captions and stickers 0.0 to 0.2
+)
+OUTLINE = 20  # grey levels by which pixels differ inside the outline of a place that differs
+GAP = 11  # pixels, at most, between parts of one such place
+SMALLEST_PLACE = 60  # pixels inside such an outline; smaller ones are noise
 LEAST_WINDOWS = 12  # with detail; fewer may agree by chance
+FEWEST_EDGES = 6  # windows with clear edges, for a displacement
 PAGE = 0.35  # share of one tone from which a picture is a page or a drawing; one photo in twenty has more
 CLEAN_PAGE = 0.55  # the same, of a page without any background, on which no difference is overlooked
 TONE = 4  # grey levels, to both sides, that count as one tone
@@ -39,6 +47,8 @@ TONES = 32  # samples of a tone curve
 HALF = np.array([[0.5, 0, -0.25], [0, 0.5, -0.25], [0, 0, 1]])  # maps the centres of pixels to half the size
 LARGEST_STEP = 12.0  # pixels; a larger one means that the pictures do not fit
 BLURS = (0.0, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6)  # pixels, standard deviations to try on the sharper picture
+MISFIT = 3  # times the median difference of grey levels, from which a pixel does not fit, and
+MISFIT_AT_LEAST = 10  # levels more than that
 NOISE = 16.0  # variance of grey levels of which nothing can be said
 
 Grey = NDArray[np.uint8]
@@ -60,6 +70,10 @@ class Difference:
     `agreement`, -1..1, is about the correlation in the median window: that of unrelated pictures is around 0.2.
     `least_agreement` is the correlation that four in five of the parts with detail exceed, 0 if there are few.
     `one_tone`, 0..1, is the share of the most frequent grey level, in the picture where it is less.
+    `exchanged`, 0..0.5, is how evenly what differs was put into both pictures: 0 if all was put on one of them, as
+    a caption or a sticker is, and 0.5 if each shows as much that the other lacks, as where something has moved.
+    `untouched`, 0..1, is the share of the parts with detail that are away from any place that differs, and
+    `untouched_agreement` and `untouched_shift` are `least_agreement` and `largest_shift` in these parts alone.
     """
 
     shift: float = 0.0
@@ -73,6 +87,10 @@ class Difference:
     agreement: float = 0.0
     least_agreement: float = 0.0
     one_tone: float = 0.0
+    exchanged: float = 0.0
+    untouched: float = 0.0
+    untouched_agreement: float = 0.0
+    untouched_shift: float = 0.0
 
 
 def align_copy(query: Keypoints, photo: Keypoints) -> Alignment | None:
@@ -88,9 +106,13 @@ def align_copy(query: Keypoints, photo: Keypoints) -> Alignment | None:
         return found
     if found.inliers >= FEWEST_INLIERS and shows_other_content(different, found.inliers):
         return None
-    if different.least_agreement < AGREEING or different.largest_shift > LARGEST_SHIFT:
-        return found
-    return with_inliers(found, found.inliers + INLIERS_OF_PIXELS)
+    return with_inliers(found, found.inliers + INLIERS_OF_PIXELS) if agrees(different) else found
+
+
+def agrees(found: Difference) -> bool:
+    """Return whether two pictures agree in every part that nothing was put on."""
+    is_alike = found.untouched_agreement > AGREEING and found.untouched_shift < LARGEST_SHIFT
+    return is_alike and found.untouched > LEAST_UNTOUCHED and found.exchanged < EXCHANGED
 
 
 def shows_other_content(found: Difference, inliers: int) -> bool:
@@ -109,14 +131,14 @@ def _is_other_view(found: Difference, inliers: int) -> bool:
 
 
 def _shows_moved_things(found: Difference) -> bool:
-    """Return whether both pictures show clear things where they differ, and the rest agrees, as in a burst."""
-    are_both_clear = found.contrast > 60 and found.one_sided < 0.6 and found.replaced > 0.28
-    return are_both_clear and found.least_agreement > AGREEING
+    """Return whether each picture shows something that the other lacks, and the rest agrees, as in a burst."""
+    is_in_place = found.untouched > 0.5 and found.untouched_agreement > 0.55
+    return is_in_place and found.exchanged > EXCHANGED and found.contrast > 6
 
 
 def _differs_in_small_places(found: Difference) -> bool:
     """Return whether small places differ, as in another page of one form: a caption or a sticker is larger."""
-    if not found.places or found.largest >= 0.04:
+    if not found.places or found.largest >= 0.04 or found.exchanged < 0.1:
         return False
     was_replaced = found.places >= 5 and found.one_sided < 0.75 and found.replaced > 0.25 and found.contrast > 10
     return found.contrast > 60 or was_replaced or (found.places >= 20 and found.one_sided < 0.65)
@@ -144,23 +166,27 @@ def difference(query: Grey, photo: Grey, alignment: Alignment) -> Difference | N
     common[:EDGE], common[-EDGE:], common[:, :EDGE], common[:, -EDGE:] = 0, 0, 0, 0
     if cv2.countNonZero(common) < SMALLEST**2:
         return None
-    first, second = _equally_sharp(laid, coarser, common)
-    found = _Windows(first, second, common).difference(_high_pass(laid), _high_pass(coarser))
+    fitting = _where_fitting(laid, coarser, common)
+    first, second = _equally_sharp(laid, coarser, fitting)
+    found = _Windows(first, second, common, fitting).difference(_high_pass(laid), _high_pass(coarser))
     if found is None:
         return None
     return replace(found, one_tone=min(_share_of_one_tone(each, common) for each in (laid, coarser)))
 
 
 class _Windows:
-    """Statistics of two pictures in overlapping windows of the area that is `common` to both, uint8, 0 or 255."""
+    """Statistics of two pictures in overlapping windows of the area that is `common` to both, uint8, 0 or 255.
 
-    def __init__(self, first: Grey, second: Grey, common: Grey) -> None:
+    Tones are mapped as they are where the pictures are `fitting`.
+    """
+
+    def __init__(self, first: Grey, second: Grey, common: Grey, fitting: Grey) -> None:
         self._common = common
         filled = _windowed(common.astype(np.float32)) / 255
         self._filled, self._inside = np.maximum(filled, 1e-3), filled > 0.6
         mapped = (
-            (_with_tones(first, _tone_curve(first, second, common)), second),
-            (first, _with_tones(second, _tone_curve(second, first, common))),
+            (_with_tones(first, _tone_curve(first, second, fitting)), second),
+            (first, _with_tones(second, _tone_curve(second, first, fitting))),
         )
         both = [self._moments(*pair) for pair in mapped]  # a tone curve loses what the other picture has clipped
         errors = [np.maximum(one + other - 2 * product, 0) for one, other, product in both]
@@ -179,14 +205,15 @@ class _Windows:
         """Return what differs; the finest detail of both pictures is compared as it was before any blur."""
         if not self._has_detail.any():
             return None
-        shift, largest_shift = self._shifts()
+        lengths, has_edges = self._displacements()
+        untouched = self._has_detail & (cv2.dilate(self._differs.astype(np.uint8), np.ones((3, 3), np.uint8)) == 0)
         areas = cv2.connectedComponentsWithStats(self._differs.astype(np.uint8), connectivity=8)[2][1:, 4]
         detailed = int(self._has_detail.sum())
         one, other = self._one[self._differs], self._other[self._differs]
-        least_agreement = 1 - float(np.quantile(self._relative[self._has_detail], 0.8))
+        moved = lengths[has_edges] if has_edges.sum() >= FEWEST_EDGES else np.zeros(1, np.float32)
         return Difference(
-            shift,
-            largest_shift,
+            float(np.median(moved)),
+            float(np.quantile(moved, 0.95)),
             self._shared(first_detail, second_detail),
             len(areas),
             float(areas.max()) / detailed if len(areas) else 0.0,
@@ -194,23 +221,58 @@ class _Windows:
             float(abs((one - other).sum()) / (np.abs(one - other).sum() + 1e-3)) if len(areas) else 1.0,
             float((np.minimum(one, other) / (np.maximum(one, other) + 1e-3)).mean()) if len(areas) else 0.0,
             1 - float(np.median(self._relative[self._has_detail])),
-            least_agreement if detailed >= LEAST_WINDOWS else 0.0,
+            self._least_agreement(self._has_detail),
+            exchanged=self._exchanged() if len(areas) else 0.0,
+            untouched=float(untouched.sum() / detailed),
+            untouched_agreement=self._least_agreement(untouched),
+            untouched_shift=_largest(lengths[untouched & has_edges]),
         )
 
-    def _shifts(self) -> tuple[float, float]:
-        """Return the median and the 95th percentile of the displacement of parts with clear edges, in pixels."""
+    def _least_agreement(self, chosen: NDArray[np.bool_]) -> float:
+        """Return the correlation that four in five of some windows exceed, 0 if there are few."""
+        return 1 - float(np.quantile(self._relative[chosen], 0.8)) if chosen.sum() >= LEAST_WINDOWS else 0.0
+
+    def _exchanged(self) -> float:
+        """Return how evenly what differs was put into both pictures, 0..0.5.
+
+        The outline of what was put into one picture is an edge there, and none in the other, whose scene goes on.
+        """
+        outline = self._outlines()
+        (x, y), (its_x, its_y) = (tuple(each.astype(np.float32) for each in _sobel(own)) for own in self._pictures)
+        across, down = x - its_x, y - its_y
+        own, its = (
+            cv2.blur(cv2.copyTo(one * across + other * down, outline), (5, 5))
+            for one, other in ((x, y), (-its_x, -its_y))
+        )
+        weight = cv2.copyTo(np.hypot(across, down), outline)
+        put = float(weight[own > 2 * its].sum()), float(weight[its > 2 * own].sum())
+        return min(put) / (sum(put) + 1e-3)
+
+    def _outlines(self) -> Grey:
+        """Return the outlines of the places that differ, uint8, not 0 on them."""
+        rows, columns = self._differs.shape
+        places = cv2.resize(
+            self._differs.astype(np.uint8), (columns * CELL, rows * CELL), interpolation=cv2.INTER_NEAREST
+        )
+        first, second = self._pictures
+        misfit = cv2.copyTo(cv2.absdiff(first, second), self._common)[: rows * CELL, : columns * CELL]
+        closed = cv2.morphologyEx(places * (misfit > OUTLINE), cv2.MORPH_CLOSE, np.ones((GAP, GAP), np.uint8))
+        outlines, _ = cv2.findContours(closed, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        drawn = np.zeros(first.shape, np.uint8)
+        cv2.drawContours(drawn, [each for each in outlines if cv2.contourArea(each) >= SMALLEST_PLACE], -1, (1,), 3)
+        return drawn
+
+    def _displacements(self) -> tuple[Real, NDArray[np.bool_]]:
+        """Return how far each window is displaced, in pixels, and in which windows clear edges tell."""
         first, second = self._pictures
         x, y = (self._within(np.add(*each)) / 16 for each in zip(_sobel(first), _sobel(second), strict=True))
         change = self._within(cv2.subtract(second, first, dtype=cv2.CV_16S))
         xx, xy, yy, x_change, y_change = map(_windowed, (x * x, x * y, y * y, x * change, y * change))
         weaker = (xx + yy) / 2 - np.sqrt((xx - yy) ** 2 / 4 + xy**2)
-        chosen = self._inside & (weaker > 1) & (self._relative < 0.7)
-        if chosen.sum() < 6:
-            return 0.0, 0.0
         xx, yy = xx + 0.2, yy + 0.2
         across, down = yy * x_change - xy * y_change, xx * y_change - xy * x_change
-        lengths = (np.hypot(across, down) / (xx * yy - xy**2))[chosen]
-        return float(np.median(lengths)), float(np.quantile(lengths, 0.95))
+        lengths = np.hypot(across, down) / np.maximum(xx * yy - xy**2, 1e-6)
+        return lengths, self._inside & (weaker > 1) & (self._relative < 0.7)
 
     def _shared(self, first: Real, second: Real) -> float:
         """Return how much of the finest detail both have, where they do not differ otherwise."""
@@ -234,6 +296,11 @@ class _Windows:
     def _within(self, values: NDArray[np.integer | np.floating]) -> Real:
         """Return values of the common area, and 0 elsewhere."""
         return cv2.copyTo(values, self._common).astype(np.float32)
+
+
+def _largest(lengths: Real) -> float:
+    """Return the 95th percentile of displacements, infinite if there are few."""
+    return float(np.quantile(lengths, 0.95)) if len(lengths) >= FEWEST_EDGES else np.inf
 
 
 def _finer_onto_coarser(query: Grey, photo: Grey, alignment: Alignment) -> tuple[Grey, Grey, Matrix]:
@@ -361,6 +428,19 @@ def _tone_curve(tones: Grey, wanted: Grey, chosen: Grey) -> Grey:
     rising = isotonic(medians.astype(np.float64), total[used].astype(np.float64))
     curve: Grey = np.rint(np.interp(np.arange(256), used * step + (step - 1) / 2, rising)).astype(np.uint8)
     return curve
+
+
+def _where_fitting(first: Grey, second: Grey, common: Grey) -> Grey:
+    """Return the part of the common area where the pictures fit, without what was put on one: a border, a sticker.
+
+    Otherwise, the tones and the blur that fit best would be those that make up for it.
+    """
+    first, second, fitting = _blurred(first, 2.0), _blurred(second, 2.0), common
+    for _ in range(2):
+        misfit = np.asarray(cv2.absdiff(_with_tones(first, _tone_curve(first, second, fitting)), second), np.uint8)
+        typical = _median(misfit[fitting > 0].astype(np.int16))
+        fitting = np.where(misfit <= MISFIT * typical + MISFIT_AT_LEAST, common, 0).astype(np.uint8)
+    return fitting
 
 
 def _share_of_one_tone(picture: Grey, common: Grey) -> float:
