@@ -8,7 +8,7 @@ import { openState } from "./state.js";
 
 const VIEWS = { search: openSearch, browse: openBrowse, duplicates: openDuplicates, state: openState };
 const TITLES = { search: "Search", browse: "Browse", duplicates: "Duplicates", state: "State" };
-const FIRST_FIELD = { search: "choose-button", browse: "browse-folder", duplicates: "text", state: "indexes" };
+const FIRST_FIELDS = { search: "#choose-button, #query-new", browse: "#browse-folder", duplicates: "#text", state: "#indexes button" };
 const scrolled = {}; // how far each view was scrolled
 let current = null;
 
@@ -44,8 +44,7 @@ const always = {
   3: () => { location.hash = "#duplicates"; },
   4: () => { location.hash = "#state"; },
   "?": () => element("help").showModal(),
-  "/": () => [...document.querySelectorAll(`#view-${current} input:not([type=file]), #view-${current} select, #view-${current} button`)]
-    .find((each) => each.id === FIRST_FIELD[current] || (each.checkVisibility() && FIRST_FIELD[current] === "choose-button"))?.focus(),
+  "/": () => [...document.querySelectorAll(FIRST_FIELDS[current])].find((each) => each.checkVisibility())?.focus(),
 };
 const ofView = { search: () => ({ r: openRegion }), browse: () => ({}), duplicates: duplicateKeys, state: () => ({}) };
 

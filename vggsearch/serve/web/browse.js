@@ -4,7 +4,7 @@ import { NUMBER, quantity } from "./shared/elements.js";
 import { get, thumbnail } from "./api.js";
 import { Grid } from "./grid.js";
 import { announce, element, nameOf, oneLine, tellFailure } from "./page.js";
-import { fill, onPhotoKey } from "./search.js";
+import { againButton, fill, onPhotoKey } from "./search.js";
 import { showWhy } from "./why.js";
 
 const MONTH = new Intl.DateTimeFormat("en", { month: "long", year: "numeric", timeZone: "UTC" });
@@ -50,6 +50,7 @@ function show({ order, folder }, folders) {
     aspect: (index) => Math.min(3.2, Math.max(0.5, columns.aspect[index] || 1)),
     sections,
     picture: (index, pixels) => thumbnail(columns.ids[index], pixels),
+    decorate: (tile, index) => tile.append(againButton(columns.ids[index])),
     name: (index) => `photo ${NUMBER.format(index + 1)} of ${NUMBER.format(columns.ids.length)}`,
   });
   const words = quantity(columns.total, "photo");

@@ -170,9 +170,14 @@ function decorate(tile, match) {
     make("span", { class: "similarity", title: "Similarity" }, similarityText(match.similarity)),
     match.relation ? make("span", { class: "relation" }, match.relation) : null,
     make("span", { class: "where", title: oneLine(match.path) }, nameOf(match.path))));
-  const again = make("button", { type: "button", class: "again", tabindex: "-1", title: "More like this (m)", "aria-label": `More like ${nameOf(match.path)}` }, "More like this");
-  again.addEventListener("click", () => searchFor(match.id));
-  tile.append(again);
+  tile.append(againButton(match.id));
+}
+
+// For the pointer; on a photo that has the focus, the key m does the same.
+export function againButton(id) {
+  const again = make("button", { type: "button", class: "again", tabindex: "-1", title: "Search for photos like this one (m)" }, "More like this");
+  again.addEventListener("click", () => searchFor(id));
+  return again;
 }
 
 function openMatch(index) {
