@@ -214,7 +214,7 @@ def test_marks_become_commands_and_outlast_a_reload(tab: Tab) -> None:
     tab.page.reload()
     assert tab.page.inner_text("#marks") == f"Marked: 1 as not duplicates, {len(HOSTILE)} as duplicates"
     tab.page.evaluate("scrollTo(0, 0)")
-    tab.page.wait_for_function("document.querySelector('article:first-of-type .badge.different') !== null")
+    tab.wait_until("document.querySelector('article:first-of-type .badge.different') !== null")
 
 
 def test_the_keeper_can_be_chosen_both_be_kept_and_a_group_be_left_out(tab: Tab) -> None:
@@ -294,6 +294,6 @@ def test_of_many_groups_only_those_near_the_window_are_drawn(browser: Browser, t
         assert tab.count("article") == MANY
         assert 0 < tab.count("article img") < 100
         tab.page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
-        tab.page.wait_for_function("document.querySelectorAll('article:last-of-type img').length === 2")
-        tab.page.wait_for_function("document.querySelectorAll('article img').length < 100")
+        tab.wait_until("document.querySelectorAll('article:last-of-type img').length === 2")
+        tab.wait_until("document.querySelectorAll('article img').length < 100")
         assert tab.complaints == []

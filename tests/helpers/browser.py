@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 OPTIONS = ("--disable-gpu", "--disable-dev-shm-usage", "--force-color-profile=srgb")
+SECONDS = 20  # that anything may take, on a busy machine
 ACCESSIBILITY = """async () => (await axe.run()).violations.map(({ id, help, nodes }) =>
     [id, help, ...nodes.slice(0, 5).map((node) => `${node.html}: ${node.failureSummary}`)])"""
 
@@ -52,6 +53,15 @@ class Tab:
         """Wait until what was asked for is drawn."""
         self.page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done, 50)))")
 
+    def wait_until(self, condition: str) -> None:
+        """Look at every frame whether a condition holds; fail after SECONDS. A page may forbid eval otherwise."""
+        script = f"""(async () => {{
+          const end = performance.now() + {SECONDS * 1000};
+          while (!({condition}) && performance.now() < end) await new Promise(requestAnimationFrame);
+          return Boolean({condition});
+        }})()"""
+        assert self.page.evaluate(script), condition
+
     def count(self, selector: str) -> int:
         return self.page.locator(selector).count()
 
@@ -67,7 +77,7 @@ class Tab:
 def opened(browser: Browser, address: str, width: int = 1280, height: int = 900, **look: Any) -> Iterator[Tab]:
     """Open a page in a browser without a past. `look` are options of a context, such as `color_scheme`."""
     context = browser.new_context(viewport={"width": width, "height": height}, **look)
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(SECONDS * 1000)
     tab = Tab(context.new_page())
     tab.page.on("request", lambda request: tab.requests.append(request.url))
     tab.page.on("pageerror", lambda error: tab.complaints.append(str(error)))

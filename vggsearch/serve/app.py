@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp
 
 from vggsearch import __version__
 from vggsearch.errors import VggsearchError
+from vggsearch.render import html
 from vggsearch.serve import compare_routes, duplicate_routes, job_routes, photo_routes, query_routes
 from vggsearch.serve.answers import Json, Problem, problem_of
 from vggsearch.serve.guard import Guard
@@ -21,6 +23,18 @@ from vggsearch.serve.metrics import MEDIA_TYPE
 from vggsearch.serve.service import Served, Service
 
 WEB = Path(__file__).parent / "web"
+SHARED = Path(html.__file__).parent / "assets"  # what this page has in common with that of `vggsearch dups --html`
+FRESH = {"Cache-Control": "no-cache"}  # a browser asks whether a file has changed, as it may after an update
+
+
+class Assets(StaticFiles):
+    """The files of the page."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        """Return a file, or that it has not changed."""
+        response = super().file_response(*args, **kwargs)
+        response.headers.update(FRESH)
+        return response
 
 
 def create_app(service: Service) -> ASGIApp:
@@ -52,7 +66,8 @@ def _app(service: Service) -> FastAPI:
     app.add_api_route("/", _page, include_in_schema=False)
     app.add_api_route("/healthz", _health)
     app.add_api_route("/metrics", _metrics)
-    app.mount("/web", StaticFiles(directory=WEB, check_dir=False))
+    app.mount("/web/shared", Assets(directory=SHARED))
+    app.mount("/web", Assets(directory=WEB))
     for kind in (VggsearchError, Problem, OSError, Exception):
         app.add_exception_handler(kind, _failed)
     app.add_exception_handler(HTTPException, _refused)
@@ -61,7 +76,7 @@ def _app(service: Service) -> FastAPI:
 
 
 def _page() -> Response:
-    return FileResponse(WEB / "index.html", media_type="text/html", headers={"Cache-Control": "no-cache"})
+    return FileResponse(WEB / "index.html", media_type="text/html", headers=FRESH)
 
 
 def _health() -> Response:

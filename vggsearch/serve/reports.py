@@ -16,7 +16,7 @@ from vggsearch.duplicates.results import Group, Photo
 from vggsearch.image_index import latest_of
 from vggsearch.progress import OnProgress, Stop
 from vggsearch.render.calibration import chosen_line, notes
-from vggsearch.render.duplicates import freed_bytes, group_values
+from vggsearch.render.duplicates import freed_bytes, group_values, member_edit
 from vggsearch.serve.answers import Problem, bad_request
 from vggsearch.serve.jobs import Job, Jobs, Values
 from vggsearch.serve.library import Library
@@ -128,7 +128,7 @@ class Reports:
             "confidence": min(member.confidence for member in group.members),
             "frees_bytes": freed_bytes(group),
             "members": [
-                {**values, **self._photo(report, member.photo)}
+                {**values, **self._photo(report, member.photo), "edit": member_edit(member)}
                 for values, member in zip(members, group.members, strict=True)
             ],
         }

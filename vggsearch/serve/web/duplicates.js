@@ -38,7 +38,7 @@ async function find() {
     const [found, known] = await Promise.all([groupsFound(), state()]);
     canChange = known.can_change;
     show(found);
-    fillActions(known.actions ?? ["trash"]);
+    fillActions(known.actions);
     await showJournals();
   } catch (error) {
     element("duplicates-job").textContent = error.message;
@@ -94,7 +94,7 @@ function photoOf({ id, path, width, height, bytes, taken }) {
 function memberOf(member) {
   const { kind, similarity, confidence, reason, left_alone: leftAlone, transform, edit } = member;
   return {
-    ...photoOf(member), kind, similarity, confidence, how: edit ?? "", reason: oneLine(reason ?? ""),
+    ...photoOf(member), kind, similarity, confidence, how: edit, reason: oneLine(reason ?? ""),
     leftAlone: leftAlone ? oneLine(leftAlone) : null, corners: transform?.corners, alignedIn: transform?.in,
   };
 }

@@ -152,7 +152,7 @@ function draw(what) {
     cover(second, heatMap(compared.heat.photo));
   } else if (corners) {
     drawRegion(second, corners);
-    drawRegion(first, inverted(compared?.all ?? corners));
+    if (!shown.query.crop) drawRegion(first, inverted(corners));
   }
   if (shown.query.crop) cover(first, outline(cornersOf(shown.query.crop)));
   if (what === "side" && compared?.keypoints?.length) drawLines(compared.keypoints);
