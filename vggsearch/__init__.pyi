@@ -15,6 +15,10 @@ from vggsearch.duplicates.results import Photo as Photo
 from vggsearch.errors import ImageError as ImageError
 from vggsearch.errors import Stopped as Stopped
 from vggsearch.errors import VggsearchError as VggsearchError
+from vggsearch.evaluation.compare import Compared as Compared
+from vggsearch.evaluation.compare import ComparisonReport as ComparisonReport
+from vggsearch.evaluation.compare import Gain as Gain
+from vggsearch.evaluation.compare import compare as compare
 from vggsearch.evaluation.evaluate import CopiesReport as CopiesReport
 from vggsearch.evaluation.evaluate import EvaluationReport as EvaluationReport
 from vggsearch.evaluation.evaluate import evaluate as evaluate

@@ -73,7 +73,7 @@ class CopiesReport(Tabular):
 
 
 @dataclass(frozen=True)
-class _Answers:
+class Answers:
     """The answers to one query, most similar first, and the `total` number of relevant photos, found or not."""
 
     similarities: NDArray[np.float32]
@@ -104,34 +104,53 @@ def evaluate(
     >>> evaluate(index, labels, rerank=False).figures.recall_at[1]
     1.0
     """
-    labels = _labels(labels)
-    whitening, monitor = whitening_named(whiten), Monitor(progress, stop)
-    searcher = searcher_of(index, whitening)
-    embeddings = index.embeddings()
-    rows = {path: row for row, path in enumerate(searcher.paths)}
-    queried = [path for path in labels if path in rows]
-    if not queried:
-        raise TruthError(
-            f"{index.directory} contains none of the {len(labels):,} labelled photos. Paths must be relative to "
-            "the photo folder."
-        )
-    label_of = np.array([labels.get(path, "") for path in searcher.paths])
-    is_labelled = np.array([path in labels for path in searcher.paths])
-    checks = _Checks(index, searcher) if rerank else None
+    labels = labels_of(labels)
+    monitor = Monitor(progress, stop)
+    asked = Asked(index, labels, whitening_named(whiten), rerank=rerank)
     tally = Tally()
-    for start in range(0, len(queried), MEASURE.block_queries):
-        block = [rows[path] for path in queried[start : start + MEASURE.block_queries]]
-        for row, similarities in zip(block, searcher.similarities(embeddings[block]), strict=True):
-            monitor.check()
-            relevant = is_labelled & (label_of == label_of[row])
-            others = np.arange(len(similarities)) != row
-            if checks is not None and (view := _readable(index, searcher.paths[row])) is not None:
-                similarities = checks.raised(view, similarities, others)
-            answers = _ranked(similarities[others], relevant[others], len(similarities))
-            tally.add(answers.similarities, answers.relevant, answers.total)
-        monitor.show("querying", start + len(block), len(queried))
-    missing = tuple(path for path in labels if path not in rows)
-    return EvaluationReport(tally.figures(len(searcher.paths)), tally.curve(), missing)
+    for _, answers in asked.answers([path for path in labels if path in asked.rows], monitor):
+        tally.add(answers.similarities, answers.relevant, answers.total)
+    missing = tuple(path for path in labels if path not in asked.rows)
+    return EvaluationReport(tally.figures(len(asked.rows)), tally.curve(), missing)
+
+
+class Asked:
+    """An index that is queried with its labelled photos. `rows` are the rows of its photos, by path."""
+
+    def __init__(
+        self, index: ImageIndex, labels: Mapping[str, str], whitening: WhiteningOptions | None, *, rerank: bool
+    ) -> None:
+        """Read the index. Raises TruthError if none of its photos is labelled, PhotosError without their files."""
+        self._index, self._searcher = index, searcher_of(index, whitening)
+        paths = self._searcher.paths
+        self._embeddings = index.embeddings()
+        self.rows = {path: row for row, path in enumerate(paths)}
+        if not self.rows.keys() & labels:
+            raise TruthError(
+                f"{index.directory} contains none of the {len(labels):,} labelled photos. Paths must be relative "
+                "to the photo folder."
+            )
+        self._label = np.array([labels.get(path, "") for path in paths])
+        self._is_labelled = np.array([path in labels for path in paths])
+        self._checks = _Checks(index, self._searcher) if rerank else None
+
+    def answers(self, queries: Sequence[str], monitor: Monitor) -> Iterator[tuple[str, Answers]]:
+        """Yield the answers to each query, the path of a labelled photo, in order. Raises Stopped."""
+        for start in range(0, len(queries), MEASURE.block_queries):
+            block = queries[start : start + MEASURE.block_queries]
+            embeddings = self._embeddings[[self.rows[path] for path in block]]
+            for path, similarities in zip(block, self._searcher.similarities(embeddings), strict=True):
+                monitor.check()
+                yield path, self._answers_to(path, similarities)
+            monitor.show("querying", start + len(block), len(queries))
+
+    def _answers_to(self, path: str, similarities: NDArray[np.float32]) -> Answers:
+        row = self.rows[path]
+        relevant = self._is_labelled & (self._label == self._label[row])
+        others = np.arange(len(similarities)) != row
+        if self._checks is not None and (view := _readable(self._index, path)) is not None:
+            similarities = self._checks.raised(view, similarities, others)
+        return _ranked(similarities[others], relevant[others], len(similarities))
 
 
 def evaluate_copies(
@@ -169,7 +188,7 @@ def evaluate_copies(
     searcher = searcher_of(index, whitening)
     checks = _Checks(index, searcher) if rerank else None
     chosen = _sample(searcher, sample, seed) if isinstance(sample, int) else [*map(searcher.paths.index, sample)]
-    answers: dict[str, list[_Answers]] = {edit: [] for edit in by_name}
+    answers: dict[str, list[Answers]] = {edit: [] for edit in by_name}
     skipped: list[str] = []
     for done, row in enumerate(chosen, start=1):
         path = searcher.paths[row]
@@ -208,13 +227,14 @@ def evaluate_probe(index: ImageIndex, labels: Mapping[str, str] | str | os.PathL
     >>> evaluate_probe(index, labels).classes
     2
     """
-    labels = _labels(labels)
+    labels = labels_of(labels)
     rows = {path: row for row, path in enumerate(index.paths())}
     held = [path for path in labels if path in rows]
     return linear_probe(index.embeddings()[[rows[path] for path in held]], [labels[path] for path in held])
 
 
-def _labels(labels: Mapping[str, str] | str | os.PathLike[str]) -> Mapping[str, str]:
+def labels_of(labels: Mapping[str, str] | str | os.PathLike[str]) -> Mapping[str, str]:
+    """Return labels by path; a file is read. Raises TruthError."""
     return labels if isinstance(labels, Mapping) else read_truth(from_home(labels))
 
 
@@ -348,12 +368,12 @@ def _save(copies: Mapping[str, bytes], folder: Path, path: str) -> None:
             opened.write(data)
 
 
-def _ranked(similarities: NDArray[np.float32], relevant: NDArray[np.bool_], most: int) -> _Answers:
+def _ranked(similarities: NDArray[np.float32], relevant: NDArray[np.bool_], most: int) -> Answers:
     order = np.argsort(-similarities, kind="stable")[:most]
-    return _Answers(similarities[order], relevant[order], int(relevant.sum()))
+    return Answers(similarities[order], relevant[order], int(relevant.sum()))
 
 
-def _tally(found: Sequence[_Answers]) -> Tally:
+def _tally(found: Sequence[Answers]) -> Tally:
     tally = Tally()
     for answers in found:
         tally.add(answers.similarities, answers.relevant, answers.total)

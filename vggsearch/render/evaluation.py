@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 
 from vggsearch.defaults import Format
+from vggsearch.evaluation.compare import ComparisonReport, Gain
 from vggsearch.evaluation.evaluate import CopiesReport
 from vggsearch.evaluation.linear_probe import ProbeReport
 from vggsearch.measures.metrics import Figures, Interval
@@ -31,6 +32,33 @@ def figures(measured: Figures, format: Format) -> str:
 
 def _interval(interval: Interval) -> str:
     return f"{interval.low:.3f} to {interval.high:.3f}"
+
+
+def comparison(found: ComparisonReport, format: Format) -> str:
+    """Render the figures of several indexes, and their gains over the first one, as a table or as JSON."""
+    if format == "json":
+        return json.dumps(asdict(found), ensure_ascii=False, indent=2)
+    rows = [
+        (
+            each.index,
+            f"{each.figures.map:.3f}",
+            _gain(each.map_gain) if place else "",
+            f"{each.figures.recall_at[1]:.3f}",
+            _gain(each.recall_at_1_gain) if place else "",
+            f"{each.figures.pair_ap:.3f}",
+        )
+        for place, each in enumerate(found.indexes)
+    ]
+    head = ("index", "mAP", "gain", "recall@1", "gain", "micro-AP")
+    return (
+        as_table(head, rows, right=[1, 3, 5])
+        + f"\n\n{quantity(found.queries, 'query', 'queries')}, the same of each "
+        "index. Gains are over the first index, with 95% intervals."
+    )
+
+
+def _gain(gain: Gain) -> str:
+    return f"{gain.value:+.3f} ({gain.interval.low:+.3f} to {gain.interval.high:+.3f})"
 
 
 def copies(found: CopiesReport, format: Format) -> str:

@@ -1,20 +1,24 @@
 """vggsearch eval truth"""
 
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
 from vggsearch.cli.eval.options import curve_option, whiten_option
-from vggsearch.cli.options import FILE, index_option, rerank_option, table_or_json_option
+from vggsearch.cli.options import FILE, FOLDER, index_option, rerank_option, table_or_json_option
 from vggsearch.cli.output import say, show
 from vggsearch.cli.terminal import stopping_on_ctrl_c
 from vggsearch.defaults import Format
+from vggsearch.errors import OptionError
+from vggsearch.evaluation.compare import compare
 from vggsearch.evaluation.evaluate import evaluate, evaluate_probe
 from vggsearch.evaluation.pr_curve import check_curve_file, save_curve
 from vggsearch.image_index import ImageIndex
 from vggsearch.measures.ground_truth import read_truth
 from vggsearch.progress import progress_bar
-from vggsearch.render.evaluation import figures, probe
+from vggsearch.render.evaluation import comparison, figures, probe
 from vggsearch.store.locate import only_index
 
 
@@ -23,6 +27,14 @@ from vggsearch.store.locate import only_index
 @index_option
 @whiten_option
 @rerank_option
+@click.option(
+    "--compare",
+    "others",
+    type=FOLDER,
+    multiple=True,
+    metavar="INDEX",
+    help="Ask another index the same, and compare the answers; repeat it for several.",
+)
 @click.option("--linear-probe", is_flag=True, help="Fit a linear classifier to the labelled embeddings instead.")
 @curve_option
 @table_or_json_option
@@ -31,6 +43,7 @@ def truth(
     directory: Path | None,
     whiten: str,
     rerank: bool,
+    others: tuple[Path, ...],
     linear_probe: bool,
     curve: Path | None,
     format: Format,
@@ -44,10 +57,16 @@ def truth(
     Example:
       vggsearch eval truth truth.tsv --index indexes/photos --curve curve.html
       vggsearch eval truth truth.tsv --linear-probe
+      vggsearch eval truth truth.tsv --index indexes/photos --compare indexes/fast
     """
     if curve is not None:
         check_curve_file(curve)
     labels = read_truth(truth)
+    if others:
+        if linear_probe or curve is not None:
+            raise OptionError("--compare cannot be combined with --linear-probe or --curve.")
+        _compare([directory or only_index(), *others], labels, whiten, format, rerank=rerank)
+        return
     with ImageIndex.open(directory or only_index()) as opened:
         if linear_probe:
             show(probe(evaluate_probe(opened, labels), format), format)
@@ -59,3 +78,12 @@ def truth(
     show(figures(found.figures, format), format)
     if curve is not None:
         save_curve(found.curve, curve)
+
+
+def _compare(
+    directories: Sequence[Path], labels: Mapping[str, str], whiten: str, format: Format, *, rerank: bool
+) -> None:
+    with ExitStack() as opened, progress_bar() as progress, stopping_on_ctrl_c() as stop:
+        indexes = [opened.enter_context(ImageIndex.open(each)) for each in directories]
+        found = compare(indexes, labels, whiten=whiten, rerank=rerank, progress=progress, stop=stop)
+    show(comparison(found, format), format)
