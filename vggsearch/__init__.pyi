@@ -51,6 +51,7 @@ from vggsearch.measures.metrics import Interval as Interval
 from vggsearch.model.engine import Description as Description
 from vggsearch.model.engine import Engine as Engine
 from vggsearch.model.engine import EngineOptions as EngineOptions
+from vggsearch.model.own_engine import OwnEngine as OwnEngine
 from vggsearch.model.spec import EmbeddingOptions as EmbeddingOptions
 from vggsearch.model.spec import EmbeddingSpec as EmbeddingSpec
 from vggsearch.model.weights import WeightsFile as WeightsFile

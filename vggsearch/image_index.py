@@ -42,7 +42,14 @@ from vggsearch.learning.learn import LearnReport, forget, learn
 from vggsearch.matching.recent import Recent
 from vggsearch.matching.rerank import PhotoFeatures, Reranker
 from vggsearch.model.engine import Engine, EngineOptions
-from vggsearch.model.loading import check_weights, choose_engine, load_engine
+from vggsearch.model.loading import (
+    check_no_options,
+    check_own,
+    check_weights,
+    choose_engine,
+    load_engine,
+    without_own,
+)
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.weights import WeightsFile, find_again
 from vggsearch.photos.decoder_pool import Decoders, default_workers
@@ -124,7 +131,7 @@ class ImageIndex(Tabular):
 
         `options` choose the embedding: VGG variant, feature layer, pooling, input size; each that is None takes its
         default. `engine_options` choose the inference backend, its device and its precision. `engine` replaces it
-        with an object of your own.
+        with an object of your own; an OwnEngine is a network in place of the VGG, and takes no `options`.
 
         Raises IndexExists, OptionError and WeightsError; nothing is written then.
 
@@ -133,6 +140,9 @@ class ImageIndex(Tabular):
         ...     len(index), index.spec.layer
         (0, 'pool5')
         """
+        if engine is not None and engine.spec is not None:
+            check_no_options(options)
+            return cls(Store.create(from_home(directory), engine.spec), engine=engine)
         options = options or EmbeddingOptions()
         spec, weights = options.resolve()
         if engine is None:
@@ -166,6 +176,7 @@ class ImageIndex(Tabular):
         store = Store.open(from_home(directory))
         options = options or EmbeddingOptions()
         options.check(store.spec, str(directory))
+        check_own(engine, store.spec, directory)
         where = from_home(root) if root is not None else None
         opened = cls(store, engine=engine, engine_options=engine_options, root=where)
         opened._check_paths()
@@ -277,6 +288,8 @@ class ImageIndex(Tabular):
         """Return the inference backend for this number of photos; None for many. See choose_engine."""
         if self._own_engine is not None:
             return self._own_engine
+        if self.spec.is_own:
+            raise without_own(self.spec)
         native_threads.start()
         with self._loading:
             backend = choose_engine(self._engine_options, photos)

@@ -323,6 +323,8 @@ def update_index(
     """
     if workers is not None and workers < 1:
         raise OptionError(option("workers", workers), " is out of range: at least 1.")
+    if local_features and store.spec.is_own:
+        raise OptionError("A network of your own has no local features: leave out ", option("local_features"), ".")
     with writing(store) as writer, ThreadPoolExecutor(1, thread_name_prefix="commit") as thread:
         found = _checked(walk(root, exclude=store.directory), monitor)
         recorded = read_stamps(store.directory)

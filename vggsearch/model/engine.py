@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from vggsearch.model.spec import EmbeddingSpec
+
 
 @dataclass(frozen=True, eq=False)
 class Description:
@@ -47,6 +49,7 @@ class Engine(ABC):
     name: str
     precision: str
     batch_size: int
+    spec: "EmbeddingSpec | None" = None  # of a network of the user's own; else the index says what to run
 
     @property
     @abstractmethod

@@ -7,12 +7,12 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from vggsearch.defaults import EXTRACT
-from vggsearch.errors import InstallationError, OptionError, option
+from vggsearch.errors import InstallationError, OptionError, SpecMismatch, option
 from vggsearch.model.engine import Engine, EngineOptions, no_int8_in_torch
 from vggsearch.model.gpu_engine import GpuEngine
 from vggsearch.model.layers import DEEPEST
 from vggsearch.model.ranges import activation_ranges
-from vggsearch.model.spec import EmbeddingSpec
+from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.weights import PACKAGED, WeightsFile, load_weights
 from vggsearch.photos.decoder_pool import default_workers
 from vggsearch.system.gpus import cuda_gpus, open_context
@@ -46,6 +46,29 @@ def load_engine(
             f"Only a CUDA GPU decodes JPEG; the network runs on {engine.device}. Use ", option("decode", "cpu"), "."
         )
     return engine
+
+
+def check_no_options(options: EmbeddingOptions | None) -> None:
+    """Raise OptionError for options of a VGG beside a network of the user's own."""
+    if options not in (None, EmbeddingOptions()):
+        raise OptionError(
+            "EmbeddingOptions describe a VGG network. A network of your own has none: leave them out."
+        )
+
+
+def check_own(engine: Engine | None, spec: EmbeddingSpec, where: object) -> None:
+    """Raise SpecMismatch if a network of the user's own is not that of the index at `where`."""
+    found = engine.spec if engine is not None else None
+    if found is not None and found != spec:
+        raise SpecMismatch(f"{where} contains embeddings of {spec}, which cannot be compared with {found}.")
+
+
+def without_own(spec: EmbeddingSpec) -> SpecMismatch:
+    """Return the error for an index whose network is the user's own, and was not given."""
+    return SpecMismatch(
+        f"The embeddings are of {spec}, a network of your own. Open the index in Python with that network as its "
+        "engine."
+    )
 
 
 def choose_engine(options: EngineOptions, photos: int | None = None) -> str:

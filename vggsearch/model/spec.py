@@ -13,6 +13,13 @@ from vggsearch.model.vgg import describe, modules
 from vggsearch.model.weights import ANOTHER_INDEX, WeightsFile, find_weights
 from vggsearch.system.places import from_home
 
+MOST_DIMENSIONS = 65_536  # of a network of the user's own: 128 kB per photo
+
+
+OWN = (
+    "own:"  # before the name of a network of the user's own, in place of a VGG variant; the layer is its dimensions
+)
+
 
 @dataclass(frozen=True)
 class EmbeddingSpec:
@@ -36,6 +43,9 @@ class EmbeddingSpec:
 
     def __post_init__(self) -> None:
         """Raise OptionError if a value is unknown or two values cannot be combined."""
+        if self.is_own:
+            self._check_own()
+            return
         modules(self.model)
         parts(self.layer)
         _check_name("pooling", self.pooling, POOLINGS)
@@ -56,6 +66,20 @@ class EmbeddingSpec:
                 "another pooling, or one size."
             )
 
+    def _check_own(self) -> None:
+        _check_name("resize", self.resize, RESIZES)
+        is_number = self.layer.isascii() and self.layer.isdecimal()
+        if not is_number or not 1 <= int(self.layer) <= MOST_DIMENSIONS:
+            raise OptionError(f"An embedding has 1 to {MOST_DIMENSIONS:,} dimensions, not {self.layer}.")
+        sizes = f"{EMBEDDING.smallest_size} to {EMBEDDING.largest_size}"
+        if len(self.sizes) != 1 or not EMBEDDING.smallest_size <= self.size <= EMBEDDING.largest_size:
+            raise OptionError(f"The size must be one of {sizes} pixels, not {self.sizes_text}.")
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the network is one of the user's own."""
+        return self.model.startswith(OWN)
+
     @property
     def size(self) -> int:
         """The largest size, in pixels: the side of the square to which a photo is resized."""
@@ -69,6 +93,8 @@ class EmbeddingSpec:
     @property
     def dim(self) -> int:
         """The number of dimensions of an embedding."""
+        if self.is_own:
+            return int(self.layer)
         shapes = {report.module.name: report.shape for report in describe(self.model, self.size)}
         total = 0
         for part in parts(self.layer):
@@ -79,8 +105,9 @@ class EmbeddingSpec:
 
     def __str__(self) -> str:
         """Return it as shown in messages: vgg16 pool4+pool5 spoc, 192 squash (1024 dimensions)."""
+        network = self.model if self.is_own else f"{self.model} {self.layer} {self.pooling}"
         return (
-            f"{self.model} {self.layer} {self.pooling}, {self.sizes_text} {self.resize}"
+            f"{network}, {self.sizes_text} {self.resize}"
             f"{' mirror' if self.mirror else ''}, weights {self.weights_sha256[:8]} ({self.dim} dimensions)"
         )
 

@@ -50,11 +50,15 @@ def _hashes(facts: Info) -> str:
 def _embedding(spec: EmbeddingSpec) -> list[tuple[str, str]]:
     squares = " and ".join(f"{size} x {size}" for size in spec.sizes)
     return [
-        ("network", f"{spec.model}, layer {spec.layer}, {spec.pooling} pooling"),
+        ("network", _network(spec)),
         ("input", f"{squares} pixels, {spec.resize}{', averaged with mirror images' if spec.mirror else ''}"),
-        ("weights", f"sha256 {spec.weights_sha256}"),
+        ("name and version" if spec.is_own else "weights", f"sha256 {spec.weights_sha256}"),
         ("embedding", f"{quantity(spec.dim, 'dimension')}, float16, unit length"),
     ]
+
+
+def _network(spec: EmbeddingSpec) -> str:
+    return spec.model if spec.is_own else f"{spec.model}, layer {spec.layer}, {spec.pooling} pooling"
 
 
 def _storage(facts: Info) -> list[tuple[str, str]]:
