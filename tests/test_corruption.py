@@ -23,6 +23,7 @@ from vggsearch.image_index import ImageIndex
 from vggsearch.indexing.integrity import verify
 from vggsearch.store.contents import CACHES, EDGES, KEYPOINT_VOTES
 from vggsearch.store.edges import EdgeFacts, StoredEdges, check_edges, write_edges
+from vggsearch.store.keypoint_codes import KEYPOINT, read_keypoint_codes, write_keypoint_codes
 from vggsearch.store.keypoint_matches import KeypointMatch, read_keypoint_matches, write_keypoint_matches
 from vggsearch.store.stamps import read_stamps
 from vggsearch.store.store import Store
@@ -73,6 +74,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def add_caches(directory: Path) -> None:
     """Write what dups writes, so that verify has something to read."""
     write_keypoint_matches(directory, {("a" * 64, "b" * 64): KeypointMatch(0.5, 9)}, "this")
+    write_keypoint_codes(directory, {"a" * 64: np.ones(3, KEYPOINT), "b" * 64: np.ones(0, KEYPOINT)}, "that")
     pairs = LabelledPairs((0.5,), (3,))
     write_calibration_pairs(directory, CalibrationPairs(pairs, pairs), "these")
     side = Store.open(directory).vector_index_directory()
@@ -101,6 +103,7 @@ def saved_time(directory: Path) -> list[object]:
     reads: list[Callable[[], object]] = [
         lambda: read_stamps(directory),
         lambda: read_keypoint_matches(directory, "this"),
+        lambda: {key: codes.tobytes() for key, codes in read_keypoint_codes(directory, "that").items()},
         lambda: read_calibration_pairs(directory, "these"),
         lambda: check_edges(side / EDGES).checksum,
         lambda: check_edges(side / KEYPOINT_VOTES).checksum,

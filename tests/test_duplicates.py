@@ -18,13 +18,17 @@ from tests.fakes import FakeEngine, save_photo
 from tests.helpers.calibration import calibrated_with
 from tests.helpers.raw_files import tiff_ep
 from vggsearch import ImageIndex
+from vggsearch.duplicates import confirmation
 from vggsearch.duplicates.find import DuplicatesReport
 from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.duplicates.removals import new_journal
 from vggsearch.errors import DecisionsDamaged, OptionError, Stopped
+from vggsearch.knn.keypoint_votes import CodedKeypoints
+from vggsearch.matching.keypoint_codes import code_keypoints
+from vggsearch.matching.keypoints import Keypoints
 from vggsearch.removal.undo import undo
 from vggsearch.render.duplicates import duplicate_groups
-from vggsearch.store.contents import DECISIONS, EDGES, KEYPOINT_MATCHES, KEYPOINT_VOTES
+from vggsearch.store.contents import DECISIONS, EDGES, KEYPOINT_CODES, KEYPOINT_MATCHES, KEYPOINT_VOTES
 from vggsearch.store.decisions import read_decisions
 
 
@@ -157,6 +161,37 @@ def test_the_second_run_is_the_same_and_compares_nothing_again(index: ImageIndex
     assert "finding keypoints" not in stages
     assert list(index.directory.rglob(EDGES))
     assert list(index.directory.rglob(KEYPOINT_VOTES))
+
+
+def test_after_a_photo_is_added_only_its_keypoints_are_detected_for_votes(
+    index: ImageIndex, found: DuplicatesReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert index.duplicates().groups == found.groups
+    coded = list[Keypoints]()
+
+    def code(keypoints: Keypoints) -> CodedKeypoints:
+        coded.append(keypoints)
+        return code_keypoints(keypoints)
+
+    monkeypatch.setattr(confirmation, "code_keypoints", code)
+    assert index.root is not None
+    save_photo(index.root / "new.jpg", 999)
+    index.update(index.root)
+    index.duplicates()
+    assert len(coded) == 1
+
+
+def test_damaged_keypoints_are_detected_again(
+    index: ImageIndex, found: DuplicatesReport, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = index.directory / KEYPOINT_CODES
+    whole = path.read_bytes()
+    (votes,) = index.directory.rglob(KEYPOINT_VOTES)
+    votes.unlink()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert index.duplicates().groups == found.groups
+    assert f"{KEYPOINT_CODES} is damaged" in caplog.text
+    assert path.read_bytes() == whole
 
 
 @pytest.mark.parametrize("name", [EDGES, KEYPOINT_VOTES])

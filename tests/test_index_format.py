@@ -288,6 +288,12 @@ def test_every_column_of_the_keypoint_comparisons_is_documented(made: Observer) 
     assert_documented(merged([metadata]), "Metadata vggsearch of checks")
 
 
+def test_every_column_of_the_keypoints_is_documented(made: Observer) -> None:
+    assert_columns(made.index / "keypoints.parquet", "keypoints.parquet")
+    metadata = json.loads(pq.read_schema(made.index / "keypoints.parquet").metadata[b"vggsearch"])
+    assert_documented(merged([metadata]), "Metadata vggsearch of keypoints")
+
+
 def test_every_column_of_the_stamps_is_documented(made: Observer) -> None:
     assert_columns(made.index / "stamps.parquet", "stamps.parquet")
     metadata = json.loads(pq.read_schema(made.index / "stamps.parquet").metadata[b"vggsearch"])

@@ -34,6 +34,7 @@ from vggsearch.photos.opening import open_photo
 from vggsearch.removal.undo import undo as undo_in
 from vggsearch.store.contents import CALIBRATION, JOURNALS, KEYPOINT_MATCHES, MANIFEST
 from vggsearch.store.files import FileHash
+from vggsearch.store.keypoint_codes import KEYPOINT, read_keypoint_codes, write_keypoint_codes
 from vggsearch.store.keypoint_matches import KeypointMatch, read_keypoint_matches, write_keypoint_matches
 from vggsearch.store.manifest import checksum, read_manifest, write_manifest
 from vggsearch.store.store import Store
@@ -357,6 +358,20 @@ def test_every_flipped_byte_of_the_checks_is_an_error_or_changes_nothing(tmp_pat
         )
         refused += not found
     assert refused > len(whole) // 30
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("angle", float("nan")), ("size", float("inf")), ("size", 0.0), ("size", -1.0)]
+)
+def test_keypoints_of_no_angle_or_size_are_not_used(tmp_path: Path, field: str, value: float) -> None:
+    codes = np.ones(3, KEYPOINT)
+    write_keypoint_codes(tmp_path, {"a" * 64: codes}, "this")
+    assert read_keypoint_codes(tmp_path, "this")["a" * 64].tobytes() == codes.tobytes()
+    assert read_keypoint_codes(tmp_path, "that") == {}
+    codes[field][1] = value
+    write_keypoint_codes(tmp_path, {"a" * 64: codes}, "this")
+    with pytest.raises(IndexDamaged, match="not the angle and size"):
+        read_keypoint_codes(tmp_path, "this")
 
 
 def test_one_wrong_value_with_intact_pages_is_found_by_the_checksum(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, replace
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from vggsearch.defaults import DUPLICATES, KEYPOINTS
@@ -21,11 +22,14 @@ from vggsearch.matching.keypoints import Keypoints, detect_keypoints, single_thr
 from vggsearch.matching.pixels import align_copy
 from vggsearch.photos.decoder_pool import Decoders
 from vggsearch.progress import SILENT, Monitor
+from vggsearch.store.keypoint_codes import KEYPOINT, Codes, read_keypoint_codes, write_keypoint_codes
 from vggsearch.store.keypoint_matches import Key, KeypointMatch, read_keypoint_matches, write_keypoint_matches
 
 log = logging.getLogger(__name__)
 
-MATCHED_BY = f"keypoints 7, pixels 7, {astuple(KEYPOINTS)}"  # a change of the algorithm needs another number
+DETECTED_BY = f"keypoints 7, {astuple(KEYPOINTS)}"  # a change of the algorithm needs another number
+MATCHED_BY = f"{DETECTED_BY}, pixels 7"  # the same
+CODED_BY = f"{DETECTED_BY}, codes 1"  # the same
 
 Pair = tuple[int, int]
 
@@ -98,15 +102,25 @@ class KeypointMatcher:
             return self._keypoints_of(rows, threads)
 
     def coded(self, rows: Sequence[int], monitor: Monitor = SILENT) -> list[CodedKeypoints | None]:
-        """Return the coded keypoints of rows, None for one that cannot be read or has changed. Raises Stopped."""
-        found: list[CodedKeypoints | None] = []
-        with single_threaded_blas(), ThreadPoolExecutor() as threads:
-            for start in range(0, len(rows), DUPLICATES.photos_at_once):
-                monitor.check()
-                some = self._keypoints_of(rows[start : start + DUPLICATES.photos_at_once], threads)
-                found += [None if each is None else code_keypoints(each) for each in some]
-                monitor.show("finding keypoints", len(found), len(rows))
-        return found
+        """Return the coded keypoints of rows, None for one that cannot be read or has changed. Raises Stopped.
+
+        Those of photos that were in no earlier search are detected. All are then stored, also when stopped.
+        """
+        known = self._read_codes()
+        missing = [row for row in rows if self._key(row) not in known]
+        try:
+            with single_threaded_blas(), ThreadPoolExecutor() as threads:
+                for start in range(0, len(missing), DUPLICATES.photos_at_once):
+                    monitor.check()
+                    some = missing[start : start + DUPLICATES.photos_at_once]
+                    for row, keypoints in zip(some, self._keypoints_of(some, threads), strict=True):
+                        if keypoints is not None:
+                            known[self._key(row)] = _packed(code_keypoints(keypoints))
+                    monitor.show("finding keypoints", start + len(some), len(missing))
+        finally:
+            if missing:
+                self._write_codes({key: known[key] for key in map(self._key, rows) if key in known})
+        return [_unpacked(known[key]) if key in known else None for key in map(self._key, rows)]
 
     def have_same_pixels(self, pair: Pair) -> bool:
         """Return whether two files show the same, see photos.pixel_hash. False if they were not compared."""
@@ -171,6 +185,19 @@ class KeypointMatcher:
             log.debug("%s is not compared: %s", self._photos.path(row), error.reason)
             return None
 
+    def _read_codes(self) -> dict[str, Codes]:
+        try:
+            return read_keypoint_codes(self._directory, CODED_BY)
+        except IndexDamaged as error:
+            log.warning("%s", error)
+            return {}
+
+    def _write_codes(self, codes: dict[str, Codes]) -> None:
+        try:
+            write_keypoint_codes(self._directory, codes, CODED_BY)
+        except IndexNotWritable as error:
+            log.warning("%s The keypoints of photos were not stored.", error)
+
     def _read(self) -> dict[Key, KeypointMatch]:
         try:
             return read_keypoint_matches(self._directory, MATCHED_BY)
@@ -187,6 +214,16 @@ def _by_hub(pairs: Sequence[Pair]) -> dict[int, list[int]]:
         hub, other = sorted(pair, key=lambda row: (-count[row], row))
         by_hub[hub].append(other)
     return dict(sorted(by_hub.items()))
+
+
+def _packed(keypoints: CodedKeypoints) -> Codes:
+    packed = np.empty(len(keypoints), KEYPOINT)
+    packed["code"], packed["angle"], packed["size"] = keypoints.codes, keypoints.angles, keypoints.sizes
+    return packed
+
+
+def _unpacked(codes: Codes) -> CodedKeypoints:
+    return CodedKeypoints(codes["code"], codes["angle"], codes["size"])
 
 
 def _as_match(alignment: Alignment | None) -> KeypointMatch:

@@ -6,8 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from vggsearch.errors import IndexDamaged
-from vggsearch.store.contents import CALIBRATION, EDGES, KEYPOINT_MATCHES, KEYPOINT_VOTES, SEARCH_FOLDER, STAMPS
+from vggsearch.store.contents import (
+    CALIBRATION,
+    EDGES,
+    KEYPOINT_CODES,
+    KEYPOINT_MATCHES,
+    KEYPOINT_VOTES,
+    SEARCH_FOLDER,
+    STAMPS,
+)
 from vggsearch.store.edges import check_edges
+from vggsearch.store.keypoint_codes import check_keypoint_codes
 from vggsearch.store.keypoint_matches import check_keypoint_matches
 from vggsearch.store.manifest import CHECKSUM, Manifest, checksum
 from vggsearch.store.stamps import check_stamps
@@ -21,6 +30,7 @@ def caches(directory: Path, manifest: Manifest) -> Iterator[tuple[Path, Callable
     checks: dict[Path, Callable[[Path], object]] = {
         directory / STAMPS: check_stamps,
         directory / KEYPOINT_MATCHES: check_keypoint_matches,
+        directory / KEYPOINT_CODES: check_keypoint_codes,
         directory / CALIBRATION: read_calibration,
     }
     if manifest.search is not None:

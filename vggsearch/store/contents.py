@@ -10,6 +10,7 @@ SKIPPED = "skipped.parquet"
 SKIPPED_NEXT = "skipped.next.parquet"  # becomes skipped.parquet once the manifest lists it
 STAMPS = "stamps.parquet"
 KEYPOINT_MATCHES = "checks.parquet"
+KEYPOINT_CODES = "keypoints.parquet"
 CALIBRATION = "calibration.json"
 DECISIONS = "decisions.jsonl"
 DAMAGED_DECISIONS = "decisions.damaged.jsonl"  # lines of decisions.jsonl that a repair could not parse
@@ -22,7 +23,7 @@ LOCK = "writer.lock"
 LOCK_HOLDER = "writer.txt"
 TEMPORARY = ".tmp"  # suffix of a file that is being written, or that a killed process left behind
 
-CACHES = (STAMPS, KEYPOINT_MATCHES, CALIBRATION)
+CACHES = (STAMPS, KEYPOINT_MATCHES, KEYPOINT_CODES, CALIBRATION)
 """These save time, are rewritten as a whole, and are not listed by the manifest."""
 
 USER_FILES = (DECISIONS, DAMAGED_DECISIONS, JOURNALS)

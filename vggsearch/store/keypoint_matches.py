@@ -91,7 +91,7 @@ def read_keypoint_matches(directory: Path, made_by: str) -> dict[Key, KeypointMa
     path = directory / KEYPOINT_MATCHES
     if not path.exists():
         return {}
-    table, facts = _read(path)
+    table, facts = read_table(path, COMPARE_AGAIN)
     if facts.get(MADE_BY) != made_by:
         return {}
     _check(path, table, facts)
@@ -105,17 +105,17 @@ def read_keypoint_matches(directory: Path, made_by: str) -> dict[Key, KeypointMa
 
 def check_keypoint_matches(path: Path) -> None:
     """Raise IndexDamaged if even a single bit of the file has changed, IndexNotReadable if it cannot be read."""
-    _check(path, *_read(path))
+    _check(path, *read_table(path, COMPARE_AGAIN))
 
 
-def _read(path: Path) -> tuple[pa.Table, dict[str, str]]:
-    """Return the table and its facts: what computed it, and its checksum."""
+def read_table(path: Path, remedy: str) -> tuple[pa.Table, dict[str, str]]:
+    """Return the table and its facts: what computed it, and its checksum. Raises IndexDamaged with the remedy."""
     try:
-        with reading_from(path, COMPARE_AGAIN):
+        with reading_from(path, remedy):
             table = pq.ParquetFile(path, page_checksum_verification=True).read()
         return table, dict(json.loads((table.schema.metadata or {}).get(METADATA, b"{}")))
     except (pa.ArrowException, AttributeError, TypeError, ValueError, RecursionError) as error:
-        raise IndexDamaged(path, f"is damaged ({str(error).splitlines()[0]})", COMPARE_AGAIN) from error
+        raise IndexDamaged(path, f"is damaged ({str(error).splitlines()[0]})", remedy) from error
 
 
 def _check(path: Path, table: pa.Table, facts: dict[str, str]) -> None:
