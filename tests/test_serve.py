@@ -346,3 +346,18 @@ def test_the_example_in_the_document_runs(
         exec(example.replace("http://127.0.0.1:8765", str(client.base_url)), known)  # noqa: S102 - our own document
     known["server"].close()
     assert capsys.readouterr().out.startswith("1.0 summer/2.jpg")
+
+
+def test_openapi_describes_every_request_of_the_document(client: httpx.Client) -> None:
+    described = client.get("/api/openapi.json").json()["paths"]
+    known = {
+        (method.upper(), re.sub(r"\{\w+\}", "*", path)) for path, of_it in described.items() for method in of_it
+    }
+    text = DOCUMENT.read_text(encoding="utf-8").partition("| request | what it does |")[2].partition("\n\n")[0]
+    documented = {
+        (method, re.sub(r"/[A-Z]+(?=/|$)", "/*", path)) for method, path in re.findall(r"`([A-Z]+) (/\S+)`", text)
+    }
+    assert documented - {("GET", "/api/openapi.json")} == known
+    names = {each["name"] for each in described["/api/photos"]["get"]["parameters"]}
+    assert {"order", "offset", "count", "folder", "since"} <= names
+    assert "multipart/form-data" in described["/api/query"]["post"]["requestBody"]["content"]

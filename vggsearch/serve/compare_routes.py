@@ -5,6 +5,7 @@ from starlette.responses import Response
 
 from vggsearch.serve.answers import Json, bad_request
 from vggsearch.serve.compare import Picture, aligned, compare, values
+from vggsearch.serve.described import in_address
 from vggsearch.serve.library import Located
 from vggsearch.serve.parameters import Texts, in_pixels, region
 from vggsearch.serve.photo_routes import in_pool
@@ -14,7 +15,7 @@ from vggsearch.serve.thumbnails import as_webp
 router = APIRouter()
 
 
-@router.get("/api/compare")
+@router.get("/api/compare", openapi_extra=in_address("photo", "query", "other"))
 async def compare_with(request: Request, served: Served) -> Response:
     """Compare a photo (`photo`), or the picture of a query (`query`), with the photo `other`."""
     picture, other = await in_pool(None, lambda: _pair(served, request.query_params))
@@ -22,7 +23,7 @@ async def compare_with(request: Request, served: Served) -> Response:
     return Json(await in_pool(served.comparing, lambda: values(compared, other.path)))
 
 
-@router.get("/api/compare/aligned")
+@router.get("/api/compare/aligned", openapi_extra=in_address("photo", "query", "other"))
 async def align_with(request: Request, served: Served) -> Response:
     """Return the picture moved onto the photo `other`, in its size, as WebP; transparent outside."""
     picture, other = await in_pool(None, lambda: _pair(served, request.query_params))

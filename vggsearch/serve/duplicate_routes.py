@@ -8,17 +8,34 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from vggsearch.serve.answers import Json, bad_request
+from vggsearch.serve.described import FILTERS, PAGE, TEXT, TEXTS, WHOLE, in_address, in_json
 from vggsearch.serve.jobs import Job
 from vggsearch.serve.parameters import filter_texts
 from vggsearch.serve.photo_routes import in_pool
+from vggsearch.serve.reports import ORDERS
 from vggsearch.serve.service import Served, Service
 from vggsearch.store.decisions import JUDGEMENTS, MOST_PHOTOS, Judgement, add_decisions, decide
 
 router = APIRouter()
+OPTIONS = (
+    "index",
+    "min_precision",
+    "threshold",
+    "keep",
+    "min_size",
+    "within_folder",
+    "across_folders",
+    "siblings",
+    "similar",
+    "confirm",
+    "kind",
+    "photo",
+)
+NUMBERS = {"type": "array", "items": WHOLE, "description": "The numbers of the groups; all without it."}
 MOST_JSON = 1 << 20  # bytes of a request in JSON: 1,000 ids and more
 
 
-@router.get("/api/duplicates")
+@router.get("/api/duplicates", openapi_extra=in_address(*OPTIONS, *FILTERS, *PAGE, order=tuple(ORDERS)))
 def duplicates(request: Request, served: Served) -> Response:
     """Return a page of the groups of duplicates; 202 with a job if they have to be found first."""
     values = request.query_params
@@ -29,7 +46,7 @@ def duplicates(request: Request, served: Served) -> Response:
     return Json(served.reports.values(found, values))
 
 
-@router.post("/api/decisions")
+@router.post("/api/decisions", openapi_extra=in_json(decision={"enum": list(JUDGEMENTS)}, photos=TEXTS))
 async def decide_about(request: Request, served: Served) -> Response:
     """Record a decision about photos of one index, as `vggsearch dups decide` does."""
     body = await json_body(request)
@@ -54,7 +71,7 @@ def _decide(served: Service, judgement: Judgement, ids: list[str]) -> int:
     return len(found)
 
 
-@router.post("/api/removals")
+@router.post("/api/removals", openapi_extra=in_json(report=TEXT, action=TEXT, groups=NUMBERS))
 async def plan(request: Request, served: Served) -> Response:
     """Plan what to do with the duplicates of a report, or of some of its groups. Changes nothing."""
     body = await json_body(request)
@@ -78,7 +95,7 @@ def journals(served: Served) -> Response:
     return Json({"journals": served.removals.journals()})
 
 
-@router.post("/api/journals/{name}/undo")
+@router.post("/api/journals/{name}/undo", openapi_extra=in_address("index"))
 def undo(name: str, request: Request, served: Served) -> Response:
     """Undo a removal, as `vggsearch dups undo` does; return the job."""
     return Json(served.removals.undo(name, request.query_params.get("index")).values(), HTTPStatus.ACCEPTED)

@@ -11,6 +11,7 @@ from vggsearch.defaults import SERVE
 from vggsearch.indexing.update import UpdateReport
 from vggsearch.render.update import update_line
 from vggsearch.serve.answers import Json
+from vggsearch.serve.described import TEXT, in_json
 from vggsearch.serve.duplicate_routes import json_body, optional_text
 from vggsearch.serve.jobs import Values, events
 from vggsearch.serve.service import Served
@@ -18,7 +19,7 @@ from vggsearch.serve.service import Served
 router = APIRouter()
 
 
-@router.post("/api/update")
+@router.post("/api/update", openapi_extra=in_json(index=TEXT))
 async def update(request: Request, served: Served) -> Response:
     """Update an index, as `vggsearch index` does; return the job."""
     position = served.library.position(optional_text(await json_body(request), "index"))

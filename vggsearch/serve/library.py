@@ -88,19 +88,29 @@ class Photos:
         taken = self.columns["taken"][row]
         return None if np.isnat(taken) else str(taken.astype("datetime64[s]"))
 
+    @cached_property
+    def years(self) -> tuple[list[str], NDArray[np.int64]]:
+        """The years in which photos were taken, ascending, the last one "NaT", and the position of each photo's."""
+        found, places = np.unique(self.columns["taken"].astype("datetime64[Y]"), return_inverse=True)
+        return found.astype(str).tolist(), places.astype(np.int64)
+
     def folder_counts(self, mask: NDArray[np.bool_] | None) -> list[dict[str, object]]:
         """Return how many of the photos that pass the mask are directly in each folder, without empty ones."""
-        folders = self.folders if mask is None else self.folders[mask]
-        counts = np.bincount(folders, minlength=len(self.folder_names)).tolist()
+        counts = _counts(self.folders, len(self.folder_names), mask)
         named = zip(self.folder_names, counts, strict=True)
         return [{"path": name, "count": count} for name, count in named if count]
 
     def year_counts(self, mask: NDArray[np.bool_] | None) -> list[dict[str, object]]:
         """Return how many of the photos that pass the mask were taken in each year, the newest first."""
-        taken = self.columns["taken"] if mask is None else self.columns["taken"][mask]
-        years, counts = np.unique(taken[~np.isnat(taken)].astype("datetime64[Y]"), return_counts=True)
-        pairs = zip(years.astype(str).tolist(), counts.tolist(), strict=True)
-        return [{"year": int(year), "count": count} for year, count in pairs][::-1]
+        names, places = self.years
+        named = zip(names, _counts(places, len(names), mask), strict=True)
+        years = [(int(name), count) for name, count in named if count and name != "NaT"]
+        return [{"year": year, "count": count} for year, count in reversed(years)]
+
+
+def _counts(places: NDArray[np.int64], length: int, mask: NDArray[np.bool_] | None) -> list[int]:
+    counts: list[int] = np.bincount(places if mask is None else places[mask], minlength=length).tolist()
+    return counts
 
 
 @dataclass(frozen=True, eq=False)

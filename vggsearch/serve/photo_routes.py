@@ -22,6 +22,7 @@ from vggsearch.query.options import rules
 from vggsearch.query.snapshot import folder_of
 from vggsearch.render.info import info_values
 from vggsearch.serve.answers import Json, Problem, bad_request
+from vggsearch.serve.described import FILTERS, PAGE, in_address
 from vggsearch.serve.library import Located, Photos
 from vggsearch.serve.parameters import Texts, filter_texts, paging
 from vggsearch.serve.service import Served, Service
@@ -29,6 +30,7 @@ from vggsearch.serve.thumbnails import as_webp
 
 Made = TypeVar("Made")
 router = APIRouter()
+ORDERS = ("path", "taken")
 # Of the formats that browsers show. Anything else is a download; none of them can hold a script.
 MEDIA_TYPES = {
     "JPEG": "image/jpeg",
@@ -66,7 +68,7 @@ def state(served: Served) -> Response:
     )
 
 
-@router.get("/api/photos")
+@router.get("/api/photos", openapi_extra=in_address(*PAGE, *FILTERS, order=ORDERS))
 def photos(request: Request, served: Served) -> Response:
     """Return a page of the photos that pass the filters, and the folders that they are in."""
     values = request.query_params
@@ -81,7 +83,7 @@ def photos(request: Request, served: Served) -> Response:
     )
 
 
-@router.get("/api/browse")
+@router.get("/api/browse", openapi_extra=in_address(*FILTERS, order=ORDERS))
 def browse(request: Request, served: Served) -> Response:
     """Return all photos that pass the filters as columns, for a grid; width by height, and where months start."""
     values = request.query_params
@@ -106,7 +108,7 @@ def facts(photo: str, served: Served) -> Response:
     return Json({**found.photos.facts(found.row), **more, "name": name, "folder": folder_of(found.path)})
 
 
-@router.get("/api/photos/{photo}/thumbnail")
+@router.get("/api/photos/{photo}/thumbnail", openapi_extra=in_address("size"))
 async def thumbnail(photo: str, request: Request, served: Served) -> Response:
     """Return a photo as WebP, with 160, 320 or 640 pixels on the longer side."""
     side = _side(request.query_params)
@@ -150,8 +152,8 @@ def _listed(
 
 def _order(values: Texts) -> str:
     order = values.get("order") or "path"
-    if order not in ("path", "taken"):
-        raise bad_request(f"order={order!r} is not path or taken.")
+    if order not in ORDERS:
+        raise bad_request(f"order={order!r} is not one of {', '.join(ORDERS)}.")
     return order
 
 

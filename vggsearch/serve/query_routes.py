@@ -9,6 +9,7 @@ from starlette.responses import Response
 from vggsearch.defaults import SERVE
 from vggsearch.image_index import decoders_of
 from vggsearch.serve.answers import Json, bad_request, not_found
+from vggsearch.serve.described import PAGE, SEARCH, in_address, in_form
 from vggsearch.serve.parameters import Texts, filter_texts, flag, number, whole
 from vggsearch.serve.photo_routes import in_pool, small
 from vggsearch.serve.queries import Picture, Query, Upload, Values
@@ -21,7 +22,7 @@ MOST_FIELDS = 200
 SHOWN_SIDE = 1024  # pixels of the longer side of a query's picture
 
 
-@router.post("/api/query")
+@router.post("/api/query", openapi_extra=in_form(*SEARCH, "minus", "minus_photo", "crop", *PAGE))
 async def query(request: Request, served: Served) -> Response:
     """Find the photos most similar to pictures (`image`, `photo`), minus others (`minus`, `minus_photo`)."""
     async with request.form(max_files=SERVE.upload_files, max_fields=MOST_FIELDS) as form:
@@ -34,13 +35,13 @@ async def query(request: Request, served: Served) -> Response:
     return Json(await _answer(served, asked, asked.values))
 
 
-@router.get("/api/query/{name}")
+@router.get("/api/query/{name}", openapi_extra=in_address(*PAGE))
 async def query_again(name: str, request: Request, served: Served) -> Response:
     """Repeat a query, for a link to it or for another part of its result."""
     return Json(await _answer(served, served.queries.remembered.find(name), request.query_params, name))
 
 
-@router.get("/api/query/{name}/image")
+@router.get("/api/query/{name}/image", openapi_extra=in_address("number"))
 async def query_image(name: str, request: Request, served: Served) -> Response:
     """Return one of the pictures of a query as WebP: by its position, from 0."""
     known = served.queries.remembered.find(name)
@@ -57,7 +58,7 @@ async def query_image(name: str, request: Request, served: Served) -> Response:
     return Response(picture, headers={"Cache-Control": "private, max-age=3600"}, media_type="image/webp")
 
 
-@router.post("/api/query/batch")
+@router.post("/api/query/batch", openapi_extra=in_form(*SEARCH, "count"))
 async def query_batch(request: Request, served: Served) -> Response:
     """Search for each picture by itself (`image`, `photo`), with the same options."""
     async with request.form(max_files=SERVE.batch_files, max_fields=MOST_FIELDS) as form:

@@ -1,5 +1,6 @@
 """All that answers requests: made once for a server, and closed when it ends."""
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from vggsearch.defaults import SERVE
+from vggsearch.errors import VggsearchError
 from vggsearch.image_index import ImageIndex, decoders_of
 from vggsearch.photos.decoder_pool import default_workers
 from vggsearch.serve.guard import Access
@@ -20,6 +22,8 @@ from vggsearch.serve.removals import Removals
 from vggsearch.serve.reports import Reports
 from vggsearch.serve.search import Searches
 from vggsearch.serve.thumbnails import PictureCache
+
+log = logging.getLogger(__name__)
 
 
 class Service:
@@ -46,9 +50,12 @@ class Service:
 
     def _load(self) -> None:
         first = self.library.indexes[0]
-        decoders_of(first)
-        self.library.photos()
-        _ = first.engine
+        try:
+            decoders_of(first)
+            self.library.photos()
+            _ = first.engine
+        except VggsearchError as error:  # each search will say so, too
+            log.warning("%s", error)
 
     def close(self) -> None:
         """End all work: what has begun is finished or stopped in good order."""
@@ -60,7 +67,7 @@ class Service:
         self.pictures.close()
 
 
-def service_of(request: Request) -> Service:
+async def service_of(request: Request) -> Service:  # async, since FastAPI runs others in a thread
     """Return the service that answers a request."""
     service = request.app.state.service
     assert isinstance(service, Service)  # noqa: S101 - see app.py
