@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 
 import httpx
 
@@ -96,6 +97,23 @@ async def many(
         return [each for answers in await asyncio.gather(*map(one, range(clients))) for each in answers]
 
 
+async def garbage(address: str, requests: int) -> int:
+    """Send what is no picture, again and again; return how often that was refused as it should be."""
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with httpx.AsyncClient(base_url=address, headers=headers, timeout=600) as client:
+
+        async def one(number: int) -> int:
+            random = Random(number)  # noqa: S311 - the same garbage each time
+            refused = 0
+            for _ in range(requests // AT_ONCE):
+                start = random.choice((b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"GIF89a"))
+                response = await client.post("/api/query", files={"image": start + random.randbytes(2000)})
+                refused += response.status_code == httpx.codes.UNPROCESSABLE_ENTITY
+            return refused
+
+        return sum(await asyncio.gather(*map(one, range(AT_ONCE))))
+
+
 def memory_of(process: int) -> int:
     """Return the memory of a process in bytes, without that of its decoder processes."""
     found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
@@ -117,6 +135,8 @@ def measured(index: Path, clients: int, queries: int, requests: int, *, rerank: 
         before = memory_of(process)
         asyncio.run(many(address, pictures, AT_ONCE, int(requests * (1 - WARM_UP)) // AT_ONCE, rerank=False))
         after = memory_of(process)
+        refused = asyncio.run(garbage(address, requests))
+        last = memory_of(process)
     times = sorted(time for _, _, time in answers)
     return {
         "photos": len(pictures),
@@ -130,7 +150,8 @@ def measured(index: Path, clients: int, queries: int, requests: int, *, rerank: 
         "per_s": round(len(answers) / seconds, 1),
         "query_many_per_s": round(alone, 1),
         "requests": requests,
-        "memory_mb": [before >> 20, after >> 20],
+        "refused_garbage": refused,
+        "memory_mb": [before >> 20, after >> 20, last >> 20],
     }
 
 

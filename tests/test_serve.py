@@ -17,6 +17,7 @@ from tests.fakes import FakeEngine, picture, save_photo
 from tests.helpers.calibration import calibrated_with
 from tests.helpers.serving import TOKEN, duplicates, serving, wait_for
 from tests.helpers.textures import scene
+from vggsearch.errors import OptionError
 from vggsearch.image_index import ImageIndex
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "serve.md"
@@ -361,3 +362,8 @@ def test_openapi_describes_every_request_of_the_document(client: httpx.Client) -
     names = {each["name"] for each in described["/api/photos"]["get"]["parameters"]}
     assert {"order", "offset", "count", "folder", "since"} <= names
     assert "multipart/form-data" in described["/api/query"]["post"]["requestBody"]["content"]
+
+
+def test_indexes_that_cannot_be_searched_together_are_refused_at_the_start(index: ImageIndex) -> None:
+    with pytest.raises(OptionError, match="named twice"), serving([index, index]):
+        pass

@@ -373,6 +373,7 @@ class ServeDefaults:
     filter_characters: int = 500  # of one filter
     filter_wildcards: int = 8  # stars in one filter: each one multiplies the work
     thumbnail_sides: tuple[int, ...] = (160, 320, 640)  # pixels of the longer side
+    checked_files: int = 10_000  # that were found to be pictures, before they were sent
     thumbnail_bytes: int = 512 << 20  # in a temporary file: 40,000 of 320 pixels
     most_listed: int = 1000  # photos, matches or skipped files in one answer
     jobs: int = 16  # that wait or run

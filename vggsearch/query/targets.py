@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,7 +101,19 @@ def own_path_in(target: Target, image: ImageLike, options: QueryOptions) -> str 
     return target.path_of(image) if options.crop is None else None
 
 
-def check_targets(targets: Sequence[Target]) -> None:
+class Searchable(Protocol):
+    """Anything that stands for an index."""
+
+    @property
+    def directory(self) -> Path:
+        """The folder of the index."""
+
+    @property
+    def spec(self) -> EmbeddingSpec:
+        """What the embeddings are computed with."""
+
+
+def check_targets(targets: Sequence[Searchable]) -> None:
     """Raise OptionError if an index is named twice, SpecMismatch if two hold different embeddings."""
     places = [target.directory.resolve() for target in targets]
     for place, target in zip(places, targets, strict=True):

@@ -17,6 +17,7 @@ from vggsearch.image_index import ImageIndex, latest_of
 from vggsearch.photos.decoder_pool import Decoders, default_workers
 from vggsearch.query.filters import Filter
 from vggsearch.query.snapshot import Snapshot, folder_of
+from vggsearch.query.targets import check_targets
 from vggsearch.serve.answers import not_found
 
 COLUMNS = ("width", "height", "bytes", "taken", "format", "sha256")
@@ -148,9 +149,13 @@ class Located:
 
 
 class Library:
-    """The indexes that are served, the first of which has the network and the decoder processes for searches."""
+    """The indexes that are served, the first of which has the network and the decoder processes for searches.
+
+    Raises OptionError and SpecMismatch if they cannot be searched together.
+    """
 
     def __init__(self, indexes: Sequence[ImageIndex]) -> None:
+        check_targets(indexes)
         self.indexes = tuple(indexes)
         self.names = _names(indexes)
         self._places = [str(Path(os.path.realpath(index.directory))) for index in indexes]

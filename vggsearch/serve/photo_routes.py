@@ -124,13 +124,14 @@ async def thumbnail(photo: str, request: Request, served: Served) -> Response:
 
 @router.get("/api/photos/{photo}/original")
 def original(photo: str, request: Request, served: Served) -> Response:
-    """Return the file of a photo, or a range of it."""
+    """Return the file of a photo, or a range of it: only if it is a picture still."""
     if "," in request.headers.get("range", ""):
         raise Problem(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "Ask for one range at a time.")
     found = served.library.find(photo)
     media_type = MEDIA_TYPES.get(str(found.column("format")), DOWNLOAD)
     try:
         file = found.file()
+        served.check_picture(found, file)
     except ImageError as error:
         raise Problem(HTTPStatus.NOT_FOUND, str(error)) from error
     return FileResponse(

@@ -12,10 +12,11 @@ from fastapi import Depends, Request
 from vggsearch.defaults import SERVE
 from vggsearch.errors import VggsearchError
 from vggsearch.image_index import ImageIndex, decoders_of
-from vggsearch.photos.decoder_pool import default_workers
+from vggsearch.matching.recent import Recent
+from vggsearch.photos.decoder_pool import Source, default_workers
 from vggsearch.serve.guard import Access
 from vggsearch.serve.jobs import Jobs
-from vggsearch.serve.library import Library
+from vggsearch.serve.library import Library, Located
 from vggsearch.serve.metrics import Metrics
 from vggsearch.serve.queries import Queries
 from vggsearch.serve.removals import Removals
@@ -40,9 +41,18 @@ class Service:
         self.queries = Queries(self.library)
         self.reports = Reports(self.library, self.jobs)
         self.removals = Removals(self.library, self.reports, self.jobs, move_to)
+        self._checked = Recent[bool](SERVE.checked_files)
         self.pictures = PictureCache(SERVE.thumbnail_bytes)
         self.comparing = ThreadPoolExecutor(1, thread_name_prefix="compare")  # each takes all CPUs
         self.decoding = ThreadPoolExecutor(default_workers(), thread_name_prefix="picture")
+
+    def check_picture(self, photo: Located, file: Path) -> None:
+        """Raise ImageError if the file of a photo is no picture: whatever an index lists, nothing else is sent."""
+        status = file.stat()
+        key = file, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        if not self._checked.get(key):
+            self.library.decoders().size(Source(photo.path, photo.root))
+            self._checked.put(key, True)
 
     def warm_up(self) -> None:
         """Load the network and start the decoder processes, so that the first search does not wait for them."""
