@@ -81,6 +81,16 @@ def test_edited_copies_of_a_form_match_it(name: str) -> None:
     assert matches(page, Image.open(io.BytesIO(edited(page, EDITS[name], name))))
 
 
+def test_a_small_copy_of_a_thing_on_white_matches_it_though_it_differs_in_places() -> None:
+    thing = Image.new("RGB", (104, 100), "white")
+    thing.paste(sample("chelsea").crop((130, 60, 330, 260)).resize((76, 76)), (14, 12))
+    copy = saved(thing.resize((52, 50)), 60)
+    found = differing(thing, copy)
+    assert found.one_tone > 0.35
+    assert found.places
+    assert matches(thing, copy)
+
+
 @pytest.mark.parametrize("quality", [95, 75])
 def test_two_pages_of_one_form_do_not_match(quality: int) -> None:
     first, second = form(1), saved(form(2), quality)

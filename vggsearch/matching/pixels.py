@@ -25,11 +25,11 @@ from vggsearch.matching.keypoints import Keypoints, align, with_inliers
 FEWEST_INLIERS = 6  # with fewer, the position is too uncertain to tell other content from a wrong position
 INLIERS_OF_PIXELS = KEYPOINTS.grid**2  # for which pixels that agree count: more than keypoints alone can give
 AGREEING = 0.7  # agreement of pixels that do, and
-LARGEST_SHIFT = 1.5  # pixels that their parts are displaced: nine in ten copies are so, none of 500 pairs of views
+LARGEST_SHIFT = 1.6  # pixels that their parts are displaced: nine in ten copies are so, none of 500 pairs of views
 LEAST_UNTOUCHED = 0.3  # of the parts with detail; the strongest edits leave 0.4
-EXCHANGED = (
-    0.22  # from which something has moved: frames of a burst have 0.3 to 0.5, captions and stickers 0.0 to 0.2
-)
+EXCHANGED = 0.22  # from which something has moved: frames of a burst have 0.3 to 0.5, captions up to 0.2
+MOSTLY_UNTOUCHED = 0.5  # of the parts with detail, for that: a border and a sticker hide whose outlines are seen
+LEAST_HIDDEN = 0.3  # exchanged, from which pixels do not agree, however much is hidden
 OUTLINE = 20  # grey levels by which pixels differ inside the outline of a place that differs
 GAP = 11  # pixels, at most, between parts of one such place
 SMALLEST_PLACE = 60  # pixels inside such an outline; smaller ones are noise
@@ -112,7 +112,7 @@ def align_copy(query: Keypoints, photo: Keypoints) -> Alignment | None:
 def agrees(found: Difference) -> bool:
     """Return whether two pictures agree in every part that nothing was put on."""
     is_alike = found.untouched_agreement > AGREEING and found.untouched_shift < LARGEST_SHIFT
-    return is_alike and found.untouched > LEAST_UNTOUCHED and found.exchanged < EXCHANGED
+    return is_alike and found.untouched > LEAST_UNTOUCHED and found.exchanged < LEAST_HIDDEN
 
 
 def shows_other_content(found: Difference, inliers: int) -> bool:
@@ -132,7 +132,7 @@ def _is_other_view(found: Difference, inliers: int) -> bool:
 
 def _shows_moved_things(found: Difference) -> bool:
     """Return whether each picture shows something that the other lacks, and the rest agrees, as in a burst."""
-    is_in_place = found.untouched > 0.5 and found.untouched_agreement > 0.55
+    is_in_place = found.untouched > MOSTLY_UNTOUCHED and found.untouched_agreement > 0.55
     return is_in_place and found.exchanged > EXCHANGED and found.contrast > 6
 
 
@@ -148,7 +148,7 @@ def _is_other_page(found: Difference, inliers: int) -> bool:
     """Return whether pages have other content: each shows what the other lacks, or it is in several places."""
     if found.one_tone < PAGE or not found.places:
         return False
-    was_exchanged = found.one_sided < 0.8 and found.contrast > 4
+    was_exchanged = found.exchanged > 0.04 and found.one_sided < 0.8 and found.contrast > 4
     is_unlike = inliers < 12 and found.least_agreement < 0.5
     is_altered = found.one_tone > CLEAN_PAGE and (found.places >= 2 or found.contrast > 4)
     return was_exchanged or is_unlike or is_altered
