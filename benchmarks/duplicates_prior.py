@@ -52,7 +52,7 @@ def of_copy(path: Path, name: str) -> int:
 
 def inliers(query: Keypoints, photo: Keypoints) -> int:
     found = align_copy(query, photo)
-    return found.inliers if found is not None else 0
+    return found.evidence if found is not None else 0
 
 
 def most_similar(folder: Path, indexes: Path, pairs: int) -> list[tuple[Path, Path]]:

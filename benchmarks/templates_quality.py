@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
 def passes(one: Keypoints, other: Keypoints) -> bool:
     """Return whether enough keypoints match to be taken for a copy in most folders."""
     found = align_copy(one, other)
-    return found is not None and found.inliers >= DUPLICATES.confirmed
+    return found is not None and found.evidence >= DUPLICATES.confirmed
 
 
 def described(counts: Sequence[int]) -> str:

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 
+from vggsearch.matching.alignment import EVIDENCE_OF_PIXELS
 from vggsearch.matching.keypoints import align, detect_keypoints
-from vggsearch.matching.pixels import INLIERS_OF_PIXELS, Difference, agrees, align_copy, difference
+from vggsearch.matching.pixels import Difference, agrees, align_copy, difference
 from vggsearch.photos.edits import COLLAGE, EDITS, edited
 
 WORDS = ("lorem ipsum dolor", "sit amet", "consectetur elit", "sed eiusmod", "tempor magna", "aliqua enim minim")
@@ -116,16 +117,19 @@ def test_a_stamp_on_a_clean_page_is_other_content_and_on_a_photo_is_not() -> Non
         assert matches(picture, saved(stamped)) == (picture is photo)
 
 
-def test_pixels_that_agree_count_as_further_inliers() -> None:
+def test_pixels_that_agree_are_evidence() -> None:
     photo, other = (detect_keypoints(sample(name)) for name in ("chelsea", "astronaut"))
     crop = detect_keypoints(sample("chelsea").crop((150, 60, 290, 160)))
     found, plain = align_copy(crop, photo), align(crop, photo)
     assert found is not None
     assert plain is not None
-    assert found.inliers == plain.inliers + INLIERS_OF_PIXELS
+    assert found.inliers == plain.inliers
+    assert 0.7 < found.agreement <= 1
+    assert found.evidence == found.inliers + EVIDENCE_OF_PIXELS
+    assert found.score > plain.score
     assert found.corners == plain.corners
     apart = align_copy(crop, other)
-    assert apart is None or apart.inliers < INLIERS_OF_PIXELS
+    assert apart is None or not apart.agreement
 
 
 def test_two_views_of_one_scene_do_not_match() -> None:
@@ -139,7 +143,7 @@ def test_two_views_of_one_scene_do_not_match() -> None:
 def test_pixels_of_displaced_parts_are_no_evidence() -> None:
     scene = sample("chelsea")
     found = align_copy(*(detect_keypoints(shot(scene, seed, shift)) for seed, shift in ((1, 0.0), (2, 7.0))))
-    assert found is None or found.inliers < INLIERS_OF_PIXELS
+    assert found is None or not found.agreement
 
 
 def test_two_shots_between_which_something_moved_do_not_match() -> None:
@@ -203,7 +207,7 @@ def test_pixels_count_around_what_was_put_on_a_photo(name: str) -> None:
     copy = Image.open(io.BytesIO(edited(photo, EDITS[name], name)))
     found = align_copy(detect_keypoints(photo), detect_keypoints(copy))
     assert found is not None
-    assert found.inliers > INLIERS_OF_PIXELS
+    assert found.agreement
 
 
 def test_the_position_is_refined_where_keypoints_are_inexact() -> None:

@@ -338,7 +338,14 @@ def test_a_crafted_calibration_is_computed_again(tmp_path: Path) -> None:
 def test_every_flipped_byte_of_the_checks_is_an_error_or_changes_nothing(tmp_path: Path) -> None:
     matches = {
         (f"{number:064x}", f"{number + 1:064x}"): KeypointMatch(
-            0.5, number, number % 2 == 0, 1.5, 0.7, tuple(map(float, range(8))), (None, True, False)[number % 3]
+            0.5,
+            number,
+            number / 16,
+            number % 2 == 0,
+            1.5,
+            0.7,
+            tuple(map(float, range(8))),
+            (None, True, False)[number % 3],
         )
         for number in range(12)
     }
@@ -382,6 +389,7 @@ def test_one_wrong_value_with_intact_pages_is_found_by_the_checksum(tmp_path: Pa
         "first": lambda: pa.array(["c" * 64]),
         "score": lambda: pa.array([0.6]),
         "inliers": lambda: pa.array([900], pa.int32()),
+        "agreement": lambda: pa.array([0.9]),
         "mirrored": lambda: pa.array([True]),
         "same_pixels": lambda: pa.array([True]),
         "corners": lambda: pa.array([[1.0] * 8], pa.list_(pa.float64(), 8)),

@@ -30,7 +30,10 @@ PRIOR_OTHERS = (1501, 16, 21, 7, 0, 7, 7, 7, 4, 5, 1, 0, 0)
 
 @dataclass(frozen=True)
 class LabelledPairs:
-    """Pairs that are all duplicates, or all not: the similarity and the number of inliers of each.
+    """Pairs that are all duplicates, or all not: the similarity and the evidence of each.
+
+    `inliers` is the number of matching keypoints, and EVIDENCE_OF_PIXELS more if the pixels agree, too; see
+    matching.alignment.Alignment.
 
     >>> copies = index.duplicates().classified.calibration.copies
     >>> len(copies.similarities) == len(copies.inliers)

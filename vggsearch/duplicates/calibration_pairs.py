@@ -82,7 +82,7 @@ def compare_edited_copies(
         for name in edits:
             copy = _decoded(edited(photo, EDITS[name], f"{photos.path(row)} {name}"))
             alignment = align_copy(keypoints, detect_keypoints(copy))
-            made.append((row, square(copy, spec.size, spec.resize), alignment.inliers if alignment else 0))
+            made.append((row, square(copy, spec.size, spec.resize), alignment.evidence if alignment else 0))
         return made
 
     similarities: list[float] = []

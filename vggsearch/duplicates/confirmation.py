@@ -58,11 +58,11 @@ class KeypointMatcher:
         return None
 
     def inliers(self, pair: Pair) -> int:
-        """Return the number of inliers of two rows, 0 if they do not match, -1 if they were not compared."""
+        """Return the evidence that two rows are copies, 0 if they do not match, -1 if they were not compared."""
         result = self.result(pair)
         if result is None:
             return -1
-        return result[1].inliers if result[1] is not None else 0
+        return result[1].evidence if result[1] is not None else 0
 
     def match(
         self,
@@ -231,7 +231,13 @@ def _as_match(alignment: Alignment | None) -> KeypointMatch:
         return KeypointMatch()
     corners = tuple(coordinate for corner in alignment.corners for coordinate in corner)
     return KeypointMatch(
-        alignment.score, alignment.inliers, alignment.mirrored, alignment.turned, alignment.scale, corners
+        alignment.score,
+        alignment.inliers,
+        alignment.agreement,
+        alignment.mirrored,
+        alignment.turned,
+        alignment.scale,
+        corners,
     )
 
 
@@ -239,4 +245,6 @@ def _alignment(match: KeypointMatch) -> Alignment | None:
     if not match.score:
         return None
     corners = tuple(zip(match.corners[::2], match.corners[1::2], strict=True))
-    return Alignment(match.score, match.inliers, match.mirrored, match.turned, match.scale, corners)
+    return Alignment(
+        match.score, match.inliers, match.mirrored, match.turned, match.scale, corners, match.agreement
+    )

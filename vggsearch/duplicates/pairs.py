@@ -12,7 +12,7 @@ from vggsearch.defaults import ALIGN, DUPLICATES, PAIRS
 from vggsearch.duplicates.collection import Collection
 from vggsearch.duplicates.confirmation import KeypointMatcher
 from vggsearch.errors import Stopped
-from vggsearch.matching.keypoints import INLIERS_OF_HALF_SCORE
+from vggsearch.matching.alignment import INLIERS_OF_HALF_SCORE
 from vggsearch.progress import Monitor
 
 
@@ -20,8 +20,9 @@ from vggsearch.progress import Monitor
 class CandidatePairs:
     """Pairs of rows that may be duplicates, most similar first: `first` and `second`, int64 (n,).
 
-    `similarity`, float64 (n,), is the cosine; `inliers`, int64 (n,), the number of matching keypoints, -1 if not
-    compared; `confidence`, float64 (n,), the estimated probability that they are duplicates.
+    `similarity`, float64 (n,), is the cosine; `inliers`, int64 (n,), the weight of the evidence, see
+    matching.alignment.Alignment, that is the number of matching keypoints if the pixels do not agree; -1 if not
+    compared. `confidence`, float64 (n,), the estimated probability that they are duplicates.
 
     >>> compared = index.duplicates().classified.compared
     >>> len(compared), compared.similarity.dtype

@@ -20,8 +20,8 @@ import numpy as np
 
 from vggsearch.defaults import ALIGN
 from vggsearch.matching.alignment import Alignment
-from vggsearch.matching.keypoints import Keypoints, align
-from vggsearch.matching.pixels import FEWEST_INLIERS, difference, shows_other_content
+from vggsearch.matching.keypoints import Keypoints
+from vggsearch.matching.pixels import overlay
 
 COPY = 0.99  # confidence from which a match is called a copy
 SAME = 0.999  # confidence of a photo with the same embedding and hash, such as the query itself
@@ -74,13 +74,13 @@ UNRELATED_FOUND = (1.0, 2e-4, 2e-4, 5e-5, 2e-5, 3e-6, 1e-7)
 
 def compare_keypoints(query: Keypoints, photo: Keypoints) -> Comparison:
     """Compare a query with a photo by keypoints and, where these match, by pixels."""
-    alignment = align(query, photo)
-    if alignment is None:
+    laid = overlay(query, photo)
+    if laid is None:
         return Comparison(None, Found.NOTHING)
-    differs = difference(query.picture, photo.picture, alignment)
+    alignment, differs = laid.alignment, laid.difference
     if differs is None:
         return Comparison(alignment, Found.FEW)
-    if alignment.inliers >= FEWEST_INLIERS and shows_other_content(differs, alignment.inliers):
+    if laid.shows_other_content:
         return Comparison(alignment, Found.OTHER)
     if differs.shift > 1.2:
         return Comparison(alignment, Found.DISPLACED)

@@ -9,7 +9,7 @@ unrelated photos.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -19,10 +19,9 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from vggsearch.defaults import KEYPOINTS
-from vggsearch.matching.alignment import MIN_INLIERS, Alignment
+from vggsearch.matching.alignment import MIN_INLIERS, Alignment, score_of
 from vggsearch.photos.resize import small_grey
 
-INLIERS_OF_HALF_SCORE = 10  # an alignment with so many scores 0.5
 CLEAR_INLIERS = 20  # with so many, the mirror image is not tried
 # A descriptor has 4 x 4 fields of 8 directions (rows, columns, directions), relative to the keypoint's orientation.
 MIRRORED_DESCRIPTOR = np.arange(128).reshape(4, 4, 8)[::-1, :, -np.arange(8) % 8].ravel()
@@ -104,11 +103,6 @@ def align(query: Keypoints, photo: Keypoints) -> Alignment | None:
     return max(filter(None, (upright, mirrored)), key=lambda alignment: alignment.inliers, default=None)
 
 
-def with_inliers(alignment: Alignment, inliers: int) -> Alignment:
-    """Return the same position with another number of inliers, and the score of that."""
-    return replace(alignment, inliers=inliers, score=inliers / (inliers + INLIERS_OF_HALF_SCORE))
-
-
 def _align(query: Keypoints, photo: Keypoints, *, is_mirrored: bool) -> Alignment | None:
     of_query, of_photo = matching_points(query, photo)
     if len(of_query) < MIN_INLIERS:
@@ -129,7 +123,7 @@ def _align(query: Keypoints, photo: Keypoints, *, is_mirrored: bool) -> Alignmen
     turned = -float(np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0])))
     areas = (query.width * query.height) / (photo.width * photo.height)
     return Alignment(
-        score=inliers / (inliers + INLIERS_OF_HALF_SCORE),
+        score=score_of(inliers),
         inliers=inliers,
         mirrored=is_mirrored,
         turned=turned,

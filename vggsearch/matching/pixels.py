@@ -17,13 +17,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.defaults import KEYPOINTS
-from vggsearch.matching.alignment import Alignment
+from vggsearch.matching.alignment import Alignment, with_agreement
 from vggsearch.matching.isotonic import isotonic
-from vggsearch.matching.keypoints import Keypoints, align, with_inliers
+from vggsearch.matching.keypoints import Keypoints, align
 
 FEWEST_INLIERS = 6  # with fewer, the position is too uncertain to tell other content from a wrong position
-INLIERS_OF_PIXELS = KEYPOINTS.grid**2  # for which pixels that agree count: more than keypoints alone can give
 AGREEING = 0.7  # agreement of pixels that do, and
 LARGEST_SHIFT = 1.6  # pixels that their parts are displaced: nine in ten copies are so, none of 500 pairs of views
 LEAST_UNTOUCHED = 0.3  # of the parts with detail; the strongest edits leave 0.4
@@ -93,20 +91,39 @@ class Difference:
     untouched_shift: float = 0.0
 
 
-def align_copy(query: Keypoints, photo: Keypoints) -> Alignment | None:
-    """Return the position of the query in the photo; None if they do not match, or show other shots or pages.
+@dataclass(frozen=True)
+class Overlay:
+    """A query laid on a photo: where it lies, and what differs there, None if they share too little to tell."""
 
-    If the pixels agree there, too, that counts as INLIERS_OF_PIXELS further inliers.
-    """
+    alignment: Alignment
+    difference: Difference | None
+
+    @property
+    def shows_other_content(self) -> bool:
+        """Whether it is clear that the two are other shots or pages."""
+        if self.difference is None or self.alignment.inliers < FEWEST_INLIERS:
+            return False
+        return shows_other_content(self.difference, self.alignment.inliers)
+
+
+def overlay(query: Keypoints, photo: Keypoints) -> Overlay | None:
+    """Lay a query on a photo by keypoints and compare the pixels there; None if the keypoints do not match."""
     found = align(query, photo)
-    if found is None:
+    return None if found is None else Overlay(found, difference(query.picture, photo.picture, found))
+
+
+def align_copy(query: Keypoints, photo: Keypoints) -> Alignment | None:
+    """Return the position of the query in the photo, and whether the pixels agree there, too.
+
+    Returns None if the two do not match, or show other shots or pages.
+    """
+    laid = overlay(query, photo)
+    if laid is None or laid.shows_other_content:
         return None
-    different = difference(query.picture, photo.picture, found)
-    if different is None:
-        return found
-    if found.inliers >= FEWEST_INLIERS and shows_other_content(different, found.inliers):
-        return None
-    return with_inliers(found, found.inliers + INLIERS_OF_PIXELS) if agrees(different) else found
+    differs = laid.difference
+    if differs is None or not agrees(differs):
+        return laid.alignment
+    return with_agreement(laid.alignment, differs.untouched_agreement)
 
 
 def agrees(found: Difference) -> bool:

@@ -93,7 +93,7 @@ def _evidence(calibration: Calibration) -> str:
 
 def _between(start: int, end: int | None) -> str:
     if end is None:
-        return f"{start} or more"
+        return "the pixels agree, too"
     return "none" if start == 0 else f"{start}" if end == start + 1 else f"{start} to {end - 1}"
 
 

@@ -28,6 +28,7 @@ MATCH_SCHEMA = pa.schema(
         pa.field("second", pa.string(), nullable=False),
         pa.field("score", pa.float64(), nullable=False),
         pa.field("inliers", pa.int32(), nullable=False),
+        pa.field("agreement", pa.float64(), nullable=False),
         pa.field("mirrored", pa.bool_(), nullable=False),
         pa.field("turned", pa.float64(), nullable=False),
         pa.field("scale", pa.float64(), nullable=False),
@@ -35,7 +36,7 @@ MATCH_SCHEMA = pa.schema(
         pa.field("same_pixels", pa.bool_()),
     ]
 )
-NUMBERS = ("score", "inliers", "mirrored", "turned", "scale")
+NUMBERS = ("score", "inliers", "agreement", "mirrored", "turned", "scale")
 
 Key = tuple[str, str]
 
@@ -49,6 +50,7 @@ class KeypointMatch:
 
     score: float = 0.0
     inliers: int = 0
+    agreement: float = 0.0
     mirrored: bool = False
     turned: float = 0.0
     scale: float = 0.0
