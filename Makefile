@@ -103,6 +103,7 @@ docs: $(VENV)/.docs
 
 picture: $(VENV)/.dev
 	PYTHONPATH=examples $(BIN)/python docs/make_picture.py
+	PYTHONPATH=examples $(BIN)/python docs/make_server_pictures.py
 
 clean:
 	rm -rf $(VENV) $(CPU_VENV) demo build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*

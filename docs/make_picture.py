@@ -18,6 +18,7 @@ from PIL import Image
 
 IMAGES = Path(__file__).parent / "images"
 SHOWN = "astronaut"  # the sample photo of the first group, which the picture ends with
+ALSO_SHOWN = ("chelsea", "coffee")  # in the pictures of make_server_pictures.py
 WINDOW = (1600, 1000)  # pixels
 BELOW_THE_HEAD = 300  # pixels
 MARGIN = 10  # pixels of the gap between two groups
@@ -40,7 +41,9 @@ CREDITS = """# Photo credits
 
 `duplicates.webp` is the page that `vggsearch dups --html` writes for the sample photos of
 [examples/make_photos.py](../../examples/make_photos.py); `make picture` takes it.
-It shows this photo and edited copies of it:
+`serve-search.webp`, `serve-why.webp` and `serve-duplicates.webp` are the page of `vggsearch serve` for the same
+photos.
+They show these photos and edited copies of them:
 
 | photo | author | licence | source |
 | --- | --- | --- | --- |
@@ -86,19 +89,21 @@ def end_of_first_group(picture: Image.Image) -> int:
     return next(empty)
 
 
-def compressed(picture: Image.Image) -> bytes:
+def compressed(picture: Image.Image, most_bytes: int = MOST_BYTES) -> bytes:
     """Return a picture as WebP, in the best quality that is small enough."""
     for quality in range(90, 30, -5):
         file = io.BytesIO()
         picture.save(file, "WEBP", quality=quality, method=6)
-        if len(file.getvalue()) <= MOST_BYTES:
+        if len(file.getvalue()) <= most_bytes:
             break
     return file.getvalue()
 
 
 def credits_page() -> str:
-    """Return the page that credits the photo in the picture."""
-    rows = [f"| {p.title} | {p.author} | {p.licence} | <{p.source}> |" for p in PHOTOS if p.name == SHOWN]
+    """Return the page that credits the photos in the pictures."""
+    rows = [
+        f"| {p.title} | {p.author} | {p.licence} | <{p.source}> |" for p in PHOTOS if p.name in (SHOWN, *ALSO_SHOWN)
+    ]
     return CREDITS.format(rows="\n".join(rows))
 
 

@@ -56,8 +56,8 @@ def test_a_wheel_holds_the_package_its_weights_and_its_notices_and_nothing_else(
         names = {info.filename: info.file_size for info in archive.infolist()}
     assert names["vggsearch/model/weights/vgg16_conv_imagenet1k_v1.fp16.safetensors"] == 29_431_816
     assert "vggsearch/py.typed" in names
-    assets = {str(path.relative_to(ROOT)) for path in (ROOT / "vggsearch" / "render" / "html" / "assets").iterdir()}
-    assert assets <= set(names)
+    folders = (ROOT / "vggsearch" / "render" / "html" / "assets", ROOT / "vggsearch" / "serve" / "web")
+    assert {str(path.relative_to(ROOT)) for folder in folders for path in folder.iterdir()} <= set(names)
     notices = {Path(name).name for name in names if "/licenses/" in name}
     assert notices == {"LICENSE", "NOTICE"}
     assert {name.split("/")[0] for name in names} == {"vggsearch", f"{name}-{vggsearch.__version__}.dist-info"}

@@ -17,9 +17,15 @@ function viewOf(hash) {
   return [Object.hasOwn(VIEWS, name) ? name : "search", new URLSearchParams(given ?? "")];
 }
 
-function reveal(name) {
+function linkTo(name) {
+  return element("views").querySelector(`[data-view="${name}"]`);
+}
+
+// `left` is the hash of the view that is left: its link leads back to where it was.
+function reveal(name, left) {
   if (current === name) return;
   if (current) scrolled[current] = scrollY;
+  if (current && viewOf(left)[0] === current) linkTo(current).href = left || `#${current}`;
   current = name;
   for (const view of Object.keys(VIEWS)) element(`view-${view}`).hidden = view !== name;
   for (const link of element("views").querySelectorAll("a")) {
@@ -30,19 +36,16 @@ function reveal(name) {
   requestAnimationFrame(() => scrollTo(0, scrolled[name] ?? 0));
 }
 
-function route() {
+function route(event) {
   const [name, given] = viewOf(location.hash);
-  reveal(name);
+  reveal(name, event ? new URL(event.oldURL).hash : "");
   Promise.resolve(VIEWS[name](given)).catch(tellFailure);
 }
 
 // Keys
 
 const always = {
-  1: () => { location.hash = "#search"; },
-  2: () => { location.hash = "#browse"; },
-  3: () => { location.hash = "#duplicates"; },
-  4: () => { location.hash = "#state"; },
+  ...Object.fromEntries(Object.keys(VIEWS).map((name, number) => [number + 1, () => linkTo(name).click()])),
   "?": () => element("help").showModal(),
   "/": () => [...document.querySelectorAll(FIRST_FIELDS[current])].find((each) => each.checkVisibility())?.focus(),
 };
@@ -71,7 +74,7 @@ for (const button of document.querySelectorAll("dialog .close")) {
   button.addEventListener("click", () => button.closest("dialog").close());
 }
 new ResizeObserver(([{ target }]) => document.documentElement.style.setProperty("--top", `${target.offsetHeight}px`)).observe(element("top"));
-document.addEventListener("viewchange", ({ detail }) => reveal(detail));
+document.addEventListener("viewchange", ({ detail }) => reveal(detail, location.hash));
 addEventListener("hashchange", route);
 history.scrollRestoration = "manual";
 route();

@@ -4,7 +4,7 @@ import { NUMBER, isRegion, make, quantity, regionsDrawn, similarityText } from "
 import { get, thumbnail } from "./api.js";
 import { Grid } from "./grid.js";
 import { announce, copyPath, element, nameOf, oneLine, tellFailure } from "./page.js";
-import { FILTERS, addressOf, emptyQuery, hashOf, isRegionPossible, queryOf, search, searchMore } from "./query.js";
+import { FILTERS, addressOf, emptyQuery, glance, hashOf, isRegionPossible, queryOf, search, searchMore } from "./query.js";
 import { RegionPicker } from "./region.js";
 import { showWhy } from "./why.js";
 
@@ -101,26 +101,37 @@ async function run(isRecorded = true) {
   document.dispatchEvent(new CustomEvent("viewchange", { detail: "search" }));
   showQuery();
   element("view-search").setAttribute("aria-busy", "true");
+  if (isRecorded) scrollTo(0, 0);
   element("count-found").textContent = "Searching…";
+  const { signal } = running;
+  let isAnswered = false;
+  if (!query.isInside) glance(query, signal).then((answer) => isAnswered || signal.aborted || show(answer, true), () => {});
   try {
-    const answer = await search(query, running.signal);
+    const answer = await search(query, signal);
+    isAnswered = true;
     if (isRecorded && location.hash !== hashOf(query)) history.pushState(null, "", hashOf(query));
     show(answer);
-    if (isRecorded) scrollTo(0, 0);
   } catch (error) {
-    if (error.name !== "AbortError") element("count-found").textContent = error.message;
+    isAnswered = true;
+    if (error.name === "AbortError") return undefined;
+    element("count-found").textContent = error.message;
     tellFailure(error);
   }
   element("view-search").removeAttribute("aria-busy");
   return undefined;
 }
 
-function show(answer) {
+// `isFirst` is for what was found at a glance: the answer itself is on its way.
+function show(answer, isFirst = false) {
+  const focused = element("results").contains(document.activeElement) ? matches[grid.active]?.id : null;
   matches = answer.matches;
-  total = answer.total;
+  total = isFirst ? matches.length : answer.total;
   showQuery();
   fillFilters(answer.counts);
   grid.show(photosOf());
+  const place = focused ? matches.findIndex(({ id }) => id === focused) : -1;
+  if (place >= 0) grid.activate(place);
+  if (isFirst) return;
   const copies = matches.filter(({ relation }) => relation).length;
   const words = copies ? `, ${quantity(copies, "copy").replace("copys", "copies")} or parts among the first ${NUMBER.format(matches.length)}` : "";
   element("count-found").textContent = `${quantity(total, "photo")} by similarity${words}`;
