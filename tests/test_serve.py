@@ -2,10 +2,12 @@
 
 import io
 import re
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
-from threading import Event
+from threading import Event, Timer
 
 import httpx
 import numpy as np
@@ -15,7 +17,7 @@ from PIL import Image, ImageOps
 
 from tests.fakes import FakeEngine, picture, save_photo
 from tests.helpers.calibration import calibrated_with
-from tests.helpers.serving import TOKEN, duplicates, serving, wait_for
+from tests.helpers.serving import TOKEN, client_of, duplicates, last_event, serving, wait_for
 from tests.helpers.textures import scene
 from vggsearch.errors import OptionError
 from vggsearch.image_index import ImageIndex
@@ -328,9 +330,7 @@ def test_a_job_can_be_stopped_and_tells_what_it_has_done(
     job = client.post("/api/update", json={}).json()["job"]
     assert client.delete(f"/api/jobs/{job}").status_code == 202
     is_asked.set()
-    with client.stream("GET", f"/api/jobs/{job}", headers={"Accept": "text/event-stream"}) as events:
-        last = "".join(events.iter_text()).strip().split("\n\n")[-1]
-    assert last.startswith("event: error")
+    assert last_event(client, job).startswith("event: error")
     assert client.get(f"/api/jobs/{job}").json()["state"] == "stopped"
     assert client.get("/api/state").json()["photos"] < 36
 
@@ -367,3 +367,33 @@ def test_openapi_describes_every_request_of_the_document(client: httpx.Client) -
 def test_indexes_that_cannot_be_searched_together_are_refused_at_the_start(index: ImageIndex) -> None:
     with pytest.raises(OptionError, match="named twice"), serving([index, index]):
         pass
+
+
+def test_a_server_ends_at_once_though_a_client_follows_a_job(
+    index: ImageIndex, engine: FakeEngine, photos: Path
+) -> None:
+    save_photo(photos / "new.jpg", 40)
+    is_ended, is_followed, embed = Event(), Event(), engine.embed
+
+    def embed_slowly(squares: NDArray[np.uint8]) -> NDArray[np.float32]:
+        assert is_ended.wait(30)
+        return embed(squares)
+
+    def follow(client: httpx.Client, job: str) -> str:
+        with client.stream("GET", f"/api/jobs/{job}", headers={"Accept": "text/event-stream"}) as events:
+            text = ""
+            for part in events.iter_text():
+                is_followed.set()
+                text += part
+        return text.strip().split("\n\n")[-1]
+
+    engine.embed = embed_slowly  # type: ignore[method-assign]
+    with ThreadPoolExecutor(1) as pool, ExitStack() as stack:
+        with serving([index]) as client:
+            follower = stack.enter_context(client_of(client.base_url.port or 0, TOKEN))
+            followed = pool.submit(follow, follower, client.post("/api/update", json={}).json()["job"])
+            assert is_followed.wait(30)
+            Timer(0.3, is_ended.set).start()
+            began = time.monotonic()
+        assert time.monotonic() - began < 4
+        assert followed.result().startswith("event: error")

@@ -47,13 +47,18 @@ def client_of(port: int, token: str | None = None) -> httpx.Client:
     return httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=SECONDS)
 
 
+def last_event(client: httpx.Client, job: str) -> str:
+    """Follow a job to its end."""
+    with client.stream("GET", f"/api/jobs/{job}", headers={"Accept": "text/event-stream"}) as events:
+        return "".join(events.iter_text()).strip().split("\n\n")[-1]
+
+
 def wait_for(client: httpx.Client, response: httpx.Response) -> Any:
     """Return the result of the job that a response names."""
     assert response.status_code == 202, response.text
     name = response.json()["job"]
-    with client.stream("GET", f"/api/jobs/{name}", headers={"Accept": "text/event-stream"}) as events:
-        lines = "".join(events.iter_text()).strip().split("\n\n")
-    assert lines[-1].startswith("event: result"), lines
+    last = last_event(client, name)
+    assert last.startswith("event: result"), last
     return client.get(f"/api/jobs/{name}").json()["result"]
 
 

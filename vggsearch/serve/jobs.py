@@ -101,9 +101,13 @@ class Jobs:
 
     def close(self) -> None:
         """Stop all jobs, and wait until they have ended."""
+        self.stop_all()
+        self._pool.shutdown()
+
+    def stop_all(self) -> None:
+        """Ask all jobs to end early."""
         for job in list(self._jobs.values()):
             job.stop()
-        self._pool.shutdown()
 
     @property
     def running(self) -> int:

@@ -96,6 +96,11 @@ class Server(uvicorn.Server):
         finally:
             self._service.close()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End: jobs first, since clients that follow them stay connected."""
+        self._service.jobs.stop_all()
+        await super().shutdown(sockets)
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Let signals end the server, and not the process once the server has ended, as uvicorn would."""
