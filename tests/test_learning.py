@@ -22,7 +22,8 @@ from vggsearch.indexing.integrity import verify
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.learning.labelled import LabelledPhotos, labelled_photos
 from vggsearch.learning.projection import Projections
-from vggsearch.learning.validation import SIDES, best_setting, rounds_of
+from vggsearch.learning.validation import SIDES, best_setting, ranks_of, rounds_of
+from vggsearch.measures.metrics import worst_ranks
 from vggsearch.progress import SILENT
 from vggsearch.store.manifest import WhiteningInfo
 from vggsearch.store.store import Store
@@ -166,6 +167,22 @@ def test_no_test_learns_from_its_photos_or_their_copies(tmp_path: Path) -> None:
         asked = np.concatenate([each.queries[side] for each in rounds])
         assert len(np.unique(asked)) == len(asked) > 0
     assert set(np.concatenate([each.queries["unseen"] for each in rounds])) == set(range(len(photos)))
+
+
+def test_what_the_user_called_the_same_counts_as_a_copy(kinds: ImageIndex, labels: dict[str, str]) -> None:
+    assert photos_of(kinds, labels).copies == 0
+    kinds.decide("same", [path_of(0), path_of(5)])
+    photos = photos_of(kinds, labels)
+    assert photos.copies == 1
+    assert photos.content[0] == photos.content[5]
+
+
+def test_ranks_need_no_order() -> None:
+    random = np.random.default_rng(0)
+    similarities = (random.integers(0, 20, 60) / 20).astype(np.float32)  # with ties
+    relevant = random.random(60) < 0.3
+    order = np.argsort(-similarities, kind="stable")
+    assert np.array_equal(ranks_of(similarities, relevant), worst_ranks(similarities[order], relevant[order]))
 
 
 def test_a_setting_that_loses_on_unseen_labels_is_not_chosen() -> None:

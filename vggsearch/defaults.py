@@ -181,9 +181,10 @@ class LearnDefaults:
     rounds: int = 5  # of cross-validation: in each, a fifth of the labels and of the other photos is tested
     fewest_photos: int = 4  # of a label, without copies, so that two can be tested and two learned from
     fewest_examples: int = 2  # photos of a label to classify others by, so that one can be tested
-    background: int = 20_000  # photos without a label that are learned from, at most: 160 MB
+    background: int = 10_000  # photos without a label that are learned from, at most: 80 MB
     gallery: int = 2_000  # photos without a label among which those of a test are searched, at most
-    labelled: int = 20_000  # photos; a test compares a fifth of them with one another
+    labelled: int = 10_000  # photos, at most: 80 MB
+    queries: int = 400  # of each kind in a round, at most; a test compares each with a fifth of the labelled photos
     classifier_shrinkage: float = 0.3  # from 0.01 to 0.9, the answers are equally right
     alike: float = 0.8  # similarity from which two labelled photos count as copies, as in DuplicateDefaults
     least_known: float = 0.5  # probability that a photo has one of the labels, below which it has none

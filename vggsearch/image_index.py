@@ -487,7 +487,7 @@ class ImageIndex(Tabular):
         ...     print(str(error)[:48])
         Two labels need at least 2 different photos each
         """
-        return classify(self._latest, labels, Monitor(progress, stop))
+        return classify(self._store, self._latest, labels, Monitor(progress, stop))
 
     def query(
         self,

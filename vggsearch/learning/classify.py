@@ -27,7 +27,8 @@ from vggsearch.learning.labelled import (
 )
 from vggsearch.learning.validation import Measured, measured
 from vggsearch.progress import Monitor
-from vggsearch.query.snapshot import LatestSnapshot, Snapshot
+from vggsearch.query.snapshot import LatestSnapshot
+from vggsearch.store.store import Store
 from vggsearch.tables import Table, Tabular, arrow_table
 
 BLOCK = 1024  # photos classified at once
@@ -93,14 +94,10 @@ class ClassifyReport(Tabular):
         return arrow_table(columns | {"probability": "double"}, rows)
 
 
-def classify(latest: LatestSnapshot, labels: Labels, monitor: Monitor) -> ClassifyReport:
+def classify(store: Store, latest: LatestSnapshot, labels: Labels, monitor: Monitor) -> ClassifyReport:
     """Label the photos that have no label; see ImageIndex.classify."""
     given = labels_of(labels)
-    return latest.read(lambda state: _classify(state, given, monitor))
-
-
-def _classify(state: Snapshot, labels: Mapping[str, str], monitor: Monitor) -> ClassifyReport:
-    photos = labelled_photos(state, labels)
+    photos = latest.read(lambda state: labelled_photos(state, given))
     check_counts(photos, LEARN.fewest_examples)
     warn_of_copies(photos)
     monitor.step("learning", 0, 1, "stages")
@@ -110,7 +107,7 @@ def _classify(state: Snapshot, labels: Mapping[str, str], monitor: Monitor) -> C
     probabilities = calibration.probabilities(tested)
     right = probabilities.argmax(axis=1) == photos.label[positions]
     return ClassifyReport(
-        tuple(_others(state, photos, labels, calibration, monitor)),
+        store.read_consistently(lambda present: tuple(_others(present, photos, given, calibration, monitor))),
         tuple(_wrong(photos, positions, probabilities)),
         photos.names,
         len(photos),
@@ -119,21 +116,20 @@ def _classify(state: Snapshot, labels: Mapping[str, str], monitor: Monitor) -> C
 
 
 def _others(
-    state: Snapshot, photos: LabelledPhotos, labels: Mapping[str, str], calibration: Calibration, monitor: Monitor
+    store: Store, photos: LabelledPhotos, labels: Mapping[str, str], calibration: Calibration, monitor: Monitor
 ) -> Iterator[Classified]:
     """Yield what is said about each photo that is neither labelled nor blank, in row order."""
-    classifier = Classifier(photos, np.arange(len(photos)))
-    blank = set(state.store.blank_rows().tolist())
+    classifier, paths = Classifier(photos, np.arange(len(photos))), store.paths()
+    blank = set(store.blank_rows().tolist())
     start = 0
-    for block in blocks_of(state.store.embeddings(), BLOCK):
+    for block in blocks_of(store.embeddings(), BLOCK):
         rows = range(start, start + len(block))
-        asked = [row for row in rows if row not in blank and state.paths[row] not in labels]
+        asked = [row for row in rows if row not in blank and paths[row] not in labels]
         start += len(block)
         if asked:
-            embeddings = unit_rows(block[np.array(asked) - rows.start])
-            paths = [state.paths[row] for row in asked]
-            yield from _classified(paths, classifier.opinion(embeddings), photos, calibration)
-        monitor.step("classifying", start, len(state.paths))
+            opinion = classifier.opinion(unit_rows(block[np.array(asked) - rows.start]))
+            yield from _classified([paths[row] for row in asked], opinion, photos, calibration)
+        monitor.step("classifying", start, len(paths))
 
 
 def _classified(

@@ -189,20 +189,26 @@ def _contents(state: Snapshot, rows: NDArray[np.int64], keys: Sequence[str], by_
     """Return a number of the content of each photo, the same for copies: int64 (n,).
 
     Copies have the same bytes, nearly the same perceptual hash, or a similarity of at least LEARN.alike, as the
-    index is whitened. A photo that only looks like another one may count as its copy, too; then both are on one
-    side of every test.
+    index is whitened; or the user said that they are the same. A photo that only looks like another one may count
+    as its copy, too; then both are on one side of every test.
     """
     first: dict[str, int] = {}
     pairs = [(first.setdefault(key, place), place) for place, key in enumerate(keys)]
     if by_bytes:
         return joined(len(rows), pairs)
-    hashes = state.store.perceptual_hashes()[rows]
+    places = np.array(sorted(first.values()), np.int64)  # of each content, one photo
+    hashes = state.store.perceptual_hashes()[rows[places]]
     alike = hash_pairs(hashes, in_all_orientations, without=np.empty(0, np.int64))
-    pairs += zip(alike.first.tolist(), alike.second.tolist(), strict=True)
-    vectors = state.searcher.index.unit_vectors(rows)
-    for start in range(0, len(rows), BLOCK):
+    pairs += zip(places[alike.first].tolist(), places[alike.second].tolist(), strict=True)
+    vectors = state.searcher.index.unit_vectors(rows[places])
+    for start in range(0, len(places), BLOCK):
         ones, others = np.nonzero(vectors[start : start + BLOCK] @ vectors.T >= LEARN.alike)
-        pairs += zip((ones + start).tolist(), others.tolist(), strict=True)
+        pairs += zip(places[ones + start].tolist(), places[others].tolist(), strict=True)
+    pairs += (
+        (first[one], first[other])
+        for ((one, _), (other, _)), judgement in decisions_of(state.store.directory).pairs().items()
+        if judgement == "same" and one in first and other in first
+    )
     return joined(len(rows), pairs)
 
 

@@ -118,7 +118,7 @@ def learn(
     monitor: Monitor,
 ) -> LearnReport:
     """Learn from labels, or from the user's decisions if there are none, and store it; see ImageIndex.learn."""
-    given = decided_labels(store) if labels is None else labels_of(labels)
+    given = store.read_consistently(decided_labels) if labels is None else labels_of(labels)
     if labels is None and not given:
         raise TruthError(
             f"{store.directory} has no decisions to learn from. Name a file of labels, or decide about photos: ",

@@ -11,7 +11,7 @@ from vggsearch.defaults import LEARN, MEASURE
 from vggsearch.knn.whitening import Whitening
 from vggsearch.learning.labelled import LabelledPhotos
 from vggsearch.learning.projection import Projections
-from vggsearch.measures.metrics import Interval, Tally, worst_ranks
+from vggsearch.measures.metrics import Interval, Tally
 from vggsearch.progress import Monitor
 
 Transform = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -81,7 +81,8 @@ def rounds_of(photos: LabelledPhotos) -> list[Round]:
     learned from.
     """
     folds = photos.folds(LEARN.rounds, least=2)
-    order = np.random.default_rng(LEARN.seed).permutation(len(photos.names))
+    random = np.random.default_rng(LEARN.seed)
+    order = random.permutation(len(photos.names))
     groups = min(LEARN.rounds, len(photos.names))
     group = np.empty(len(order), np.int64)
     group[order] = np.arange(len(order)) % groups
@@ -96,7 +97,7 @@ def rounds_of(photos: LabelledPhotos) -> list[Round]:
         queries = {side: mask & ~asked[side] for side, mask in zip(SIDES, (held, unseen), strict=True)}
         for side in SIDES:
             asked[side] |= queries[side]
-        rows = {side: np.flatnonzero(mask) for side, mask in queries.items()}
+        rows = {side: random.permutation(np.flatnonzero(mask))[: LEARN.queries] for side, mask in queries.items()}
         found.append(Round(np.flatnonzero(train), np.flatnonzero(held | unseen), rows))
     return found
 
@@ -130,9 +131,9 @@ class Validation:
         """Return the mAP in each round under its transform: float64 (rounds,), NaN where nothing can be found."""
         found = []
         for each, transform in zip(self._rounds, transforms, strict=True):
-            values = [
-                _average_precision(*answer) for answer in self._answers(each, transform, side) if answer[1].any()
-            ]
+            self._monitor.check()
+            answers = (answer for answer in self._answers(each, transform, side) if answer[1].any())
+            values = [_average_precision(ranks_of(*answer)) for answer in answers]
             found.append(float(np.mean(values)) if values else np.nan)
         return np.array(found)
 
@@ -142,10 +143,12 @@ class Validation:
         for each, transform in zip(self._rounds, transforms, strict=True):
             for similarities, relevant in self._answers(each, transform, side):
                 self._monitor.check()
-                tally.add(similarities, relevant, int(relevant.sum()))
+                order = np.argsort(-similarities, kind="stable")
+                tally.add(similarities[order], relevant[order], int(relevant.sum()))
                 if relevant.any():
-                    precision.append(_average_precision(similarities, relevant))
-                    first.append(float(worst_ranks(similarities, relevant)[0] == 1))
+                    ranks = ranks_of(similarities, relevant)
+                    precision.append(_average_precision(ranks))
+                    first.append(float(ranks[0] == 1))
         figures = tally.figures(len(self._photos))
         micro = Measured(figures.pair_ap, figures.pair_ap_interval)
         return Quality(len(precision), measured(precision), measured(first), micro)
@@ -153,7 +156,7 @@ class Validation:
     def _answers(
         self, each: Round, transform: Transform, side: Side
     ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
-        """Yield the ranked similarities for each query of a round, and which answers have its label."""
+        """Yield the similarities of all answers to each query of a round, and which of them have its label."""
         tested, queries = each.tested, each.queries[side]
         gallery = transform(np.concatenate([self._photos.embeddings[tested], self._distractors]))
         label = np.concatenate([self._photos.label[tested], np.full(len(self._distractors), -1)])
@@ -163,9 +166,7 @@ class Validation:
             found = np.clip(transform(self._photos.embeddings[block]) @ gallery.T, -1, 1)
             for query, similarities in zip(block.tolist(), found, strict=True):
                 others = content != self._photos.content[query]  # a copy is no answer to what was learned
-                order = np.argsort(-similarities[others], kind="stable")
-                relevant = label[others] == self._photos.label[query]
-                yield similarities[others][order], relevant[order]
+                yield similarities[others], label[others] == self._photos.label[query]
 
 
 def whitenings(projections: Projections, settings: Sequence[Setting]) -> Iterator[Whitening]:
@@ -209,6 +210,13 @@ def measured(values: Sequence[float]) -> Measured:
     return Measured(float(array.mean()), Interval(float(low), float(high)))
 
 
-def _average_precision(similarities: NDArray[np.float32], relevant: NDArray[np.bool_]) -> float:
-    ranks = worst_ranks(similarities, relevant)
+def ranks_of(similarities: NDArray[np.float32], relevant: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return what measures.metrics.worst_ranks does, of answers in any order: sorting values alone is fast."""
+    wrong, right = np.sort(similarities[~relevant]), np.sort(similarities[relevant])[::-1]
+    before = len(wrong) - np.searchsorted(wrong, right, side="left")
+    ranks: NDArray[np.int64] = before + np.arange(1, len(right) + 1)
+    return ranks
+
+
+def _average_precision(ranks: NDArray[np.int64]) -> float:
     return float((np.arange(1, len(ranks) + 1) / ranks).mean())
