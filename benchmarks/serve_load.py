@@ -3,7 +3,8 @@
     python benchmarks/serve_load.py INDEX --clients 64 --queries 20 --requests 10000
 
 The server runs in a process of its own. Every answer is compared with that of ImageIndex.query_many for the same
-picture; the result is a line of JSON. With --rerank, results are re-ranked, which takes much longer.
+picture; the result is a line of JSON. On a machine that does other work, compare CPU times rather than rates. With
+--rerank, results are re-ranked, which takes much longer.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 
@@ -51,20 +52,20 @@ def serving(index: Path) -> Iterator[tuple[str, int]]:
         process.wait(60)
 
 
-def expected(index: Path, pictures: list[Path], *, rerank: bool) -> tuple[list[Found], float]:
-    """Return what each picture finds, and how many queries per second query_many answers."""
+def expected(index: Path, pictures: list[Path], *, rerank: bool) -> tuple[list[Found], float, float]:
+    """Return what each picture finds, how many queries per second query_many answers, and its CPU time for each."""
     with ImageIndex.open(index) as opened:
         data = [picture.read_bytes() for picture in pictures]
         list(opened.query_many(iter(data[:2]), COUNT, rerank=rerank))  # loads the network
-        began = time.monotonic()
+        began, used = time.monotonic(), cpu_of(os.getpid())
         answers = list(opened.query_many(iter(data), COUNT, rerank=rerank))
-        seconds = time.monotonic() - began
+        seconds, used = time.monotonic() - began, cpu_of(os.getpid()) - used
     found = [
         [(match.path, match.similarity) for match in each.matches]
         for each in answers
         if isinstance(each, QueryResult)
     ]
-    return found, len(data) / seconds
+    return found, len(data) / seconds, used / len(data)
 
 
 async def ask(client: httpx.AsyncClient, picture: Path, *, rerank: bool) -> tuple[Found | None, float]:
@@ -114,6 +115,17 @@ async def garbage(address: str, requests: int) -> int:
         return sum(await asyncio.gather(*map(one, range(AT_ONCE))))
 
 
+def cpu_of(process: int) -> float:
+    """Return the CPU time of a process and its children, such as decoder processes, in seconds."""
+    ticks = 0
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has just ended
+            fields = file.read_text().rpartition(")")[2].split()
+            if process in (int(file.parent.name), int(fields[1])):
+                ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def memory_of(process: int) -> int:
     """Return the memory of a process in bytes, without that of its decoder processes."""
     found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
@@ -125,12 +137,12 @@ def measured(index: Path, clients: int, queries: int, requests: int, *, rerank: 
     with ImageIndex.open(index) as opened:
         root = opened.root or Path()
         pictures = [root / path for path in opened.paths()]
-    right, alone = expected(index, pictures, rerank=rerank)
+    right, alone, cpu_alone = expected(index, pictures, rerank=rerank)
     with serving(index) as (address, process):
         asyncio.run(many(address, pictures, 1, 3, rerank=rerank))  # waits until the network is loaded
-        began = time.monotonic()
+        began, used = time.monotonic(), cpu_of(process)
         answers = asyncio.run(many(address, pictures, clients, queries, rerank=rerank))
-        seconds = time.monotonic() - began
+        seconds, used = time.monotonic() - began, cpu_of(process) - used
         asyncio.run(many(address, pictures, AT_ONCE, int(requests * WARM_UP) // AT_ONCE, rerank=False))
         before = memory_of(process)
         asyncio.run(many(address, pictures, AT_ONCE, int(requests * (1 - WARM_UP)) // AT_ONCE, rerank=False))
@@ -149,6 +161,8 @@ def measured(index: Path, clients: int, queries: int, requests: int, *, rerank: 
         "p99_s": round(times[int(0.99 * len(times))], 3),
         "per_s": round(len(answers) / seconds, 1),
         "query_many_per_s": round(alone, 1),
+        "cpu_ms": round(1000 * used / len(answers), 1),
+        "query_many_cpu_ms": round(1000 * cpu_alone, 1),
         "requests": requests,
         "refused_garbage": refused,
         "memory_mb": [before >> 20, after >> 20, last >> 20],

@@ -377,6 +377,7 @@ class ServeDefaults:
     checked_files: int = 10_000  # that were found to be pictures, before they were sent
     thumbnail_bytes: int = 512 << 20  # in a temporary file: 40,000 of 320 pixels
     most_listed: int = 1000  # photos, matches or skipped files in one answer
+    map_photos: int = 5000  # that t-SNE places, in half a minute; the others go beside them
     jobs: int = 16  # that wait or run
     jobs_remembered: int = 100  # that ended
     plans_remembered: int = 32

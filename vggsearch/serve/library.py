@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vggsearch.errors import ImageError
 from vggsearch.image_index import ImageIndex, latest_of
+from vggsearch.knn.vectors import unit_rows
 from vggsearch.photos.decoder_pool import Decoders, default_workers
 from vggsearch.query.filters import Filter
 from vggsearch.query.snapshot import Snapshot, folder_of
@@ -189,6 +190,18 @@ class Library:
         photos = self._photos_of(tuple(state for state, _ in found))
         masks = [mask for _, mask in found if mask is not None]
         return photos, np.concatenate(masks) if masks else None
+
+    def embeddings(self) -> tuple[Photos, NDArray[np.float32]]:
+        """Return the photos of the last committed states, and their embeddings: float32 (n, d), unit vectors."""
+
+        def read(state: Snapshot) -> tuple[Snapshot, NDArray[np.float32]]:
+            for name in COLUMNS:
+                state.column(name)
+            none = np.empty((0, state.store.spec.dim), np.float16)
+            return state, unit_rows(np.concatenate([none, *state.store.embeddings()]))
+
+        found = [latest_of(index).read(read) for index in self.indexes]
+        return self._photos_of(tuple(state for state, _ in found)), np.concatenate([rows for _, rows in found])
 
     def _photos_of(self, states: tuple[Snapshot, ...]) -> Photos:
         with self._reading:

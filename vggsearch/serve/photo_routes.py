@@ -23,6 +23,7 @@ from vggsearch.query.snapshot import folder_of
 from vggsearch.render.info import info_values
 from vggsearch.serve.answers import Json, Problem, bad_request
 from vggsearch.serve.described import FILTERS, PAGE, in_address
+from vggsearch.serve.jobs import Job
 from vggsearch.serve.library import Located, Photos
 from vggsearch.serve.parameters import Texts, filter_texts, paging
 from vggsearch.serve.service import Served, Service
@@ -97,6 +98,15 @@ def browse(request: Request, served: Served) -> Response:
             "months": _sections(found, rows, _order(values)),
         }
     )
+
+
+@router.get("/api/map")
+def map_of_photos(served: Served) -> Response:
+    """Return where each photo lies on the map, as columns; 202 with a job if the map has to be made first."""
+    found = served.maps.get()
+    if isinstance(found, Job):
+        return Json(found.values(), HTTPStatus.ACCEPTED)
+    return Json(found)
 
 
 @router.get("/api/photos/{photo}")

@@ -17,6 +17,7 @@ from vggsearch.photos.decoder_pool import Source, default_workers
 from vggsearch.serve.guard import Access
 from vggsearch.serve.jobs import Jobs
 from vggsearch.serve.library import Library, Located
+from vggsearch.serve.maps import Maps
 from vggsearch.serve.metrics import Metrics
 from vggsearch.serve.queries import Queries
 from vggsearch.serve.removals import Removals
@@ -40,6 +41,7 @@ class Service:
         self.searches = Searches(indexes)
         self.queries = Queries(self.library)
         self.reports = Reports(self.library, self.jobs)
+        self.maps = Maps(self.library, self.jobs)
         self.removals = Removals(self.library, self.reports, self.jobs, move_to)
         self._checked = Recent[bool](SERVE.checked_files)
         self.pictures = PictureCache(SERVE.thumbnail_bytes)
