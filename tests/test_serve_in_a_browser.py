@@ -308,6 +308,7 @@ def test_everything_is_done_with_the_keyboard_alone(browser: Browser, folder: Pa
         with tab.page.expect_response("**/api/query") as answer:
             tab.press("Enter")
         assert answer.value.json()["query"]["options"]["crop"].startswith("0.1000,")
+        tab.page.wait_for_selector(FOUND)
         tab.page.locator("#results .tile").first.focus()
         tab.press("ArrowRight", "Enter")
         assert tab.page.is_visible("#why")
@@ -375,6 +376,25 @@ def test_a_server_that_allows_no_changes_offers_none(browser: Browser, folder: P
             tab.press("4")
             tab.page.wait_for_selector("#indexes dl")
             assert tab.count("#indexes button") == 0
+
+
+def test_duplicates_are_shown_of_one_index_at_a_time(browser: Browser, folder: Path) -> None:
+    other = save_photo(folder.parent / "phone" / "one.jpg", 1).parent
+    where = folder.parent / "indexes"
+    with (
+        ImageIndex.create(where / "first", engine=FakeEngine()) as first,
+        ImageIndex.create(where / "second", engine=FakeEngine()) as second,
+        calibrated_with(0),
+    ):
+        first.update(folder)
+        second.update(other)
+        with serving([first, second]) as client:
+            address = f"{client.base_url}/login?token={TOKEN}#duplicates"
+            with opened(browser, address) as tab:
+                tab.page.wait_for_selector("article figure")
+                tab.page.select_option("#duplicates-index", "second")
+                tab.wait_until("document.querySelector('#groups').textContent === 'No duplicates.'")
+                assert not tab.page.is_visible("#open-plan")
 
 
 def test_an_update_shows_what_is_new(browser: Browser, folder: Path) -> None:

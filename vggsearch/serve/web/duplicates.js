@@ -35,8 +35,10 @@ async function find() {
   element("duplicates-job").replaceChildren();
   element("regroup").hidden = true;
   try {
-    const [found, known] = await Promise.all([groupsFound(), state()]);
+    const known = await state();
+    fillIndexes(known.indexes);
     canChange = known.can_change;
+    const found = await groupsFound();
     show(found);
     fillActions(known.actions);
     await showJournals();
@@ -46,10 +48,17 @@ async function find() {
   }
 }
 
+// Duplicates are those within one index.
+function fillIndexes(names) {
+  element("of-index").hidden = names.length < 2;
+  if (element("duplicates-index").length) return;
+  element("duplicates-index").append(...names.map((name) => make("option", { value: name }, oneLine(name))));
+}
+
 async function groupsFound() {
   const groups = [];
   for (;;) {
-    const answer = await get("/api/duplicates", { offset: groups.length, count: PAGE });
+    const answer = await get("/api/duplicates", { index: element("duplicates-index").value, offset: groups.length, count: PAGE });
     if (answer.status === 202) {
       await watchJob(element("duplicates-job"), answer.job, "Looking for duplicates");
       groups.length = 0;
@@ -262,3 +271,4 @@ element("open-plan").addEventListener("click", openPlan);
 element("plan-action").addEventListener("change", makePlan);
 element("plan-run").addEventListener("click", runPlan);
 element("regroup").addEventListener("click", find);
+element("duplicates-index").addEventListener("change", find);
