@@ -6,7 +6,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from skimage import data
 
 from vggsearch.matching.alignment import EVIDENCE_OF_PIXELS
@@ -115,6 +115,30 @@ def test_a_stamp_on_a_clean_page_is_other_content_and_on_a_photo_is_not() -> Non
         draw.ellipse((250, 90, 400, 240), outline=(180, 20, 20), width=12)
         draw.text((285, 145), "PAID", (180, 20, 20), ImageFont.load_default(32))
         assert matches(picture, saved(stamped)) == (picture is photo)
+
+
+@pytest.mark.parametrize("size", [(160, 120), (240, 400), (451, 200)])
+def test_a_stretched_copy_matches_its_photo_and_a_stretched_frame_of_a_burst_does_not(
+    size: tuple[int, int],
+) -> None:
+    photo = detect_keypoints(sample("chelsea"))
+    found = align_copy(photo, detect_keypoints(saved(sample("chelsea").resize(size))))
+    assert found is not None
+    assert found.agreement
+    frame, next_frame = (with_subject(left, left, is_shaken=False) for left in (60, 240))
+    assert not matches(frame, saved(next_frame.resize(size)))
+
+
+def test_a_photo_without_keypoints_matches_its_copy_and_no_other() -> None:
+    fog, other = (
+        saved(shot(sample(name).filter(ImageFilter.GaussianBlur(9)), 1)) for name in ("chelsea", "coffee")
+    )
+    without = replace(detect_keypoints(fog), points=np.empty((0, 2), np.float32))
+    copy = detect_keypoints(saved(fog.resize((225, 150)), 70))
+    found = align_copy(without, copy)
+    assert found is not None
+    assert found.agreement
+    assert align_copy(without, detect_keypoints(other)) is None
 
 
 def test_pixels_that_agree_are_evidence() -> None:

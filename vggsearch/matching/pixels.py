@@ -37,6 +37,8 @@ PAGE = 0.35  # share of one tone from which a picture is a page or a drawing; on
 CLEAN_PAGE = 0.55  # the same, of a page without any background, on which no difference is overlooked
 TONE = 4  # grey levels, to both sides, that count as one tone
 CELL = 6  # pixels
+GLANCE = 16  # pixels a side
+ALIKE = 0.9  # correlation of pictures of that size, from which they look alike
 SMALLEST = 24  # pixels of the common area across and down; a smaller one says nothing
 EDGE = 2  # pixels at the edges of a picture, which its border or the interpolation may have changed
 ENOUGH = 100  # pixels, at least, for a step of the refinement
@@ -48,6 +50,9 @@ BLURS = (0.0, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6)  # pixels, standard deviations 
 MISFIT = 3  # times the median difference of grey levels, from which a pixel does not fit, and
 MISFIT_AT_LEAST = 10  # levels more than that
 NOISE = 16.0  # variance of grey levels of which nothing can be said
+
+# The alignment of a whole picture with another one, as if few keypoints had shown it.
+WHOLE = Alignment(0.0, FEWEST_INLIERS, False, 0.0, 1.0, ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)))
 
 Grey = NDArray[np.uint8]
 Real = NDArray[np.float32]
@@ -115,15 +120,30 @@ def overlay(query: Keypoints, photo: Keypoints) -> Overlay | None:
 def align_copy(query: Keypoints, photo: Keypoints) -> Alignment | None:
     """Return the position of the query in the photo, and whether the pixels agree there, too.
 
-    Returns None if the two do not match, or show other shots or pages.
+    Returns None if the two do not match, or show other shots or pages. Pictures that look alike as a whole are also
+    laid on each other as they are: a blurred one has few keypoints, those of a stretched one do not fit.
     """
     laid = overlay(query, photo)
-    if laid is None or laid.shows_other_content:
-        return None
+    found = None if laid is None or laid.shows_other_content else _with_pixels(laid)
+    if (found is not None and found.agreement) or not _look_alike(query.picture, photo.picture):
+        return found
+    whole = Overlay(WHOLE, difference(query.picture, photo.picture, WHOLE))
+    agreeing = _with_pixels(whole)
+    return agreeing if agreeing.agreement and not whole.shows_other_content else found
+
+
+def _with_pixels(laid: Overlay) -> Alignment:
+    """Return where a query lies, with the agreement of the pixels if they agree."""
     differs = laid.difference
     if differs is None or not agrees(differs):
         return laid.alignment
     return with_agreement(laid.alignment, differs.untouched_agreement)
+
+
+def _look_alike(query: Grey, photo: Grey) -> bool:
+    """Return whether two pictures look alike as a whole, squashed to GLANCE x GLANCE pixels."""
+    one, other = (cv2.resize(each, (GLANCE, GLANCE), interpolation=cv2.INTER_AREA) for each in (query, photo))
+    return _correlation(np.asarray(one), np.asarray(other), np.full((GLANCE, GLANCE), 255, np.uint8)) > ALIKE
 
 
 def agrees(found: Difference) -> bool:
