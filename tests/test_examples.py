@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes import save_photo
+from vggsearch.image_index import ImageIndex
+from vggsearch.model.spec import EmbeddingOptions
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -68,3 +72,25 @@ def test_every_sample_photo_is_credited_in_the_notice(sample_photos: Path) -> No
     notice = (EXAMPLES.parent / "NOTICE").read_text(encoding="utf-8")
     for path in (sample_photos / "originals").iterdir():
         assert f"| {path.stem} |" in notice
+
+
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.parametrize("has_labels", [True, False])
+def test_finetuned_weights_have_a_smaller_loss_and_make_an_index(tmp_path: Path, *, has_labels: bool) -> None:
+    pytest.importorskip("torchvision", reason="vggsearch-cpu has no torch, which trains")
+    names = [f"{seed}.jpg" for seed in range(4)]
+    for seed, name in enumerate(names):
+        save_photo(tmp_path / "photos" / name, seed, size=(96, 96))
+    truth = "path\tlabel\n" + "".join(f"{name}\t{seed % 2}\n" for seed, name in enumerate(names))
+    (tmp_path / "truth.tsv").write_text(truth)
+    labels = ["--truth", "truth.tsv"] if has_labels else []
+    shown = run("finetune.py", "photos", "own.safetensors", *labels, "--steps", "2", cwd=tmp_path)
+    first, second = (float(line.rpartition(" ")[2]) for line in shown.splitlines())
+    assert second < first
+    options = EmbeddingOptions(layer="pool5", size=64, weights=tmp_path / "own.safetensors")
+    with ImageIndex.create(tmp_path / "index", options) as index:
+        assert index.update(tmp_path / "photos").indexed == 4
+        assert index.spec.weights_sha256 != ImageIndex.create(tmp_path / "packaged").spec.weights_sha256
+    with ImageIndex.open(tmp_path / "index") as index:
+        assert index.query(tmp_path / "photos" / "1.jpg", count=1).matches[0].path == "1.jpg"
