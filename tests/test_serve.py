@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from threading import Event, Timer
 
@@ -19,8 +20,11 @@ from tests.fakes import FakeEngine, picture, save_photo
 from tests.helpers.calibration import calibrated_with
 from tests.helpers.serving import TOKEN, client_of, duplicates, last_event, serving, wait_for
 from tests.helpers.textures import scene
+from vggsearch.defaults import SERVE
 from vggsearch.errors import OptionError
 from vggsearch.image_index import ImageIndex
+from vggsearch.serve.answers import Problem
+from vggsearch.serve.queries import Query, Remembered, Upload
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "serve.md"
 
@@ -397,3 +401,17 @@ def test_a_server_ends_at_once_though_a_client_follows_a_job(
             began = time.monotonic()
         assert time.monotonic() - began < 4
         assert followed.result().startswith("event: error")
+
+
+def test_the_oldest_queries_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vggsearch.serve.queries.SERVE", replace(SERVE, remembered=3, remembered_bytes=100))
+    remembered = Remembered()
+    names = [remembered.add(Query((Upload(bytes(30)),), (), {}, ())) for _ in range(5)]
+    for name in names[:2]:
+        with pytest.raises(Problem, match="search again"):
+            remembered.find(name)
+    assert [remembered.find(name).bytes for name in names[2:]] == [30] * 3
+    large = remembered.add(Query((Upload(bytes(80)),), (), {}, ()))
+    assert remembered.find(large).bytes == 80
+    with pytest.raises(Problem):
+        remembered.find(names[4])

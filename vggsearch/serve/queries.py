@@ -56,6 +56,7 @@ class Remembered:
 
     def __init__(self) -> None:
         self._queries: OrderedDict[str, Query] = OrderedDict()
+        self._bytes = 0
         self._changing = Lock()
 
     def add(self, query: Query) -> str:
@@ -63,13 +64,11 @@ class Remembered:
         with self._changing:
             name = secrets.token_hex(8)
             self._queries[name] = query
-            while len(self._queries) > 1 and not self._fit():
-                self._queries.popitem(last=False)
+            self._bytes += query.bytes
+            while len(self._queries) > SERVE.remembered or self._bytes > SERVE.remembered_bytes:
+                _, forgotten = self._queries.popitem(last=False)
+                self._bytes -= forgotten.bytes
             return name
-
-    def _fit(self) -> bool:
-        held = sum(query.bytes for query in self._queries.values())
-        return len(self._queries) <= SERVE.remembered and held <= SERVE.remembered_bytes
 
     def find(self, name: str) -> Query:
         """Return a query. Raises Problem."""
