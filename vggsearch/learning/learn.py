@@ -138,7 +138,7 @@ def learn(
     projections = Projections(photos.embeddings, photos.label, others)
     [transform] = projections.whitenings(chosen.shrinkage, [chosen.dim])
     set_learned(store, transform, WhiteningInfo(len(photos), transform.dim, chosen.shrinkage), monitor)
-    return replace(report, is_saved=True)
+    return replace(report, is_saved=True, setting=replace(chosen, dim=transform.dim))
 
 
 def forget(store: Store) -> bool:
