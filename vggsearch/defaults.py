@@ -246,8 +246,8 @@ class KeypointDefaults:
     """How two photos are compared by keypoints (docs/duplicates.md)."""
 
     pixels: int = 384  # of the longer side; copies of 96 pixels are enlarged, photos of 12 megapixels reduced
-    detected_pixels: int = 256  # the same, to detect keypoints in: as many copies match, in half the time
-    few: int = 200  # keypoints found there; with fewer, they are detected in `pixels`, as in drawings of fine lines
+    detected_pixels: int = 224  # the same, to detect keypoints in: as many copies match, in half the time
+    few: int = 120  # keypoints found there; with fewer, they are detected in `pixels`, as in drawings of fine lines
     count: int = 500  # keypoints per photo
     contrast: float = 0.02  # of a keypoint, 0..1, at least; half of Lowe's, for blurred and dark copies
     ratio: float = 0.75  # of the distances to the nearest and the second nearest; above it, no match
@@ -303,8 +303,8 @@ class DuplicateDefaults:
     keep: str = "original,resolution,quality,bytes,exif,oldest,shortest-path"
     alike: float = 0.8  # similarity from which all pairs are candidates, however many a photo has
     least_confidence: float = 0.8  # of a pair, however certain all others are, following Efron (calibration.py)
-    copied_photos: int = 50  # of the folder, of which edited copies are made for the calibration
-    copies: int = 100  # in all, of all edits in turn
+    copied_photos: int = 39  # of the folder, of which edited copies are made for the calibration
+    copies: int = 78  # in all, each edit as often as any other
     edits: int = 4  # of each of these photos, at most
     unrelated: int = 500  # random pairs that are not candidates, for the calibration
     unrelated_photos: int = 150  # from which these pairs are drawn
