@@ -29,7 +29,7 @@ def classify(truth: Path, directory: Path | None, are_wrong_wanted: bool, output
 
     \b
     Example:
-      vggsearch classify truth.tsv --format csv > labels.csv
+      vggsearch classify truth.tsv --format csv
       vggsearch classify truth.tsv --wrong-labels
     """
     labels = read_truth(truth)
