@@ -70,7 +70,7 @@ _FORGOTTEN = spelled(
     UPDATE,
     ", which has to name the photo folder, and any of ",
     Spelled("weights, whiten and local_features", "--weights, --no-whiten and --local-features"),
-    " that were not the default",
+    " that were not the default; what was learned from labels has to be learned again",
 )
 REBUILD_MANIFEST = Remedy(
     spelled(REPAIR, " rebuilds it from the parts; ", _FORGOTTEN),
