@@ -378,6 +378,20 @@ def test_a_server_that_allows_no_changes_offers_none(browser: Browser, folder: P
             assert tab.count("#indexes button") == 0
 
 
+def test_the_map_shows_photos_and_selects_them(browser: Browser, folder: Path) -> None:
+    with served(browser, folder) as tab:
+        tab.press("5")
+        tab.wait_until("document.querySelector('#live').textContent.startsWith('A map of')", 120)
+        tab.page.focus("#map-canvas")
+        tab.press("s")
+        total = len(list(folder.rglob("*.*")))
+        assert tab.page.inner_text("#map-count") == f"{total} photos selected"
+        assert tab.count("#map-selected li") == total
+        check(tab, 1280)
+        tab.press("Enter")
+        assert tab.page.is_visible("#why")
+
+
 def test_duplicates_are_shown_of_one_index_at_a_time(browser: Browser, folder: Path) -> None:
     other = save_photo(folder.parent / "phone" / "one.jpg", 1).parent
     where = folder.parent / "indexes"

@@ -53,10 +53,10 @@ class Tab:
         """Wait until what was asked for is drawn."""
         self.page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done, 50)))")
 
-    def wait_until(self, condition: str) -> None:
-        """Look at every frame whether a condition holds; fail after SECONDS. A page may forbid eval otherwise."""
+    def wait_until(self, condition: str, seconds: float = SECONDS) -> None:
+        """Look at every frame whether a condition holds; fail after `seconds`. A page may forbid eval otherwise."""
         script = f"""(async () => {{
-          const end = performance.now() + {SECONDS * 1000};
+          const end = performance.now() + {seconds * 1000};
           while (!({condition}) && performance.now() < end) await new Promise(requestAnimationFrame);
           return Boolean({condition});
         }})()"""

@@ -2,13 +2,14 @@
 
 import { openBrowse } from "./browse.js";
 import { duplicateKeys, openDuplicates } from "./duplicates.js";
+import { openMap } from "./map.js";
 import { element, tellFailure } from "./page.js";
 import { openRegion, openSearch } from "./search.js";
 import { openState } from "./state.js";
 
-const VIEWS = { search: openSearch, browse: openBrowse, duplicates: openDuplicates, state: openState };
-const TITLES = { search: "Search", browse: "Browse", duplicates: "Duplicates", state: "State" };
-const FIRST_FIELDS = { search: "#choose-button, #query-new", browse: "#browse-folder", duplicates: "#text", state: "#indexes button" };
+const VIEWS = { search: openSearch, browse: openBrowse, duplicates: openDuplicates, state: openState, map: openMap };
+const TITLES = { search: "Search", browse: "Browse", duplicates: "Duplicates", state: "State", map: "Map" };
+const FIRST_FIELDS = { search: "#choose-button, #query-new", browse: "#browse-folder", duplicates: "#text", state: "#indexes button", map: "#map-canvas" };
 const scrolled = {}; // how far each view was scrolled
 let current = null;
 
@@ -49,7 +50,7 @@ const always = {
   "?": () => element("help").showModal(),
   "/": () => [...document.querySelectorAll(FIRST_FIELDS[current])].find((each) => each.checkVisibility())?.focus(),
 };
-const ofView = { search: () => ({ r: openRegion }), browse: () => ({}), duplicates: duplicateKeys, state: () => ({}) };
+const ofView = { search: () => ({ r: openRegion }), browse: () => ({}), duplicates: duplicateKeys, state: () => ({}), map: () => ({}) };
 
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;

@@ -5,6 +5,7 @@ import { GroupList } from "./shared/list.js";
 import { get, original, post, thumbnail, withParameters } from "./api.js";
 import { announce, element, forgetState, notify, oneLine, state, tellFailure, watchJob } from "./page.js";
 import { forgetPhotos } from "./browse.js";
+import { forgetMap } from "./map.js";
 import { isWhyOpen, showWhy } from "./why.js";
 
 const PAGE = 1000; // groups that are asked for at once
@@ -229,6 +230,7 @@ async function runPlan() {
 async function afterChange() {
   forgetState();
   forgetPhotos();
+  forgetMap();
   await find();
 }
 

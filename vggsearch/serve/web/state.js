@@ -3,6 +3,7 @@
 import { NUMBER, bytesText, make, quantity } from "./shared/elements.js";
 import { post } from "./api.js";
 import { forgetPhotos } from "./browse.js";
+import { forgetMap } from "./map.js";
 import { announce, element, forgetState, notify, oneLine, state, tellFailure, watchJob } from "./page.js";
 
 export async function openState() {
@@ -41,6 +42,7 @@ async function updateNow(name, button, host) {
     const result = await watchJob(host, job, "Updating");
     forgetState();
     forgetPhotos();
+    forgetMap();
     notify(result.line ?? "The index is up to date.");
     await openState();
   } catch (error) {
