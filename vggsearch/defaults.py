@@ -357,7 +357,9 @@ class ServeDefaults:
     host: str = "127.0.0.1"  # this machine alone
     port: int = 8765
     batch_seconds: float = 0.003  # that a search waits for others, to go through the network with them
-    searchers: int = 2  # threads that search: one reads while the other computes
+    searchers: int = (
+        1  # threads that search: each uses all CPUs, and two halve what goes through the network at once
+    )
     waiting: int = 256  # searches; beyond, a client is asked to come back
     retry_seconds: int = 2  # after which it is asked to
     upload_bytes: int = 64 << 20  # of one picture
