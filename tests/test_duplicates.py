@@ -157,10 +157,13 @@ def test_the_second_run_is_the_same_and_compares_nothing_again(index: ImageIndex
     assert again.groups == found.groups
     assert "comparing pairs" not in stages
     assert "making edited copies" not in stages
-    assert (index.directory / KEYPOINT_MATCHES).exists()
+    checks = index.directory / KEYPOINT_MATCHES
+    written = checks.stat().st_ino, checks.stat().st_mtime_ns
     assert "finding keypoints" not in stages
     assert list(index.directory.rglob(EDGES))
     assert list(index.directory.rglob(KEYPOINT_VOTES))
+    index.duplicates()
+    assert (checks.stat().st_ino, checks.stat().st_mtime_ns) == written  # there was nothing to add
 
 
 def test_after_a_photo_is_added_only_its_keypoints_are_detected_for_votes(

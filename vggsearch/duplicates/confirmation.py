@@ -42,6 +42,7 @@ class KeypointMatcher:
 
     def __init__(self, directory: Path, photos: Collection, decoders: Decoders) -> None:
         self._directory, self._photos, self._key, self._decoders = directory, photos, photos.key, decoders
+        self._is_saved = True
         self._matches = self._read()
         self._keypoints = KeypointMemory(directory)
         self._pixel_hashes: dict[int, str | None] = {}
@@ -93,8 +94,7 @@ class KeypointMatcher:
                         self.save()
                         saved = time.monotonic()
         finally:
-            if todo:
-                self.save()
+            self.save()
 
     def keypoints(self, rows: Sequence[int]) -> list[Keypoints | None]:
         """Return the keypoints of rows, None for one that cannot be read or has changed."""
@@ -134,13 +134,16 @@ class KeypointMatcher:
             if one is None or other is None:
                 return False
             match = replace(match, same_pixels=one == other)
-            self._matches[key] = match
+            self._matches[key], self._is_saved = match, False
         return bool(match.same_pixels)
 
     def save(self) -> None:
-        """Write all results into the index, or log a warning if it cannot be written."""
+        """Write all results into the index if there are new ones, or log a warning if it cannot be written."""
+        if self._is_saved:
+            return
         try:
             write_keypoint_matches(self._directory, self._matches, MATCHED_BY)
+            self._is_saved = True
         except IndexNotWritable as error:
             log.warning("%s The results of comparing photos were not stored.", error)
 
@@ -165,6 +168,7 @@ class KeypointMatcher:
             alignments = threads.map(lambda each: align_copy(query, each[1]), readable)
             for (other, _), alignment in zip(readable, alignments, strict=True):
                 self._matches[self._key(hub), self._key(other)] = _as_match(alignment)
+                self._is_saved = False
 
     def _keypoints_of(self, rows: Sequence[int], threads: ThreadPoolExecutor) -> list[Keypoints | None]:
         missing = [row for row in rows if row not in self._keypoints]
@@ -203,6 +207,7 @@ class KeypointMatcher:
             return read_keypoint_matches(self._directory, MATCHED_BY)
         except IndexDamaged as error:
             log.warning("%s", error)
+            self._is_saved = False
             return {}
 
 
