@@ -223,7 +223,7 @@ class VoteDefaults:
     listed: int = 20_000  # keypoints from which they are kept in inverted lists
     rounds: int = 4  # of k-means for the lists
     sample: int = 39  # keypoints per list, from which the lists are learned: the fewest that FAISS accepts
-    probes: int = 4  # lists that are searched
+    probes: int = 3  # lists that are searched
 
 
 @dataclass(frozen=True)
