@@ -42,6 +42,7 @@ MAY: dict[str, set[str]] = {
     "store/parts.py": {"write_table"},
     "store/edges.py": {"write_table"},
     "store/stamps.py": {"write_table"},
+    "store/keypoint_codes.py": {"write_table"},
     "store/keypoint_matches.py": {"write_table"},
     "store/local_features.py": {"save"},
     "duplicates/calibration_pairs.py": {"write_text"},

@@ -133,7 +133,7 @@ function show(answer, isFirst = false) {
   if (place >= 0) grid.activate(place);
   if (isFirst) return;
   const copies = matches.filter(({ relation }) => relation).length;
-  const words = copies ? `, ${quantity(copies, "copy").replace("copys", "copies")} or parts among the first ${NUMBER.format(matches.length)}` : "";
+  const words = copies ? `, ${quantity(copies, "copy", "copies")} or parts among the first ${NUMBER.format(matches.length)}` : "";
   element("count-found").textContent = `${quantity(total, "photo")} by similarity${words}`;
   announce(`${quantity(total, "photo")} found${words}. The most similar is ${matches.length ? oneLine(matches[0].path) : "none"}.`);
 }

@@ -11,8 +11,8 @@ export function make(name, attributes = {}, ...children) {
   return element;
 }
 
-export function quantity(count, noun) {
-  return `${NUMBER.format(count)} ${noun}${count === 1 ? "" : "s"}`;
+export function quantity(count, noun, plural = `${noun}s`) {
+  return `${NUMBER.format(count)} ${count === 1 ? noun : plural}`;
 }
 
 export function bytesText(count) {
