@@ -167,9 +167,10 @@ function fit(pane) {
   image.style.height = `${image.naturalHeight * scale}px`;
 }
 
-// Lay something over the picture of a pane, or over a region of it.
+// Lay something over the picture of a pane, or over a region of it: once the picture is there, when all is drawn again.
 function cover(pane, drawn, [left, top, width, height] = [0, 0, 1, 1]) {
-  const { offsetLeft, offsetTop, offsetWidth, offsetHeight } = pane.querySelector("img");
+  const { naturalWidth, offsetLeft, offsetTop, offsetWidth, offsetHeight } = pane.querySelector("img");
+  if (!naturalWidth) return;
   Object.assign(drawn.style, {
     left: `${offsetLeft + left * offsetWidth}px`, top: `${offsetTop + top * offsetHeight}px`,
     width: `${width * offsetWidth}px`, height: `${height * offsetHeight}px`,
