@@ -1,15 +1,16 @@
 """Measure how many reported duplicates are right, on photos with edited copies of some of them, and look-alikes.
 
-python benchmarks/duplicates_quality.py FOLDER PHOTOS [LOOKALIKES]
+python benchmarks/duplicates_quality.py FOLDER PHOTOS [LOOKALIKES] [--copied 60] [--seed 7]
 
-FOLDER is created: PHOTOS, the basic edits of COPIED of them, and LOOKALIKES, if given, none of which counts as a
-duplicate of another.
+FOLDER is created: PHOTOS, the basic edits of as many of them as --copied says, and LOOKALIKES, if given, none of
+which counts as a duplicate of another.
 
 python benchmarks/duplicates_quality.py FOLDER --truth TRUTH.tsv
 
 FOLDER exists, and TRUTH.tsv says which of its photos show the same thing.
 """
 
+import argparse
 import random
 import shutil
 import sys
@@ -24,19 +25,17 @@ from vggsearch.duplicates.find import DuplicatesReport
 from vggsearch.measures.ground_truth import read_truth
 from vggsearch.photos.edits import EDITS, edited
 
-COPIED = 60
-SEED = 7
 ORIGINALS, COPIES, OTHERS = "originals", "copies", "look-alikes"
 
 
-def make_folder(folder: Path, photos: Path, others: Path | None) -> None:
+def make_folder(folder: Path, photos: Path, others: Path | None, copied: int, seed: int) -> None:
     """Copy the photos and write the edited copies, each as COPIES/NAME__EDIT.jpg."""
     shutil.copytree(photos, folder / ORIGINALS)
     if others is not None:
         shutil.copytree(others, folder / OTHERS)
     (folder / COPIES).mkdir()
     names = sorted(path for path in (folder / ORIGINALS).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
-    for path in random.Random(SEED).sample(names, COPIED):  # noqa: S311 - the choice has to be repeatable
+    for path in random.Random(seed).sample(names, copied):  # noqa: S311 - the choice has to be repeatable
         picture = Image.open(path).convert("RGB")
         for name, edit in EDITS.items():
             if edit.is_basic:
@@ -82,13 +81,22 @@ def show(report: DuplicatesReport, label: Callable[[str], str | None], paths: li
 
 def main(arguments: list[str]) -> None:
     """Make the folder, index it (the index is written beside it), find duplicates and print the figures."""
-    folder, *rest = arguments
-    where = Path(folder)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("photos", type=Path, nargs="?")
+    parser.add_argument("lookalikes", type=Path, nargs="?")
+    parser.add_argument("--truth", type=Path)
+    parser.add_argument("--copied", type=int, default=60, help="photos of which edited copies are made")
+    parser.add_argument("--seed", type=int, default=7)
+    given = parser.parse_args(arguments)
+    if (given.photos is None) == (given.truth is None):
+        parser.error("Name either PHOTOS or --truth.")
+    where: Path = given.folder
     label: Callable[[str], str | None] = family
-    if rest[0] == "--truth":
-        label = dict(read_truth(Path(rest[1]))).get
+    if given.truth is not None:
+        label = dict(read_truth(given.truth)).get
     else:
-        make_folder(where, Path(rest[0]), Path(rest[1]) if len(rest) > 1 else None)
+        make_folder(where, given.photos, given.lookalikes, given.copied, given.seed)
     with ImageIndex.for_photos(where, where.with_name(f"{where.name}.index")) as index:
         index.update(where)
         report = index.duplicates()
