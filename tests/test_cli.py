@@ -687,8 +687,8 @@ def test_what_dups_cannot_do_is_said_in_a_line(
     ("words", "message"),
     [
         (["verfy"], "No such command 'verfy'. Did you mean 'verify'?"),
-        (["dance"], "No such command 'dance'. Choose one of index, query, dups, info, "),
-        (["query", "--html", "x.html"], "No such option"),
+        (["dance"], "No such command 'dance'. Choose one of index, query, dups, serve, "),
+        (["query", "--pairs", "a.jpg"], "No such option"),
         (["eval", "--linear-prob", "truth.tsv"], "--linear-probe"),
     ],
 )

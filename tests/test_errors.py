@@ -18,7 +18,7 @@ from vggsearch.cli import cli
 from vggsearch.errors import PhotosError, Spelled, Stopped, VggsearchError, option, spelled
 
 PACKAGE = Path(vggsearch.__file__).parent
-OUTSIDE = ("cli", "render")
+OUTSIDE = ("cli", "render", "serve")  # the command line's: a Python program has no use for them
 LIBRARY = [path for path in sorted(PACKAGE.rglob("*.py")) if path.relative_to(PACKAGE).parts[0] not in OUTSIDE]
 COMMANDS = ("index", "query", "dups", "info", "build", "verify", "learn", "classify", "eval", "bench", "model")
 FLAG = re.compile(r"(?:^|\s)(--[a-z][a-z-]*[a-z])(?![a-z-])")
@@ -36,7 +36,8 @@ def texts(tree: ast.AST) -> Iterator[tuple[ast.Constant, str]]:
     docstrings = {
         id(node.body[0].value)
         for node in ast.walk(tree)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and isinstance(node.body[0], ast.Expr)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and isinstance(node.body[0], ast.Expr)
     }
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
