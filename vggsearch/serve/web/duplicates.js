@@ -34,6 +34,7 @@ export function duplicateKeys() {
 async function find() {
   element("count").textContent = "";
   element("duplicates-job").replaceChildren();
+  element("filters").hidden = !list; // there is nothing to filter yet
   element("regroup").hidden = true;
   try {
     const known = await state();
@@ -72,6 +73,7 @@ async function groupsFound() {
 }
 
 function show(found) {
+  element("filters").hidden = false;
   list?.end();
   marks.clear();
   list = new GroupList(found.map(groupOf), {
