@@ -259,3 +259,25 @@ def test_without_them_index_stores_all_embeddings_and_reports_that_faiss_is_miss
         assert all(name.startswith("torch ") for name in index.info().made_by)
         assert index.update().indexed == 1
         assert len(index.query(photos / "c.avif", count=8).matches) == 8
+
+
+@pytest.mark.slow
+def test_a_source_distribution_is_whole_beside_the_tree_of_the_other(tmp_path: Path) -> None:
+    """`make demo` and `make wheels` leave build/cpu, whose links lead back to the folders of the checkout."""
+    tree = tmp_path / "checkout"
+    without = shutil.ignore_patterns(".*", "build", "demo", "site", "dist", "__pycache__")
+    shutil.copytree(ROOT, tree, ignore=without, symlinks=True)
+    shutil.copy(ROOT / ".gitignore", tree)
+    names = [source_files(tree, tmp_path / "alone")]
+    subprocess.run([sys.executable, tree / "packaging" / "cpu.py", tree / "build" / "cpu"], check=True)
+    names.append(source_files(tree, tmp_path / "beside"))
+    assert names[0] == names[1]
+    assert {"vggsearch/errors.py", "tests/test_package.py", "docs/serve.md", "indexes/README.md"} <= names[0]
+
+
+def source_files(tree: Path, folder: Path) -> set[str]:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(folder)]
+    subprocess.run(command, cwd=tree, check=True, capture_output=True)
+    (built,) = folder.iterdir()
+    with tarfile.open(built) as archive:
+        return {name.partition("/")[2] for name in archive.getnames()}
