@@ -436,7 +436,8 @@ def measure(folder: Path) -> Figures:
     removed = {planned.path for planned in plan.removals}
     originals = _originals(truth.values())
     figures.originals, figures.lost = len(originals), len(removed & originals)
-    found = _found(report, truth, originals)
+    links = {entry.path for entry in truth.values() if entry.kind == "hard link"}  # other names of an original
+    found = _found(report, truth, originals | links)
     copies = [entry for entry in truth.values() if entry.is_copy]
     figures.copies = Counter(entry.kind for entry in copies)
     figures.missed = Counter(entry.kind for entry in copies if entry.path not in found)
