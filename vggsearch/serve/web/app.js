@@ -37,6 +37,13 @@ function reveal(name, left) {
   requestAnimationFrame(() => scrollTo(0, scrolled[name] ?? 0));
 }
 
+// At once, not when the hash has changed: the next key is one of the new view.
+function goTo(name) {
+  const left = location.hash;
+  linkTo(name).click();
+  reveal(name, left);
+}
+
 function route(event) {
   const [name, given] = viewOf(location.hash);
   reveal(name, event ? new URL(event.oldURL).hash : "");
@@ -46,7 +53,7 @@ function route(event) {
 // Keys
 
 const always = {
-  ...Object.fromEntries(Object.keys(VIEWS).map((name, number) => [number + 1, () => linkTo(name).click()])),
+  ...Object.fromEntries(Object.keys(VIEWS).map((name, number) => [number + 1, () => goTo(name)])),
   "?": () => element("help").showModal(),
   "/": () => [...document.querySelectorAll(FIRST_FIELDS[current])].find((each) => each.checkVisibility())?.focus(),
 };
