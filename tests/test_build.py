@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.fakes import FakeEngine
+from tests.helpers.labelled import photo_of
 from tests.helpers.vectors import families
 from tests.make_golden_index import SMALL_SPEC
 from vggsearch.cli import cli
@@ -25,10 +26,8 @@ from vggsearch.indexing.build import build_vector_index
 from vggsearch.indexing.integrity import verify
 from vggsearch.knn.recipes import RECIPES, faiss_metric
 from vggsearch.knn.vectors import unit_rows
-from vggsearch.photos.capture import Capture
-from vggsearch.photos.walk import PhotoFile
 from vggsearch.store.manifest import read_manifest
-from vggsearch.store.records import Embedded, EngineInfo
+from vggsearch.store.records import Embedded
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
 
@@ -37,21 +36,7 @@ ROWS = 1000
 
 def some_photos(start: int, count: int) -> list[Embedded]:
     vectors = unit_rows(families(ROWS * 2, dim=SMALL_SPEC.dim))[start : start + count]
-    return [
-        Embedded(
-            PhotoFile(f"{row:05}.jpg", row, row),
-            f"{row:064x}",
-            64,
-            48,
-            "JPEG",
-            Capture(),
-            False,
-            None,
-            vector,
-            EngineInfo("fake", "fp32"),
-        )
-        for row, vector in enumerate(vectors, start)
-    ]
+    return [photo_of(row, f"{row:05}.jpg", vector) for row, vector in enumerate(vectors, start)]
 
 
 @pytest.fixture

@@ -34,22 +34,17 @@ def path_of(row: int) -> str:
     return f"{row:04}.jpg"
 
 
+def photo_of(row: int, path: str, vector: NDArray[np.float32], key: str = "") -> Embedded:
+    """Return a photo with an embedding; its SHA-256 is the row unless a key is given."""
+    file, engine = PhotoFile(path, row, row), EngineInfo("fake", "fp32")
+    return Embedded(file, key or f"{row:064x}", 64, 48, "JPEG", Capture(), False, None, vector, engine)
+
+
 def add_photos(directory: Path, vectors: NDArray[np.float32], first: int, keys: Sequence[str] = ()) -> None:
     """Add photos to an index, numbered from `first`, with these embeddings."""
     store = Store.open(directory)
     photos = [
-        Embedded(
-            PhotoFile(path_of(row), row, row),
-            keys[row - first] if keys else f"{row:064x}",
-            64,
-            48,
-            "JPEG",
-            Capture(),
-            False,
-            None,
-            vector,
-            EngineInfo("fake", "fp32"),
-        )
+        photo_of(row, path_of(row), vector, keys[row - first] if keys else "")
         for row, vector in enumerate(vectors, first)
     ]
     with writing(store) as writer:
