@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vggsearch.defaults import EMBEDDING
+from vggsearch.matching.difference import difference
 from vggsearch.matching.evidence import BITS, Found, compare_keypoints
 from vggsearch.matching.keypoints import Keypoints, detect_keypoints
-from vggsearch.matching.pixels import difference
 from vggsearch.matching.rerank import hashes_of
 from vggsearch.measures.ground_truth import read_truth
 from vggsearch.photos.edits import COLLAGE, EDITS, edited

@@ -10,8 +10,9 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from skimage import data
 
 from vggsearch.matching.alignment import EVIDENCE_OF_PIXELS
+from vggsearch.matching.difference import Difference, difference
 from vggsearch.matching.keypoints import align, detect_keypoints
-from vggsearch.matching.pixels import Difference, agrees, align_copy, difference
+from vggsearch.matching.pixels import agrees, align_copy
 from vggsearch.photos.edits import COLLAGE, EDITS, edited
 
 WORDS = ("lorem ipsum dolor", "sit amet", "consectetur elit", "sed eiusmod", "tempor magna", "aliqua enim minim")
