@@ -175,3 +175,22 @@ def test_without_its_vector_index_an_index_returns_the_same(index: ImageIndex) -
         file.unlink()
     with ImageIndex.open(index.directory, engine=index.engine) as reopened:
         assert reopened.query(photo, 5, rerank=False) == expected
+
+
+@pytest.mark.parametrize("at", [403, 1203, -500])
+def test_a_damaged_whitening_is_learned_again_rather_than_used(index: ImageIndex, at: int) -> None:
+    many_photos(index, 94)
+    assert index.root is not None
+    photo = index.root / "more" / "0.jpg"
+    expected = [match.similarity for match in index.query(photo, 5, rerank=False).matches]
+    [file] = (index.directory / "search").rglob("index.faiss")
+    data = bytearray(file.read_bytes())
+    for byte in range(4):  # one of them is in the exponent of a number
+        data[at + byte] ^= 0x40
+    file.write_bytes(data)
+    with ImageIndex.open(index.directory, engine=index.engine) as reopened:
+        for _ in range(2):
+            found = [match.similarity for match in reopened.query(photo, 5, rerank=False).matches]
+            assert found == pytest.approx(expected, abs=2e-3)
+            reopened.update()
+        assert reopened.verify().findings == ()

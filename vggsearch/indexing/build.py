@@ -146,14 +146,20 @@ def learned_transform(store: Store) -> tuple[Whitening, WhiteningInfo]:
     if side is None or directory is None or side.whitening is None:
         raise IndexDamaged(store.directory, "holds nothing that was learned", LEARN_AGAIN)
     try:
-        for file in side.files:
-            file.check(directory)
-        transform = without_whitening(read_index(directory))[1]
+        transform = _stored_transform(side, directory)
     except IndexDamaged as error:
         raise IndexDamaged(error.file, error.problem, LEARN_AGAIN) from error
     if transform is None:
         raise IndexDamaged(directory / INDEX_FILE, "holds no transform", LEARN_AGAIN)
     return transform, side.whitening
+
+
+def _stored_transform(side: StoredVectorIndex, directory: Path) -> Whitening | None:
+    """Return the transform in a FAISS index. Raises IndexDamaged, since FAISS reads damaged numbers as they are."""
+    for file in side.files:
+        if file.name == INDEX_FILE:
+            file.check(directory)
+    return without_whitening(read_index(directory))[1]
 
 
 def set_learned(store: Store, transform: Whitening, facts: WhiteningInfo, monitor: Monitor) -> None:
@@ -319,7 +325,7 @@ def _whitening(store: Store) -> tuple[Whitening | None, WhiteningInfo | None]:
         grown = len(store) / facts.rows
         if 1 / WHITENING.growth <= grown <= WHITENING.growth:
             try:
-                return without_whitening(read_index(directory))[1], facts
+                return _stored_transform(side, directory), facts
             except IndexDamaged as error:
                 log.warning("%s; a new whitening is learned.", error)
     learned = learn(store.embeddings(), store.spec.dim, len(store), store.blank_rows())
