@@ -10,11 +10,11 @@ Everything is asked of every case. The decoder processes stay for the next one, 
 than the rest of a case; `kills` and `files` start and end them.
 """
 
+import faulthandler
 import json
 import logging
 import re
 import shutil
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -350,13 +350,13 @@ def run_chunk(settings: Settings, base: Path, numbers: Sequence[int], journal: P
     expected = case.answers(), case.answers(local=True)
     with journal.open("a", encoding="utf-8") as file:
         for number in numbers:
-            signal.alarm(LIMIT_S)
+            faulthandler.dump_traceback_later(LIMIT_S, exit=True)
             case.faults = []
             print(json.dumps([number, "started", []]), file=file, flush=True)
             is_repaired = number % REPAIRED == 0
             done = run_case(case, expected, template, settings.random(number), is_repaired=is_repaired)
             print(json.dumps([number, done, case.faults]), file=file, flush=True)
-            signal.alarm(0)
+            faulthandler.cancel_dump_traceback_later()
 
 
 def flips(settings: Settings) -> Result:
@@ -392,7 +392,7 @@ def finished(settings: Settings, base: Path, numbers: list[int]) -> Iterator[tup
             if last[1] != "started":
                 yield last[0], last[1], last[2]
         if last[1] == "started":
-            yield last[0], "?", [f"child ended with {ended.status}: {ended.stderr[-600:]}"]
+            yield last[0], "?", [f"child ended with {ended.status}: {ended.stderr[-3000:]}"]
         elif ended.status != 0:
             raise RuntimeError(ended.stderr)
         numbers = [number for number in numbers if number > last[0]]
