@@ -84,7 +84,7 @@ def test_no_opinion_rests_on_the_photo_itself_or_a_copy(tmp_path: Path) -> None:
     index_of_kinds(tmp_path / "index", 2, 40, keys)
     labels = {path_of(row): f"kind {(row // 2) % 2}" for row in range(80)}
     with ImageIndex.open(tmp_path / "index") as index:
-        photos = index._latest.read(lambda state: labelled_photos(state, labels))
+        photos = index._session.latest.read(lambda state: labelled_photos(state, labels))
     positions, opinion = cross_validated(photos)
     assert positions.tolist() == list(range(80))
     assert not np.any(photos.content[opinion.neighbour] == photos.content)
@@ -104,7 +104,7 @@ def test_the_probability_of_a_label_grows_with_its_score() -> None:
 
 
 def test_a_label_that_was_not_learned_has_no_probability(index: ImageIndex, kinds: dict[str, str]) -> None:
-    photos = index._latest.read(lambda state: labelled_photos(state, kinds))
+    photos = index._session.latest.read(lambda state: labelled_photos(state, kinds))
     opinion = Classifier(photos, np.flatnonzero(photos.label != 2)).opinion(photos.embeddings)
     probabilities = Calibration(1.0, 1.0, 1.0, 1.0, 0.0).probabilities(opinion)
     assert (probabilities[:, 2] == 0).all()

@@ -52,7 +52,7 @@ def in_a_fresh_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def fake_network(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     """The commands load this instead of VGG16, since these tests are about the commands."""
     engine = FakeEngine()
-    monkeypatch.setattr("vggsearch.image_index.load_engine", lambda *_: engine)
+    monkeypatch.setattr("vggsearch.query.session.load_engine", lambda *_: engine)
     return engine
 
 

@@ -251,7 +251,7 @@ def test_eval_copies_prints_a_line_for_each_edit(
     families: ImageIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: FakeEngine
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("vggsearch.image_index.load_engine", lambda *_: engine)
+    monkeypatch.setattr("vggsearch.query.session.load_engine", lambda *_: engine)
     done = run("eval", "copies", "photos", "--edits", "half,mirror", "--sample", "4", "--no-rerank")
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()

@@ -60,8 +60,8 @@ def test_a_child_forked_before_the_first_query_may_query(index: ImageIndex, phot
 
 def test_running_a_network_counts_as_use(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     threads, photo = NativeThreads(), photos / "summer" / "0.jpg"
-    monkeypatch.setattr("vggsearch.image_index.native_threads", threads)
-    monkeypatch.setattr("vggsearch.image_index.load_engine", lambda *_: FakeEngine())
+    monkeypatch.setattr("vggsearch.query.session.native_threads", threads)
+    monkeypatch.setattr("vggsearch.query.session.load_engine", lambda *_: FakeEngine())
     with ImageIndex.create(tmp_path / "made") as made:
         threads._lose()
         made.embed(photo)

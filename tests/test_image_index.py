@@ -273,9 +273,9 @@ def test_the_network_is_loaded_for_the_number_of_photos_and_once_for_each_backen
         loaded.append(given[-1])
         return few if given[-1] is not None and given[-1] <= 2 else many
 
-    monkeypatch.setattr("vggsearch.image_index.load_engine", load)
+    monkeypatch.setattr("vggsearch.query.session.load_engine", load)
     monkeypatch.setattr(
-        "vggsearch.image_index.choose_engine", lambda _, count: "few" if count in (1, 2) else "many"
+        "vggsearch.query.session.choose_engine", lambda _, count: "few" if count in (1, 2) else "many"
     )
     with ImageIndex.create(tmp_path / "made") as index:
         index.update(photos)

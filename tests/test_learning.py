@@ -53,7 +53,7 @@ def kinds(tmp_path: Path, labels: dict[str, str]) -> Iterator[ImageIndex]:
 
 
 def photos_of(index: ImageIndex, labels: dict[str, str]) -> LabelledPhotos:
-    return index._latest.read(lambda state: labelled_photos(state, labels))
+    return index._session.latest.read(lambda state: labelled_photos(state, labels))
 
 
 def test_photos_of_one_label_scatter_alike_in_all_directions_afterwards() -> None:
@@ -106,13 +106,13 @@ def test_forgetting_leaves_nothing(kinds: ImageIndex, labels: dict[str, str]) ->
 
 def test_learning_again_replaces_what_was_learned(kinds: ImageIndex, labels: dict[str, str]) -> None:
     kinds.learn(labels)
-    first = kinds._latest.searcher().index.whitening
+    first = kinds._session.latest.searcher().index.whitening
     kinds.learn({path: label for path, label in labels.items() if int(path[:4]) % EACH < EACH - 2})
-    second = kinds._latest.searcher().index.whitening
+    second = kinds._session.latest.searcher().index.whitening
     assert first is not None
     assert second is not None
     assert not np.array_equal(first.matrix, second.matrix)
-    found = kinds._latest.searcher()
+    found = kinds._session.latest.searcher()
     assert np.abs(found.index.unit_vectors(slice(None)) - second.apply(kinds.embeddings())).max() < 2e-3
 
 
@@ -208,12 +208,12 @@ def test_without_decisions_there_is_nothing_to_learn(kinds: ImageIndex) -> None:
 
 def test_updates_and_merging_keep_what_was_learned(kinds: ImageIndex, labels: dict[str, str]) -> None:
     kinds.learn(labels)
-    before = kinds._latest.searcher().index.whitening
+    before = kinds._session.latest.searcher().index.whitening
     add_photos(kinds.directory, kinds_of_photos(KINDS, 2, seed=1), len(labels))
     store = Store.open(kinds.directory)
     with writing(store) as writer:
         writer.compact()
-    after = kinds._latest.searcher().index
+    after = kinds._session.latest.searcher().index
     assert before is not None
     assert after.whitening is not None
     assert np.array_equal(after.whitening.matrix, before.matrix)
@@ -224,11 +224,11 @@ def test_updates_and_merging_keep_what_was_learned(kinds: ImageIndex, labels: di
 
 def test_queries_use_it_before_the_vector_index_is_renewed(kinds: ImageIndex, labels: dict[str, str]) -> None:
     kinds.learn(labels)
-    before = kinds._latest.searcher().index.whitening
+    before = kinds._session.latest.searcher().index.whitening
     store = Store.open(kinds.directory)
     with writing(store) as writer:
         writer.commit([], [path_of(0)])
-    after = kinds._latest.searcher().index
+    after = kinds._session.latest.searcher().index
     assert before is not None
     assert after.whitening is not None
     assert np.array_equal(after.whitening.matrix, before.matrix)

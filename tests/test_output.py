@@ -50,7 +50,7 @@ FOLDER = f"al{OSC}bum\u202e [b]x[/b] $(touch owned)"
 def in_a_fresh_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("VGGSEARCH_INDEX", raising=False)
-    monkeypatch.setattr("vggsearch.image_index.load_engine", lambda *_: FakeEngine())
+    monkeypatch.setattr("vggsearch.query.session.load_engine", lambda *_: FakeEngine())
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def made(index: ImageIndex, photos: Path, monkeypatch: pytest.MonkeyPatch) -> Im
     index.update(photos, local_features=True)
     (index.directory / JOURNALS).mkdir()
     monkeypatch.chdir(photos.parent)
-    monkeypatch.setattr("vggsearch.image_index.load_engine", lambda *_: FakeEngine())
+    monkeypatch.setattr("vggsearch.query.session.load_engine", lambda *_: FakeEngine())
     return index
 
 

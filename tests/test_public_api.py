@@ -109,7 +109,7 @@ def examples(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     """The names that examples use: the public ones, and `index`, open. A folder of their own is the current one."""
     shutil.copytree(folder, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
-    for module in ("image_index", "evaluation.throughput"):
+    for module in ("query.session", "evaluation.throughput"):
         monkeypatch.setattr(f"vggsearch.{module}.load_engine", lambda *_: FakeEngine())
     with ImageIndex.open("indexes/photos", engine=FakeEngine()) as index:
         yield {**PUBLIC, "vggsearch": vggsearch, "np": np, "index": index}

@@ -82,7 +82,7 @@ def test_threads_load_the_network_once(photos: Path, tmp_path: Path, monkeypatch
         loaded.append(FakeEngine())
         return loaded[-1]
 
-    monkeypatch.setattr("vggsearch.image_index.load_engine", load)
+    monkeypatch.setattr("vggsearch.query.session.load_engine", load)
     with ImageIndex.create(tmp_path / "made") as made:
         from_threads(made.embed, sorted(photos.rglob("*.jpg")))
     assert len(loaded) == 1

@@ -83,7 +83,7 @@ def test_the_network_is_not_loaded_when_there_is_nothing_to_do(
 ) -> None:
     with ImageIndex.open(index.directory) as reopened:
         reopened.update(photos)
-        assert not reopened._engines
+        assert not reopened._session._engines
 
 
 def test_a_photo_that_breaks_leaves_the_index_and_says_why(index: ImageIndex, photos: Path) -> None:
@@ -278,4 +278,4 @@ def test_reused_embeddings_do_not_load_the_network(index: ImageIndex, photos: Pa
     (photos / "winter" / "4.jpg").rename(photos / "four.jpg")
     with ImageIndex.open(index.directory) as again:
         assert again.update().reused == 1
-        assert not again._engines
+        assert not again._session._engines

@@ -3,28 +3,23 @@
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence, Sized
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
-from itertools import count as numbers
-from itertools import islice
 from pathlib import Path
-from threading import Lock
 from types import TracebackType
 from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.defaults import ALIGN, DUPLICATES, SEARCH
+from vggsearch.defaults import DUPLICATES
 from vggsearch.duplicates.collection import Collection
 from vggsearch.duplicates.find import DuplicatesReport, duplicates
 from vggsearch.duplicates.options import DuplicateOptions, Folders, named_photos, protected_folders
 from vggsearch.duplicates.removals import new_journal, plan_removals
 from vggsearch.errors import (
-    ImageError,
     IndexDamaged,
     IndexNotReadable,
-    InputError,
     OptionError,
     PathOutside,
     SpecMismatch,
@@ -39,27 +34,24 @@ from vggsearch.knn.whitening import WhiteningOptions
 from vggsearch.learning.classify import ClassifyReport, classify
 from vggsearch.learning.labelled import Labels
 from vggsearch.learning.learn import LearnReport, forget, learn
-from vggsearch.matching.recent import Recent
-from vggsearch.matching.rerank import PhotoFeatures, Reranker
+from vggsearch.matching.rerank import Reranker
 from vggsearch.model.engine import Engine, EngineOptions
 from vggsearch.model.loading import (
     check_no_options,
     check_own,
     check_weights,
-    choose_engine,
-    load_engine,
-    without_own,
 )
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
-from vggsearch.model.weights import WeightsFile, find_again
-from vggsearch.photos.decoder_pool import Decoders, default_workers
-from vggsearch.photos.inputs import Box, ImageLike, name_of, naming_image, view_of
+from vggsearch.model.weights import WeightsFile
+from vggsearch.photos.decoder_pool import Decoders
+from vggsearch.photos.inputs import Box, ImageLike
 from vggsearch.photos.walk import SkippedFiles, check_folder
 from vggsearch.progress import Monitor, OnProgress, Stop
 from vggsearch.query.filters import Filter
 from vggsearch.query.options import Images, Pick, QueryOptions, QueryResult, QueryResults, batch_of, rules
-from vggsearch.query.run import embed_squares, pick_random, run_queries, run_query
+from vggsearch.query.run import pick_random, run_queries, run_query
 from vggsearch.query.searcher import Searcher
+from vggsearch.query.session import Opening, Session, weights_of
 from vggsearch.query.snapshot import LatestSnapshot
 from vggsearch.query.targets import Target
 from vggsearch.removal.perform import RemovalReport, perform
@@ -75,7 +67,6 @@ from vggsearch.store.decisions import (
 )
 from vggsearch.store.locate import directory_for
 from vggsearch.store.store import Store
-from vggsearch.system.forks import native_threads
 from vggsearch.system.places import Place, from_home
 from vggsearch.tables import Table, Tabular
 
@@ -96,27 +87,9 @@ class ImageIndex(Tabular):
     'a.jpg'
     """
 
-    def __init__(
-        self,
-        store: Store,
-        *,
-        weights: WeightsFile | None = None,
-        engine: Engine | None = None,
-        engine_options: EngineOptions | None = None,
-        root: Path | None = None,
-    ) -> None:
+    def __init__(self, store: Store, opening: Opening) -> None:
         self._store = store
-        self._weights = weights
-        self._own_engine = engine
-        self._engines: dict[str, Engine] = {}  # loaded, by backend
-        self._loading = Lock()
-        self._decoders: Decoders | None = None  # for query images and the photos that are re-ranked
-        self._starting = Lock()
-        self._engine_options = engine_options or EngineOptions()
-        self._root = Place(root) if root is not None else None
-        self._has_warned = False  # that photos are missing
-        self._latest = LatestSnapshot(store)
-        self._recent: Recent[PhotoFeatures] = Recent(ALIGN.recent)
+        self._session = Session(store, opening)
 
     @classmethod
     def create(
@@ -142,13 +115,13 @@ class ImageIndex(Tabular):
         """
         if engine is not None and engine.spec is not None:
             check_no_options(options)
-            return cls(Store.create(from_home(directory), engine.spec), engine=engine)
+            return cls(Store.create(from_home(directory), engine.spec), Opening(engine=engine))
         options = options or EmbeddingOptions()
         spec, weights = options.resolve()
         if engine is None:
             check_weights(spec, weights)  # before the index is tied to the file
         store = Store.create(from_home(directory), spec, options.weights_file)
-        return cls(store, weights=weights, engine=engine, engine_options=engine_options)
+        return cls(store, Opening(weights, engine, engine_options or EngineOptions()))
 
     @classmethod
     def open(
@@ -177,11 +150,10 @@ class ImageIndex(Tabular):
         options = options or EmbeddingOptions()
         options.check(store.spec, str(directory))
         check_own(engine, store.spec, directory)
-        where = from_home(root) if root is not None else None
-        opened = cls(store, engine=engine, engine_options=engine_options, root=where)
+        weights = weights_of(store, options.weights_file) if options.weights_file is not None else None
+        where = Place(from_home(root)) if root is not None else None
+        opened = cls(store, Opening(weights, engine, engine_options or EngineOptions(), where))
         opened._check_paths()
-        if options.weights_file is not None:
-            opened._weights = opened._find_weights(options.weights_file)
         return opened
 
     @classmethod
@@ -220,23 +192,17 @@ class ImageIndex(Tabular):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Return how to pickle the index: as its place, where the other process opens it anew."""
-        root = self._root.path.absolute() if self._root is not None else None
-        reopen = partial(ImageIndex.open, engine=self._own_engine, engine_options=self._engine_options, root=root)
-        return reopen, (self.directory.absolute(),), {"_weights": self._weights}
+        opening = self._session.opening
+        root = opening.root.path.absolute() if opening.root is not None else None
+        reopen = partial(ImageIndex.open, engine=opening.engine, engine_options=opening.engine_options, root=root)
+        return _reopened, (reopen, self.directory.absolute(), opening.weights)
 
     def close(self) -> None:
         """End the decoder processes, release the network and the files. Everything committed is already on disk.
 
         >>> index.close()
         """
-        with self._loading:
-            self._engines.clear()
-        with self._starting:
-            if self._decoders is not None:
-                self._decoders.close()
-                self._decoders = None
-        self._latest.close()
-        self._recent.clear()
+        self._session.close()
 
     def __len__(self) -> int:
         """Return the number of photos."""
@@ -267,11 +233,7 @@ class ImageIndex(Tabular):
         >>> index.root.name
         'photos'
         """
-        if self._root is not None:
-            return self._root.path
-        if self._store.manifest.root is None:
-            return None
-        return Path(os.path.normpath(self.directory / self._store.manifest.root))
+        return self._session.root
 
     @property
     def engine(self) -> Engine:
@@ -282,21 +244,7 @@ class ImageIndex(Tabular):
         >>> print(index.engine)  # doctest: +SKIP
         openvino, cpu (2 threads), int8
         """
-        return self._engine_for(None)
-
-    def _engine_for(self, photos: int | None) -> Engine:
-        """Return the inference backend for this number of photos; None for many. See choose_engine."""
-        if self._own_engine is not None:
-            return self._own_engine
-        if self.spec.is_own:
-            raise without_own(self.spec)
-        native_threads.start()
-        with self._loading:
-            backend = choose_engine(self._engine_options, photos)
-            if backend not in self._engines:
-                weights = self._weights or self._find_weights(None)
-                self._engines[backend] = load_engine(self.spec, weights, self._engine_options, photos)
-            return self._engines[backend]
+        return self._session.engine()
 
     def paths(self) -> list[str]:
         """Return the paths of all photos, in row order: row i of `embeddings()` belongs to path i.
@@ -361,7 +309,7 @@ class ImageIndex(Tabular):
         return update_index(
             self._store,
             photo_folder(self._store, self.root, from_home(folder) if folder is not None else None, is_moved=moved),
-            self._engine_for,
+            self._session.engine,
             workers=workers,
             allow_empty=allow_empty,
             retry_skipped=retry_skipped,
@@ -459,7 +407,7 @@ class ImageIndex(Tabular):
         Two labels need at least 4 different photos each
         """
         monitor = Monitor(progress, stop)
-        return learn(self._store, self._latest, labels, even_if_worse=even_if_worse, monitor=monitor)
+        return learn(self._store, self._session.latest, labels, even_if_worse=even_if_worse, monitor=monitor)
 
     def forget(self) -> bool:
         """Have queries search as if `learn` had not been called; return whether it had been.
@@ -487,7 +435,7 @@ class ImageIndex(Tabular):
         ...     print(str(error)[:48])
         Two labels need at least 2 different photos each
         """
-        return classify(self._store, self._latest, labels, Monitor(progress, stop))
+        return classify(self._store, self._session.latest, labels, Monitor(progress, stop))
 
     def query(
         self,
@@ -593,14 +541,7 @@ class ImageIndex(Tabular):
 
     def _targets(self, also_in: Sequence["ImageIndex"], photos: int | None = None) -> list[Target]:
         """Return the indexes to search for this number of images; None for many."""
-        return [index._target(photos) for index in (self, *also_in)]
-
-    def _target(self, photos: int | None) -> Target:
-        native_threads.check()
-        engine = partial(self._engine_for, photos)
-        decoders = partial(self._decoders_for, photos if self._decoders is None else None)
-        reranker = partial(self._reranker, decoders)
-        return Target(self.directory, self.root, self.spec, self._latest, engine, reranker, decoders)
+        return [index._session.target(photos) for index in (self, *also_in)]
 
     def duplicates(
         self,
@@ -663,7 +604,7 @@ class ImageIndex(Tabular):
         )
         passing, monitor = self._passing(options.filters), Monitor(progress, stop)
         return self._store.read_consistently(
-            lambda _: duplicates(self._collection(against), options, self._embed_squares, monitor, passing)
+            lambda _: duplicates(self._collection(against), options, self._session.embed_squares, monitor, passing)
         )
 
     def _members(self, named: Folders) -> tuple[str, ...]:
@@ -674,7 +615,7 @@ class ImageIndex(Tabular):
 
     def _passing(self, filters: Sequence[Filter]) -> frozenset[str] | None:
         """Return the paths of the photos that pass all filters; None if there are no filters."""
-        paths, selection = self._latest.read(lambda state: (state.paths, state.wanted(filters)))
+        paths, selection = self._session.latest.read(lambda state: (state.paths, state.wanted(filters)))
         return None if selection is None else frozenset(paths[row] for row in selection.rows.tolist())
 
     def plan_removal(
@@ -750,7 +691,7 @@ class ImageIndex(Tabular):
     def _check_paths(self) -> None:
         """Raise PathOutside. Other damage is reported by the call that it affects."""
         try:
-            self._latest.read(lambda state: state.paths)
+            self._session.latest.read(lambda state: state.paths)
         except PathOutside:
             raise
         except (IndexDamaged, IndexNotReadable):
@@ -763,7 +704,7 @@ class ImageIndex(Tabular):
                 "folders with the same embedding options."
             )
         others = against._collection() if against is not None else None
-        return self._latest.read(lambda state: Collection(state.store, state.searcher, self.root, others))
+        return self._session.latest.read(lambda state: Collection(state.store, state.searcher, self.root, others))
 
     def to_arrow(self) -> Table:
         """Return one row per photo, in row order, with the columns of the Parquet files.
@@ -794,11 +735,7 @@ class ImageIndex(Tabular):
         >>> index.embed_many(["photos/a.jpg", "photos/b.jpg"]).shape
         (2, 1024)
         """
-        source, pixels = iter(batch_of(images)), list[NDArray[np.uint8]]()
-        with ThreadPoolExecutor(ALIGN.threads) as pool:
-            while some := list(islice(source, SEARCH.at_once)):
-                pixels += pool.map(self._numbered_pixels, numbers(len(pixels)), some)
-        return self._embed_squares(np.stack(pixels)) if pixels else np.empty((0, self.spec.dim), np.float32)
+        return self._session.embed_many(images)
 
     def embed(self, image: ImageLike) -> NDArray[np.float32]:
         """Return the embedding of an image, float32 (dimensions,): a unit vector. Raises ImageError and InputError.
@@ -806,51 +743,13 @@ class ImageIndex(Tabular):
         >>> index.embed("photos/a.jpg").shape
         (1024,)
         """
-        with naming_image(image):
-            pixels = self._pixels(image, 1)
-        vector: NDArray[np.float32] = unit_rows(self._engine_for(1).embed(pixels[None]))[0]
-        return vector
+        return self._session.embed(image)
 
-    def _embed_squares(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return embed_squares(self.engine, squares)
 
-    def _numbered_pixels(self, place: int, image: ImageLike) -> NDArray[np.uint8]:
-        """Return the square of the image at a place of a batch. Raises ImageError and InputError, with its name."""
-        try:
-            return self._pixels(image)
-        except ImageError as error:
-            raise ImageError(f"image {place}, {name_of(image)}: {error.reason}", error.kind) from error
-        except InputError as error:
-            raise InputError(f"Image {place} of the batch: {error}") from error
-
-    def _pixels(self, image: ImageLike, photos: int | None = None) -> NDArray[np.uint8]:
-        return view_of(image, self.spec.size, self.spec.resize, partial(self._decoders_for, photos)).pixels
-
-    def _decoders_for(self, photos: int | None) -> Decoders:
-        """Return the decoder processes for this number of images; None for many. They start when first needed.
-
-        A single image is not worth starting more than one, and a second one is the sign of many.
-        """
-        with self._starting:
-            if self._decoders is None or not self._decoders.is_usable:
-                self._decoders = Decoders(1)
-            if photos != 1:
-                self._decoders.grow(min(default_workers(), ALIGN.threads))
-            return self._decoders
-
-    def _reranker(self, decoders: Callable[[], Decoders], engine: Engine) -> Reranker | None:
-        root = self.root if self.root is not None and self.root.is_dir() else None
-        if root is None and not self._store.manifest.local:
-            if self.root is not None and not self._has_warned:
-                log.warning("The photos are not in %s, so results are not re-ranked.", self.root)
-                self._has_warned = True
-            return None
-        return Reranker(root, self.spec, engine, self._latest.kept_features, decoders, self._recent)
-
-    def _find_weights(self, named: Path | None) -> WeightsFile:
-        spec, remembered = self.spec, self._store.manifest.weights_file
-        last = Path(remembered) if remembered is not None else None
-        return find_again(spec.model, spec.layer, spec.weights_sha256, named, last)
+def _reopened(open: Callable[[Path], ImageIndex], directory: Path, weights: WeightsFile | None) -> ImageIndex:
+    index = open(directory)
+    index._session.opening = replace(index._session.opening, weights=weights)
+    return index
 
 
 # For `evaluation` and `serve`, which need the internals of an index.
@@ -858,7 +757,7 @@ class ImageIndex(Tabular):
 
 def latest_of(index: ImageIndex) -> LatestSnapshot:
     """Return the last committed state of an index, which is read again after each commit."""
-    return index._latest
+    return index._session.latest
 
 
 def searcher_of(index: ImageIndex, whitening: WhiteningOptions | None = None) -> Searcher:
@@ -866,7 +765,7 @@ def searcher_of(index: ImageIndex, whitening: WhiteningOptions | None = None) ->
 
     With `whitening`, it is built in memory, with a new whitening learned with these options.
     """
-    return index._latest.searcher(whitening)
+    return index._session.latest.searcher(whitening)
 
 
 def reranker_of(index: ImageIndex, engine: Engine | None = None) -> Reranker | None:
@@ -874,9 +773,9 @@ def reranker_of(index: ImageIndex, engine: Engine | None = None) -> Reranker | N
 
     `engine` is used instead of the network of the index, which is then not loaded.
     """
-    return index._reranker(partial(decoders_of, index), engine or index.engine)
+    return index._session.reranker(partial(decoders_of, index), engine or index.engine)
 
 
 def decoders_of(index: ImageIndex) -> Decoders:
     """Return the decoder processes of an index, which it ends when it is closed."""
-    return index._decoders_for(None)
+    return index._session.decoders()

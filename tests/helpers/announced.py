@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.fakes import FakeEngine
-from vggsearch import image_index
 from vggsearch.cli import cli
 from vggsearch.model.engine import Engine
 from vggsearch.model.loading import load_engine as load
+from vggsearch.query import session
 
 EMBEDDED = "embedded\n"
 
@@ -50,7 +50,7 @@ def main(network: str, stall_at: int, words: list[str]) -> None:
     def load_engine(*asked: object) -> Engine:
         return announced(FakeEngine(batch_size=2) if network == "fake" else load(*asked), stall_at)  # type: ignore[arg-type]
 
-    setattr(image_index, "load_engine", load_engine)  # noqa: B010
+    setattr(session, "load_engine", load_engine)  # noqa: B010
     cli(words)
 
 

@@ -1,0 +1,162 @@
+"""What an open index keeps while it is used: the network, the decoder processes, and what was read last."""
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count as numbers
+from itertools import islice
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggsearch.defaults import ALIGN, SEARCH
+from vggsearch.errors import ImageError, InputError
+from vggsearch.knn.vectors import unit_rows
+from vggsearch.matching.recent import Recent
+from vggsearch.matching.rerank import PhotoFeatures, Reranker
+from vggsearch.model.engine import Engine, EngineOptions
+from vggsearch.model.loading import choose_engine, load_engine, without_own
+from vggsearch.model.weights import WeightsFile, find_again
+from vggsearch.photos.decoder_pool import Decoders, default_workers
+from vggsearch.photos.inputs import ImageLike, name_of, naming_image, view_of
+from vggsearch.query.options import Images, batch_of
+from vggsearch.query.run import embed_squares
+from vggsearch.query.snapshot import LatestSnapshot
+from vggsearch.query.targets import Target
+from vggsearch.store.store import Store
+from vggsearch.system.forks import native_threads
+from vggsearch.system.places import Place
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How an index was opened: see ImageIndex.open. `weights` are None until they are looked for."""
+
+    weights: WeightsFile | None = None
+    engine: Engine | None = None
+    engine_options: EngineOptions = field(default_factory=EngineOptions)
+    root: Place | None = None
+
+
+class Session:
+    """The parts of an open index, each made when it is first needed and kept until `close`. Threads share it."""
+
+    def __init__(self, store: Store, opening: Opening) -> None:
+        self.store, self.opening = store, opening
+        self.latest = LatestSnapshot(store)
+        self._engines: dict[str, Engine] = {}  # loaded, by backend
+        self._loading = Lock()
+        self._decoders: Decoders | None = None  # for query images and the photos that are re-ranked
+        self._starting = Lock()
+        self._has_warned = False  # that photos are missing
+        self._recent: Recent[PhotoFeatures] = Recent(ALIGN.recent)
+
+    def close(self) -> None:
+        """End the decoder processes, release the network and the files."""
+        with self._loading:
+            self._engines.clear()
+        with self._starting:
+            if self._decoders is not None:
+                self._decoders.close()
+                self._decoders = None
+        self.latest.close()
+        self._recent.clear()
+
+    @property
+    def root(self) -> Path | None:
+        """The photo folder, None before the first update."""
+        if self.opening.root is not None:
+            return self.opening.root.path
+        if self.store.manifest.root is None:
+            return None
+        return Path(os.path.normpath(self.store.directory / self.store.manifest.root))
+
+    def engine(self, photos: int | None = None) -> Engine:
+        """Return the inference backend for this number of photos; None for many. See choose_engine."""
+        if self.opening.engine is not None:
+            return self.opening.engine
+        if self.store.spec.is_own:
+            raise without_own(self.store.spec)
+        native_threads.start()
+        with self._loading:
+            backend = choose_engine(self.opening.engine_options, photos)
+            if backend not in self._engines:
+                weights = self.opening.weights or weights_of(self.store)
+                self._engines[backend] = load_engine(self.store.spec, weights, self.opening.engine_options, photos)
+            return self._engines[backend]
+
+    def decoders(self, photos: int | None = None) -> Decoders:
+        """Return the decoder processes for this number of images; None for many. They start when first needed.
+
+        A single image is not worth starting more than one, and a second one is the sign of many.
+        """
+        with self._starting:
+            if self._decoders is None or not self._decoders.is_usable:
+                self._decoders = Decoders(1)
+            if photos != 1:
+                self._decoders.grow(min(default_workers(), ALIGN.threads))
+            return self._decoders
+
+    def reranker(self, decoders: Callable[[], Decoders], engine: Engine) -> Reranker | None:
+        """Return the reranker; None without photos and local features, of which a warning is logged once."""
+        root = self.root if self.root is not None and self.root.is_dir() else None
+        if root is None and not self.store.manifest.local:
+            if self.root is not None and not self._has_warned:
+                log.warning("The photos are not in %s, so results are not re-ranked.", self.root)
+                self._has_warned = True
+            return None
+        return Reranker(root, self.store.spec, engine, self.latest.kept_features, decoders, self._recent)
+
+    def target(self, photos: int | None) -> Target:
+        """Return the index as queries of this number of images see it; None for many."""
+        native_threads.check()
+        engine = partial(self.engine, photos)
+        decoders = partial(self.decoders, photos if self._decoders is None else None)
+        reranker = partial(self.reranker, decoders)
+        return Target(self.store.directory, self.root, self.store.spec, self.latest, engine, reranker, decoders)
+
+    def embed(self, image: ImageLike) -> NDArray[np.float32]:
+        """Return the embedding of an image; see ImageIndex.embed."""
+        with naming_image(image):
+            pixels = self._pixels(image, 1)
+        vector: NDArray[np.float32] = unit_rows(self.engine(1).embed(pixels[None]))[0]
+        return vector
+
+    def embed_many(self, images: Iterable[Images]) -> NDArray[np.float32]:
+        """Return the embeddings of images; see ImageIndex.embed_many."""
+        source, pixels = iter(batch_of(images)), list[NDArray[np.uint8]]()
+        with ThreadPoolExecutor(ALIGN.threads) as pool:
+            while some := list(islice(source, SEARCH.at_once)):
+                pixels += pool.map(self._numbered_pixels, numbers(len(pixels)), some)
+        return self.embed_squares(np.stack(pixels)) if pixels else np.empty((0, self.store.spec.dim), np.float32)
+
+    def embed_squares(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the embeddings of RGB pixels (n, size, size, 3), n above 0: float32 (n, dim), unit rows."""
+        return embed_squares(self.engine(), squares)
+
+    def _numbered_pixels(self, place: int, image: ImageLike) -> NDArray[np.uint8]:
+        """Return the square of the image at a place of a batch. Raises ImageError and InputError, with its name."""
+        try:
+            return self._pixels(image)
+        except ImageError as error:
+            raise ImageError(f"image {place}, {name_of(image)}: {error.reason}", error.kind) from error
+        except InputError as error:
+            raise InputError(f"Image {place} of the batch: {error}") from error
+
+    def _pixels(self, image: ImageLike, photos: int | None = None) -> NDArray[np.uint8]:
+        spec = self.store.spec
+        return view_of(image, spec.size, spec.resize, partial(self.decoders, photos)).pixels
+
+
+def weights_of(store: Store, named: Path | None = None) -> WeightsFile:
+    """Return the weights file of an index: the `named` copy, or where it was last. Raises WeightsError."""
+    spec, remembered = store.spec, store.manifest.weights_file
+    last = Path(remembered) if remembered is not None else None
+    return find_again(spec.model, spec.layer, spec.weights_sha256, named, last)
