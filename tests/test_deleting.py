@@ -33,7 +33,8 @@ MAY: dict[str, set[str]] = {
     # The only module that deletes inside an index.
     "store/own_files.py": {"unlink", "rmdir"},
     # Fills a temporary file, created exclusively, and renames it to its name: the old content or the new one.
-    "store/files.py": {"replace", "touch", "open rb+"},
+    # A file of an index that is merged is linked under a new name, or copied to a temporary one.
+    "store/files.py": {"replace", "touch", "open rb+", "link", "copyfile"},
     # The new list of skipped files takes the place of the old one.
     "store/writer.py": {"replace"},
     # These fill the temporary file or the new folder that store.files hands them.

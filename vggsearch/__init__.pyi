@@ -35,6 +35,8 @@ from vggsearch.indexing.findings import Finding as Finding
 from vggsearch.indexing.info import Info as Info
 from vggsearch.indexing.integrity import VerifyReport as VerifyReport
 from vggsearch.indexing.integrity import verify as verify
+from vggsearch.indexing.merge import MergeReport as MergeReport
+from vggsearch.indexing.merge import merge as merge
 from vggsearch.indexing.update import UpdateReport as UpdateReport
 from vggsearch.knn.recipes import BuildPlan as BuildPlan
 from vggsearch.learning.classify import Classified as Classified

@@ -45,6 +45,7 @@ from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.weights import WeightsFile
 from vggsearch.photos.decoder_pool import Decoders
 from vggsearch.photos.inputs import Box, ImageLike
+from vggsearch.photos.slices import Slice
 from vggsearch.photos.walk import SkippedFiles, check_folder
 from vggsearch.progress import Monitor, OnProgress, Stop
 from vggsearch.query.filters import Filter
@@ -282,6 +283,7 @@ class ImageIndex(Tabular):
         compact: bool = False,
         whiten: bool | None = None,
         local_features: bool | None = None,
+        slice: str | None = None,
         progress: OnProgress | None = None,
         stop: Stop | None = None,
     ) -> UpdateReport:
@@ -297,6 +299,9 @@ class ImageIndex(Tabular):
         False. `whiten` decides whether embeddings are whitened for searching. `local_features` stores the local
         features of every photo, about 13 kB each: re-ranking is faster with them, and `query(containing=True)`
         needs them.
+
+        `slice` indexes a part of the folder only: "3/64" is the third of 64. Each slice needs an index of its own;
+        `merge` makes one of them all.
 
         An update that is interrupted loses at most a minute of work; the next one continues. Raises PhotosError for
         a folder that is missing, another one, or suddenly empty; IndexLocked while another process writes;
@@ -317,6 +322,7 @@ class ImageIndex(Tabular):
             compact=compact,
             whiten=whiten,
             local_features=local_features,
+            part=Slice.parse(slice) if slice is not None else None,
             monitor=Monitor(progress, stop),
         )
 

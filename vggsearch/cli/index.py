@@ -38,6 +38,7 @@ class UpdateOptions(TypedDict):
     compact: bool
     whiten: bool | None
     local_features: bool | None
+    slice: str | None
 
 
 # The command gets them as `update`.
@@ -61,6 +62,11 @@ update_options: Callable[..., Callable[..., None]] = collected(
         default=None,
         help="Store local features, 13.5 kB per photo: faster re-ranking, and query --containing.  "
         "[default: as before; not for a new index]",
+    ),
+    click.option(
+        "--slice",
+        metavar="K/N",
+        help="Index one of N equal parts of PHOTOS, into an index of its own: see vggsearch merge.",
     ),
 )
 
@@ -99,6 +105,8 @@ def index(
       vggsearch index ./photos
       vggsearch index ./photos --layer fc7 --index indexes/photos-fc7
     """
+    if update["slice"] is not None and directory is None:
+        raise click.UsageError("--slice needs an index of its own: --index FOLDER.")
     engine_options = replace(engine_options, decode=decode, batch_size=batch_size)
     with ImageIndex.for_photos(photos, directory, options, engine_options=engine_options) as opened:
         report, stopped = until_stopped(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.defaults import BUILD, WHITENING
-from vggsearch.errors import IndexDamaged, OptionError, Spelled
+from vggsearch.errors import IndexDamaged, InstallationError, OptionError, Spelled
 from vggsearch.knn.build import (
     build,
     build_faiss_index,
@@ -28,7 +28,15 @@ from vggsearch.knn.vector_index import Tuning, VectorIndex
 from vggsearch.knn.vectors import BLOCK_ROWS
 from vggsearch.knn.whitening import Whitening, learn
 from vggsearch.progress import SILENT, Monitor
-from vggsearch.store.manifest import BuildOptions, Part, Role, StoredVectorIndex, VectorIndexInfo, WhiteningInfo
+from vggsearch.store.manifest import (
+    ROLES,
+    BuildOptions,
+    Part,
+    Role,
+    StoredVectorIndex,
+    VectorIndexInfo,
+    WhiteningInfo,
+)
 from vggsearch.store.store import Store
 from vggsearch.store.writer import StoreWriter, writing
 
@@ -114,6 +122,26 @@ def rebuild(store: Store, wanted: Callable[[], BuildOptions], monitor: Monitor) 
         made = build_vector_index(store, writer, monitor, options=options)
     size = sum(file.bytes for file in made.files)
     return BuildReport(store.directory, len(store), made.facts, size, time.monotonic() - started)
+
+
+def renew_vector_index(store: Store, writer: StoreWriter, monitor: Monitor) -> None:
+    """Build the FAISS index, unless an intact one of the present rows exists.
+
+    Raises InstallationError without FAISS; the embeddings are committed by then.
+    """
+    try:
+        roles = [role for role in ROLES if role == "search" or store.manifest.stored(role) is not None]
+        is_fresh = all(open_vector_index(store, role) is not None for role in roles)
+    except IndexDamaged as error:
+        log.warning("%s; the FAISS index is rebuilt.", error)
+        is_fresh = False
+    if is_fresh:
+        return
+    try:
+        build_vector_index(store, writer, monitor)
+    except InstallationError as error:
+        stored = f"The embeddings of {len(store):,} photos are stored, but their FAISS index was not built: "
+        raise InstallationError(stored, *error.parts) from error
 
 
 def build_vector_index(

@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vggsearch.defaults import EXTRACT
-from vggsearch.errors import IndexDamaged, InstallationError, OptionError, PhotosError, Stopped, option
-from vggsearch.indexing.build import build_vector_index, open_vector_index
+from vggsearch.errors import OptionError, PhotosError, Stopped, option
+from vggsearch.indexing.build import renew_vector_index
 from vggsearch.indexing.extract import extract
 from vggsearch.indexing.hashing import hash_files
 from vggsearch.indexing.local_features import keep_local_features
 from vggsearch.model.engine import Engine
+from vggsearch.photos.slices import Slice
 from vggsearch.photos.walk import PhotoFile, Skipped, SkippedFiles, Stamp, walk
 from vggsearch.progress import SILENT, Monitor
 from vggsearch.removal.interrupted import warn_of_interrupted
 from vggsearch.store.contents import JOURNALS
-from vggsearch.store.manifest import ROLES
 from vggsearch.store.parts import BYTES_PER_DIMENSION
 from vggsearch.store.records import Embedded
 from vggsearch.store.reuse import KnownContent
@@ -313,6 +313,7 @@ def update_index(
     compact: bool = False,
     whiten: bool | None = None,
     local_features: bool | None = None,
+    part: Slice | None = None,
     monitor: Monitor = SILENT,
 ) -> UpdateReport:
     """Embed new and changed photos below `root`, drop deleted ones, then update all derived data.
@@ -326,7 +327,9 @@ def update_index(
     if local_features and store.spec.is_own:
         raise OptionError("A network of your own has no local features: leave out ", option("local_features"), ".")
     with writing(store) as writer, ThreadPoolExecutor(1, thread_name_prefix="commit") as thread:
-        found = _checked(walk(root, exclude=store.directory), monitor)
+        found: Iterable[PhotoFile | Skipped] = _checked(walk(root, exclude=store.directory), monitor)
+        if part is not None:
+            found = _in_slice(found, part, store, root)
         recorded = read_stamps(store.directory)
         plan = plan_update(
             found, store.files(), store.skipped(), recorded, retry_skipped=retry_skipped, rehash=rehash
@@ -343,7 +346,7 @@ def update_index(
             if is_whole:
                 update.finish(root, allow_empty=allow_empty)
             update.keep_stamps(recorded)
-            _renew_vector_index(store, writer, monitor if is_whole else SILENT)
+            renew_vector_index(store, writer, monitor if is_whole else SILENT)
             if local_features is not None:
                 writer.set_local(local_features)
             if not is_whole:
@@ -386,30 +389,23 @@ def _is_same_folder(one: Path, other: Path) -> bool:
         return one.resolve() == other.resolve()
 
 
+def _in_slice(
+    found: Iterable[PhotoFile | Skipped], part: Slice, store: Store, root: Path
+) -> Iterable[PhotoFile | Skipped]:
+    """Return what is in a slice of the photo folder. Raises PhotosError for the index of another slice."""
+    inside = list(part.of(found))
+    if len(store) and {file.path for file in inside}.isdisjoint(store.paths()):
+        raise PhotosError(
+            f"None of the {len(store):,} photos in {store.directory} is in slice {part} of {root}: updating it "
+            "would drop them all. Use an index for each slice."
+        )
+    return inside
+
+
 def _checked(found: Iterable[PhotoFile | Skipped], monitor: Monitor) -> Iterator[PhotoFile | Skipped]:
     for file in found:
         monitor.check()
         yield file
-
-
-def _renew_vector_index(store: Store, writer: StoreWriter, monitor: Monitor) -> None:
-    """Build the FAISS index, unless an intact one of the present rows exists.
-
-    Raises InstallationError without FAISS; the embeddings are committed by then.
-    """
-    try:
-        roles = [role for role in ROLES if role == "search" or store.manifest.stored(role) is not None]
-        is_fresh = all(open_vector_index(store, role) is not None for role in roles)
-    except IndexDamaged as error:
-        log.warning("%s; the FAISS index is rebuilt.", error)
-        is_fresh = False
-    if is_fresh:
-        return
-    try:
-        build_vector_index(store, writer, monitor)
-    except InstallationError as error:
-        stored = f"The embeddings of {len(store):,} photos are stored, but their FAISS index was not built: "
-        raise InstallationError(stored, *error.parts) from error
 
 
 def _compact(writer: StoreWriter, *, only_if_due: bool) -> None:

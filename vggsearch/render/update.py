@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vggsearch.defaults import Format
+from vggsearch.indexing.merge import MergeReport
 from vggsearch.indexing.update import UpdateReport
 from vggsearch.photos.walk import Skipped, one_line
 from vggsearch.render.text import as_csv, as_paths, as_table, quantity
@@ -26,6 +27,12 @@ def update_line(report: UpdateReport, directory: Path) -> str:
     return (
         f"{done} in {report.seconds:.1f} s{rate}: {quantity(report.photos, 'photo')} in {one_line(str(directory))}"
     )
+
+
+def merge_line(report: MergeReport) -> str:
+    """Return the closing line of a merge."""
+    indexes, photos = quantity(report.indexes, "index", "indexes"), quantity(report.photos, "photo")
+    return f"{indexes} merged: {photos} in {one_line(str(report.directory))}"
 
 
 def skipped_files(skipped: Sequence[Skipped], format: Format) -> str:

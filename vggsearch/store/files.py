@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -111,6 +112,27 @@ def write_folder_atomically(folder: Path, write: Callable[[Path], None]) -> tupl
             raise
         flush_directory(folder.parent)
     return files
+
+
+def take_over(file: FileHash, source: Path, target: Path) -> None:
+    """Make `target` of the file of another index in the folder `source`: a hard link, or a copy to another disk.
+
+    Neither changes: files of an index are replaced, never overwritten. Raises IndexDamaged if the file is not as it
+    was written, which a copy shows by its hash and a link by its size, and IndexNotWritable.
+    """
+    original = file.check_size(source).resolve()
+    with suppress(OSError):
+        os.link(original, target)
+        return
+    write_atomically(target, lambda path: _copy(original, path, file))
+
+
+def _copy(original: Path, path: Path, file: FileHash) -> None:
+    with reading_from(original):
+        shutil.copyfile(original, path)
+    if FileHash.of(path).sha256 != file.sha256:
+        file.check(original.parent)  # says what is wrong with it
+        raise OSError("the copy differs from the original")
 
 
 def _flush(path: Path) -> None:

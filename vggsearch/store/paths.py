@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 
 class Paths(Sequence[str]):
@@ -50,3 +51,14 @@ class Paths(Sequence[str]):
         if row < 0:
             raise ValueError(f"{path!r} is not the path of a photo")
         return row
+
+    @classmethod
+    def joined(cls, several: Iterable["Paths"]) -> "Paths":
+        """Return the paths of several stores, one after the other."""
+        return cls(paths._paths for paths in several)
+
+    def repeated(self) -> list[str]:
+        """Return the paths that occur more than once, sorted."""
+        counts = pc.value_counts(self._paths)
+        twice = counts.filter(pc.greater(counts.field("counts"), 1))
+        return sorted(twice.field("values").to_pylist())

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from vggsearch.errors import IndexDamaged
 from vggsearch.photos.walk import Skipped
 from vggsearch.store.compaction import Group, is_compact, is_due, plan_groups
 from vggsearch.store.contents import EMBEDDINGS, LOCAL, SEARCH_FOLDER, SKIPPED, SKIPPED_NEXT
-from vggsearch.store.files import FileHash, flush_directory, write_folder_atomically, writing_to
+from vggsearch.store.files import FileHash, flush_directory, take_over, write_folder_atomically, writing_to
 from vggsearch.store.local_features import ROWS, LocalPart, StoredFeatures, write_local
 from vggsearch.store.lock import only_writer
 from vggsearch.store.manifest import (
@@ -85,6 +86,37 @@ class StoreWriter:
         for path in removed:
             self._rows.pop(path, None)
         self._rows |= rows
+
+    def adopt(self, others: Sequence[Store]) -> None:
+        """Take over the photos, skipped files and local features of other stores in one commit.
+
+        Their photos and embeddings must fit: no path twice, and one spec.
+        """
+        changed = self._store.manifest
+        features, embeddings = self._store.directory / LOCAL, self._store.directory / EMBEDDINGS
+        for other in others:
+            for part in other.manifest.parts:
+                taken = replace(part, name=part_name(changed.next_part))
+                take_over(part, other.directory / EMBEDDINGS, embeddings / taken.name)
+                changed = replace(changed, parts=(*changed.parts, taken), next_part=changed.next_part + 1)
+            for stored in other.manifest.local:
+                folder, source = features / next_name(features), other.directory / LOCAL / stored.name
+                write_folder_atomically(folder, partial(_take_over_all, stored.files, source))
+                changed = replace(changed, local=(*changed.local, replace(stored, name=folder.name)))
+        with writing_to(embeddings):
+            flush_directory(embeddings)
+        skipped = {path: found for other in others for path, found in other.skipped().items()}
+        first = others[0].manifest
+        self._replace(
+            replace(
+                changed,
+                skipped=self._write_skipped(skipped) if skipped else None,
+                has_local=any(other.manifest.has_local for other in others),
+                is_whitened=first.is_whitened,
+                build=first.build,
+            )
+        )
+        self._rows = self._locate()
 
     def set_root(self, root: Path) -> None:
         """Store the path of the photo folder, relative to the index so that both can be moved together."""
@@ -241,6 +273,11 @@ class StoreWriter:
         for path in self._store.leftovers():
             with suppress(OSError):
                 delete(self._store.directory, path)
+
+
+def _take_over_all(files: Sequence[FileHash], source: Path, folder: Path) -> None:
+    for file in files:
+        take_over(file, source, folder / file.name)
 
 
 def _with_vector_index(manifest: Manifest, role: Role, stored: StoredVectorIndex) -> Manifest:
