@@ -277,7 +277,7 @@ class _IndexCheck:
     def check_paths_once(self, path: Path, part: Part, paths: list[str]) -> None:
         """Find paths that are in the index twice; the newest row is the one to keep."""
         twice = []
-        for row in self.store.live_rows(part):
+        for row in self.store.live_rows(part).tolist():
             if paths[row] in self.rows:
                 before, old = self.rows[paths[row]]
                 self.dead.setdefault(before.name, set()).add(old)
@@ -292,7 +292,7 @@ class _IndexCheck:
         root = self.store.directory / (self.manifest.root or "no folder yet")
         if not root.is_dir():
             return
-        folder, rows = os.path.realpath(root), self.store.live_rows(part)
+        folder, rows = os.path.realpath(root), self.store.live_rows(part).tolist()
         outside = [row for row in rows if self.leads_out(root, folder, paths[row])]
         if outside:
             self.dead.setdefault(part.name, set()).update(outside)
@@ -322,7 +322,7 @@ class _IndexCheck:
         ended. But one version of a file, by size and modification time, is one or the other.
         """
         both = []
-        for row in self.store.live_rows(part):
+        for row in self.store.live_rows(part).tolist():
             skipped = self.skipped.get(paths[row])
             if skipped is None or skipped.kind == "unreadable":
                 continue

@@ -105,9 +105,9 @@ def write_part(path: Path, photos: Sequence[Embedded], origin: Origin) -> None:
     _write(path, pa.table(columns, schema=schema), origin)
 
 
-def merge_parts(path: Path, sources: Iterable[tuple[Path, Sequence[int]]], origin: Origin) -> None:
+def merge_parts(path: Path, sources: Iterable[tuple[Path, NDArray[np.int64]]], origin: Origin) -> None:
     """Write the given rows of each source part, in this order, as one part."""
-    tables = [read_part(source, origin.embedding.dim).take(pa.array(rows)) for source, rows in sources]
+    tables = [read_part(source, origin.embedding.dim).take(rows) for source, rows in sources]
     _write(path, pa.concat_tables(tables), origin)
 
 

@@ -6,6 +6,13 @@ from typing import overload
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vggsearch.photos.walk import printable
+
+
+def arrow_paths(paths: Iterable[str]) -> pa.Array:
+    """Return paths as an Arrow array, without those that no part can hold: their bytes are not UTF-8."""
+    return pa.array([path for path in paths if path == printable(path)], pa.string())
+
 
 class Paths(Sequence[str]):
     """Paths in row order. Strings are created on access; searching for a path creates none."""

@@ -57,7 +57,7 @@ from vggsearch.store.parts import (
     read_part,
     read_skipped,
 )
-from vggsearch.store.paths import Paths
+from vggsearch.store.paths import Paths, arrow_paths
 from vggsearch.system.places import Place
 from vggsearch.system.reading import reading_from
 
@@ -229,7 +229,7 @@ class Store:
     def table(self) -> pa.Table:
         """Return all columns of the live photos, in row order."""
         parts = ((part, self.read_part(part)) for part in self.manifest.parts)
-        live = [table.take(pa.array(self.live_rows(part))) if part.dead else table for part, table in parts]
+        live = [table.take(self.live_rows(part)) if part.dead else table for part, table in parts]
         return pa.concat_tables([part_schema(self.spec.dim).empty_table(), *live])
 
     def part_embeddings(self, part: Part) -> NDArray[np.float16]:
@@ -293,17 +293,29 @@ class Store:
 
         Only the parts of these rows are read.
         """
-        found: dict[int, tuple[Any, ...]] = {}
-        start = 0
-        for part in self.manifest.parts:
-            live = self.live_rows(part)
-            here = [row for row in rows if start <= row < start + len(live)]
-            if here:
-                table = self.columns_of(part, list(columns))
-                taken = table.take(pa.array([live[row - start] for row in here])).select(columns).to_pydict()
-                found |= dict(zip(here, zip(*taken.values(), strict=True), strict=True))
-            start += len(live)
-        return [found[row] for row in rows]
+        parts = self.manifest.parts
+        starts = np.cumsum([0, *(part.rows - len(part.dead) for part in parts)])
+        wanted = np.asarray(rows, np.int64)
+        owners = np.searchsorted(starts, wanted, "right") - 1
+        found: list[Any] = [None] * len(wanted)
+        for owner in np.unique(owners).tolist():
+            places = np.flatnonzero(owners == owner)
+            here = self.live_rows(parts[owner])[wanted[places] - starts[owner]]
+            taken = self.columns_of(parts[owner], list(columns)).take(here).select(columns).to_pydict()
+            for place, values in zip(places.tolist(), zip(*taken.values(), strict=True), strict=True):
+                found[place] = values
+        return found
+
+    def rows_of(self, paths: Collection[str]) -> dict[str, set[int]]:
+        """Return the live rows of the photos with the given paths, by the name of their part."""
+        wanted = arrow_paths(paths)
+        found = {}
+        for part in self.manifest.parts if len(wanted) else ():
+            column = self.columns_of(part, ["path"]).column("path")
+            rows = pc.indices_nonzero(pc.is_in(column, value_set=wanted)).to_pylist()
+            if here := set(rows).difference(part.dead):
+                found[part.name] = here
+        return found
 
     def leftovers(self) -> list[Path]:
         """Return the files and folders that are no longer needed: from crashed runs and from old states."""
@@ -322,15 +334,15 @@ class Store:
         """The size of the index on disk, in bytes."""
         return sum(size_of(Path(folder) / name) for folder, _, names in os.walk(self.directory) for name in names)
 
-    def live_rows(self, part: Part) -> list[int]:
-        """Return the positions of the live rows in the part."""
-        dead = set(part.dead)
-        return [row for row in range(part.rows) if row not in dead]
+    def live_rows(self, part: Part) -> NDArray[np.int64]:
+        """Return the positions of the live rows in the part, ascending: int64 (n,)."""
+        return np.delete(np.arange(part.rows), part.dead)
 
     def column(self, part: Part, name: str) -> list[Any]:
         """Return the live values of one column of a part."""
-        values = self.columns_of(part, [name]).column(name).to_pylist()
-        return [values[row] for row in self.live_rows(part)] if part.dead else values
+        table = self.columns_of(part, [name])
+        values: list[Any] = (table.take(self.live_rows(part)) if part.dead else table).column(name).to_pylist()
+        return values
 
     def columns_of(self, part: Part, names: Sequence[str]) -> pa.Table:
         """Return columns of a part, including dead rows. Raises IndexDamaged."""
@@ -355,7 +367,7 @@ class Store:
         """Return the live values of one column of a part as an Arrow array, without creating Python objects."""
         values = read_columns(self.part_path(part), [name]).column(name)
         self._check_rows(part, len(values))
-        return values.take(pa.array(self.live_rows(part))) if part.dead else values
+        return values.take(self.live_rows(part)) if part.dead else values
 
     def _check_rows(self, part: Part, rows: int) -> None:
         if rows != part.rows:

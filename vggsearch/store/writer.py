@@ -49,14 +49,6 @@ class StoreWriter:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._clean()
-        self._rows = self._locate()
-
-    def _locate(self) -> dict[str, tuple[str, int]]:
-        return {
-            path: (part.name, row)
-            for part in self._store.manifest.parts
-            for path, row in zip(self._store.column(part, "path"), self._store.live_rows(part), strict=True)
-        }
 
     def commit(
         self,
@@ -69,23 +61,14 @@ class StoreWriter:
         `skipped`, by path, replaces the list of files that could not be used.
         """
         manifest = self._store.manifest
-        dead: dict[str, set[int]] = {}
-        for path in {*removed, *(photo.file.path for photo in added)} & self._rows.keys():
-            name, row = self._rows[path]
-            dead.setdefault(name, set()).add(row)
-        changed = manifest.without_rows(dead)
-        rows: dict[str, tuple[str, int]] = {}
+        changed = manifest.without_rows(self._store.rows_of({*removed, *(photo.file.path for photo in added)}))
         for made_by, photos in by_engine(added).items():
             part = self._write_part(part_name(changed.next_part), photos, made_by)
             changed = replace(changed, parts=(*changed.parts, part), next_part=changed.next_part + 1)
-            rows |= {photo.file.path: (part.name, row) for row, photo in enumerate(photos)}
         if skipped is not None and skipped != self._store.skipped():
             changed = replace(changed, skipped=self._write_skipped(skipped))
         if changed != manifest:
             self._replace(changed)
-        for path in removed:
-            self._rows.pop(path, None)
-        self._rows |= rows
 
     def adopt(self, others: Sequence[Store]) -> None:
         """Take over the photos, skipped files and local features of other stores in one commit.
@@ -116,7 +99,6 @@ class StoreWriter:
                 build=first.build,
             )
         )
-        self._rows = self._locate()
 
     def set_root(self, root: Path) -> None:
         """Store the path of the photo folder, relative to the index so that both can be moved together."""
@@ -225,7 +207,6 @@ class StoreWriter:
                 stored = replace(fresh, fingerprint=changed.fingerprint, made_from=changed.source_parts)
                 changed = _with_vector_index(changed, role, stored)
         self._replace(changed)
-        self._rows = self._locate()
         self._clean()
         return before, len(parts)
 
