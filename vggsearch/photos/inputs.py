@@ -5,6 +5,8 @@ import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, SupportsIndex, TypeGuard, runtime_checkable
 
 import numpy as np
@@ -115,6 +117,18 @@ def _read(file: Any, most: int) -> object:
         buffered.detach()
 
 
+@dataclass(frozen=True)
+class IndexedPhoto(os.PathLike[str]):
+    """A photo that an index names: the file `path` below the folder `root`, which a link may not lead out of."""
+
+    root: Path
+    path: str
+
+    def __fspath__(self) -> str:
+        """Return the path of the file."""
+        return str(self.root / self.path)
+
+
 def is_image(value: object) -> TypeGuard[ImageLike]:
     """Return whether a value is one image, rather than several, such as a batch with four dimensions."""
     if isinstance(value, np.ndarray) and value.dtype.kind in "OSU":  # of paths
@@ -183,6 +197,8 @@ def _whole(crop: Sequence[SupportsIndex]) -> Box:
 
 def _source(image: ImageLike) -> Source | None:
     """Return what a decoder process is to decode, None for pixels. Raises ImageError for a file that has no end."""
+    if isinstance(image, IndexedPhoto):
+        return Source(image.path, image.root)
     if isinstance(image, str | os.PathLike):
         if "\0" in os.fspath(image):
             raise ImageError("its name contains a null character, which no file has", "bad name")
