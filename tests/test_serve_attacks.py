@@ -1,13 +1,16 @@
 """What strangers and their files may try on `vggsearch serve`: the table of attacks in docs/serve.md."""
 
 import json
+import os
 import re
 import socket
 import struct
+import sys
 import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
+from io import BufferedReader
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,9 +18,14 @@ import httpx
 import pytest
 
 from tests.fakes import FakeEngine, save_photo
-from tests.helpers.serving import TOKEN, client_of, serving
+from tests.helpers.calibration import calibrated_with
+from tests.helpers.serving import TOKEN, client_of, duplicates, serving
 from vggsearch.defaults import SERVE
 from vggsearch.image_index import ImageIndex
+from vggsearch.photos.opening import HAS_DESCRIPTORS
+from vggsearch.serve import run
+from vggsearch.serve.library import Located
+from vggsearch.serve.originals import Originals
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "serve.md"
 EVIL = "http://evil.example"
@@ -217,6 +225,41 @@ def test_a_photo_that_became_a_link_out_of_its_folder(client: httpx.Client, phot
     assert client.get("/api/compare", params={"photo": photo, "other": photo}).status_code == 422
 
 
+@pytest.mark.skipif(not HAS_DESCRIPTORS, reason="needs descriptors of folders")
+def test_a_folder_that_becomes_a_link_while_a_photo_is_opened(
+    client: httpx.Client, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo, resolve = first_photo(client), os.path.realpath
+    secret = save_photo(tmp_path / "secret" / "0.jpg", 99).read_bytes()
+
+    def swap_after_the_check(path: str | Path) -> str:
+        found = resolve(path)
+        if str(path).endswith("0.jpg") and not (photos / "summer").is_symlink():
+            (photos / "summer").rename(tmp_path / "away")
+            (photos / "summer").symlink_to(tmp_path / "secret")
+        return found
+
+    monkeypatch.setattr(os.path, "realpath", swap_after_the_check)
+    answer = client.get(f"/api/photos/{photo}/original")
+    assert (photos / "summer").is_symlink()
+    assert (answer.status_code, secret in answer.content) == (404, False)
+
+
+def test_a_photo_that_is_replaced_after_it_was_checked(
+    client: httpx.Client, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo, check = first_photo(client), Originals._check
+    before = (photos / "summer" / "0.jpg").read_bytes()
+
+    def replace_after_the_check(self: Originals, found: Located, file: BufferedReader) -> None:
+        check(self, found, file)
+        (tmp_path / "new").write_bytes(b"<script>alert(1)</script>")
+        (tmp_path / "new").rename(photos / "summer" / "0.jpg")
+
+    monkeypatch.setattr(Originals, "_check", replace_after_the_check)
+    assert client.get(f"/api/photos/{photo}/original").content == before
+
+
 def test_a_script_in_a_file_name(tmp_path: Path) -> None:
     hostile = ("<img src=x onerror=alert(1)>.jpg", 'a"; filename="evil.html.jpg', "a\r\nSet-Cookie: x=1.jpg")
     for seed, name in enumerate(hostile):
@@ -399,7 +442,8 @@ def test_numbers_out_of_range(client: httpx.Client) -> None:
 
 
 def test_a_stranger_in_the_network_changes_nothing(index: ImageIndex) -> None:
-    with serving([index], host="0.0.0.0", can_change=False) as client:  # noqa: S104 - what the rules are for
+    anywhere = "0.0.0.0"  # noqa: S104 - what the rules are for
+    with calibrated_with(0), serving([index], host=anywhere, can_change=False) as client:
         assert client.get("/api/state").json()["can_change"] is False
         assert client.get("/api/state", headers={"Host": "192.168.0.7:8765"}).status_code == 200
         assert client.get("/api/state", headers={"Host": "evil.example"}).status_code == 421
@@ -414,7 +458,44 @@ def test_a_stranger_in_the_network_changes_nothing(index: ImageIndex) -> None:
             assert answer.status_code == 403
             assert "--allow-changes" in answer.json()["detail"]
         assert client.delete("/api/jobs/x").status_code == 403
+        assert client.post(f"/api/photos/{first_photo(client)}/reveal").status_code == 403
         assert client.post("/api/query", data={"photo": first_photo(client), "rerank": "no"}).status_code == 200
+
+
+def test_a_visitor_who_has_duplicates_searched_for(index: ImageIndex, photos: Path) -> None:
+    with calibrated_with(0), serving([index], can_change=False) as client:
+        found = duplicates(client)  # those of the start
+        refused = client.get("/api/duplicates", params={"min_precision": "0.5"})
+        assert (refused.status_code, "--allow-changes" in refused.json()["detail"]) == (403, True)
+        assert client.get("/api/duplicates").json() == found
+        save_photo(photos / "new.jpg", 50)
+        index.update(photos)
+        assert client.get("/api/duplicates").status_code == 403
+
+
+def test_a_file_manager_that_strangers_open(client: httpx.Client) -> None:
+    refused = client.post(f"/api/photos/{first_photo(client)}/reveal")
+    assert (refused.status_code, "no other machine" in refused.json()["detail"]) == (403, True)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "photos.example"])  # noqa: S104 - what the rules are for
+def test_a_file_manager_beyond_this_machine(index: ImageIndex, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[object] = []
+
+    class Stub:
+        def __init__(self, *_: object, file_manager: object, **__: object) -> None:
+            given.append(file_manager)
+
+        def serve_until_stopped(self) -> None:
+            pass
+
+    monkeypatch.setattr(run, "file_manager", lambda platform: platform)
+    monkeypatch.setattr(run, "Server", Stub)
+    monkeypatch.setattr(run, "listening_on", lambda *_: socket.create_server(("127.0.0.1", 0)))
+    for named in (host, "127.0.0.1", "localhost"):
+        run.serve([index], host=named, port=0, allow_changes=True, has_desktop=True, started=print)
+    run.serve([index], host="127.0.0.1", port=0, has_desktop=False, started=print)
+    assert given == [None, sys.platform, sys.platform, None]
 
 
 def test_more_searches_than_can_wait(index: ImageIndex, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -774,6 +774,11 @@ def searcher_of(index: ImageIndex, whitening: WhiteningOptions | None = None) ->
     return index._session.latest.searcher(whitening)
 
 
+def targets_of(indexes: Sequence[ImageIndex]) -> list[Target]:
+    """Return indexes as run_queries searches them, with the network and the decoder processes for many images."""
+    return [index._target(None) for index in indexes]
+
+
 def reranker_of(index: ImageIndex, engine: Engine | None = None) -> Reranker | None:
     """Return the reranker of an index; None if the photos are not available, which is logged once.
 

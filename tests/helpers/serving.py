@@ -10,6 +10,7 @@ import httpx
 
 from vggsearch.image_index import ImageIndex
 from vggsearch.serve.guard import Access
+from vggsearch.serve.reveal import FileManager
 from vggsearch.serve.run import Server, listening_on
 
 TOKEN = "a-token-for-tests"  # noqa: S105 - and for nothing else
@@ -23,13 +24,21 @@ def serving(
     host: str = "127.0.0.1",
     can_change: bool = True,
     move_to: Path | None = None,
+    file_manager: FileManager | None = None,
     token: str = TOKEN,
 ) -> Iterator[httpx.Client]:
     """Serve indexes on a free port, to a client that has the token."""
     has_started = Event()
     with listening_on("127.0.0.1", 0) as listening:
         access = Access(TOKEN, host, listening.getsockname()[1], can_change)
-        server = Server(indexes, listening, access, move_to=move_to, started=lambda _: has_started.set())
+        server = Server(
+            indexes,
+            listening,
+            access,
+            move_to=move_to,
+            file_manager=file_manager,
+            started=lambda _: has_started.set(),
+        )
         thread = Thread(target=server.serve_until_stopped)
         thread.start()
         try:

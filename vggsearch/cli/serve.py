@@ -1,6 +1,7 @@
 """vggsearch serve"""
 
 import os
+import sys
 import webbrowser
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -86,13 +87,27 @@ def serve(
             for where in directories or (only_index(),)
         ]
         stack.enter_context(quiet_decoders())
-        run(indexes, host=host, port=port, allow_changes=allow_changes, move_to=move_to, token=token, started=tell)
+        run(
+            indexes,
+            host=host,
+            port=port,
+            allow_changes=allow_changes,
+            move_to=move_to,
+            has_desktop=has_desktop(),
+            token=token,
+            started=tell,
+        )
 
 
 EXPOSED = (
     "Other machines can connect, and whoever listens on the network reads the token and the photos: put a server "
     "with TLS in front.{}"
 )
+
+
+def has_desktop() -> bool:
+    """Return whether this process can open windows: on Linux, whether there is a display."""
+    return sys.platform != "linux" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
 
 
 def check_packages() -> None:

@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -56,10 +56,10 @@ Keeps = Callable[[PhotoFacts], NDArray[np.bool_]]
 
 @dataclass(frozen=True)
 class Filter:
-    """A filter: its `text`, and `keeps`, which returns the rows that pass, bool (rows,)."""
+    """A filter: its `text`, and `keeps`, what it means: it returns the rows that pass, bool (rows,)."""
 
     text: str
-    keeps: Keeps
+    keeps: Keeps = field(compare=False)
 
 
 def parse_filter(text: object) -> Filter:

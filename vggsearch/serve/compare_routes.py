@@ -8,8 +8,7 @@ from vggsearch.serve.compare import Picture, aligned, compare, values
 from vggsearch.serve.described import in_address
 from vggsearch.serve.library import Located
 from vggsearch.serve.parameters import Texts, in_pixels, region
-from vggsearch.serve.photo_routes import in_pool
-from vggsearch.serve.service import Served, Service
+from vggsearch.serve.service import Served, Service, in_pool
 from vggsearch.serve.thumbnails import as_webp
 
 router = APIRouter()

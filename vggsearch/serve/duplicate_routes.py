@@ -1,19 +1,17 @@
 """Duplicates over HTTP: the groups, and decisions about them."""
 
-import json
 from http import HTTPStatus
-from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from vggsearch.serve.answers import Json, bad_request
+from vggsearch.serve.bodies import json_body, texts
 from vggsearch.serve.described import FILTERS, PAGE, TEXT, TEXTS, WHOLE, in_address, in_json
 from vggsearch.serve.jobs import Job
 from vggsearch.serve.parameters import filter_texts
-from vggsearch.serve.photo_routes import in_pool
 from vggsearch.serve.reports import ORDERS
-from vggsearch.serve.service import Served, Service
+from vggsearch.serve.service import Served, Service, in_pool
 from vggsearch.store.decisions import JUDGEMENTS, MOST_PHOTOS, Judgement, add_decisions, decide
 
 router = APIRouter()
@@ -32,7 +30,6 @@ OPTIONS = (
     "photo",
 )
 NUMBERS = {"type": "array", "items": WHOLE, "description": "The numbers of the groups; all without it."}
-MOST_JSON = 1 << 20  # bytes of a request in JSON: 1,000 ids and more
 
 
 @router.get("/api/duplicates", openapi_extra=in_address(*OPTIONS, *FILTERS, *PAGE, order=tuple(ORDERS)))
@@ -50,10 +47,9 @@ def duplicates(request: Request, served: Served) -> Response:
 async def decide_about(request: Request, served: Served) -> Response:
     """Record a decision about photos of one index, as `vggsearch dups decide` does."""
     body = await json_body(request)
-    judgement, photos = body.get("decision"), body.get("photos")
+    judgement, ids = body.get("decision"), texts(body, "photos")
     if judgement not in JUDGEMENTS:
         raise bad_request(f"decision is one of {', '.join(JUDGEMENTS)}.")
-    ids = texts(photos, "photos")
     return Json({"decision": judgement, "photos": await in_pool(None, lambda: _decide(served, judgement, ids))})
 
 
@@ -99,36 +95,3 @@ def journals(served: Served) -> Response:
 def undo(name: str, request: Request, served: Served) -> Response:
     """Undo a removal, as `vggsearch dups undo` does; return the job."""
     return Json(served.removals.undo(name, request.query_params.get("index")).values(), HTTPStatus.ACCEPTED)
-
-
-def texts(value: object, name: str) -> list[str]:
-    """Return a value that is a list of texts. Raises Problem for any other."""
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        raise bad_request(f"{name} is a list of texts.")
-    return value
-
-
-def optional_text(body: dict[str, Any], name: str) -> str | None:
-    """Return a text of a request, None if it is not there. Raises Problem."""
-    value = body.get(name)
-    if value is not None and not isinstance(value, str):
-        raise bad_request(f"{name} is a text.")
-    return value
-
-
-async def json_body(request: Request) -> dict[str, Any]:
-    """Return the body of a request, a JSON object. Raises Problem."""
-    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        raise bad_request("Send JSON, as Content-Type: application/json.")
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > MOST_JSON:
-            raise bad_request(f"The request has more than {MOST_JSON >> 20} MB.")
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        raise bad_request("The request is no valid JSON.") from None
-    if not isinstance(found, dict):
-        raise bad_request("The request is no JSON object.")
-    return found

@@ -11,9 +11,9 @@ from vggsearch.defaults import SERVE
 from vggsearch.indexing.update import UpdateReport
 from vggsearch.render.update import update_line
 from vggsearch.serve.answers import Json
+from vggsearch.serve.bodies import json_body, optional_text
 from vggsearch.serve.described import TEXT, in_json
-from vggsearch.serve.duplicate_routes import json_body, optional_text
-from vggsearch.serve.jobs import Values, events
+from vggsearch.serve.jobs import Values
 from vggsearch.serve.service import Served
 
 router = APIRouter()
@@ -50,7 +50,7 @@ def follow(name: str, request: Request, served: Served) -> Response:
     job = served.jobs.find(name)
     if "text/event-stream" not in request.headers.get("accept", ""):
         return Json(job.values())
-    return StreamingResponse(events(job), media_type="text/event-stream")
+    return StreamingResponse(served.jobs.events(job), media_type="text/event-stream")
 
 
 @router.delete("/api/jobs/{name}")

@@ -97,6 +97,7 @@ class Jobs:
     def __init__(self) -> None:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._adding = Lock()
+        self._is_ending = False
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="job")
 
     def close(self) -> None:
@@ -105,7 +106,8 @@ class Jobs:
         self._pool.shutdown()
 
     def stop_all(self) -> None:
-        """Ask all jobs to end early."""
+        """Ask all jobs to end early, and tell who follows one at once: a job may take long to end."""
+        self._is_ending = True
         for job in list(self._jobs.values()):
             job.stop()
 
@@ -133,26 +135,25 @@ class Jobs:
             raise not_found("There is no such job, or it ended long ago.")
         return job
 
-
-async def events(job: Job) -> AsyncIterator[bytes]:
-    """Yield the progress of a job as server-sent events, then its `result` or `error`, which is the last one."""
-    seen, last = -1, time.monotonic()
-    while not job.has_ended:
-        if job.version != seen:
-            seen, last = job.version, time.monotonic()
+    async def events(self, job: Job) -> AsyncIterator[bytes]:
+        """Yield the progress of a job as server-sent events, and at last its `result` or `error`."""
+        seen, last = -1, time.monotonic()
+        while not (job.has_ended or self._is_ending):
+            if job.version != seen:
+                seen, last = job.version, time.monotonic()
+                yield _event("progress", job.progress | {"state": job.state})
+            elif time.monotonic() - last > PING_SECONDS:
+                last = time.monotonic()
+                yield b": still there\n\n"
+            await asyncio.sleep(POLL_SECONDS)
+        if job.progress:
             yield _event("progress", job.progress | {"state": job.state})
-        elif time.monotonic() - last > PING_SECONDS:
-            last = time.monotonic()
-            yield b": still there\n\n"
-        await asyncio.sleep(POLL_SECONDS)
-    if job.progress:
-        yield _event("progress", job.progress | {"state": job.state})
-    yield _event("result", job.result) if job.state == "done" else _event("error", _failure(job))
+        yield _event("result", job.result) if job.state == "done" else _event("error", _failure(job))
 
 
 def _failure(job: Job) -> Values:
     """Return why a job has no result, and what it had done when it was stopped."""
-    return (job.error or {}) | {"state": job.state, "result": job.result}
+    return (job.error or busy("The server is being stopped.").values()) | {"state": job.state, "result": job.result}
 
 
 def _event(name: str, values: Values | None) -> bytes:

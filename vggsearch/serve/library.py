@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.errors import ImageError
 from vggsearch.image_index import ImageIndex, latest_of
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.photos.decoder_pool import Decoders, default_workers
@@ -90,30 +89,6 @@ class Photos:
         taken = self.columns["taken"][row]
         return None if np.isnat(taken) else str(taken.astype("datetime64[s]"))
 
-    @cached_property
-    def years(self) -> tuple[list[str], NDArray[np.int64]]:
-        """The years in which photos were taken, ascending, the last one "NaT", and the position of each photo's."""
-        found, places = np.unique(self.columns["taken"].astype("datetime64[Y]"), return_inverse=True)
-        return found.astype(str).tolist(), places.astype(np.int64)
-
-    def folder_counts(self, mask: NDArray[np.bool_] | None) -> list[dict[str, object]]:
-        """Return how many of the photos that pass the mask are directly in each folder, without empty ones."""
-        counts = _counts(self.folders, len(self.folder_names), mask)
-        named = zip(self.folder_names, counts, strict=True)
-        return [{"path": name, "count": count} for name, count in named if count]
-
-    def year_counts(self, mask: NDArray[np.bool_] | None) -> list[dict[str, object]]:
-        """Return how many of the photos that pass the mask were taken in each year, the newest first."""
-        names, places = self.years
-        named = zip(names, _counts(places, len(names), mask), strict=True)
-        years = [(int(name), count) for name, count in named if count and name != "NaT"]
-        return [{"year": year, "count": count} for year, count in reversed(years)]
-
-
-def _counts(places: NDArray[np.int64], length: int, mask: NDArray[np.bool_] | None) -> list[int]:
-    counts: list[int] = np.bincount(places if mask is None else places[mask], minlength=length).tolist()
-    return counts
-
 
 @dataclass(frozen=True, eq=False)
 class Located:
@@ -138,15 +113,6 @@ class Located:
     def column(self, name: str) -> Any:
         """Return a value of COLUMNS."""
         return self.photos.columns[name][self.row]
-
-    def file(self) -> Path:
-        """Return the file, without links on the way. Raises ImageError if it is not a file in the photo folder."""
-        real, root = Path(os.path.realpath(self.root / self.path)), os.path.realpath(self.root)
-        if not real.is_relative_to(root):
-            raise ImageError("leads out of the photo folder", "link", self.path)
-        if not real.is_file():
-            raise ImageError("is gone, or no regular file", "unreadable", self.path)
-        return real
 
 
 class Library:
@@ -181,24 +147,30 @@ class Library:
         """Return the photos of the last committed states, and which pass all filters; None for all."""
 
         def read(state: Snapshot) -> tuple[Snapshot, NDArray[np.bool_] | None]:
-            for name in COLUMNS:
-                state.column(name)  # which the state keeps: a writer may remove its files
             wanted = state.wanted(filters)
-            return state, None if wanted is None else wanted.mask
+            return _kept(state), None if wanted is None else wanted.mask
 
         found = [latest_of(index).read(read) for index in self.indexes]
         photos = self._photos_of(tuple(state for state, _ in found))
         masks = [mask for _, mask in found if mask is not None]
         return photos, np.concatenate(masks) if masks else None
 
+    def masks(self, filters: Sequence[Filter]) -> tuple[Photos, list[NDArray[np.bool_]]]:
+        """Return the photos of the last committed states, and which of them pass each filter by itself."""
+
+        def read(state: Snapshot) -> tuple[Snapshot, list[NDArray[np.bool_]]]:
+            return _kept(state), [each.keeps(state) for each in filters]
+
+        found = [latest_of(index).read(read) for index in self.indexes]
+        by_filter = zip(*(masks for _, masks in found), strict=True)
+        return self._photos_of(tuple(state for state, _ in found)), [np.concatenate(each) for each in by_filter]
+
     def embeddings(self) -> tuple[Photos, NDArray[np.float32]]:
         """Return the photos of the last committed states, and their embeddings: float32 (n, d), unit vectors."""
 
         def read(state: Snapshot) -> tuple[Snapshot, NDArray[np.float32]]:
-            for name in COLUMNS:
-                state.column(name)
             none = np.empty((0, state.store.spec.dim), np.float16)
-            return state, unit_rows(np.concatenate([none, *state.store.embeddings()]))
+            return _kept(state), unit_rows(np.concatenate([none, *state.store.embeddings()]))
 
         found = [latest_of(index).read(read) for index in self.indexes]
         return self._photos_of(tuple(state for state, _ in found)), np.concatenate([rows for _, rows in found])
@@ -241,6 +213,13 @@ class Library:
         if name not in self.names:
             raise not_found("There is no index of this name here.")
         return self.names.index(name)
+
+
+def _kept(state: Snapshot) -> Snapshot:
+    """Return a state once it holds COLUMNS: a writer may remove its files."""
+    for name in COLUMNS:
+        state.column(name)
+    return state
 
 
 def _names(indexes: Sequence[ImageIndex]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from vggsearch.defaults import SERVE
 from vggsearch.photos.inputs import Box
@@ -10,7 +10,6 @@ from vggsearch.serve.answers import bad_request
 
 Value = TypeVar("Value")
 Texts = Mapping[str, str]
-Orientation = Literal["portrait", "landscape", "square"]
 
 YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
@@ -84,19 +83,31 @@ def in_pixels(crop: tuple[float, float, float, float], size: tuple[int, int]) ->
 
 
 def filter_texts(values: Texts, given: list[str]) -> tuple[str, ...]:
-    """Return the filters of a request: those spelled as on the command line, `given`, and the named ones."""
+    """Return all filters of a request. Raises Problem."""
+    return (*own_filters(given), *named_filters(values).values())
+
+
+def own_filters(given: list[str]) -> list[str]:
+    """Return the filters of a request that are spelled as on the command line. Raises Problem."""
+    return [_bounded(text) for text in given if text.strip()]
+
+
+def named_filters(values: Texts) -> dict[str, str]:
+    """Return the filters that a request names, as on the command line, by their kind. Raises Problem."""
     since, until = values.get("since", "").strip(), values.get("until", "").strip()
     least = whole(values, "min_side", 0)
-    named = (
-        (values.get("folder", "").strip(), "folder:{}"),
-        (f"{since}..{until}" if since or until else "", "taken:{}"),
-        (str(least) if least else "", "size:{}.."),
-        (values.get("orientation", "").strip(), "orientation:{}"),
-    )
-    found = (*(text for text in given if text.strip()), *(form.format(value) for value, form in named if value))
-    for text in found:
-        if len(text) > SERVE.filter_characters or text.count("*") > SERVE.filter_wildcards:
-            raise bad_request(
-                f"A filter has at most {SERVE.filter_characters} characters and {SERVE.filter_wildcards} stars."
-            )
-    return found
+    named = {
+        "folder": values.get("folder", "").strip(),
+        "taken": f"{since}..{until}" if since or until else "",
+        "size": f"{least}.." if least else "",
+        "orientation": values.get("orientation", "").strip(),
+    }
+    return {kind: _bounded(f"{kind}:{value}") for kind, value in named.items() if value}
+
+
+def _bounded(text: str) -> str:
+    if len(text) > SERVE.filter_characters or text.count("*") > SERVE.filter_wildcards:
+        raise bad_request(
+            f"A filter has at most {SERVE.filter_characters} characters and {SERVE.filter_wildcards} stars."
+        )
+    return text

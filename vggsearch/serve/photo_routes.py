@@ -1,8 +1,5 @@
 """Photos over HTTP: what the index knows of them, thumbnails, and the files themselves."""
 
-import asyncio
-from collections.abc import Callable
-from concurrent.futures import Executor
 from http import HTTPStatus
 from itertools import groupby
 from typing import TypeVar
@@ -10,41 +7,28 @@ from typing import TypeVar
 import numpy as np
 from fastapi import APIRouter, Request
 from numpy.typing import NDArray
-from PIL import Image
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 
 from vggsearch import __version__
 from vggsearch.defaults import SERVE
-from vggsearch.errors import ImageError
-from vggsearch.photos.decoder_pool import Decoders, Source
-from vggsearch.photos.walk import printable
+from vggsearch.photos.decoder_pool import Source
 from vggsearch.query.options import rules
 from vggsearch.query.snapshot import folder_of
 from vggsearch.render.info import info_values
 from vggsearch.serve.answers import Json, Problem, bad_request
+from vggsearch.serve.counts import counts
 from vggsearch.serve.described import FILTERS, PAGE, in_address
 from vggsearch.serve.jobs import Job
 from vggsearch.serve.library import Located, Photos
-from vggsearch.serve.parameters import Texts, filter_texts, paging
-from vggsearch.serve.service import Served, Service
-from vggsearch.serve.thumbnails import as_webp
+from vggsearch.serve.originals import sent
+from vggsearch.serve.parameters import Texts, filter_texts, named_filters, own_filters, paging
+from vggsearch.serve.service import Served, Service, in_pool
+from vggsearch.serve.thumbnails import as_webp, small
 
 Made = TypeVar("Made")
 router = APIRouter()
 ORDERS = ("path", "taken")
-# Of the formats that browsers show. Anything else is a download; none of them can hold a script.
-MEDIA_TYPES = {
-    "JPEG": "image/jpeg",
-    "MPO": "image/jpeg",
-    "PNG": "image/png",
-    "GIF": "image/gif",
-    "WEBP": "image/webp",
-    "AVIF": "image/avif",
-    "BMP": "image/bmp",
-    "TIFF": "image/tiff",
-    "HEIF": "image/heic",
-}
-DOWNLOAD = "application/octet-stream"
+NO_FILE_MANAGER = "A file manager opens only on a desktop, and only if no other machine can connect."
 
 
 @router.get("/api/state")
@@ -64,6 +48,7 @@ def state(served: Served) -> Response:
             ],
             "skipped_count": len(skipped),
             "can_change": served.access.can_change,
+            "can_reveal": served.file_manager is not None,
             "actions": served.removals.actions,
         }
     )
@@ -71,14 +56,13 @@ def state(served: Served) -> Response:
 
 @router.get("/api/photos", openapi_extra=in_address(*PAGE, *FILTERS, order=ORDERS))
 def photos(request: Request, served: Served) -> Response:
-    """Return a page of the photos that pass the filters, and the folders that they are in."""
+    """Return a page of the photos that pass the filters."""
     values = request.query_params
-    found, rows, mask = _listed(served, values, request.query_params.getlist("filter"))
+    found, rows = _listed(served, values, values.getlist("filter"))
     offset, count = paging(values, 100)
     return Json(
         {
             "total": len(rows),
-            "folders": found.folder_counts(mask),
             "photos": [found.facts(row) for row in rows[offset : offset + count].tolist()],
         }
     )
@@ -88,7 +72,7 @@ def photos(request: Request, served: Served) -> Response:
 def browse(request: Request, served: Served) -> Response:
     """Return all photos that pass the filters as columns, for a grid; width by height, and where months start."""
     values = request.query_params
-    found, rows, _ = _listed(served, values, request.query_params.getlist("filter"))
+    found, rows = _listed(served, values, values.getlist("filter"))
     aspect = found.columns["width"][rows] / np.maximum(found.columns["height"][rows], 1)
     return Json(
         {
@@ -133,32 +117,33 @@ async def thumbnail(photo: str, request: Request, served: Served) -> Response:
 
 
 @router.get("/api/photos/{photo}/original")
-def original(photo: str, request: Request, served: Served) -> Response:
+async def original(photo: str, request: Request, served: Served) -> Response:
     """Return the file of a photo, or a range of it: only if it is a picture still."""
-    if "," in request.headers.get("range", ""):
-        raise Problem(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "Ask for one range at a time.")
-    found = served.library.find(photo)
-    media_type = MEDIA_TYPES.get(str(found.column("format")), DOWNLOAD)
-    try:
-        file = found.file()
-        served.check_picture(found, file)
-    except ImageError as error:
-        raise Problem(HTTPStatus.NOT_FOUND, str(error)) from error
-    return FileResponse(
-        file,
-        media_type=media_type,
-        filename=printable(found.path.rpartition("/")[2]),
-        content_disposition_type="attachment" if media_type == DOWNLOAD else "inline",
-        headers={"Content-Security-Policy": "default-src 'none'; sandbox", "Cache-Control": "private, no-cache"},
-    )
+    found = await in_pool(served.decoding, lambda: served.library.find(photo))
+    file = await in_pool(served.decoding, lambda: served.originals.open(found))
+    return sent(file, found, request.headers)
 
 
-def _listed(
-    served: Service, values: Texts, given: list[str]
-) -> tuple[Photos, NDArray[np.int64], NDArray[np.bool_] | None]:
-    """Return the photos, the rows that are listed in order, and the mask of those that pass the filters."""
+@router.post("/api/photos/{photo}/reveal")
+def reveal(photo: str, served: Served) -> Response:
+    """Show a photo in the file manager of the machine that serves it, if nobody else can connect."""
+    if served.file_manager is None:
+        raise Problem(HTTPStatus.FORBIDDEN, NO_FILE_MANAGER)
+    served.file_manager.reveal(served.library.find(photo))
+    return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+@router.get("/api/counts", openapi_extra=in_address(*FILTERS))
+def count(request: Request, served: Served) -> Response:
+    """Return how many photos pass the filters, and would with another folder, year, size or orientation."""
+    values = request.query_params
+    return Json(counts(served.library, own_filters(values.getlist("filter")), named_filters(values)))
+
+
+def _listed(served: Service, values: Texts, given: list[str]) -> tuple[Photos, NDArray[np.int64]]:
+    """Return the photos, and the rows of those that pass the filters, in order."""
     found, mask = served.library.photos(rules(filter_texts(values, given)))
-    return found, found.ordered(_order(values), mask), mask
+    return found, found.ordered(_order(values), mask)
 
 
 def _order(values: Texts) -> str:
@@ -187,15 +172,3 @@ def _side(values: Texts) -> int:
 
 def _made(served: Service, found: Located, side: int) -> bytes:
     return as_webp(small(served.library.decoders(), Source(found.path, found.root), side))
-
-
-def small(decoders: Decoders, source: Source, side: int) -> Image.Image:
-    """Return a picture as upright RGB with at most `side` pixels on the longer side. Raises ImageError."""
-    image = decoders.picture(source, side, of_longer=True)
-    image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return image
-
-
-async def in_pool(pool: Executor | None, work: Callable[[], Made]) -> Made:
-    """Return what a function returns that blocks, run in a pool of threads; None is that of the event loop."""
-    return await asyncio.get_running_loop().run_in_executor(pool, work)

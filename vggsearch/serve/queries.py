@@ -11,15 +11,14 @@ from vggsearch.defaults import SERVE
 from vggsearch.image_index import decoders_of
 from vggsearch.matching.evidence import COPY
 from vggsearch.photos.decoder_pool import Source
-from vggsearch.photos.inputs import ImageLike
-from vggsearch.query.options import Answer, QueryResult, rules
+from vggsearch.photos.inputs import Box, ImageLike, IndexedPhoto
+from vggsearch.query.options import Answer, Images, QueryOptions, QueryResult
 from vggsearch.query.searcher import Match
 from vggsearch.render.query import query_values
 from vggsearch.render.query import relation as relation_words
 from vggsearch.serve.answers import Problem, bad_request, not_found
 from vggsearch.serve.library import Library, Photos
 from vggsearch.serve.parameters import Texts, flag, in_pixels, number, region, whole
-from vggsearch.serve.search import Wish
 
 Values = dict[str, object]
 SAME = "same picture"
@@ -85,7 +84,7 @@ class Asked:
     """A query that is ready to be searched: its pictures and options, and the part of the result that is wanted."""
 
     images: tuple[ImageLike, ...]
-    wish: Wish
+    options: QueryOptions
     offset: int
     count: int
 
@@ -106,21 +105,21 @@ class Queries:
         crop = region(query.values)
         if crop is not None and (len(query.images) > 1 or query.minus):
             raise bad_request("A region can be searched for in a single picture only.")
-        wish = Wish(
-            offset + count if least is None else None,
-            least,
-            flag(query.values, "rerank", default=True),
-            in_pixels(crop, self.size(query.images[0])) if crop is not None else None,
-            flag(query.values, "containing", default=False),
+        options = options_of(
+            query.values,
             query.filters,
-            flag(query.values, "exclude_same_folder", default=False),
-            tuple(map(self.image, query.minus)),
+            offset + count if least is None else None,
+            crop=in_pixels(crop, self.size(query.images[0])) if crop is not None else None,
+            minus=tuple(map(self.image, query.minus)),
         )
-        return Asked(tuple(map(self.image, query.images)), wish, offset, count)
+        return Asked(tuple(map(self.image, query.images)), options, offset, count)
 
     def image(self, picture: Picture) -> ImageLike:
-        """Return a picture as a query takes it. Raises ImageError and Problem."""
-        return picture.data if isinstance(picture, Upload) else str(self._library.find(picture).file())
+        """Return a picture as a query takes it. Raises Problem."""
+        if isinstance(picture, Upload):
+            return picture.data
+        photo = self._library.find(picture)
+        return IndexedPhoto(photo.root, photo.path)
 
     def source(self, picture: Picture) -> Source:
         """Return what a decoder process needs for a picture. Raises Problem."""
@@ -139,15 +138,14 @@ class Queries:
     def answer(self, name: str, query: Query, asked: Asked, found: Answer) -> Values:
         """Return the answer to a query. Raises Problem for a picture that cannot be used."""
         result = usable(found)
-        photos, mask = self._library.photos(rules(asked.wish.filters))
+        photos, mask = self._library.photos(asked.options.filters)
         shown = range(asked.offset, min(asked.offset + asked.count, len(result.matches)))
         searched = len(photos) if mask is None else int(mask.sum())
         return {
             "query": {"id": name, **_described(query)},
             "matches": self._matches(result, shown, photos),
-            "total": searched if asked.wish.min_similarity is None else len(result.matches),
+            "total": searched if asked.options.min_similarity is None else len(result.matches),
             "searched": searched,
-            "counts": {"folders": photos.folder_counts(mask), "years": photos.year_counts(mask)},
         }
 
     def batch_answer(self, found: Sequence[Answer]) -> Values:
@@ -177,6 +175,22 @@ class Queries:
         corners = match.alignment.corners if match.alignment is not None else None
         words = {"confidence": match.confidence, "relation": relation(match), "corners": corners}
         return {**printed, **facts, **words}
+
+
+def options_of(
+    values: Texts, filters: Sequence[str], count: int | None, *, crop: Box | None = None, minus: Images = ()
+) -> QueryOptions:
+    """Return the options of a search from those that a client sent. Raises Problem and OptionError."""
+    return QueryOptions.of(
+        count,
+        number(values, "min_similarity", None),
+        flag(values, "rerank", default=True),
+        crop,
+        flag(values, "containing", default=False),
+        filters,
+        flag(values, "exclude_same_folder", default=False),
+        minus,
+    )
 
 
 def relation(match: Match) -> str | None:

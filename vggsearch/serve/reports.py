@@ -23,6 +23,10 @@ from vggsearch.serve.library import Library
 from vggsearch.serve.parameters import Texts, flag, number, paging, whole
 from vggsearch.store.contents import DECISIONS, JOURNALS
 
+READ_ONLY = (
+    "This server is read-only: it shows the duplicates that it found at its start, with the default options. Start "
+    "it again if photos have changed, or with --allow-changes."
+)
 Key = tuple[object, ...]
 ORDERS: dict[str, Callable[[Group], Any]] = {
     "number": lambda group: group.number,
@@ -43,16 +47,16 @@ class Report:
 
 
 class Reports:
-    """The latest reports, and the jobs that make new ones."""
+    """The latest reports, and the jobs that make new ones: for clients only with `can_start`."""
 
-    def __init__(self, library: Library, jobs: Jobs) -> None:
-        self._library, self._jobs = library, jobs
+    def __init__(self, library: Library, jobs: Jobs, *, can_start: bool) -> None:
+        self._library, self._jobs, self._can_start = library, jobs, can_start
         self._reports: OrderedDict[Key, Report] = OrderedDict()
         self._being_made: dict[Key, Job] = {}
         self._changing = Lock()
 
     def get(self, values: Texts, kinds: Sequence[str], filters: Sequence[str]) -> Report | Job:
-        """Return the report on the present state, or the job that makes it."""
+        """Return the report on the present state, or the job that makes it. Raises Problem."""
         position = self._library.position(values.get("index"))
         chosen = selection(values, kinds, filters)
         key = self._key(position, chosen)
@@ -60,15 +64,27 @@ class Reports:
             if key in self._reports:
                 self._reports.move_to_end(key)
                 return self._reports[key]
-            job = self._being_made.get(key)
-            if job is None or job.has_ended:
-                job = self._jobs.start(
-                    "duplicates",
-                    lambda progress, stop: self._make(key, chosen, progress, stop),
-                    lambda found: {"groups": len(found.groups)},
-                )
-                self._being_made = {key: job, **{k: j for k, j in self._being_made.items() if not j.has_ended}}
-            return job
+            if key in self._being_made and not self._being_made[key].has_ended:
+                return self._being_made[key]
+            if not self._can_start:
+                raise Problem(HTTPStatus.FORBIDDEN, READ_ONLY)
+            return self._start(key, chosen)
+
+    def prepare(self) -> None:
+        """Have the duplicates of each index found, with the default options."""
+        chosen = selection({}, (), ())
+        with self._changing:
+            for position in range(len(self._library.indexes)):
+                self._start(self._key(position, chosen), chosen)
+
+    def _start(self, key: Key, chosen: "Selection") -> Job:
+        job = self._jobs.start(
+            "duplicates",
+            lambda progress, stop: self._make(key, chosen, progress, stop),
+            lambda found: {"groups": len(found.groups)},
+        )
+        self._being_made = {key: job, **{k: j for k, j in self._being_made.items() if not j.has_ended}}
+        return job
 
     def find(self, name: str) -> Report:
         """Return a report that still holds. Raises Problem once photos or decisions have changed."""

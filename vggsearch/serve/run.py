@@ -5,6 +5,7 @@ import logging
 import secrets
 import signal
 import socket
+import sys
 from asyncio import TimerHandle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from vggsearch.errors import VggsearchError, option
 from vggsearch.image_index import ImageIndex
 from vggsearch.serve.app import create_app
 from vggsearch.serve.guard import Access, is_loopback
+from vggsearch.serve.reveal import FileManager, file_manager
 from vggsearch.serve.service import Service
 
 GRACE_SECONDS = 5  # for open connections, once it is told to stop
@@ -68,9 +70,10 @@ class Server(uvicorn.Server):
         access: Access,
         *,
         move_to: Path | None = None,
+        file_manager: FileManager | None = None,
         started: Callable[[str], None],
     ) -> None:
-        self._service = Service(indexes, access, move_to)
+        self._service = Service(indexes, access, move_to, file_manager)
         super().__init__(
             uvicorn.Config(
                 create_app(self._service),
@@ -128,18 +131,22 @@ def serve(
     port: int = SERVE.port,
     allow_changes: bool = False,
     move_to: Path | None = None,
+    has_desktop: bool = False,
     token: str | None = None,
     started: Callable[[str], None],
 ) -> None:
     """Serve indexes until SIGINT or SIGTERM. `started` is called with the link to the page once it can be opened.
 
-    Port 0 takes any free one; without `token`, a new one is made. Raises VggsearchError for an unusable address.
+    Port 0 takes any free one; without `token`, a new one is made. With `has_desktop`, clients may have photos shown
+    in the file manager, unless other machines can connect. Raises VggsearchError for an unusable address.
     """
     logging.getLogger("uvicorn").setLevel(logging.ERROR)  # not a line for each request that is no HTTP
     with listening_on(host, port) as listening:
         number = listening.getsockname()[1]
         access = Access(token or secrets.token_urlsafe(32), host, number, allow_changes or is_loopback(host))
-        Server(indexes, listening, access, move_to=move_to, started=started).serve_until_stopped()
+        manager = file_manager(sys.platform) if has_desktop and is_loopback(host) else None
+        server = Server(indexes, listening, access, move_to=move_to, file_manager=manager, started=started)
+        server.serve_until_stopped()
 
 
 def listening_on(host: str, port: int) -> socket.socket:

@@ -8,52 +8,29 @@ from dataclasses import dataclass, field
 from threading import Condition, Thread
 
 from vggsearch.defaults import SEARCH, SERVE
-from vggsearch.image_index import ImageIndex
-from vggsearch.photos.inputs import Box, ImageLike
+from vggsearch.image_index import ImageIndex, targets_of
+from vggsearch.photos.inputs import ImageLike
 from vggsearch.query.options import Answer, QueryOptions
+from vggsearch.query.run import run_queries
 from vggsearch.serve.answers import busy
-
-
-@dataclass(frozen=True)
-class Wish:
-    """The options of a search, those of ImageIndex.query_many; equal ones can go together."""
-
-    count: int | None = None
-    min_similarity: float | None = None
-    rerank: bool = True
-    crop: Box | None = None
-    containing: bool = False
-    filters: tuple[str, ...] = ()
-    exclude_same_folder: bool = False
-    minus: tuple[ImageLike, ...] = field(default=(), hash=False)
-
-    def options(self) -> QueryOptions:
-        """Return them parsed. Raises OptionError."""
-        return QueryOptions.of(
-            self.count,
-            self.min_similarity,
-            self.rerank,
-            self.crop,
-            self.containing,
-            self.filters,
-            self.exclude_same_folder,
-            self.minus,
-        )
 
 
 @dataclass(frozen=True, eq=False)
 class _Search:
     images: tuple[ImageLike, ...]
-    wish: Wish
-    is_plain: bool
+    options: QueryOptions
     answer: "Future[Answer]" = field(default_factory=Future)
+
+    def is_like(self, other: "_Search") -> bool:
+        """Whether it can go through the network together with another one."""
+        return self.options.is_plain and self.options == other.options
 
 
 class Searches:
     """A bounded queue of searches, and the threads that do them, in order."""
 
     def __init__(self, indexes: Sequence[ImageIndex]) -> None:
-        self._first, self._others = indexes[0], indexes[1:]
+        self._indexes = indexes
         self._changed = Condition()
         self._waiting: deque[_Search] = deque()
         self._is_open = True
@@ -80,9 +57,9 @@ class Searches:
         """The number of searches that no thread has begun."""
         return len(self._waiting)
 
-    def submit(self, images: Sequence[ImageLike], wish: Wish) -> "Future[Answer]":
-        """Queue a search. Raises OptionError for its options, and Problem if too many wait."""
-        search = _Search(tuple(images), wish, wish.options().is_plain)
+    def submit(self, images: Sequence[ImageLike], options: QueryOptions) -> "Future[Answer]":
+        """Queue a search. Raises Problem if too many wait."""
+        search = _Search(tuple(images), options)
         with self._changed:
             if not self._is_open or len(self._waiting) >= SERVE.waiting:
                 raise busy("Too many searches are waiting. Try again in a moment.")
@@ -94,10 +71,10 @@ class Searches:
         while batch := self._next():
             running = [search for search in batch if search.answer.set_running_or_notify_cancel()]
             if running:
-                self._answer(running)
-                with self._changed:
+                with self._changed:  # before a client learns of it
                     self.batches += 1
                     self.done += len(running)
+                self._answer(running)
 
     def _next(self) -> list[_Search]:
         """Wait for searches that can go together; none once it is closed."""
@@ -107,7 +84,7 @@ class Searches:
                     return []
                 self._changed.wait()
             first = self._waiting.popleft()
-            if not first.is_plain:
+            if not first.options.is_plain:
                 return [first]
             self._wait_for_others()
             return [first, *self._take_like(first)]
@@ -123,28 +100,15 @@ class Searches:
         """Take the searches with the same options off the queue, in order; the others stay where they are."""
         taken, left = list[_Search](), deque[_Search]()
         for search in self._waiting:
-            is_like = search.is_plain and search.wish == first.wish and len(taken) < SEARCH.at_once - 1
-            (taken if is_like else left).append(search)
+            is_taken = len(taken) < SEARCH.at_once - 1 and search.is_like(first)
+            (taken if is_taken else left).append(search)
         self._waiting = left
         return taken
 
     def _answer(self, batch: Sequence[_Search]) -> None:
-        wish = batch[0].wish
         try:
-            answers = self._first.query_many(
-                (
-                    search.images for search in batch
-                ),  # whose number is unknown: the network for many, already loaded
-                wish.count,
-                min_similarity=wish.min_similarity,
-                rerank=wish.rerank,
-                crop=wish.crop,
-                containing=wish.containing,
-                filters=wish.filters,
-                exclude_same_folder=wish.exclude_same_folder,
-                minus=wish.minus,
-                also_in=self._others,
-            )
+            queries = (search.images for search in batch)
+            answers = run_queries(targets_of(self._indexes), queries, batch[0].options)
             for search, answer in zip(batch, answers, strict=True):
                 search.answer.set_result(answer)
         except Exception as error:  # noqa: BLE001 - whoever waits for the answer raises it

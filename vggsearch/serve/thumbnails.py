@@ -8,6 +8,8 @@ from threading import Lock
 
 from PIL import Image
 
+from vggsearch.photos.decoder_pool import Decoders, Source
+
 QUALITY = 75  # of WebP and JPEG, 1..100
 QUICK = 0  # effort of WebP, 0..6: a page waits for it
 
@@ -63,6 +65,13 @@ class PictureCache:
             if not self._next <= start < end:
                 break
             self._places.popitem(last=False)
+
+
+def small(decoders: Decoders, source: Source, side: int) -> Image.Image:
+    """Return a picture as upright RGB with at most `side` pixels on the longer side. Raises ImageError."""
+    image = decoders.picture(source, side, of_longer=True)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return image
 
 
 def as_webp(image: Image.Image) -> bytes:

@@ -8,6 +8,7 @@ export class Refused extends Error {
 }
 
 async function answerOf(response) {
+  if (response.status === 204) return { status: 204 };
   if (response.ok) return { status: response.status, ...(await response.json()) };
   const problem = await response.json().catch(() => ({}));
   throw new Refused(response.status, problem.detail ?? `The server answered ${response.status}.`);

@@ -3,8 +3,9 @@
 import { NUMBER, quantity } from "./shared/elements.js";
 import { get, thumbnail } from "./api.js";
 import { Grid } from "./grid.js";
-import { announce, element, nameOf, oneLine, tellFailure } from "./page.js";
-import { againButton, fill, onPhotoKey } from "./search.js";
+import { fill } from "./filters.js";
+import { announce, element, oneLine, tellFailure } from "./page.js";
+import { againButton, onPhotoKey } from "./search.js";
 import { showWhy } from "./why.js";
 
 const MONTH = new Intl.DateTimeFormat("en", { month: "long", year: "numeric", timeZone: "UTC" });
@@ -21,7 +22,7 @@ export async function openBrowse(given) {
   shownFor = key;
   element("count-photos").textContent = "Loading…";
   try {
-    const [found, { folders }] = await Promise.all([get("/api/browse", wanted), get("/api/photos", { count: 1 })]);
+    const [found, { folders }] = await Promise.all([get("/api/browse", wanted), get("/api/counts")]);
     if (key !== shownFor) return undefined;
     columns = found;
     show(wanted, folders);
@@ -41,8 +42,7 @@ function show({ order, folder }, folders) {
   const sections = columns.months.map(({ label, start }) => ({ label: labelOf(label, order), start }));
   element("order-taken").setAttribute("aria-pressed", String(order === "taken"));
   element("order-path").setAttribute("aria-pressed", String(order === "path"));
-  fill("browse-folder", "All folders", folders.filter(({ path }) => path)
-    .map(({ path, count }) => [path, `${oneLine(path)} (${NUMBER.format(count)})`]), folder);
+  fill("browse-folder", "All folders", folders.map(({ path, count }) => [path, `${oneLine(path)} (${NUMBER.format(count)})`]), folder);
   fill("jump", order === "taken" ? "Go to a month" : "Go to a folder", sections.map(({ label, start }) => [start, label]));
   element("jump").hidden = sections.length < 2;
   grid.show({

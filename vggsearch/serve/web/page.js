@@ -1,7 +1,7 @@
 // What all views need of the page: its elements, one place to speak to screen readers, short notices, what the server holds.
 
 import { make } from "./shared/elements.js";
-import { followJob, get, stopJob } from "./api.js";
+import { followJob, get, post, stopJob } from "./api.js";
 
 export const element = (name) => document.getElementById(name);
 const NOTICE_MS = 6000;
@@ -71,6 +71,13 @@ export async function copyPath(photo) {
   } catch {
     notify(`The browser allows no copying here. The path is ${oneLine(photo.path)}`, true);
   }
+}
+
+// In the file manager, if this page is seen on the machine that serves it.
+export async function reveal(photo) {
+  const { can_reveal: canReveal } = await state();
+  if (!canReveal) notify("A file manager opens only on a desktop, and only if no other machine can connect.", true);
+  else await post(`/api/photos/${photo.id}/reveal`, {});
 }
 
 // Show the progress of a job in `host`, with a button that stops it; resolves with its result.

@@ -1,8 +1,8 @@
 // A search: its pictures, those that are subtracted, a region, filters. It becomes a form for the server and the hash of a link.
 
 import { get, post } from "./api.js";
+import { FILTERS } from "./filters.js";
 
-export const FILTERS = ["folder", "since", "until", "orientation", "min_side"];
 export const PAGE = 60; // matches that are asked for at once
 const uploads = new Map(); // the files of a search, by its id, as long as this page is open
 

@@ -3,8 +3,9 @@
 import { NUMBER, isRegion, make, quantity, regionsDrawn, similarityText } from "./shared/elements.js";
 import { get, thumbnail } from "./api.js";
 import { Grid } from "./grid.js";
-import { announce, copyPath, element, nameOf, oneLine, tellFailure } from "./page.js";
-import { FILTERS, addressOf, emptyQuery, glance, hashOf, isRegionPossible, queryOf, search, searchMore } from "./query.js";
+import { chosenFilters, showFilters } from "./filters.js";
+import { announce, copyPath, element, nameOf, oneLine, reveal, tellFailure } from "./page.js";
+import { addressOf, emptyQuery, glance, hashOf, isRegionPossible, queryOf, search, searchMore } from "./query.js";
 import { RegionPicker } from "./region.js";
 import { showWhy } from "./why.js";
 
@@ -35,6 +36,7 @@ export function onPhotoKey(key, photo) {
     "+": () => addPhoto(photo.id, false),
     "-": () => addPhoto(photo.id, true),
     o: () => open(`/api/photos/${photo.id}/original`, "_blank", "noopener"),
+    e: () => reveal(photo).catch(tellFailure),
     c: () => withPath(photo).then(copyPath).catch(tellFailure),
   };
   actions[key]?.();
@@ -82,8 +84,10 @@ export async function openSearch(given) {
     if (given.size && `#search?${given}` === hashOf(query) && matches.length) return;
     const { query: wanted, answer } = await queryOf(given);
     query = wanted;
-    if (answer) show(answer);
-    else if (query.pictures.some(({ isMinus }) => !isMinus)) await run(false);
+    if (answer) {
+      showFilters(query.filters);
+      show(answer);
+    } else if (query.pictures.some(({ isMinus }) => !isMinus)) await run(false);
     else showStart();
   } catch (error) {
     query = emptyQuery();
@@ -100,6 +104,7 @@ async function run(isRecorded = true) {
   if (!query.pictures.some(({ isMinus }) => !isMinus)) return tellFailure(new Error("Add a picture to search for first."));
   document.dispatchEvent(new CustomEvent("viewchange", { detail: "search" }));
   showQuery();
+  showFilters(query.filters);
   element("view-search").setAttribute("aria-busy", "true");
   if (isRecorded) scrollTo(0, 0);
   element("count-found").textContent = "Searching…";
@@ -127,7 +132,6 @@ function show(answer, isFirst = false) {
   matches = answer.matches;
   total = isFirst ? matches.length : answer.total;
   showQuery();
-  fillFilters(answer.counts);
   grid.show(photosOf());
   const place = focused ? matches.findIndex(({ id }) => id === focused) : -1;
   if (place >= 0) grid.activate(place);
@@ -242,37 +246,6 @@ function chip(picture, position) {
 
 function addToQuery(files) {
   change({ pictures: [...query.pictures, ...[...files].map((file) => ({ file }))], crop: null });
-}
-
-// Filters
-
-const counted = {}; // folders and years with counts, from an answer that was not limited to one
-
-function fillFilters({ folders, years }) {
-  const { filters } = query;
-  if (!filters.folder || !counted.folders) counted.folders = folders;
-  if (!filters.since || !counted.years) counted.years = years;
-  fill("filter-folder", "All folders", counted.folders.filter(({ path }) => path)
-    .map(({ path, count }) => [path, `${oneLine(path)} (${NUMBER.format(count)})`]), filters.folder);
-  fill("filter-year", "Any year", counted.years.map(({ year, count }) => [year, `${year} (${NUMBER.format(count)})`]), filters.since);
-  element("filter-orientation").value = filters.orientation ?? "";
-  element("filter-side").value = filters.min_side ?? "";
-  element("clear-filters").hidden = !FILTERS.some((name) => filters[name]);
-}
-
-export function fill(name, all, choices, chosen = "") {
-  const options = [["", all], ...choices];
-  if (chosen && !choices.some(([value]) => String(value) === chosen)) options.push([chosen, oneLine(chosen)]);
-  element(name).replaceChildren(...options.map(([value, text]) => make("option", { value }, text)));
-  element(name).value = chosen ?? "";
-}
-
-function chosenFilters() {
-  const year = element("filter-year").value;
-  return {
-    folder: element("filter-folder").value, since: year, until: year,
-    orientation: element("filter-orientation").value, min_side: element("filter-side").value,
-  };
 }
 
 // The start

@@ -3,7 +3,7 @@
 import { bytesText, confidenceText, isRegion, make, similarityText } from "./shared/elements.js";
 import { Overlay } from "./shared/overlay.js";
 import { get, original } from "./api.js";
-import { announce, copyPath, element, folderOf, nameOf, tellFailure } from "./page.js";
+import { announce, copyPath, element, folderOf, nameOf, reveal, state, tellFailure } from "./page.js";
 import { addPhoto, searchFor } from "./search.js";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -20,6 +20,7 @@ let mode = "side";
 export async function showWhy(entry, { step }) {
   stepping = step;
   if (!dialog.open) dialog.showModal();
+  state().then(({ can_reveal: canReveal }) => { element("why-reveal").hidden = !canReveal; }, tellFailure);
   await show(entry);
 }
 
@@ -240,11 +241,12 @@ const ACTIONS = {
   plus: () => leave(() => addPhoto(shown.photo.id, false)),
   minus: () => leave(() => addPhoto(shown.photo.id, true)),
   open: () => open(original(shown.photo.id), "_blank", "noopener"),
+  reveal: () => reveal(shown.photo).catch(tellFailure),
   copy: () => copyPath(shown.facts.path ? shown.facts : shown.photo),
   close: () => dialog.close(),
 };
 const KEYS = {
-  ArrowLeft: "previous", ArrowRight: "next", k: "previous", j: "next", m: "more", "+": "plus", "-": "minus", o: "open", c: "copy",
+  ArrowLeft: "previous", ArrowRight: "next", k: "previous", j: "next", m: "more", "+": "plus", "-": "minus", o: "open", e: "reveal", c: "copy",
 };
 const MODES = { 1: "side", 2: "heat", 3: "flicker", 4: "difference" };
 
