@@ -776,7 +776,7 @@ def searcher_of(index: ImageIndex, whitening: WhiteningOptions | None = None) ->
 
 def targets_of(indexes: Sequence[ImageIndex]) -> list[Target]:
     """Return indexes as run_queries searches them, with the network and the decoder processes for many images."""
-    return [index._target(None) for index in indexes]
+    return [index._session.target(None) for index in indexes]
 
 
 def reranker_of(index: ImageIndex, engine: Engine | None = None) -> Reranker | None:
