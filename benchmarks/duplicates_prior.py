@@ -1,4 +1,4 @@
-"""Count the inliers from which vggsearch/duplicates/calibration_prior.py starts the calibration of any folder.
+"""Count the inliers from which vggsearch/duplicates/calibration.py starts the calibration of any folder.
 
 python benchmarks/duplicates_prior.py FOLDER... [--photos 200] [--edits 3] [--pairs 1000] [--seed 1]
 
