@@ -17,11 +17,11 @@ from torch.nn.functional import conv2d, max_pool2d
 from tests.fakes import random_kernels, squares
 from tests.helpers.interpreted import Call, interpreted
 from vggsearch.model.engine import EngineOptions
+from vggsearch.model.networks import IMAGENET_MEAN, IMAGENET_STD, modules
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.torch_engine import fused
 from vggsearch.model.torch_engine.engine import Embedder, TorchEngine, normalised
 from vggsearch.model.torch_engine.fused import MOST_VALUES, Calls, FusedEmbedder, can_fuse, fastest_calls
-from vggsearch.model.views import MEAN, STD
 from vggsearch.model.weights import Kernel
 
 KERNELS = "vggsearch.model.torch_engine.triton_kernels"
@@ -130,8 +130,8 @@ def test_a_batch_is_divided_so_that_no_map_is_larger_than_a_kernel_can_address()
 MAPS = torch.Generator().manual_seed(0)
 SHAPES = [(2, 64, 9, 11), (1, 128, 6, 6), (3, 512, 3, 2), (1, 16, 130, 140)]
 IMAGES = [(2, 3, 13, 10), (1, 3, 2, 70), (1, 3, 1, 1)]
-MEANS = torch.tensor(MEAN).view(1, 3, 1, 1) * 255
-SCALES = 1 / (torch.tensor(STD).view(1, 3, 1, 1) * 255)
+MEANS = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1) * 255
+SCALES = 1 / (torch.tensor(IMAGENET_STD).view(1, 3, 1, 1) * 255)
 
 
 def random_maps(shape: Sequence[int]) -> Tensor:
@@ -181,15 +181,23 @@ def test_the_kernel_of_the_first_layer_equals_torchs_normalisation_and_convoluti
 def test_calls_are_fused_on_gpus_of_nvidia_that_compute_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
-    assert can_fuse(GPU, torch.float16)
-    assert can_fuse(GPU, torch.bfloat16)
-    assert not can_fuse(GPU, torch.float32)
-    assert not can_fuse(CPU, torch.float16)
+    network = modules("vgg19_bn")
+    assert can_fuse(GPU, torch.float16, network)
+    assert can_fuse(GPU, torch.bfloat16, network)
+    assert not can_fuse(GPU, torch.float32, network)
+    assert not can_fuse(CPU, torch.float16, network)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
-    assert not can_fuse(GPU, torch.float16)
+    assert not can_fuse(GPU, torch.float16, network)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     monkeypatch.setattr(torch.version, "cuda", None)
-    assert not can_fuse(GPU, torch.float16)
+    assert not can_fuse(GPU, torch.float16, network)
+
+
+@pytest.mark.parametrize("model", ["googlenet", "resnet18", "resnet50"])
+def test_calls_of_vgg_do_not_run_other_networks(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    assert not can_fuse(GPU, torch.float16, modules(model)[:1])
 
 
 def without_triton(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,13 +13,15 @@ from torchvision.models import VGG16_Weights, get_model
 from torchvision.transforms.functional import normalize as normalise_pixels
 
 from vggsearch.model.engine import Engine, EngineOptions
-from vggsearch.model.layers import CONNECTED_LAYERS, LAYERS, MAP_LAYERS
 from vggsearch.model.loading import load_engine
+from vggsearch.model.networks import CONNECTED_LAYERS, NETWORKS, POOLS
 from vggsearch.model.spec import EmbeddingOptions
-from vggsearch.model.torch_engine.network import TruncatedVGG
-from vggsearch.model.vgg import MODELS
+from vggsearch.model.torch_engine.network import TruncatedNetwork
+from vggsearch.model.vgg import DEPTHS
 from vggsearch.model.weights import PACKAGED, find_weights, load_weights
 
+MODELS = tuple(name + norm for name in DEPTHS for norm in ("", "_bn"))
+LAYERS = NETWORKS["vgg16"].layers
 SUFFIXES = dict(zip(MODELS, (".pth", ".safetensors", ".safetensors", ".pth") * 2, strict=True))
 TOLERANCE = 1e-5  # of the largest value
 
@@ -118,11 +120,13 @@ def checkpoint(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple
 def test_every_layer_of_every_configuration_equals_torchvision(checkpoint: tuple[str, nn.Module, Path]) -> None:
     model, theirs, path = checkpoint
     everything = "+".join(LAYERS)
-    ours = TruncatedVGG(model, everything, load_weights(find_weights(model, everything, path), model, everything))
+    ours = TruncatedNetwork(
+        model, everything, load_weights(find_weights(model, everything, path), model, everything)
+    )
     pixels = torch.randn(2, 3, 224, 224)
     expected = torchvision_outputs(theirs, pixels)
     for layer, output in zip(LAYERS, ours(pixels), strict=True):
-        reference = expected[layer] if layer in MAP_LAYERS else expected[layer][:, None]  # one window
+        reference = expected[layer] if layer in POOLS else expected[layer][:, None]  # one window
         assert float(reference.std()) > 0.1, "so small a reference would prove nothing"
         assert float((reference[0] - reference[1]).std()) > 0.1, "so constant a reference would prove nothing"
         assert_same(output, reference)
@@ -136,9 +140,9 @@ def test_a_network_cut_early_equals_the_same_layers_of_the_whole_one(model: str,
     torch.save(kept, tmp_path / "features.pth")
     pixels = torch.randn(2, 3, 96, 96)
     expected = torchvision_outputs(theirs, pixels)
-    for layer in (*MAP_LAYERS, "pool5+pool2"):
+    for layer in (*POOLS, "pool5+pool2"):
         kernels = load_weights(find_weights(model, layer, tmp_path / "features.pth"), model, layer)
-        for part, output in zip(layer.split("+"), TruncatedVGG(model, layer, kernels)(pixels), strict=True):
+        for part, output in zip(layer.split("+"), TruncatedNetwork(model, layer, kernels)(pixels), strict=True):
             assert_same(output, expected[part])
 
 
@@ -147,8 +151,8 @@ def test_a_network_cut_early_equals_the_same_layers_of_the_whole_one(model: str,
 @torch.inference_mode()
 def test_packaged_maps_equal_torchvision_under_the_same_weights() -> None:
     theirs = packaged_torchvision_features()
-    layer = "+".join(MAP_LAYERS)
-    ours = TruncatedVGG("vgg16", layer, load_weights(find_weights("vgg16", layer), "vgg16", layer))
+    layer = "+".join(POOLS)
+    ours = TruncatedNetwork("vgg16", layer, load_weights(find_weights("vgg16", layer), "vgg16", layer))
     pixels = imagenet_pixels(smooth_pictures(2, 224))
     x, expected = pixels, []
     for step in theirs.children():
@@ -211,7 +215,7 @@ def test_bfloat16_gives_nearly_the_embeddings_of_float32() -> None:
 @pytest.mark.network
 def test_only_what_the_default_layer_needs_is_built() -> None:
     spec, weights = EmbeddingOptions().resolve()
-    network = TruncatedVGG(spec.model, spec.layer, load_weights(weights, spec.model, spec.layer))
+    network = TruncatedNetwork(spec.model, spec.layer, load_weights(weights, spec.model, spec.layer))
     assert sum(parameter.numel() for parameter in network.parameters()) == 14_714_688
     assert list(network.steps)[-1] == "pool5"
     assert not any(layer in name for name, _ in network.named_modules() for layer in CONNECTED_LAYERS)

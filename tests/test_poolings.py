@@ -14,7 +14,8 @@ from openvino import opset13 as ops
 
 from vggsearch import defaults
 from vggsearch.model.engine import EngineOptions
-from vggsearch.model.layers import CONNECTED_LAYERS, MAP_LAYERS, needed_modules
+from vggsearch.model.layers import needed_modules
+from vggsearch.model.networks import CONNECTED_LAYERS, POOLS
 from vggsearch.model.openvino_engine.operations import OpenVinoOperations
 from vggsearch.model.poolings import POOLINGS, embedding, rmac_regions
 from vggsearch.model.spec import EmbeddingSpec
@@ -265,7 +266,7 @@ def test_a_connected_layer_is_the_mean_over_its_windows_as_it_is(pooling: str, w
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("size", [32, 64, 100])
-@pytest.mark.parametrize("layer", [*MAP_LAYERS, "pool4+pool5", "pool5+pool1"])
+@pytest.mark.parametrize("layer", [*POOLS, "pool4+pool5", "pool5+pool1"])
 def test_dim_is_what_comes_out_of_the_network(layer: str, size: int, pooling: str) -> None:
     assert_dim_is_true(EmbeddingSpec("vgg11", layer, pooling, (size,), "squash", ""))
 
@@ -275,7 +276,7 @@ def test_dim_is_what_comes_out_of_the_network(layer: str, size: int, pooling: st
     [*((layer, "flat") for layer in CONNECTED_LAYERS), ("pool5+fc7", "spoc"), ("fc6+pool4", "flat")],
 )
 def test_dim_is_what_comes_out_of_the_connected_layers(layer: str, pooling: str) -> None:
-    for size in (defaults.EMBEDDING.connected_size, 256):
+    for size in (defaults.EMBEDDING.trained_size, 256):
         assert_dim_is_true(EmbeddingSpec("vgg11", layer, pooling, (size,), "squash", ""))
 
 

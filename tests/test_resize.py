@@ -5,7 +5,7 @@ from PIL import Image
 
 from tests.fakes import picture
 from vggsearch.defaults import RESIZES
-from vggsearch.model.views import MEAN
+from vggsearch.model.networks import IMAGENET_MEAN
 from vggsearch.photos.resize import PAD_COLOUR, RESIZE_BY_NAME, is_blank, square
 
 SIZE = 192
@@ -47,7 +47,7 @@ def test_every_resize_mode_has_the_function_of_its_name() -> None:
 
 
 def test_the_colour_of_the_padding_is_the_mean_that_normalisation_maps_to_zero() -> None:
-    assert tuple(round(255 * mean) for mean in MEAN) == PAD_COLOUR
+    assert tuple(round(255 * mean) for mean in IMAGENET_MEAN) == PAD_COLOUR
 
 
 @every_resize

@@ -7,8 +7,8 @@ from torchvision.models import get_model
 
 from vggsearch.errors import OptionError
 from vggsearch.model.layers import (
-    LAYERS,
     canonical,
+    check_layer,
     check_size,
     factors,
     has_connected,
@@ -16,7 +16,8 @@ from vggsearch.model.layers import (
     needed_modules,
     parts,
 )
-from vggsearch.model.vgg import MODELS, ModuleReport, describe, modules
+from vggsearch.model.modules import ModuleReport
+from vggsearch.model.networks import NETWORKS, describe, modules
 
 PUBLISHED_PARAMETERS = {  # num_params in torchvision's documentation of each model
     "vgg11": 132_863_336,
@@ -28,6 +29,7 @@ PUBLISHED_PARAMETERS = {  # num_params in torchvision's documentation of each mo
     "vgg19": 143_667_240,
     "vgg19_bn": 143_678_248,
 }
+MODELS = tuple(PUBLISHED_PARAMETERS)
 PUBLISHED_GFLOPS = {"vgg11": 7.61, "vgg13": 11.31, "vgg16": 15.47, "vgg19": 19.63}  # torchvision's _ops
 
 
@@ -42,7 +44,7 @@ def reports(model: str, size: int = 224) -> dict[str, ModuleReport]:
 
 
 def test_the_eight_published_configurations_are_there() -> None:
-    assert set(MODELS) == set(PUBLISHED_PARAMETERS)
+    assert {model for model in NETWORKS if model.startswith("vgg")} == set(MODELS)
 
 
 @pytest.mark.parametrize(("model", "published"), PUBLISHED_PARAMETERS.items())
@@ -73,7 +75,7 @@ def test_an_unknown_model_is_refused_with_the_choices() -> None:
     with pytest.raises(OptionError) as refused:
         modules("vgg12")
     assert "'vgg12'" in str(refused.value)
-    assert all(model in str(refused.value) for model in MODELS)
+    assert all(model in str(refused.value) for model in NETWORKS)
 
 
 def test_shapes_of_vgg16_at_224_are_those_of_the_paper() -> None:
@@ -205,9 +207,9 @@ def test_what_is_no_factor_is_refused_with_the_range(factor: str) -> None:
 @pytest.mark.parametrize("layer", ["conv1_1", "fc8", "", "pool4+", "pool4 pool5", "POOL5", "2*", "2*3*pool4"])
 def test_an_unknown_layer_is_refused_with_the_choices(layer: str) -> None:
     with pytest.raises(OptionError) as refused:
-        parts(layer)
-    assert repr(layer.split("+")[-1].removeprefix("2*")) in str(refused.value)
-    assert all(known in str(refused.value) for known in LAYERS)
+        check_layer("vgg16", layer)
+    assert f"vgg16 has no layer {layer.split('+')[-1].removeprefix('2*')!r}" in str(refused.value)
+    assert all(known in str(refused.value) for known in NETWORKS["vgg16"].layers)
 
 
 def test_a_layer_named_twice_is_refused_with_the_sum() -> None:

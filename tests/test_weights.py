@@ -357,6 +357,9 @@ def test_a_classifier_of_nan_is_refused_for_fc7_and_serves_pool5(tmp_path: Path)
         ("vgg16", "fc7", "vgg16-397923af.pth", "528 MB"),
         ("vgg19", "pool5", "vgg19-dcbb9e9d.pth", "548 MB"),
         ("vgg11_bn", "pool1", "vgg11_bn-6002323d.pth", "507 MB"),
+        ("googlenet", "inception3a", "googlenet-1378be20.pth", "50 MB"),
+        ("resnet18", "layer4", "resnet18-f37072fd.pth", "45 MB"),
+        ("resnet50", "avgpool", "resnet50-0676ba61.pth", "98 MB"),
     ],
 )
 def test_without_a_network_the_error_names_the_file_its_size_and_its_place(
@@ -488,7 +491,7 @@ def test_a_pooling_beside_fc7_pools_the_map(tmp_path: Path) -> None:
     [
         (EmbeddingOptions(pooling="mean"), ("pooling", "'mean'", *POOLINGS)),
         (EmbeddingOptions(resize="stretch"), ("resize", "'stretch'", *RESIZES)),
-        (EmbeddingOptions(model="resnet50"), ("model", "'resnet50'", "vgg16")),
+        (EmbeddingOptions(model="resnet49"), ("model", "'resnet49'", "vgg16", "resnet50")),
         (EmbeddingOptions(layer="pool6"), ("layer", "'pool6'", "pool5")),
         (EmbeddingOptions(size=0), ("size", "32", "1024", "not 0")),
     ],

@@ -27,7 +27,9 @@ class EmbeddingDefaults:
     layer: str = "pool4+pool5"  # two layers in one pass find more edited copies than any single layer
     map_pooling: str = "spoc"  # mean, square root, L2: the best pooling with 512 dimensions
     map_size: int = 192  # pixels; finds copies as well as 224 with three quarters of the work
-    connected_size: int = 224  # pixels; fc6 and fc7 were trained on 7 x 7 maps, the size for 224
+    trained_size: int = 224  # pixels, of all published weights; fc6 and fc7 fit the 7 x 7 maps of that size
+    resnet_layer: str = "layer3+layer4"  # cells of 16 and 32 pixels, as pool4 and pool5 have; nothing was measured
+    googlenet_layer: str = "inception4e+inception5b"  # the same
     mirror: bool = False  # embedding the mirror image too doubles the work
     resize: str = "squash"  # keeps the whole picture: a crop loses the differences of near-duplicates
     smallest_size: int = 32  # pixels; the image is halved five times until pool5

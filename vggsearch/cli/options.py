@@ -11,10 +11,9 @@ import click
 
 from vggsearch.defaults import DEVICES, EMBEDDING, ENGINES, FORMATS, PRECISIONS, RESIZES
 from vggsearch.model.engine import EngineOptions
-from vggsearch.model.layers import LAYERS
+from vggsearch.model.networks import MODELS
 from vggsearch.model.poolings import POOLINGS
 from vggsearch.model.spec import EmbeddingOptions
-from vggsearch.model.vgg import MODELS
 from vggsearch.system.places import from_home
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -115,14 +114,19 @@ def embedding_options(*, of_the_index: bool) -> Callable[[Command], Command]:
         return f"{text}  [default: {'as indexed' if of_the_index else value}]"
 
     at = EMBEDDING
-    size = f"{at.map_size}; {at.connected_size} for fc6 and fc7"
-    layers = f"{', '.join(LAYERS)}, or a weighted sum: 0.5*pool4+pool5."
+    size = f"{at.map_size}; {at.trained_size} for fc6, fc7 and networks other than VGG"
+    layers = "pool1 to pool5, fc6, fc7 (see vggsearch model for others), or a weighted sum: 0.5*pool4+pool5."
     return collected(
         "options",
         EmbeddingOptions,
         [field.name for field in fields(EmbeddingOptions)],
-        click.option("--model", type=click.Choice(MODELS), help=with_default("VGG variant.", at.model)),
-        click.option("--layer", help=with_default(f"Feature layer: {layers}", at.layer)),
+        click.option("--model", type=click.Choice(MODELS), help=with_default("Network.", at.model)),
+        click.option(
+            "--layer",
+            help=with_default(
+                f"Feature layer: {layers}", f"{at.layer}; {at.resnet_layer}, {at.googlenet_layer} for the others"
+            ),
+        ),
         click.option(
             "--pooling",
             type=click.Choice(tuple(POOLINGS)),

@@ -19,8 +19,8 @@ from vggsearch.indexing.extract import extract
 from vggsearch.model.engine import Engine, EngineOptions, rate
 from vggsearch.model.layers import needed_modules
 from vggsearch.model.loading import load_engine
+from vggsearch.model.networks import describe
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
-from vggsearch.model.vgg import describe
 from vggsearch.model.weights import WeightsFile
 from vggsearch.photos.walk import PhotoFile, Skipped, check_folder, walk
 from vggsearch.progress import SILENT, Monitor, OnProgress, Stop

@@ -13,14 +13,12 @@ from vggsearch.indexing.decoding import Decoded, decoded
 from vggsearch.matching.feature_maps import Levels, decode, encode
 from vggsearch.matching.regions import region_vectors
 from vggsearch.model.engine import Engine
-from vggsearch.model.local_features import half_size
+from vggsearch.model.local_features import CELL_PIXELS, half_size
 from vggsearch.photos.walk import PhotoFile
 from vggsearch.progress import SILENT, Monitor
 from vggsearch.store.local_features import ROWS, StoredFeatures
 from vggsearch.store.store import Store
 from vggsearch.store.writer import StoreWriter
-
-CELL_PIXELS = 16  # side of a cell, after four poolings
 
 
 def keep_local_features(

@@ -324,8 +324,10 @@ def update_index(
     """
     if workers is not None and workers < 1:
         raise OptionError(option("workers", workers), " is out of range: at least 1.")
-    if local_features and store.spec.is_own:
-        raise OptionError("A network of your own has no local features: leave out ", option("local_features"), ".")
+    if local_features and not store.spec.has_cells:
+        raise OptionError(
+            f"{store.spec.network} has no local features, only VGG has: leave out ", option("local_features"), "."
+        )
     with writing(store) as writer, ThreadPoolExecutor(1, thread_name_prefix="commit") as thread:
         found: Iterable[PhotoFile | Skipped] = _checked(walk(root, exclude=store.directory), monitor)
         if part is not None:

@@ -1,20 +1,19 @@
-"""Feature layers: pool1 ... pool5, fc6, fc7 (both after ReLU), and weighted sums such as 0.5*pool4+pool5."""
+"""Feature layers, all after a ReLU, and weighted sums of them such as 0.5*pool4+pool5."""
+
+from collections.abc import Collection
 
 from vggsearch.defaults import EMBEDDING
 from vggsearch.errors import OptionError, option
-from vggsearch.model.vgg import Module, modules
+from vggsearch.model.modules import Module
+from vggsearch.model.networks import CONNECTED_LAYERS, VECTOR_LAYERS, modules, network
 
-MAP_LAYERS = ("pool1", "pool2", "pool3", "pool4", "pool5")
-CONNECTED_LAYERS = ("fc6", "fc7")
-DEEPEST = "pool5"  # of the convolutional layers; local features are the feature map before it
-LAYERS = MAP_LAYERS + CONNECTED_LAYERS
 SMALLEST_FACTOR, LARGEST_FACTOR = 0.001, 1000.0  # beyond these, the smaller term vanishes in float16
 
 
 def parts(layer: str) -> tuple[str, ...]:
     """Split a sum into its layers: "0.5*pool4+pool5" -> ("pool4", "pool5").
 
-    Raises OptionError for an unknown layer, a repeated layer or an invalid factor.
+    Raises OptionError for a repeated layer or an invalid factor; see `check_layer` for names.
     """
     return tuple(part for part, _ in _terms(layer))
 
@@ -45,9 +44,6 @@ def _term(text: str) -> tuple[str, float]:
     """Split "0.5*pool4" into layer and factor, which is rounded to the six digits that are stored."""
     before, times, after = text.partition("*")
     part = (after if times else before).strip()
-    if part not in LAYERS:
-        known = ", ".join(LAYERS)
-        raise OptionError(f"Unknown layer {part!r}. Choose one of {known}, or a sum such as 0.5*pool4+pool5.")
     try:
         factor = float(f"{float(before):g}") if times else 1.0
     except ValueError:
@@ -65,20 +61,39 @@ def has_connected(layer: str) -> bool:
 
 def has_maps(layer: str) -> bool:
     """Return whether the sum contains a feature map, so that the pooling matters."""
-    return any(part in MAP_LAYERS for part in parts(layer))
+    return any(part not in VECTOR_LAYERS for part in parts(layer))
+
+
+def check_layer(model: str, layer: str) -> None:
+    """Raise OptionError for an unknown model, a layer that it does not have, or an invalid sum."""
+    known = network(model).layers
+    for part in parts(layer):
+        if part not in known:
+            raise OptionError(
+                f"{model} has no layer {part!r}. Choose one of {', '.join(known)}, or a sum such as "
+                f"0.5*{known[-3]}+{known[-2]}."
+            )
 
 
 def needed_modules(model: str, layer: str) -> tuple[Module, ...]:
-    """Return the modules up to the deepest layer of the sum; later ones are neither built nor loaded."""
+    """Return the modules up to the deepest layer of the sum; later ones are neither built nor loaded.
+
+    Raises OptionError as `check_layer` does.
+    """
+    check_layer(model, layer)
+    return modules_to(model, parts(layer))
+
+
+def modules_to(model: str, names: Collection[str]) -> tuple[Module, ...]:
+    """Return the modules up to the deepest of those with these names."""
     steps = modules(model)
-    wanted = set(parts(layer))
-    last = max(position for position, step in enumerate(steps) if step.name in wanted)
+    last = max(position for position, step in enumerate(steps) if step.name in names)
     return steps[: last + 1]
 
 
 def check_size(layer: str, size: int) -> None:
     """Raise OptionError if the layer does not support an input of `size` x `size` pixels."""
-    least = EMBEDDING.connected_size
+    least = EMBEDDING.trained_size
     if has_connected(layer) and size < least:
         raise OptionError(
             f"{layer} needs an input of at least {least} x {least} pixels, not {size}: its weights were trained on "
@@ -89,3 +104,13 @@ def check_size(layer: str, size: int) -> None:
     if not EMBEDDING.smallest_size <= size <= EMBEDDING.largest_size:
         low, high = EMBEDDING.smallest_size, EMBEDDING.largest_size
         raise OptionError(f"The size must be {low} to {high} pixels, not {size}.")
+
+
+def has_cells(model: str) -> bool:
+    """Return whether local features are made of a map of `model`."""
+    return bool(network(model).cells)
+
+
+def modules_before_cells(model: str) -> tuple[Module, ...]:
+    """Return the modules up to the one whose map has the cells, the last convolution of a VGG; see `has_cells`."""
+    return modules_to(model, [network(model).cells])

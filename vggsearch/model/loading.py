@@ -10,16 +10,18 @@ from vggsearch.defaults import EXTRACT
 from vggsearch.errors import InstallationError, OptionError, SpecMismatch, option
 from vggsearch.model.engine import Engine, EngineOptions, no_int8_in_torch
 from vggsearch.model.gpu_engine import GpuEngine
-from vggsearch.model.layers import DEEPEST
+from vggsearch.model.layers import has_cells, modules_before_cells
 from vggsearch.model.ranges import activation_ranges
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
-from vggsearch.model.weights import PACKAGED, WeightsFile, load_weights
+from vggsearch.model.weights import PACKAGED, WeightsFile, load_kernels, load_weights
 from vggsearch.photos.decoder_pool import default_workers
 from vggsearch.system.gpus import cuda_gpus, open_context
 from vggsearch.system.installation import has_torch, require_torch
 
 if TYPE_CHECKING:
+    from vggsearch.model.local_features import LoadKernels
     from vggsearch.model.torch_engine.cuda import CudaEngine
+    from vggsearch.model.weights import Kernel
 
 log = logging.getLogger(__name__)
 
@@ -109,8 +111,8 @@ def load_openvino_engine(spec: EmbeddingSpec, weights: WeightsFile, options: Eng
     """
     from vggsearch.model.openvino_engine.engine import OpenVinoEngine
 
-    load = partial(load_weights, weights, spec.model)
-    return OpenVinoEngine(spec, load(spec.layer), options, partial(load, DEEPEST))
+    kernels = load_weights(weights, spec.model, spec.layer)
+    return OpenVinoEngine(spec, kernels, options, kernels_for_cells(spec, weights))
 
 
 def load_torch_engine(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOptions) -> Engine:
@@ -122,8 +124,17 @@ def load_torch_engine(spec: EmbeddingSpec, weights: WeightsFile, options: Engine
         return load_gpu_engine(spec, weights, options)
     from vggsearch.model.torch_engine.engine import TorchEngine
 
-    deeper = partial(load_weights, weights, spec.model, DEEPEST)
-    return TorchEngine(spec, load_weights(weights, spec.model, spec.layer), options, load_kernels=deeper)
+    kernels = load_weights(weights, spec.model, spec.layer)
+    return TorchEngine(spec, kernels, options, load_kernels=kernels_for_cells(spec, weights))
+
+
+def kernels_for_cells(spec: EmbeddingSpec, weights: WeightsFile) -> "LoadKernels | None":
+    """Return a function that loads the kernels for local features, None for a network without them."""
+    return partial(_load_cells, spec.model, weights) if has_cells(spec.model) else None
+
+
+def _load_cells(model: str, weights: WeightsFile) -> "dict[str, Kernel]":
+    return load_kernels(weights, model, modules_before_cells(model))
 
 
 def check_weights(spec: EmbeddingSpec, weights: WeightsFile) -> None:
@@ -157,5 +168,5 @@ def load_gpu(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOptions, 
 
         from vggsearch.model.torch_engine.cuda import CudaEngine
 
-    deeper = partial(load_weights, weights, spec.model, DEEPEST)
+    deeper = kernels_for_cells(spec, weights)
     return CudaEngine(spec, kernels.result(), options, torch.device("cuda", gpu), load_kernels=deeper)

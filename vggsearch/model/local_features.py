@@ -1,6 +1,7 @@
 """Local features: one unit vector per cell of the feature map before pool5, independent of the backend.
 
-They are computed at two image sizes, so that a crop, in which things are larger, matches the whole photo.
+They are computed at two image sizes, so that a crop, in which things are larger, matches the whole photo. Networks
+other than VGG have none: what tells the same picture from another was measured with VGG's maps.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.defaults import EMBEDDING
-from vggsearch.model.layers import DEEPEST, needed_modules
 from vggsearch.model.poolings import Maps, Operations
-from vggsearch.model.vgg import Module
 from vggsearch.model.weights import Kernel
 
-LoadKernels: TypeAlias = Callable[[], Mapping[str, Kernel]]  # of all layers up to DEEPEST
+LoadKernels: TypeAlias = Callable[[], Mapping[str, Kernel]]  # of `modules_before_cells`
+CELL_PIXELS = 16  # a side
 
 # sha256 of the weights -> the whitening that benchmarks/learn_local_whitening.py learned for them.
 WHITENINGS = {
@@ -48,9 +48,10 @@ def half_size(size: int) -> int:
     return max(EMBEDDING.smallest_size, size // 2)
 
 
-def modules_before_pool5(model: str) -> tuple[Module, ...]:
-    """Return the modules up to the last convolution: conv5_2, conv5_3 or conv5_4."""
-    return needed_modules(model, DEEPEST)[:-1]
+def no_cells(count: int, size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return both levels of local features for so many images of a network without any: they resemble nothing."""
+    whole, half = (np.zeros((count, *[side // CELL_PIXELS] * 2, 1), np.float32) for side in (size, half_size(size)))
+    return whole, half
 
 
 def local_cells(maps: Maps, whitening: LocalWhitening | None, on: Operations) -> Maps:

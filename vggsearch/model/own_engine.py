@@ -8,10 +8,8 @@ from numpy.typing import NDArray
 
 from vggsearch.errors import OptionError
 from vggsearch.model.engine import Description, Engine
-from vggsearch.model.local_features import half_size
+from vggsearch.model.local_features import no_cells
 from vggsearch.model.spec import OWN, EmbeddingSpec
-
-CELL = 16  # pixels a side
 
 
 class OwnEngine(Engine):
@@ -81,9 +79,7 @@ class OwnEngine(Engine):
 
     def describe(self, squares: NDArray[np.uint8]) -> Description:
         """Return the embeddings, and local features that resemble nothing."""
-        sides = (self.spec.size // CELL, half_size(self.spec.size) // CELL)
-        levels = [np.zeros((len(squares), side, side, 1), np.float32) for side in sides]
-        return Description(self.embed(squares), (levels[0], levels[1]))
+        return Description(self.embed(squares), no_cells(len(squares), self.spec.size))
 
     def multiply_adds_per_s(self, seconds: float) -> float:  # noqa: ARG002 - the interface
         """Raise OptionError: only the inference backends of vggsearch are measured."""

@@ -7,7 +7,8 @@ Maps are (n, channels, height, width), float32, and >= 0, since they come after 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from vggsearch.model.layers import CONNECTED_LAYERS, factors, parts
+from vggsearch.model.layers import factors, parts
+from vggsearch.model.networks import VECTOR_LAYERS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -176,12 +177,12 @@ POOLINGS: dict[str, Callable[[Maps, Operations], Maps]] = {
 def embedding(outputs: Sequence[Maps], layer: str, pooling: str, on: Operations) -> Maps:
     """Pool and L2-normalise the output of each layer, multiply by its factor, concatenate, and normalise again.
 
-    `outputs` are maps, or (n, windows, 4096) of fc6 and fc7, which are averaged over the windows, not pooled.
+    `outputs` are maps, or (n, windows, dimensions) of VECTOR_LAYERS, which are averaged over windows, not pooled.
     Returns (n, dim), rows of unit length.
     """
     pool = POOLINGS[pooling]
     vectors = [
-        on.mean_windows(output) if part in CONNECTED_LAYERS else on.flatten(pool(output, on))
+        on.mean_windows(output) if part in VECTOR_LAYERS else on.flatten(pool(output, on))
         for part, output in zip(parts(layer), outputs, strict=True)
     ]
     weighted = [

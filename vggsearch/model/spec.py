@@ -7,9 +7,9 @@ from pathlib import Path
 
 from vggsearch.defaults import EMBEDDING, RESIZES
 from vggsearch.errors import OptionError, SpecMismatch, option
-from vggsearch.model.layers import CONNECTED_LAYERS, canonical, check_size, has_connected, has_maps, parts
+from vggsearch.model.layers import canonical, check_layer, check_size, has_cells, has_connected, has_maps, parts
+from vggsearch.model.networks import VECTOR_LAYERS, describe, network
 from vggsearch.model.poolings import POOLINGS
-from vggsearch.model.vgg import describe, modules
 from vggsearch.model.weights import ANOTHER_INDEX, WeightsFile, find_weights
 from vggsearch.system.places import from_home
 
@@ -46,8 +46,7 @@ class EmbeddingSpec:
         if self.is_own:
             self._check_own()
             return
-        modules(self.model)
-        parts(self.layer)
+        check_layer(self.model, self.layer)
         _check_name("pooling", self.pooling, POOLINGS)
         _check_name("resize", self.resize, RESIZES)
         if not has_maps(self.layer) and self.pooling != "flat":
@@ -81,6 +80,16 @@ class EmbeddingSpec:
         return self.model.startswith(OWN)
 
     @property
+    def network(self) -> str:
+        """The network as shown in messages: its model, or the name of one of the user's own."""
+        return self.model.removeprefix(OWN)
+
+    @property
+    def has_cells(self) -> bool:
+        """Whether the network has local features."""
+        return not self.is_own and has_cells(self.model)
+
+    @property
     def size(self) -> int:
         """The largest size, in pixels: the side of the square to which a photo is resized."""
         return self.sizes[-1]
@@ -99,7 +108,7 @@ class EmbeddingSpec:
         total = 0
         for part in parts(self.layer):
             channels, *sides = shapes[part]
-            is_flat = self.pooling == "flat" and part not in CONNECTED_LAYERS
+            is_flat = self.pooling == "flat" and part not in VECTOR_LAYERS
             total += channels * sides[0] * sides[1] if is_flat else channels
         return total
 
@@ -142,9 +151,10 @@ class EmbeddingOptions:
 
     def resolve(self) -> tuple[EmbeddingSpec, WeightsFile]:
         """Fill in the defaults and find the weights. Raises OptionError, WeightsError or InstallationError."""
-        layer = self.layer or EMBEDDING.layer
         model = self.model or EMBEDDING.model
-        size = EMBEDDING.connected_size if has_connected(layer) else EMBEDDING.map_size
+        row = network(model)
+        layer = self.layer or row.layer
+        size = EMBEDDING.trained_size if has_connected(layer) else row.size
         spec = EmbeddingSpec(
             model=model,
             layer=canonical(layer),
@@ -158,7 +168,12 @@ class EmbeddingOptions:
         return replace(spec, weights_sha256=weights.sha256), weights
 
     def check(self, spec: EmbeddingSpec, where: str) -> None:
-        """Raise SpecMismatch if an option differs from the `spec` of the index at `where`."""
+        """Raise SpecMismatch if an option differs from the `spec` of the index at `where`.
+
+        Raises OptionError for an unknown model, or a layer that it does not have.
+        """
+        if self.layer is not None:
+            check_layer(self.model or spec.model, self.layer)
         wanted = {
             "model": self.model,
             "layer": canonical(self.layer) if self.layer is not None else None,

@@ -10,9 +10,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-MEAN = (0.485, 0.456, 0.406)  # of ImageNet, used in training: red, green and blue in 0..1
-STD = (0.229, 0.224, 0.225)
-
 
 class ViewOperations(Protocol):
     """The operations that views consist of, implemented by each backend.

@@ -1,8 +1,8 @@
-"""Find and load the weights of a VGG: a file of the user, the packaged file, torchvision's cache or download."""
+"""Find and load the weights of a network: a file of the user, the packaged one, torchvision's cache or download."""
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from vggsearch.errors import SpecMismatch, Spelled, WeightsError, option
 from vggsearch.model.checkpoints import FORMATS, Shapes, read_tensors
 from vggsearch.model.layers import has_connected, needed_modules
-from vggsearch.model.vgg import Module
+from vggsearch.model.modules import Module
+from vggsearch.model.networks import network
 from vggsearch.system.installation import require_torch
 
 if TYPE_CHECKING:
@@ -23,11 +24,9 @@ if TYPE_CHECKING:
 
 PACKAGED = Path(__file__).parent / "weights" / "vgg16_conv_imagenet1k_v1.fp16.safetensors"
 PACKAGED_MODEL = "vgg16"
-NORM_EPSILON = 1e-5  # torch.nn.BatchNorm2d's, with which the published weights were trained
 
 ANOTHER_INDEX = Spelled("create another index", "create another index with --index FOLDER")
-FEATURES = "features."  # before the numbers of the convolutions in torchvision's files
-FIRST = "0.weight"  # the first convolution, which every layer needs
+COUNTER = ".num_batches_tracked"  # of a batch normalisation: counts steps of training
 NAME_SHOWN = 60  # characters of a name in a message
 
 log = logging.getLogger(__name__)
@@ -48,7 +47,7 @@ class WeightsFile:
 
 @dataclass(frozen=True)
 class Kernel:
-    """Weights of one module, float32: `weight` (out, in, 3, 3) or (out, in), `bias` (out,)."""
+    """Weights of one module, float32: `weight` (out, in, kernel, kernel) or (out, in), `bias` (out,)."""
 
     weight: "NDArray[np.float32]"
     bias: "NDArray[np.float32]"
@@ -95,13 +94,22 @@ def find_again(model: str, layer: str, sha256: str, named: Path | None, remember
 def load_weights(file: WeightsFile, model: str, layer: str) -> dict[str, Kernel]:
     """Return the kernels that `layer` of `model` needs, by module name (conv1_1 ... fc7), and no others.
 
+    See `load_kernels`.
+    """
+    return load_kernels(file, model, needed_modules(model, layer))
+
+
+def load_kernels(file: WeightsFile, model: str, modules: Sequence[Module]) -> dict[str, Kernel]:
+    """Return the kernels of `modules`, which belong to `model`, by module name.
+
     Tensors may have any prefix, such as `module.` or `state_dict.model.`; see `_names_in`. Batch normalisation is
     folded into the preceding convolution, since in evaluation it is a fixed scale and shift. Raises WeightsError if
     a tensor is missing, has the wrong shape, or is not finite, and if several networks in the file fit.
     """
-    needed = [module for module in needed_modules(model, layer) if module.kind != "pool"]
-    tensors = read_tensors(file.path, partial(_names_in, file.path, model, needed))
-    return {module.name: _kernel(file.path, module, tensors) for module in needed}
+    tensors = read_tensors(file.path, partial(_names_in, file.path, model, modules))
+    epsilon = network(model).norm_epsilon
+    needed = (inner for module in modules for inner in module.weighted)
+    return {module.name: _kernel(file.path, module, tensors, epsilon) for module in needed}
 
 
 def _names_in(path: Path, model: str, needed: Sequence[Module], found: Shapes) -> dict[str, str]:
@@ -111,35 +119,41 @@ def _names_in(path: Path, model: str, needed: Sequence[Module], found: Shapes) -
     torchvision's names comes before others. Raises WeightsError.
     """
     wanted = {key: shape for module in needed for key, shape in module.shapes.items()}
-    networks = {stem: {key: _renamed(key, stem) for key in wanted} for stem in _stems(found)}
+    features = network(model).features
+    networks = {
+        stem: {key: _renamed(key, features, stem) for key in wanted}
+        for stem in _stems(found, features, network(model).first)
+    }
     fitting = [
         stem for stem, names in networks.items() if all(found.get(names[key]) == wanted[key] for key in wanted)
     ]
-    if len(fitting) > 1 and fitting[0] != FEATURES:
+    if len(fitting) > 1 and fitting[0] != features:
         raise WeightsError(
             f"{path} contains several networks that fit {model}: {_listed(fitting)}. Save the tensors of the one "
             "you want to a file of their own."
         )
     closest = fitting[0] if fitting else max(networks, key=lambda stem: len(found.keys() & networks[stem].values()))
     _check_fit(path, model, needed, networks[closest], found)
+    blocks = tuple(f"{closest}{module.name}." for module in needed if module.branches)
+    _check_nothing_else(path, model, blocks, networks[closest].values(), found)
     return networks[closest]
 
 
-def _stems(found: Shapes) -> list[str]:
-    """Return what may stand before 0.weight, the name of the first convolution: `features.` and then any other."""
-    stems = (name.removesuffix(FIRST) for name in found if name.endswith(FIRST))
-    return list(dict.fromkeys([FEATURES, *(stem for stem in stems if stem == "" or stem.endswith("."))]))
+def _stems(found: Shapes, features: str, first: str) -> list[str]:
+    """Return what may stand before `first`, the name of the first convolution: `features` and then any other."""
+    stems = (name.removesuffix(first) for name in found if name.endswith(first))
+    return list(dict.fromkeys([features, *(stem for stem in stems if stem == "" or stem.endswith("."))]))
 
 
-def _renamed(key: str, stem: str) -> str:
-    """Return the name of a tensor in a network whose first convolution is `stem` + 0.weight.
+def _renamed(key: str, features: str, stem: str) -> str:
+    """Return the name of a tensor in a network whose first convolution has `stem` in place of `features`.
 
-    The classifier is beside the features: of `model.features.module.` it is `model.classifier.`.
+    The classifier of a VGG is beside the features: of `model.features.module.` it is `model.classifier.`.
     """
-    if key.startswith(FEATURES):
-        return stem + key.removeprefix(FEATURES)
-    before, features, _ = stem.rpartition(FEATURES)
-    return (before if features else stem) + key
+    if key.startswith(features):
+        return stem + key.removeprefix(features)
+    before, found, _ = stem.rpartition(features)
+    return (before if found else stem) + key
 
 
 def _check_fit(path: Path, model: str, needed: Sequence[Module], names: Mapping[str, str], found: Shapes) -> None:
@@ -156,26 +170,41 @@ def _check_fit(path: Path, model: str, needed: Sequence[Module], names: Mapping[
                 )
 
 
+def _check_nothing_else(
+    path: Path, model: str, blocks: tuple[str, ...], names: Collection[str], found: Shapes
+) -> None:
+    """Raise WeightsError for a tensor inside one of the `blocks`, given as prefixes, that `model` does not have.
+
+    ResNet-34 has all blocks of ResNet-18 and more, with the same names and shapes, as ResNet-101 has of ResNet-50.
+    """
+    inside = (name for name in found if name.startswith(blocks) and not name.endswith(COUNTER))
+    for name in inside:
+        if name not in names:
+            raise WeightsError(f"{path} is for another network: {model} has no tensor {_listed([name])}.")
+
+
 def _listed(names: Iterable[str]) -> str:
     """Return the first names, quoted and shortened, since they come from the file."""
     shown = [repr(name if len(name) <= NAME_SHOWN else name[:NAME_SHOWN] + "...") for name in islice(names, 5)]
     return ", ".join(shown)
 
 
-def _kernel(path: Path, module: Module, tensors: "Tensors") -> Kernel:
+def _kernel(path: Path, module: Module, tensors: "Tensors", epsilon: float) -> Kernel:
+    """Return the weights of a module. The batch normalisation, trained with this `epsilon`, is folded in."""
     import numpy as np
 
     for key in module.shapes:
         if not np.isfinite(tensors[key]).all():
             raise WeightsError(f"{path}: {key} contains NaN or infinity, so {module.name} cannot be used.")
-    weight, bias = tensors[f"{module.key}.weight"], tensors[f"{module.key}.bias"]
+    weight = tensors[f"{module.key}.weight"]
+    bias = tensors[f"{module.key}.bias"] if module.has_bias else np.zeros(module.outputs, np.float32)
     if not module.norm_key:
         return Kernel(weight, bias)
     gain, shift, mean, variance = (
         tensors[f"{module.norm_key}.{name}"].astype(np.float64)
         for name in ("weight", "bias", "running_mean", "running_var")
     )
-    scale = gain / np.sqrt(variance + NORM_EPSILON)
+    scale = gain / np.sqrt(variance + epsilon)
     folded = weight * scale[:, None, None, None]
     return Kernel(folded.astype(np.float32), ((bias - mean) * scale + shift).astype(np.float32))
 

@@ -2,13 +2,18 @@
 
 from collections.abc import Sequence
 
-from vggsearch.model.layers import parts
-from vggsearch.model.vgg import ModuleReport, describe
+from vggsearch.model.layers import check_layer, parts
+from vggsearch.model.modules import ModuleReport
+from vggsearch.model.networks import describe
 from vggsearch.render.text import as_table
 
 
 def model(name: str, layer: str, size: int) -> str:
-    """Render a network layer by layer, for inputs of `size` pixels; the feature layers in `layer` are marked."""
+    """Render a network layer by layer, for inputs of `size` pixels; the feature layers in `layer` are marked.
+
+    Raises OptionError for a layer that the network does not have.
+    """
+    check_layer(name, layer)
     chosen = parts(layer)
     reports = describe(name, size)
     deepest = max(number for number, report in enumerate(reports) if report.module.name in chosen)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from vggsearch.defaults import EXTRACT
 from vggsearch.errors import OptionError, option
 from vggsearch.model.engine import Description, Engine, EngineOptions, rate
-from vggsearch.model.local_features import LoadKernels
+from vggsearch.model.layers import has_cells
+from vggsearch.model.local_features import LoadKernels, no_cells
 from vggsearch.model.openvino_engine.graph import Int8, build_graph, convolution_graph
 from vggsearch.model.openvino_engine.processor import largest_weight
 from vggsearch.model.ranges import ACTIVATION_RANGES, activation_ranges
@@ -24,7 +25,7 @@ ARITHMETIC = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # outside int8: poo
 
 
 class OpenVinoEngine(Engine):
-    """The truncated VGG as a compiled graph from pixels to embeddings, and another one that adds local features.
+    """The truncated network as a compiled graph from pixels to embeddings, and another that adds local features.
 
     Each graph is compiled when it first runs, so a query compiles only the one it needs. `load_kernels` loads the
     kernels for local features in case `kernels` end before them. Threads take turns: one batch uses all cores, and
@@ -40,6 +41,7 @@ class OpenVinoEngine(Engine):
         options: EngineOptions,
         load_kernels: LoadKernels | None = None,
     ) -> None:
+        self._spec = spec
         core = openvino.Core()
         if options.device not in ("auto", "cpu"):
             raise OptionError(
@@ -66,6 +68,8 @@ class OpenVinoEngine(Engine):
 
     def describe(self, squares: NDArray[np.uint8]) -> Description:
         """See Engine.describe."""
+        if not has_cells(self._spec.model):
+            return Description(self.embed(squares), no_cells(len(squares), self._spec.size))
         with self._running:
             embeddings, fine, coarse = self._network_with_cells(squares, share_inputs=True).values()
             return Description(embeddings.copy(), (fine.copy(), coarse.copy()))

@@ -1,25 +1,29 @@
-"""The truncated VGG as an OpenVINO graph, from the same table and kernels as the torch module."""
+"""The truncated network as an OpenVINO graph, from the same table and kernels as the torch module."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
 from openvino import Model, Node, opset1
 from openvino import opset13 as ops
 
-from vggsearch.model.layers import needed_modules, parts
-from vggsearch.model.local_features import find_whitening, half_size, local_cells, modules_before_pool5
-from vggsearch.model.openvino_engine.operations import OpenVinoOperations, floats, integers
+from vggsearch.model.layers import modules_before_cells, needed_modules, parts
+from vggsearch.model.local_features import find_whitening, half_size, local_cells
+from vggsearch.model.modules import PARALLEL, Module
+from vggsearch.model.networks import IMAGENET_MEAN, IMAGENET_STD, Network, network
+from vggsearch.model.openvino_engine.operations import SPACE, OpenVinoOperations, floats, integers
 from vggsearch.model.poolings import embedding
 from vggsearch.model.spec import EmbeddingSpec
-from vggsearch.model.vgg import CONNECTED_SIDE, Module
-from vggsearch.model.views import MEAN, STD, embedding_of_views, shrinking
+from vggsearch.model.vgg import CONNECTED_SIDE
+from vggsearch.model.views import embedding_of_views, shrinking
 from vggsearch.model.weights import Kernel
 
 FULL_RANGE = 127  # the largest weight in symmetric int8
 ACTIVATION_LEVELS = 256  # uint8: activations are >= 0
-LARGEST_NORMALIZED = max(max(mean, 1 - mean) / std for mean, std in zip(MEAN, STD, strict=True))
+LARGEST_NORMALIZED = max(max(mean, 1 - mean) / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True))
+COLOURS = 3
 
 
 @dataclass(frozen=True)
@@ -49,31 +53,28 @@ def build_graph(
     images = ops.transpose(ops.convert(pixels, "f32"), integers([0, 3, 1, 2]))
     on = OpenVinoOperations()
     needed = needed_modules(spec.model, spec.layer)
-    before_pool5 = modules_before_pool5(spec.model) if with_cells else ()
+    before_cells = modules_before_cells(spec.model) if with_cells else ()
     # All views share the weights, which may be large, but not the biases: OpenVINO fuses a bias into a convolution
     # only if nothing else reads it, and is a tenth slower otherwise.
     weights = {
-        module.name: weight_of(module, kernels[module.name], int8)
-        for module in max(needed, before_pool5, key=len)
-        if module.kind != "pool"
+        inner.name: weight_of(inner, kernels[inner.name], int8)
+        for module in max(needed, before_cells, key=len)
+        for inner in module.weighted
     }
     matrices = {size: floats(shrinking(spec.size, size)) for size in spec.sizes[:-1]}
 
     def outputs(view: Node, modules: Sequence[Module]) -> dict[str, Node]:
-        x = normalised(view)
+        x = normalised(view, network(spec.model))
         found: dict[str, Node] = {}
         for module in modules:
-            if module.kind == "pool":
-                x = pooled(x)
-            else:
-                x = step(module, x, weights[module.name], kernels[module.name].bias, int8)
+            x = output(module, x, weights, kernels, int8)
             found[module.name] = x
         return found
 
     kept: dict[str, Node] = {}
 
     def embed_view(view: Node) -> Node:
-        found = outputs(view, max(needed, before_pool5, key=len) if view is images else needed)
+        found = outputs(view, max(needed, before_cells, key=len) if view is images else needed)
         if view is images:
             kept.update(found)
         return embedding([found[part] for part in parts(spec.layer)], spec.layer, spec.pooling, on)
@@ -81,22 +82,43 @@ def build_graph(
     embeddings = embedding_of_views(images, spec, matrices, embed_view, on)
     if not with_cells:
         return Model([embeddings], [pixels], "vgg")
-    last = before_pool5[-1].name
+    last = before_cells[-1].name
     half = on.shrink(images, floats(shrinking(spec.size, half_size(spec.size))))
     whitening = find_whitening(spec.weights_sha256)
-    levels = [local_cells(maps, whitening, on) for maps in (kept[last], outputs(half, before_pool5)[last])]
+    levels = [local_cells(maps, whitening, on) for maps in (kept[last], outputs(half, before_cells)[last])]
     return Model([embeddings, *levels], [pixels], "vgg with cells")
 
 
-def normalised(images: Node) -> Node:
-    """Return images, float32 (n, 3, size, size) in 0..255, normalised by the mean and deviation of ImageNet."""
-    mean, scale = (np.array(values, np.float32).reshape(1, 3, 1, 1) * 255 for values in (MEAN, STD))
+def normalised(images: Node, trained: Network) -> Node:
+    """Return images, float32 (n, 3, size, size) in 0..255, normalised by the mean and deviation of a network."""
+    mean, scale = (np.array(values, np.float32).reshape(1, 3, 1, 1) * 255 for values in (trained.mean, trained.std))
     return ops.multiply(ops.subtract(images, floats(mean)), floats(1 / scale))
 
 
-def pooled(x: Node) -> Node:
-    """Return the maximum of each 2 x 2 block."""
-    return opset1.max_pool(x, strides=[2, 2], pads_begin=[0, 0], pads_end=[0, 0], kernel_shape=[2, 2])
+def output(
+    module: Module, x: Node, weights: Mapping[str, Node], kernels: Mapping[str, Kernel], int8: Int8 | None
+) -> Node:
+    """Return the output of any module: maps, or vectors (n, windows, channels)."""
+    if module.kind == "pool":
+        return pooled(module, x)
+    if module.kind == "mean":
+        return ops.unsqueeze(ops.reduce_mean(x, integers(SPACE)), integers([1]))
+    if module.kind not in PARALLEL:
+        return step(module, x, weights[module.name], kernels[module.name].bias, int8)
+    ends = [x] * len(module.branches)
+    for number, branch in enumerate(module.branches):
+        for inner in branch:
+            ends[number] = output(inner, ends[number], weights, kernels, int8)
+    if module.kind == "sum":
+        return ops.relu(reduce(ops.add, ends))
+    return ops.concat(ends, 1) if len(ends) > 1 else ends[0]
+
+
+def pooled(module: Module, x: Node) -> Node:
+    """Return the maximum of each window."""
+    strides, pads, kernel = ([each] * 2 for each in (module.stride, module.padding, module.kernel))
+    rounding = "ceil" if module.is_ceil else "floor"
+    return opset1.max_pool(x, strides, pads, pads, kernel, rounding)
 
 
 def weight_of(module: Module, kernel: Kernel, int8: Int8 | None) -> Node:
@@ -107,18 +129,20 @@ def weight_of(module: Module, kernel: Kernel, int8: Int8 | None) -> Node:
 
 
 def step(module: Module, x: Node, weight: Node, bias: NDArray[np.float32], int8: Int8 | None) -> Node:
-    """Return a convolution or linear module with bias and ReLU; a convolution runs in int8 if that is given."""
+    """Return a convolution or linear module with bias and its ReLU; a convolution runs in int8 if that is given."""
     if module.kind == "linear":
         seen = windows(x) if module.name == "fc6" else x
         return ops.relu(ops.add(ops.matmul(seen, weight, False, True), floats(bias.reshape(1, 1, -1))))
-    if int8 is not None and module.inputs == len(MEAN):
+    if int8 is not None and module.inputs == COLOURS:
         low, high = (
             -LARGEST_NORMALIZED,
             LARGEST_NORMALIZED * 127 / 128,
         )  # signed, so that the 0 of the padding is exact
         x = quantised(x, low, high)
-    convolved = ops.convolution(x, weight, strides=[1, 1], pads_begin=[1, 1], pads_end=[1, 1], dilations=[1, 1])
-    activated = ops.relu(ops.add(convolved, floats(bias.reshape(1, -1, 1, 1))))
+    strides, pads = [module.stride] * 2, [module.padding] * 2
+    convolved = ops.convolution(x, weight, strides, pads, pads, dilations=[1, 1])
+    shifted = ops.add(convolved, floats(bias.reshape(1, -1, 1, 1)))
+    activated = ops.relu(shifted) if module.has_relu else shifted
     return activated if int8 is None else quantised(activated, 0.0, int8.ranges[module.name])
 
 
@@ -142,7 +166,7 @@ def convolution_graph(*, is_int8: bool) -> tuple[Model, int]:
     only between convolutions.
     """
     batch, channels, side, depth = 8, 512, 28, 4
-    module = Module("conv", "conv", channels, channels, 3)
+    module = Module("conv", "conv", channels, channels, 3, padding=1)
     random = np.random.default_rng(0)
     weight = random.standard_normal((channels, channels, 3, 3), np.float32) * np.float32(0.01)
     kernel = Kernel(weight, np.zeros(channels, np.float32))

@@ -7,8 +7,8 @@ import openvino
 from openvino import Model
 from openvino import opset13 as ops
 
+from vggsearch.model.modules import Module
 from vggsearch.model.openvino_engine.graph import FULL_RANGE, Int8, quantised, step, weight_of
-from vggsearch.model.vgg import Module
 from vggsearch.model.weights import Kernel
 
 HALF_RANGE = 63  # the sum of two products with 255 fits into 16 bits; that of 64 does too, but was worse on photos
@@ -27,7 +27,7 @@ def largest_weight() -> int:
 
 
 def _is_exact(weight: int) -> bool:
-    module = Module("conv", "conv", CHANNELS, CHANNELS, 3)
+    module = Module("conv", "conv", CHANNELS, CHANNELS, 3, padding=1)
     kernel = Kernel(np.ones((CHANNELS, CHANNELS, 3, 3), np.float32), np.zeros(CHANNELS, np.float32))
     expected = LARGEST_PIXEL * CHANNELS * 9
     int8 = Int8({module.name: float(expected)}, weight)

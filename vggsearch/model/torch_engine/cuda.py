@@ -13,6 +13,7 @@ from torch import Tensor
 from vggsearch.errors import OptionError, option
 from vggsearch.model.decoding_engine import DecodingEngine
 from vggsearch.model.engine import EngineOptions, rate
+from vggsearch.model.layers import needed_modules
 from vggsearch.model.local_features import LoadKernels
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.torch_engine.engine import Embedder, TorchEngine
@@ -199,7 +200,7 @@ class CudaEngine(TorchEngine, DecodingEngine):
     def _embedder(self, spec: EmbeddingSpec, kernels: dict[str, Kernel]) -> Embedder:
         if self.precision == "fp8":
             return fp8_embedder(spec, kernels, self.torch_device)
-        if can_fuse(self.torch_device, self._dtype):
+        if can_fuse(self.torch_device, self._dtype, needed_modules(spec.model, spec.layer)):
             calls = fastest_calls(self.torch_device, self._dtype)
             return FusedEmbedder(spec, kernels, self.torch_device, self._dtype, calls)
         return super()._embedder(spec, kernels)

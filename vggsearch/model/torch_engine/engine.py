@@ -12,12 +12,14 @@ from torch import Tensor
 from vggsearch.defaults import EXTRACT
 from vggsearch.errors import OptionError, option
 from vggsearch.model.engine import Description, Engine, EngineOptions, no_int8_in_torch, rate
-from vggsearch.model.local_features import LoadKernels, find_whitening, half_size, local_cells, modules_before_pool5
+from vggsearch.model.layers import has_cells, modules_before_cells
+from vggsearch.model.local_features import LoadKernels, find_whitening, half_size, local_cells, no_cells
+from vggsearch.model.networks import network
 from vggsearch.model.poolings import embedding
 from vggsearch.model.spec import EmbeddingSpec
-from vggsearch.model.torch_engine.network import TruncatedVGG
+from vggsearch.model.torch_engine.network import TruncatedNetwork
 from vggsearch.model.torch_engine.operations import TorchOperations
-from vggsearch.model.views import MEAN, STD, embedding_of_views, shrinking
+from vggsearch.model.views import embedding_of_views, shrinking
 from vggsearch.model.weights import Kernel
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp8": torch.float16}  # outside fp8
@@ -26,18 +28,19 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, 
 class Embedder:
     """Pixels to embeddings, both on one device, with no synchronisation in between.
 
-    A truncated VGG in channels-last layout; pooling and L2 are in float32 at every precision.
+    A truncated network in channels-last layout; pooling and L2 are in float32 at every precision.
     """
 
     def __init__(
         self, spec: EmbeddingSpec, kernels: dict[str, Kernel], device: torch.device, dtype: torch.dtype
     ) -> None:
         self.spec = spec
-        network = TruncatedVGG(spec.model, spec.layer, kernels)
-        self.network = network.to(device, dtype).to(memory_format=torch.channels_last)
+        truncated = TruncatedNetwork(spec.model, spec.layer, kernels)
+        self.network = truncated.to(device, dtype).to(memory_format=torch.channels_last)
         self._dtype = dtype
-        self._mean = torch.tensor(MEAN, device=device).view(1, 3, 1, 1) * 255
-        self._scale = 1 / (torch.tensor(STD, device=device).view(1, 3, 1, 1) * 255)
+        trained = network(spec.model)
+        self._mean = torch.tensor(trained.mean, device=device).view(1, 3, 1, 1) * 255
+        self._scale = 1 / (torch.tensor(trained.std, device=device).view(1, 3, 1, 1) * 255)
         self._matrices = {size: torch.from_numpy(shrinking(spec.size, size)).to(device) for size in spec.sizes[:-1]}
 
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -63,7 +66,7 @@ class Embedder:
         return normalised(view, self._mean, self._scale, self._dtype)
 
     def outputs(self, view: Tensor, wanted: Collection[str]) -> dict[str, Tensor]:
-        """Return the outputs of the `wanted` modules for images of one size, as TruncatedVGG.outputs does."""
+        """Return the outputs of the `wanted` modules for images of one size, as TruncatedNetwork.outputs does."""
         return self.network.outputs(self.normalised(view), wanted)
 
     def _embed_view(self, view: Tensor) -> Tensor:
@@ -124,13 +127,16 @@ class TorchEngine(Engine):
     @torch.inference_mode()
     def describe(self, squares: NDArray[np.uint8]) -> Description:
         """See Engine.describe."""
-        embedder, network, spec = self.embedder, self._network_before_pool5(), self.embedder.spec
-        last, on = modules_before_pool5(spec.model)[-1].name, TorchOperations()
+        embedder, spec = self.embedder, self.embedder.spec
+        if not has_cells(spec.model):
+            return Description(self.embed(squares), no_cells(len(squares), spec.size))
+        extended = self._network_with_cells()
+        last, on = modules_before_cells(spec.model)[-1].name, TorchOperations()
         images = to_images(torch.from_numpy(squares).to(self.torch_device))
         maps = {"half": embedder.outputs(on.shrink(images, self._halving), [last])[last]}
 
         def embed_view(view: Tensor) -> Tensor:
-            outputs = embedder.outputs(view, {*network.wanted, last})
+            outputs = embedder.outputs(view, {*extended.wanted, last})
             if view is images:
                 maps["whole"] = outputs[last]
             return embedder.pooled(outputs)
@@ -148,9 +154,9 @@ class TorchEngine(Engine):
         size = self.embedder.spec.size
         return torch.from_numpy(shrinking(size, half_size(size))).to(self.torch_device)
 
-    def _network_before_pool5(self) -> TruncatedVGG:
-        """Return the network, extended to all modules before pool5 if it ends earlier."""
-        modules = modules_before_pool5(self.embedder.spec.model)
+    def _network_with_cells(self) -> TruncatedNetwork:
+        """Return the network, extended to the module with the cells if it ends earlier."""
+        modules = modules_before_cells(self.embedder.spec.model)
         with self._extending:
             if modules[-1].name not in self.network.steps and self._load_kernels is not None:
                 self.network.extend(modules, self._load_kernels())

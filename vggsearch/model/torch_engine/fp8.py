@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from vggsearch.errors import OptionError, option
+from vggsearch.model.networks import modules
 from vggsearch.model.ranges import activation_ranges
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.torch_engine.fused import Calls, FusedEmbedder, fastest_calls
-from vggsearch.model.vgg import modules
 from vggsearch.model.weights import Kernel
 
 FP8 = torch.float8_e4m3fn

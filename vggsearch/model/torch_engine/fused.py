@@ -4,13 +4,14 @@ With the plain modules, each convolution writes its maps three times: without bi
 """
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
+from vggsearch.model.modules import Module
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.torch_engine.engine import Embedder, normalised
 from vggsearch.model.vgg import WIDTHS
@@ -79,11 +80,22 @@ class FusedEmbedder(Embedder):
         return self._calls.convolve(x, layer.weight, layer.bias)
 
 
-def can_fuse(device: torch.device, dtype: torch.dtype) -> bool:
-    """Return whether the calls of `fastest_calls` support this device and number format."""
+def can_fuse(device: torch.device, dtype: torch.dtype, modules: Sequence[Module]) -> bool:
+    """Return whether the calls of `fastest_calls` support this device, number format and network."""
     if device.type != "cuda" or torch.version.cuda is None:  # None in builds for AMD
         return False
+    if not all(map(is_of_calls, modules)):
+        return False
     return dtype in HALF and torch.cuda.get_device_capability(device) >= LEAST_CAPABILITY
+
+
+def is_of_calls(module: Module) -> bool:
+    """Return whether a module is one that Calls computes, or a linear one."""
+    if module.kind == "conv":
+        return (module.kernel, module.stride, module.padding, module.has_relu) == (3, 1, 1, True)
+    return module.kind == "linear" or (
+        module.kind == "pool" and (module.kernel, module.stride, module.is_ceil) == (2, 2, False)
+    )
 
 
 def fastest_calls(device: torch.device, dtype: torch.dtype) -> Calls:
