@@ -1,10 +1,12 @@
 """Measure vggsearch serve under load: many clients at once, and what its memory does over many requests.
 
-    python benchmarks/serve_load.py INDEX --clients 64 --queries 20 --requests 10000
+    python benchmarks/serve_load.py INDEX
 
 The server runs in a process of its own. Every answer is compared with that of ImageIndex.query_many for the same
-picture; the result is a line of JSON. On a machine that does other work, compare CPU times rather than rates. With
---rerank, results are re-ranked, which takes much longer.
+picture, which is timed before and after; `ratio` is the rate of the server by that of query_many. Then come 10,000
+requests of all kinds, and 10,000 pictures that are garbage. The result is a line of JSON. On two idle cores, the
+sample folder of `make demo` takes about five minutes. On a machine that does other work, compare CPU times rather
+than rates. With --rerank, results are re-ranked, which takes much longer.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +32,7 @@ from vggsearch.query.options import QueryResult
 COUNT = 5  # matches of each query
 TOKEN = "a-token-for-the-benchmark"  # noqa: S105 - of a server on this machine, for its time alone
 AT_ONCE = 8  # requests of the run for memory
+QUERY_EACH = 4  # of these, one is a query
 WARM_UP = 0.2  # of these, after which memory is compared
 
 Found = list[tuple[str, float]]
@@ -87,9 +91,7 @@ async def many(
     address: str, pictures: list[Path], clients: int, queries: int, *, rerank: bool
 ) -> list[tuple[int, Found | None, float]]:
     """Let clients ask at once, each one question after the other; return picture, answer and seconds of each."""
-    limits = httpx.Limits(max_connections=clients)
-    headers = {"Authorization": f"Bearer {TOKEN}"}
-    async with httpx.AsyncClient(base_url=address, headers=headers, timeout=600, limits=limits) as client:
+    async with client_of(address, clients) as client:
 
         async def one(number: int) -> list[tuple[int, Found | None, float]]:
             places = [(number * queries + at) % len(pictures) for at in range(queries)]
@@ -98,21 +100,58 @@ async def many(
         return [each for answers in await asyncio.gather(*map(one, range(clients))) for each in answers]
 
 
-async def garbage(address: str, requests: int) -> int:
-    """Send what is no picture, again and again; return how often that was refused as it should be."""
-    headers = {"Authorization": f"Bearer {TOKEN}"}
-    async with httpx.AsyncClient(base_url=address, headers=headers, timeout=600) as client:
+async def mixed(address: str, pictures: list[Path], requests: int) -> Counter[int]:
+    """Send requests of all kinds, one in four of them a query; return how often each status was the answer."""
+    async with client_of(address) as client:
+        listed = (await client.get("/api/photos", params={"count": 1000})).json()["photos"]
+        ids = [photo["id"] for photo in listed]
 
-        async def one(number: int) -> int:
-            random = Random(number)  # noqa: S311 - the same garbage each time
-            refused = 0
+        async def one(number: int) -> Counter[int]:
+            random, statuses = Random(number), Counter[int]()  # noqa: S311 - the same requests each time
+            for at in range(requests // AT_ONCE):
+                photo = f"/api/photos/{random.choice(ids)}"
+                if at % QUERY_EACH == 0:
+                    image = {"image": random.choice(pictures).read_bytes()}
+                    response = await client.post("/api/query", files=image, data={"rerank": "false"})
+                else:
+                    kinds = (photo, f"{photo}/thumbnail", f"{photo}/original", "/api/counts", "/api/browse", "/")
+                    response = await client.get(random.choice(kinds))
+                statuses[response.status_code] += 1
+            return statuses
+
+        return sum(await asyncio.gather(*map(one, range(AT_ONCE))), Counter[int]())
+
+
+async def garbage(address: str, requests: int) -> Counter[str]:
+    """Send what is no picture, again and again; return how often that was refused in one line, or otherwise how."""
+    async with client_of(address) as client:
+
+        async def one(number: int) -> Counter[str]:
+            random, outcomes = Random(number), Counter[str]()  # noqa: S311 - the same garbage each time
             for _ in range(requests // AT_ONCE):
-                start = random.choice((b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"GIF89a"))
-                response = await client.post("/api/query", files={"image": start + random.randbytes(2000)})
-                refused += response.status_code == httpx.codes.UNPROCESSABLE_ENTITY
-            return refused
+                start = random.choice(
+                    (b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF\x00\x08\x00\x00WEBP")
+                )
+                sent = start + random.randbytes(random.randint(1, 4000))
+                outcomes[outcome_of(await client.post("/api/query", files={"image": sent}))] += 1
+            return outcomes
 
-        return sum(await asyncio.gather(*map(one, range(AT_ONCE))))
+        return sum(await asyncio.gather(*map(one, range(AT_ONCE))), Counter[str]())
+
+
+def outcome_of(response: httpx.Response) -> str:
+    """Return "refused" for a problem of one line about the picture, else what the answer was."""
+    is_problem = response.headers["content-type"] == "application/problem+json"
+    if response.status_code == httpx.codes.UNPROCESSABLE_ENTITY and is_problem:
+        detail = response.json()["detail"]
+        return "refused" if detail and "\n" not in detail else f"no line: {detail!r}"
+    return str(response.status_code)
+
+
+def client_of(address: str, connections: int = AT_ONCE) -> httpx.AsyncClient:
+    """Return a client that has the token."""
+    headers, limits = {"Authorization": f"Bearer {TOKEN}"}, httpx.Limits(max_connections=connections)
+    return httpx.AsyncClient(base_url=address, headers=headers, timeout=600, limits=limits)
 
 
 def cpu_of(process: int) -> float:
@@ -132,40 +171,44 @@ def memory_of(process: int) -> int:
     return int(found[1]) * 1024 if found else 0
 
 
-def measured(index: Path, clients: int, queries: int, requests: int, *, rerank: bool) -> dict[str, object]:
+def measured(index: Path, given: argparse.Namespace) -> dict[str, object]:
     """Return the figures of one run."""
     with ImageIndex.open(index) as opened:
         root = opened.root or Path()
         pictures = [root / path for path in opened.paths()]
-    right, alone, cpu_alone = expected(index, pictures, rerank=rerank)
+    rerank, asked = given.rerank, pictures * given.repeat
+    right, before, cpu_alone = expected(index, asked, rerank=rerank)
     with serving(index) as (address, process):
         asyncio.run(many(address, pictures, 1, 3, rerank=rerank))  # waits until the network is loaded
         began, used = time.monotonic(), cpu_of(process)
-        answers = asyncio.run(many(address, pictures, clients, queries, rerank=rerank))
+        answers = asyncio.run(many(address, pictures, given.clients, given.queries, rerank=rerank))
         seconds, used = time.monotonic() - began, cpu_of(process) - used
-        asyncio.run(many(address, pictures, AT_ONCE, int(requests * WARM_UP) // AT_ONCE, rerank=False))
-        before = memory_of(process)
-        asyncio.run(many(address, pictures, AT_ONCE, int(requests * (1 - WARM_UP)) // AT_ONCE, rerank=False))
-        after = memory_of(process)
-        refused = asyncio.run(garbage(address, requests))
-        last = memory_of(process)
+        _, after, _ = expected(index, asked, rerank=rerank)
+        statuses = asyncio.run(mixed(address, pictures, int(given.requests * WARM_UP)))
+        memory = [memory_of(process)]
+        statuses += asyncio.run(mixed(address, pictures, int(given.requests * (1 - WARM_UP))))
+        memory.append(memory_of(process))
+        outcomes = asyncio.run(garbage(address, given.garbage))
+        memory.append(memory_of(process))
     times = sorted(time for _, _, time in answers)
+    rate, alone = len(answers) / seconds, statistics.mean((before, after))
     return {
         "photos": len(pictures),
-        "clients": clients,
-        "queries": queries,
+        "clients": given.clients,
+        "queries": given.queries,
         "rerank": rerank,
         "errors": sum(found is None for _, found, _ in answers),
         "wrong": sum(found is not None and found != right[place] for place, found, _ in answers),
         "p50_s": round(statistics.median(times), 3),
         "p99_s": round(times[int(0.99 * len(times))], 3),
-        "per_s": round(len(answers) / seconds, 1),
-        "query_many_per_s": round(alone, 1),
+        "per_s": round(rate, 1),
+        "query_many_per_s": [round(before, 1), round(after, 1)],
+        "ratio": round(rate / alone, 3),
         "cpu_ms": round(1000 * used / len(answers), 1),
         "query_many_cpu_ms": round(1000 * cpu_alone, 1),
-        "requests": requests,
-        "refused_garbage": refused,
-        "memory_mb": [before >> 20, after >> 20, last >> 20],
+        "statuses": dict(statuses),
+        "garbage": dict(outcomes),
+        "memory_mb": [size >> 20 for size in memory],
     }
 
 
@@ -175,6 +218,8 @@ if __name__ == "__main__":
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--queries", type=int, default=20)
     parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--garbage", type=int, default=10_000)
+    parser.add_argument("--repeat", type=int, default=10, help="how often query_many searches for each picture")
     parser.add_argument("--rerank", action="store_true")
     given = parser.parse_args()
-    print(json.dumps(measured(given.index, given.clients, given.queries, given.requests, rerank=given.rerank)))
+    print(json.dumps(measured(given.index, given)))

@@ -366,6 +366,8 @@ def test_many_bodies_at_once(index: ImageIndex, monkeypatch: pytest.MonkeyPatch)
 def test_more_pictures_or_fields_than_a_query_has(client: httpx.Client) -> None:
     many = [("image", ("a.jpg", b"x")) for _ in range(SERVE.upload_files + 1)]
     assert client.post("/api/query", files=many).status_code == 400
+    photos = {"photo": [first_photo(client)] * (SERVE.upload_files + 1)}
+    assert client.post("/api/query", data=photos).status_code == 400
     assert client.post("/api/query", data={f"a{number}": "" for number in range(300)}).status_code in (400, 422)
     assert client.post("/api/query", files={"image": b""}).status_code == 400
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from tests.fakes import picture
+from tests.fakes import picture, save_photo
 from tests.helpers.serving import client_of
 from vggsearch.cli import cli
 from vggsearch.image_index import ImageIndex
@@ -58,6 +59,49 @@ def test_a_server_answers_and_ends_in_good_order(tmp_path: Path, photos: Path, n
         assert (started.returncode, told) == (0, "Press Ctrl-C to stop.\n")
     with pytest.raises(httpx.ConnectError):
         client_of(port).get("/healthz")
+
+
+SLOW_SERVER = """
+import sys, time
+from tests.fakes import FakeEngine
+from vggsearch.image_index import ImageIndex
+from vggsearch.serve.run import serve
+
+class SlowEngine(FakeEngine):
+    def embed(self, squares):
+        print("embedding", flush=True)
+        time.sleep(float(sys.argv[2]))
+        return super().embed(squares)
+
+with ImageIndex.open(sys.argv[1], engine=SlowEngine()) as index:
+    serve([index], port=0, token=sys.argv[3], started=lambda link: print(link, flush=True))
+"""
+SLOW_SECONDS = 8.0  # that an update cannot be stopped
+
+
+@pytest.mark.slow
+def test_who_follows_a_job_learns_at_once_that_the_server_ends(index: ImageIndex, photos: Path) -> None:
+    save_photo(photos / "new.jpg", 50)
+    words = [sys.executable, "-c", SLOW_SERVER, str(index.directory), str(SLOW_SECONDS), TOKEN]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as started:
+        try:
+            assert started.stdout is not None
+            link = re.search(r":(\d+)/", started.stdout.readline())
+            assert link is not None
+            with client_of(int(link[1]), TOKEN) as client:
+                job = client.post("/api/update", json={}).json()["job"]
+                with client.stream("GET", f"/api/jobs/{job}", headers={"Accept": "text/event-stream"}) as events:
+                    parts = events.iter_text()
+                    assert next(parts).startswith("event: progress")
+                    assert started.stdout.readline() == "embedding\n"
+                    began = time.monotonic()
+                    started.terminate()
+                    rest = "".join(parts)
+            assert time.monotonic() - began < SLOW_SECONDS / 2
+            assert "The server is being stopped." in rest.strip().split("\n\n")[-1]
+            assert started.wait(60) == 0
+        finally:
+            started.kill()
 
 
 def test_a_port_that_is_taken_is_an_error_of_one_line(index: ImageIndex) -> None:

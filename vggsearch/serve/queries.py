@@ -100,6 +100,8 @@ class Queries:
         """Return the search of a query; `values` may ask for another part of the result. Raises Problem."""
         if not query.images:
             raise bad_request("Send at least one picture, as image or as the id of a photo.")
+        if len(query.images) + len(query.minus) > SERVE.upload_files:
+            raise bad_request(f"A query has at most {SERVE.upload_files} pictures.")
         count, offset = whole(values, "count", 60, 1, SERVE.most_listed), whole(values, "offset", 0)
         least = number(query.values, "min_similarity", None)
         crop = region(query.values)

@@ -4,12 +4,13 @@ import { NUMBER, quantity } from "./shared/elements.js";
 import { get, thumbnail } from "./api.js";
 import { Grid } from "./grid.js";
 import { announce, element, tellFailure, watchJob } from "./page.js";
-import { onPhotoKey } from "./search.js";
+import { onPhotoKey, searchFor } from "./search.js";
 import { showWhy } from "./why.js";
 
 const PICTURE = 56; // pixels of a thumbnail on the map, one of which is drawn where there is room
 const MARGIN = 40; // pixels around the map at first
 const ZOOM = { least: 0.5, most: 400, step: 1.25 };
+const MOST_SEARCHED = 16; // photos that one search takes
 const MOST_PICTURES = 3000; // that are kept
 const canvas = element("map-canvas");
 const pen = canvas.getContext("2d");
@@ -154,6 +155,9 @@ function select(indexes) {
     picture: (index, pixels) => thumbnail(photos.ids[indexes[index]], pixels),
     name: (index) => `selected photo ${NUMBER.format(index + 1)}`,
   });
+  element("map-actions").hidden = !indexes.length;
+  element("map-search").disabled = indexes.length > MOST_SEARCHED;
+  element("map-search").title = indexes.length > MOST_SEARCHED ? `Select ${MOST_SEARCHED} photos or fewer` : "";
   if (indexes.length) announce(element("map-count").textContent);
   draw();
 }
@@ -242,5 +246,10 @@ canvas.addEventListener("keydown", (event) => {
 element("map-in").addEventListener("click", () => zoom(ZOOM.step ** 2));
 element("map-out").addEventListener("click", () => zoom(ZOOM.step ** -2));
 element("map-home").addEventListener("click", home);
+element("map-search").addEventListener("click", () => searchFor(...selected.map((index) => photos.ids[index])));
+element("map-none").addEventListener("click", () => {
+  select([]);
+  canvas.focus();
+});
 element("map-lasso").addEventListener("click", ({ currentTarget }) => currentTarget.setAttribute("aria-pressed", String(!isDrawing())));
 new ResizeObserver(() => canvas.clientWidth && resize()).observe(canvas);

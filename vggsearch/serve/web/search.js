@@ -47,8 +47,8 @@ async function withPath(photo) {
   return photo.path ? photo : get(`/api/photos/${photo.id}`);
 }
 
-export function searchFor(id) {
-  query = { ...emptyQuery(), filters: query.filters, pictures: [{ id }] };
+export function searchFor(...ids) {
+  query = { ...emptyQuery(), filters: query.filters, pictures: ids.map((id) => ({ id })) };
   run();
 }
 
