@@ -13,7 +13,6 @@ from PIL import Image
 
 from vggsearch.defaults import ALIGN, KEYPOINTS
 from vggsearch.errors import ImageError
-from vggsearch.knn.vectors import unit_rows
 from vggsearch.matching.alignment import Alignment
 from vggsearch.matching.feature_maps import (
     FULL_IMAGE,
@@ -95,14 +94,13 @@ class Reranker:
     def query_features(self, image: View) -> QueryFeatures:
         """Return the features of an image, `image.grey` included, in ALIGN.orientations of ORIENTATIONS."""
         assert image.grey is not None  # noqa: S101 - requested with the view of a query
-        oriented = [apply_orientation(image.pixels, each) for each in ORIENTATIONS[: ALIGN.orientations]]
-        embeddings, levels = self._describe(oriented)
         squares = [image.pixels]
+        oriented = [apply_orientation(image.pixels, each) for each in ORIENTATIONS[: ALIGN.orientations]]
         if (inner := self._inside_frame(image)) is not None:
             squares.append(inner)
-            framed = [apply_orientation(inner, each) for each in ORIENTATIONS[:FRAMED_ORIENTATIONS]]
-            embeddings += list(unit_rows(self._engine.embed(np.stack(framed))))
-        cells = [self._features(each, image.aspect) for each in levels]
+            oriented += [apply_orientation(inner, each) for each in ORIENTATIONS[:FRAMED_ORIENTATIONS]]
+        embeddings, levels = self._describe(oriented)  # all in one batch
+        cells = [self._features(each, image.aspect) for each in levels[: ALIGN.orientations]]
         return QueryFeatures(np.stack(embeddings), hashes_of(squares), cells, image.grey)
 
     def _inside_frame(self, image: View) -> NDArray[np.uint8] | None:

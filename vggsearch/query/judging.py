@@ -33,14 +33,6 @@ def judged(
     The most similar candidates are compared by keypoints, until ALIGN.unlike of them are no copies, or
     ALIGN.unlike_after once a copy was found. `looked_at` is the number of photos searched.
     """
-    alignments = positions(query, photos)
-    similarities = [
-        reranked(candidate.upright, candidate.oriented, alignment)
-        for candidate, alignment in zip(candidates, alignments, strict=True)
-    ]
-    order = sorted(
-        range(len(candidates)), key=lambda at: -max(similarities[at], _similarity_of(candidates[at].bits))
-    )
     compared = dict[int, Comparison]()
 
     def compare(at: int) -> Comparison | None:
@@ -51,6 +43,16 @@ def judged(
     confidences = [_confidence(candidate.bits, None, looked_at) for candidate in candidates]
     unlike, copies = 0, 0
     with single_threaded_blas(), ThreadPoolExecutor(ALIGN.compared_at_once) as threads:
+        if any(photos):
+            threads.submit(lambda: query.keypoints)  # meanwhile
+        alignments = positions(query, photos)
+        similarities = [
+            reranked(candidate.upright, candidate.oriented, alignment)
+            for candidate, alignment in zip(candidates, alignments, strict=True)
+        ]
+        order = sorted(
+            range(len(candidates)), key=lambda at: -max(similarities[at], _similarity_of(candidates[at].bits))
+        )
         while order and unlike < (ALIGN.unlike_after if copies else ALIGN.unlike):
             some, order = order[: ALIGN.compared_at_once], order[ALIGN.compared_at_once :]
             for at, comparison in zip(some, threads.map(compare, some), strict=True):
