@@ -64,6 +64,8 @@ MAY: dict[str, set[str]] = {
     "render/html/files.py": {"open w", "replace", "unlink"},
     # --curve FILE in place of an earlier curve, which is recognised by how it begins.
     "evaluation/pr_curve.py": {"write_text"},
+    # Compiled networks, in a folder of their own in the user's cache folder: own files, by their suffix.
+    "model/openvino_engine/compiled.py": {"replace", "unlink"},
     # torchvision's weights, into its own cache.
     "model/weights.py": {"download_url_to_file"},
     # Pictures that are written to memory.

@@ -105,14 +105,14 @@ def _is_for_cpu(options: EngineOptions, photos: int | None) -> bool:
 
 
 def load_openvino_engine(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOptions) -> Engine:
-    """Load the network into OpenVINO.
+    """Load the network into OpenVINO, which reads the weights when it needs them and may then raise WeightsError.
 
-    Raises WeightsError, or OptionError for a device or precision that OpenVINO does not support here.
+    Raises OptionError for a device or precision that OpenVINO does not support here.
     """
     from vggsearch.model.openvino_engine.engine import OpenVinoEngine
 
-    kernels = load_weights(weights, spec.model, spec.layer)
-    return OpenVinoEngine(spec, kernels, options, kernels_for_cells(spec, weights))
+    load = partial(load_weights, weights, spec.model, spec.layer)
+    return OpenVinoEngine(spec, load, options, kernels_for_cells(spec, weights), is_kept=True)
 
 
 def load_torch_engine(spec: EmbeddingSpec, weights: WeightsFile, options: EngineOptions) -> Engine:

@@ -1,6 +1,7 @@
 """Paths as users give them: with `~`, and relative to a current folder that may change later."""
 
 import os
+import sys
 from pathlib import Path
 
 from vggsearch.errors import OptionError
@@ -46,4 +47,13 @@ def current_folder() -> str | None:
     try:
         return os.getcwd()
     except FileNotFoundError:
+        return None
+
+
+def cache_folder() -> Path | None:
+    """Return the folder for what can be computed again, None if the user has no home folder."""
+    inside = {"darwin": "Library/Caches", "win32": "AppData/Local"}.get(sys.platform, ".cache")
+    try:
+        return Path.home() / inside / "vggsearch"
+    except RuntimeError:
         return None

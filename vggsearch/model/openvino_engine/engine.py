@@ -13,6 +13,7 @@ from vggsearch.errors import OptionError, option
 from vggsearch.model.engine import Description, Engine, EngineOptions, rate
 from vggsearch.model.layers import has_cells
 from vggsearch.model.local_features import LoadKernels, no_cells
+from vggsearch.model.openvino_engine.compiled import CompiledNetworks
 from vggsearch.model.openvino_engine.graph import Int8, build_graph, convolution_graph
 from vggsearch.model.openvino_engine.processor import largest_weight
 from vggsearch.model.ranges import ACTIVATION_RANGES, activation_ranges
@@ -27,9 +28,10 @@ ARITHMETIC = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # outside int8: poo
 class OpenVinoEngine(Engine):
     """The truncated network as a compiled graph from pixels to embeddings, and another that adds local features.
 
-    Each graph is compiled when it first runs, so a query compiles only the one it needs. `load_kernels` loads the
-    kernels for local features in case `kernels` end before them. Threads take turns: one batch uses all cores, and
-    the graph writes its results into the same memory each time.
+    Each graph is compiled when it first runs, so a query compiles only the one it needs. `kernels` may be a
+    function that loads them, which `load_kernels` does for local features in case they end before these. With
+    `is_kept`, compiled graphs are kept on disk, and no kernels are loaded for those that are there. Threads take
+    turns: one batch uses all cores, and the graph writes its results into the same memory each time.
     """
 
     name = "openvino"
@@ -37,9 +39,11 @@ class OpenVinoEngine(Engine):
     def __init__(
         self,
         spec: EmbeddingSpec,
-        kernels: Mapping[str, Kernel],
+        kernels: Mapping[str, Kernel] | LoadKernels,
         options: EngineOptions,
         load_kernels: LoadKernels | None = None,
+        *,
+        is_kept: bool = False,
     ) -> None:
         self._spec = spec
         core = openvino.Core()
@@ -48,16 +52,14 @@ class OpenVinoEngine(Engine):
                 f"OpenVINO runs on the CPU here, not on {options.device}. Use ", option("engine", "torch"), "."
             )
         self.precision = choose_precision(options.precision, spec, core)
-        is_int8 = self.precision == "int8"
-        int8 = Int8(activation_ranges(spec, "int8"), largest_weight()) if is_int8 else None
-        # One batch at a time on all cores: more streams, larger batches and a compiled-model cache were no faster
-        # (docs/performance.md).
-        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": ARITHMETIC[self.precision]}
-        self._compile = partial(core.compile_model, device_name=DEVICE, config=settings)
-        self._build = partial(build_graph, spec, int8=int8)
+        self._ranges = activation_ranges(spec, "int8") if self.precision == "int8" else None
+        # One batch at a time on all cores: more streams and larger batches were no faster (docs/performance.md).
+        self._settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": ARITHMETIC[self.precision]}
+        self._compile = partial(core.compile_model, device_name=DEVICE, config=self._settings)
+        self._kept = CompiledNetworks(core, DEVICE, spec, self.precision) if is_kept else None
         self._running = Lock()  # around every use of a graph, its compilation included
-        self._kernels = kernels
-        self._load_kernels: LoadKernels = load_kernels or (lambda: kernels)
+        self._load: LoadKernels = kernels if callable(kernels) else lambda: kernels
+        self._load_more: LoadKernels = load_kernels or self._load
         self.batch_size = options.batch_size or EXTRACT.batch_size
 
     def embed(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -80,13 +82,29 @@ class OpenVinoEngine(Engine):
         with self._running:
             return f"cpu ({self._network.get_property('INFERENCE_NUM_THREADS')} threads)"
 
+    def prepare(self, *, cells: bool = False) -> None:
+        """See Engine.prepare."""
+        with self._running:
+            _ = self._network_with_cells if cells and has_cells(self._spec.model) else self._network
+
     @cached_property
     def _network(self) -> openvino.CompiledModel:
-        return self._compile(self._build(self._kernels))
+        return self._compiled(self._load, with_cells=False)
 
     @cached_property
     def _network_with_cells(self) -> openvino.CompiledModel:
-        return self._compile(self._build(self._load_kernels(), with_cells=True))
+        return self._compiled(self._load_more, with_cells=True)
+
+    def _compiled(self, load: LoadKernels, *, with_cells: bool) -> openvino.CompiledModel:
+        kind = "embeddings and cells" if with_cells else "embeddings"
+        found = self._kept.find(kind, self._settings) if self._kept is not None else None
+        if found is not None:
+            return found
+        int8 = Int8(self._ranges, largest_weight()) if self._ranges is not None else None
+        network = self._compile(build_graph(self._spec, load(), int8, with_cells=with_cells))
+        if self._kept is not None:
+            self._kept.keep(kind, network)
+        return network
 
     def multiply_adds_per_s(self, seconds: float) -> float:
         """See Engine.multiply_adds_per_s."""
