@@ -219,6 +219,20 @@ def test_files_that_a_generator_closes_are_read_before(index: ImageIndex, photos
     assert [found(answer) for answer in answers] == [f"{seed}.png" for seed in range(4)]
 
 
+@pytest.mark.parametrize("rerank", [True, False])
+def test_a_buffer_that_is_filled_again_is_another_query(index: ImageIndex, photos: Path, rerank: bool) -> None:
+    pictures = [np.asarray(Image.open(photos / f"{seed}.png").convert("RGB")) for seed in range(4)]
+    buffer = np.empty_like(pictures[0])
+
+    def each() -> Iterator[Any]:
+        for pixels in pictures:
+            buffer[:] = pixels
+            yield buffer
+
+    answers = index.query_many(each(), 1, rerank=rerank)
+    assert [found(answer) for answer in answers] == [f"{seed}.png" for seed in range(4)]
+
+
 def test_a_closed_or_damaged_file_costs_only_itself(index: ImageIndex, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes((photos / "0.png").read_bytes()[:60])
     with (photos / "0.png").open("rb") as closed:

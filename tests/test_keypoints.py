@@ -7,9 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 from skimage import data
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from vggsearch.matching.alignment import inverted
-from vggsearch.matching.keypoints import Keypoints, align, detect_keypoints, mirrored_keypoints
+from vggsearch.matching.keypoints import (
+    Keypoints,
+    align,
+    detect_keypoints,
+    mirrored_keypoints,
+    single_threaded_blas,
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +37,21 @@ def jpeg(picture: Image.Image, quality: int) -> Image.Image:
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=quality)
     return Image.open(file).convert("RGB")
+
+
+def test_blas_has_one_thread_until_the_last_that_needs_it_is_done() -> None:
+    def threads() -> int:
+        return max(int(each["num_threads"]) for each in threadpool_info() if each["user_api"] == "blas")
+
+    with threadpool_limits(limits=2, user_api="blas"):
+        before = threads()
+        first, second = single_threaded_blas(), single_threaded_blas()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert threads() == 1
+        second.__exit__(None, None, None)
+        assert threads() == before
 
 
 def test_a_photo_is_found_in_itself_as_a_whole(cat: Keypoints) -> None:

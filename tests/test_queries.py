@@ -1,5 +1,6 @@
 """What may be found, and in how many indexes: filters, folders, thresholds, pictures added and subtracted."""
 
+import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -147,6 +148,33 @@ def test_queries_asked_together_go_through_the_network_together(photos: Path, in
         path.relative_to(photos).as_posix() for path in asked
     ]
     assert (engine.calls - calls, engine.pictures - pictures) == (1, len(asked))
+
+
+def test_queries_that_are_answered_ahead_get_the_answers_they_get_alone(photos: Path, index: ImageIndex) -> None:
+    (photos.parent / "bad.jpg").write_text("no picture")
+    names = ["0.jpg", "1.jpg", "bad.jpg", "2.jpg", "3.jpg", "1.jpg"]
+    asked = [photos.parent / name if name == "bad.jpg" else photos / "summer" / name for name in names]
+    answers = list(index.query_many(iter(asked), 3))
+    assert isinstance(answers[2], Skipped)
+    alone = [index.query(image, 3) for image in asked if image.name != "bad.jpg"]
+    assert [answer for answer in answers if isinstance(answer, QueryResult)] == alone
+    assert alone[0].matches[0].confidence is not None
+
+
+def test_no_more_queries_are_read_ahead_than_are_answered_together(photos: Path, index: ImageIndex) -> None:
+    read: list[int] = []
+
+    def endless() -> Iterator[Path]:
+        for number in itertools.count():
+            read.append(number)
+            yield photos / "summer" / f"{number % 4}.jpg"
+
+    answers = iter(index.query_many(endless(), 1))
+    for number in range(3):
+        answer = next(answers)
+        assert isinstance(answer, QueryResult)
+        assert answer.matches[0].path == f"summer/{number % 4}.jpg"
+        assert len(read) <= number + 1 + SEARCH.ahead
 
 
 def test_a_photo_that_a_filter_leaves_out_does_not_even_find_itself(index: ImageIndex, photos: Path) -> None:

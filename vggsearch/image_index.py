@@ -514,8 +514,9 @@ class ImageIndex(Tabular):
 
         `images` is any iterable of what `query` takes, such as a generator, a Series, or an array of four
         dimensions. The path of a Skipped is the name of its image, or its place from 0, as "[3]", if it has none.
-        The options are those of `query`. With `rerank=False`, and neither `containing`, `minus` nor
-        `exclude_same_folder`, images are read ahead and go through the network together, which is much faster.
+        The options are those of `query`. Images are read ahead: three of them, which are answered at the same time.
+        With `rerank=False`, and neither `containing`, `minus` nor `exclude_same_folder`, they are 64 and go through
+        the network together, which is much faster.
 
         >>> results = index.query_many(["photos/a.jpg", "photos/b.jpg"], count=1, rerank=False)
         >>> [result.matches[0].path for result in results]

@@ -10,6 +10,7 @@ unrelated photos.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import cv2
@@ -73,14 +74,34 @@ def _detected(grey: NDArray[np.uint8], longer: int) -> Keypoints:
     return Keypoints(points, shapes, descriptors[: len(found)].astype(np.uint8), width, height, grey)
 
 
-@contextmanager
-def single_threaded_blas() -> Iterator[None]:
-    """Limit each matrix product to one thread, for callers that compare pairs in several threads.
+class _SingleThreadedBlas:
+    """Limits BLAS to one thread for as long as anyone needs it: the limit is one for the whole process."""
 
-    The matrices here are small: with BLAS threads on top, synchronisation makes a product ten times slower.
-    """
-    with threadpool_limits(limits=1, user_api="blas"):
-        yield
+    def __init__(self) -> None:
+        self._changing, self._users = Lock(), 0
+        self._limits: threadpool_limits | None = None
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._changing:
+            self._users += 1
+            if self._limits is None:
+                self._limits = threadpool_limits(limits=1, user_api="blas")
+        try:
+            yield
+        finally:
+            with self._changing:
+                self._users -= 1
+                if not self._users and self._limits is not None:
+                    self._limits.restore_original_limits()
+                    self._limits = None
+
+
+single_threaded_blas = _SingleThreadedBlas()
+"""Limit each matrix product to one thread, for callers that compare pairs in several threads.
+
+The matrices here are small: with BLAS threads on top, synchronisation makes a product ten times slower.
+"""
 
 
 def mirrored_keypoints(keypoints: Keypoints) -> Keypoints:

@@ -76,7 +76,8 @@ class Reranker:
     """Aligns query images with the photos of a folder.
 
     `load_stored` returns the local features of the given paths that the index stores. The features of other photos
-    are computed on demand from the photo files, which `decoders()` decode, and kept in `recent`, if it is given.
+    are computed on demand from the photo files, which `decoders()` decode. What was used last stays in `recent`, if
+    it is given.
     """
 
     def __init__(
@@ -119,22 +120,17 @@ class Reranker:
 
     def photo_features(self, paths: Sequence[str]) -> list[PhotoFeatures | None]:
         """Return the features of photos, in order; None for a photo whose file can no longer be read."""
-        stored = self._load_stored(paths)
-        found = {
-            path: PhotoFeatures(self._features(*features), partial(self._grey, path))
-            for path, features in stored.items()
-        }
-        found |= self._recent_or_computed([path for path in paths if path not in found])
-        return [found.get(path) for path in paths]
-
-    def _recent_or_computed(self, paths: Sequence[str]) -> dict[str, PhotoFeatures]:
         keys = {path: self._key(path) for path in paths}
         found = {path: known for path, key in keys.items() if key and (known := self._recent.get(key)) is not None}
-        computed = self._computed([path for path in paths if path not in found])
-        for path, features in computed.items():
+        new = {
+            path: PhotoFeatures(self._features(*features), partial(self._grey, path))
+            for path, features in self._load_stored([path for path in paths if path not in found]).items()
+        }
+        new |= self._computed([path for path in paths if path not in found and path not in new])
+        for path, features in new.items():
             if (key := keys[path]) is not None:
                 self._recent.put(key, features)
-        return found | computed
+        return [found.get(path) or new.get(path) for path in paths]
 
     def _key(self, path: str) -> tuple[object, ...] | None:
         """Return what the features of a photo depend on, as it was before they are computed; None if it is gone."""

@@ -12,7 +12,7 @@ import numpy as np
 from vggsearch.defaults import SEARCH
 from vggsearch.errors import OptionError, option
 from vggsearch.notebook import Figure, Section, gallery
-from vggsearch.photos.inputs import Box, ImageFile, ImageLike, ReadableFile, is_image
+from vggsearch.photos.inputs import Box, ImageFile, ImageLike, ReadableFile, TensorLike, is_image
 from vggsearch.photos.walk import Skipped
 from vggsearch.query.filters import Filter, parse_filter
 from vggsearch.query.searcher import Match
@@ -184,7 +184,7 @@ def rules(filters: str | Iterable[str]) -> tuple[Filter, ...]:
 
 
 def each_of(images: Images) -> tuple[ImageLike, ...]:
-    """Return one picture or several as a tuple, with open files as ImageFile, so that they can be read again.
+    """Return one picture or several as a tuple, so that they can be read later, and again.
 
     A value that is neither is returned as if it were a picture: reading it raises InputError.
     """
@@ -214,8 +214,14 @@ def _kind(value: object) -> str:
 
 
 def _rereadable(image: Any) -> ImageLike:
-    is_file = isinstance(image, ReadableFile) and not isinstance(image, ImageFile)
-    kept: ImageLike = ImageFile(image) if is_file else image
+    """Return a picture that is the same when it is read later: a file may be closed then, a buffer filled again."""
+    if isinstance(image, ReadableFile) and not isinstance(image, ImageFile):
+        return ImageFile(image)
+    if isinstance(image, bytearray | memoryview):
+        return bytes(image)
+    if isinstance(image, np.ndarray):
+        return image.copy()
+    kept: ImageLike = image.detach().clone() if isinstance(image, TensorLike) else image
     return kept
 
 

@@ -1,6 +1,7 @@
 """Run queries: read the pictures, embed them, and search one or more indexes."""
 
 import logging
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -56,11 +57,13 @@ def run_queries(targets: Sequence[Target], queries: Iterable[Images], options: Q
     """Yield the result of each query, or a Skipped for an unusable image, in order.
 
     The path of a Skipped is the name of the query, or its place from 0, in brackets, if it has none: "[3]".
-    If embeddings alone decide, SEARCH.at_once queries are read ahead, embedded and searched together.
+    If embeddings alone decide, SEARCH.at_once queries are read ahead, embedded and searched together. Otherwise
+    SEARCH.ahead of them are answered while the caller takes the answer to the one before: the views of each go
+    through the network together, and while those of one do, others are decoded and compared with photos.
     """
     waiting = enumerate(map(each_of, queries))  # once, since a generator or stream can be read only once
     if not options.is_plain:
-        yield from (_answer(targets, place, query, options) for place, query in waiting)
+        yield from _answers_ahead(targets, waiting, options)
         return
     while some := tuple(islice(waiting, SEARCH.at_once)):
         yield from _answers(targets, some, options)
@@ -93,6 +96,20 @@ def _answer(targets: Sequence[Target], place: int, query: Sequence[ImageLike], o
         reason, kind = (error.reason, error.kind) if isinstance(error, ImageError) else (str(error), NO_PICTURE)
         name = _name(query, options.minus)
         return Skipped(f"[{place}]" if name in ("", "-") else name, reason, kind)
+
+
+def _answers_ahead(
+    targets: Sequence[Target], queries: Iterator[tuple[int, Sequence[ImageLike]]], options: QueryOptions
+) -> Iterator[Answer]:
+    """Yield the result of each query, in order, while the next ones are run."""
+    pool = ThreadPoolExecutor(SEARCH.ahead, thread_name_prefix="query")
+    try:
+        running = deque(pool.submit(_answer, targets, *each, options) for each in islice(queries, SEARCH.ahead))
+        while running:
+            yield running.popleft().result()
+            running.extend(pool.submit(_answer, targets, *each, options) for each in islice(queries, 1))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _answers(
@@ -139,12 +156,16 @@ def _view(target: Target, image: ImageLike, crop: Box | None, *, longer: int = 0
 
 
 def _run_single(targets: Sequence[Target], image: ImageLike, options: QueryOptions) -> QueryResult:
-    with ThreadPoolExecutor(1) as reader:  # a decoder process takes as long to start as the network to load
-        longer = KEYPOINTS.pixels if options.rerank or options.containing else 0
-        reading = reader.submit(_view, targets[0], image, options.crop, longer=longer)
-        indexes, engine = views_of(targets, [image], options), targets[0].engine()
+    with ThreadPoolExecutor(2) as threads:  # the first time, all three take as long
+        has_cells = options.rerank or options.containing
+        longer = KEYPOINTS.pixels if has_cells else 0
+        reading = threads.submit(_view, targets[0], image, options.crop, longer=longer)
+        engine = targets[0].engine()
+        preparing = threads.submit(engine.prepare, cells=has_cells)
+        indexes = views_of(targets, [image], options)
         with naming_image(image):
             view = reading.result()
+        preparing.result()
     if is_blank(view.pixels):
         log.warning("%s is blank: there is nothing in it to compare.", name_of(image))
         return QueryResult(name_of(image), answer_blank(indexes), folders_of(targets))
