@@ -19,8 +19,9 @@ from vggsearch.matching.feature_maps import encode
 from vggsearch.matching.regions import best_similarities, query_vectors, region_vectors
 from vggsearch.progress import Progress
 from vggsearch.store.contents import LOCAL, STAMPS
-from vggsearch.store.local_features import CELLS, REGIONS
+from vggsearch.store.local_features import CELLS, REGIONS, StoredFeatures
 from vggsearch.store.store import Store
+from vggsearch.store.writer import StoreWriter
 
 
 @pytest.fixture
@@ -86,6 +87,35 @@ def test_queries_are_re_ranked_alike_with_and_without_stored_features(index: Ima
     assert {match.path: match.similarity for match in found} == pytest.approx(similarities, abs=0.01)
     assert found[0].alignment is not None
     assert found[0].alignment.mirrored
+
+
+def test_one_pass_of_the_network_gives_embeddings_and_local_features(
+    index: ImageIndex, photos: Path, tmp_path: Path
+) -> None:
+    shutil.copy(photos / "0.png", photos / "copy of 0.png")
+    index.update(photos, local_features=True)
+    engine = FakeEngine(batch_size=4)
+    with ImageIndex.create(tmp_path / "later", engine=engine) as later:
+        later.update(photos)
+        embedded = engine.pictures
+        later.update(local_features=True)
+        assert engine.pictures == 2 * embedded
+        np.testing.assert_array_equal(index.embeddings(), later.embeddings())
+        assert features_of(index).keys() == features_of(later).keys()
+        for one, other in zip(features_of(index).values(), features_of(later).values(), strict=True):
+            np.testing.assert_array_equal(one.cells, other.cells)
+            np.testing.assert_array_equal(one.regions, other.regions)
+    with ImageIndex.create(tmp_path / "once", engine=(once := FakeEngine(batch_size=4))) as made:
+        made.update(photos, local_features=True)
+        assert (once.pictures, kept(made)) == (embedded, 6)
+        save_photo(photos / "new.png", 50)
+        made.update()
+        assert (once.pictures, kept(made)) == (embedded + 1, 7)
+
+
+def features_of(index: ImageIndex) -> dict[str, StoredFeatures]:
+    store = index._store.read_consistently(lambda store: store.local())
+    return dict(sorted(store.features(store.all_keys())))
 
 
 def test_with_stored_features_re_ranking_needs_no_photo(index: ImageIndex, photos: Path) -> None:
@@ -244,6 +274,7 @@ def test_containing_finds_nothing_where_only_removed_photos_have_features(
         path.unlink()
     save_photo(photos / "new.png", 20)
     monkeypatch.setattr("vggsearch.indexing.update.keep_local_features", lambda *_, **__: None)
+    monkeypatch.setattr(StoreWriter, "add_local", lambda *_: None)
     index.update(allow_empty=True)
     assert index.paths() == ["new.png"]
     assert kept(index) == 6

@@ -3,19 +3,22 @@
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.indexing.decoding import Decoded, DecodedItem, LookAhead
 from vggsearch.indexing.feed import Feed
+from vggsearch.indexing.local_features import to_store
 from vggsearch.model.engine import Engine
 from vggsearch.model.gpu_engine import GpuEngine
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.photos.walk import PhotoFile, Skipped
+from vggsearch.store.local_features import StoredFeatures
 from vggsearch.store.records import ContentLookup, Embedded, EngineInfo
 
 
@@ -27,6 +30,7 @@ def extract(
     *,
     known: ContentLookup | None = None,
     workers: int | None = None,
+    with_features: bool = False,
 ) -> Generator[Embedded | Skipped, None, None]:
     """Yield an Embedded or a Skipped for each file, in the order of `files`.
 
@@ -34,6 +38,8 @@ def extract(
     decoded while the network loads, and each batch is embedded while the next is decoded. Memory does not grow with
     the folder, since a bounded number of photos is read ahead: with an engine in this process two batches and one
     file per worker, plus what the engine takes in advance (Engine.embed_stream); with a pool of GPUs see Feed.
+
+    `with_features` has the network compute local features in the same pass, unless it runs on a pool of GPUs.
     """
     with closing(LookAhead(files, root, spec, known, workers)) as source:
         if known is not None and known.may_know_all:
@@ -49,7 +55,7 @@ def extract(
             yield from _on_gpus(engine, source, root, spec, known)
             return
         source.deepen(engine.batch_size)
-        yield from _Network(engine, spec, known).run(source)
+        yield from _Network(engine, spec, known, with_features=with_features).run(source)
 
 
 def _on_gpus(
@@ -74,6 +80,9 @@ def _unless_known(item: Embedded | Skipped, known: ContentLookup | None) -> Embe
     return item if same is None else same.for_file(item.file)
 
 
+_Row: TypeAlias = tuple[NDArray[np.float32], StoredFeatures | None]  # the embedding of a photo, and its features
+
+
 @dataclass(frozen=True, slots=True)
 class _Copy:
     """A photo with the same bytes as one that is already in the network."""
@@ -85,18 +94,21 @@ class _Copy:
 class _Network:
     """Runs decoded photos through an engine, in order. If `known` is given, each content only once."""
 
-    def __init__(self, engine: Engine, spec: EmbeddingSpec, known: ContentLookup | None) -> None:
-        self._engine, self._spec, self._known = engine, spec, known
+    def __init__(
+        self, engine: Engine, spec: EmbeddingSpec, known: ContentLookup | None, *, with_features: bool
+    ) -> None:
+        self._engine, self._spec, self._known, self._with_features = engine, spec, known, with_features
         self._made_by = EngineInfo(engine.name, engine.precision)
         self._taken: deque[list[_Copy | DecodedItem]] = deque()  # not yet returned by the engine
         self._under_way: dict[str, Embedded | None] = {}  # contents in `_taken`, None until they are embedded
 
     def run(self, source: Iterator[DecodedItem]) -> Iterator[Embedded | Skipped]:
-        for embeddings in self._engine.embed_stream(self._batches(source)):
-            rows = iter(embeddings)
+        embed = self._described if self._with_features else self._embedded
+        for rows in embed(self._batches(source)):
             for item in self._taken.popleft():
                 if isinstance(item, Decoded):
-                    item = item.embedded(next(rows), self._made_by)
+                    embedding, features = next(rows)
+                    item = replace(item.embedded(embedding, self._made_by), features=features)
                     self._under_way[item.sha256] = item
                 elif isinstance(item, _Copy):
                     first = self._under_way[item.sha256]
@@ -104,6 +116,17 @@ class _Network:
                     item = first.for_file(item.file)
                 yield item
             self._forget()
+
+    def _embedded(self, batches: Iterator[NDArray[np.uint8]]) -> Iterator[Iterator[_Row]]:
+        for embeddings in self._engine.embed_stream(batches):
+            yield ((embedding, None) for embedding in embeddings)
+
+    def _described(self, batches: Iterator[NDArray[np.uint8]]) -> Iterator[Iterator[_Row]]:
+        for batch in batches:
+            found = self._engine.describe(batch) if len(batch) else None
+            levels = zip(*found.levels, strict=True) if found is not None else ()
+            embeddings = found.embeddings if found is not None else ()
+            yield zip(embeddings, map(to_store, levels), strict=True)
 
     def _batches(self, source: Iterator[DecodedItem]) -> Iterator[NDArray[np.uint8]]:
         size, at_once = self._spec.size, self._engine.batch_size

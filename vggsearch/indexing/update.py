@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vggsearch.defaults import EXTRACT
@@ -21,6 +21,7 @@ from vggsearch.photos.walk import PhotoFile, Skipped, SkippedFiles, Stamp, walk
 from vggsearch.progress import SILENT, Monitor
 from vggsearch.removal.interrupted import warn_of_interrupted
 from vggsearch.store.contents import JOURNALS
+from vggsearch.store.local_features import ROWS, StoredFeatures
 from vggsearch.store.parts import BYTES_PER_DIMENSION
 from vggsearch.store.records import Embedded
 from vggsearch.store.reuse import KnownContent
@@ -159,13 +160,15 @@ class _Part:
 
     dim: int
     photos: list[Embedded] = field(default_factory=list)
+    features: dict[str, StoredFeatures] = field(default_factory=dict)  # by the SHA-256 of a photo
     lost: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
 
     @property
     def is_full(self) -> bool:
         size = len(self.photos) * self.dim * BYTES_PER_DIMENSION
-        return size >= EXTRACT.part_bytes or time.monotonic() - self.started >= EXTRACT.part_seconds
+        is_large = size >= EXTRACT.part_bytes or len(self.features) >= ROWS
+        return is_large or time.monotonic() - self.started >= EXTRACT.part_seconds
 
 
 class _Update:
@@ -203,9 +206,11 @@ class _Update:
     def embed(self, root: Path, load_engine: LoadEngine, workers: int | None, monitor: Monitor) -> bool:
         """Embed the files to do and commit them part by part; return whether all of them were embedded.
 
-        The network is loaded only if there is something to embed.
+        The network is loaded only if there is something to embed. If the index stores local features, they are
+        computed in the same pass.
         """
         engine: Engine | None = None
+        has_local = self.store.manifest.has_local
         self.known = KnownContent(self.store, self.todo)
 
         def show(done: int) -> None:
@@ -217,10 +222,19 @@ class _Update:
         def loaded() -> Engine:
             nonlocal engine
             engine = load_engine(len(self.todo))
+            engine.prepare(cells=has_local)
             show(0)
             return engine
 
-        items = extract(self.todo, root, self.store.spec, loaded, known=self.known, workers=workers)
+        items = extract(
+            self.todo,
+            root,
+            self.store.spec,
+            loaded,
+            known=self.known,
+            workers=workers,
+            with_features=has_local,
+        )
         with closing(items):
             try:
                 for done, item in enumerate(items, start=1):
@@ -276,6 +290,9 @@ class _Update:
         if isinstance(item, Embedded):
             self.indexed += not item.is_reused
             self.reused += item.is_reused
+            if item.features is not None:
+                self.part.features[item.sha256] = item.features
+                item = replace(item, features=None)
             self.known.remember(item)
             self.part.photos.append(item)
             self.settled.add(item.file.path)
@@ -290,9 +307,11 @@ class _Update:
         """Begin to commit the part, once the one before is committed."""
         self._wait()
         part, self.part = self.part, _Part(self.store.spec.dim)
-        self._writing = self._thread.submit(
-            self.writer.commit, part.photos, [*part.lost, *gone], dict(self.skipped)
-        )
+        self._writing = self._thread.submit(self._write, part, gone, dict(self.skipped))
+
+    def _write(self, part: _Part, gone: Sequence[str], skipped: dict[str, Skipped]) -> None:
+        self.writer.commit(part.photos, [*part.lost, *gone], skipped)
+        self.writer.add_local(part.features)
 
     def _wait(self) -> None:
         """Wait until what was begun is committed. Raises the errors of StoreWriter.commit."""
@@ -342,6 +361,8 @@ def update_index(
         warn_of_interrupted(store.directory / JOURNALS, root)
         if whiten is not None:
             writer.set_whitened(whiten)
+        if local_features is not None:
+            writer.set_local(local_features)
         update = _Update(store, writer, plan, thread)
         try:
             is_whole = update.reread(root, workers, monitor) and update.embed(root, load_engine, workers, monitor)
@@ -349,8 +370,6 @@ def update_index(
                 update.finish(root, allow_empty=allow_empty)
             update.keep_stamps(recorded)
             renew_vector_index(store, writer, monitor if is_whole else SILENT)
-            if local_features is not None:
-                writer.set_local(local_features)
             if not is_whole:
                 raise Stopped
             if store.manifest.has_local:

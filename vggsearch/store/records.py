@@ -10,7 +10,7 @@ from vggsearch.photos.capture import Capture
 from vggsearch.photos.walk import PhotoFile
 
 if TYPE_CHECKING:
-    pass
+    from vggsearch.store.local_features import StoredFeatures
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Embedded:
     `capture` is when and by which camera it was taken; `is_blank` means that the photo is one colour and not
     compared; `perceptual_hash` is that of photos.perceptual_hash, None if an older version indexed the photo;
     `embedding` is a float32 unit vector (dim,). `is_reused` means that the embedding was computed for another file,
-    or in an earlier run, with the same bytes.
+    or in an earlier run, with the same bytes. `features` are the local features, if they were computed, too.
     """
 
     file: PhotoFile
@@ -43,6 +43,7 @@ class Embedded:
     embedding: NDArray[np.float32]
     made_by: EngineInfo
     is_reused: bool = False
+    features: "StoredFeatures | None" = None
 
     def for_file(self, file: PhotoFile) -> "Embedded":
         """Return the record of another file with the same bytes."""

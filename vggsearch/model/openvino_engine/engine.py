@@ -80,7 +80,8 @@ class OpenVinoEngine(Engine):
     def device(self) -> str:
         """See Engine.device."""
         with self._running:
-            return f"cpu ({self._network.get_property('INFERENCE_NUM_THREADS')} threads)"
+            network = vars(self).get("_network_with_cells") or self._network  # whichever is compiled
+            return f"cpu ({network.get_property('INFERENCE_NUM_THREADS')} threads)"
 
     def prepare(self, *, cells: bool = False) -> None:
         """See Engine.prepare."""
