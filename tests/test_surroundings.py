@@ -80,6 +80,16 @@ def test_a_border_and_a_screen_are_frames() -> None:
     assert shown(screenshot(), at(0, 250 / 800, 1, 550 / 800)) is Around.FRAME
 
 
+def test_a_dark_photo_on_a_dark_screen_is_not_taken_for_more_of_the_scene() -> None:
+    made = Image.new("RGB", (400, 800), "black")
+    made.paste(ImageOps.expand(scene(1, (400, 420)), (0, 90), "black"), (0, 100))  # dark at its edges
+    draw = ImageDraw.Draw(made)
+    draw.text((20, 20), "12:45", "white", ImageFont.load_default(20))
+    for left in range(40, 400, 100):
+        draw.ellipse((left, 750, left + 24, 774), outline="white", width=2)
+    assert shown(made, at(0, 100 / 800, 1, 700 / 800)) is Around.UNCLEAR
+
+
 def test_impossible_positions_do_not_fail() -> None:
     photo = small_grey(scene(1, (400, 300)), SURROUNDINGS.pixels)
     assert around(photo, at(1e6, 1e6, 1e6 + 1, 1e6 + 1)) in Around

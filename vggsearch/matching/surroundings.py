@@ -49,7 +49,8 @@ def around(photo: NDArray[np.uint8], alignment: Alignment) -> Around:
         return Around.FRAME
     if textured <= SURROUNDINGS.flat:
         return Around.NOTHING
-    return Around.SCENE if seam <= SURROUNDINGS.no_seam else Around.UNCLEAR
+    is_scene = seam <= SURROUNDINGS.no_seam and not is_drawn  # a dark photo on a dark screen has no seam
+    return Around.SCENE if is_scene else Around.UNCLEAR
 
 
 def _covers(corners: NDArray[np.float32], width: int, height: int) -> bool:
