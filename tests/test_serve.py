@@ -343,6 +343,12 @@ def test_several_pictures_are_one_query_and_one_is_subtracted(client: httpx.Clie
     assert client.post("/api/query", data=data | {"crop": "0,0,1,1"}).status_code == 400
 
 
+def test_a_picture_of_several_that_cannot_be_read_is_named_by_its_number(client: httpx.Client) -> None:
+    files = [("image", ("a.jpg", jpeg(0))), ("minus", ("b.jpg", b"garbage"))]
+    refused = client.post("/api/query", files=files)
+    assert (refused.status_code, refused.json()["detail"]) == (422, "picture 2: not a picture")
+
+
 def test_filters_are_those_of_the_command_line(client: httpx.Client) -> None:
     found = client.post("/api/query", files={"image": jpeg(0)}, data={"folder": "winter", "rerank": "no"}).json()
     assert {match["path"] for match in found["matches"]} == {"winter/4.jpg", "winter/5.jpg"}

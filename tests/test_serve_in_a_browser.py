@@ -121,6 +121,20 @@ def test_a_chosen_picture_is_searched_for_and_filtered(browser: Browser, folder:
         tab.wait_until("document.querySelectorAll('#results li').length > 2")
 
 
+def test_a_search_that_fails_leaves_no_photos_of_the_one_before(browser: Browser, folder: Path) -> None:
+    (folder.parent / "no.jpg").write_bytes(b"no picture")
+    with served(browser, folder) as tab:
+        tab.page.set_input_files("#choose", folder / "other.png")
+        tab.page.wait_for_selector(FOUND)
+        tab.page.set_input_files("#choose", folder.parent / "no.jpg")
+        tab.wait_until("document.querySelector('#count-found').textContent === 'not a picture'")
+        assert found(tab) == []
+        tab.complaints.clear()  # the browser tells of the status 422
+        tab.page.reload()  # the link is that of the last search that worked
+        tab.page.wait_for_selector(FOUND)
+        assert found(tab)[0] == "other.png"
+
+
 def test_a_rectangle_that_is_drawn_searches_for_that_part(browser: Browser, folder: Path) -> None:
     with served(browser, folder) as tab:
         tab.page.set_input_files("#choose", folder / "whole.png")
@@ -392,6 +406,35 @@ def test_the_map_shows_photos_and_selects_them(browser: Browser, folder: Path) -
         check(tab, 1280)
         tab.press("Enter")
         assert tab.page.is_visible("#why")
+        tab.press("Escape")
+        tab.page.click("#map-search")
+        tab.page.wait_for_selector(FOUND)
+        assert tab.count("#query-chips li") == total
+        tab.press("5")
+        tab.page.click("#map-none")
+        assert not tab.page.is_visible("#map-actions")
+
+
+def test_a_loop_that_is_drawn_on_the_map_selects_what_is_inside(browser: Browser, folder: Path) -> None:
+    with served(browser, folder) as tab:
+        tab.press("5")
+        tab.wait_until("document.querySelector('#live').textContent.startsWith('A map of')", 120)
+        box = tab.page.locator("#map-canvas").bounding_box()
+        assert box is not None
+        left, top = box["x"] + 20, box["y"] + 20  # inside of the round corners
+        right, bottom = left + box["width"] - 40, top + box["height"] - 40
+        tab.page.click("#map-lasso")
+        for corners, count in (
+            ([(left, top), (right, top), (right, bottom), (left, bottom)], 8),
+            ([(left, top), (left + 9, top), (left + 9, top + 9)], 0),
+        ):
+            tab.page.mouse.move(*corners[0])
+            tab.page.mouse.down()
+            for corner in corners[1:]:
+                tab.page.mouse.move(*corner, steps=5)
+            tab.page.mouse.up()
+            tab.settle()
+            assert tab.count("#map-selected li") == count
 
 
 def test_duplicates_are_shown_of_one_index_at_a_time(browser: Browser, folder: Path) -> None:

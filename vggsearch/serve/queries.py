@@ -5,13 +5,14 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
+from io import BytesIO
 from threading import Lock
 
 from vggsearch.defaults import SERVE
 from vggsearch.image_index import decoders_of
 from vggsearch.matching.evidence import COPY
 from vggsearch.photos.decoder_pool import Source
-from vggsearch.photos.inputs import Box, ImageLike, IndexedPhoto
+from vggsearch.photos.inputs import Box, ImageFile, ImageLike, IndexedPhoto
 from vggsearch.query.options import Answer, Images, QueryOptions, QueryResult
 from vggsearch.query.searcher import Match
 from vggsearch.render.query import query_values
@@ -112,14 +113,18 @@ class Queries:
             query.filters,
             offset + count if least is None else None,
             crop=in_pixels(crop, self.size(query.images[0])) if crop is not None else None,
-            minus=tuple(map(self.image, query.minus)),
+            minus=self._images(query.minus, len(query.images) + 1),
         )
-        return Asked(tuple(map(self.image, query.images)), options, offset, count)
+        return Asked(self._images(query.images, 1), options, offset, count)
 
-    def image(self, picture: Picture) -> ImageLike:
-        """Return a picture as a query takes it. Raises Problem."""
+    def _images(self, pictures: Sequence[Picture], first: int) -> tuple[ImageLike, ...]:
+        """Return pictures as a query takes them, by names with their numbers from `first` on. Raises Problem."""
+        return tuple(self.image(each, f"picture {number}") for number, each in enumerate(pictures, start=first))
+
+    def image(self, picture: Picture, name: str = "-") -> ImageLike:
+        """Return a picture as a query takes it; an upload gets a name. Raises Problem."""
         if isinstance(picture, Upload):
-            return picture.data
+            return ImageFile(BytesIO(picture.data), name)
         photo = self._library.find(picture)
         return IndexedPhoto(photo.root, photo.path)
 

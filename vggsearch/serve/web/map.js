@@ -89,17 +89,19 @@ function drawNow() {
   const taken = new Set();
   const isSelected = new Set(selected);
   placed = [];
-  pen.fillStyle = style.getPropertyValue("--dim");
+  const [plain, chosen] = ["--dim", "--accent"].map((name) => style.getPropertyValue(name));
   photos.ids.forEach((id, index) => {
     const [x, y] = onScreen(index);
     if (x < -PICTURE || y < -PICTURE || x > width + PICTURE || y > height + PICTURE) return;
     const cells = [0, 1].flatMap((across) => [0, 1].map((down) => `${Math.floor(x / PICTURE) + across} ${Math.floor(y / PICTURE) + down}`));
+    pen.fillStyle = isSelected.has(index) ? chosen : plain;
     if (taken.has(cells[0])) pen.fillRect(x - 1.5, y - 1.5, 3, 3);
     else placed.push([index, x, y]);
     cells.forEach((cell) => taken.add(cell));
   });
+  pen.fillStyle = plain;
   for (const [index, x, y] of placed) drawPicture(index, x, y);
-  pen.strokeStyle = style.getPropertyValue("--accent");
+  pen.strokeStyle = chosen;
   pen.lineWidth = 3;
   for (const [index, x, y] of placed) if (isSelected.has(index)) pen.strokeRect(x - PICTURE / 2, y - PICTURE / 2, PICTURE, PICTURE);
   if (lasso) drawLasso();
@@ -198,6 +200,12 @@ function at({ clientX, clientY }) {
   return [clientX - left, clientY - top];
 }
 
+// A browser tells of several moves at once, when a hand is quick.
+function pathOf(event) {
+  const moves = event.getCoalescedEvents();
+  return (moves.length ? moves : [event]).map(at);
+}
+
 canvas.addEventListener("pointerdown", (event) => {
   canvas.setPointerCapture(event.pointerId);
   dragged = { from: at(event), last: at(event) };
@@ -206,7 +214,7 @@ canvas.addEventListener("pointerdown", (event) => {
 canvas.addEventListener("pointermove", (event) => {
   if (!dragged) return;
   const [x, y] = at(event);
-  if (lasso) lasso.push([x, y]);
+  if (lasso) lasso.push(...pathOf(event));
   else pan(x - dragged.last[0], y - dragged.last[1]);
   dragged.last = [x, y];
   draw();

@@ -4,7 +4,7 @@ import { NUMBER, isRegion, make, quantity, regionsDrawn, similarityText } from "
 import { get, thumbnail } from "./api.js";
 import { Grid } from "./grid.js";
 import { chosenFilters, showFilters } from "./filters.js";
-import { announce, copyPath, element, nameOf, oneLine, reveal, tellFailure } from "./page.js";
+import { announce, copyPath, element, nameOf, notify, oneLine, reveal, tellFailure } from "./page.js";
 import { addressOf, emptyQuery, glance, hashOf, isRegionPossible, queryOf, search, searchMore } from "./query.js";
 import { RegionPicker } from "./region.js";
 import { showWhy } from "./why.js";
@@ -57,13 +57,16 @@ export function addPhoto(id, isMinus) {
 }
 
 export function addFiles(files) {
-  const pictures = [...files].filter(({ type, name }) => IMAGES.test(type) || IMAGES.test(name)).map((file) => ({ file }));
-  if (!pictures.length) {
-    if (files.length) tellFailure(new Error("This is no picture."));
-    return;
-  }
+  const pictures = picturesIn(files);
+  if (!pictures.length) return;
   query = { ...emptyQuery(), filters: query.filters, pictures };
   run();
+}
+
+function picturesIn(files) {
+  const pictures = [...files].filter(({ type, name }) => IMAGES.test(type) || IMAGES.test(name)).map((file) => ({ file }));
+  if (pictures.length < files.length) notify(files.length > 1 ? "Some of these are no pictures." : "This is no picture.", true);
+  return pictures;
 }
 
 function change(changes) {
@@ -119,6 +122,9 @@ async function run(isRecorded = true) {
   } catch (error) {
     isAnswered = true;
     if (error.name === "AbortError") return undefined;
+    matches = []; // those of the search before would look like the answer
+    total = 0;
+    grid.show(photosOf());
     element("count-found").textContent = error.message;
     tellFailure(error);
   }
@@ -245,7 +251,8 @@ function chip(picture, position) {
 }
 
 function addToQuery(files) {
-  change({ pictures: [...query.pictures, ...[...files].map((file) => ({ file }))], crop: null });
+  const pictures = picturesIn(files);
+  if (pictures.length) change({ pictures: [...query.pictures, ...pictures], crop: null });
 }
 
 // The start

@@ -3,7 +3,7 @@
 import { bytesText, confidenceText, isRegion, make, similarityText } from "./shared/elements.js";
 import { Overlay } from "./shared/overlay.js";
 import { get, original } from "./api.js";
-import { announce, copyPath, element, folderOf, nameOf, reveal, state, tellFailure } from "./page.js";
+import { announce, copyPath, element, folderOf, nameOf, oneLine, reveal, state, tellFailure } from "./page.js";
 import { addPhoto, searchFor } from "./search.js";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -98,7 +98,7 @@ function fillFacts() {
     compared?.keypoints?.length ? `${compared.keypoints.length} matching points` : "",
   ];
   const about = [
-    folderOf(path), facts.width ? `${facts.width} × ${facts.height}` : "", facts.bytes ? bytesText(facts.bytes) : "",
+    facts.index ? oneLine(facts.index) : "", folderOf(path), facts.width ? `${facts.width} × ${facts.height}` : "", facts.bytes ? bytesText(facts.bytes) : "",
     facts.format ?? "", facts.taken ? facts.taken.replace("T", " ").slice(0, 16) : "",
   ];
   element("why-facts").replaceChildren(...words.filter(Boolean).map((each) => make("strong", {}, each)), ...about.filter(Boolean).map((each) => make("span", {}, each)));
