@@ -2,7 +2,6 @@
 
 import signal
 import sys
-from importlib.abc import MetaPathFinder
 
 IS_INTERRUPTIBLE = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not in the background of a shell
 if IS_INTERRUPTIBLE:
@@ -12,21 +11,11 @@ if IS_INTERRUPTIBLE:
 from vggsearch.cli import cli  # noqa: E402 - Ctrl-C first
 
 
-class WithoutPandas(MetaPathFinder):
-    """Have imports of pandas fail: no command needs it.
-
-    pyarrow imports it with the first value that it converts, which takes as much CPU as the rest of a search.
-    """
-
-    def find_spec(self, fullname: str, _path: object, _target: object = None) -> None:
-        """Raise ModuleNotFoundError for pandas; leave all other modules to the other finders."""
-        if fullname == "pandas":
-            raise ModuleNotFoundError("No command needs pandas.", name=fullname)
-
-
 def main() -> None:
     """Run the command."""
-    sys.meta_path.insert(0, WithoutPandas())
+    # No command needs pandas, but pyarrow imports it with the first value that it converts, which takes as much CPU
+    # as the rest of a search. With None in its place it counts as not installed, also where torch looks for it.
+    sys.modules["pandas"] = None  # type: ignore[assignment]
     if IS_INTERRUPTIBLE:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
