@@ -9,9 +9,7 @@ from PIL import Image
 
 from vggsearch.defaults import EMBEDDING
 from vggsearch.model.engine import Description, Engine
-from vggsearch.model.layers import needed_modules
 from vggsearch.model.spec import EmbeddingSpec
-from vggsearch.model.weights import Kernel
 
 GRID = 8  # cells a side: 8 x 8 x RGB are 192 numbers
 
@@ -85,19 +83,6 @@ def save_photo(path: Path, seed: int, size: tuple[int, int] = (320, 240), **save
         save_kwargs.setdefault("compress_level", 1)  # quicker
     picture(seed, size).save(path, **save_kwargs)
     return path
-
-
-def random_kernels(model: str, layer: str) -> dict[str, Kernel]:
-    """Return kernels of the right shapes, He-initialised, so that activations neither vanish nor explode."""
-    random = np.random.default_rng(0)
-    kernels = {}
-    for module in needed_modules(model, layer):
-        if module.kind != "pool":
-            shape = module.shapes[f"{module.key}.weight"]
-            weight = random.standard_normal(shape, np.float32) * np.float32(np.sqrt(2 / np.prod(shape[1:])))
-            bias = random.standard_normal(module.outputs, np.float32) * np.float32(0.1)
-            kernels[module.name] = Kernel(weight, bias)
-    return kernels
 
 
 def squares(count: int, size: int, first: int = 0) -> NDArray[np.uint8]:

@@ -196,6 +196,32 @@ def test_model_marks_the_cut_and_counts_the_parameters() -> None:
     assert next(line for line in lines if line.startswith("whole network")).split()[2] == "138,357,544"
 
 
+def test_model_describes_a_network_or_all_of_them() -> None:
+    layers = json.loads(run("model", "--model", "resnet18", "--format", "json").stdout)
+    assert layers[5] == {
+        "name": "layer4",
+        "parameters": 8_393_728,
+        "shape": [512, 7, 7],
+        "multiply_adds": 411_041_792,
+        "receptive_field": 435,
+    }
+    names = [line.split()[0] for line in run("model", "--compare").stdout.splitlines()[2:9]]
+    assert names == ["vgg11", "vgg13", "vgg16", "vgg19", "googlenet", "resnet18", "resnet50"]
+    assert "layer1" in run("model", "--model", "resnet18", "--layer", "pool5").stderr
+    assert "--measure needs --compare" in run("model", "--measure").stderr
+
+
+def test_pandas_counts_as_not_installed_in_a_command() -> None:
+    """Also for torchvision, which asks whether it is there, rather than import it."""
+    code = (
+        "import importlib.util, vggsearch.__main__ as command\n"
+        "command.cli = lambda **_: print(importlib.util.find_spec('pandas'))\n"
+        "command.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "None\n"
+
+
 def damage_a_part(index: Path) -> None:
     part = next((index / "embeddings").iterdir())
     data = bytearray(part.read_bytes())

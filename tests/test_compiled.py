@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.fakes import FAKE_SPEC, random_kernels, squares
+from tests.fakes import FAKE_SPEC, squares
+from vggsearch.evaluation.networks import random_kernels
 from vggsearch.model.engine import EngineOptions
 from vggsearch.model.openvino_engine import compiled
 from vggsearch.model.openvino_engine.engine import OpenVinoEngine

@@ -18,9 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tests.fakes import random_kernels, squares
+from tests.fakes import squares
 from tests.helpers.examples import examples
 from vggsearch.errors import OptionError
+from vggsearch.evaluation.networks import random_kernels
 from vggsearch.model import loading
 from vggsearch.model.engine import Engine, EngineOptions
 from vggsearch.model.loading import load_engine

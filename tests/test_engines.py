@@ -8,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tests.fakes import random_kernels
 from vggsearch import defaults
 from vggsearch.errors import InstallationError, OptionError, WeightsError
+from vggsearch.evaluation.networks import random_kernels
 from vggsearch.model import loading
 from vggsearch.model.engine import Engine, EngineOptions, rate
 from vggsearch.model.loading import choose_engine, load_engine

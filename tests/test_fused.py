@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import conv2d, max_pool2d
 
-from tests.fakes import random_kernels, squares
+from tests.fakes import squares
 from tests.helpers.interpreted import Call, interpreted
+from vggsearch.evaluation.networks import random_kernels
 from vggsearch.model.engine import EngineOptions
 from vggsearch.model.networks import IMAGENET_MEAN, IMAGENET_STD, modules
 from vggsearch.model.spec import EmbeddingSpec

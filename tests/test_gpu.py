@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn.functional import conv2d
 
-from tests.fakes import picture, random_kernels, save_photo, squares
+from tests.fakes import picture, save_photo, squares
 from tests.helpers.jpegs import (
     BASELINE,
     FOR_IT,
@@ -41,6 +41,7 @@ from tests.helpers.jpegs import (
 )
 from vggsearch.defaults import RESIZES
 from vggsearch.errors import OptionError
+from vggsearch.evaluation.networks import random_kernels
 from vggsearch.indexing.extract import extract
 from vggsearch.model.engine import Engine, EngineOptions, no_embeddings
 from vggsearch.model.gpu_pool import GpuPool

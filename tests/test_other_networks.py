@@ -1,6 +1,8 @@
 """GoogLeNet and the ResNets: equal to torchvision's with random weights, since no published ones are at hand."""
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from torchvision.models import get_model
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from vggsearch.errors import OptionError, SpecMismatch, WeightsError
+from vggsearch.evaluation.networks import compare_networks, described, measured
 from vggsearch.image_index import ImageIndex
 from vggsearch.model.engine import Engine, EngineOptions
 from vggsearch.model.modules import Module, describe_modules
@@ -24,8 +27,10 @@ from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.torch_engine.engine import TorchEngine
 from vggsearch.model.torch_engine.operations import TorchOperations
 from vggsearch.model.weights import Kernel, find_weights, load_weights
+from vggsearch.render.model import networks
 
 OTHERS = ("googlenet", "resnet18", "resnet50")
+DEPTHS = {"vgg11": 11, "vgg13": 13, "vgg16": 16, "vgg19": 19, "googlenet": 22, "resnet18": 18, "resnet50": 50}
 PUBLISHED_PARAMETERS = {"googlenet": 6_624_904, "resnet18": 11_689_512, "resnet50": 25_557_032}
 PUBLISHED_GFLOPS = {"googlenet": 1.498, "resnet18": 1.814, "resnet50": 4.089}  # torchvision's _ops
 SIZE = 80  # pixels: odd sides of maps, where a pooling has incomplete windows
@@ -253,7 +258,9 @@ def test_tensors_may_have_a_prefix(prefix: str, kernels: dict[str, dict[str, Ker
     assert np.array_equal(found["layer1.1.conv2"].weight, kernels["resnet18"]["layer1.1.conv2"].weight)
 
 
-@pytest.mark.parametrize("model", ["googlenet", pytest.param("resnet50", marks=pytest.mark.slow), "resnet18"])
+@pytest.mark.parametrize(
+    "model", ["resnet18", *(pytest.param(model, marks=pytest.mark.slow) for model in ("googlenet", "resnet50"))]
+)
 def test_an_index_of_it_finds_photos_and_duplicates(
     model: str, files: dict[str, Path], photos: Path, tmp_path: Path
 ) -> None:
@@ -266,5 +273,39 @@ def test_an_index_of_it_finds_photos_and_duplicates(
         assert [pair.kind for pair in index.duplicates().pairs] == ["exact"]
         with pytest.raises(OptionError, match=f"{model} has no local features"):
             index.update(local_features=True)
+        with pytest.raises(OptionError, match=f"local features, which {model} does not have"):
+            index.query(photos / "summer" / "1.jpg", containing=True)
     with pytest.raises(SpecMismatch, match=f"contains embeddings with model {model}, which cannot be compared"):
         ImageIndex.open(tmp_path / model, EmbeddingOptions(model="vgg16"))
+
+
+def test_side_by_side_networks_have_the_published_figures() -> None:
+    found = {report.model: report for report in compare_networks()}
+    assert {model: report.depth for model, report in found.items() if report.model in DEPTHS} == DEPTHS
+    assert found["vgg16"].parameters == 138_357_544
+    assert found["vgg16"].connected_share == pytest.approx(123_642_856 / 138_357_544)
+    assert found["vgg16"].receptive_field == 212
+    assert found["vgg16"].weight_bytes == 4 * 14_714_688
+    assert found["resnet50"].multiply_adds == pytest.approx(4.089e9, rel=1e-3)
+    assert found["resnet50"].dimensions == 1024 + 2048
+    assert all(report.photos_per_s is None for report in found.values())
+
+
+def test_photos_per_second_are_those_of_the_default_embedding() -> None:
+    report = replace(described("resnet18"), layer="layer1", size=32)
+    found = measured(report, seconds=0.01)
+    assert found.photos_per_s is not None
+    assert found.photos_per_s > 0
+    assert found.engine.startswith("openvino, cpu")
+
+
+@pytest.mark.parametrize("engine", ["", "openvino, cpu (2 threads), bf16"])
+def test_the_comparison_fits_a_terminal(engine: str) -> None:
+    reports = [
+        replace(report, photos_per_s=1234.5 if engine else None, engine=engine) for report in compare_networks()
+    ]
+    shown = networks(reports, "table")
+    assert max(map(len, shown.splitlines())) <= 80
+    assert ("photos/s" in shown) == bool(engine)
+    assert "inception4e+inception5b at 224: googlenet" in shown
+    assert [each["model"] for each in json.loads(networks(reports, "json"))] == [each.model for each in reports]

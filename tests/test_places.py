@@ -10,10 +10,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from tests.fakes import FakeEngine, random_kernels, save_photo
+from tests.fakes import FakeEngine, save_photo
 from vggsearch.cli import cli
 from vggsearch.duplicates.removals import undo
 from vggsearch.errors import OptionError, WeightsError
+from vggsearch.evaluation.networks import random_kernels
 from vggsearch.image_index import ImageIndex
 from vggsearch.indexing.integrity import verify
 from vggsearch.model.spec import EmbeddingOptions

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.fakes import FakeEngine, random_kernels, save_photo
+from tests.fakes import FakeEngine, save_photo
+from vggsearch.evaluation.networks import random_kernels
 from vggsearch.image_index import ImageIndex
 from vggsearch.model.engine import Engine, EngineOptions
 from vggsearch.model.gpu_engine import GpuEngine

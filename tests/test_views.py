@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from openvino import opset13 as ops
 from PIL import Image
 
-from tests.fakes import random_kernels, squares
+from tests.fakes import squares
 from vggsearch.errors import OptionError
+from vggsearch.evaluation.networks import random_kernels
 from vggsearch.model.engine import Engine, EngineOptions
 from vggsearch.model.loading import load_engine
 from vggsearch.model.openvino_engine.engine import OpenVinoEngine

@@ -32,6 +32,7 @@ from vggsearch import (
     ImportedDecisions,
     Info,
     Match,
+    NetworkReport,
     Pairs,
     Pick,
     ProbeReport,
@@ -163,6 +164,7 @@ def measuring(index: ImageIndex) -> None:
     assert_type(vggsearch.evaluate_probe(index, Path("classes.tsv")), ProbeReport)
     assert_type(vggsearch.bench("photos", EmbeddingOptions(), engine_options=EngineOptions()), BenchReport)
     assert_type(vggsearch.compare_engines(progress=show), list[EngineReport])
+    assert_type(vggsearch.compare_networks(measure=True), list[NetworkReport])
 
 
 def converting(index: ImageIndex, result: QueryResult) -> None:

@@ -25,6 +25,8 @@ from vggsearch.evaluation.evaluate import evaluate as evaluate
 from vggsearch.evaluation.evaluate import evaluate_copies as evaluate_copies
 from vggsearch.evaluation.evaluate import evaluate_probe as evaluate_probe
 from vggsearch.evaluation.linear_probe import ProbeReport as ProbeReport
+from vggsearch.evaluation.networks import NetworkReport as NetworkReport
+from vggsearch.evaluation.networks import compare_networks as compare_networks
 from vggsearch.evaluation.throughput import BenchReport as BenchReport
 from vggsearch.evaluation.throughput import EngineReport as EngineReport
 from vggsearch.evaluation.throughput import bench as bench

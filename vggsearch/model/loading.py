@@ -2,6 +2,7 @@
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -126,6 +127,17 @@ def load_torch_engine(spec: EmbeddingSpec, weights: WeightsFile, options: Engine
 
     kernels = load_weights(weights, spec.model, spec.layer)
     return TorchEngine(spec, kernels, options, load_kernels=kernels_for_cells(spec, weights))
+
+
+def cpu_engine(spec: EmbeddingSpec, kernels: "dict[str, Kernel]", options: EngineOptions) -> Engine:
+    """Return an engine on the CPU with these kernels, wherever they come from. Raises OptionError."""
+    if choose_engine(replace(options, device="cpu")) == "openvino":
+        from vggsearch.model.openvino_engine.engine import OpenVinoEngine
+
+        return OpenVinoEngine(spec, kernels, options)
+    from vggsearch.model.torch_engine.engine import TorchEngine
+
+    return TorchEngine(spec, kernels, replace(options, device="cpu"))
 
 
 def kernels_for_cells(spec: EmbeddingSpec, weights: WeightsFile) -> "LoadKernels | None":

@@ -47,6 +47,13 @@ class Module:
         return tuple(inner for branch in self.branches for module in branch for inner in module.weighted)
 
     @property
+    def depth(self) -> int:
+        """The number of modules with weights that follow each other, in the branch with the most."""
+        if self.kind in PARALLEL:
+            return max(sum(module.depth for module in branch) for branch in self.branches)
+        return len(self.weighted)
+
+    @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each tensor of this module, by its name in torchvision's files."""
         return {key: shape for module in self.weighted for key, shape in module._own_shapes().items()}

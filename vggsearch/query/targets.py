@@ -149,6 +149,8 @@ def _searcher(state: Snapshot, options: QueryOptions) -> Searcher:
 
 
 def _contents(state: Snapshot, target: Target) -> NDArray[Any]:
+    if not state.store.spec.has_cells:
+        raise OptionError(f"This search needs local features, which {state.store.spec.network} does not have.")
     if state.local is None:
         raise OptionError(
             f"{target.directory} has no local features, which this search needs. Create them: ",
