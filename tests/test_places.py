@@ -19,7 +19,7 @@ from vggsearch.image_index import ImageIndex
 from vggsearch.indexing.integrity import verify
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.render.html.write import write_html
-from vggsearch.system.places import Place, from_home
+from vggsearch.system.places import Place, cache_folder, from_home
 
 
 def test_an_index_opened_by_a_relative_path_survives_a_change_of_folder(
@@ -144,3 +144,15 @@ def test_what_is_no_path_is_an_error_that_says_so(path: Any, index: ImageIndex) 
     for call in calls:
         with pytest.raises(OptionError, match="path"):
             call()
+
+
+@pytest.mark.parametrize(
+    ("home", "has_folder"), [("/home/me", True), ("", False), ("relative", False), ("/", False)]
+)
+def test_the_cache_folder_is_in_a_home_folder_or_nowhere(
+    monkeypatch: pytest.MonkeyPatch, home: str, has_folder: bool
+) -> None:
+    monkeypatch.setenv("HOME", home)
+    found = cache_folder()
+    assert (found is not None) == has_folder
+    assert found is None or Path(home) in found.parents

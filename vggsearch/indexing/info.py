@@ -17,7 +17,7 @@ class Info:
     was learned from labels, its `rows` the labelled photos; None if nothing was. `wanted` are the options of the
     next build. `blank` counts the blank photos; `without_hash` those that an older version indexed, without a
     perceptual hash, so that turned copies of them may not be found; `local_features` those whose local features are
-    stored.
+    stored, in `local_features_bytes`.
 
     >>> info = index.info()
     >>> info.photos, info.skipped
@@ -39,6 +39,7 @@ class Info:
     blank: int
     without_hash: int
     local_features: int
+    local_features_bytes: int
 
 
 def read_info(store: Store, root: Path | None) -> Info:
@@ -60,4 +61,5 @@ def read_info(store: Store, root: Path | None) -> Info:
         blank=len(store.blank_rows()),
         without_hash=store.count_without_hash(),
         local_features=sum(part.rows for part in manifest.local),
+        local_features_bytes=sum(file.bytes for part in manifest.local for file in part.files),
     )

@@ -67,9 +67,15 @@ def _storage(facts: Info) -> list[tuple[str, str]]:
         ("vector index", _vector_index(facts)),
         ("whitening", _whitening(facts)),
         ("learned", _learned(facts)),
-        ("local features", f"of {quantity(facts.local_features, 'photo')}" if facts.local_features else "none"),
+        ("local features", _local_features(facts)),
         ("on disk", f"{decimal(facts.bytes)} in {quantity(facts.parts, 'part')}"),
     ]
+
+
+def _local_features(facts: Info) -> str:
+    if not facts.local_features:
+        return "none, so re-ranking reads the photos" if facts.spec.has_cells else "none"
+    return f"of {quantity(facts.local_features, 'photo')}, {decimal(facts.local_features_bytes)}"
 
 
 def _vector_index(facts: Info) -> str:

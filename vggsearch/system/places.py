@@ -54,6 +54,7 @@ def cache_folder() -> Path | None:
     """Return the folder for what can be computed again, None if the user has no home folder."""
     inside = {"darwin": "Library/Caches", "win32": "AppData/Local"}.get(sys.platform, ".cache")
     try:
-        return Path.home() / inside / "vggsearch"
+        home = Path.home()
     except RuntimeError:
         return None
+    return home / inside / "vggsearch" if home.is_absolute() and home != home.parent else None
