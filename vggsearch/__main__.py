@@ -2,6 +2,9 @@
 
 import signal
 import sys
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 IS_INTERRUPTIBLE = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not in the background of a shell
 if IS_INTERRUPTIBLE:
@@ -11,11 +14,26 @@ if IS_INTERRUPTIBLE:
 from vggsearch.cli import cli  # noqa: E402 - Ctrl-C first
 
 
+class WithoutPandas(MetaPathFinder, Loader):
+    """Have imports of pandas fail, as if it were not installed: no command needs it.
+
+    pyarrow imports it with the first value that it converts, which takes as much CPU as the rest of a search. Other
+    libraries ask whether it can be found (torch), or look for it among the loaded modules (scikit-learn): it can be
+    found, and is never among these.
+    """
+
+    def find_spec(self, fullname: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
+        """Return where pandas is loaded from, which is here; None for all other modules."""
+        return ModuleSpec(fullname, self) if fullname == "pandas" else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """Raise ModuleNotFoundError."""
+        raise ModuleNotFoundError("No command needs pandas.", name=spec.name)
+
+
 def main() -> None:
     """Run the command."""
-    # No command needs pandas, but pyarrow imports it with the first value that it converts, which takes as much CPU
-    # as the rest of a search. With None in its place it counts as not installed, also where torch looks for it.
-    sys.modules["pandas"] = None  # type: ignore[assignment]
+    sys.meta_path.insert(0, WithoutPandas())
     if IS_INTERRUPTIBLE:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
