@@ -1,6 +1,6 @@
 """Measure descriptors and whitenings on UKBench and on edited copies: the tables of docs/quality.md.
 
-python benchmarks/quality.py PHOTOS UKBENCH [--rows default|descriptors|sizes|hashes|containing|fewer]
+python benchmarks/quality.py PHOTOS UKBENCH [--rows default|fast|descriptors|sizes|hashes|containing|fewer]
     [--sample 100] [--crowd FOLDER]
 
 PHOTOS is a folder of unrelated photos. Copies are made of SAMPLE of them by the eighteen basic edits and searched
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vggsearch.defaults import MEASURE
+from vggsearch.defaults import EMBEDDING, MEASURE
 from vggsearch.evaluation.evaluate import evaluate, evaluate_copies, whitening_named
 from vggsearch.image_index import ImageIndex, searcher_of
 from vggsearch.measures.ground_truth import read_truth
@@ -49,6 +49,7 @@ class Row:
 def row(layer: str = "pool4+pool5", *whitenings: str, **options: str | bool) -> Row:
     pooling, size = options.get("pooling"), options.get("size")
     made = EmbeddingOptions(
+        model=str(options.get("model", EMBEDDING.model)),
         layer=layer,
         pooling=str(pooling) if pooling else None,
         size=str(size) if size else None,
@@ -59,6 +60,7 @@ def row(layer: str = "pool4+pool5", *whitenings: str, **options: str | bool) -> 
 
 ROWS = {
     "default": [row("pool4+pool5", "none", "256", "auto", "512", "384:0.1", "384:0.3", "384:0.7")],
+    "fast": [row(), row(model=EMBEDDING.fast_model)],
     "descriptors": [
         row("pool4+pool5"),
         row("pool5", pooling="flat"),
@@ -115,7 +117,7 @@ def measure(wanted: Row, photos: Path, ukbench: Path, folder: Path, sample: int)
         numbers = searcher_of(of_photos, whitening_named(text)).index.unit_vectors(slice(1)).shape[1]
         mirrored = " mirror" if spec.mirror else ""
         print(
-            f"| {spec.layer} {spec.pooling} {'+'.join(map(str, spec.sizes))}{mirrored} | {text} "
+            f"| {spec.model} {spec.layer} {spec.pooling} {'+'.join(map(str, spec.sizes))}{mirrored} | {text} "
             f"| {copies.figures.recall_at[1]:.3f} | {copies.figures.pair_ap:.3f} "
             f"| {copies.figures.recall_at_p99:.3f} | {copies.by_edit['strong'].recall_at[1]:.2f} "
             f"| {views.ns:.3f} | {views.pair_ap:.3f} | {numbers * 6:,} | {engine.pictures / engine.seconds:.0f} |",

@@ -17,6 +17,7 @@ from tests.helpers.announced import EMBEDDED
 from vggsearch.cli import cli, dups, main
 from vggsearch.cli import eval as eval_
 from vggsearch.cli.dups.remove import dry_run
+from vggsearch.defaults import EMBEDDING
 from vggsearch.image_index import ImageIndex
 from vggsearch.render.text import quantity
 
@@ -343,6 +344,40 @@ def test_an_index_goes_on_with_the_options_it_was_made_with(photos: Path, fake_n
     assert run("index", "photos").stdout.startswith("1 indexed, 6 unchanged")
     with ImageIndex.open("indexes/photos") as index:
         assert index.spec.layer == "pool5"
+
+
+def test_fast_is_short_for_its_model_and_never_mixed(photos: Path, fake_network: FakeEngine) -> None:
+    assert run("index", "photos", "--fast").exit_code == 0
+    with ImageIndex.open("indexes/photos") as index:
+        assert index.spec.model == EMBEDDING.fast_model
+    assert run("index", "photos").exit_code == 0
+    assert run("index", "photos", "--fast").stdout.startswith("0 indexed, 6 unchanged")
+    other = run("index", "photos", "--model", "vgg16")
+    assert other.exit_code == 1
+    assert "contains embeddings with model vgg16_half, which cannot be compared with model vgg16" in other.stderr
+    both = run("index", "photos", "--fast", "--model", "vgg16")
+    assert both.exit_code == 2
+    assert "--fast is --model vgg16_half. Leave out --fast or --model." in both.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "is_suggested"), [((), True), (("--fast",), False), (("--model", "vgg16"), False)]
+)
+def test_a_long_first_run_with_the_default_network_mentions_the_fast_one(
+    options: tuple[str, ...],
+    is_suggested: bool,
+    photos: Path,
+    fake_network: FakeEngine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake_network.batch_size = 1
+    monkeypatch.setattr("vggsearch.cli.terminal.REFRESH_S", 0.0)
+    monkeypatch.setattr("vggsearch.cli.terminal.RATE_S", 0.0)
+    monkeypatch.setattr("vggsearch.cli.terminal.LONG_S", 0.0)
+    assert ("made with --fast" in run("index", "photos", *options).stderr) is is_suggested
+    save_photo(photos / "new.jpg", seed=33)
+    save_photo(photos / "newer.jpg", seed=34)
+    assert "made with --fast" not in run("index", "photos").stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS)

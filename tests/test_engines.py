@@ -13,13 +13,14 @@ from vggsearch.errors import InstallationError, OptionError, WeightsError
 from vggsearch.evaluation.networks import random_kernels
 from vggsearch.model import loading
 from vggsearch.model.engine import Engine, EngineOptions, rate
+from vggsearch.model.layers import needed_modules
 from vggsearch.model.loading import choose_engine, load_engine
 from vggsearch.model.openvino_engine.engine import OpenVinoEngine
 from vggsearch.model.openvino_engine.graph import FULL_RANGE, convolution_graph
-from vggsearch.model.ranges import ACTIVATION_RANGES
+from vggsearch.model.ranges import ACTIVATION_RANGES, activation_ranges
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.torch_engine.engine import TorchEngine
-from vggsearch.model.weights import Kernel
+from vggsearch.model.weights import PACKAGED_FILES, Kernel
 from vggsearch.photos.decode import decode
 from vggsearch.photos.decoder_pool import default_workers
 from vggsearch.photos.resize import square
@@ -72,6 +73,7 @@ def test_openvino_gives_the_embeddings_of_torch(sample_photos: Path, layer: str)
         pytest.param("vgg13_bn", "fc6", marks=pytest.mark.slow),
         ("vgg19", "pool2+pool5"),
         ("vgg11_bn", "pool5+fc7"),
+        ("vgg16_half", "pool4+pool5"),
     ],
 )
 def test_both_engines_agree_on_other_networks_and_on_the_classifier(model: str, layer: str) -> None:
@@ -343,15 +345,34 @@ def test_what_does_not_go_together_is_refused(options: EngineOptions, message: s
 def test_int8_is_refused_for_weights_without_ranges() -> None:
     spec = EmbeddingSpec("vgg11", "pool1", "spoc", (32,), "squash", "0" * 64)
     kernels = random_kernels("vgg11", "pool1")
-    with pytest.raises(OptionError, match="packaged VGG16 weights only"):
+    with pytest.raises(OptionError, match="packaged weights only"):
         OpenVinoEngine(spec, kernels, EngineOptions("openvino", "cpu", "int8"))
     assert OpenVinoEngine(spec, kernels, EngineOptions("openvino")).precision in ("bf16", "fp32")
 
 
 def test_the_ranges_are_those_of_the_packaged_weights() -> None:
-    spec, _ = EmbeddingOptions().resolve()
-    assert set(ACTIVATION_RANGES) == {spec.weights_sha256}
-    assert len(ACTIVATION_RANGES[spec.weights_sha256]) == 13
+    specs = [EmbeddingOptions(model=model).resolve()[0] for model in PACKAGED_FILES]
+    assert set(ACTIVATION_RANGES) == {spec.weights_sha256 for spec in specs}
+    for spec in specs:
+        convolutions = [module.name for module in needed_modules(spec.model, "pool5") if module.kind == "conv"]
+        assert list(ACTIVATION_RANGES[spec.weights_sha256]) == convolutions
+
+
+def test_fp8_is_refused_for_a_decomposed_network() -> None:
+    spec, _ = EmbeddingOptions(model=defaults.EMBEDDING.fast_model).resolve()
+    with pytest.raises(OptionError, match="fp8 does not support vgg16_half"):
+        activation_ranges(spec, "fp8")
+
+
+@pytest.mark.network
+def test_int8_serves_the_decomposed_network_as_it_does_vgg16(sample_photos: Path) -> None:
+    squares = squares_of(sample_photos)[:6]
+    spec, weights = EmbeddingOptions(model=defaults.EMBEDDING.fast_model).resolve()
+    exact, fast = (
+        load_engine(spec, weights, EngineOptions(engine, "cpu", precision)).embed(squares)
+        for engine, precision in (("torch", "fp32"), ("openvino", "int8"))
+    )
+    assert (exact * fast).sum(axis=1).min() >= 0.995
 
 
 @pytest.mark.network

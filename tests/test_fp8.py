@@ -150,7 +150,7 @@ def test_maps_are_pooled_in_fp8_into_it_and_clipped(results: list[tuple[Call, Te
 
 def test_fp8_is_refused_where_it_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
-        OptionError, match="fp8 needs activation ranges, which were measured for the packaged VGG16"
+        OptionError, match="fp8 needs activation ranges, which were measured for the packaged weights"
     ):
         fp8_embedder(replace(SPEC, weights_sha256="0" * 64), {}, GPU)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA X")

@@ -18,6 +18,7 @@ import pytest
 import vggsearch
 from tests.fakes import FakeEngine, save_photo
 from vggsearch.image_index import ImageIndex
+from vggsearch.model.weights import PACKAGED_FILES
 
 ROOT = Path(__file__).parent.parent
 BARE = ROOT / "tests" / "helpers" / "bare"
@@ -55,6 +56,7 @@ def test_a_wheel_holds_the_package_its_weights_and_its_notices_and_nothing_else(
     with zipfile.ZipFile(wheel) as archive:
         names = {info.filename: info.file_size for info in archive.infolist()}
     assert names["vggsearch/model/weights/vgg16_conv_imagenet1k_v1.fp16.safetensors"] == 29_431_816
+    assert {f"vggsearch/model/weights/{path.name}" for path in PACKAGED_FILES.values()} <= set(names)
     assert "vggsearch/py.typed" in names
     folders = (ROOT / "vggsearch" / "render" / "html" / "assets", ROOT / "vggsearch" / "serve" / "web")
     assert {str(path.relative_to(ROOT)) for folder in folders for path in folder.iterdir()} <= set(names)

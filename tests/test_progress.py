@@ -4,7 +4,7 @@ import re
 import pytest
 from rich.console import Console
 
-from vggsearch.cli.terminal import announced
+from vggsearch.cli.terminal import announced, suggested
 from vggsearch.progress import Progress, Unit, counted, progress_bar
 
 
@@ -54,3 +54,21 @@ def test_the_backend_is_announced_once_and_then_only_what_else_a_note_says(
         progress(Progress("embedding photos", 0, 9, note=note))
     assert capsys.readouterr().err == "vgg16 pool5\non openvino, cpu, int8\n"
     assert seen == ["", "", "", "2 skipped"]
+
+
+@pytest.mark.parametrize(
+    ("seconds_each", "printed"), [(0.5, ""), (1.0, "About 17 minutes left. Try it faster.\n"), (0.0, "")]
+)
+def test_a_long_stage_gets_one_suggestion_once_its_rate_is_known(
+    seconds_each: float, printed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("vggsearch.cli.terminal.time.monotonic", lambda: now)
+    seen: list[int] = []
+    progress = suggested("Try it faster.", "embedding photos", lambda step: seen.append(step.done))
+    for done in range(1, 21):
+        progress(Progress("embedding photos", done, 1_006))
+        progress(Progress("hashing", done, 1_000_000))
+        now += seconds_each
+    assert capsys.readouterr().err == printed
+    assert len(seen) == 40

@@ -44,7 +44,7 @@ def reports(model: str, size: int = 224) -> dict[str, ModuleReport]:
 
 
 def test_the_eight_published_configurations_are_there() -> None:
-    assert {model for model in NETWORKS if model.startswith("vgg")} == set(MODELS)
+    assert {model for model, row in NETWORKS.items() if model.startswith("vgg") and not row.original} == set(MODELS)
 
 
 @pytest.mark.parametrize(("model", "published"), PUBLISHED_PARAMETERS.items())

@@ -18,7 +18,15 @@ from vggsearch.errors import OptionError, SpecMismatch, WeightsError
 from vggsearch.model.layers import needed_modules
 from vggsearch.model.poolings import POOLINGS
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec, spec_from_json
-from vggsearch.model.weights import PACKAGED, Kernel, WeightsFile, find_again, find_weights, load_weights
+from vggsearch.model.weights import (
+    PACKAGED,
+    PACKAGED_FILES,
+    Kernel,
+    WeightsFile,
+    find_again,
+    find_weights,
+    load_weights,
+)
 
 PACKAGED_SHA256 = "44a1e7d7bd5ed81479c75aa4a772e74ef8f062b1cc6a15dd59a67860c52a11ec"
 FORMATS = [".pth", ".safetensors"]
@@ -86,6 +94,15 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_packaged_file_is_the_one_that_was_measured() -> None:
     assert PACKAGED.stat().st_size == 29_431_816
     assert hashlib.sha256(PACKAGED.read_bytes()).hexdigest() == PACKAGED_SHA256
+
+
+def test_every_packaged_file_holds_the_network_of_its_name() -> None:
+    for model, path in PACKAGED_FILES.items():
+        assert load_weights(find_weights(model, "pool5"), model, "pool5"), path
+
+
+def test_the_packaged_weights_of_the_fast_network_are_small() -> None:
+    assert PACKAGED_FILES[EMBEDDING.fast_model].stat().st_size < 20_000_000
 
 
 def test_the_default_layer_is_served_by_the_package() -> None:

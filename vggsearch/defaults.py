@@ -24,6 +24,7 @@ class EmbeddingDefaults:
     """How a photo becomes a vector. The values were chosen on edited copies of photos and on UKBench."""
 
     model: str = "vgg16"
+    fast_model: str = "vgg16_half"  # half the multiply-adds of `model`, at nearly equal quality (docs/choosing.md)
     layer: str = "pool4+pool5"  # two layers in one pass find more edited copies than any single layer
     map_pooling: str = "spoc"  # mean, square root, L2: the best pooling with 512 dimensions
     map_size: int = 192  # pixels; finds copies as well as 224 with three quarters of the work

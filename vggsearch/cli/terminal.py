@@ -25,6 +25,8 @@ from vggsearch.progress import OnProgress, Progress, Stop, progress_bar
 T = TypeVar("T")
 
 REFRESH_S = 0.05  # between two updates of a progress bar; a GPU embeds hundreds of photos meanwhile
+RATE_S = 5.0  # after which the rate of a stage is known well enough
+LONG_S = 600.0  # of a stage that is worth a suggestion
 
 
 class ToStderr(logging.Handler):
@@ -125,6 +127,33 @@ def announced(title: str, progress: OnProgress) -> OnProgress:
             backend = each.note
             click.echo(f"{one_line(title)}\non {one_line(backend)}", err=True)
         progress(replace(each, note=each.note.removeprefix(backend).removeprefix(", ")))
+
+    return show
+
+
+def suggested(words: str, stage: str, progress: OnProgress) -> OnProgress:
+    """Return `progress`, which prints `words` after RATE_S of a stage if LONG_S are left of it at its rate.
+
+    It prints one line at most, "about N minutes left" and then `words`.
+    """
+    started: tuple[float, int] | None = None
+    is_decided = False
+
+    def show(each: Progress) -> None:
+        nonlocal started, is_decided
+        progress(each)
+        if is_decided or each.stage != stage or not each.done:
+            return
+        now = time.monotonic()
+        if started is None:
+            started = now, each.done
+        seconds, done = now - started[0], each.done - started[1]
+        if seconds < RATE_S or not done:
+            return
+        is_decided = True
+        left = (each.total - each.done) * seconds / done
+        if left > LONG_S:
+            click.echo(f"About {left / 60:.0f} minutes left. {words}", err=True)
 
     return show
 

@@ -14,7 +14,7 @@ from vggsearch.model.gpu_engine import GpuEngine
 from vggsearch.model.layers import has_cells, modules_before_cells
 from vggsearch.model.ranges import activation_ranges
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
-from vggsearch.model.weights import PACKAGED, WeightsFile, load_kernels, load_weights
+from vggsearch.model.weights import PACKAGED_FILES, WeightsFile, load_kernels, load_weights
 from vggsearch.photos.decoder_pool import default_workers
 from vggsearch.system.gpus import cuda_gpus, open_context
 from vggsearch.system.installation import has_torch, require_torch
@@ -150,8 +150,8 @@ def _load_cells(model: str, weights: WeightsFile) -> "dict[str, Kernel]":
 
 
 def check_weights(spec: EmbeddingSpec, weights: WeightsFile) -> None:
-    """Raise WeightsError if the file does not hold the network of `spec`. The packaged one does."""
-    if weights.path != PACKAGED:
+    """Raise WeightsError if the file does not hold the network of `spec`. The packaged ones do."""
+    if weights.path != PACKAGED_FILES.get(spec.model):
         load_weights(weights, spec.model, spec.layer)
 
 

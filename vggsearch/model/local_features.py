@@ -20,10 +20,11 @@ LoadKernels: TypeAlias = Callable[[], Mapping[str, Kernel]]  # of `modules_befor
 CELL_PIXELS = 16  # a side
 
 # sha256 of the weights -> the whitening that benchmarks/learn_local_whitening.py learned for them.
+VGG16_WHITENING = Path(__file__).parent / "weights" / "vgg16_local_whitening.npz"
 WHITENINGS = {
-    "44a1e7d7bd5ed81479c75aa4a772e74ef8f062b1cc6a15dd59a67860c52a11ec": (
-        Path(__file__).parent / "weights" / "vgg16_local_whitening.npz"
-    )
+    "44a1e7d7bd5ed81479c75aa4a772e74ef8f062b1cc6a15dd59a67860c52a11ec": VGG16_WHITENING,
+    # vgg16_half, whose maps approximate those of VGG16
+    "b0a365a1c06704804b38bb8599fdf1374a349efcaf9ccdc036bb22c9f40c9252": VGG16_WHITENING,
 }
 
 

@@ -1,7 +1,7 @@
 """The table of networks: what each consists of, the layers to choose from, and what its weights expect."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 
 from vggsearch.defaults import EMBEDDING
@@ -9,7 +9,7 @@ from vggsearch.errors import OptionError
 from vggsearch.model.googlenet import INCEPTIONS, googlenet
 from vggsearch.model.modules import Module, ModuleReport, describe_modules
 from vggsearch.model.resnet import resnet
-from vggsearch.model.vgg import DEPTHS, vgg
+from vggsearch.model.vgg import DEPTHS, HALF_RANKS, decomposed, vgg
 
 POOLS = ("pool1", "pool2", "pool3", "pool4", "pool5")
 CONNECTED_LAYERS = ("fc6", "fc7")  # of VGG; they limit the input size
@@ -30,7 +30,8 @@ class Network:
 
     Pixels, in 0..1, are normalised by `mean` and `std`. `features` is the prefix of the first convolution in
     torchvision's files, `first` the rest of its name. `norm_epsilon` is that of the batch normalisation with which
-    the weights were trained.
+    the weights were trained. `original` is the network that this one approximates, with the `ranks` of its
+    convolutions (vgg.decomposed).
     """
 
     build: Callable[[], tuple[Module, ...]]
@@ -43,6 +44,8 @@ class Network:
     features: str = ""
     first: str = "conv1.weight"
     norm_epsilon: float = 1e-5  # torch.nn.BatchNorm2d's
+    original: str = ""
+    ranks: Mapping[str, int] = field(default_factory=dict)
 
 
 def _vgg(name: str, *, with_norm: bool) -> Network:
@@ -58,6 +61,18 @@ def _vgg(name: str, *, with_norm: bool) -> Network:
     )
 
 
+def _decomposed(original: str, ranks: Mapping[str, int]) -> Network:
+    row = _vgg(original, with_norm=False)
+    return replace(
+        row,
+        build=lambda: decomposed(row.build(), ranks),
+        layers=POOLS,
+        cells=f"{row.cells}b",
+        original=original,
+        ranks=ranks,
+    )
+
+
 def _resnet(depths: tuple[int, ...], *, expansion: int) -> Network:
     return Network(
         partial(resnet, depths, expansion=expansion),
@@ -69,6 +84,7 @@ def _resnet(depths: tuple[int, ...], *, expansion: int) -> Network:
 
 NETWORKS = {
     **{name + norm: _vgg(name, with_norm=bool(norm)) for name in DEPTHS for norm in ("", "_bn")},
+    "vgg16_half": _decomposed("vgg16", HALF_RANKS),
     "googlenet": Network(
         googlenet,
         layers=("maxpool1", "maxpool2", *(f"inception{block}" for block in INCEPTIONS), "avgpool"),

@@ -1,4 +1,11 @@
-"""The VGG networks as tables: configurations A, B, D and E of Simonyan & Zisserman (2014), Table 1."""
+"""The VGG networks as tables: configurations A, B, D and E of Simonyan & Zisserman (2014), Table 1.
+
+And networks made from them by benchmarks/decompose.py: Zhang, Zou, He & Sun, "Accelerating very deep convolutional
+networks for classification and detection", 2015.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from vggsearch.model.modules import Module
 
@@ -12,6 +19,19 @@ DEPTHS = {  # convolutions in each of the five blocks, each followed by a max po
     "vgg13": (2, 2, 2, 2, 2),  # B
     "vgg16": (2, 2, 3, 3, 3),  # D
     "vgg19": (2, 2, 4, 4, 4),  # E
+}
+HALF_RANKS = {  # of the convolutions of vgg16_half, chosen by benchmarks/decompose.py --rates
+    "conv2_1": 48,
+    "conv2_2": 48,
+    "conv3_1": 80,
+    "conv3_2": 80,
+    "conv3_3": 96,
+    "conv4_1": 160,
+    "conv4_2": 160,
+    "conv4_3": 160,
+    "conv5_1": 256,
+    "conv5_2": 256,
+    "conv5_3": 256,
 }
 
 
@@ -32,3 +52,25 @@ def vgg(depths: tuple[int, ...], *, with_norm: bool) -> tuple[Module, ...]:
     steps.append(Module("fc7", "linear", 4096, 4096, 1, "classifier.3"))
     steps.append(Module("fc8", "linear", 4096, CLASSES, 1, "classifier.6", has_relu=False))
     return tuple(steps)
+
+
+def decomposed(steps: Sequence[Module], ranks: Mapping[str, int]) -> tuple[Module, ...]:
+    """Return the modules up to the last pooling, with each convolution in `ranks` replaced by two.
+
+    convN_Ma is the convolution with as many outputs as its rank, without a ReLU, and convN_Mb one of 1 x 1. Tensors
+    are named as in a torch.nn.Sequential of all modules and ReLUs.
+    """
+    found: list[Module] = []
+    position = 0
+    for step in steps:
+        if step.kind == "linear":
+            break
+        rank = ranks.get(step.name)
+        if rank is not None:
+            key = f"features.{position}"
+            found.append(replace(step, name=f"{step.name}a", outputs=rank, key=key, has_relu=False))
+            step = replace(step, name=f"{step.name}b", inputs=rank, kernel=1, padding=0)
+            position += 1
+        found.append(replace(step, key=f"features.{position}") if step.kind == "conv" else step)
+        position += 2 if step.kind == "conv" else 1
+    return tuple(found)

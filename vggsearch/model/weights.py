@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     Tensors = Mapping[str, NDArray[np.float32]]
 
 PACKAGED = Path(__file__).parent / "weights" / "vgg16_conv_imagenet1k_v1.fp16.safetensors"
-PACKAGED_MODEL = "vgg16"
+PACKAGED_FILES = {  # without fc6 and fc7, by model
+    "vgg16": PACKAGED,
+    "vgg16_half": PACKAGED.with_name("vgg16_half_conv_imagenet1k_v1.fp16.safetensors"),
+}
 
 ANOTHER_INDEX = Spelled("create another index", "create another index with --index FOLDER")
 COUNTER = ".num_batches_tracked"  # of a batch normalisation: counts steps of training
@@ -63,8 +66,8 @@ def find_weights(model: str, layer: str, named: Path | None = None) -> WeightsFi
         if not named.is_file():
             raise WeightsError(f"{named} is not a file. {FORMATS}")
         return _hashed(named)
-    if model == PACKAGED_MODEL and not has_connected(layer):
-        return _hashed(PACKAGED)
+    if model in PACKAGED_FILES and not has_connected(layer):
+        return _hashed(PACKAGED_FILES[model])
     return _hashed(_torchvision_file(model))
 
 

@@ -134,16 +134,15 @@ def step(module: Module, x: Node, weight: Node, bias: NDArray[np.float32], int8:
         seen = windows(x) if module.name == "fc6" else x
         return ops.relu(ops.add(ops.matmul(seen, weight, False, True), floats(bias.reshape(1, 1, -1))))
     if int8 is not None and module.inputs == COLOURS:
-        low, high = (
-            -LARGEST_NORMALIZED,
-            LARGEST_NORMALIZED * 127 / 128,
-        )  # signed, so that the 0 of the padding is exact
-        x = quantised(x, low, high)
+        x = signed(x, LARGEST_NORMALIZED)
     strides, pads = [module.stride] * 2, [module.padding] * 2
     convolved = ops.convolution(x, weight, strides, pads, pads, dilations=[1, 1])
     shifted = ops.add(convolved, floats(bias.reshape(1, -1, 1, 1)))
     activated = ops.relu(shifted) if module.has_relu else shifted
-    return activated if int8 is None else quantised(activated, 0.0, int8.ranges[module.name])
+    if int8 is None:
+        return activated
+    largest = int8.ranges[module.name]
+    return quantised(activated, 0.0, largest) if module.has_relu else signed(activated, largest)
 
 
 def windows(maps: Node) -> Node:
@@ -183,6 +182,11 @@ def quantised(x: Node, low: float, high: float) -> Node:
     """Quantise activations to 256 levels; OpenVINO then passes them on as uint8."""
     ends = [floats(low), floats(high)]
     return ops.fake_quantize(x, *ends, *ends, ACTIVATION_LEVELS)
+
+
+def signed(x: Node, largest: float) -> Node:
+    """Quantise values of both signs; 0, also that of the padding, stays exact."""
+    return quantised(x, -largest, largest * 127 / 128)
 
 
 def quantised_weight(weight: NDArray[np.float32], largest_weight: int) -> Node:
