@@ -255,6 +255,19 @@ def test_photos_that_are_no_duplicates_are_told_apart_at_once(browser: Browser, 
         tab.wait_until(f"document.querySelectorAll('article figure.member').length === {count - 1}")
 
 
+def test_escape_empties_the_field_for_paths_with_its_filter_then_leaves_it(browser: Browser, folder: Path) -> None:
+    with served(browser, folder, "duplicates") as tab:
+        tab.page.wait_for_selector("article figure.keeper")
+        tab.press("/")
+        tab.page.keyboard.type("no such photo")
+        tab.wait_until("!document.querySelector('article')")
+        tab.press("Escape")
+        tab.page.wait_for_selector("article figure.keeper")
+        assert tab.page.evaluate("[document.activeElement.id, document.activeElement.value]") == ["text", ""]
+        tab.press("Escape")
+        assert tab.page.evaluate("document.activeElement.id") != "text"
+
+
 def test_hostile_names_are_shown_and_run_nothing(browser: Browser, folder: Path) -> None:
     with served(browser, folder) as tab:
         tab.page.set_input_files("#choose", folder / HOSTILE[0])

@@ -1,5 +1,6 @@
 // Which view is shown, and the keys that work in all of them.
 
+import { leaveField } from "./shared/elements.js";
 import { openBrowse } from "./browse.js";
 import { duplicateKeys, openDuplicates } from "./duplicates.js";
 import { openMap } from "./map.js";
@@ -62,7 +63,7 @@ const ofView = { search: () => ({ r: openRegion }), browse: () => ({}), duplicat
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
   if (event.target.closest("input, select, textarea")) {
-    if (event.key === "Escape") event.target.blur();
+    if (event.key === "Escape") leaveField(event);
     return;
   }
   const isButton = event.target.closest("button, a");

@@ -6,6 +6,7 @@ const GAP = 6; // pixels between photos
 const HEAD = 44; // pixels of a section's heading
 const NEAR = 1; // window heights above and below that are drawn
 const QUIET_MS = 90; // without scrolling, after which pictures are asked for
+const LEAP = 20; // pixels per millisecond of scrolling, beyond which what is near is gone in the next frame
 const FAST = 2.5; // pixels per millisecond of scrolling, beyond which a photo is gone before its picture arrives
 
 export class Grid {
@@ -88,14 +89,15 @@ export class Grid {
       this.isScheduled = false;
       const speed = Math.abs(scrollY - (this.lastTop ?? scrollY)) / Math.max(1, now - (this.lastTime ?? 0));
       [this.lastTop, this.lastTime] = [scrollY, now];
-      this.draw(speed < FAST);
+      this.draw(speed);
     });
   }
 
-  draw(isSlow = true) {
+  draw(speed = 0) {
     if (!this.rows) return;
     const above = scrollY - this.top();
-    const [first, last] = [this.rows.at(above - NEAR * innerHeight), this.rows.at(above + (1 + NEAR) * innerHeight)];
+    const near = speed < LEAP ? NEAR * innerHeight : 0;
+    const [first, last] = [this.rows.at(above - near), this.rows.at(above + innerHeight + near)];
     const [from, to] = this.photos.count ? [this.rows.starts[first], this.rows.ends[last]] : [0, 0];
     for (const [index, tile] of this.tiles) {
       if ((index < from || index >= to) && !tile.contains(document.activeElement)) {
@@ -106,8 +108,8 @@ export class Grid {
     for (let index = from; index < to; index += 1) if (!this.tiles.has(index)) this.add(index);
     this.drawHeads(first, last);
     clearTimeout(this.loading);
-    if (isSlow) this.load();
-    else this.loading = setTimeout(() => this.load(), QUIET_MS);
+    if (speed < FAST) this.load();
+    else this.loading = setTimeout(() => this.draw(), QUIET_MS);
     if (to >= this.photos.count && this.photos.count) this.onNear();
   }
 

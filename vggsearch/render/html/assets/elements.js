@@ -65,3 +65,12 @@ export function isRegion(member) {
   const sides = [0, 1].map((axis) => member.corners.map((corner) => corner[axis]));
   return sides.some((values) => Math.abs(Math.min(...values)) > 0.04 || Math.abs(Math.max(...values) - 1) > 0.04);
 }
+
+// Escape empties a field for texts, and what it filters, then leaves it. A browser would empty the field alone.
+export function leaveField(event) {
+  event.preventDefault();
+  const { target } = event;
+  if (target.type !== "search" || !target.value) return target.blur();
+  target.value = "";
+  return target.dispatchEvent(new Event("input", { bubbles: true }));
+}

@@ -1,5 +1,6 @@
 // The page of one file: its list, its dialogs, its keys.
 
+import { leaveField } from "./elements.js";
 import { GroupList } from "./list.js";
 import { compareDialog, openCompare, overlay, showCaption } from "./compare.js";
 import { MARKS, clearMarks, copyText, groups, mark, markOf, showCommands, showTray } from "./marks.js";
@@ -33,7 +34,7 @@ addEventListener("keydown", (event) => {
   const isElsewhere = element("help").open || element("commands").open;
   if (event.ctrlKey || event.metaKey || event.altKey || isElsewhere) return;
   if (isTyping) {
-    if (event.key === "Escape") leave(event);
+    if (event.key === "Escape") leaveField(event);
     return;
   }
   const isFlip = event.key === " " && !event.target.closest("button, a");
@@ -42,17 +43,6 @@ addEventListener("keydown", (event) => {
   event.preventDefault();
   action();
 });
-
-// Escape empties the field for paths with its filter, then leaves it. A browser would empty the field alone.
-function leave(event) {
-  event.preventDefault();
-  if (event.target === element("text") && event.target.value) {
-    event.target.value = "";
-    list.apply();
-  } else {
-    event.target.blur();
-  }
-}
 
 compareDialog.addEventListener("click", (event) => {
   const key = event.target.closest("[data-key]")?.dataset.key;
