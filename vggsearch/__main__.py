@@ -26,9 +26,9 @@ class WithoutPandas(MetaPathFinder, Loader):
         """Return where pandas is loaded from, which is here; None for all other modules."""
         return ModuleSpec(fullname, self) if fullname == "pandas" else None
 
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
+    def exec_module(self, module: ModuleType) -> None:
         """Raise ModuleNotFoundError."""
-        raise ModuleNotFoundError("No command needs pandas.", name=spec.name)
+        raise ModuleNotFoundError("No command needs pandas.", name=module.__name__)
 
 
 def main() -> None:
