@@ -3,7 +3,9 @@
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -13,9 +15,11 @@ from tests.fakes import FakeEngine
 from tests.helpers.labelled import add_photos, kinds_of_photos, path_of
 from tests.make_golden_index import SMALL_SPEC
 from vggsearch.cli import cli
-from vggsearch.errors import TruthError
-from vggsearch.evaluation.compare import compare
+from vggsearch.errors import OptionError, TruthError
+from vggsearch.evaluation.compare import ComparisonReport, compare
 from vggsearch.evaluation.evaluate import evaluate
+from vggsearch.evaluation.throughput import multiply_adds
+from vggsearch.evaluation.work_plot import check_plot_file, save_plot
 from vggsearch.image_index import ImageIndex
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.store.store import Store
@@ -83,5 +87,45 @@ def test_the_command_line_compares(indexes: list[ImageIndex], tmp_path: Path) ->
     assert "40 queries, the same of each index." in done.stdout
     values = json.loads(CliRunner().invoke(cli, [*words, "--format", "json"]).stdout)
     assert [each["index"] for each in values["indexes"]] == [first, second]
+    plot = tmp_path / "work.svg"
+    assert CliRunner().invoke(cli, [*words, "--plot", str(plot)]).exit_code == 0
+    assert "second" in plot.read_text()
+    alone = CliRunner().invoke(cli, [*words[:4], "--plot", str(plot)])
+    assert (alone.exit_code, "--plot needs --compare" in alone.stderr) == (2, True)
     refused = CliRunner().invoke(cli, [*words, "--linear-probe"])
     assert (refused.exit_code, "cannot be combined" in refused.stderr) == (2, True)
+
+
+def with_work(report: ComparisonReport, *works: int | None) -> ComparisonReport:
+    """Return a report whose indexes have networks with so many multiply-adds."""
+    pairs = zip(report.indexes, works, strict=True)
+    return replace(report, indexes=tuple(replace(each, multiply_adds=work) for each, work in pairs))
+
+
+def test_a_dot_is_further_right_with_more_work_and_higher_with_better_answers(
+    indexes: list[ImageIndex], tmp_path: Path
+) -> None:
+    report = compare(indexes, LABELS, rerank=False)
+    assert report.indexes[0].multiply_adds == multiply_adds(SMALL_SPEC)
+    save_plot(with_work(report, 2_000_000_000, 4_000_000_000), tmp_path / "work.svg")
+    root = ElementTree.fromstring((tmp_path / "work.svg").read_text())  # noqa: S314 - our own file
+    dots = root.iter("{http://www.w3.org/2000/svg}circle")
+    (first_x, first_y), (second_x, second_y) = [(float(dot.attrib["cx"]), float(dot.attrib["cy"])) for dot in dots]
+    assert first_x < second_x
+    assert first_y > second_y
+    words = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"first", "second", "2G", "5G"} <= set(words)
+
+
+def test_a_chart_needs_the_work_of_each_network_and_a_file_of_its_own(
+    indexes: list[ImageIndex], tmp_path: Path
+) -> None:
+    report = compare(indexes, LABELS, rerank=False)
+    with pytest.raises(OptionError, match="made by a network of your own, is not known"):
+        save_plot(with_work(report, 2_000_000_000, None), tmp_path / "work.svg")
+    with pytest.raises(OptionError, match=r"ending in \.svg"):
+        check_plot_file(tmp_path / "work.png")
+    (tmp_path / "drawing.svg").write_text("<svg>mine</svg>")
+    with pytest.raises(OptionError):
+        save_plot(report, tmp_path / "drawing.svg")
+    assert (tmp_path / "drawing.svg").read_text() == "<svg>mine</svg>"

@@ -64,6 +64,7 @@ MAY: dict[str, set[str]] = {
     "render/html/files.py": {"open w", "replace", "unlink"},
     # --curve FILE in place of an earlier curve, which is recognised by how it begins.
     "evaluation/pr_curve.py": {"write_text"},
+    "evaluation/work_plot.py": {"write_text"},
     # Compiled networks, in a folder of their own in the user's cache folder: own files, by their suffix.
     "model/openvino_engine/compiled.py": {"replace", "unlink"},
     # torchvision's weights, into its own cache.

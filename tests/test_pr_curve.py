@@ -10,14 +10,13 @@ import pytest
 from vggsearch.errors import OptionError
 from vggsearch.evaluation.pr_curve import (
     BOTTOM,
-    INKS,
     LEFT,
     RIGHT,
     TOP,
-    Ink,
     check_curve_file,
     save_curve,
 )
+from vggsearch.evaluation.svg import INKS, Ink
 from vggsearch.measures.metrics import Curve, Tally
 
 NOTHING = np.empty(0)

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from vggsearch.defaults import MEASURE
 from vggsearch.errors import TruthError
 from vggsearch.evaluation.evaluate import Asked, labels_of, whitening_named
+from vggsearch.evaluation.throughput import multiply_adds
 from vggsearch.image_index import ImageIndex
 from vggsearch.measures.metrics import Figures, Interval, Tally, worst_ranks
+from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.progress import Monitor, OnProgress, Stop
 from vggsearch.tables import Table, Tabular, arrow_table
 
@@ -48,6 +50,8 @@ class Gain:
 class Compared:
     """The answers of one index: its figures, and the gains in mAP and recall@1 over the first index.
 
+    `multiply_adds` is the work of its network for one photo, None for a network of the user's own.
+
     >>> report = compare([index], {"a.jpg": "cat", "copy of a.jpg": "cat"}, rerank=False)
     >>> report.indexes[0].figures.recall_at[1]
     1.0
@@ -57,6 +61,7 @@ class Compared:
     figures: Figures
     map_gain: Gain
     recall_at_1_gain: Gain
+    multiply_adds: int | None
 
 
 @dataclass(frozen=True)
@@ -115,10 +120,14 @@ def compare(
     answered = [_answered(each, queries, monitor) for each in asked]
     first = answered[0][1]
     compared = (
-        Compared(str(index.directory), figures, *map(_gain, scores - first))
+        Compared(str(index.directory), figures, *_gains(scores - first), _work(index.spec))
         for index, (figures, scores) in zip(indexes, answered, strict=True)
     )
     return ComparisonReport(len(queries), tuple(compared))
+
+
+def _work(spec: EmbeddingSpec) -> int | None:
+    return None if spec.is_own else multiply_adds(spec)
 
 
 def _answered(asked: Asked, queries: Sequence[str], monitor: Monitor) -> tuple[Figures, NDArray[np.float64]]:
@@ -133,6 +142,11 @@ def _answered(asked: Asked, queries: Sequence[str], monitor: Monitor) -> tuple[F
             ranks = worst_ranks(answers.similarities, answers.relevant)
             scores[:, place] = (np.arange(1, len(ranks) + 1) / ranks).sum() / answers.total, 1.0 in ranks
     return tally.figures(len(asked.rows)), scores
+
+
+def _gains(differences: NDArray[np.float64]) -> tuple[Gain, Gain]:
+    of_map, of_first = differences
+    return _gain(of_map), _gain(of_first)
 
 
 def _gain(differences: NDArray[np.float64]) -> Gain:

@@ -4,41 +4,20 @@ import csv
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.errors import OptionError
+from vggsearch.evaluation.svg import NAMESPACE, Ink, Point, document, dot, line, start_of, text
 from vggsearch.measures.metrics import Curve
 from vggsearch.system.outputs import check_replaceable
 
-Ink = Literal["paper", "text", "faint", "precision", "recall"]
-Anchor = Literal["start", "middle", "end"]
-Point = tuple[float, float]
-
-WIDTH, HEIGHT = 760, 480  # pixels
 LEFT, RIGHT, TOP, BOTTOM = 64, 730, 120, 420  # edges of the plot area
 COLUMNS = ("threshold", "precision", "recall")
 LABEL = "Precision and recall by threshold."
 TICK_STEPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 MOST_TICKS = 10
-INKS: dict[Ink, tuple[str, str]] = {  # light, dark; blue and vermilion differ for the colour-blind, too
-    "paper": ("#ffffff", "#16181c"),
-    "text": ("#1f2328", "#e6e6e6"),
-    "faint": ("#d4d7db", "#3a3f47"),
-    "precision": ("#0072b2", "#56b4e9"),
-    "recall": ("#d55e00", "#f0894a"),
-}
-SVG = """<svg{namespace} viewBox="0 0 {width} {height}" role="img" aria-label="{label}">
-<style>
-:root {{ color-scheme: light dark; {light} }}
-@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}
-svg {{ font-family: system-ui, sans-serif; background: var(--paper); }}
-</style>
-{shapes}
-</svg>"""
-NAMESPACE = ' xmlns="http://www.w3.org/2000/svg"'  # required in a file of its own, not within HTML
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -79,11 +58,11 @@ def save_curve(curve: Curve, file: Path) -> None:
 
 
 def _csv(curve: Curve) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
+    rows = io.StringIO(newline="")
+    writer = csv.writer(rows, lineterminator="\n")
     writer.writerow(COLUMNS)
     writer.writerows(zip(curve.threshold.tolist(), curve.precision.tolist(), curve.recall.tolist(), strict=True))
-    return text.getvalue()
+    return rows.getvalue()
 
 
 def _html(curve: Curve) -> str:
@@ -91,33 +70,14 @@ def _html(curve: Curve) -> str:
 
 
 def _svg(curve: Curve, namespace: str = NAMESPACE) -> str:
-    light, dark = (" ".join(f"--{name}: {inks[side]};" for name, inks in INKS.items()) for side in (0, 1))
-    label = f"{LABEL} {_note(curve)}"
-    shapes = "\n".join(_shapes(curve))
-    return SVG.format(
-        namespace=namespace, width=WIDTH, height=HEIGHT, label=label, light=light, dark=dark, shapes=shapes
-    )
+    return document(f"{LABEL} {_note(curve)}", _shapes(curve), namespace)
 
 
 _FORMATS = {  # how a curve is rendered, and how every such file begins
     ".csv": (_csv, ",".join(COLUMNS)),
     ".html": (_html, PAGE.partition("<style>")[0]),
-    ".svg": (_svg, SVG.partition('{label}"')[0].format(namespace=NAMESPACE, width=WIDTH, height=HEIGHT) + LABEL),
+    ".svg": (_svg, start_of(LABEL)),
 }
-
-
-def _line(points: tuple[Point, ...], ink: Ink, width: float = 1.0, more: str = "") -> str:
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    return f'<polyline points="{path}" fill="none" stroke="var(--{ink})" stroke-width="{width}"{more}/>'
-
-
-def _text(at: Point, words: str, anchor: Anchor = "start", size: int = 13) -> str:
-    place = f'x="{at[0]:.1f}" y="{at[1]:.1f}" text-anchor="{anchor}" font-size="{size}"'
-    return f'<text {place} fill="var(--text)">{words}</text>'
-
-
-def _dot(at: Point, ink: Ink) -> str:
-    return f'<circle cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="4.5" fill="var(--{ink})"/>'
 
 
 @dataclass(frozen=True)
@@ -152,26 +112,26 @@ def _y(share: float) -> float:
 def _shapes(curve: Curve) -> list[str]:
     axis = _axis(curve)
     shapes = [
-        _text((LEFT, 28), "Precision and recall over all pairs", size=18),
-        _text((LEFT, 52), _note(curve)),
+        text((LEFT, 28), "Precision and recall over all pairs", size=18),
+        text((LEFT, 52), _note(curve)),
         *_legend(LEFT, "precision", "precision: share of found pairs that are right"),
         *_legend(LEFT + 330, "recall", "recall: share of right pairs that are found"),
         *_grid(axis),
-        _text((16, TOP - 14), "share of pairs"),
-        _text(((LEFT + RIGHT) / 2, BOTTOM + 46), "threshold: minimum similarity of a found pair", "middle"),
+        text((16, TOP - 14), "share of pairs"),
+        text(((LEFT + RIGHT) / 2, BOTTOM + 46), "threshold: minimum similarity of a found pair", "middle"),
     ]
     if len(curve.threshold) == 0:
         return shapes
     at = curve.at_p99()
     if at is not None:
         x = axis.x(curve.threshold[at])
-        shapes.append(_line(((x, TOP), (x, BOTTOM)), "text", more=' stroke-dasharray="6"'))
+        shapes.append(line(((x, TOP), (x, BOTTOM)), "text", more=' stroke-dasharray="6"'))
     shapes += [
-        _line(_points(curve, curve.recall, axis), "recall", 2.5),
-        _line(_points(curve, curve.precision, axis), "precision", 2.5),
+        line(_points(curve, curve.recall, axis), "recall", 2.5),
+        line(_points(curve, curve.precision, axis), "precision", 2.5),
     ]
     if at is not None:
-        shapes += [_dot((x, _y(curve.recall[at])), "recall"), _dot((x, _y(curve.precision[at])), "precision")]
+        shapes += [dot((x, _y(curve.recall[at])), "recall"), dot((x, _y(curve.precision[at])), "precision")]
     return shapes
 
 
@@ -184,19 +144,19 @@ def _note(curve: Curve) -> str:
 
 
 def _legend(x: float, ink: Ink, words: str) -> list[str]:
-    return [_line(((x, 74), (x + 24, 74)), ink, 2.5), _text((x + 32, 78), words)]
+    return [line(((x, 74), (x + 24, 74)), ink, 2.5), text((x + 32, 78), words)]
 
 
 def _grid(axis: _Axis) -> list[str]:
     shapes: list[str] = []
     for percent in range(0, 101, 20):
         y = _y(percent / 100)
-        shapes += [_line(((LEFT, y), (RIGHT, y)), "faint"), _text((LEFT - 8, y + 4), f"{percent}%", "end")]
+        shapes += [line(((LEFT, y), (RIGHT, y)), "faint"), text((LEFT - 8, y + 4), f"{percent}%", "end")]
     decimals = max(len(f"{tick:g}".partition(".")[2]) for tick in axis.ticks)
     for tick in axis.ticks:
         x = axis.x(tick)
-        shapes.append(_line(((x, BOTTOM), (x, BOTTOM + 5)), "text"))
-        shapes.append(_text((x, BOTTOM + 22), f"{tick:.{decimals}f}", "middle"))
+        shapes.append(line(((x, BOTTOM), (x, BOTTOM + 5)), "text"))
+        shapes.append(text((x, BOTTOM + 22), f"{tick:.{decimals}f}", "middle"))
     return shapes
 
 

@@ -15,6 +15,7 @@ from vggsearch.errors import OptionError
 from vggsearch.evaluation.compare import compare
 from vggsearch.evaluation.evaluate import evaluate, evaluate_probe
 from vggsearch.evaluation.pr_curve import check_curve_file, save_curve
+from vggsearch.evaluation.work_plot import check_plot_file, save_plot
 from vggsearch.image_index import ImageIndex
 from vggsearch.measures.ground_truth import read_truth
 from vggsearch.progress import progress_bar
@@ -35,6 +36,9 @@ from vggsearch.store.locate import only_index
     metavar="INDEX",
     help="Ask another index the same, and compare the answers; repeat it for several.",
 )
+@click.option(
+    "--plot", type=FILE, help="With --compare, save a chart of the work of each network and its mAP to a .svg file."
+)
 @click.option("--linear-probe", is_flag=True, help="Fit a linear classifier to the labelled embeddings instead.")
 @curve_option
 @table_or_json_option
@@ -44,6 +48,7 @@ def truth(
     whiten: str,
     rerank: bool,
     others: tuple[Path, ...],
+    plot: Path | None,
     linear_probe: bool,
     curve: Path | None,
     format: Format,
@@ -61,11 +66,15 @@ def truth(
     """
     if curve is not None:
         check_curve_file(curve)
+    if plot is not None:
+        if not others:
+            raise OptionError("--plot needs --compare.")
+        check_plot_file(plot)
     labels = read_truth(truth)
     if others:
         if linear_probe or curve is not None:
             raise OptionError("--compare cannot be combined with --linear-probe or --curve.")
-        _compare([directory or only_index(), *others], labels, whiten, format, rerank=rerank)
+        _compare([directory or only_index(), *others], labels, whiten, format, plot, rerank=rerank)
         return
     with ImageIndex.open(directory or only_index()) as opened:
         if linear_probe:
@@ -81,9 +90,17 @@ def truth(
 
 
 def _compare(
-    directories: Sequence[Path], labels: Mapping[str, str], whiten: str, format: Format, *, rerank: bool
+    directories: Sequence[Path],
+    labels: Mapping[str, str],
+    whiten: str,
+    format: Format,
+    plot: Path | None,
+    *,
+    rerank: bool,
 ) -> None:
     with ExitStack() as opened, progress_bar() as progress, stopping_on_ctrl_c() as stop:
         indexes = [opened.enter_context(ImageIndex.open(each)) for each in directories]
         found = compare(indexes, labels, whiten=whiten, rerank=rerank, progress=progress, stop=stop)
     show(comparison(found, format), format)
+    if plot is not None:
+        save_plot(found, plot)
