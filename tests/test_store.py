@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -29,7 +30,7 @@ from vggsearch.photos.capture import FRACTION, Capture
 from vggsearch.photos.perceptual_hash import BYTES
 from vggsearch.photos.walk import PhotoFile, Skipped
 from vggsearch.store.manifest import FORMAT, checksum
-from vggsearch.store.parts import CAPTURE
+from vggsearch.store.parts import CAPTURE, read_skipped, write_skipped
 from vggsearch.store.records import Embedded, EngineInfo
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
@@ -307,3 +308,19 @@ def test_any_sequence_of_commits_behaves_like_a_dictionary(
         assert reopened.files() == {path: one.file for path, one in model.items()}
         for path, vector in zip(reopened.paths(), all_embeddings(reopened), strict=True):
             np.testing.assert_array_equal(vector, model[path].embedding.astype(np.float16))
+
+
+def test_no_thread_of_arrow_reads_from_memory_of_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would free it after the interpreter has ended, which aborted one command in twelve on a busy machine."""
+    path = tmp_path / "skipped.parquet"
+    write_skipped(path, [Skipped("a.txt", "text", "not a picture")])
+    threads: list[bool] = []
+    read = pq.ParquetFile.read
+
+    def recorded(file: pq.ParquetFile, columns: list[str], use_threads: bool = True) -> pa.Table:
+        threads.append(use_threads)
+        return read(file, columns, use_threads=use_threads)
+
+    monkeypatch.setattr(pq.ParquetFile, "read", recorded)
+    assert [skipped.path for skipped in read_skipped(path, path.read_bytes())] == ["a.txt"]
+    assert threads == [False]

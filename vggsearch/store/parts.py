@@ -128,7 +128,9 @@ def read_columns(path: Path, columns: Sequence[str], data: bytes | None = None) 
             with pq.ParquetFile(
                 path if data is None else pa.BufferReader(data), page_checksum_verification=True
             ) as file:
-                table = file.read([name for name in columns if name in file.schema_arrow.names])
+                known = [name for name in columns if name in file.schema_arrow.names]
+                # A thread of Arrow may hold `data` longer than the interpreter lives, and aborts the process then.
+                table = file.read(known, use_threads=data is None)
         except (pa.ArrowException, ValueError) as error:  # a column name that is not UTF-8
             raise IndexDamaged(path, f"is damaged ({str(error).splitlines()[0]})") from error
     if BLANK in columns and BLANK not in table.column_names:  # a part of format 1
