@@ -4,7 +4,7 @@ python benchmarks/decompose.py OUT.safetensors PHOTOS... [--model vgg16_half] [-
     [--steps 200] [--rates RATE...]
 
 Each convolution of 3 x 3 with a rank (vggsearch/model/vgg.py) becomes one with so many outputs, and one of 1 x 1.
-PHOTOS are folders of unlabelled photos; of all of them, every nth is used. WEIGHTS is any checkpoint of the
+PHOTOS are folders of unlabelled photos; of each, every nth is used. WEIGHTS is any checkpoint of the
 original that vggsearch reads, by default the weights that it finds itself. OMP_NUM_THREADS=1 is best on a busy
 machine.
 
@@ -108,10 +108,14 @@ def original(model: str, weights: Path | None) -> list[Layer]:
 
 
 def squares(folders: list[Path], count: int) -> Tensor:
-    """Return `count` photos, evenly from all folders together: uint8 (count, 3, SIZE, SIZE)."""
-    files = [folder / found.path for folder in folders for found in walk(folder) if isinstance(found, PhotoFile)]
+    """Return about `count` photos, as many of each folder, evenly: uint8 (photos, 3, SIZE, SIZE)."""
+    each = -(-count // len(folders))
+    paths: list[Path] = []
+    for folder in folders:
+        files = [folder / found.path for found in walk(folder) if isinstance(found, PhotoFile)]
+        paths += files[:: max(1, len(files) // each)][:each]
     found = []
-    for path in files[:: max(1, len(files) // count)][:count]:
+    for path in paths:
         try:
             with path.open("rb") as opened:
                 found.append(square(decode(opened, path.name, at_least=SIZE).image, SIZE, "squash"))
@@ -421,7 +425,8 @@ def main() -> None:
                 print(chosen(layers, found, sides, rate))
             return
         made = decomposed(layers, dict(row.ranks), few)
-    trained(layers, made, photos, given.steps)
+    if given.steps:
+        trained(layers, made, photos, given.steps)
     with torch.no_grad():
         save_file(tensors(given.model, made, few), given.out)
 
