@@ -171,17 +171,19 @@ class Queries:
         chosen = tuple(result.matches[place] for place in places)
         printed = query_values(replace(result, matches=chosen))["matches"]
         assert isinstance(printed, list)  # noqa: S101 - as in the command line's JSON
-        return [self._match(match, values, photos) for match, values in zip(chosen, printed, strict=True)]
+        positions: dict[str | None, int] = {None: 0}  # of the only index
+        positions |= {str(index.directory): at for at, index in enumerate(self._library.indexes)}
+        ids = [self._library.id_of(positions[match.index], match.path) for match in chosen]
+        return [_match(*each, photos) for each in zip(ids, chosen, printed, strict=True)]
 
-    def _match(self, match: Match, printed: Mapping[str, object], photos: Photos) -> Values:
-        """Return a match as the command line prints it, with what a page needs besides."""
-        directories = [str(index.directory) for index in self._library.indexes]
-        name = self._library.id_of(directories.index(match.index) if match.index is not None else 0, match.path)
-        row = photos.rows.get(name)
-        facts = photos.facts(row) if row is not None else {"id": name, "width": None, "height": None, "taken": None}
-        corners = match.alignment.corners if match.alignment is not None else None
-        words = {"confidence": match.confidence, "relation": relation(match), "corners": corners}
-        return {**printed, **facts, **words}
+
+def _match(name: str, match: Match, printed: Mapping[str, object], photos: Photos) -> Values:
+    """Return a match as the command line prints it, with what a page needs; `name` is the id of the photo."""
+    row = photos.rows.get(name)
+    facts = photos.facts(row) if row is not None else {"id": name, "width": None, "height": None, "taken": None}
+    corners = match.alignment.corners if match.alignment is not None else None
+    words = {"confidence": match.confidence, "relation": relation(match), "corners": corners}
+    return {**printed, **facts, **words}
 
 
 def options_of(
