@@ -26,6 +26,7 @@ from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.progress import OnProgress
 from vggsearch.render.text import quantity
 from vggsearch.render.update import skipped_lines, update_line
+from vggsearch.system.gpus import cuda_gpus
 
 SUGGESTION = (
     "A new index made with --fast takes about two thirds of the time and finds nearly the same: "
@@ -146,6 +147,7 @@ def _fast(options: EmbeddingOptions) -> EmbeddingOptions:
 
 
 def _suggesting(index: ImageIndex, options: EmbeddingOptions, progress: OnProgress) -> OnProgress:
-    """Return `progress`, which suggests --fast once if a new index with the default network takes long."""
-    is_open = options.model is None and index.spec.model == EMBEDDING.model and len(index) == 0
+    """Return `progress`, which suggests --fast once if a new index with the default network takes long on a CPU."""
+    is_default = options.model is None and index.spec.model == EMBEDDING.model
+    is_open = is_default and len(index) == 0 and not cuda_gpus()
     return suggested(SUGGESTION, "embedding photos", progress) if is_open else progress

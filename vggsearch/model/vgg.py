@@ -20,7 +20,9 @@ DEPTHS = {  # convolutions in each of the five blocks, each followed by a max po
     "vgg16": (2, 2, 3, 3, 3),  # D
     "vgg19": (2, 2, 4, 4, 4),  # E
 }
-HALF_RANKS = {  # of the convolutions of vgg16_half, chosen by benchmarks/decompose.py --rates
+# Of the convolutions of vgg16_half: chosen as benchmarks/decompose.py --rates does, from losses measured up to
+# conv4_1 and assumed for the later ones. With AMX, a rank of conv1_2 would save no time.
+HALF_RANKS = {
     "conv2_1": 48,
     "conv2_2": 48,
     "conv3_1": 80,
