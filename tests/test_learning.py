@@ -21,10 +21,12 @@ from vggsearch.indexing.build import set_learned
 from vggsearch.indexing.integrity import verify
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.learning.labelled import LabelledPhotos, labelled_photos
+from vggsearch.learning.learn import LearnReport, Name
 from vggsearch.learning.projection import Projections
-from vggsearch.learning.validation import SIDES, best_setting, ranks_of, rounds_of
-from vggsearch.measures.metrics import worst_ranks
+from vggsearch.learning.validation import SIDES, Measured, Quality, Setting, best_setting, ranks_of, rounds_of
+from vggsearch.measures.metrics import Interval, worst_ranks
 from vggsearch.progress import SILENT
+from vggsearch.render.learning import learned
 from vggsearch.store.manifest import WhiteningInfo
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
@@ -114,6 +116,21 @@ def test_learning_again_replaces_what_was_learned(kinds: ImageIndex, labels: dic
     assert not np.array_equal(first.matrix, second.matrix)
     found = kinds._session.latest.searcher()
     assert np.abs(found.index.unit_vectors(slice(None)) - second.apply(kinds.embeddings())).max() < 2e-3
+
+
+@pytest.mark.parametrize(
+    ("after", "note"),
+    [(0.901, None), (0.879, "on labels it was not learned from, recall@1 falls from 0.920 to 0.879")],
+)
+def test_a_recall_below_the_interval_of_the_best_before_is_noted(after: float, note: str | None) -> None:
+    def quality(recall: float) -> Quality:
+        steady = Measured(0.5, Interval(0.4, 0.6))
+        return Quality(50, steady, Measured(recall, Interval(recall - 0.02, recall + 0.02)), steady)
+
+    unseen: dict[Name, Quality] = {"network": quality(0.9), "index": quality(0.92), "learned": quality(after)}
+    report = LearnReport(200, 10, 0, 300, Setting(0.5, 128), unseen, unseen)
+    assert (report.note, report.problem) == (note, None)
+    assert (note is None) == ("Note:" not in learned(report, "table"))
 
 
 def test_what_finds_less_is_not_stored_unless_wanted(kinds: ImageIndex, labels: dict[str, str]) -> None:

@@ -88,6 +88,20 @@ class LearnReport(Tabular):
                 return f"on {where}, its mAP is {after:.3f}, below {before:.3f} without it"
         return None
 
+    @property
+    def note(self) -> str | None:
+        """How recall@1 falls on labels that were not learned from, None if it does not.
+
+        It falls if it is below the interval of what finds most there before. That does not keep what was learned
+        from being stored: mAP, which counts all photos of a label, decides.
+        """
+        known = [self.unseen[name].recall_at_1 for name in BEFORE if name in self.unseen]
+        before = max(known, key=lambda each: each.value)
+        after = self.unseen["learned"].recall_at_1.value
+        if after >= before.interval.low:
+            return None
+        return f"on labels it was not learned from, recall@1 falls from {before.value:.3f} to {after:.3f}"
+
     def to_arrow(self) -> Table:
         """Return one row per embeddings and photos: the figures, each with its 95 % interval."""
         return arrow_table(COLUMNS, self.rows())

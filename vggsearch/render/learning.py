@@ -16,7 +16,7 @@ NO_LABEL = "none of these"
 def learned(report: LearnReport, format: Format) -> str:
     """Render the quality before and after learning, as a table or as JSON."""
     if format == "json":
-        return json.dumps(asdict(report) | {"problem": report.problem}, indent=2)
+        return json.dumps(asdict(report) | {"problem": report.problem, "note": report.note}, indent=2)
     rows = [*_rows("photos held out", report.held), *_rows("unseen labels", report.unseen)]
     table = as_table(("tested on", "embeddings", "mAP", "recall@1", "micro-AP"), rows, rule_before=len(report.held))
     counts = (
@@ -26,7 +26,8 @@ def learned(report: LearnReport, format: Format) -> str:
     )
     tested = f"Tested on {_queries(report.held)} and {_queries(report.unseen)}; ± is half of a 95% interval."
     stored = "Queries use it from now on." if report.is_saved else "It is not stored."
-    return f"{table}\n\n{counts}\n{tested}\n{stored}"
+    notes = [f"Note: {report.note}."] if report.note is not None else []
+    return "\n".join([table, "", counts, tested, *notes, stored])
 
 
 def _rows(side: str, found: dict[Name, Quality]) -> list[tuple[str, ...]]:
