@@ -35,6 +35,7 @@ COMMANDS = (
     "learn",
     "classify",
     "serve",
+    "merge",
     "eval",
     "eval truth",
     "eval copies",
@@ -206,21 +207,10 @@ def test_model_describes_a_network_or_all_of_them() -> None:
         "multiply_adds": 411_041_792,
         "receptive_field": 435,
     }
-    names = [line.split()[0] for line in run("model", "--compare").stdout.splitlines()[2:9]]
-    assert names == ["vgg11", "vgg13", "vgg16", "vgg19", "googlenet", "resnet18", "resnet50"]
+    names = [line.split()[0] for line in run("model", "--compare").stdout.splitlines()[2:10]]
+    assert names == ["vgg11", "vgg13", "vgg16", "vgg19", "vgg16_half", "googlenet", "resnet18", "resnet50"]
     assert "layer1" in run("model", "--model", "resnet18", "--layer", "pool5").stderr
     assert "--measure needs --compare" in run("model", "--measure").stderr
-
-
-def test_pandas_counts_as_not_installed_in_a_command() -> None:
-    """Also for torchvision, which asks whether it is there, rather than import it."""
-    code = (
-        "import importlib.util, vggsearch.__main__ as command\n"
-        "command.cli = lambda **_: print(importlib.util.find_spec('pandas'))\n"
-        "command.main()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "None\n"
 
 
 def damage_a_part(index: Path) -> None:
@@ -297,7 +287,7 @@ def test_index_merges_parts_when_asked(indexed: Path) -> None:
         (("query", "--random", "3", "--min-similarity", "0"), 2, "of the search options, only --filter"),
         (("query", "x.jpg", "--seed", "3"), 2, "--seed requires --random N"),
         (("query", "x.jpg", "--index", "a", "--index", "b", "--root", "c"), 2, "--root applies to a single index"),
-        (("index", "photos", "--layer", "pool9"), 2, "Unknown layer 'pool9'. Choose one of pool1"),
+        (("index", "photos", "--layer", "pool9"), 2, "vgg16 has no layer 'pool9'. Choose one of pool1"),
         (("index", "photos", "--layer", "fc7", "--size", "192"), 2, "224 x 224 pixels, not 192"),
         (("index", "photos", "--size", "8"), 2, "32 to 1024 pixels, not 8"),
         (("index", "photos", "--weights", "absent.pth"), 1, "absent.pth is not a file"),

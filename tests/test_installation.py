@@ -201,22 +201,3 @@ def test_help_does_not_import_what_looks_for_distributions() -> None:
     code = "import sys; from vggsearch.cli import cli\ntry: cli(['dups', '--help'])\nfinally: print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "importlib.metadata" not in done.stdout.split()
-
-
-def test_no_command_imports_pandas_and_no_library_minds() -> None:
-    code = """
-import importlib.util, sys
-from vggsearch.__main__ import WithoutPandas
-sys.meta_path.insert(0, WithoutPandas())
-import numpy, pyarrow
-from sklearn.decomposition import PCA
-print(pyarrow.chunked_array([[1, 2]]).to_numpy().tolist())
-print(PCA(1).fit_transform(numpy.eye(4)).shape)  # looks for pandas among the modules
-print("pandas" in sys.modules, importlib.util.find_spec("pandas") is None)  # torch asks the latter
-try:
-    import pandas
-except ModuleNotFoundError as error:
-    print(error)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["[1, 2]", "(4, 1)", "False False", "No command needs pandas."]

@@ -23,8 +23,6 @@ def merge(indexes: tuple[Path, ...], directory: Path) -> None:
 
     \b
     Example:
-      vggsearch index ./photos --slice 1/2 --index slices/1
-      vggsearch index ./photos --slice 2/2 --index slices/2
       vggsearch merge slices/1 slices/2 --index indexes/photos
     """
     with progress_bar() as progress, stopping_on_ctrl_c() as stop:
