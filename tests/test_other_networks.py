@@ -159,8 +159,11 @@ def test_every_pooling_of_every_cut_equals_that_of_torchvisions_features(
     engine: type[TorchEngine | OpenVinoEngine],
     kernels: dict[str, dict[str, Kernel]],
 ) -> None:
+    """By the length of the difference of unit vectors: a square root enlarges the error of values near zero."""
     spec = spec_of(model, layer, pooling)
-    assert_same(embedded(spec, kernels[model], engine), their_embeddings(spec))
+    found, expected = embedded(spec, kernels[model], engine), their_embeddings(spec)
+    assert found.shape == expected.shape
+    assert np.linalg.norm(found - expected, axis=1).max() < TOLERANCE
 
 
 @pytest.mark.parametrize("pooling", ["gem", "flat"])
