@@ -28,10 +28,7 @@ from vggsearch.render.text import quantity
 from vggsearch.render.update import skipped_lines, update_line
 from vggsearch.system.gpus import cuda_gpus
 
-SUGGESTION = (
-    "A new index made with --fast takes about two thirds of the time and finds nearly the same: "
-    "vggsearch index --help"
-)
+SUGGESTION = "A new index made with --fast takes less time and finds nearly the same: vggsearch index --help"
 
 
 class UpdateOptions(TypedDict):
