@@ -1,17 +1,23 @@
 """Compiled networks that are kept on disk: used only as they were written, and for the very same network."""
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import openvino
 import pytest
 
+import vggsearch
 from tests.fakes import FAKE_SPEC, squares
 from vggsearch.evaluation.networks import random_kernels
 from vggsearch.model.engine import EngineOptions
 from vggsearch.model.openvino_engine import compiled
+from vggsearch.model.openvino_engine.compiled import CompiledNetworks, code_files
 from vggsearch.model.openvino_engine.engine import OpenVinoEngine
+from vggsearch.model.openvino_engine.graph import build_graph
 from vggsearch.model.weights import Kernel
 from vggsearch.system import places
 
@@ -68,6 +74,25 @@ def test_other_code_makes_another_network(folder: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(compiled, "code_hash", lambda: None)  # in an archive: nothing is kept
     embedded(load)
     assert len(list(folder.iterdir())) == 2
+
+
+def test_a_processor_with_other_int8_makes_another_network(folder: Path) -> None:
+    core = openvino.Core()
+    kept, other = (CompiledNetworks(core, "CPU", SPEC, "int8", largest) for largest in (127, 63))
+    kept.keep("embeddings", core.compile_model(build_graph(SPEC, KERNELS), "CPU", {}))
+    assert kept.find("embeddings", {}) is not None
+    assert other.find("embeddings", {}) is None
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_the_hash_covers_all_modules_that_networks_are_made_with() -> None:
+    code = "import sys, vggsearch.model.openvino_engine.engine; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    used = {name for name in done.stdout.split() if name.startswith(("vggsearch.model.", "vggsearch.defaults"))}
+    assert "vggsearch.defaults" in used
+    root = Path(vggsearch.__file__).parent.parent
+    covered = {path.relative_to(root).with_suffix("").as_posix().replace("/", ".") for path in code_files()}
+    assert used - {"vggsearch.model.openvino_engine"} <= covered  # of the package, its __init__ is covered
 
 
 @pytest.mark.parametrize("at", [0, -1])

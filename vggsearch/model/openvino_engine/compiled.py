@@ -1,8 +1,8 @@
 """Compiled networks on disk: a query reads one instead of loading the weights, quantising and compiling them.
 
-The name of a file is a hash of all that the network depends on: the code of this package, OpenVINO, the processor,
-the spec with the hash of its weights. The file is a checksum and what OpenVINO exports. It lies in the user's cache
-folder, never in an index: OpenVINO runs what it holds, and an index may come from somebody else.
+The name of a file is a hash of all that the network depends on: code and defaults, OpenVINO, the processor and how
+it computes int8, the spec with the hash of its weights. The file is a checksum and what OpenVINO exports. It is in
+the user's cache folder, never in an index: OpenVINO runs what it holds, and an index may come from somebody else.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from typing import Any
 
 import openvino
 
+from vggsearch import defaults
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.system import places
 
@@ -28,14 +29,19 @@ HASH_BYTES = 32
 
 
 class CompiledNetworks:
-    """The compiled networks of one spec, in one number format, for the processor of this machine."""
+    """The compiled networks of one spec, in one number format, for the processor of this machine.
 
-    def __init__(self, core: openvino.Core, device: str, spec: EmbeddingSpec, precision: str) -> None:
+    `largest_weight` is that of int8, None in other formats. It depends on instructions that OpenVINO does not name.
+    """
+
+    def __init__(
+        self, core: openvino.Core, device: str, spec: EmbeddingSpec, precision: str, largest_weight: int | None
+    ) -> None:
         self._core, self._device = core, device
         folder, code = places.cache_folder(), code_hash()
         self._folder = folder / "networks" if folder is not None and code is not None else None
         processor = [core.get_property(device, name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
-        self._facts = [code, openvino.get_version(), processor, asdict(spec), precision]
+        self._facts = [code, openvino.get_version(), processor, asdict(spec), precision, largest_weight]
 
     def find(self, kind: str, settings: dict[str, Any]) -> openvino.CompiledModel | None:
         """Return the compiled network of a kind, None if it is not there, or not as it was written."""
@@ -67,11 +73,16 @@ class CompiledNetworks:
         return folder / (hashlib.sha256(facts.encode()).hexdigest() + SUFFIX)
 
 
+def code_files() -> list[Path]:
+    """Return the files whose code and numbers a network depends on."""
+    package = Path(__file__).parent
+    return sorted([*package.parent.glob("*.py"), *package.glob("*.py"), Path(defaults.__file__)])
+
+
 @cache
 def code_hash() -> str | None:
     """Return a hash of the code that makes networks, None if it cannot be read, as in an archive."""
-    package = Path(__file__).parent
-    sources = sorted([*package.parent.glob("*.py"), *package.glob("*.py")])
+    sources = code_files()
     try:
         content = b"".join(path.read_bytes() for path in sources)
     except OSError:

@@ -52,11 +52,13 @@ class OpenVinoEngine(Engine):
                 f"OpenVINO runs on the CPU here, not on {options.device}. Use ", option("engine", "torch"), "."
             )
         self.precision = choose_precision(options.precision, spec, core)
-        self._ranges = activation_ranges(spec, "int8") if self.precision == "int8" else None
+        is_int8 = self.precision == "int8"
+        self._int8 = Int8(activation_ranges(spec, "int8"), largest_weight()) if is_int8 else None
         # One batch at a time on all cores: more streams and larger batches were no faster (docs/performance.md).
         self._settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": ARITHMETIC[self.precision]}
         self._compile = partial(core.compile_model, device_name=DEVICE, config=self._settings)
-        self._kept = CompiledNetworks(core, DEVICE, spec, self.precision) if is_kept else None
+        largest = self._int8.largest_weight if self._int8 is not None else None
+        self._kept = CompiledNetworks(core, DEVICE, spec, self.precision, largest) if is_kept else None
         self._running = Lock()  # around every use of a graph, its compilation included
         self._load: LoadKernels = kernels if callable(kernels) else lambda: kernels
         self._load_more: LoadKernels = load_kernels or self._load
@@ -101,8 +103,7 @@ class OpenVinoEngine(Engine):
         found = self._kept.find(kind, self._settings) if self._kept is not None else None
         if found is not None:
             return found
-        int8 = Int8(self._ranges, largest_weight()) if self._ranges is not None else None
-        network = self._compile(build_graph(self._spec, load(), int8, with_cells=with_cells))
+        network = self._compile(build_graph(self._spec, load(), self._int8, with_cells=with_cells))
         if self._kept is not None:
             self._kept.keep(kind, network)
         return network
