@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vggsearch.errors import IndexExists, OptionError, PhotosError, SpecMismatch, Spelled
 from vggsearch.indexing.build import renew_vector_index
+from vggsearch.indexing.update import is_same_folder
 from vggsearch.progress import Monitor, OnProgress, Stop
 from vggsearch.store.contents import DECISIONS, JOURNALS, MANIFEST
 from vggsearch.store.decisions import import_decisions
@@ -45,8 +46,9 @@ def merge(
     """Merge `indexes` of the same photo folder, made with the same options, into a new index in `directory`.
 
     The rows are those of the indexes, one after the other; their files are hard-linked, or copied to another disk.
-    Photos, local features, skipped files and decisions are taken over; the FAISS index is built anew. The indexes
-    stay as they are. All is committed in one step: after an interruption, merge again.
+    Photos, local features, skipped files and decisions are taken over; the FAISS index is built anew, without what
+    was learned from labels. The indexes stay as they are. All is committed in one step: after an interruption,
+    merge again.
 
     Raises PhotosError if the indexes are of different folders or hold a photo twice, SpecMismatch if embeddings
     differ, IndexExists unless `directory` is new or what an interrupted merge left, IndexMissing, IndexDamaged,
@@ -90,7 +92,7 @@ def _check_fit(sources: Sequence[Store]) -> Path:
                 f"{first.directory} contains embeddings of {first.spec}, which cannot be compared with those of "
                 f"{other.spec} in {other.directory}."
             )
-        if _root(other) != root:
+        if not is_same_folder(_root(other), root):
             raise PhotosError(f"{first.directory} is the index of {root}, but {other.directory} of {_root(other)}.")
     twice = Paths.joined(source.paths() for source in sources).repeated()
     if twice:
@@ -103,10 +105,9 @@ def _check_fit(sources: Sequence[Store]) -> Path:
 
 
 def _root(store: Store) -> Path:
-    root = store.manifest.root
-    if root is None:
+    if store.root is None:
         raise PhotosError(f"{store.directory} holds no photos yet.")
-    return Path(os.path.normpath(store.directory.resolve() / root))
+    return store.root.resolve()
 
 
 def _empty_store(directory: Path, like: Store) -> Store:

@@ -392,7 +392,7 @@ def photo_folder(
             raise PhotosError(f"{store.directory} has no photo folder yet: name one.")
         return known
     root = Path(folder)
-    if known is not None and not is_moved and not _is_same_folder(root, known):
+    if known is not None and not is_moved and not is_same_folder(root, known):
         raise PhotosError(
             f"{store.directory} is the index of {known}, not of {root}: updating it would drop its "
             f"{len(store):,} photos. Use another index or, if these are the same photos in a new place, pass ",
@@ -402,7 +402,7 @@ def photo_folder(
     return root
 
 
-def _is_same_folder(one: Path, other: Path) -> bool:
+def is_same_folder(one: Path, other: Path) -> bool:
     """Return whether two paths are the same folder, as Photos and photos on a case-insensitive file system."""
     try:
         return one.samefile(other)

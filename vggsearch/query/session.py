@@ -1,7 +1,6 @@
 """What an open index keeps while it is used: the network, the decoder processes, and what was read last."""
 
 import logging
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -72,11 +71,7 @@ class Session:
     @property
     def root(self) -> Path | None:
         """The photo folder, None before the first update."""
-        if self.opening.root is not None:
-            return self.opening.root.path
-        if self.store.manifest.root is None:
-            return None
-        return Path(os.path.normpath(self.store.directory / self.store.manifest.root))
+        return self.opening.root.path if self.opening.root is not None else self.store.root
 
     def engine(self, photos: int | None = None) -> Engine:
         """Return the inference backend for this number of photos; None for many. See choose_engine."""

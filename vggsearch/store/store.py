@@ -125,6 +125,12 @@ class Store:
         """The state that the store shows."""
         return self._state[0]
 
+    @property
+    def root(self) -> Path | None:
+        """The photo folder, None before the first update."""
+        root = self.manifest.root
+        return Path(os.path.normpath(self.directory / root)) if root is not None else None
+
     def at_this_state(self) -> "Store":
         """Return a store that goes on showing this state when this one is refreshed, by another thread perhaps."""
         return copy(self)
