@@ -1,6 +1,6 @@
 # make demo   a sample folder of photos, indexed and searched; nothing but Python 3.11 and make is needed
 # make test   lint, types and the quick tests: under five minutes on two cores
-# make test-all  everything CI checks: make test, then make test-slow, which is what is long and real
+# make test-all  everything CI checks: make test; make test-slow, which is long and real; make test-cluster, with real servers
 # make docs   the --help pages in docs/cli.md, and the documentation site, in site/index.html
 # make gpu    tests and figures on a machine with a CUDA GPU, in five minutes; needs few packages: see CONTRIBUTING.md
 #
@@ -20,7 +20,7 @@ PHOTOS ?= demo/photos
 QUERY ?= demo/photos/originals/chelsea.jpg
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-cpu demo-gpu wheels test test-all test-slow gpu fmt docs lint types unit picture clean
+.PHONY: help demo demo-cpu demo-gpu wheels test test-all test-slow test-cluster gpu fmt docs lint types unit picture clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -71,7 +71,7 @@ PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist 
 
 test: lint types unit
 
-test-all: test test-slow
+test-all: test test-slow test-cluster
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -82,10 +82,14 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 unit: $(VENV)/.dev
-	$(PYTEST) -m "not slow" $(if $(COVERAGE),--cov)
+	$(PYTEST) -m "not slow and not cluster" $(if $(COVERAGE),--cov)
 
 test-slow: $(VENV)/.docs
-	$(PYTEST) -m "slow or hypothesis" --hypothesis-profile ci
+	$(PYTEST) -m "(slow or hypothesis) and not cluster" --hypothesis-profile ci
+
+# One after the other: each starts servers or a cluster of several processes.
+test-cluster: $(VENV)/.dev
+	$(BIN)/python -m pytest -m cluster
 
 gpu:
 	@$(PYTHON) -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "torch sees no CUDA GPU here.")'
