@@ -36,6 +36,7 @@ COMMANDS = (
     "classify",
     "serve",
     "merge",
+    "export",
     "eval",
     "eval truth",
     "eval copies",

@@ -48,6 +48,7 @@ from vggsearch.photos.inputs import Box, ImageLike
 from vggsearch.photos.slices import Slice
 from vggsearch.photos.walk import SkippedFiles, check_folder
 from vggsearch.progress import Monitor, OnProgress, Stop
+from vggsearch.published.export import export
 from vggsearch.query.filters import Filter
 from vggsearch.query.options import Images, Pick, QueryOptions, QueryResult, QueryResults, batch_of, rules
 from vggsearch.query.run import pick_random, run_queries, run_query
@@ -724,6 +725,29 @@ class ImageIndex(Tabular):
         {'path': 'a.jpg', 'width': 320}
         """
         return self._store.read_consistently(Store.table)
+
+    def export(
+        self,
+        file: str | os.PathLike[str],
+        *,
+        raw: bool = False,
+        progress: OnProgress | None = None,
+        stop: Stop | None = None,
+    ) -> int:
+        """Write the vectors of all photos to one Parquet file for other programs; return their dimensions.
+
+        Its columns are id, int64, the row; path; and embedding, a list of float32, a unit vector. They are the
+        vectors that queries compare, so that the dot product of two is their similarity: whitened, if the index has
+        at least 100 photos. With `raw`, they are the embeddings, as `embeddings()` returns them.
+
+        The file is replaced only if vggsearch wrote it. Raises OptionError for any other, IndexNotWritable if it
+        cannot be written, IndexDamaged and Stopped; then an earlier file stays as it was.
+
+        >>> index.export("photos.parquet")
+        1024
+        """
+        monitor = Monitor(progress, stop)
+        return self._session.latest.read(lambda state: export(state, from_home(file), monitor, raw=raw))
 
     def embeddings(self) -> NDArray[np.float32]:
         """Return the embeddings of all photos, float32 (photos, dimensions): unit vectors, not whitened.

@@ -18,6 +18,7 @@ COMMANDS = {
     "dups": LazyCommand("vggsearch.cli.dups:dups", "Find, review and remove duplicates; undo a removal."),
     "serve": LazyCommand("vggsearch.cli.serve:serve", "Look, search and decide in a browser; an HTTP API."),
     "merge": LazyCommand("vggsearch.cli.merge:merge", "Merge indexes of slices of one photo folder."),
+    "export": LazyCommand("vggsearch.cli.export:export", "Write the vectors to a Parquet file for other programs."),
     "info": LazyCommand("vggsearch.cli.info:info", "Show what an index contains and how it was made."),
     "build": LazyCommand("vggsearch.cli.build:build", "Rebuild the FAISS index from the stored embeddings."),
     "verify": LazyCommand("vggsearch.cli.verify:verify", "Check every byte of an index, and repair it."),
