@@ -46,6 +46,7 @@ MAY: dict[str, set[str]] = {
     "store/keypoint_codes.py": {"write_table"},
     "store/keypoint_matches.py": {"write_table"},
     "store/local_features.py": {"save"},
+    "published/export.py": {"write_table"},
     "duplicates/calibration_pairs.py": {"write_text"},
     "knn/files.py": {"unlink", "write_index", "open wb", "save"},
     "knn/build.py": {"TemporaryDirectory", "write_index"},
