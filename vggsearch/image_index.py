@@ -55,7 +55,7 @@ from vggsearch.query.run import pick_random, run_queries, run_query
 from vggsearch.query.searcher import Searcher
 from vggsearch.query.session import Opening, Session, weights_of
 from vggsearch.query.snapshot import LatestSnapshot
-from vggsearch.query.targets import Target
+from vggsearch.query.targets import IndexTarget
 from vggsearch.removal.perform import RemovalReport, perform
 from vggsearch.removal.plan import RemovalPlan
 from vggsearch.store.contents import DECISIONS, MANIFEST
@@ -547,7 +547,7 @@ class ImageIndex(Tabular):
         """
         return pick_random(self._targets(also_in), count, rules(filters), seed)
 
-    def _targets(self, also_in: Sequence["ImageIndex"], photos: int | None = None) -> list[Target]:
+    def _targets(self, also_in: Sequence["ImageIndex"], photos: int | None = None) -> list[IndexTarget]:
         """Return the indexes to search for this number of images; None for many."""
         return [index._session.target(photos) for index in (self, *also_in)]
 
@@ -799,7 +799,7 @@ def searcher_of(index: ImageIndex, whitening: WhiteningOptions | None = None) ->
     return index._session.latest.searcher(whitening)
 
 
-def targets_of(indexes: Sequence[ImageIndex]) -> list[Target]:
+def targets_of(indexes: Sequence[ImageIndex]) -> list[IndexTarget]:
     """Return indexes as run_queries searches them, with the network and the decoder processes for many images."""
     return [index._session.target(None) for index in indexes]
 

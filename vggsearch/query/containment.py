@@ -6,13 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.defaults import ALIGN
-from vggsearch.matching.regions import best_similarities, query_vectors
+from vggsearch.matching.regions import query_vectors
 from vggsearch.model.engine import Engine
 from vggsearch.photos.decoder_pool import View
 from vggsearch.query.judging import judged
 from vggsearch.query.options import QueryOptions
 from vggsearch.query.searcher import DECIMALS, Candidate, Match
-from vggsearch.query.snapshot import Snapshot
 from vggsearch.query.targets import TargetView, looked_at
 
 NOT_KEPT = -np.inf  # similarity of a photo without stored regions, or excluded by a filter
@@ -75,16 +74,7 @@ def _candidate_count(options: QueryOptions) -> int:
 
 def _similarities_of_regions(view: TargetView, parts: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the similarity of the best region of each wanted photo by row, NOT_KEPT for others: float64 (n,)."""
-
-    def read(state: Snapshot) -> dict[str, float]:
-        kept = state.local.regions() if state.local is not None else ()
-        return {
-            key: similarity
-            for keys, regions in kept
-            for key, similarity in zip(keys, best_similarities(parts, regions).tolist(), strict=True)
-        }
-
-    by_content = view.target.present.read(read)
+    by_content = view.target.similarities_of_regions(parts)
     found = np.array([by_content.get(sha256, NOT_KEPT) for sha256 in view.contents], np.float64)
     found[view.searcher.blank] = NOT_KEPT
     if view.wanted is not None:

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -27,7 +27,7 @@ class FoldedPaths:
     """
 
     def __init__(self, paths: Sequence[str]) -> None:
-        self._text = _folded(f"{BETWEEN}{BETWEEN.join(paths)}{BETWEEN}" if paths else "")
+        self._text = folded(f"{BETWEEN}{BETWEEN.join(paths)}{BETWEEN}" if paths else "")
         encoding, width = ("ascii", np.uint8) if self._text.isascii() else ("utf-32-le", np.uint32)
         self._starts = np.flatnonzero(np.frombuffer(self._text.encode(encoding), width) == 0)
 
@@ -51,15 +51,110 @@ class PhotoFacts(Protocol):
         """One column of the store: width and height in pixels; taken as datetime64, NaT if unknown."""
 
 
-Keeps = Callable[[PhotoFacts], NDArray[np.bool_]]
+class Rule(Protocol):
+    """What a filter asks of a photo."""
+
+    def keeps(self, facts: PhotoFacts) -> NDArray[np.bool_]:
+        """Return which rows pass, bool (rows,)."""
 
 
 @dataclass(frozen=True)
 class Filter:
-    """A filter: its `text`, and `keeps`, what it means: it returns the rows that pass, bool (rows,)."""
+    """A filter: its `text`, and the `rule` that it states."""
 
     text: str
-    keeps: Keeps = field(compare=False)
+    rule: Rule = field(compare=False)
+
+    def keeps(self, facts: PhotoFacts) -> NDArray[np.bool_]:
+        """Return which rows pass, bool (rows,)."""
+        return self.rule.keeps(facts)
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How regular expressions are written: `wild` by wildcard of a glob, `folders` for any folders before a name.
+
+    `one_of` writes a set of characters but the slash, from the inside of its brackets.
+    """
+
+    wild: Mapping[str, str]
+    folders: str
+    one_of: Callable[[str], str]
+
+
+# Of all paths in one text, see FoldedPaths; the folders are atomic, since the file name after them has no slash.
+PYTHON = Dialect(
+    {"/**": r"/[^\0]*", "**": r"[^\0]*", "*": r"[^/\0]*", "?": r"[^/\0]"},
+    r"(?>[^\0]*/)?",
+    lambda inside: rf"(?![/\0])[{inside}]",
+)
+
+
+@dataclass(frozen=True)
+class Glob:
+    """The path matches a glob, folded; one without a slash matches file names in any folder."""
+
+    glob: str
+
+    def expression(self, dialect: Dialect) -> str:
+        """Return the regular expression that matches the whole path. Raises ValueError for an invalid [...] set."""
+        expression = "".join(_of_token(token, dialect) for token in GLOB_TOKEN.findall(self.glob))
+        return expression if "/" in self.glob else dialect.folders + expression
+
+    def keeps(self, facts: PhotoFacts) -> NDArray[np.bool_]:
+        """Return which rows pass, bool (rows,)."""
+        return facts.folded_paths.matching(self.expression(PYTHON))
+
+
+@dataclass(frozen=True)
+class Below:
+    """The photo lies in a folder, folded, or below it; "" is the photo folder."""
+
+    folder: str
+
+    def keeps(self, facts: PhotoFacts) -> NDArray[np.bool_]:
+        """Return which rows pass, bool (rows,)."""
+        inside = f"{re.escape(self.folder)}/" if self.folder else ""
+        return facts.folded_paths.matching(inside + PYTHON.wild["**"])
+
+
+@dataclass(frozen=True)
+class Taken:
+    """The photo was taken at `since` or later, and before `until`."""
+
+    since: datetime
+    until: datetime
+
+    def keeps(self, facts: PhotoFacts) -> NDArray[np.bool_]:
+        """Return which rows pass, bool (rows,); those of an unknown date, NaT, do not."""
+        taken, begin, end = facts.column("taken"), np.datetime64(self.since, "ms"), np.datetime64(self.until, "ms")
+        within: NDArray[np.bool_] = (begin <= taken) & (taken < end)
+        return within
+
+
+@dataclass(frozen=True)
+class Longer:
+    """The longer side has `least` to `most` pixels, None for any number."""
+
+    least: int
+    most: int | None
+
+    def keeps(self, facts: PhotoFacts) -> NDArray[np.bool_]:
+        """Return which rows pass, bool (rows,)."""
+        longer = np.maximum(facts.column("width"), facts.column("height"))
+        within: NDArray[np.bool_] = longer >= self.least
+        return within if self.most is None else within & (longer <= self.most)
+
+
+@dataclass(frozen=True)
+class Shaped:
+    """The photo has a shape: a key of SHAPES."""
+
+    shape: str
+
+    def keeps(self, facts: PhotoFacts) -> NDArray[np.bool_]:
+        """Return which rows pass, bool (rows,)."""
+        return SHAPES[self.shape](facts.column("width"), facts.column("height"))
 
 
 def parse_filter(text: object) -> Filter:
@@ -89,37 +184,28 @@ def parse_filter(text: object) -> Filter:
         raise OptionError(f"The filter {text!r} is invalid: {error}. {FILTER_EXAMPLES}") from error
 
 
-def _path(value: str) -> Keeps:
+def _path(value: str) -> Rule:
     glob = _plain(value)
-    if glob.endswith("/"):
-        glob += "**"
-    expression = _expression(glob) if "/" in glob else ALL_FOLDERS + _expression(glob)
-    return lambda facts: facts.folded_paths.matching(expression)
+    rule = Glob(f"{glob}**" if glob.endswith("/") else glob)
+    rule.expression(PYTHON)
+    return rule
 
 
-def _folder(value: str) -> Keeps:
+def _folder(value: str) -> Rule:
     folder = _plain(value).strip("/")
-    inside = "" if folder in ("", ".") else f"{re.escape(folder)}/"
-    return lambda facts: facts.folded_paths.matching(inside + WILD["**"])
+    return Below("" if folder == "." else folder)
 
 
-def _taken(value: str) -> Keeps:
+def _taken(value: str) -> Rule:
     first, last = _range(value)
     since = _period(first)[0] if first else datetime.min
     until = _period(last)[1] if last else datetime.max
     if since >= until:
         raise ValueError(f"{first} is after {last}")
-    begin, end = np.datetime64(since, "ms"), np.datetime64(until, "ms")
-
-    def keeps(facts: PhotoFacts) -> NDArray[np.bool_]:
-        taken = facts.column("taken")
-        within: NDArray[np.bool_] = (begin <= taken) & (taken < end)  # both are false for NaT
-        return within
-
-    return keeps
+    return Taken(since, until)
 
 
-def _size(value: str) -> Keeps:
+def _size(value: str) -> Rule:
     first, last = _range(value)
     for number in filter(None, (first, last)):
         if not (number.isascii() and number.isdecimal()):
@@ -127,20 +213,13 @@ def _size(value: str) -> Keeps:
     least, most = int(first or 0), int(last) if last else None
     if most is not None and least > most:
         raise ValueError(f"{least} is more than {most}")
-
-    def keeps(facts: PhotoFacts) -> NDArray[np.bool_]:
-        longer = np.maximum(facts.column("width"), facts.column("height"))
-        within: NDArray[np.bool_] = longer >= least
-        return within if most is None else within & (longer <= most)
-
-    return keeps
+    return Longer(least, most)
 
 
-def _orientation(value: str) -> Keeps:
+def _orientation(value: str) -> Rule:
     if value not in SHAPES:
         raise ValueError(f"{value!r} is not one of {', '.join(SHAPES)}")
-    has_shape = SHAPES[value]
-    return lambda facts: has_shape(facts.column("width"), facts.column("height"))
+    return Shaped(value)
 
 
 SHAPES: dict[str, Callable[[NDArray[Any], NDArray[Any]], NDArray[np.bool_]]] = {
@@ -148,7 +227,7 @@ SHAPES: dict[str, Callable[[NDArray[Any], NDArray[Any]], NDArray[np.bool_]]] = {
     "landscape": np.greater,
     "square": np.equal,
 }
-FILTER_KINDS: dict[str, Callable[[str], Keeps]] = {
+FILTER_KINDS: dict[str, Callable[[str], Rule]] = {
     "path": _path,
     "folder": _folder,
     "taken": _taken,
@@ -157,25 +236,21 @@ FILTER_KINDS: dict[str, Callable[[str], Keeps]] = {
 }
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
+    """Return a text as filters compare it: case-folded and in NFC."""
     return text.casefold() if text.isascii() else unicodedata.normalize("NFC", text).casefold()
 
 
 def _plain(value: str) -> str:
     """Return a path or glob as it is compared: folded, without a leading ./."""
-    return _folded(value.replace(BETWEEN, "")).removeprefix("./")
+    return folded(value.replace(BETWEEN, "")).removeprefix("./")
 
 
-def _expression(glob: str) -> str:
-    """Return the regular expression of a glob. Raises ValueError for an invalid [...] set."""
-    return "".join(map(_of_token, GLOB_TOKEN.findall(glob)))
-
-
-def _of_token(token: str) -> str:
+def _of_token(token: str, dialect: Dialect) -> str:
     if token.startswith("**/"):
-        return rf"(?:{WILD['**']}/)?"
-    if token in WILD:
-        return WILD[token]
+        return rf"(?:{dialect.wild['**']}/)?"
+    if token in dialect.wild:
+        return dialect.wild[token]
     if len(token) == 1:
         return re.escape(token)
     is_without, letters = token[1] == "!", token[1:-1].removeprefix("!")
@@ -184,11 +259,7 @@ def _of_token(token: str) -> str:
         re.compile(f"[{shown}]")
     except re.error as error:
         raise ValueError(f"{token} is not a valid character set ({error})") from error
-    return rf"(?![/\0])[{'^' if is_without else ''}{shown}]"
-
-
-WILD = {"/**": r"/[^\0]*", "**": r"[^\0]*", "*": r"[^/\0]*", "?": r"[^/\0]"}
-ALL_FOLDERS = r"(?>[^\0]*/)?"  # of a path; atomic, since the file name after them contains no slash
+    return dialect.one_of(f"{'^' if is_without else ''}{shown}")
 
 
 def _range(value: str) -> tuple[str, str]:

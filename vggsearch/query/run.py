@@ -31,7 +31,7 @@ from vggsearch.query.options import (
 )
 from vggsearch.query.search import answer, answer_blank, answer_combined, answer_plainly
 from vggsearch.query.searcher import Match
-from vggsearch.query.targets import Target, check_targets, folders_of, own_path_in, views_of
+from vggsearch.query.targets import IndexTarget, Target, check_targets, folders_of, views_of
 
 NO_PICTURE: SkipKind = "not a picture"
 
@@ -70,7 +70,7 @@ def run_queries(targets: Sequence[Target], queries: Iterable[Images], options: Q
 
 
 def pick_random(
-    targets: Sequence[Target], number: SupportsIndex, filters: Sequence[Filter] = (), seed: int | None = None
+    targets: Sequence[IndexTarget], number: SupportsIndex, filters: Sequence[Filter] = (), seed: int | None = None
 ) -> tuple[Pick, ...]:
     """Return `number` random photos of those that pass all filters, or all of these if there are fewer.
 
@@ -124,7 +124,7 @@ def _answers(
         squares = [each for each in pixels if each is not None]
         embeddings = embed_squares(targets[0].engine(), np.stack(squares))
         images = [queries[at][1][0] for at in together]
-        own_paths = [[own_path_in(target, image, options) for image in images] for target in targets]
+        own_paths = [[target.own_path([image], options) for image in images] for target in targets]
         indexes = views_of(targets, (), options)
         found = dict(zip(together, answer_plainly(embeddings, squares, own_paths, indexes, options), strict=True))
     for at, (place, query) in enumerate(queries):

@@ -81,6 +81,10 @@ class Searcher:
     blank: NDArray[np.int64]
     hashes: NDArray[np.uint8] = field(default_factory=lambda: NONE_COMPARED)
 
+    def __len__(self) -> int:
+        """Return the number of photos."""
+        return len(self.paths)
+
     def nearest(
         self,
         query: NDArray[np.float32],

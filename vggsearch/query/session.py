@@ -20,13 +20,14 @@ from vggsearch.matching.recent import Recent
 from vggsearch.matching.rerank import PhotoFeatures, Reranker
 from vggsearch.model.engine import Engine, EngineOptions
 from vggsearch.model.loading import choose_engine, load_engine, without_own
+from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.weights import WeightsFile, find_again
 from vggsearch.photos.decoder_pool import Decoders, default_workers
 from vggsearch.photos.inputs import ImageLike, name_of, naming_image, view_of
 from vggsearch.query.options import Images, batch_of
 from vggsearch.query.run import embed_squares
 from vggsearch.query.snapshot import LatestSnapshot
-from vggsearch.query.targets import Target
+from vggsearch.query.targets import IndexTarget
 from vggsearch.store.store import Store
 from vggsearch.system.forks import native_threads
 from vggsearch.system.places import Place
@@ -44,47 +45,40 @@ class Opening:
     root: Place | None = None
 
 
-class Session:
-    """The parts of an open index, each made when it is first needed and kept until `close`. Threads share it."""
+class Embedder:
+    """The network and the decoder processes of an open index, made when first needed and kept until `close`.
 
-    def __init__(self, store: Store, opening: Opening) -> None:
-        self.store, self.opening = store, opening
-        self.latest = LatestSnapshot(store)
+    `weights` finds the weights file. Threads share it.
+    """
+
+    def __init__(self, spec: EmbeddingSpec, opening: Opening, weights: Callable[[], WeightsFile]) -> None:
+        self.spec, self.opening, self._weights = spec, opening, weights
         self._engines: dict[str, Engine] = {}  # loaded, by backend
         self._loading = Lock()
         self._decoders: Decoders | None = None  # for query images and the photos that are re-ranked
         self._starting = Lock()
-        self._has_warned = False  # that photos are missing
-        self._recent: Recent[PhotoFeatures] = Recent(ALIGN.recent)
 
     def close(self) -> None:
-        """End the decoder processes, release the network and the files."""
+        """End the decoder processes, release the network."""
         with self._loading:
             self._engines.clear()
         with self._starting:
             if self._decoders is not None:
                 self._decoders.close()
                 self._decoders = None
-        self.latest.close()
-        self._recent.clear()
-
-    @property
-    def root(self) -> Path | None:
-        """The photo folder, None before the first update."""
-        return self.opening.root.path if self.opening.root is not None else self.store.root
 
     def engine(self, photos: int | None = None) -> Engine:
         """Return the inference backend for this number of photos; None for many. See choose_engine."""
         if self.opening.engine is not None:
             return self.opening.engine
-        if self.store.spec.is_own:
-            raise without_own(self.store.spec)
+        if self.spec.is_own:
+            raise without_own(self.spec)
         native_threads.start()
         with self._loading:
             backend = choose_engine(self.opening.engine_options, photos)
             if backend not in self._engines:
-                weights = self.opening.weights or weights_of(self.store)
-                self._engines[backend] = load_engine(self.store.spec, weights, self.opening.engine_options, photos)
+                weights = self.opening.weights or self._weights()
+                self._engines[backend] = load_engine(self.spec, weights, self.opening.engine_options, photos)
             return self._engines[backend]
 
     def decoders(self, photos: int | None = None) -> Decoders:
@@ -99,23 +93,9 @@ class Session:
                 self._decoders.grow(min(default_workers(), ALIGN.threads))
             return self._decoders
 
-    def reranker(self, decoders: Callable[[], Decoders], engine: Engine) -> Reranker | None:
-        """Return the reranker; None without photos and local features, of which a warning is logged once."""
-        root = self.root if self.root is not None and self.root.is_dir() else None
-        if root is None and not self.store.manifest.local:
-            if self.root is not None and not self._has_warned:
-                log.warning("The photos are not in %s, so results are not re-ranked.", self.root)
-                self._has_warned = True
-            return None
-        return Reranker(root, self.store.spec, engine, self.latest.kept_features, decoders, self._recent)
-
-    def target(self, photos: int | None) -> Target:
-        """Return the index as queries of this number of images see it; None for many."""
-        native_threads.check()
-        engine = partial(self.engine, photos)
-        decoders = partial(self.decoders, photos if self._decoders is None else None)
-        reranker = partial(self.reranker, decoders)
-        return Target(self.store.directory, self.root, self.store.spec, self.latest, engine, reranker, decoders)
+    def decoders_for(self, photos: int | None) -> Callable[[], Decoders]:
+        """Return what starts the decoder processes for a query of this number of images; None for many."""
+        return partial(self.decoders, photos if self._decoders is None else None)
 
     def embed(self, image: ImageLike) -> NDArray[np.float32]:
         """Return the embedding of an image; see ImageIndex.embed."""
@@ -130,7 +110,7 @@ class Session:
         with ThreadPoolExecutor(ALIGN.threads) as pool:
             while some := list(islice(source, SEARCH.at_once)):
                 pixels += pool.map(self._numbered_pixels, numbers(len(pixels)), some)
-        return self.embed_squares(np.stack(pixels)) if pixels else np.empty((0, self.store.spec.dim), np.float32)
+        return self.embed_squares(np.stack(pixels)) if pixels else np.empty((0, self.spec.dim), np.float32)
 
     def embed_squares(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the embeddings of RGB pixels (n, size, size, 3), n above 0: float32 (n, dim), unit rows."""
@@ -146,8 +126,46 @@ class Session:
             raise InputError(f"Image {place} of the batch: {error}") from error
 
     def _pixels(self, image: ImageLike, photos: int | None = None) -> NDArray[np.uint8]:
-        spec = self.store.spec
-        return view_of(image, spec.size, spec.resize, partial(self.decoders, photos)).pixels
+        return view_of(image, self.spec.size, self.spec.resize, partial(self.decoders, photos)).pixels
+
+
+class Session(Embedder):
+    """The parts of an open index, each made when it is first needed and kept until `close`. Threads share it."""
+
+    def __init__(self, store: Store, opening: Opening) -> None:
+        super().__init__(store.spec, opening, partial(weights_of, store))
+        self.store = store
+        self.latest = LatestSnapshot(store)
+        self._has_warned = False  # that photos are missing
+        self._recent: Recent[PhotoFeatures] = Recent(ALIGN.recent)
+
+    def close(self) -> None:
+        """End the decoder processes, release the network and the files."""
+        super().close()
+        self.latest.close()
+        self._recent.clear()
+
+    @property
+    def root(self) -> Path | None:
+        """The photo folder, None before the first update."""
+        return self.opening.root.path if self.opening.root is not None else self.store.root
+
+    def reranker(self, decoders: Callable[[], Decoders], engine: Engine) -> Reranker | None:
+        """Return the reranker; None without photos and local features, of which a warning is logged once."""
+        root = self.root if self.root is not None and self.root.is_dir() else None
+        if root is None and not self.store.manifest.local:
+            if self.root is not None and not self._has_warned:
+                log.warning("The photos are not in %s, so results are not re-ranked.", self.root)
+                self._has_warned = True
+            return None
+        return Reranker(root, self.store.spec, engine, self.latest.kept_features, decoders, self._recent)
+
+    def target(self, photos: int | None) -> IndexTarget:
+        """Return the index as queries of this number of images see it; None for many."""
+        native_threads.check()
+        engine, decoders = partial(self.engine, photos), self.decoders_for(photos)
+        reranker = partial(self.reranker, decoders)
+        return IndexTarget(self.store.directory, self.root, self.spec, engine, reranker, decoders, self.latest)
 
 
 def weights_of(store: Store, named: Path | None = None) -> WeightsFile:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from vggsearch.errors import OptionError, SpecMismatch, Spelled
 from vggsearch.knn.vector_index import Selection
+from vggsearch.matching.regions import best_similarities
 from vggsearch.matching.rerank import Reranker
 from vggsearch.model.engine import Engine
 from vggsearch.model.spec import EmbeddingSpec
@@ -26,8 +28,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Target:
-    """An index that can be searched. `root` is its photo folder, `engine` loads the network.
+class Target(ABC):
+    """What can be searched. `root` is the photo folder, `engine` loads the network.
 
     `reranker` returns the reranker for a network, None if neither photos nor local features are available, and
     `decoders` the decoder processes.
@@ -36,7 +38,6 @@ class Target:
     directory: Path
     root: Path | None
     spec: EmbeddingSpec
-    present: LatestSnapshot
     engine: Callable[[], Engine]
     reranker: Callable[[Engine], Reranker | None]
     decoders: Callable[[], Decoders]
@@ -47,6 +48,63 @@ class Target:
             return None
         file, root = (Path(os.path.realpath(each)) for each in (from_home(image), self.root))  # of a loop, too
         return file.relative_to(root).as_posix() if file.is_relative_to(root) else None
+
+    @abstractmethod
+    def searcher(self, options: QueryOptions) -> Searcher:
+        """Return the searcher for such a query."""
+
+    @abstractmethod
+    def view(self, images: Sequence[ImageLike], options: QueryOptions, reference: Searcher | None) -> "TargetView":
+        """Return it as a query of these pictures sees it; of several, with the whitening of `reference`."""
+
+    @abstractmethod
+    def similarities_of_regions(self, parts: NDArray[np.float32]) -> dict[str, float]:
+        """Return the similarity of the best region of each photo to any of the vectors (m, d), by sha256."""
+
+    def folders_without(self, images: Sequence[ImageLike], options: QueryOptions) -> set[str]:
+        """Return the folders whose photos are not wanted."""
+        paths = [path for path in map(self.path_of, images) if path is not None]
+        return {folder_of(path) for path in paths} if options.exclude_same_folder else set()
+
+    def own_path(self, images: Sequence[ImageLike], options: QueryOptions) -> str | None:
+        """Return the path of the query image in the index, None if it is not in it, cropped, or one of several."""
+        return self.path_of(images[0]) if len(images) == 1 and options.crop is None else None
+
+
+@dataclass(frozen=True)
+class IndexTarget(Target):
+    """An index on this machine; `present` is its last committed state."""
+
+    present: LatestSnapshot
+
+    def searcher(self, options: QueryOptions) -> Searcher:
+        """Return the searcher for such a query."""
+        return self.present.read(lambda state: _searcher(state, options))
+
+    def view(self, images: Sequence[ImageLike], options: QueryOptions, reference: Searcher | None) -> "TargetView":
+        """Return it as a query of these pictures sees it; of several, with the whitening of `reference`."""
+        without, own_path = self.folders_without(images, options), self.own_path(images, options)
+        name = str(self.directory) if reference is not None else None
+
+        def read(state: Snapshot) -> TargetView:
+            searcher = state.with_whitening_of(reference) if reference is not None else _searcher(state, options)
+            contents = _contents(state, self) if options.containing else np.empty(0, object)
+            return TargetView(name, self, searcher, state.wanted(options.filters, without), own_path, contents)
+
+        return self.present.read(read)
+
+    def similarities_of_regions(self, parts: NDArray[np.float32]) -> dict[str, float]:
+        """Return the similarity of the best region of each photo to any of the vectors (m, d), by sha256."""
+
+        def read(state: Snapshot) -> dict[str, float]:
+            kept = state.local.regions() if state.local is not None else ()
+            return {
+                key: similarity
+                for keys, regions in kept
+                for key, similarity in zip(keys, best_similarities(parts, regions).tolist(), strict=True)
+            }
+
+        return self.present.read(read)
 
 
 @dataclass(frozen=True)
@@ -80,25 +138,19 @@ def views_of(targets: Sequence[Target], images: Sequence[ImageLike], options: Qu
     if options.exclude_same_folder:
         _warn_of_outside(targets, images)
     if len(targets) == 1:
-        return [_view_of(targets[0], images, options, None)]
-    searchers = [target.present.read(lambda state: _searcher(state, options)) for target in targets]
-    reference = max(searchers, key=lambda searcher: len(searcher.paths))
-    return [_view_of(target, images, options, reference) for target in targets]
+        return [targets[0].view(images, options, None)]
+    reference = max((target.searcher(options) for target in targets), key=len)
+    return [target.view(images, options, reference) for target in targets]
 
 
 def looked_at(indexes: Sequence[TargetView]) -> int:
     """Return the number of photos that a query searches."""
-    return sum(len(each.searcher.paths) if each.wanted is None else each.wanted.count for each in indexes)
+    return sum(len(each.searcher) if each.wanted is None else each.wanted.count for each in indexes)
 
 
 def folders_of(targets: Sequence[Target]) -> dict[str | None, Path | None]:
     """Return the photo folder of each index, by its name in matches: None if there is only one."""
     return {str(each.directory) if len(targets) > 1 else None: each.root for each in targets}
-
-
-def own_path_in(target: Target, image: ImageLike, options: QueryOptions) -> str | None:
-    """Return the path of the query image in an index, None if it is not in it, or is cropped."""
-    return target.path_of(image) if options.crop is None else None
 
 
 class Searchable(Protocol):
@@ -126,22 +178,6 @@ def check_targets(targets: Sequence[Searchable]) -> None:
                 f"{first.directory} holds embeddings of {first.spec}, {other.directory} of {other.spec}: they "
                 "cannot be compared. Search them one by one."
             )
-
-
-def _view_of(
-    target: Target, images: Sequence[ImageLike], options: QueryOptions, reference: Searcher | None
-) -> TargetView:
-    paths = [path for path in map(target.path_of, images) if path is not None]
-    without = {folder_of(path) for path in paths} if options.exclude_same_folder else ()
-    own_path = own_path_in(target, images[0], options) if len(images) == 1 else None
-    name = str(target.directory) if reference is not None else None
-
-    def read(state: Snapshot) -> TargetView:
-        searcher = state.with_whitening_of(reference) if reference is not None else _searcher(state, options)
-        contents = _contents(state, target) if options.containing else np.empty(0, object)
-        return TargetView(name, target, searcher, state.wanted(options.filters, without), own_path, contents)
-
-    return target.present.read(read)
 
 
 def _searcher(state: Snapshot, options: QueryOptions) -> Searcher:
