@@ -65,7 +65,10 @@ def test_a_long_stage_gets_one_suggestion_once_its_rate_is_known(
     now = 0.0
     monkeypatch.setattr("vggsearch.cli.terminal.time.monotonic", lambda: now)
     seen: list[int] = []
-    progress = suggested("Try it faster.", "embedding photos", lambda step: seen.append(step.done))
+    def record(step: Progress) -> None:
+        seen.append(step.done)
+
+    progress = suggested("Try it faster.", "embedding photos", record, unless=tuple)
     for done in range(1, 21):
         progress(Progress("embedding photos", done, 1_006))
         progress(Progress("hashing", done, 1_000_000))

@@ -146,5 +146,6 @@ def _fast(options: EmbeddingOptions) -> EmbeddingOptions:
 def _suggesting(index: ImageIndex, options: EmbeddingOptions, progress: OnProgress) -> OnProgress:
     """Return `progress`, which suggests --fast once if a new index with the default network takes long on a CPU."""
     is_default = options.model is None and index.spec.model == EMBEDDING.model
-    is_open = is_default and len(index) == 0 and not cuda_gpus()
-    return suggested(SUGGESTION, "embedding photos", progress) if is_open else progress
+    if not is_default or len(index):
+        return progress
+    return suggested(SUGGESTION, "embedding photos", progress, unless=cuda_gpus)

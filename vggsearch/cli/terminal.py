@@ -131,10 +131,10 @@ def announced(title: str, progress: OnProgress) -> OnProgress:
     return show
 
 
-def suggested(words: str, stage: str, progress: OnProgress) -> OnProgress:
+def suggested(words: str, stage: str, progress: OnProgress, unless: Callable[[], object]) -> OnProgress:
     """Return `progress`, which prints `words` after RATE_S of a stage if LONG_S are left of it at its rate.
 
-    It prints one line at most, "about N minutes left" and then `words`.
+    It prints one line at most, "about N minutes left" and then `words`; and none if `unless` returns something.
     """
     started: tuple[float, int] | None = None
     is_decided = False
@@ -152,7 +152,7 @@ def suggested(words: str, stage: str, progress: OnProgress) -> OnProgress:
             return
         is_decided = True
         left = (each.total - each.done) * seconds / done
-        if left > LONG_S:
+        if left > LONG_S and not unless():
             click.echo(f"About {left / 60:.0f} minutes left. {words}", err=True)
 
     return show

@@ -14,6 +14,7 @@ from vggsearch.errors import OptionError, PhotosError, Stopped, option
 from vggsearch.indexing.build import renew_vector_index
 from vggsearch.indexing.extract import extract
 from vggsearch.indexing.hashing import hash_files
+from vggsearch.indexing.head_start import HeadStart
 from vggsearch.indexing.local_features import keep_local_features
 from vggsearch.model.engine import Engine
 from vggsearch.photos.slices import Slice
@@ -347,8 +348,14 @@ def update_index(
         raise OptionError(
             f"{store.spec.network} has no local features, only VGG has: leave out ", option("local_features"), "."
         )
-    with writing(store) as writer, ThreadPoolExecutor(1, thread_name_prefix="commit") as thread:
+    with (
+        writing(store) as writer,
+        ThreadPoolExecutor(1, thread_name_prefix="commit") as thread,
+        HeadStart(load_engine) as start,
+    ):
         found: Iterable[PhotoFile | Skipped] = _checked(walk(root, exclude=store.directory), monitor)
+        if not len(store):
+            found = start.during(found)
         if part is not None:
             found = _in_slice(found, part, store, root)
         recorded = read_stamps(store.directory)

@@ -29,6 +29,8 @@ class GpuEngine(Engine):
         self._load, self._gpus = load, gpus
         self._loading = Lock()
         self._loaded: DecodingEngine | None = None
+        self._starting = Lock()
+        self._started: GpuPool | None = None  # and not yet used
 
     @property
     def device(self) -> str:
@@ -64,8 +66,25 @@ class GpuEngine(Engine):
         with GpuPool(self._load, range(len(self._gpus))) as pool:
             yield from _in_order(pool, chain(begun, source))
 
+    def prepare(self, *, cells: bool = False) -> None:  # noqa: ARG002 - these processes embed only
+        """Start the processes that `pool` will return. They take seconds until they can embed."""
+        with self._starting:
+            self._started = self._started or self._new_pool()
+
     def pool(self) -> GpuPool:
-        """Start processes that embed many files, and return them."""
+        """Return processes that embed many files: those that `prepare` has started, or new ones. Close them."""
+        with self._starting:
+            started, self._started = self._started, None
+            return started or self._new_pool()
+
+    def release(self) -> None:
+        """See Engine.release."""
+        with self._starting:
+            started, self._started = self._started, None
+        if started is not None:
+            started.close()
+
+    def _new_pool(self) -> GpuPool:
         return GpuPool(self._load, list(range(len(self._gpus))) * PROCESSES_PER_GPU)
 
     def multiply_adds_per_s(self, seconds: float) -> float:

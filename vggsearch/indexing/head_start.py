@@ -1,0 +1,56 @@
+"""Start the processes of GPUs while a photo folder is still being listed, since they take seconds to be ready."""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import TypeVar
+
+from vggsearch.defaults import EXTRACT
+from vggsearch.errors import VggsearchError
+from vggsearch.model.engine import Engine
+from vggsearch.photos.decoder_pool import default_workers
+from vggsearch.system.gpus import cuda_gpus
+
+Found = TypeVar("Found")
+
+
+class HeadStart:
+    """Has the network get ready for files that are being found; in the end, what it started for nothing is ended.
+
+    `load_engine` returns the network for a number of photos. Its errors are left for the next call to raise.
+    """
+
+    def __init__(self, load_engine: Callable[[int], Engine]) -> None:
+        self._load_engine = load_engine
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="head start")
+        self._engine: Engine | None = None
+
+    def __enter__(self) -> "HeadStart":
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End what nothing has used."""
+        self._thread.shutdown()
+        if self._engine is not None:
+            self._engine.release()
+
+    def during(self, found: Iterable[Found]) -> Iterator[Found]:
+        """Yield what is found. Once it is more than a CPU embeds before a GPU has started, start the GPUs."""
+        few = EXTRACT.few_per_cpu * default_workers()
+        for number, each in enumerate(found):
+            if number == few:
+                self._thread.submit(self._start, number + 1)
+            yield each
+
+    def _start(self, photos: int) -> None:
+        if not cuda_gpus():
+            return
+        try:
+            engine = self._load_engine(photos)
+        except VggsearchError:
+            return
+        self._engine = engine
+        engine.prepare()
