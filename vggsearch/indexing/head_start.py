@@ -1,7 +1,7 @@
 """Start the processes of GPUs while a photo folder is still being listed, since they take seconds to be ready."""
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import TypeVar
 
@@ -40,10 +40,13 @@ class HeadStart:
     def during(self, found: Iterable[Found]) -> Iterator[Found]:
         """Yield what is found. Once it is more than a CPU embeds before a GPU has started, start the GPUs."""
         few = EXTRACT.few_per_cpu * default_workers()
+        starting: Future[None] | None = None
         for number, each in enumerate(found):
             if number == few:
-                self._thread.submit(self._start, number + 1)
+                starting = self._thread.submit(self._start, number + 1)
             yield each
+        if starting is not None:
+            starting.result()
 
     def _start(self, photos: int) -> None:
         if not cuda_gpus():

@@ -241,7 +241,8 @@ class _Update:
                 for done, item in enumerate(items, start=1):
                     self._take(item)
                     show(done)
-                    if self.part.is_full:
+                    is_last = done == len(self.todo) and not self.plan.gone  # while GPU processes end
+                    if self.part.is_full or is_last:
                         self._commit()
                     monitor.check()
             except Stopped:

@@ -93,7 +93,10 @@ def work() -> None:
         load, gpu = pickle.load(requests)  # noqa: S301 - from this program's own process
         Thread(target=_read_ahead, args=(requests, waiting)).start()
         engine = load(gpu)
-        decoder = engine.square_decoder()
+        with ThreadPoolExecutor(1) as beside:
+            loading = beside.submit(engine.square_decoder)
+            engine.prepare()
+            decoder = loading.result()
         send(Ready(decoder is not None), responses)
         while True:
             for response in _respond(engine, decoder, _available(waiting)):

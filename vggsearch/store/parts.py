@@ -253,6 +253,7 @@ def _write(path: Path, table: pa.Table, origin: Origin | None = None) -> None:
             compression="zstd",
             use_dictionary=[name for name in REPEATING if name in table.column_names],
             write_page_checksum=True,
+            write_statistics=[name for name in table.column_names if name != "embedding"],  # a third of the time
             row_group_size=max(1, table.num_rows),
         )
 

@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from vggsearch.model.local_features import LoadKernels
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.torch_engine.engine import Embedder, TorchEngine
 from vggsearch.model.torch_engine.fp8 import fp8_embedder
-from vggsearch.model.torch_engine.fused import FusedEmbedder, can_fuse, fastest_calls
+from vggsearch.model.torch_engine.fused import FusedEmbedder, can_fuse
 from vggsearch.model.torch_engine.jpeg import SquareDecoder
 from vggsearch.model.torch_engine.pipeline import SLOTS, Pipeline, Slots, Squares
 from vggsearch.model.weights import Kernel
@@ -27,7 +27,8 @@ WARM_UPS = 3  # runs before a capture, as in torch's documentation of CUDA graph
 NO_MEMORY = ("out of memory", "unable to find an engine", "CUBLAS_STATUS_ALLOC_FAILED")
 
 log = logging.getLogger(__name__)
-opening = threading.Lock()  # in a process, torch allows one capture at a time, and no emptying of caches meanwhile
+# In a process, torch allows one capture at a time, and neither emptying of caches nor a new decoder meanwhile.
+opening = threading.Lock()
 
 
 @contextmanager
@@ -201,9 +202,15 @@ class CudaEngine(TorchEngine, DecodingEngine):
         if self.precision == "fp8":
             return fp8_embedder(spec, kernels, self.torch_device)
         if can_fuse(self.torch_device, self._dtype, needed_modules(spec.model, spec.layer)):
-            calls = fastest_calls(self.torch_device, self._dtype)
-            return FusedEmbedder(spec, kernels, self.torch_device, self._dtype, calls)
+            return FusedEmbedder(spec, kernels, self.torch_device, self._dtype)
         return super()._embedder(spec, kernels)
+
+    def prepare(self, *, cells: bool = False) -> None:  # noqa: ARG002 - `describe` needs nothing more
+        """See Engine.prepare: compile the kernels, and capture the graph."""
+        if isinstance(self.embedder, FusedEmbedder):
+            _ = self.embedder.calls  # before the slots, which wait for a decoder that is being opened
+        with suppress(torch.OutOfMemoryError):  # the first stream reports it, and halves the batch size
+            self.return_slots(self.take_slots())
 
     def embed(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See Engine.embed."""
@@ -230,7 +237,8 @@ class CudaEngine(TorchEngine, DecodingEngine):
             return None
         spec = self.embedder.spec
         try:
-            return SquareDecoder(self.torch_device, spec.size, spec.resize)
+            with opening:
+                return SquareDecoder(self.torch_device, spec.size, spec.resize)
         except OptionError as error:
             if self._decode == "gpu":
                 raise

@@ -6,6 +6,7 @@ With the plain modules, each convolution writes its maps three times: without bi
 import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -40,10 +41,10 @@ class Calls:
 
 
 class FusedEmbedder(Embedder):
-    """An Embedder that runs convolutions and poolings by `calls`.
+    """An Embedder that runs convolutions and poolings by `calls`, by default the fastest ones.
 
-    The modules of its network hold the weights; linear ones run as they are. A batch is divided where the first
-    maps would have more than `most_values` values.
+    Those are compiled when they are first needed. The modules of its network hold the weights; linear ones run as
+    they are. A batch is divided where the first maps would have more than `most_values` values.
     """
 
     def __init__(
@@ -52,11 +53,16 @@ class FusedEmbedder(Embedder):
         kernels: dict[str, Kernel],
         device: torch.device,
         dtype: torch.dtype,
-        calls: Calls,
+        calls: Calls | None = None,
         most_values: int = MOST_VALUES,
     ) -> None:
         super().__init__(spec, kernels, device, dtype)
-        self._calls, self._most_values = calls, most_values
+        self._device, self._given, self._most_values = device, calls, most_values
+
+    @cached_property
+    def calls(self) -> Calls:
+        """What the network consists of."""
+        return self._given or fastest_calls(self._device, self._dtype)
 
     def outputs(self, view: Tensor, wanted: Collection[str]) -> dict[str, Tensor]:
         """See Embedder.outputs."""
@@ -71,13 +77,13 @@ class FusedEmbedder(Embedder):
 
     def _run(self, step: nn.Module, x: Tensor) -> Tensor:
         if isinstance(step, nn.MaxPool2d):
-            return self._calls.max_pool(x)
+            return self.calls.max_pool(x)
         layer = next(step.children())
         if not isinstance(layer, nn.Conv2d) or layer.bias is None:
             return nn.Module.__call__(step, x)  # type: ignore[no-any-return]
         if layer.in_channels == COLOURS:
-            return self._calls.first_layer(x, self._mean, self._scale, layer.weight, layer.bias)
-        return self._calls.convolve(x, layer.weight, layer.bias)
+            return self.calls.first_layer(x, self._mean, self._scale, layer.weight, layer.bias)
+        return self.calls.convolve(x, layer.weight, layer.bias)
 
 
 def can_fuse(device: torch.device, dtype: torch.dtype, modules: Sequence[Module]) -> bool:
