@@ -65,6 +65,7 @@ def test_a_long_stage_gets_one_suggestion_once_its_rate_is_known(
     now = 0.0
     monkeypatch.setattr("vggsearch.cli.terminal.time.monotonic", lambda: now)
     seen: list[int] = []
+
     def record(step: Progress) -> None:
         seen.append(step.done)
 
