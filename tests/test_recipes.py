@@ -225,7 +225,16 @@ def test_one_bit_per_dimension_needs_more_candidates(stored: NDArray[np.float16]
     assert coarse.candidates > tune(saved(tmp_path / "c", stored, "ivf-pq"), 0.99, SILENT).candidates
     assert coarse.candidates > 1
     assert Tuning().candidates == 1
-    assert tune(saved(tmp_path / "b", stored, "flat"), 0.99, SILENT).recall == 1.0
+
+
+def test_an_exact_index_needs_no_tuning(stored: NDArray[np.float16], tmp_path: Path) -> None:
+    index = saved(tmp_path / "flat", stored, "flat")
+    tuning = tune(index, 0.99, SILENT)
+    assert (tuning.effort, tuning.candidates, tuning.recall) == (0, 1, 1.0)
+    assert tuning.milliseconds is not None
+    queries = unit_rows(stored[::50].astype(np.float32))
+    found = np.sort(index.candidate_similarities(queries, index.candidates(queries, 11, 0)))[:, ::-1]
+    assert np.allclose(found, index.nearest_exactly(queries, 11)[1], atol=1e-3)
 
 
 GB = 10**9

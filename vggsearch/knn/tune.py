@@ -12,6 +12,7 @@ from vggsearch.progress import Monitor
 
 SIMILARITY_TOLERANCE = np.float32(1e-4)  # similarities closer than this count as equal: copies are interchangeable
 Setting = tuple[int, int]  # effort, candidates
+EXACT: Setting = (0, 1)  # of an index without lists or graph
 
 
 def tune(index: VectorIndex, recall: float, monitor: Monitor) -> Tuning:
@@ -19,12 +20,15 @@ def tune(index: VectorIndex, recall: float, monitor: Monitor) -> Tuning:
 
     The queries are rows of the index. Each is removed from its own result; otherwise a tenth of the recall would be
     free. The target is slightly higher than `recall`, since a setting selected on these queries does slightly worse
-    on others. If no setting reaches the recall, the one with the highest recall is returned.
+    on others. If no setting reaches the recall, the one with the highest recall is returned. An exact index has
+    nothing to set, and is only timed.
     """
     queries = _queries(index)
     if len(queries) <= 1:
         return Tuning(recall=1.0)
     vectors = index.unit_vectors(queries)
+    if index.is_exact:
+        return _timed(index, vectors, EXACT, recall=1.0)
     monitor.step("measuring recall", 0, len(queries), "vectors")
     wanted = min(BUILD.count, len(index) - 1)
     _, exact = index.nearest_exactly(vectors, wanted + 1)
@@ -54,7 +58,7 @@ def _sweep(
 
     A row counts as correct if it is as similar as `least`, the last of the exact result.
     """
-    most = 1 if index.is_exact else BUILD.most_candidates
+    most = BUILD.most_candidates
     factors = _powers(1, most)
     wanted = min(BUILD.count, len(index) - 1)
     recalls: dict[Setting, float] = {}
