@@ -18,8 +18,14 @@ from vggsearch.model.weights import load_weights
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 
-import decompose
-from decompose import Layer, Regression, compared, embedding, explained, factored, inputs, tensors
+import decompose_layers
+import decompose_training
+import decompose_variations
+from decompose import tensors, training_files
+from decompose_layers import SIZE, Layer, compared, embedding, inputs
+from decompose_regression import Regression, explained, factored
+from decompose_training import Learned, Limit, learning_rate, trained
+from decompose_variations import SOURCE, parts, recoloured
 
 HALF = "vgg16_half"
 
@@ -78,9 +84,88 @@ def test_a_layer_of_full_rank_responds_as_before() -> None:
     assert torch.allclose(found.responses(maps), layer.responses(maps), atol=0.05)
 
 
+def uniform(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_layer_is_learned_in_other_coordinates_but_starts_as_it_was() -> None:
+    layer = Layer("conv", random(5, 8, 3, 3), random(12, seed=1), random(12, 5, seed=2), "pool")
+    maps = uniform(4, 8, 10, 10, seed=3) + uniform(4, 8, 1, 1, seed=4)
+    found = Learned(layer, maps, torch.Generator().manual_seed(0)).layer()
+    assert torch.allclose(found(maps), layer(maps), atol=1e-3)
+    assert found.pool == "pool"
+
+
+def test_photos_are_varied_within_the_range_of_pixels() -> None:
+    photos = (uniform(3, 3, SOURCE, SOURCE) * 255).byte()
+    generator = torch.Generator().manual_seed(0)
+    some = recoloured(parts(photos, generator), generator)
+    assert some.shape == (3, 3, SIZE, SIZE)
+    assert 0 <= some.min() < 60 < 200 < some.max() <= 255
+
+
+def test_a_part_shows_the_photo_straight_or_turned() -> None:
+    rows = torch.arange(SOURCE).float().view(1, 1, SOURCE, 1).expand(20, 3, SOURCE, SOURCE).byte()
+    shown = parts(rows, torch.Generator().manual_seed(0))
+    straight = shown.std(3).mean((1, 2)) < 1
+    turned = shown.std(2).mean((1, 2)) < 1
+    assert (straight ^ turned).all()
+    assert straight.any()
+    assert turned.any()
+    assert (shown.amax((1, 2, 3)) - shown.amin((1, 2, 3))).min() > 0.6 * SOURCE
+
+
+def test_the_learning_rate_rises_and_falls_to_nothing() -> None:
+    rates = [learning_rate(spent / 100) for spent in range(101)]
+    assert rates[0] == 0
+    assert rates[-1] == pytest.approx(0)
+    assert max(rates) == pytest.approx(rates[5], rel=0.02)
+
+
+def test_training_ends_after_so_many_seconds() -> None:
+    assert Limit(10, float("inf")).spent(5) == 0.5
+    assert Limit(10, 1e-9).spent(0) >= 1
+
+
+def test_training_brings_a_network_nearer_to_its_original(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(decompose_layers, "DTYPE", torch.float32)
+    monkeypatch.setattr(decompose_variations, "SIZE", 16)
+    monkeypatch.setattr(decompose_training, "REPORT_EVERY", 0)
+    monkeypatch.setattr(decompose_training, "LEARNING_RATE", 0.02)
+    exact = [
+        Layer("first", random(8, 3, 3, 3) / 5, random(8, seed=1)),
+        Layer("second", random(16, 8, 3, 3, seed=2) / 8, random(16, seed=3), pool="pool4"),
+        Layer("third", random(16, 16, 3, 3, seed=4) / 12, random(16, seed=5), pool="pool5"),
+    ]
+    begun = [
+        exact[0],
+        Layer("second", random(12, 8, 3, 3, seed=6) / 8, random(16, seed=7), random(16, 12, seed=8) / 3, "pool4"),
+        Layer(
+            "third", random(12, 16, 3, 3, seed=9) / 12, random(16, seed=10), random(16, 12, seed=11) / 3, "pool5"
+        ),
+    ]
+    photos, small = (uniform(8, 3, side, side, seed=side).mul(255).byte() for side in (20, 16))
+    found = trained(exact, begun, photos, small, small, 4, Limit(30, float("inf")))
+    assert torch.equal(found[0].weight, exact[0].weight)
+    errors = [float(line.rsplit(maxsplit=1)[1]) for line in capsys.readouterr().out.splitlines()]
+    assert len(errors) == 32
+    assert min(errors) < 0.7 * errors[0]
+    wanted, start, end = (embedding(compared(layers, inputs(small))) for layers in (exact, begun, found))
+    assert (end - wanted).norm() < 0.8 * (start - wanted).norm()
+
+
+def test_the_photos_to_judge_by_are_not_trained_on() -> None:
+    files = [Path(f"{number}.jpg") for number in range(40)]
+    trained_on, judged = training_files(files, None)
+    assert len(judged) == 3
+    assert sorted(trained_on + judged) == sorted(files)
+
+
 @pytest.mark.slow
 def test_the_weights_make_the_maps_that_the_layers_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decompose, "DTYPE", torch.float32)
+    monkeypatch.setattr(decompose_layers, "DTYPE", torch.float32)
     ranks = network(HALF).ranks
     layers = [
         Layer(
