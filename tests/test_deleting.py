@@ -70,6 +70,8 @@ MAY: dict[str, set[str]] = {
     "model/openvino_engine/compiled.py": {"replace", "unlink"},
     # torchvision's weights, into its own cache.
     "model/weights.py": {"download_url_to_file"},
+    # Lists of tar files, in a folder of their own in the user's cache folder.
+    "photos/tar_files.py": {"write_table", "replace"},
     # Pictures that are written to memory.
     "model/torch_engine/jpeg_decoders.py": {"save"},
     "photos/edits.py": {"save"},

@@ -50,6 +50,10 @@ class ExtractDefaults:
     decoded_bytes: int = 1 << 30  # of pixels that may wait for GPUs, which take seconds to start
     part_bytes: int = 64 << 20  # of embeddings in one Parquet part, at most
     copies_remembered: int = 4096  # photos of a run whose embeddings are reused for later exact copies
+    lost_share: float = (
+        0.5  # of the photos of a bucket or of tar files; if more are gone, the list may be incomplete
+    )
+    remote_reads: int = 16  # photos in object storage that are awaited at once, some 20 ms each
     part_seconds: float = 60.0  # between commits: a crash loses no more work than this
 
 

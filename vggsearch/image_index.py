@@ -43,6 +43,7 @@ from vggsearch.model.loading import (
 )
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.weights import WeightsFile
+from vggsearch.photos.addresses import is_address, settled
 from vggsearch.photos.decoder_pool import Decoders
 from vggsearch.photos.inputs import Box, ImageLike
 from vggsearch.photos.slices import Slice
@@ -177,7 +178,8 @@ class ImageIndex(Tabular):
         ...     index.update("photos").photos
         4
         """
-        photos = check_folder(from_home(folder))
+        photos = from_home(folder)
+        photos = settled(photos) if is_address(photos) else check_folder(photos)
         where = from_home(directory) if directory is not None else directory_for(photos)
         make = cls.open if (where / MANIFEST).exists() else cls.create
         return make(where, options, engine=engine, engine_options=engine_options)

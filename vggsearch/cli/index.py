@@ -104,6 +104,9 @@ def index(
 ) -> None:
     """Index the folder PHOTOS, or update its index. An update processes only new and changed photos.
 
+    PHOTOS may also be object storage, s3://bucket/folder or gs://bucket/folder, and tar:FOLDER or tar:s3://bucket/folder
+    for photos in .tar files. They are only read.
+
     An existing index keeps its options; pass only those to change.
 
     \b

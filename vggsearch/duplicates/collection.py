@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from vggsearch.duplicates.decided import DecidedPairs
 from vggsearch.duplicates.indexed_files import IndexedFiles
 from vggsearch.duplicates.results import Photo
+from vggsearch.photos.addresses import is_available
 from vggsearch.photos.decoder_pool import Source
 from vggsearch.query.searcher import Searcher
 from vggsearch.store.decisions import decisions_of
@@ -52,12 +53,11 @@ class Collection:
     @property
     def has_files(self) -> bool:
         """Whether the photo files are available."""
-        has_own = self.root is not None and self.root.is_dir()
-        return has_own and (self.others is None or self.others.has_files)
+        return is_available(self.root) and (self.others is None or self.others.has_files)
 
     @cached_property
     def files(self) -> IndexedFiles | None:
-        """The index's own photo files, None if they are not available."""
+        """The index's own photo files, None if they are not available, or on no disk."""
         if self.root is None or not self.root.is_dir():
             return None
         return IndexedFiles(self.store, self.root, self.searcher.paths, self.key)

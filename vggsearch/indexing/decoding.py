@@ -1,5 +1,6 @@
 """Decode photos on the CPU, in order, with a bounded look-ahead."""
 
+import hashlib
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,10 +14,13 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from vggsearch.defaults import EXTRACT
 from vggsearch.errors import ImageError
 from vggsearch.model.spec import EmbeddingSpec
+from vggsearch.photos.addresses import is_address
 from vggsearch.photos.decoder_pool import Decoders, Square, default_workers
 from vggsearch.photos.hashing import hash_unchanged
+from vggsearch.photos.sources import read_unchanged
 from vggsearch.photos.walk import PhotoFile, Skipped
 from vggsearch.store.records import ContentLookup, Embedded, EngineInfo
 
@@ -69,7 +73,9 @@ class LookAhead:
         self._files, self._root, self._spec, self._known = chain(first, source), root, spec, known
         self._pending: deque[Future[DecodedItem]] = deque()
         self._decoders = Decoders(len(first))
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self._is_remote = is_address(root)
+        reading = EXTRACT.remote_reads if self._is_remote else 0  # that wait for the network, not for a processor
+        self._threads = ThreadPoolExecutor(workers + reading, thread_name_prefix="decode")
         self._is_open, self._closing = True, Lock()
         self.deepen(workers)
 
@@ -121,11 +127,15 @@ class LookAhead:
 
     def _decode(self, file: PhotoFile) -> DecodedItem:
         try:
+            data = read_unchanged(self._root, file) if self._is_remote else None
             if self._known is not None and self._known.may_know(file):
-                same = self._known.find(hash_unchanged(self._root, file))
+                same = self._known.find(self._hash(file, data))
                 if same is not None:
                     return same.for_file(file)
-            square = self._decoders.decode(self._root, file, self._spec.size, self._spec.resize)
+            square = self._decoders.decode(self._root, file, self._spec.size, self._spec.resize, data)
         except ImageError as error:
             return Skipped(file.path, error.reason, error.kind, file.bytes, file.mtime_ns)
         return Decoded(file, square.sha256, square)
+
+    def _hash(self, file: PhotoFile, data: bytes | None) -> str:
+        return hash_unchanged(self._root, file) if data is None else hashlib.sha256(data).hexdigest()

@@ -14,6 +14,7 @@ from vggsearch.indexing.decoding import Decoded, DecodedItem
 from vggsearch.model.gpu_pool import JOBS_PER_PROCESS, GpuPool
 from vggsearch.model.gpu_worker import EmbeddedFiles
 from vggsearch.model.spec import EmbeddingSpec
+from vggsearch.photos.addresses import is_address
 from vggsearch.photos.jpeg_header import JpegHeader
 from vggsearch.photos.walk import PhotoFile, Skipped
 from vggsearch.store.records import Embedded, EngineInfo
@@ -84,7 +85,9 @@ class Feed:
         return batch
 
     def _embed(self, files: list[PhotoFile]) -> list[Embedded | Skipped]:
-        """Embed one batch of files; wait for it."""
+        """Embed one batch of files; wait for it. Files that are not on a disk are read and decoded by the CPU."""
+        if is_address(self._root):
+            return self._embed_decoded([self._decode(file) for file in files])
         response = self._pool.embed_files(self._root, self._spec.size, files).result()
         if isinstance(response, EmbeddedFiles):
             return self._with_others(files, response)

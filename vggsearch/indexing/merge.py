@@ -9,6 +9,7 @@ from pathlib import Path
 from vggsearch.errors import IndexExists, OptionError, PhotosError, SpecMismatch, Spelled
 from vggsearch.indexing.build import renew_vector_index
 from vggsearch.indexing.update import is_same_folder
+from vggsearch.photos.addresses import is_address
 from vggsearch.progress import Monitor, OnProgress, Stop
 from vggsearch.store.contents import DECISIONS, JOURNALS, MANIFEST
 from vggsearch.store.decisions import import_decisions
@@ -107,7 +108,7 @@ def _check_fit(sources: Sequence[Store]) -> Path:
 def _root(store: Store) -> Path:
     if store.root is None:
         raise PhotosError(f"{store.directory} holds no photos yet.")
-    return store.root.resolve()
+    return store.root if is_address(store.root) else store.root.resolve()
 
 
 def _empty_store(directory: Path, like: Store) -> Store:

@@ -17,8 +17,10 @@ from vggsearch.indexing.hashing import hash_files
 from vggsearch.indexing.head_start import HeadStart
 from vggsearch.indexing.local_features import keep_local_features
 from vggsearch.model.engine import Engine
+from vggsearch.photos.addresses import address_of, is_address, settled
 from vggsearch.photos.slices import Slice
-from vggsearch.photos.walk import PhotoFile, Skipped, SkippedFiles, Stamp, walk
+from vggsearch.photos.sources import walk_photos
+from vggsearch.photos.walk import PhotoFile, Skipped, SkippedFiles, Stamp
 from vggsearch.progress import SILENT, Monitor
 from vggsearch.removal.interrupted import warn_of_interrupted
 from vggsearch.store.contents import JOURNALS
@@ -52,9 +54,14 @@ class UpdatePlan:
     unchanged: int
     stamps: Mapping[str, Stamp]
 
-    def empties(self, photos: int) -> bool:
-        """Whether the update would drop all `photos` of a store."""
-        return 0 < photos == len(self.gone)
+    def loses_too_many(self, photos: int, found: int, root: Path) -> bool:
+        """Whether the update would drop all `photos` of a store, but for those `found` under another path.
+
+        Of an address, more than EXTRACT.lost_share of them are too many: its list may be incomplete.
+        """
+        if is_address(root):
+            return len(self.gone) - found > EXTRACT.lost_share * photos
+        return 0 < photos == len(self.gone) and not found
 
 
 @dataclass(frozen=True)
@@ -257,10 +264,10 @@ class _Update:
         They are dropped last: until then, their embeddings may be needed for renamed files. Unless `allow_empty`,
         raises PhotosError if none of the photos is left, under its old name or another.
         """
-        if not allow_empty and self.plan.empties(self.photos_before) and not self.reused:
+        if not allow_empty and self.plan.loses_too_many(self.photos_before, self.reused, root):
             self._commit()
             self._wait()
-            raise nothing_left(self.photos_before, self.store, root)
+            raise too_many_gone(self.photos_before, len(self.plan.gone) - self.reused, self.store, root)
         self._commit(self.plan.gone)
         self._wait()
         self.gone = len(self.plan.gone)
@@ -354,7 +361,7 @@ def update_index(
         ThreadPoolExecutor(1, thread_name_prefix="commit") as thread,
         HeadStart(load_engine) as start,
     ):
-        found: Iterable[PhotoFile | Skipped] = _checked(walk(root, exclude=store.directory), monitor)
+        found: Iterable[PhotoFile | Skipped] = _checked(walk_photos(root, exclude=store.directory), monitor)
         if not len(store):
             found = start.during(found)
         if part is not None:
@@ -399,11 +406,11 @@ def photo_folder(
         if known is None:
             raise PhotosError(f"{store.directory} has no photo folder yet: name one.")
         return known
-    root = Path(folder)
+    root = settled(Path(folder))
     if known is not None and not is_moved and not is_same_folder(root, known):
         raise PhotosError(
-            f"{store.directory} is the index of {known}, not of {root}: updating it would drop its "
-            f"{len(store):,} photos. Use another index or, if these are the same photos in a new place, pass ",
+            f"{store.directory} is the index of {address_of(known)}, not of {address_of(root)}: updating it would "
+            f"drop its {len(store):,} photos. Use another index or, if these are the same photos elsewhere, pass ",
             option("moved"),
             ".",
         )
@@ -448,14 +455,27 @@ def refuse_to_empty(plan: UpdatePlan, store: Store, root: Path) -> None:
     """Raise PhotosError if an update would drop every photo, as it would if the disk is not mounted.
 
     The mount point may contain other files. Only if one of them has the size of an indexed photo, the photos may
-    have been renamed; the update then finds out.
+    have been renamed; the update then finds out. See also UpdatePlan.loses_too_many.
     """
-    if plan.empties(len(store)) and not any(map(KnownContent(store, plan.todo).may_know, plan.todo)):
-        raise nothing_left(len(store), store, root)
+    if is_address(root) and not (len(store) or plan.todo or plan.skipped):
+        raise PhotosError(f"{address_of(root)} holds no files. Is the address right?")
+    if not plan.loses_too_many(len(store), 0, root):
+        return
+    known = KnownContent(store, plan.todo)
+    found = sum(map(known.may_know, plan.todo))
+    if plan.loses_too_many(len(store), found, root):
+        raise too_many_gone(len(store), len(plan.gone) - found, store, root)
 
 
-def nothing_left(before: int, store: Store, root: Path) -> PhotosError:
-    """Return the error for a folder that contains none of the `before` photos of a store."""
+def too_many_gone(before: int, gone: int, store: Store, root: Path) -> PhotosError:
+    """Return the error for a place that lacks `gone` of the `before` photos of a store; a folder, all of them."""
+    if is_address(root):
+        return PhotosError(
+            f"{address_of(root)} lists {gone:,} of the {before:,} photos in {store.directory} no longer. "
+            "Is the list complete? If they were really deleted, pass ",
+            option("allow_empty"),
+            ".",
+        )
     return PhotosError(
         f"{root} holds none of the {before:,} photos in {store.directory}. "
         "Is its disk mounted? If they were really deleted, pass ",

@@ -6,7 +6,7 @@ Every file that somebody else may have made is decoded here, and nowhere else.
 import os
 import sys
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from queue import SimpleQueue
@@ -20,9 +20,11 @@ from PIL import Image
 
 from vggsearch import defaults
 from vggsearch.errors import ForkError, ImageError
+from vggsearch.photos.addresses import is_address
 from vggsearch.photos.capture import Capture
 from vggsearch.photos.decoder_process import LOW_PRIORITY, DecoderProcess, DiedError, Request, Response
 from vggsearch.photos.memory_budget import MemoryBudget
+from vggsearch.photos.sources import read_photo
 from vggsearch.photos.upright import Box, OutsideError
 from vggsearch.photos.walk import PhotoFile
 
@@ -52,12 +54,19 @@ class Square:
 class Source:
     """A picture to decode: the photo `path` below the folder `root`, or the bytes `data` of a file.
 
-    Without either, `path` is a file that the user has named. With `data`, it is used for its suffix alone.
+    Without either, `path` is a file that the user has named. With `data`, it is used for its suffix alone. `root`
+    may be an address, see photos.sources.
     """
 
     path: str
     root: Path | None = None
     data: bytes | None = None
+
+    def fetched(self) -> "Source":
+        """Return a photo at an address with its bytes, any other one as it is. Raises ImageError."""
+        if self.root is None or self.data is not None or not is_address(self.root):
+            return self
+        return replace(self, data=read_photo(self.root, self.path))
 
     def place(self) -> dict[str, str | None]:
         """Return path and root, absolute, since the current folder may change after a process has started."""
@@ -150,13 +159,13 @@ class Decoders:
             for decoder in self._all:
                 decoder.lower_priority(LOW_PRIORITY)
 
-    def decode(self, root: Path, file: PhotoFile, size: int, resize: str) -> Square:
+    def decode(self, root: Path, file: PhotoFile, size: int, resize: str, data: bytes | None = None) -> Square:
         """Decode `file` below `root` into a square of `size` pixels per side, for an index; see resize.square.
 
-        Raises ImageError, also for a file that changed since the walk.
+        `data` are its bytes if it is not on a disk. Raises ImageError, also for a file that changed since the walk.
         """
         wanted = {"bytes": file.bytes, "mtime_ns": file.mtime_ns, "size": size, "resize": resize}
-        response = self._ask("photo", Source(file.path, root), **wanted)
+        response = self._ask("photo", Source(file.path, root, data), **wanted)
         values = response.values
         taken, *others = values["capture"]
         capture = Capture(datetime.fromisoformat(taken) if taken else None, *others)
@@ -216,6 +225,7 @@ class Decoders:
         """
         if self._owner != os.getpid():
             raise ForkError
+        source = source.fetched()
         request = Request({"wanted": wanted, **source.place(), **values}, source.data)
         response = self._answered(request.with_memory(defaults.DECODER.usual_bytes))
         if response.needed is None:

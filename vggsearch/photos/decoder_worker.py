@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import faulthandler
+import hashlib
 import io
 import json
 import os
@@ -99,7 +100,7 @@ def _photo(request: Values, data: bytes | None) -> tuple[Values, NDArray[np.uint
     taken = photo.capture.taken.isoformat() if photo.capture.taken else None
     capture = (taken, *photo.capture[1:])
     facts = {"width": photo.width, "height": photo.height, "format": photo.format, "capture": capture}
-    sha256 = hash_unchanged(Path(request["root"]), file)
+    sha256 = hashlib.sha256(data).hexdigest() if data is not None else hash_unchanged(Path(request["root"]), file)
     of_pixels = {"is_blank": is_blank(pixels), "perceptual_hash": perceptual_hash(pixels).hex()}
     return {**facts, **of_pixels, "sha256": sha256}, pixels
 

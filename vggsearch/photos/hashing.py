@@ -6,7 +6,9 @@ from pathlib import Path
 
 from vggsearch.defaults import IMAGE
 from vggsearch.errors import ImageError
+from vggsearch.photos.addresses import is_address
 from vggsearch.photos.opening import open_photo
+from vggsearch.photos.sources import read_unchanged
 from vggsearch.photos.walk import PhotoFile
 
 
@@ -15,6 +17,8 @@ def hash_unchanged(root: Path, file: PhotoFile) -> str:
 
     More than IMAGE.file_bytes are not read.
     """
+    if is_address(root):
+        return hashlib.sha256(read_unchanged(root, file)).hexdigest()
     if file.bytes > IMAGE.file_bytes:
         raise ImageError(
             f"has {file.bytes / 1e9:,.1f} GB; the limit for a photo is {IMAGE.file_bytes / 1e9:.1f} GB", "too large"

@@ -22,6 +22,7 @@ from vggsearch.model.engine import Engine, EngineOptions
 from vggsearch.model.loading import choose_engine, load_engine, without_own
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.model.weights import WeightsFile, find_again
+from vggsearch.photos.addresses import is_available
 from vggsearch.photos.decoder_pool import Decoders, default_workers
 from vggsearch.photos.inputs import ImageLike, name_of, naming_image, view_of
 from vggsearch.query.options import Images, batch_of
@@ -152,7 +153,7 @@ class Session(Embedder):
 
     def reranker(self, decoders: Callable[[], Decoders], engine: Engine) -> Reranker | None:
         """Return the reranker; None without photos and local features, of which a warning is logged once."""
-        root = self.root if self.root is not None and self.root.is_dir() else None
+        root = self.root if is_available(self.root) else None
         if root is None and not self.store.manifest.local:
             if self.root is not None and not self._has_warned:
                 log.warning("The photos are not in %s, so results are not re-ranked.", self.root)

@@ -8,6 +8,7 @@ from itertools import islice, takewhile
 from pathlib import Path, PurePosixPath
 
 from vggsearch.errors import ActionRefused, OptionError, PhotosError, option
+from vggsearch.photos.addresses import address_of, is_address
 from vggsearch.photos.walk import is_indexed
 from vggsearch.removal.companions import common_start, companions, is_video, keeper_companions, raw_partner
 from vggsearch.removal.files import FoundFile, find_file, refusing_read_errors
@@ -33,6 +34,13 @@ class SafetyRules:
 
     def __init__(self, root: Path, action: Action, protect: Sequence[Path] = (), raw_pairs: bool = False) -> None:
         """Raise PhotosError if the photo folder is missing, OptionError for unsuitable folders."""
+        if is_address(root):
+            raise PhotosError(
+                f"The photos are in {address_of(root)}: vggsearch removes, moves and links files on a disk only. "
+                "Remove them there, by the paths of ",
+                option("format", "paths"),
+                ".",
+            )
         try:
             self.root = Path(os.path.realpath(root, strict=True))
         except OSError as error:

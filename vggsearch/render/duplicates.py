@@ -9,6 +9,7 @@ from vggsearch.defaults import Format
 from vggsearch.duplicates.keep_policy import has_date
 from vggsearch.duplicates.results import Group, Member, Pair, Photo
 from vggsearch.matching.alignment import Alignment
+from vggsearch.photos.addresses import address_of
 from vggsearch.render.text import aligned, as_csv, as_paths, quantity, similarity_text, transform_words
 from vggsearch.system.units import decimal
 
@@ -201,7 +202,7 @@ def _photo_fields(photo: Photo) -> tuple[str, ...]:
 
 def _group_paths(groups: Sequence[Group], root: Path | None) -> str:
     folder = root or Path()
-    return as_paths(str(folder / member.photo.path) for group in groups for member in group.removable)
+    return as_paths(address_of(folder / member.photo.path) for group in groups for member in group.removable)
 
 
 def _pair_table(pairs: Sequence[Pair], _root: Path | None) -> str:
@@ -245,7 +246,7 @@ def _pair_csv(pairs: Sequence[Pair], _root: Path | None) -> str:
 def _pair_paths(pairs: Sequence[Pair], root: Path | None) -> str:
     folder = root or Path()
     paths = dict.fromkeys(photo.path for pair in pairs for photo in (pair.first, pair.second))
-    return as_paths(str(folder / path) for path in paths)
+    return as_paths(address_of(folder / path) for path in paths)
 
 
 def _json(values: Sequence[dict[str, object]]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from vggsearch.defaults import Format
 from vggsearch.indexing.info import Info
 from vggsearch.model.spec import EmbeddingSpec
+from vggsearch.photos.addresses import address_of
 from vggsearch.photos.walk import one_line
 from vggsearch.render.build import vector_index_text
 from vggsearch.render.text import as_csv, quantity
@@ -25,7 +26,7 @@ def info(facts: Info, format: Format) -> str:
 
 def info_values(facts: Info) -> dict[str, object]:
     """Return what an index holds for JSON."""
-    root = str(facts.root) if facts.root else None
+    root = address_of(facts.root) if facts.root else None
     return asdict(facts) | {"directory": str(facts.directory), "root": root}
 
 
@@ -33,7 +34,7 @@ def _contents(facts: Info) -> list[tuple[str, str]]:
     skipped = ", ".join(f"{count:,} {kind}" for kind, count in sorted(facts.skipped.items()))
     return [
         ("index", str(facts.directory)),
-        ("photo folder", str(facts.root) if facts.root else "none yet"),
+        ("photo folder", address_of(facts.root) if facts.root else "none yet"),
         ("photos", f"{facts.photos:,}"),
         ("blank photos", f"{facts.blank:,}, which match no other photo" if facts.blank else "none"),
         ("photo hashes", _hashes(facts)),

@@ -8,6 +8,7 @@ from pathlib import Path
 from vggsearch.defaults import Format
 from vggsearch.matching.alignment import Alignment
 from vggsearch.matching.evidence import COPY
+from vggsearch.photos.addresses import address_of
 from vggsearch.photos.walk import one_line
 from vggsearch.query.options import Pick, QueryResult
 from vggsearch.query.searcher import Match
@@ -70,7 +71,7 @@ def _padded(index: str | None, width: int) -> str:
 def _on_disk(found: Match | Pick, roots: Roots) -> str:
     """Return the path by which a photo can be opened."""
     root = roots[found.index] if found.index is not None else next(iter(roots.values()))
-    return str((root or Path()) / found.path)
+    return address_of((root or Path()) / found.path)
 
 
 def _in_brackets(words: str) -> str:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from email.utils import formatdate
 from http import HTTPStatus
-from io import BufferedReader
+from typing import BinaryIO
 from urllib.parse import quote
 
 from starlette.datastructures import Headers
@@ -15,7 +15,7 @@ from vggsearch.defaults import SERVE
 from vggsearch.errors import ImageError
 from vggsearch.matching.recent import Recent
 from vggsearch.photos.decoder_pool import Source
-from vggsearch.photos.opening import open_photo
+from vggsearch.photos.sources import open_original
 from vggsearch.photos.walk import printable
 from vggsearch.serve.answers import Problem, not_found
 from vggsearch.serve.library import Library, Located
@@ -43,13 +43,13 @@ class Originals:
         self._library = library
         self._checked = Recent[bool](SERVE.checked_files)
 
-    def open(self, photo: Located) -> BufferedReader:
+    def open(self, photo: Located) -> BinaryIO:
         """Open the file of a photo. Raises Problem unless it is a picture below its photo folder.
 
         Whatever an index lists, or has become of a photo, nothing else is sent.
         """
         try:
-            file = open_photo(photo.root, photo.path)
+            file = open_original(photo.root, photo.path)
         except (ImageError, OSError) as error:
             raise not_found(f"{photo.path}: {error}") from error
         try:
@@ -59,7 +59,7 @@ class Originals:
             raise
         return file
 
-    def _check(self, photo: Located, file: BufferedReader) -> None:
+    def _check(self, photo: Located, file: BinaryIO) -> None:
         status = os.fstat(file.fileno())
         key = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
         if self._checked.get(key):
@@ -71,7 +71,7 @@ class Originals:
         self._checked.put(key, True)
 
 
-def sent(file: BufferedReader, photo: Located, asked: Headers) -> Response:
+def sent(file: BinaryIO, photo: Located, asked: Headers) -> Response:
     """Return the response with an open file, or with the range of it that is asked for. Raises Problem.
 
     The file is closed in any case, at the end of the response.
@@ -118,7 +118,7 @@ def _range(text: str, size: int) -> tuple[int, int]:
     return begin, end
 
 
-def _chunks(file: BufferedReader, first: int, end: int) -> Iterator[bytes]:
+def _chunks(file: BinaryIO, first: int, end: int) -> Iterator[bytes]:
     with file:
         file.seek(first)
         left = end - first

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from vggsearch.errors import IndexMissing, Spelled, shell_word
+from vggsearch.photos.addresses import TAR, is_address
 from vggsearch.photos.walk import printable
 from vggsearch.store.contents import MANIFEST
 
@@ -11,7 +12,8 @@ INDEXES = Path("indexes")
 
 def directory_for(photos: Path) -> Path:
     """Return the default place of the index of a photo folder; bytes in its name that are not UTF-8 are escaped."""
-    return INDEXES / (printable(photos.resolve().name) or "root")
+    name = photos.name.partition("?")[0].removeprefix(TAR) if is_address(photos) else photos.resolve().name
+    return INDEXES / (printable(name) or "root")
 
 
 def index_of(photos: Path) -> Path:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from vggsearch.defaults import BUILD
 from vggsearch.errors import IndexDamaged, IndexExists, OptionError, SpecMismatch, Spelled, shell_word
 from vggsearch.model.spec import EmbeddingSpec
+from vggsearch.photos.addresses import is_address
 from vggsearch.photos.perceptual_hash import BYTES, NO_HASH
 from vggsearch.photos.walk import PhotoFile, Skipped, printable
 from vggsearch.store.contents import (
@@ -129,7 +130,9 @@ class Store:
     def root(self) -> Path | None:
         """The photo folder, None before the first update."""
         root = self.manifest.root
-        return Path(os.path.normpath(self.directory / root)) if root is not None else None
+        if root is None or is_address(Path(root)):
+            return None if root is None else Path(root)
+        return Path(os.path.normpath(self.directory / root))
 
     def at_this_state(self) -> "Store":
         """Return a store that goes on showing this state when this one is refreshed, by another thread perhaps."""

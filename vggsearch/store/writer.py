@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vggsearch.defaults import COMPACT
 from vggsearch.errors import IndexDamaged
+from vggsearch.photos.addresses import address_of, is_address
 from vggsearch.photos.walk import Skipped
 from vggsearch.store.compaction import Group, is_compact, is_due, plan_groups
 from vggsearch.store.contents import EMBEDDINGS, LOCAL, SEARCH_FOLDER, SKIPPED, SKIPPED_NEXT
@@ -101,8 +102,8 @@ class StoreWriter:
         )
 
     def set_root(self, root: Path) -> None:
-        """Store the path of the photo folder, relative to the index so that both can be moved together."""
-        text = _relative(root.resolve(), self._store.directory.resolve())
+        """Store where the photos are: relative to the index, so that both can be moved together, or an address."""
+        text = address_of(root) if is_address(root) else _relative(root.resolve(), self._store.directory.resolve())
         if text != self._store.manifest.root:
             self._replace(replace(self._store.manifest, root=text))
 

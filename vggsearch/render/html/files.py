@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TextIO
 from urllib.parse import quote
 
+from vggsearch.photos.addresses import address_of, is_address
 from vggsearch.photos.walk import one_line
 from vggsearch.system.outputs import check_replaceable, naming
 
@@ -62,6 +63,8 @@ def escaped(text: str) -> str:
 
 def link_to(root: Path, path: Path) -> str:
     """Return the URL of the photo folder, relative to the page, so that both can be moved together."""
+    if is_address(root):
+        return quote(address_of(root), safe=":/")
     try:
         return f"./{address(Path(os.path.relpath(root.resolve(), path.resolve().parent)).as_posix())}"
     except ValueError:  # on another drive

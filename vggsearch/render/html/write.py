@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vggsearch.duplicates.find import DuplicatesReport
 from vggsearch.duplicates.results import Group
+from vggsearch.photos.addresses import address_of
 from vggsearch.progress import OnProgress, Stop
 from vggsearch.render.calibration import chosen_line, notes
 from vggsearch.render.html.page import PageFacts, write_page
@@ -32,7 +33,7 @@ def write_html(
     >>> write_html(index.duplicates(), "dups.html")
     """
     rows = (
-        ("Photo folder", str(report.root)),
+        ("Photo folder", "" if report.root is None else address_of(report.root)),
         ("Pairs", chosen_line(report)),
         *(("Note", note) for note in notes(report)),
     )
