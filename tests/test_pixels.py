@@ -12,7 +12,7 @@ from skimage import data
 from vggsearch.matching.alignment import EVIDENCE_OF_PIXELS
 from vggsearch.matching.difference import Difference, difference
 from vggsearch.matching.keypoints import align, detect_keypoints
-from vggsearch.matching.pixels import agrees, align_copy
+from vggsearch.matching.pixels import EXCHANGED, agrees, align_copy
 from vggsearch.photos.edits import COLLAGE, EDITS, edited
 
 WORDS = ("lorem ipsum dolor", "sit amet", "consectetur elit", "sed eiusmod", "tempor magna", "aliqua enim minim")
@@ -224,6 +224,22 @@ def test_what_is_put_on_a_photo_is_on_one_side_and_what_moves_is_on_both(name: s
         assert put.exchanged < 0.15 < 0.3 < moved.exchanged
         assert agrees(put)
     assert not agrees(moved)
+
+
+def test_a_sticker_on_clear_outlines_is_no_moved_thing() -> None:
+    sign = sample("chelsea")
+    draw = ImageDraw.Draw(sign)
+    draw.rectangle((10, 10, sign.width - 10, 130), "black")
+    for top, words in ((25, "BOOKS & MORE"), (75, "OLD AND NEW PRINTS")):
+        draw.text((20, top), words, "white", ImageFont.load_default(36))
+    marked = sign.copy()
+    ImageDraw.Draw(marked).ellipse((130, 20, 230, 120), "orange")
+    put = differing(sign, saved(marked))
+    assert put.exchanged > EXCHANGED
+    assert put.plain > 0.6
+    assert matches(sign, saved(marked))
+    moved = differing(with_subject(60, 1, is_shaken=False), with_subject(240, 2, is_shaken=False))
+    assert moved.plain < 0.25
 
 
 @pytest.mark.parametrize("name", ["border", "sticker", "text", "strong"])

@@ -6,9 +6,11 @@ both fit best. Statistics are taken in windows of 3 x 3 cells.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import cv2
 import numpy as np
+from cv2.typing import MatLike
 from numpy.typing import NDArray
 
 from vggsearch.matching.alignment import Alignment
@@ -21,6 +23,9 @@ SMALLEST_PLACE = 60  # pixels inside such an outline; smaller ones are noise
 LEAST_WINDOWS = 12  # with detail; fewer may agree by chance
 FEWEST_EDGES = 6  # windows with clear edges, for a displacement
 TONE = 4  # grey levels, to both sides, that count as one tone
+CLIPPED = 16  # grey levels at both ends that a camera may have lost the detail of
+AROUND = 19  # pixels across, with which a place is dilated to what is around it
+MOST_AROUND = 0.2  # share of what is around a place that may have the tone of what was put there
 CELL = 6  # pixels
 SMALLEST = 24  # pixels of the common area across and down; a smaller one says nothing
 EDGE = 2  # pixels at the edges of a picture, which its border or the interpolation may have changed
@@ -28,6 +33,9 @@ BLURS = (0.0, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6)  # pixels, standard deviations 
 MISFIT = 3  # times the median difference of grey levels, from which a pixel does not fit, and
 MISFIT_AT_LEAST = 10  # levels more than that
 NOISE = 16.0  # variance of grey levels of which nothing can be said
+
+
+Contour = MatLike  # OpenCV's points of an outline
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,8 @@ class Difference:
     `one_tone`, 0..1, is the share of the most frequent grey level, in the picture where it is less.
     `exchanged`, 0..0.5, is how evenly what differs was put into both pictures: 0 if all was put on one of them, as
     a caption or a sticker is, and 0.5 if each shows as much that the other lacks, as where something has moved.
+    `plain`, 0..1, is the share of all that differs which has one tone, in one place of one picture, that is not
+    around it: a sticker has much of it, what a camera has seen little.
     `untouched`, 0..1, is the share of the parts with detail that are away from any place that differs, and
     `untouched_agreement` and `untouched_shift` are `least_agreement` and `largest_shift` in these parts alone.
     """
@@ -60,6 +70,7 @@ class Difference:
     least_agreement: float = 0.0
     one_tone: float = 0.0
     exchanged: float = 0.0
+    plain: float = 0.0
     untouched: float = 0.0
     untouched_agreement: float = 0.0
     untouched_shift: float = 0.0
@@ -79,10 +90,12 @@ def difference(query: Grey, photo: Grey, alignment: Alignment) -> Difference | N
         return None
     fitting = _where_fitting(laid, coarser, common)
     first, second = _equally_sharp(laid, coarser, fitting)
-    found = _Windows(first, second, common, fitting).difference(_high_pass(laid), _high_pass(coarser))
+    windows = _Windows(first, second, common, fitting)
+    found = windows.difference(_high_pass(laid), _high_pass(coarser))
     if found is None:
         return None
-    return replace(found, one_tone=min(_share_of_one_tone(each, common) for each in (laid, coarser)))
+    one_tone = min(_share_of_one_tone(each, common) for each in (laid, coarser))
+    return replace(found, one_tone=one_tone, plain=_plain(windows.places, laid, coarser))
 
 
 class _Windows:
@@ -148,7 +161,8 @@ class _Windows:
 
         The outline of what was put into one picture is an edge there, and none in the other, whose scene goes on.
         """
-        outline = self._outlines()
+        outline = np.zeros(self._common.shape, np.uint8)
+        cv2.drawContours(outline, self.places, -1, (1,), 3)
         (x, y), (its_x, its_y) = (tuple(each.astype(np.float32) for each in sobel(own)) for own in self._pictures)
         across, down = x - its_x, y - its_y
         own, its = (
@@ -159,8 +173,9 @@ class _Windows:
         put = float(weight[own > 2 * its].sum()), float(weight[its > 2 * own].sum())
         return min(put) / (sum(put) + 1e-3)
 
-    def _outlines(self) -> Grey:
-        """Return the outlines of the places that differ, uint8, not 0 on them."""
+    @cached_property
+    def places(self) -> list[Contour]:
+        """The outlines of the places that differ, without small ones; of holes in them, too."""
         rows, columns = self._differs.shape
         places = cv2.resize(
             self._differs.astype(np.uint8), (columns * CELL, rows * CELL), interpolation=cv2.INTER_NEAREST
@@ -169,9 +184,7 @@ class _Windows:
         misfit = cv2.copyTo(cv2.absdiff(first, second), self._common)[: rows * CELL, : columns * CELL]
         closed = cv2.morphologyEx(places * (misfit > OUTLINE), cv2.MORPH_CLOSE, np.ones((GAP, GAP), np.uint8))
         outlines, _ = cv2.findContours(closed, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        drawn = np.zeros(first.shape, np.uint8)
-        cv2.drawContours(drawn, [each for each in outlines if cv2.contourArea(each) >= SMALLEST_PLACE], -1, (1,), 3)
-        return drawn
+        return [each for each in outlines if cv2.contourArea(each) >= SMALLEST_PLACE]
 
     def _displacements(self) -> tuple[Real, NDArray[np.bool_]]:
         """Return how far each window is displaced, in pixels, and in which windows clear edges tell."""
@@ -231,6 +244,27 @@ def _share_of_one_tone(picture: Grey, common: Grey) -> float:
     """Return the largest share of pixels, 0..1, whose grey levels differ by TONE from one level at most."""
     counts = cv2.calcHist([picture], [0], common, [256], [0, 256]).ravel()
     return float(np.convolve(counts, np.ones(2 * TONE + 1), "valid").max() / counts.sum())
+
+
+def _plain(places: list[Contour], first: Grey, second: Grey) -> float:
+    """Return Difference.plain. Black and white do not count: shadows and skies have lost their detail there."""
+    if not places:
+        return 0.0
+    largest = max(places, key=cv2.contourArea)
+    inside, all_places = np.zeros(first.shape, np.uint8), np.zeros(first.shape, np.uint8)
+    cv2.drawContours(inside, [largest], -1, (255,), cv2.FILLED)
+    for each in places:  # one by one: holes are places, too
+        cv2.drawContours(all_places, [each], -1, (255,), cv2.FILLED)
+    around = np.asarray(cv2.dilate(inside, np.ones((AROUND, AROUND), np.uint8)) - inside, np.uint8)
+    return max(_tone_put_on(each, inside, around) for each in (first, second)) / cv2.countNonZero(all_places)
+
+
+def _tone_put_on(picture: Grey, inside: Grey, around: Grey) -> float:
+    """Return how many pixels inside have the most frequent tone, 0 if it is around them, too."""
+    counts, others = (cv2.calcHist([picture], [0], each, [256], [0, 256]).ravel() for each in (inside, around))
+    of_tones, around_of_tones = (np.convolve(each, np.ones(2 * TONE + 1), "same") for each in (counts, others))
+    tone = CLIPPED + int(of_tones[CLIPPED:-CLIPPED].argmax())
+    return float(of_tones[tone]) if around_of_tones[tone] < MOST_AROUND * others.sum() else 0.0
 
 
 def _equally_sharp(first: Grey, second: Grey, common: Grey) -> tuple[Grey, Grey]:

@@ -21,6 +21,7 @@ LARGEST_SHIFT = 1.6  # pixels that their parts are displaced: nine in ten copies
 LEAST_UNTOUCHED = 0.3  # of the parts with detail; the strongest edits leave 0.4
 EXCHANGED = 0.22  # from which something has moved: frames of a burst have 0.3 to 0.5, captions up to 0.2
 MOSTLY_UNTOUCHED = 0.5  # of the parts with detail, for that: a border and a sticker hide whose outlines are seen
+PLAIN = 0.45  # share of what differs that has one tone, from which it is a sticker: other views have up to 0.2
 LEAST_HIDDEN = 0.3  # exchanged, from which pixels do not agree, however much is hidden
 PAGE = 0.35  # share of one tone from which a picture is a page or a drawing; one photo in twenty has more
 CLEAN_PAGE = 0.55  # the same, of a page without any background, on which no difference is overlooked
@@ -103,9 +104,12 @@ def _is_other_view(found: Difference, inliers: int) -> bool:
 
 
 def _shows_moved_things(found: Difference) -> bool:
-    """Return whether each picture shows something that the other lacks, and the rest agrees, as in a burst."""
+    """Return whether each picture shows something that the other lacks, and the rest agrees, as in a burst.
+
+    A sticker that hides clear outlines seems to have moved away from them, but is all that differs.
+    """
     is_in_place = found.untouched > MOSTLY_UNTOUCHED and found.untouched_agreement > 0.55
-    return is_in_place and found.exchanged > EXCHANGED and found.contrast > 6
+    return is_in_place and found.exchanged > EXCHANGED and found.contrast > 6 and found.plain < PLAIN
 
 
 def _differs_in_small_places(found: Difference) -> bool:
