@@ -101,4 +101,4 @@ def test_a_header_with_any_bytes_changed_is_read_or_damaged_and_nothing_else(fil
 def test_damaged_slots_are_the_same_error(tmp_path: Path) -> None:
     (tmp_path / SLOTS_FILE).write_bytes(with_header("(" * 300))
     with pytest.raises(IndexDamaged, match=SLOTS_FILE):
-        read_slots(tmp_path)
+        read_slots(tmp_path, 40)

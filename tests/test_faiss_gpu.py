@@ -110,7 +110,7 @@ def test_gpus_find_what_the_cpu_finds_with_exact_similarities(
     assert [gpu.searches for gpu in there.held] == [30]
     np.testing.assert_array_equal(found[0][:19], before[0])
     np.testing.assert_allclose(found[1], np.take_along_axis(queries @ unit_rows(stored).T, found[0], 1), atol=1e-5)
-    kept = Path(index.stored.filename).parent / "index.faiss"  # type: ignore[attr-defined]
+    kept = Path(index.segments[0].vectors.filename).parent / "index.faiss"  # type: ignore[attr-defined]
     assert faiss().read_index(str(kept)).ntotal == ROWS  # the file on disk is the CPU index
 
 

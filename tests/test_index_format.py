@@ -19,7 +19,7 @@ from tests.fakes import FakeEngine, picture, save_photo
 from tests.helpers.decoders import InProcessDecoder
 from tests.helpers.removals import removal, trash_in
 from tests.make_golden_index import TRANSFORM
-from vggsearch.defaults import DUPLICATES
+from vggsearch.defaults import BUILD, DUPLICATES
 from vggsearch.duplicates.removals import new_journal
 from vggsearch.image_index import ImageIndex
 from vggsearch.indexing.build import set_learned
@@ -83,6 +83,7 @@ def pattern(path: Path) -> str:
         return "*.tmp"
     text = re.sub(r"part-\d{6}\.", "part-*.", text)
     text = re.sub(r"\d{4}-\d{2}-\d{2}-\d{6}\.", "*.", text)
+    text = re.sub(r"(index|vectors)-\d+\.", r"\1-*.", text)
     return re.sub(r"/\d{6}/", "/*/", text)
 
 
@@ -100,6 +101,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Observer:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vggsearch.photos.decoder_pool.DecoderProcess", InProcessDecoder)
         patch.setattr("vggsearch.store.files.os.replace", watched)
+        for module in ("segments", "build"):
+            patch.setattr(f"vggsearch.knn.{module}.BUILD", replace(BUILD, whole_rows=20, plain_rows=2))
         for module in ("calibration_pairs", "pairs"):
             patch.setattr(f"vggsearch.duplicates.{module}.DUPLICATES", FEW)
         fill(base / "photos", base / "index")
@@ -122,6 +125,8 @@ def fill(photos: Path, directory: Path) -> None:
         set_learned(index._store, TRANSFORM, WhiteningInfo(rows=4, dim=TRANSFORM.dim, shrinkage=0.5), SILENT)
         for seed in range(10, 15):
             (photos / f"{seed:03}.png").unlink()
+        for seed in range(PHOTOS, PHOTOS + 4):
+            save_photo(photos / f"{seed:03}.png", seed, size=(64, 48))
         index.update(photos)
         index.duplicates()
         index.decide("different", ["001.png", "002.png"])
@@ -263,7 +268,7 @@ def test_every_field_of_the_manifest_is_documented(made: Observer) -> None:
 
 
 def test_every_column_of_a_part_is_documented(made: Observer) -> None:
-    (part,) = made.index.glob("embeddings/part-*.parquet")
+    part, *_ = made.index.glob("embeddings/part-*.parquet")
     assert_columns(part, "embeddings/part-*.parquet")
     metadata = json.loads(pq.read_schema(part).metadata[b"vggsearch"])
     assert metadata.pop("embedding") == json.loads(json.dumps(asdict(SPEC)))

@@ -1,6 +1,7 @@
 """No command deletes a file that it cannot prove is its own, whatever an index folder holds or leads to."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from vggsearch.store.contents import (
     LOCK_HOLDER,
     MANIFEST,
     SEARCH_FOLDER,
+    SEGMENT_FILES,
     VECTOR_INDEX_FILES,
 )
 from vggsearch.store.files import write_atomically
@@ -253,4 +255,8 @@ def test_deleting_without_descriptors_follows_no_link_either(
 
 
 def test_the_names_of_the_vector_index_are_those_it_writes() -> None:
-    assert (knn_files.INDEX_FILE, knn_files.VECTORS_FILE, knn_files.SLOTS_FILE) == VECTOR_INDEX_FILES
+    names = ("INDEX_FILE", "VECTORS_FILE", "LIVE_FILE", "SLOTS_FILE", "WHITENING_FILE")
+    assert tuple(getattr(knn_files, name) for name in names) == VECTOR_INDEX_FILES
+    for name in ("index.faiss", "vectors.npy"):
+        assert re.fullmatch(SEGMENT_FILES, knn_files.segment_file(name, 12))
+        assert knn_files.segment_file(name, 0) == name

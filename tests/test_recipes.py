@@ -126,7 +126,7 @@ def test_a_threshold_returns_all_rows_above_it_however_many(
 def test_another_process_returns_the_same(index: VectorIndex, stored: NDArray[np.float16], tmp_path: Path) -> None:
     queries = unit_rows(families(5, seed=7))
     np.save(tmp_path / "queries.npy", queries)
-    folder = Path(index.stored.filename).parent  # type: ignore[attr-defined]
+    folder = Path(index.segments[0].vectors.filename).parent  # type: ignore[attr-defined]
     code = (
         "import sys, numpy as np; from pathlib import Path;"
         "from vggsearch.knn.vector_index import Tuning, VectorIndex;"
@@ -146,7 +146,7 @@ def test_rows_are_added_and_removed_without_training_again(
     queries = edited(stored[300:400], seed=8)
     before = index.nearest(queries, 10)
     now, rows = index, stored
-    folder = Path(index.stored.filename).parent  # type: ignore[attr-defined]
+    folder = Path(index.segments[0].vectors.filename).parent  # type: ignore[attr-defined]
     for step in range(2):
         more = families(500, seed=20 + step)
         kept = np.flatnonzero(np.arange(len(rows)) % 6 != step)
@@ -303,7 +303,7 @@ def test_ivf_pq_takes_vectors_of_any_dimensions(dim: int, factory: str, tmp_path
 
 def test_a_plan_states_the_size_of_its_index(recipe: str, index: VectorIndex) -> None:
     planned = plan(ROWS, DIM, recipe, GB, 0.99)
-    folder = Path(index.stored.filename).parent  # type: ignore[attr-defined]
+    folder = Path(index.segments[0].vectors.filename).parent  # type: ignore[attr-defined]
     assert (folder / "index.faiss").stat().st_size == pytest.approx(planned.bytes, rel=0.1)
     assert (folder / "vectors.npy").stat().st_size == pytest.approx(planned.vector_bytes, rel=0.01)
     assert index.lists == planned.lists

@@ -120,6 +120,9 @@ class BuildDefaults:
     block_rows: int = 16_384  # vectors added at once, to bound memory
     growth: float = 1.5  # factor by which photos may grow or shrink in number before lists are learned again
     dead_share: float = 0.25  # of all vectors; below this, a rebuild costs more than the space is worth
+    whole_rows: int = 20_000  # photos; up to this number, an update writes all vectors again: 45 MB at most
+    plain_rows: int = 16_384  # added photos that are compared one by one: in 3 ms, and 25 MB of memory
+    segment_ratio: int = 4  # times as large as a new segment are segments that it takes in, at most
     tuning_queries: int = 400  # query vectors; the error of a recall of 0.99 is then 0.002
     tuning_margin: float = 0.2  # of the share that may be missed: the error above, as tuning uses these vectors
     timed_queries: int = 100  # of these, at most, are timed, one at a time

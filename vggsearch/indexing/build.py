@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from vggsearch.defaults import BUILD, WHITENING
 from vggsearch.errors import IndexDamaged, InstallationError, OptionError, Spelled
 from vggsearch.knn.build import (
+    add_segment,
     build,
     build_faiss_index,
     build_from_previous,
@@ -21,13 +22,23 @@ from vggsearch.knn.build import (
     whitened_blocks,
 )
 from vggsearch.knn.faiss_import import faiss
-from vggsearch.knn.files import INDEX_FILE, read_index, without_whitening
+from vggsearch.knn.files import (
+    INDEX_FILE,
+    VECTORS_FILE,
+    WHITENING_FILE,
+    read_index,
+    read_whitening,
+    segment_file,
+    without_whitening,
+)
 from vggsearch.knn.recipes import AUTO, RECIPES, BuildPlan, check_factory, plan, plan_with_higher_recall
+from vggsearch.knn.segments import kept_segments
 from vggsearch.knn.tune import tune
 from vggsearch.knn.vector_index import Tuning, VectorIndex
 from vggsearch.knn.vectors import BLOCK_ROWS
 from vggsearch.knn.whitening import Whitening, learn
 from vggsearch.progress import SILENT, Monitor
+from vggsearch.store.files import FileHash
 from vggsearch.store.manifest import (
     ROLES,
     BuildOptions,
@@ -184,9 +195,12 @@ def learned_transform(store: Store) -> tuple[Whitening, WhiteningInfo]:
 
 def _stored_transform(side: StoredVectorIndex, directory: Path) -> Whitening | None:
     """Return the transform in a FAISS index. Raises IndexDamaged, since FAISS reads damaged numbers as they are."""
-    for file in side.files:
-        if file.name == INDEX_FILE:
-            file.check(directory)
+    files = {file.name: file for file in side.files}
+    if WHITENING_FILE in files:
+        files[WHITENING_FILE].check(directory)
+        return read_whitening(directory)
+    if INDEX_FILE in files:
+        files[INDEX_FILE].check(directory)
     return without_whitening(read_index(directory))[1]
 
 
@@ -212,12 +226,28 @@ def _build(
     whitening, facts = transform
     size = whitening.dim if whitening is not None else store.spec.dim
     plans = _possible_plans(store, size, options or store.manifest.build)
+    shared = last.shared(plans) if last is not None and options is None else 0
+    if last is not None and not last.is_intact(shared):
+        last, shared = None, 0
 
     def make(directory: Path) -> VectorIndexInfo:
         def tuned(planned: BuildPlan) -> Tuning:
             return tune(VectorIndex.open(directory, len(store), store.spec.dim), planned.recall, monitor)
 
-        if last is not None and options is None and last.is_reusable(plans):
+        if last is not None and shared:
+            add_segment(
+                directory,
+                last.directory,
+                last.index,
+                shared,
+                last.kept,
+                last.added(store, whitening),
+                last.added_rows,
+                plans[0].shard_rows,
+                monitor,
+            )
+            return replace(last.stored.facts, whitening=facts)
+        if last is not None and options is None and last.is_reusable(plans) and not last.index.is_exact:
             build_from_previous(
                 directory,
                 last.directory,
@@ -228,7 +258,7 @@ def _build(
                 plans[0].shard_rows,
                 monitor,
             )
-            return replace(last.facts, whitening=facts)
+            return replace(last.stored.facts, whitening=facts)
         vectors = whitened_blocks(store.embeddings(), whitening)
         if last is not None:
             vectors = chain(last.kept_vectors(), last.added(store, whitening))
@@ -247,7 +277,8 @@ def _build(
             )
         return VectorIndexInfo(made.recipe, made.factory, made.lists, len(store), **vars(tuning), whitening=facts)
 
-    return writer.set_vector_index(make, options, role)
+    taken = last.files_of(shared) if last is not None and shared else ()
+    return writer.set_vector_index(make, options, role, taken)
 
 
 @dataclass(frozen=True)
@@ -256,7 +287,7 @@ class _LastVectorIndex:
 
     directory: Path
     index: VectorIndex
-    facts: VectorIndexInfo
+    stored: StoredVectorIndex
     kept: NDArray[np.int64]
     parts: tuple[Part, ...]
 
@@ -273,14 +304,41 @@ class _LastVectorIndex:
 
     def is_reusable(self, plans: Sequence[BuildPlan]) -> bool:
         """Whether it can be extended: its recipe is planned, its size still fits, and few of its slots are dead."""
-        grown = plans[0].rows / max(1, self.facts.trained_rows)
+        grown = plans[0].rows / max(1, self.stored.trained_rows)
         slots = len(self.index.stored) + self.added_rows
         return (
-            not self.index.is_exact
-            and self.facts.recipe in [planned.recipe for planned in plans]
+            self.stored.recipe in [planned.recipe for planned in plans]
             and 1 / BUILD.growth <= grown <= BUILD.growth
             and slots - plans[0].rows <= BUILD.dead_share * slots
         )
+
+    def shared(self, plans: Sequence[BuildPlan]) -> int:
+        """Return how many of the first segments the next vector index shares, 0 if all is written anew."""
+        if not self.is_reusable(plans):
+            return 0
+        sizes = [len(segment) for segment in self.index.segments]
+        has_lists = self.index.lists > 0
+        return kept_segments(sizes, self.added_rows, has_lists=has_lists, is_exact=self.index.is_exact)
+
+    def files_of(self, shared: int) -> tuple[FileHash, ...]:
+        """Return the files of the first `shared` segments, which stay as they are, and of the whitening."""
+        names = {segment_file(name, each) for name in (INDEX_FILE, VECTORS_FILE) for each in range(shared)}
+        return tuple(file for file in self.stored.files if file.name in {*names, WHITENING_FILE})
+
+    def is_intact(self, shared: int) -> bool:
+        """Whether the files are intact: by their hash, but those that are shared, which keep it, by their size.
+
+        A damaged file that is read must not lead to a new one with a valid hash.
+        """
+        taken = self.files_of(shared) if shared else ()
+        try:
+            for file in self.stored.files:
+                check = file.check_size if file in taken else file.check
+                check(self.directory)
+        except IndexDamaged as error:
+            log.warning("%s; the FAISS index is rebuilt.", error)
+            return False
+        return True
 
 
 def _last(store: Store, whitening: WhiteningInfo | None, role: Role) -> _LastVectorIndex | None:
@@ -292,14 +350,12 @@ def _last(store: Store, whitening: WhiteningInfo | None, role: Role) -> _LastVec
     if lived is None:
         return None
     try:
-        for file in side.files:
-            file.check(directory)  # a damaged file must not get a new, valid checksum
         rows = sum(made.rows - len(made.dead) for made in side.made_from)
         index = VectorIndex.open(directory, rows, store.spec.dim, _tuning(side))
     except IndexDamaged as error:
         log.warning("%s; the FAISS index is rebuilt.", error)
         return None
-    return _LastVectorIndex(directory, index, side.facts, *lived)
+    return _LastVectorIndex(directory, index, side, *lived)
 
 
 def _possible_plans(store: Store, dim: int, options: BuildOptions) -> list[BuildPlan]:

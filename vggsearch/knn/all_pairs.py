@@ -16,7 +16,7 @@ from vggsearch.errors import REPAIR, OptionError, VectorsDamaged
 from vggsearch.knn.edges import SIMILARITY_STEPS, Edges, check_rows, edges_from_pairs, round_similarities
 from vggsearch.knn.gpu import scan_on_gpu, warn_of_torch
 from vggsearch.knn.keys import NO_KEY, ROW_MASK
-from vggsearch.knn.vectors import SMALLEST_NORM
+from vggsearch.knn.vectors import SMALLEST_NORM, Vectors
 from vggsearch.progress import SILENT, Monitor
 
 STEP = np.float32(1 / SIMILARITY_STEPS)
@@ -28,7 +28,7 @@ Candidates = tuple[NDArray[np.int64], NDArray[np.int64]]  # positions of rows in
 
 
 def all_pairs(
-    vectors: NDArray[np.float16],
+    vectors: Vectors,
     count: int = PAIRS.count,
     floor: float = PAIRS.floor,
     without: NDArray[np.int64] | None = None,
@@ -76,7 +76,7 @@ def all_pairs(
 
 
 def complete(
-    vectors: NDArray[np.float16],
+    vectors: Vectors,
     edges: Edges,
     without: NDArray[np.int64] | None = None,
     monitor: Monitor = SILENT,
@@ -122,7 +122,7 @@ def complete(
 class _Rows:
     """The vectors as float32 of unit length, block by block."""
 
-    def __init__(self, vectors: NDArray[np.float16], without: NDArray[np.int64] | None) -> None:
+    def __init__(self, vectors: Vectors, without: NDArray[np.int64] | None) -> None:
         self._vectors = vectors
         self._without = _mask(len(vectors), without)
         self._norms = np.empty((len(vectors), 1), np.float32)
@@ -210,7 +210,7 @@ class _Nearest:
 
 
 def _edges_from_gpu(
-    vectors: NDArray[np.float16], count: int, floor: float, without: NDArray[np.int64] | None, monitor: Monitor
+    vectors: Vectors, count: int, floor: float, without: NDArray[np.int64] | None, monitor: Monitor
 ) -> Edges | None:
     """Return the edges from a GPU; None if none is worth starting, or if it fails."""
     try:
@@ -279,7 +279,7 @@ def _in_order(work: Callable[[Item], Done], items: Sequence[Item], monitor: Moni
             pool.shutdown(cancel_futures=True)
 
 
-def _check(vectors: NDArray[np.float16], count: int, floor: float) -> None:
+def _check(vectors: Vectors, count: int, floor: float) -> None:
     check_rows(len(vectors))
     if count < 1:
         raise OptionError(f"The number of neighbours of each photo must be at least 1, not {count}.")

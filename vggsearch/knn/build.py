@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 from vggsearch.defaults import BUILD
 from vggsearch.knn.faiss_import import FaissIndex, faiss, restore_thread_count
 from vggsearch.knn.files import (
+    WHITENING_FILE,
     read_index,
     read_vectors,
     with_whitening,
     without_whitening,
     write_index,
-    write_slots,
+    write_live,
     write_vectors,
+    write_whitening,
 )
 from vggsearch.knn.recipes import BuildPlan, ivf_of, make_index
 from vggsearch.knn.shards import clear_lists, shard_ranges, write_merged
@@ -41,6 +43,8 @@ def build(
     """
     blocks = _counted(blocks_of(vectors), "reading embeddings", plan.rows, monitor)
     write_vectors(directory, blocks, plan.rows, plan.dim)
+    if whitening is not None and plan.rows > BUILD.whole_rows:
+        write_whitening(directory, whitening)
     build_faiss_index(directory, plan, whitening, monitor)
 
 
@@ -54,14 +58,28 @@ def build_faiss_index(directory: Path, plan: BuildPlan, whitening: Whitening | N
         monitor.step(stage, 0, plan.training_rows, "vectors")
         core.train(_sample(stored, plan.training_rows))
         monitor.step(stage, plan.training_rows, plan.training_rows, "vectors")
-    if plan.shard_rows < plan.rows:
+    _fill(with_whitening(core, whitening), core, stored, directory, 0, plan.shard_rows, monitor)
+
+
+def _fill(
+    index: FaissIndex,
+    core: FaissIndex,
+    stored: NDArray[np.float16],
+    directory: Path,
+    segment: int,
+    shard_rows: int,
+    monitor: Monitor,
+) -> None:
+    """Write the FAISS index of a segment, its empty `core` filled with all its vectors."""
+    if shard_rows < len(stored):
         with TemporaryDirectory(dir=directory) as scratch:
-            shards = list(_build_shards(core, stored, 0, plan.shard_rows, Path(scratch), monitor))
-            write_merged(with_whitening(core, whitening), core, shards, directory)
+            shards = [(shard, 0) for shard in _build_shards(core, stored, 0, shard_rows, Path(scratch), monitor)]
+            write_merged(index, core, shards, directory, segment)
             del shards
         return
     add_vectors(core, stored, 0, monitor)
-    write_index(with_whitening(core, whitening), directory)
+    index.ntotal = core.ntotal
+    write_index(index, directory, segment)
 
 
 def build_in_memory(
@@ -107,6 +125,8 @@ def build_from_previous(
     slots = np.concatenate([old.slots[kept], np.arange(before, before + count)])
     blocks = chain(blocks_of([old.stored]), added)
     write_vectors(directory, _counted(blocks, "copying vectors", before + count, monitor), before + count, dim)
+    if old.whitening is not None and before + count > BUILD.whole_rows:
+        write_whitening(directory, old.whitening)
     is_merged = supports_removal(old.core)
     index = read_index(old_directory, mapped=is_merged)
     core, _ = without_whitening(index)
@@ -116,16 +136,54 @@ def build_from_previous(
         clear_lists(core)
         removed = np.ones(before + count, bool)
         removed[slots] = False
+        listed = [segment for segment in old.segments if segment.built is not None]  # they come first
         with TemporaryDirectory(dir=directory) as scratch:
-            sources = [old.core, *_build_shards(core, stored, before, shard_rows, Path(scratch), monitor)]
-            write_merged(index, core, sources, directory, removed)
+            shards = _build_shards(core, stored, listed[-1].slots.stop, shard_rows, Path(scratch), monitor)
+            sources = [*((each.core, each.first) for each in listed), *((shard, 0) for shard in shards)]
+            write_merged(index, core, sources, directory, removed=removed)
             del sources
     else:
-        add_vectors(core, stored, before, monitor)
+        add_vectors(core, stored, len(old.segments[0]), monitor)
         index.ntotal = core.ntotal
         write_index(index, directory)
     if len(slots) < before + count:
-        write_slots(directory, slots)
+        write_live(directory, slots, before + count)
+
+
+def add_segment(
+    directory: Path,
+    old_directory: Path,
+    old: VectorIndex,
+    shared: int,
+    kept: NDArray[np.int64],
+    added: Iterable[NDArray[np.float16]],
+    count: int,
+    shard_rows: int,
+    monitor: Monitor,
+) -> None:
+    """Build the next version of an index in `directory`, which has the files of its first `shared` segments.
+
+    It holds the same rows as after `build_from_previous`, in the same slots: what follows the shared segments of
+    `old`, and the new rows, are written as one segment. If that has many vectors, it gets lists like those of the
+    base. In memory is a block, and at most `shard_rows` rows of its FAISS index.
+    """
+    before, dim = old.stored.shape
+    first = old.segments[shared].first if shared < len(old.segments) else before
+    rows = before + count - first
+    slots = np.concatenate([old.slots[kept], np.arange(before, before + count)])
+    if rows:
+        moved = (old.stored[at : at + BLOCK_ROWS] for at in range(first, before, BLOCK_ROWS))
+        write_vectors(directory, _counted(chain(moved, added), "copying vectors", rows, monitor), rows, dim, shared)
+    if rows > BUILD.plain_rows and old.lists:
+        index = read_index(old_directory, mapped=supports_removal(old.core))  # keeps its core alive
+        core, _ = without_whitening(index)
+        clear_lists(core)
+        restore_thread_count()
+        _fill(core, core, read_vectors(directory, shared), directory, shared, shard_rows, monitor)
+    if old.whitening is not None and not (directory / WHITENING_FILE).exists():
+        write_whitening(directory, old.whitening)
+    if len(slots) < before + count:
+        write_live(directory, slots, before + count)
 
 
 def supports_removal(core: FaissIndex) -> bool:

@@ -1,6 +1,10 @@
-"""The files of a vector index: the FAISS index, the float16 vectors, and the slot of each row."""
+"""The files of a vector index: FAISS indexes, float16 vectors, which slots are rows, and the whitening.
+
+Segment 0 is the base. The others, numbered from 1, were added by updates, and have files with their number.
+"""
 
 from collections.abc import Iterable
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -14,41 +18,62 @@ from vggsearch.system.reading import reading_from
 
 INDEX_FILE = "index.faiss"
 VECTORS_FILE = "vectors.npy"
-SLOTS_FILE = "slots.npy"
+LIVE_FILE = "live.npy"
+SLOTS_FILE = "slots.npy"  # written by earlier versions in place of LIVE_FILE
+WHITENING_FILE = "whitening.npy"
 
 
-def write_index(index: FaissIndex, directory: Path) -> None:
-    """Write a FAISS index into `directory`. Raises OSError, for example if the disk is full.
+def segment_file(name: str, segment: int) -> str:
+    """Return the name of the file of a segment: index.faiss and index-1.faiss, vectors.npy and vectors-1.npy."""
+    stem, dot, suffix = name.partition(".")
+    return f"{stem}-{segment}{dot}{suffix}" if segment else name
+
+
+def segment_count(directory: Path) -> int:
+    """Return the number of segments of the vector index in `directory`, the base included."""
+    return next(each for each in count(1) if not (directory / segment_file(VECTORS_FILE, each)).exists())
+
+
+def write_index(index: FaissIndex, directory: Path, segment: int = 0) -> None:
+    """Write the FAISS index of a segment into `directory`. Raises OSError, for example if the disk is full.
 
     An existing file is unlinked first, since FAISS would overwrite it while other processes have it mapped.
     """
-    (directory / INDEX_FILE).unlink(missing_ok=True)
+    path = directory / segment_file(INDEX_FILE, segment)
+    path.unlink(missing_ok=True)
     try:
-        faiss().write_index(index, str(directory / INDEX_FILE))
+        faiss().write_index(index, str(path))
     except RuntimeError as error:  # the only exception that FAISS raises
         raise OSError(str(error).splitlines()[0]) from error
 
 
-def read_index(directory: Path, *, mapped: bool = True) -> FaissIndex:
-    """Return the FAISS index in `directory`: memory-mapped, or in memory to change it.
+def read_index(directory: Path, segment: int = 0, *, mapped: bool = True) -> FaissIndex:
+    """Return the FAISS index of a segment in `directory`: memory-mapped, or in memory to change it.
 
     Raises IndexDamaged, and IndexNotReadable where the file may be intact.
     """
-    library = faiss()
-    with reading_from(directory / INDEX_FILE):
-        (directory / INDEX_FILE).open("rb").close()  # FAISS does not tell why it cannot open a file
+    library, path = faiss(), directory / segment_file(INDEX_FILE, segment)
+    with reading_from(path):
+        path.open("rb").close()  # FAISS does not tell why it cannot open a file
     try:
-        return library.read_index(str(directory / INDEX_FILE), library.IO_FLAG_MMAP_IFC if mapped else 0)
+        return library.read_index(str(path), library.IO_FLAG_MMAP_IFC if mapped else 0)
     except RuntimeError as error:  # the only exception that FAISS raises
         raise IndexDamaged(directory, f"cannot be opened ({str(error).splitlines()[0]})") from error
 
 
-def write_vectors(directory: Path, blocks: Iterable[NDArray[np.float16]], rows: int, dim: int) -> None:
-    """Write blocks of float16 (n, dim), `rows` in total, with no more than one block in memory.
+def has_index(directory: Path, segment: int) -> bool:
+    """Return whether a segment has a FAISS index; one with few vectors has none."""
+    return (directory / segment_file(INDEX_FILE, segment)).exists()
+
+
+def write_vectors(
+    directory: Path, blocks: Iterable[NDArray[np.float16]], rows: int, dim: int, segment: int = 0
+) -> None:
+    """Write the vectors of a segment: blocks of float16 (n, dim), `rows` in total. One block is in memory.
 
     A memory map is not used: if the disk fills up, a process that writes to one is killed.
     """
-    with (directory / VECTORS_FILE).open("wb") as file:
+    with (directory / segment_file(VECTORS_FILE, segment)).open("wb") as file:
         np.lib.format.write_array_header_1_0(
             file, {"descr": np.dtype(np.float16).str, "fortran_order": False, "shape": (rows, dim)}
         )
@@ -56,21 +81,44 @@ def write_vectors(directory: Path, blocks: Iterable[NDArray[np.float16]], rows: 
             file.write(np.ascontiguousarray(block, np.float16).data)
 
 
-def read_vectors(directory: Path) -> NDArray[np.float16]:
-    """Return the float16 vectors in `directory`, memory-mapped. Raises IndexDamaged."""
-    return map_array(directory / VECTORS_FILE)
+def read_vectors(directory: Path, segment: int = 0) -> NDArray[np.float16]:
+    """Return the float16 vectors of a segment in `directory`, memory-mapped. Raises IndexDamaged."""
+    return map_array(directory / segment_file(VECTORS_FILE, segment))
 
 
-def write_slots(directory: Path, slots: NDArray[np.int64]) -> None:
-    """Write the slot of each row, its position among the vectors: int64 (rows,)."""
-    np.save(directory / SLOTS_FILE, slots, allow_pickle=False)
+def write_live(directory: Path, slots: NDArray[np.int64], size: int) -> None:
+    """Write which of `size` slots are rows, the `slots`: a bit each."""
+    is_live = np.zeros(size, bool)
+    is_live[slots] = True
+    np.save(directory / LIVE_FILE, np.packbits(is_live, bitorder="little"), allow_pickle=False)
 
 
-def read_slots(directory: Path) -> NDArray[np.int64] | None:
-    """Return the slot of each row, None if row and slot are the same everywhere. Raises IndexDamaged."""
+def read_slots(directory: Path, size: int) -> NDArray[np.int64] | None:
+    """Return the slot of each row, of `size` slots; None if row and slot are the same. Raises IndexDamaged."""
+    if (directory / LIVE_FILE).exists():
+        bits = map_array(directory / LIVE_FILE)
+        if bits.dtype != np.uint8 or bits.shape != (-(-size // 8),):
+            raise IndexDamaged(
+                directory / LIVE_FILE, f"holds {bits.shape} {bits.dtype}, not bits of {size:,} slots"
+            )
+        return np.flatnonzero(np.unpackbits(bits, count=size, bitorder="little"))
     if not (directory / SLOTS_FILE).exists():
         return None
     return map_array(directory / SLOTS_FILE)
+
+
+def write_whitening(directory: Path, whitening: Whitening) -> None:
+    """Write a whitening that is in a large FAISS index, so that reading it does not require hashing that index."""
+    columns = np.concatenate([whitening.matrix, whitening.bias[:, None]], axis=1)
+    np.save(directory / WHITENING_FILE, columns, allow_pickle=False)
+
+
+def read_whitening(directory: Path) -> Whitening:
+    """Return the whitening that `write_whitening` has written. Raises IndexDamaged."""
+    columns = np.array(map_array(directory / WHITENING_FILE))
+    if columns.ndim != 2 or columns.dtype != np.float32:
+        raise IndexDamaged(directory / WHITENING_FILE, f"holds {columns.shape} {columns.dtype}, not a whitening")
+    return Whitening(np.ascontiguousarray(columns[:, :-1]), np.ascontiguousarray(columns[:, -1]))
 
 
 def with_whitening(core: FaissIndex, whitening: Whitening | None) -> FaissIndex:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vggsearch.errors import OptionError
 from vggsearch.knn.faiss_import import FaissIndex, faiss
-from vggsearch.knn.files import INDEX_FILE, write_index
+from vggsearch.knn.files import INDEX_FILE, segment_file, write_index
 from vggsearch.knn.recipes import ivf_of
 
 ARRAY_LISTS, ALL_SIZES, NONZERO_SIZES = b"ilar", b"full", b"sprs"  # magic numbers in the files of FAISS
@@ -26,6 +26,9 @@ Entries = tuple[NDArray[np.uint8], NDArray[np.int64]]  # codes (n, bytes) and sl
 def clear_lists(core: FaissIndex) -> None:
     """Remove all entries from the lists of a FAISS index, but keep what it learned in training."""
     ivf = ivf_of(core)
+    if isinstance(ivf, faiss().IndexIVFFastScan):  # its lists are blocks of vectors, in memory
+        core.reset()
+        return
     lists = faiss().ArrayInvertedLists(ivf.nlist, ivf.code_size)
     ivf.replace_invlists(lists, True)
     lists.this.disown()
@@ -35,22 +38,23 @@ def clear_lists(core: FaissIndex) -> None:
 def write_merged(
     index: FaissIndex,
     core: FaissIndex,
-    sources: Sequence[FaissIndex],
+    sources: Sequence[tuple[FaissIndex, int]],
     directory: Path,
+    segment: int = 0,
     removed: NDArray[np.bool_] | None = None,
 ) -> None:
     """Write `index` into `directory`, each of its lists filled with that list of every source, in order.
 
-    `core`, the part of `index` with the lists, is empty; `sources` share its training. Slots that are True in
-    `removed`, bool by slot, are left out. One list at a time is in memory. Raises OSError, for example if the disk
-    is full, and OptionError for a kind of index whose lists cannot be merged.
+    `core`, the part of `index` with the lists, is empty; `sources`, each with the slot of its id 0, share its
+    training. Slots that are True in `removed`, bool by slot, are left out. One list at a time is in memory. Raises
+    OSError, for example if the disk is full, and OptionError for a kind of index whose lists cannot be merged.
     """
     ivf = ivf_of(core)
-    lists = [ivf_of(source).invlists for source in sources]
+    lists = [(ivf_of(source).invlists, first) for source, first in sources]
     sizes = np.array([sum(len(ids) for _, ids in _entries(lists, ivf, at, removed)) for at in range(ivf.nlist)])
     index.ntotal = core.ntotal = ivf.ntotal = int(sizes.sum())
-    write_index(index, directory)
-    with (directory / INDEX_FILE).open("r+b") as file:
+    write_index(index, directory, segment)
+    with (directory / segment_file(INDEX_FILE, segment)).open("r+b") as file:
         head = ARRAY_LISTS + struct.pack("<QQ", ivf.nlist, ivf.code_size)
         tail = head + NONZERO_SIZES + struct.pack("<Q", 0)
         start = file.seek(-len(tail), os.SEEK_END)
@@ -66,14 +70,14 @@ def write_merged(
 
 
 def _entries(
-    lists: Sequence[FaissIndex], ivf: FaissIndex, at: int, removed: NDArray[np.bool_] | None
+    lists: Sequence[tuple[FaissIndex, int]], ivf: FaissIndex, at: int, removed: NDArray[np.bool_] | None
 ) -> Iterator[Entries]:
     """Yield the entries of list `at` of each source."""
-    for source in lists:
+    for source, first in lists:
         size = source.list_size(at)
         if not size:
             continue
-        ids = faiss().rev_swig_ptr(source.get_ids(at), size)
+        ids = faiss().rev_swig_ptr(source.get_ids(at), size) + first
         codes = faiss().rev_swig_ptr(source.get_codes(at), size * ivf.code_size).reshape(size, ivf.code_size)
         if removed is not None:
             codes, ids = codes[~removed[ids]], ids[~removed[ids]]

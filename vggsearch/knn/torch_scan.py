@@ -23,7 +23,7 @@ from torch import Tensor
 from vggsearch.defaults import GPU_SEARCH
 from vggsearch.knn.edges import SIMILARITY_STEPS
 from vggsearch.knn.keys import NO_KEY, ROW_MASK
-from vggsearch.knn.vectors import SMALLEST_NORM
+from vggsearch.knn.vectors import SMALLEST_NORM, StoredVectors
 from vggsearch.progress import SILENT, Monitor
 
 HALF_ROUNDING = 2.0**-11  # largest relative error of rounding to float16
@@ -35,7 +35,7 @@ MOST_PRODUCTS = 2**31 - 1  # in one block: torch splits the work on larger tenso
 UNPROVEN = NO_KEY - 1  # in place of the keys of a query that is to be repeated
 LEAST_ROOM = 1 << 20  # bytes; with less, the GPU is full
 
-Vectors = NDArray[np.float16] | NDArray[np.float32]
+Vectors = NDArray[np.float16] | NDArray[np.float32] | StoredVectors
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Search over rows of vectors with any recipe: FAISS returns candidates, similarities are computed exactly."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,10 +14,21 @@ from vggsearch.defaults import BUILD
 from vggsearch.errors import IndexDamaged
 from vggsearch.knn import brute_force
 from vggsearch.knn.faiss_import import FaissIndex, faiss, restore_thread_count
-from vggsearch.knn.files import INDEX_FILE, VECTORS_FILE, read_index, read_slots, read_vectors, without_whitening
+from vggsearch.knn.files import (
+    INDEX_FILE,
+    VECTORS_FILE,
+    has_index,
+    read_index,
+    read_slots,
+    read_vectors,
+    segment_count,
+    segment_file,
+    without_whitening,
+)
 from vggsearch.knn.gpu import GpuIndex, GpuVectors, copy_to_gpus
-from vggsearch.knn.recipes import hnsw_of, ivf_of, list_count, search_parameters
-from vggsearch.knn.vectors import blocks_of, unit_rows
+from vggsearch.knn.recipes import ivf_of, list_count
+from vggsearch.knn.segments import Segment
+from vggsearch.knn.vectors import StoredVectors, Vectors, blocks_of, unit_rows
 from vggsearch.knn.whitening import Whitening
 
 FLOAT16_TOLERANCE = 2**-10  # between a float16 vector and the same one computed on another machine
@@ -56,14 +67,15 @@ class Selection:
         return np.flatnonzero(self.mask)
 
     @cached_property
-    def _bits(self) -> dict[int, NDArray[np.uint8]]:
+    def _bits(self) -> dict[tuple[int, int], NDArray[np.uint8]]:
         return {}
 
-    def bits(self, slots: NDArray[np.int64] | None, size: int) -> NDArray[np.uint8]:
-        """Return the bitmap for FAISS: one bit for each of `size` slots. `slots` are those of all rows."""
-        if size not in self._bits:
-            self._bits[size] = np.packbits(self.slot_mask(slots, size), bitorder="little")
-        return self._bits[size]
+    def bits(self, slots: NDArray[np.int64] | None, size: int, part: slice) -> NDArray[np.uint8]:
+        """Return the bitmap for FAISS of a part of `size` slots: one bit each. `slots` are those of all rows."""
+        key = size, part.start
+        if key not in self._bits:
+            self._bits[key] = np.packbits(self.slot_mask(slots, size)[part], bitorder="little")
+        return self._bits[key]
 
     def slot_mask(self, slots: NDArray[np.int64] | None, size: int) -> NDArray[np.bool_]:
         """Return the mask by slot, bool (size,). `slots` are those of all rows, None if they are the rows."""
@@ -81,8 +93,8 @@ class VectorIndex:
     vectors, so it is exact whichever recipe found the row. Queries are embeddings without whitening; the FAISS
     index accepts them as well, since it contains the whitening as a pre-transform.
 
-    A *slot* is the position of a vector in the file and its id in FAISS. Rows are the live slots, in order. They
-    differ once rows have been removed from an index that was updated rather than rebuilt.
+    A *slot* is the position of a vector in the files, those of all segments one after the other. Rows are the live
+    slots, in order. They differ once rows have been removed from an index that was updated rather than rebuilt.
     """
 
     def __init__(
@@ -91,17 +103,20 @@ class VectorIndex:
         vectors: NDArray[np.float16],
         slots: NDArray[np.int64] | None = None,
         tuning: Tuning | None = None,
+        tail: Sequence[Segment] = (),
     ) -> None:
-        self.faiss_index = index
         self.tuning = tuning or Tuning()
+        self._index = index  # keeps its core alive
         self._core, self._whitening = without_whitening(index)
-        self._vectors = vectors
+        self.segments = (Segment(vectors, 0, self._core), *tail)
+        self._arrays = [vectors, *(segment.vectors for segment in tail)]
+        self._vectors = StoredVectors(self._arrays) if tail else vectors
         self._slots = slots
         self._all_but: tuple[bytes, Selection] | None = None
         self._query_count: int | None = None  # so far; None if GPUs are not to be used
         self._counting = Lock()
         self._gpu_index: GpuIndex | None = None
-        self._gpu_vectors = GpuVectors(vectors)
+        self._gpu_vectors = GpuVectors(self._vectors)
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -133,32 +148,47 @@ class VectorIndex:
         return np.arange(len(self._vectors)) if self._slots is None else self._slots
 
     @property
-    def stored(self) -> NDArray[np.float16]:
+    def stored(self) -> Vectors:
         """All vectors by slot, including dead ones: float16 (slots, dim)."""
         return self._vectors
 
     @property
-    def by_row(self) -> NDArray[np.float16]:
-        """The vectors by row, without dead ones: float16 (n, dim). They are copied only if there are dead ones."""
-        return self._vectors if len(self) == len(self._vectors) else self._vectors[self.slots]
+    def by_row(self) -> Vectors:
+        """The vectors by row, without dead ones: float16 (n, dim)."""
+        return self._vectors if len(self) == len(self._vectors) else StoredVectors(self._arrays, self.slots)
 
     @classmethod
     def open(cls, directory: Path, rows: int, dim: int, tuning: Tuning | None = None) -> "VectorIndex":
         """Open a vector index memory-mapped. Raises IndexDamaged if it does not hold `rows` vectors of `dim`."""
-        index, vectors, slots = read_index(directory), read_vectors(directory), read_slots(directory)
-        opened = cls(index, vectors, slots, tuning)
-        size = opened.whitening.dim if opened.whitening is not None else dim
-        is_sound = vectors.ndim == 2 and vectors.shape[1] == size and vectors.dtype == np.float16
+        index = read_index(directory)
+        whitening = without_whitening(index)[1]
+        size = whitening.dim if whitening is not None else dim
+        base, *tail = _read_segments(directory, index, size)
+        total = len(base) + sum(map(len, tail))
+        slots = read_slots(directory, total)
+        opened = cls(index, base.vectors, slots, tuning, tail)
+        is_sound = index.d == dim and len(opened) == rows
         if slots is not None:
-            is_sound = is_sound and slots.ndim == 1 and slots.dtype == np.int64 and len(slots) <= len(vectors)
-            is_sound = is_sound and bool(((slots >= 0) & (slots < len(vectors))).all())
-        if not is_sound or (len(opened), index.d) != (rows, dim) or index.ntotal not in (rows, len(vectors)):
+            is_sound = is_sound and slots.ndim == 1 and slots.dtype == np.int64 and len(slots) <= total
+            is_sound = is_sound and bool(((slots >= 0) & (slots < total)).all())
+        if not is_sound or not all(map(opened._holds_its_rows, opened.segments)):
             raise IndexDamaged(
                 directory,
-                f"holds {index.ntotal} x {index.d} in {INDEX_FILE} and {vectors.shape} {vectors.dtype} "
-                f"in {VECTORS_FILE}, but the manifest says {rows} x {dim}",
+                f"holds {index.ntotal} x {index.d} in {INDEX_FILE} and {opened.stored.shape} in {VECTORS_FILE}, "
+                f"but the manifest says {rows} x {dim}",
             )
         return opened
+
+    def _holds_its_rows(self, segment: Segment) -> bool:
+        """Return whether a FAISS index has as many vectors as the segment, or as there are live ones in it."""
+        return segment.built is None or self._live(segment) <= segment.built.ntotal <= len(segment)
+
+    def _live(self, segment: Segment) -> int:
+        """Return the number of rows in a segment."""
+        if self._slots is None:
+            return len(segment)
+        first, last = np.searchsorted(self._slots, [segment.slots.start, segment.slots.stop])
+        return int(last - first)
 
     def use_gpus(self) -> None:
         """Use GPUs, if available, to find candidates once many queries have been searched.
@@ -179,7 +209,10 @@ class VectorIndex:
             stored, expected = self._stored(slice(row, row + len(block))), whitened(block, self._whitening)
             is_same = _is_close(stored, expected)
             if self.is_exact:
-                is_same &= _is_close(self._core.reconstruct_n(row, len(block)), unit_rows(expected))
+                slots = self.slots[row : row + len(block)]
+                in_base = slots < len(self.segments[0])
+                held = self._core.reconstruct_batch(slots[in_base])
+                is_same[in_base] &= _is_close(held, unit_rows(expected[in_base]))
             if not is_same.all():
                 first = row + int(np.argmin(is_same))
                 return first if unlisted is None else min(first, unlisted)
@@ -188,11 +221,7 @@ class VectorIndex:
 
     def _first_unlisted(self) -> int | None:
         """Return the first row that is not in exactly one inverted list, None if all are."""
-        ivf = ivf_of(self._core)
-        if ivf is None:
-            return None
-        listed = np.concatenate([np.empty(0, np.int64), *(_list_ids(ivf, at) for at in range(ivf.nlist))])
-        times = np.bincount(listed, minlength=len(self._vectors))[self.slots]
+        times = np.concatenate([_times_listed(segment) for segment in self.segments])[self.slots]
         wrong = np.flatnonzero(times != 1)
         return int(wrong[0]) if len(wrong) else None
 
@@ -266,14 +295,23 @@ class VectorIndex:
     ) -> NDArray[np.int64]:
         """Return the rows that FAISS finds nearest to each of the vectors (m, k): int64 (m, count), -1 for none."""
         restore_thread_count()
+        return self._rows(self._found(self.segments, vectors, count, effort, among))
+
+    def _found(
+        self,
+        segments: Sequence[Segment],
+        vectors: NDArray[np.float32],
+        count: int,
+        effort: int,
+        among: Selection | None,
+    ) -> NDArray[np.int64]:
+        """Return the slots found in some segments, one after the other: int64 (m, n), -1 for none."""
         allowed = self._alive if among is None else among
-        selector = None
-        if allowed is not None:
-            bits = allowed.bits(self._slots, len(self._vectors))
-            selector = faiss().IDSelectorBitmap(bits)
-        parameters = search_parameters(self._core, max(effort, count if hnsw_of(self._core) else 1), selector)
-        _, slots = self._core.search(vectors, min(count, len(self._vectors)), params=parameters)
-        return self._rows(slots)
+        found = [np.empty((len(vectors), 0), np.int64)]
+        for segment in segments:
+            bits = None if allowed is None else allowed.bits(self._slots, len(self._vectors), segment.slots)
+            found.append(segment.candidates(vectors, count, effort, bits))
+        return np.concatenate(found, axis=1)
 
     def nearest_exactly(
         self, vectors: NDArray[np.float32], count: int
@@ -311,7 +349,8 @@ class VectorIndex:
         slots = self._gpu_index.candidates(vectors, 2 * wanted, self._effort(among))
         if slots is None:
             return None
-        rows = self._rows(slots)
+        added = self._found(self.segments[1:], vectors, wanted, self._effort(among), among)
+        rows = self._rows(np.concatenate([slots, added], axis=1))
         return rows if among is None else np.where(among.mask[rows], rows, -1)
 
     def _scanned(
@@ -380,7 +419,8 @@ class VectorIndex:
     @property
     def _alive(self) -> Selection | None:
         """The selection of all rows if FAISS still holds dead slots, else None."""
-        return None if self._core.ntotal == len(self) else self._all
+        held = sum(len(each) if each.built is None else each.built.ntotal for each in self.segments)
+        return None if held == len(self) else self._all
 
     def _candidate_factor(self, among: Selection | None) -> int:
         """Return how many times as many rows as requested to score exactly.
@@ -404,9 +444,34 @@ def whitened(embeddings: NDArray[np.float16], whitening: Whitening | None) -> ND
     return embeddings if whitening is None else whitening.apply(embeddings).astype(np.float16)
 
 
+def _read_segments(directory: Path, index: FaissIndex, dim: int) -> list[Segment]:
+    """Return the segments in `directory`, the base first, with its FAISS index `index`. Raises IndexDamaged."""
+    segments: list[Segment] = []
+    for number in range(segment_count(directory)):
+        vectors = read_vectors(directory, number)
+        built = index if number == 0 else read_index(directory, number) if has_index(directory, number) else None
+        is_sound = vectors.ndim == 2 and vectors.shape[1] == dim and vectors.dtype == np.float16
+        if not is_sound or (number and built is not None and built.d != dim):
+            file = directory / segment_file(VECTORS_FILE, number)
+            raise IndexDamaged(file, f"holds {vectors.shape} {vectors.dtype}, not float16 of {dim} dimensions")
+        segments.append(Segment(vectors, sum(map(len, segments)), built))
+    return segments
+
+
+def _times_listed(segment: Segment) -> NDArray[np.int64]:
+    """Return in how many inverted lists each slot of a segment is; 1 if it has none."""
+    ivf = ivf_of(segment.built) if segment.built is not None else None
+    if ivf is None:
+        return np.ones(len(segment), np.int64)
+    listed = np.concatenate([np.empty(0, np.int64), *(_list_ids(ivf, at) for at in range(ivf.nlist))])
+    return np.bincount(listed, minlength=len(segment))[: len(segment)]
+
+
 def _list_ids(ivf: FaissIndex, at: int) -> NDArray[np.int64]:
     """Return the slots in inverted list `at`."""
     size = ivf.invlists.list_size(at)
+    if not size:
+        return np.empty(0, np.int64)
     ids: NDArray[np.int64] = faiss().rev_swig_ptr(ivf.invlists.get_ids(at), size).copy()
     return ids
 

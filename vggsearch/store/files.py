@@ -3,7 +3,7 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,22 +89,28 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         flush_directory(path.parent)
 
 
-def write_folder_atomically(folder: Path, write: Callable[[Path], None]) -> tuple[FileHash, ...]:
+def write_folder_atomically(
+    folder: Path, write: Callable[[Path], None], taken: Sequence[FileHash] = (), source: Path | None = None
+) -> tuple[FileHash, ...]:
     """Have `write` fill a temporary folder, flush it, rename it to `folder`; return its files sorted by name.
 
-    `folder` is in one of the folders of an index, search or local.
+    `folder` is in one of the folders of an index, search or local. The files `taken` from the folder `source` are
+    there before; they keep the hash that they were written with.
     """
+    known = {file.name: file for file in taken}
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}{TEMPORARY}")
     with writing_to(folder):
         folder.parent.mkdir(exist_ok=True)
         temporary.mkdir()
         try:
+            for file in taken:
+                take_over(file, source or folder, temporary / file.name)
             write(temporary)
             written = sorted(temporary.iterdir())
             for path in written:
                 _flush(path)
             flush_directory(temporary)
-            files = tuple(FileHash.of(path) for path in written)
+            files = tuple(known.get(path.name) or FileHash.of(path) for path in written)
             os.replace(temporary, folder)
         except BaseException:
             with suppress(OSError):

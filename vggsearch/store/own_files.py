@@ -28,6 +28,7 @@ from vggsearch.store.contents import (
     LOCK_HOLDER,
     MANIFEST,
     SEARCH_FOLDER,
+    SEGMENT_FILES,
     SKIPPED,
     SKIPPED_NEXT,
     VECTOR_INDEX_FILES,
@@ -64,7 +65,7 @@ def _one_of(*names: str) -> str:
 
 _SHARDS = Folder(folders={"[0-9]+": Folder(_one_of(*VECTOR_INDEX_FILES))})
 _VECTOR_INDEX = Folder(
-    rf"{_one_of(*VECTOR_INDEX_FILES)}|(?:{_one_of(EDGES, KEYPOINT_VOTES)})(?:{TEMPORARY_SUFFIX})?",
+    rf"{_one_of(*VECTOR_INDEX_FILES)}|{SEGMENT_FILES}|(?:{_one_of(EDGES, KEYPOINT_VOTES)})(?:{TEMPORARY_SUFFIX})?",
     {"tmp[a-z0-9_]{8}": _SHARDS},
 )
 _REWRITTEN = (MANIFEST, SKIPPED, SKIPPED_NEXT, *CACHES, DECISIONS, DAMAGED_DECISIONS)

@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -85,7 +84,7 @@ class StoreWriter:
                 changed = replace(changed, parts=(*changed.parts, taken), next_part=changed.next_part + 1)
             for stored in other.manifest.local:
                 folder, source = features / next_name(features), other.directory / LOCAL / stored.name
-                write_folder_atomically(folder, partial(_take_over_all, stored.files, source))
+                write_folder_atomically(folder, _write_nothing, stored.files, source)
                 changed = replace(changed, local=(*changed.local, replace(stored, name=folder.name)))
         with writing_to(embeddings):
             flush_directory(embeddings)
@@ -113,16 +112,22 @@ class StoreWriter:
             self._replace(replace(self._store.manifest, is_whitened=is_whitened, search=None))
 
     def set_vector_index(
-        self, build: Callable[[Path], VectorIndexInfo], options: BuildOptions | None = None, role: Role = "search"
+        self,
+        build: Callable[[Path], VectorIndexInfo],
+        options: BuildOptions | None = None,
+        role: Role = "search",
+        shared: Sequence[FileHash] = (),
     ) -> StoredVectorIndex:
         """Have `build` fill a folder with a vector index of the current state, and remove earlier ones of its role.
 
-        `options`, if given, replaces the options for later builds.
+        `options`, if given, replaces the options for later builds. The files `shared` with the last vector index of
+        the role are in the folder before.
         """
         folder = self._store.directory / SEARCH_FOLDER
         name = next_name(folder)
         facts: list[VectorIndexInfo] = []
-        files = write_folder_atomically(folder / name, lambda path: facts.append(build(path)))
+        last = self._store.last_vector_index_directory(role)
+        files = write_folder_atomically(folder / name, lambda path: facts.append(build(path)), shared, last)
         manifest = self._store.manifest
         stored = StoredVectorIndex(
             **vars(facts[0]),
@@ -257,9 +262,8 @@ class StoreWriter:
                 delete(self._store.directory, path)
 
 
-def _take_over_all(files: Sequence[FileHash], source: Path, folder: Path) -> None:
-    for file in files:
-        take_over(file, source, folder / file.name)
+def _write_nothing(folder: Path) -> None:
+    """Write nothing into a folder: all its files are taken over."""
 
 
 def _with_vector_index(manifest: Manifest, role: Role, stored: StoredVectorIndex) -> Manifest:
