@@ -17,13 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from vggsearch.indexing.update import plan_update
+from vggsearch.indexing.update_plan import plan_update
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.photos.capture import Capture
 from vggsearch.photos.walk import PhotoFile, walk
+from vggsearch.store.known_files import known_files
 from vggsearch.store.records import Embedded, EngineInfo
 from vggsearch.store.reuse import KnownContent
-from vggsearch.store.stamps import read_stamps, write_stamps
+from vggsearch.store.stamps import table_of, write_stamps
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
 
@@ -50,7 +51,7 @@ def catalogue(root: Path, directory: Path) -> Store:
             part = files[start : start + 20_000]
             facts = (1, 1, "JPEG", Capture(), False, None, embedding, made_by)
             writer.commit([Embedded(file, hash_of(file.path), *facts) for file in part])
-    write_stamps(directory, {file.path: file.stamp for file in files if file.stamp is not None})
+    write_stamps(directory, table_of({file.path: file.stamp for file in files if file.stamp is not None}))
     return store
 
 
@@ -73,10 +74,9 @@ def bare(root: str) -> int:
 
 def unchanged(root: Path, directory: Path) -> int:
     store = Store.open(directory)
-    recorded = read_stamps(directory)
-    plan = plan_update(walk(root), store.files(), store.skipped(), recorded)
+    plan = plan_update(walk(root), known_files(store), store.skipped())
     KnownContent(store, plan.todo)
-    return plan.unchanged if plan.stamps == recorded else 0
+    return plan.unchanged if plan.are_stamps_current else 0
 
 
 def fastest(run: Callable[[], int], count: int) -> float:

@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 from tests.fakes import FakeEngine, save_photo
+from tests.helpers.known_files import known, stamps_in
 from vggsearch.errors import Stopped
 from vggsearch.image_index import ImageIndex
-from vggsearch.indexing.update import UpdateReport, plan_update
+from vggsearch.indexing.update import UpdateReport
+from vggsearch.indexing.update_plan import plan_update
 from vggsearch.photos.walk import PhotoFile, Skipped, Stamp, walk
 from vggsearch.progress import Progress
 from vggsearch.store.contents import STAMPS
-from vggsearch.store.stamps import read_stamps, write_stamps
+from vggsearch.store.stamps import table_of, write_stamps
 
 REREAD = "reading photos again"
 
@@ -59,10 +61,10 @@ def test_a_photo_that_takes_the_place_of_another_of_its_size_and_time_is_noticed
         save_photo(photos / f"{name}.bmp", seed=ord(name))
         os.utime(photos / f"{name}.bmp", ns=(10**18, 10**18))
     index.update()
-    known = engine.pictures
+    embedded = engine.pictures
     (photos / "b.bmp").replace(photos / "a.bmp")
     report = index.update()
-    assert (report.reused, report.gone, engine.pictures) == (1, 1, known)
+    assert (report.reused, report.gone, engine.pictures) == (1, 1, embedded)
     assert index.query(photos / "a.bmp", 1).matches[0].similarity == 1
 
 
@@ -78,8 +80,8 @@ def test_photos_with_new_permissions_are_read_once_and_stay_as_they_are(index: I
 
 
 def test_rehash_finds_an_edit_on_a_disk_that_does_not_record_changes(index: ImageIndex, edited: Path) -> None:
-    stamps = read_stamps(index.directory)
-    write_stamps(index.directory, stamps | {"a.bmp": Stamp.of(edited.stat())})
+    stamps = stamps_in(index.directory)
+    write_stamps(index.directory, table_of(stamps | {"a.bmp": Stamp.of(edited.stat())}))
     assert index.update().indexed == 0
     assert index.update(rehash=True).indexed == 1
     report, told = stages(index, rehash=True)
@@ -129,7 +131,7 @@ def test_lost_stamps_cost_no_photo_and_damaged_ones_say_what_to_do(
     whole = stamps.read_bytes()
     for damaged in (whole[:-9], whole[: len(whole) // 2], b"", whole.replace(b"a.bmp", b"b.bmp")):
         stamps.write_bytes(damaged)
-        assert read_stamps(index.directory) == {}
+        assert stamps_in(index.directory) == {}
         assert "stamps.parquet is damaged" in caplog.text
         assert "rehash=True" in caplog.text
         caplog.clear()
@@ -137,26 +139,24 @@ def test_lost_stamps_cost_no_photo_and_damaged_ones_say_what_to_do(
     with caplog.at_level(logging.WARNING):
         assert index.update().unchanged == 7
     assert caplog.text == ""
-    assert set(read_stamps(index.directory)) == set(index.paths())
+    assert set(stamps_in(index.directory)) == set(index.paths())
 
 
 def test_inodes_count_unless_the_file_system_numbers_files_anew() -> None:
     files = [PhotoFile(f"{number}.jpg", 1, 1, Stamp(5, number)) for number in range(10)]
-    known = {file.path: file for file in files}
     recorded = {file.path: file.stamp for file in files if file.stamp is not None}
     one = recorded | {"3.jpg": Stamp(5, 99)}
-    assert [file.path for file in plan_update(files, known, {}, one).suspects] == ["3.jpg"]
+    assert [file.path for file in plan_update(files, known(files, one), {}).suspects] == ["3.jpg"]
     anew = {path: stamp._replace(inode=stamp.inode + 100) for path, stamp in recorded.items()}
-    assert plan_update(files, known, {}, anew).suspects == ()
+    assert plan_update(files, known(files, anew), {}).suspects == ()
     edited = anew | {"3.jpg": Stamp(4, 103)}
-    assert [file.path for file in plan_update(files, known, {}, edited).suspects] == ["3.jpg"]
+    assert [file.path for file in plan_update(files, known(files, edited), {}).suspects] == ["3.jpg"]
 
 
 def test_a_photo_without_a_recorded_stamp_is_a_suspect_unless_none_is_recorded() -> None:
     files = [PhotoFile(f"{number}.jpg", 1, 1, Stamp(5, number)) for number in range(3)]
-    known = {file.path: file for file in files}
-    assert plan_update(files, known, {}, {}).suspects == ()
-    plan = plan_update(files, known, {}, {"0.jpg": Stamp(5, 0), "1.jpg": Stamp(5, 1)})
+    assert plan_update(files, known(files), {}).suspects == ()
+    plan = plan_update(files, known(files, {"0.jpg": Stamp(5, 0), "1.jpg": Stamp(5, 1)}), {})
     assert ([file.path for file in plan.suspects], plan.unchanged) == (["2.jpg"], 2)
 
 
@@ -164,7 +164,7 @@ def test_the_stamps_below_a_folder_that_cannot_be_read_stay(
     index: ImageIndex, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index.update()
-    before = read_stamps(index.directory)
+    before = stamps_in(index.directory)
 
     def walk_without_summer(root: Path, exclude: Path | None = None) -> list[PhotoFile | Skipped]:
         found = [file for file in walk(root, exclude) if not file.path.startswith("summer/")]
@@ -173,5 +173,5 @@ def test_the_stamps_below_a_folder_that_cannot_be_read_stay(
     monkeypatch.setattr("vggsearch.indexing.update.walk", walk_without_summer)
     assert index.update().unchanged == 6
     assert {path: before[path] for path in index.paths()} == {
-        path: read_stamps(index.directory)[path] for path in index.paths()
+        path: stamps_in(index.directory)[path] for path in index.paths()
     }

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from tests.fakes import FAKE_SPEC
 from tests.helpers.examples import examples
+from tests.helpers.known_files import files_in
 from vggsearch.errors import (
     IndexDamaged,
     IndexExists,
@@ -74,7 +75,7 @@ def test_commits_are_read_back_bit_for_bit(tmp_path: Path) -> None:
     made(tmp_path / "x", photos[:3], photos[3:])
     store = Store.open(tmp_path / "x")
     assert store.paths() == [one.file.path for one in photos]
-    assert list(store.files().values()) == [one.file for one in photos]
+    assert list(files_in(store).values()) == [one.file for one in photos]
     expected = np.stack([one.embedding for one in photos]).astype(np.float16)
     np.testing.assert_array_equal(all_embeddings(store), expected)
     assert [store.column(part, "taken") for part in store.manifest.parts] == [
@@ -305,7 +306,7 @@ def test_any_sequence_of_commits_behaves_like_a_dictionary(
                 model[one.file.path] = one
         reopened = Store.open(Path(folder) / "x")
         assert sorted(reopened.paths()) == sorted(model)
-        assert reopened.files() == {path: one.file for path, one in model.items()}
+        assert files_in(reopened) == {path: one.file for path, one in model.items()}
         for path, vector in zip(reopened.paths(), all_embeddings(reopened), strict=True):
             np.testing.assert_array_equal(vector, model[path].embedding.astype(np.float16))
 

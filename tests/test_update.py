@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.fakes import FakeEngine, save_photo
+from tests.helpers.known_files import known
 from vggsearch.errors import PhotosError, Stopped
 from vggsearch.image_index import ImageIndex
-from vggsearch.indexing.update import UpdateReport, plan_update
+from vggsearch.indexing.update import UpdateReport
+from vggsearch.indexing.update_plan import plan_update
 from vggsearch.matching.evidence import SAME
 from vggsearch.photos.walk import PhotoFile, Skipped
 from vggsearch.progress import Progress
@@ -26,19 +28,19 @@ def by_path(found: list[PhotoFile]) -> dict[str, PhotoFile]:
     return {file.path: file for file in found}
 
 
-@given(found=st.lists(files).map(by_path), known=st.lists(files).map(by_path))
+@given(found=st.lists(files).map(by_path), before=st.lists(files).map(by_path))
 def test_every_file_is_new_changed_unchanged_or_gone(
-    found: dict[str, PhotoFile], known: dict[str, PhotoFile]
+    found: dict[str, PhotoFile], before: dict[str, PhotoFile]
 ) -> None:
-    plan = plan_update(found.values(), known, {})
-    assert set(plan.todo) == {file for path, file in found.items() if known.get(path) != file}
-    assert set(plan.gone) == set(known) - set(found)
-    assert plan.unchanged == sum(known.get(path) == file for path, file in found.items())
+    plan = plan_update(found.values(), known(before.values()), {})
+    assert set(plan.todo) == {file for path, file in found.items() if before.get(path) != file}
+    assert set(plan.gone) == set(before) - set(found)
+    assert plan.unchanged == sum(before.get(path) == file for path, file in found.items())
 
 
 def test_photos_below_a_folder_that_cannot_be_read_stay() -> None:
-    known = by_path([PhotoFile("nas/1.jpg", 1, 1), PhotoFile("nas2/1.jpg", 1, 1), PhotoFile("x.jpg", 1, 1)])
-    plan = plan_update([Skipped("nas", "Permission denied", "unreadable")], known, {})
+    photos = [PhotoFile("nas/1.jpg", 1, 1), PhotoFile("nas2/1.jpg", 1, 1), PhotoFile("x.jpg", 1, 1)]
+    plan = plan_update([Skipped("nas", "Permission denied", "unreadable")], known(photos), {})
     assert sorted(plan.gone) == ["nas2/1.jpg", "x.jpg"]
     assert plan.unchanged == 1
 
@@ -46,21 +48,34 @@ def test_photos_below_a_folder_that_cannot_be_read_stay() -> None:
 def test_a_file_that_failed_is_tried_again_only_when_it_changed_or_on_request() -> None:
     failed = {"a.jpg": Skipped("a.jpg", "cut short", "broken", 10, 20)}
     same, changed = PhotoFile("a.jpg", 10, 20), PhotoFile("a.jpg", 10, 21)
-    assert plan_update([same], {}, failed).todo == ()
-    assert plan_update([same], {}, failed).skipped == failed
-    assert plan_update([changed], {}, failed).todo == (changed,)
-    assert plan_update([same], {}, failed, retry_skipped=True).todo == (same,)
+    assert plan_update([same], known(), failed).todo == ()
+    assert plan_update([same], known(), failed).skipped == failed
+    assert plan_update([changed], known(), failed).todo == (changed,)
+    assert plan_update([same], known(), failed, retry_skipped=True).todo == (same,)
+
+
+def test_a_photo_that_is_listed_as_skipped_too_leaves_the_index() -> None:
+    failed = {"a.jpg": Skipped("a.jpg", "cut short", "broken", 10, 20)}
+    photos, file = [PhotoFile("a.jpg", 5, 5), PhotoFile("b.jpg", 5, 5)], PhotoFile("a.jpg", 10, 20)
+    plan = plan_update([file, photos[1]], known(photos), failed)
+    assert (plan.todo, plan.gone, plan.skipped, plan.unchanged) == ((), ("a.jpg",), failed, 1)
 
 
 def test_a_failing_disk_is_not_remembered_as_the_fault_of_the_file() -> None:
     failed = {"a.jpg": Skipped("a.jpg", "Input/output error", "unreadable", 10, 20)}
     same = PhotoFile("a.jpg", 10, 20)
-    assert plan_update([same], {}, failed).todo == (same,)
+    assert plan_update([same], known(), failed).todo == (same,)
 
 
 def test_a_photo_that_became_a_link_is_gone() -> None:
-    known = by_path([PhotoFile("a.jpg", 1, 1)])
-    assert plan_update([Skipped("a.jpg", "a link", "link")], known, {}).gone == ("a.jpg",)
+    plan = plan_update([Skipped("a.jpg", "a link", "link")], known([PhotoFile("a.jpg", 1, 1)]), {})
+    assert plan.gone == ("a.jpg",)
+
+
+def test_a_photo_that_a_damaged_index_holds_twice_is_not_gone() -> None:
+    photos = [PhotoFile("a.jpg", 1, 1), PhotoFile("b.jpg", 1, 1), PhotoFile("a.jpg", 1, 1)]
+    assert plan_update([photos[1]], known(photos), {}).gone == ("a.jpg",)
+    assert plan_update([photos[2], photos[1]], known(photos), {}).gone == ()
 
 
 def test_only_what_is_new_or_changed_goes_through_the_network(

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.fakes import FakeEngine, save_photo
+from tests.helpers.known_files import files_in
 from tests.test_store import made, photo
 from vggsearch.errors import IndexDamaged, IndexExists, IndexLocked, IndexMissing
 from vggsearch.image_index import ImageIndex
@@ -201,7 +202,7 @@ def test_a_photo_that_lives_twice_is_kept_once_the_newer(tmp_path: Path) -> None
     (finding,) = verify(tmp_path / "x").findings
     assert (finding.file, finding.photos) == ("embeddings/part-000003.parquet", ("a.jpg",))
     verify(tmp_path / "x", repair=True)
-    assert Store.open(tmp_path / "x").files()["a.jpg"] == photo("a.jpg", 7).file
+    assert files_in(Store.open(tmp_path / "x"))["a.jpg"] == photo("a.jpg", 7).file
     assert verify(tmp_path / "x").findings == ()
 
 

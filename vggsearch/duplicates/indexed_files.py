@@ -9,7 +9,7 @@ from pathlib import Path
 from vggsearch.errors import ImageError
 from vggsearch.photos.opening import open_photo
 from vggsearch.photos.walk import Stamp
-from vggsearch.store.stamps import read_stamps
+from vggsearch.store.known_files import known_files
 from vggsearch.store.store import Store
 
 Identity = tuple[int, int]  # device and inode
@@ -24,8 +24,7 @@ class IndexedFiles:
 
     def __init__(self, store: Store, root: Path, paths: Sequence[str], key: Callable[[int], str]) -> None:
         self._root, self._paths, self._key = root, paths, key
-        self._bytes, self._mtime_ns = store.array("bytes"), store.array("mtime_ns")
-        self._stamps = read_stamps(store.directory)
+        self._known = known_files(store)
         self._seen: dict[int, Identity | None] = {}
 
     def identity(self, row: int) -> Identity | None:
@@ -48,7 +47,7 @@ class IndexedFiles:
         path = self._paths[row]
         try:
             status = (self._root / path).lstat()
-            if not stat.S_ISREG(status.st_mode) or status.st_size != self._bytes[row]:
+            if not stat.S_ISREG(status.st_mode) or status.st_size != self._known.bytes[row]:
                 return None
             if self._is_untouched(path, status, row) or self._has_its_bytes(path, row):
                 return status.st_dev, status.st_ino
@@ -57,8 +56,8 @@ class IndexedFiles:
         return None
 
     def _is_untouched(self, path: str, status: os.stat_result, row: int) -> bool:
-        has_same_time = status.st_mtime_ns == int(self._mtime_ns[row])
-        return has_same_time and self._stamps.get(path, Stamp.of(status)) == Stamp.of(status)
+        has_same_time = status.st_mtime_ns == int(self._known.mtime_ns[row])
+        return has_same_time and self._known.stamp(row, path) in (None, Stamp.of(status))
 
     def _has_its_bytes(self, path: str, row: int) -> bool:
         """Read a file that was touched, linked or moved to another disk since."""

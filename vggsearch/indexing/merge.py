@@ -70,8 +70,7 @@ def merge(
         _check_empty(store)
         writer.set_root(root)
         writer.adopt(sources)
-        stamps = {path: stamp for source in sources for path, stamp in read_stamps(source.directory).items()}
-        write_stamps(store.directory, stamps)
+        write_stamps(store.directory, read_stamps(*(source.directory for source in sources)))
         renew_vector_index(store, writer, Monitor(progress, stop))
     for source in sources:
         if not source.is_up_to_date:

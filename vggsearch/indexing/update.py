@@ -3,10 +3,11 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 from vggsearch.defaults import EXTRACT
@@ -16,52 +17,28 @@ from vggsearch.indexing.extract import extract
 from vggsearch.indexing.hashing import hash_files
 from vggsearch.indexing.head_start import HeadStart
 from vggsearch.indexing.local_features import keep_local_features
+from vggsearch.indexing.update_plan import UpdatePlan, plan_update
 from vggsearch.model.engine import Engine
 from vggsearch.photos.addresses import address_of, is_address, settled
 from vggsearch.photos.slices import Slice
 from vggsearch.photos.sources import walk_photos
-from vggsearch.photos.walk import PhotoFile, Skipped, SkippedFiles, Stamp
+from vggsearch.photos.walk import PhotoFile, Skipped, SkippedFiles
 from vggsearch.progress import SILENT, Monitor
 from vggsearch.removal.interrupted import warn_of_interrupted
 from vggsearch.store.contents import JOURNALS
+from vggsearch.store.known_files import known_files
 from vggsearch.store.local_features import ROWS, StoredFeatures
 from vggsearch.store.parts import BYTES_PER_DIMENSION
 from vggsearch.store.records import Embedded
 from vggsearch.store.reuse import KnownContent
-from vggsearch.store.stamps import read_stamps, write_stamps
+from vggsearch.store.stamps import renew_stamps
 from vggsearch.store.store import Store
 from vggsearch.store.writer import StoreWriter, writing
 
 log = logging.getLogger(__name__)
 
 LoadEngine = Callable[[int], Engine]  # for a number of photos
-
-
-@dataclass(frozen=True)
-class UpdatePlan:
-    """What an update has to do.
-
-    `todo` are the files to embed, in walk order; `suspects` the photos to read again, since they may have been
-    edited although size and modification time are the same; `gone` the paths to drop; `skipped` the files already
-    known to be unusable, by path; `unchanged` counts the unchanged photos, without suspects. `stamps` are those of
-    all files, by path.
-    """
-
-    todo: tuple[PhotoFile, ...]
-    suspects: tuple[PhotoFile, ...]
-    gone: tuple[str, ...]
-    skipped: Mapping[str, Skipped]
-    unchanged: int
-    stamps: Mapping[str, Stamp]
-
-    def loses_too_many(self, photos: int, found: int, root: Path) -> bool:
-        """Whether the update would drop all `photos` of a store, but for those `found` under another path.
-
-        Of an address, more than EXTRACT.lost_share of them are too many: its list may be incomplete.
-        """
-        if is_address(root):
-            return len(self.gone) - found > EXTRACT.lost_share * photos
-        return 0 < photos == len(self.gone) and not found
+CHECKED_AT_ONCE = 256  # files of a walk between two looks at whether to stop
 
 
 @dataclass(frozen=True)
@@ -86,80 +63,6 @@ class UpdateReport:
     newly_skipped: SkippedFiles
     photos: int
     seconds: float
-
-
-def plan_update(
-    found: Iterable[PhotoFile | Skipped],
-    known: Mapping[str, PhotoFile],
-    known_skipped: Mapping[str, Skipped],
-    recorded: Mapping[str, Stamp] | None = None,
-    *,
-    retry_skipped: bool = False,
-    rehash: bool = False,
-) -> UpdatePlan:
-    """Compare the files of the walk with the store; a file is unchanged if its size and modification time are.
-
-    If its stamp is not the one that was `recorded`, it is a suspect; with `rehash`, every photo is. Photos at or
-    below an unreadable path are neither dropped nor changed.
-    """
-    todo: list[PhotoFile] = []
-    same: list[PhotoFile] = []
-    skipped: dict[str, Skipped] = {}
-    seen: set[str] = set()
-    stamps: dict[str, Stamp] = {}
-    unreadable: list[str] = []
-    for file in found:
-        if isinstance(file, Skipped):
-            skipped[file.path] = file
-            if file.kind == "unreadable":
-                unreadable.append(file.path)
-            continue
-        seen.add(file.path)
-        if file.stamp is not None:
-            stamps[file.path] = file.stamp
-        photo, before = known.get(file.path), known_skipped.get(file.path)
-        if photo is not None and photo[:3] == file[:3]:
-            same.append(file)
-        elif before is not None and not retry_skipped and _is_same_failure(before, file, recorded):
-            skipped[file.path] = before
-        else:
-            todo.append(file)
-    unseen = (path for path in known if path not in seen)
-    dropped = [path for path in skipped if path in known and path in seen]
-    gone = [path for path in unseen if not _is_below(path, unreadable)] + dropped
-    changed = sum(file.path in known for file in todo)
-    suspects = same if rehash else _suspects(same, recorded or {})
-    unchanged = len(known) - len(gone) - changed - len(suspects)
-    return UpdatePlan(tuple(todo), tuple(suspects), tuple(gone), skipped, unchanged, stamps)
-
-
-def _suspects(files: Sequence[PhotoFile], recorded: Mapping[str, Stamp]) -> list[PhotoFile]:
-    """Return the files with another stamp than the one recorded; none if no stamps are.
-
-    If most files have another inode, the file system numbers files anew, and an inode alone says nothing.
-    """
-    if not recorded:
-        return []
-    found = [file for file in files if file.stamp != recorded.get(file.path)]
-    renumbered = {file.path for file in found if _has_other_inode_only(file, recorded)}
-    if len(renumbered) <= len(files) // 2:
-        return found
-    return [file for file in found if file.path not in renumbered]
-
-
-def _has_other_inode_only(file: PhotoFile, recorded: Mapping[str, Stamp]) -> bool:
-    before = recorded.get(file.path)
-    return file.stamp is not None and before is not None and before.ctime_ns == file.stamp.ctime_ns
-
-
-def _is_same_failure(before: Skipped, file: PhotoFile, recorded: Mapping[str, Stamp] | None) -> bool:
-    has_same_stamp = not recorded or recorded.get(file.path) == file.stamp
-    is_same_file = (before.bytes, before.mtime_ns) == (file.bytes, file.mtime_ns)
-    return is_same_file and before.kind != "unreadable" and has_same_stamp
-
-
-def _is_below(path: str, folders: list[str]) -> bool:
-    return any(path == folder or path.startswith(f"{folder}/") for folder in folders)
 
 
 @dataclass
@@ -272,16 +175,13 @@ class _Update:
         self._wait()
         self.gone = len(self.plan.gone)
 
-    def keep_stamps(self, recorded: Mapping[str, Stamp]) -> None:
-        """Record the stamps of all files whose bytes are known; that of any other stays as it was `recorded`."""
-        if self.plan.stamps == recorded:
+    def keep_stamps(self) -> None:
+        """Record the stamps of all files whose bytes are known; that of any other stays as it was recorded."""
+        if self.plan.are_stamps_current:
             return
         unsettled = {file.path for file in (*self.plan.suspects, *self.plan.todo)} - self.settled
-        seen = {path: stamp for path, stamp in self.plan.stamps.items() if path not in unsettled}
-        live = {*self.store.paths(), *self.skipped}
-        stamps = {path: stamp for path, stamp in {**recorded, **seen}.items() if path in live}
-        if stamps != recorded:
-            write_stamps(self.store.directory, stamps)
+        new = {path: stamp for path, stamp in self.plan.stamps.items() if path not in unsettled}
+        renew_stamps(self.store.directory, new, self.store.paths(), self.skipped)
 
     def report(self) -> UpdateReport:
         return UpdateReport(
@@ -366,10 +266,7 @@ def update_index(
             found = start.during(found)
         if part is not None:
             found = _in_slice(found, part, store, root)
-        recorded = read_stamps(store.directory)
-        plan = plan_update(
-            found, store.files(), store.skipped(), recorded, retry_skipped=retry_skipped, rehash=rehash
-        )
+        plan = plan_update(found, known_files(store), store.skipped(), retry_skipped=retry_skipped, rehash=rehash)
         if not allow_empty:
             refuse_to_empty(plan, store, root)
         writer.set_root(root)
@@ -383,7 +280,7 @@ def update_index(
             is_whole = update.reread(root, workers, monitor) and update.embed(root, load_engine, workers, monitor)
             if is_whole:
                 update.finish(root, allow_empty=allow_empty)
-            update.keep_stamps(recorded)
+            update.keep_stamps()
             renew_vector_index(store, writer, monitor if is_whole else SILENT)
             if not is_whole:
                 raise Stopped
@@ -439,9 +336,10 @@ def _in_slice(
 
 
 def _checked(found: Iterable[PhotoFile | Skipped], monitor: Monitor) -> Iterator[PhotoFile | Skipped]:
-    for file in found:
+    source = iter(found)
+    while some := list(islice(source, CHECKED_AT_ONCE)):
         monitor.check()
-        yield file
+        yield from some
 
 
 def _compact(writer: StoreWriter, *, only_if_due: bool) -> None:

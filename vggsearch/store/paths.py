@@ -59,6 +59,10 @@ class Paths(Sequence[str]):
             raise ValueError(f"{path!r} is not the path of a photo")
         return row
 
+    def to_arrow(self) -> pa.ChunkedArray:
+        """Return the paths as an Arrow array."""
+        return self._paths
+
     @classmethod
     def joined(cls, several: Iterable["Paths"]) -> "Paths":
         """Return the paths of several stores, one after the other."""

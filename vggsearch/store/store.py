@@ -19,7 +19,7 @@ from vggsearch.errors import IndexDamaged, IndexExists, OptionError, SpecMismatc
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.photos.addresses import is_address
 from vggsearch.photos.perceptual_hash import BYTES, NO_HASH
-from vggsearch.photos.walk import PhotoFile, Skipped, printable
+from vggsearch.photos.walk import Skipped, printable
 from vggsearch.store.contents import (
     CACHES,
     EMBEDDINGS,
@@ -211,16 +211,6 @@ class Store:
             raise IndexDamaged(self.part_path(part), f"has perceptual hashes of type {values.type}")
         return values
 
-    def files(self) -> dict[str, PhotoFile]:
-        """Return the live photos by path, with size and modification time, in row order."""
-        columns = ("path", "bytes", "mtime_ns")
-        rows = (
-            PhotoFile(*row)
-            for part in self.manifest.parts
-            for row in zip(*(self.column(part, name) for name in columns), strict=True)
-        )
-        return {file.path: file for file in rows}
-
     def sha256s(self, paths: Collection[str]) -> dict[str, str]:
         """Return the SHA-256 of the photos with the given paths."""
         parts = self.manifest.parts if paths else ()
@@ -349,9 +339,13 @@ class Store:
 
     def column(self, part: Part, name: str) -> list[Any]:
         """Return the live values of one column of a part."""
-        table = self.columns_of(part, [name])
-        values: list[Any] = (table.take(self.live_rows(part)) if part.dead else table).column(name).to_pylist()
+        values: list[Any] = self._live_values(part, name).to_pylist()
         return values
+
+    def live_columns(self, part: Part, names: Sequence[str]) -> pa.Table:
+        """Return columns of the live rows of a part. Raises IndexDamaged."""
+        table = self.columns_of(part, names)
+        return table.take(self.live_rows(part)) if part.dead else table
 
     def columns_of(self, part: Part, names: Sequence[str]) -> pa.Table:
         """Return columns of a part, including dead rows. Raises IndexDamaged."""
@@ -374,9 +368,7 @@ class Store:
 
     def _live_values(self, part: Part, name: str) -> pa.ChunkedArray:
         """Return the live values of one column of a part as an Arrow array, without creating Python objects."""
-        values = read_columns(self.part_path(part), [name]).column(name)
-        self._check_rows(part, len(values))
-        return values.take(self.live_rows(part)) if part.dead else values
+        return self.live_columns(part, [name]).column(name)
 
     def _check_rows(self, part: Part, rows: int) -> None:
         if rows != part.rows:

@@ -1,0 +1,83 @@
+"""Measure the store with millions of rows, without photos.
+
+python benchmarks/many_rows.py make INDEX 1000000    # generated photos: short embeddings, realistic paths, stamps
+python benchmarks/many_rows.py plan INDEX            # an update that finds nothing new, without the walk itself
+
+Everything goes through the classes of the store. A step is measured in CPU seconds, and the peak memory is that of
+the process, Python and its libraries included.
+"""
+
+import hashlib
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from rich.filesize import decimal
+
+from vggsearch.indexing.update_plan import plan_update
+from vggsearch.model.spec import EmbeddingOptions
+from vggsearch.photos.capture import Capture
+from vggsearch.photos.walk import PhotoFile, Stamp
+from vggsearch.store.known_files import known_files
+from vggsearch.store.records import Embedded, EngineInfo
+from vggsearch.store.reuse import KnownContent
+from vggsearch.store.stamps import table_of, write_stamps
+from vggsearch.store.store import Store
+from vggsearch.store.writer import writing
+from vggsearch.system.collecting import without_garbage_collection
+
+AT_ONCE = 20_000  # photos of a commit
+FOLDER_HOLDS = 500
+MADE_BY = EngineInfo("none", "fp32")
+
+
+def files(rows: int, start: int = 0) -> Iterator[PhotoFile]:
+    """Yield generated files in the order of a walk."""
+    for row in range(start, start + rows):
+        folder = row // FOLDER_HOLDS
+        path = f"{2000 + folder // 400}/{folder % 400:03} A day at the sea/IMG_{row:07}.jpg"
+        size = 2_000_000 + row * 7919 % 3_999_971
+        yield PhotoFile(path, size, 10**18 + row * 10**9, Stamp(2 * 10**18 + row * 10**7, 10**6 + row))
+
+
+def make(folder: Path, rows: int) -> None:
+    spec, _ = EmbeddingOptions(layer="pool1").resolve()
+    store = Store.create(folder, spec)
+    embedding = np.full(spec.dim, spec.dim**-0.5, np.float32)
+    with writing(store) as writer:
+        for start in range(0, rows, AT_ONCE):
+            facts = (4000, 3000, "JPEG", Capture(), False, None, embedding, MADE_BY)
+            some = files(min(AT_ONCE, rows - start), start)
+            writer.commit([Embedded(file, hashlib.sha256(file.path.encode()).hexdigest(), *facts) for file in some])
+    write_stamps(folder, table_of({file.path: file.stamp for file in files(rows) if file.stamp is not None}))
+
+
+def plan(folder: Path) -> None:
+    """Plan an update of a folder that is as it was; the walk, which is generated, is timed apart."""
+    store = Store.open(folder)
+    with measured("the walk itself"), without_garbage_collection():
+        for _ in files(len(store)):
+            pass
+    with measured("the walk and the plan"):
+        made = plan_update(files(len(store)), known_files(store), store.skipped())
+        KnownContent(store, made.todo)
+    if made.unchanged != len(store) or not made.are_stamps_current:
+        raise SystemExit(f"{made.unchanged:,} of {len(store):,} photos are unchanged")
+
+
+@contextmanager
+def measured(step: str) -> Iterator[None]:
+    started = time.process_time()
+    yield
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(f"{step:40} {time.process_time() - started:8.2f} s  peak {decimal(peak)}", flush=True)
+
+
+if __name__ == "__main__":
+    command, where, *numbers = sys.argv[1:]
+    commands: dict[str, Callable[..., None]] = {"make": make, "plan": plan}
+    commands[command](Path(where), *map(int, numbers))
