@@ -36,6 +36,7 @@ COMMANDS = (
     "classify",
     "serve",
     "merge",
+    "publish",
     "export",
     "eval",
     "eval truth",

@@ -69,6 +69,8 @@ from vggsearch.progress import OnProgress as OnProgress
 from vggsearch.progress import Progress as Progress
 from vggsearch.progress import Stop as Stop
 from vggsearch.progress import progress_bar as progress_bar
+from vggsearch.published.index import PublishedIndex as PublishedIndex
+from vggsearch.published.publish import PublishReport as PublishReport
 from vggsearch.query.options import Answer as Answer
 from vggsearch.query.options import Images as Images
 from vggsearch.query.options import Pick as Pick

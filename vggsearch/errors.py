@@ -283,5 +283,9 @@ class ForkError(VggsearchError):
         )
 
 
+class PublishError(VggsearchError):
+    """A published index cannot be reached, read or written; the message names its place without any password."""
+
+
 class EngineError(VggsearchError):
     """All GPUs failed; the message names the reason of each."""

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence, Sized
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -50,6 +51,9 @@ from vggsearch.photos.slices import Slice
 from vggsearch.photos.walk import SkippedFiles, check_folder
 from vggsearch.progress import Monitor, OnProgress, Stop
 from vggsearch.published.export import export
+from vggsearch.published.index import PublishedIndex
+from vggsearch.published.publish import PublishReport, publish
+from vggsearch.published.table import open_table
 from vggsearch.query.filters import Filter
 from vggsearch.query.options import Images, Pick, QueryOptions, QueryResult, QueryResults, batch_of, rules
 from vggsearch.query.run import pick_random, run_queries, run_query
@@ -183,6 +187,30 @@ class ImageIndex(Tabular):
         where = from_home(directory) if directory is not None else directory_for(photos)
         make = cls.open if (where / MANIFEST).exists() else cls.create
         return make(where, options, engine=engine, engine_options=engine_options)
+
+    @staticmethod
+    def at(
+        url: str,
+        options: EmbeddingOptions | None = None,
+        *,
+        engine: Engine | None = None,
+        engine_options: EngineOptions | None = None,
+        root: str | os.PathLike[str] | None = None,
+    ) -> PublishedIndex:
+        """Open an index that was published at a URL, for queries; neither the index nor photos are needed here.
+
+        `options`, `engine_options` and `engine` are those of `open`. `root` is the photo folder, if it is here: a
+        query image below it is then known as the photo that it is.
+
+        Raises PublishError if the server cannot be reached, or nothing is published there; OptionError for a URL of
+        another kind, InstallationError if the extra `postgres` or `lance` is missing, SpecMismatch if `options`
+        differ from what is published.
+
+        >>> with ImageIndex.at("postgresql://localhost/photos") as published:  # doctest: +SKIP
+        ...     published.query("photos/a.jpg").matches[0].path
+        'a.jpg'
+        """
+        return PublishedIndex.open(url, options, engine=engine, engine_options=engine_options, root=root)
 
     def __enter__(self) -> "ImageIndex":
         """Return the index itself."""
@@ -750,6 +778,34 @@ class ImageIndex(Tabular):
         """
         monitor = Monitor(progress, stop)
         return self._session.latest.read(lambda state: export(state, from_home(file), monitor, raw=raw))
+
+    def publish(
+        self,
+        url: str,
+        *,
+        replace: bool = False,
+        progress: OnProgress | None = None,
+        stop: Stop | None = None,
+    ) -> PublishReport:
+        """Publish the photos of the index in a database, where `ImageIndex.at` finds them from any machine.
+
+        `url` is postgresql://SERVER/DATABASE, with the extra `postgres` and pgvector on the server; several indexes
+        in one database have a #NAME at its end. What queries need goes there: the vectors that they compare, with
+        the whitening; paths, dates and sizes for filters; no photos, local features or decisions.
+
+        Only what changed since the last time is sent, except after a new whitening. Readers see all of it at once,
+        or nothing: a publish that is stopped or killed changes nothing. `replace` allows to replace embeddings of
+        another spec, and an index most of whose photos are not in this one.
+
+        Raises PublishError, also while another process publishes there; SpecMismatch, OptionError,
+        InstallationError, IndexDamaged and Stopped.
+
+        >>> index.publish("postgresql://localhost/photos").added  # doctest: +SKIP
+        4
+        """
+        monitor = Monitor(progress, stop)
+        with closing(open_table(url)) as table:
+            return self._session.latest.read(lambda state: publish(state, table, monitor, replace=replace))
 
     def embeddings(self) -> NDArray[np.float32]:
         """Return the embeddings of all photos, float32 (photos, dimensions): unit vectors, not whitened.

@@ -18,6 +18,7 @@ COMMANDS = {
     "dups": LazyCommand("vggsearch.cli.dups:dups", "Find, review and remove duplicates; undo a removal."),
     "serve": LazyCommand("vggsearch.cli.serve:serve", "Look, search and decide in a browser; an HTTP API."),
     "merge": LazyCommand("vggsearch.cli.merge:merge", "Merge indexes of slices of one photo folder."),
+    "publish": LazyCommand("vggsearch.cli.publish:publish", "Publish an index in a database, for many machines."),
     "export": LazyCommand("vggsearch.cli.export:export", "Write the vectors to a Parquet file for other programs."),
     "info": LazyCommand("vggsearch.cli.info:info", "Show what an index contains and how it was made."),
     "build": LazyCommand("vggsearch.cli.build:build", "Rebuild the FAISS index from the stored embeddings."),

@@ -40,6 +40,7 @@ from vggsearch.store.locate import only_index
 from vggsearch.system.places import from_home
 
 STDIN = "-"
+NOT_AT = ("directories", "containing", "rerank", "random", "seed")  # what needs the index or its photos
 HTML_INSTEAD = "vggsearch query IMAGE --html FILE"
 SIMILARITY_OPTIONS = (  # which --random does not take: it shows any photos
     "images",
@@ -53,15 +54,20 @@ SIMILARITY_OPTIONS = (  # which --random does not take: it shows any photos
 )
 
 
-class SearchOptions(TypedDict):
-    """The keywords of ImageIndex.query_many that are the same for every image."""
+class PublishedOptions(TypedDict):
+    """The keywords of PublishedIndex.query_many that are the same for every image."""
 
     count: int | None
     min_similarity: float | None
     crop: tuple[int, int, int, int] | None
-    containing: bool
     filters: tuple[str, ...]
     exclude_same_folder: bool
+
+
+class SearchOptions(PublishedOptions):
+    """The keywords of ImageIndex.query_many that are the same for every image."""
+
+    containing: bool
     rerank: bool
 
 
@@ -116,6 +122,7 @@ search_options: Callable[..., Callable[..., None]] = collected(
 @output_options
 @click.option("--html", "page", type=FILE, metavar="FILE", help="Write an HTML page that shows the photos.")
 @click.option("--preview", is_flag=True, help="Show the photos in the terminal.")
+@click.option("--at", "url", metavar="URL", help="Search what was published there: see vggsearch publish.")
 @root_option
 @embedding_options(of_the_index=True)
 @engine_options
@@ -130,6 +137,7 @@ def query(
     output: Output,
     page: Path | None,
     preview: bool,
+    url: str | None,
     root: Path | None,
     options: EmbeddingOptions,
     engine_options: EngineOptions,
@@ -147,22 +155,29 @@ def query(
       vggsearch query --random 20 --filter taken:2019
       vggsearch query *.jpg --html similar.html
       vggsearch query img.jpg -k 3 --print0 | xargs -0 xdg-open
+      vggsearch query img.jpg --at postgresql://server/photos --filter '2019/**'
     """
     check_usage(click.get_current_context())
+    queries, subtracted = tuple(read_images(images)), tuple(read_images(minus))
+    asked = [queries] if together else queries
     with ExitStack() as stack:
-        first, *others = indexes = [
-            stack.enter_context(ImageIndex.open(where, options, engine_options=engine_options, root=root))
-            for where in directories or (only_index(),)
-        ]
-        if random is not None:
-            picked = first.random(random, filters=search["filters"], seed=seed, also_in=others)
-            _show_picks(picked, indexes, output, page, preview=preview)
-            return
-        stack.enter_context(quiet_decoders())
-        queries, subtracted = tuple(read_images(images)), tuple(read_images(minus))
-        answers = list(
-            first.query_many([queries] if together else queries, minus=subtracted, also_in=others, **search)
-        )
+        if url is not None:
+            published = stack.enter_context(ImageIndex.at(url, options, engine_options=engine_options, root=root))
+            stack.enter_context(quiet_decoders())
+            answers = list(published.query_many(asked, minus=subtracted, **_without_photos(search)))
+            roots = {published.place: root}
+        else:
+            first, *others = indexes = [
+                stack.enter_context(ImageIndex.open(where, options, engine_options=engine_options, root=root))
+                for where in directories or (only_index(),)
+            ]
+            roots = roots_of(indexes)
+            if random is not None:
+                picked = first.random(random, filters=search["filters"], seed=seed, also_in=others)
+                _show_picks(picked, indexes, output, page, preview=preview)
+                return
+            stack.enter_context(quiet_decoders())
+            answers = list(first.query_many(asked, minus=subtracted, also_in=others, **search))
     pictures = [queries] if together else [(query,) for query in queries]
     found = [
         (answer, [source_of(image) for image in (*some, *subtracted)])
@@ -175,13 +190,24 @@ def query(
         elif preview:
             show_pictures([result_strip(result, sources) for result, sources in found], HTML_INSTEAD)
         elif found:
-            output.show(query_results([result for result, _ in found], output.format, roots_of(indexes)))
+            output.show(query_results([result for result, _ in found], output.format, roots))
     finally:
         failed = [answer for answer in answers if isinstance(answer, Skipped)]
         for skipped in failed:
             say(f"Error: {one_line(skipped.path)}: {one_line(skipped.reason)}", err=True)
     if failed:
         sys.exit(1)
+
+
+def _without_photos(search: SearchOptions) -> PublishedOptions:
+    """Return the options that apply to what is published, which has no photos."""
+    return {
+        "count": search["count"],
+        "min_similarity": search["min_similarity"],
+        "crop": search["crop"],
+        "filters": search["filters"],
+        "exclude_same_folder": search["exclude_same_folder"],
+    }
 
 
 def _show_picks(
@@ -227,6 +253,15 @@ def check_usage(ctx: click.Context) -> None:
             "root" in given and len(ctx.params["directories"]) > 1,
             "--root applies to a single index. With several, record each new location: "
             "vggsearch index NEW/FOLDER --index DIRECTORY --moved",
+        ),
+        (
+            "url" in given and not given.isdisjoint(NOT_AT),
+            "--at searches what is published, without --index, --containing, --rerank and --random: these need the "
+            "index or its photos.",
+        ),
+        (
+            "url" in given and {"page", "preview"} & given and "root" not in given,
+            "--html and --preview show photos: with --at, name their folder with --root.",
         ),
     )
     for is_wrong, message in rules:

@@ -8,6 +8,7 @@ from vggsearch.defaults import Format
 from vggsearch.indexing.merge import MergeReport
 from vggsearch.indexing.update import UpdateReport
 from vggsearch.photos.walk import Skipped, one_line
+from vggsearch.published.publish import PublishReport
 from vggsearch.render.text import as_csv, as_paths, as_table, quantity
 
 
@@ -33,6 +34,13 @@ def merge_line(report: MergeReport) -> str:
     """Return the closing line of a merge."""
     indexes, photos = quantity(report.indexes, "index", "indexes"), quantity(report.photos, "photo")
     return f"{indexes} merged: {photos} in {one_line(str(report.directory))}"
+
+
+def publish_line(report: PublishReport) -> str:
+    """Return the closing line of a publish: what was done, and where the photos are."""
+    counts = [f"{report.added:,} added", f"{report.removed:,} removed" if report.removed else ""]
+    done = f"{', '.join(filter(None, counts))} in {report.seconds:.1f} s{' (all anew)' if report.is_new else ''}"
+    return f"{done}: {quantity(report.photos, 'photo')} in {one_line(report.place)}"
 
 
 def skipped_files(skipped: Sequence[Skipped], format: Format) -> str:
