@@ -170,7 +170,7 @@ def test_the_stamps_below_a_folder_that_cannot_be_read_stay(
         found = [file for file in walk(root, exclude) if not file.path.startswith("summer/")]
         return [*found, Skipped("summer", "Input/output error", "unreadable")]
 
-    monkeypatch.setattr("vggsearch.indexing.update.walk", walk_without_summer)
+    monkeypatch.setattr("vggsearch.indexing.update.walk_photos", walk_without_summer)
     assert index.update().unchanged == 6
     assert {path: before[path] for path in index.paths()} == {
         path: stamps_in(index.directory)[path] for path in index.paths()
