@@ -2,6 +2,7 @@
 
 python benchmarks/many_rows.py make INDEX 1000000    # generated photos: short embeddings, realistic paths, stamps
 python benchmarks/many_rows.py plan INDEX            # an update that finds nothing new, without the walk itself
+python benchmarks/many_rows.py new INDEX             # what is known of as many new files, before they are decoded
 
 Everything goes through the classes of the store. A step is measured in CPU seconds, and the peak memory is that of
 the process, Python and its libraries included.
@@ -69,6 +70,25 @@ def plan(folder: Path) -> None:
         raise SystemExit(f"{made.unchanged:,} of {len(store):,} photos are unchanged")
 
 
+def new(folder: Path) -> None:
+    """Look up as many new files as there are photos, each with the size of one of them."""
+    store = Store.open(folder)
+    todo = [file._replace(path=f"new/{file.path}", mtime_ns=1) for file in files(len(store))]
+    hashed = 0
+
+    def other_bytes() -> str:
+        nonlocal hashed
+        hashed += 1
+        return f"{hashed:064x}"
+
+    with measured("what may be known of new files"):
+        known = KnownContent(store, todo)
+    with measured("looking each of them up"):
+        for file in todo:
+            known.look_up(file, other_bytes)
+    print(f"{hashed:,} of {len(todo):,} files were read before they would be decoded")
+
+
 @contextmanager
 def measured(step: str) -> Iterator[None]:
     started = time.process_time()
@@ -79,5 +99,5 @@ def measured(step: str) -> Iterator[None]:
 
 if __name__ == "__main__":
     command, where, *numbers = sys.argv[1:]
-    commands: dict[str, Callable[..., None]] = {"make": make, "plan": plan}
+    commands: dict[str, Callable[..., None]] = {"make": make, "plan": plan, "new": new}
     commands[command](Path(where), *map(int, numbers))

@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from threading import Lock
@@ -128,8 +129,8 @@ class LookAhead:
     def _decode(self, file: PhotoFile) -> DecodedItem:
         try:
             data = read_unchanged(self._root, file) if self._is_remote else None
-            if self._known is not None and self._known.may_know(file):
-                same = self._known.find(self._hash(file, data))
+            if self._known is not None:
+                same = self._known.look_up(file, partial(self._hash, file, data))
                 if same is not None:
                     return same.for_file(file)
             square = self._decoders.decode(self._root, file, self._spec.size, self._spec.resize, data)

@@ -1,5 +1,6 @@
 """What the store holds of a photo, and the lookup by content that avoids embedding a file twice."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -58,7 +59,14 @@ class ContentLookup(Protocol):
         """Whether every remaining file may be known: the network is then loaded only when one is not."""
 
     def may_know(self, file: PhotoFile) -> bool:
-        """Return whether a file of the same size is known: hashing this one first may then save decoding it."""
+        """Return whether a file of the same size is known."""
+
+    def look_up(self, file: PhotoFile, hash_it: Callable[[], str]) -> Embedded | None:
+        """Return the photo with the bytes of a file that is not decoded yet, None if there is none.
+
+        `hash_it` reads the file. It is called only where that is likely to save decoding it. Called by several
+        threads at once.
+        """
 
     def find(self, sha256: str) -> Embedded | None:
         """Return the photo with this hash, None if it is unknown. Called by several threads at once."""

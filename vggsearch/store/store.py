@@ -213,13 +213,13 @@ class Store:
 
     def sha256s(self, paths: Collection[str]) -> dict[str, str]:
         """Return the SHA-256 of the photos with the given paths."""
-        parts = self.manifest.parts if paths else ()
-        rows = (
-            row
-            for part in parts
-            for row in zip(self.column(part, "path"), self.column(part, "sha256"), strict=True)
-        )
-        return {path: sha256 for path, sha256 in rows if path in paths}
+        wanted = arrow_paths(paths)
+        found: dict[str, str] = {}
+        for part in self.manifest.parts if len(wanted) else ():
+            table = self.live_columns(part, ("path", "sha256"))
+            here = table.filter(pc.is_in(table.column("path"), value_set=wanted)).to_pydict()
+            found |= zip(here["path"], here["sha256"], strict=True)
+        return found
 
     def embeddings(self) -> Iterator[NDArray[np.float16]]:
         """Yield the live embeddings part by part, in row order: float16 (n, dim)."""
