@@ -2,8 +2,9 @@
 
 python benchmarks/add_to_large.py 1000000 100 [RECIPE]
 
-The embeddings are generated; neither photos nor the network are involved. Steps: the base, then three times photos
-are added and one is removed, then queries with and without the added segments. Each prints one line of JSON. Linux.
+The embeddings are random numbers of 256 dimensions; neither photos nor the network are involved. The base is made,
+then photos are added and one is removed, three times; before and after, queries are timed. Each step prints a line
+of JSON. Linux.
 """
 
 import json
@@ -15,11 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from measure_store import photos
+from whole_index import SPEC, photos
 
 from vggsearch.indexing.build import build_options, build_vector_index, open_vector_index, rebuild
-from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.progress import SILENT
+from vggsearch.store.records import Embedded
 from vggsearch.store.store import Store
 from vggsearch.store.writer import writing
 
@@ -52,21 +53,24 @@ def measured(what: str) -> Iterator[None]:
     )
 
 
+def generated(first: int, count: int) -> list[Embedded]:
+    vectors = np.random.default_rng(first).standard_normal((count, SPEC.dim), np.float32)
+    return list(photos(vectors.astype(np.float16), first))
+
+
 def fill(directory: Path, rows: int, recipe: str) -> None:
-    spec, _ = EmbeddingOptions().resolve()
-    store = Store.create(directory, spec)
+    store = Store.create(directory, SPEC)
     with writing(store) as writer:
         for start in range(0, rows, PART):
-            writer.commit(photos(start, min(PART, rows - start), spec.dim))
+            writer.commit(generated(start, min(PART, rows - start)))
     rebuild(store, lambda: build_options(store, recipe, None, None, None), SILENT)
 
 
 def add(directory: Path, first: int, count: int) -> None:
     store = Store.open(directory)
-    dim = store.spec.dim
     with writing(store) as writer:
         with measured(f"store: add {count}, remove 1"):
-            writer.commit(photos(first, count, dim), [store.paths()[5]])
+            writer.commit(generated(first, count), [store.paths()[5]])
         with measured("vector index"):
             build_vector_index(store, writer)
 

@@ -216,6 +216,13 @@ class PairDefaults:
     block_rows: int = 2048  # rows compared with as many at once: their products fit the CPU cache
     sample: int = 1024  # rows from which the least similarity of nearest neighbours is estimated
     threads: int = 2  # one multiplies while the other evaluates the products
+    most_exact: int = 400_000  # photos that a CPU compares with each other, in 12 minutes on two cores
+    near_recall: float = 0.99  # share of the pairs of `near_similarity` to find among more photos
+    near_similarity: float = 0.5  # two in three pairs of edited copies have more
+    near_sample: int = 512  # photos on which this share is measured
+    near_probes: int = 64  # lists in which the neighbours of a photo are searched, at most
+    near_lists: float = 4.0  # lists per root of the number of photos
+    near_rows: int = 131_072  # photos whose neighbours are searched at once, in 250 MB
     most: int = 100_000_000  # pairs, if all above a floor are requested; they take 1.2 GB
 
 

@@ -24,7 +24,7 @@ from vggsearch.knn.files import (
 from vggsearch.knn.recipes import BuildPlan, ivf_of, make_index
 from vggsearch.knn.shards import clear_lists, shard_ranges, write_merged
 from vggsearch.knn.vector_index import VectorIndex, whitened
-from vggsearch.knn.vectors import BLOCK_ROWS, blocks_of, unit_rows
+from vggsearch.knn.vectors import BLOCK_ROWS, Vectors, blocks_of, unit_rows
 from vggsearch.knn.whitening import Whitening
 from vggsearch.progress import SILENT, Monitor
 
@@ -56,7 +56,7 @@ def build_faiss_index(directory: Path, plan: BuildPlan, whitening: Whitening | N
     if not core.is_trained and plan.rows:
         stage = f"learning {plan.lists:,} lists"
         monitor.step(stage, 0, plan.training_rows, "vectors")
-        core.train(_sample(stored, plan.training_rows))
+        core.train(sample_of(stored, plan.training_rows))
         monitor.step(stage, plan.training_rows, plan.training_rows, "vectors")
     _fill(with_whitening(core, whitening), core, stored, directory, 0, plan.shard_rows, monitor)
 
@@ -229,7 +229,7 @@ def _build_shards(
         yield read_index(folder)
 
 
-def _sample(stored: NDArray[np.float16], count: int) -> NDArray[np.float32]:
+def sample_of(stored: Vectors, count: int) -> NDArray[np.float32]:
     """Return a random but repeatable sample of the vectors as unit vectors; only the sample is in memory."""
     rows = np.arange(len(stored))
     if count < len(stored):
