@@ -325,3 +325,14 @@ def test_no_thread_of_arrow_reads_from_memory_of_python(tmp_path: Path, monkeypa
     monkeypatch.setattr(pq.ParquetFile, "read", recorded)
     assert [skipped.path for skipped in read_skipped(path, path.read_bytes())] == ["a.txt"]
     assert threads == [False]
+
+
+def test_keys_and_hashes_of_all_live_photos_are_arrays(tmp_path: Path) -> None:
+    photos = [photo(f"{seed}.jpg", seed) for seed in range(5)]
+    store = made(tmp_path / "x", photos[:3], photos[3:])
+    with writing(store) as writer:
+        writer.commit([], ["1.jpg"])
+    assert store.keys().tolist() == [f"{seed:064x}".encode() for seed in (0, 2, 3, 4)]
+    assert store.perceptual_hashes()[:, 0].tolist() == [0, 2, 3, 4]
+    empty = made(tmp_path / "y")
+    assert (empty.keys().shape, empty.perceptual_hashes().shape) == ((0,), (0, BYTES))

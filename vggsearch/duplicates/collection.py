@@ -90,8 +90,7 @@ class Collection:
     @cached_property
     def keys(self) -> NDArray[np.bytes_]:
         """The SHA-256 of all photos by row, 64 bytes each."""
-        parts = self.store.manifest.parts
-        own = np.array([key for part in parts for key in self.store.column(part, "sha256")], "S64")
+        own = self.store.keys()
         return own if self.others is None else np.concatenate([own, self.others.keys])
 
     @cached_property

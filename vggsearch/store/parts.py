@@ -211,6 +211,13 @@ def embeddings_in(table: pa.Table) -> NDArray[np.float16]:
     return values.reshape(len(column), column.type.list_size)
 
 
+def bytes_of(values: pa.ChunkedArray, size: int) -> NDArray[np.uint8]:
+    """Return values of `size` bytes each, none of them null, as an array: uint8 (n, size)."""
+    column = values.cast(pa.binary(size)).combine_chunks()
+    data = np.frombuffer(column.buffers()[1] or b"", np.uint8)
+    return data[column.offset * size :][: len(column) * size].reshape(-1, size)
+
+
 def write_skipped(path: Path, skipped: Iterable[Skipped]) -> None:
     """Write the list of skipped files, sorted by path."""
     rows = sorted(skipped, key=lambda row: row.path)

@@ -52,6 +52,7 @@ from vggsearch.store.own_files import check_links, followed, leftovers
 from vggsearch.store.parts import (
     BLANK,
     PERCEPTUAL_HASH,
+    bytes_of,
     embeddings_in,
     part_schema,
     read_columns,
@@ -197,9 +198,13 @@ class Store:
 
     def perceptual_hashes(self) -> NDArray[np.uint8]:
         """Return the perceptual hashes of the live photos: uint8 (n, BYTES), NO_HASH where none is known."""
-        parts = (pc.fill_null(self._live_hashes(part), NO_HASH) for part in self.manifest.parts)
-        values = b"".join(value for part in parts for value in part.to_pylist())
-        return np.frombuffer(values, np.uint8).reshape(-1, BYTES)
+        parts = [bytes_of(pc.fill_null(self._live_hashes(part), NO_HASH), BYTES) for part in self.manifest.parts]
+        return np.concatenate([np.empty((0, BYTES), np.uint8), *parts])
+
+    def keys(self) -> NDArray[np.bytes_]:
+        """Return the SHA-256 of the live photos, in row order, 64 bytes each."""
+        parts = [bytes_of(self._live_values(part, "sha256"), 64) for part in self.manifest.parts]
+        return np.concatenate([np.empty((0, 64), np.uint8), *parts]).view("S64")[:, 0]
 
     def count_without_hash(self) -> int:
         """Return how many live photos were indexed by a version that computed no perceptual hashes."""
