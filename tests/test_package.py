@@ -85,7 +85,9 @@ def test_vggsearch_cpu_differs_by_what_gpus_need_and_is_the_same_for_the_rest(tm
     assert sorted(each.partition(">")[0] for each in left_out) == ["faiss-cpu", "faiss-gpu", "torch", "torchvision"]
     assert added == {next(each for each in left_out if each.startswith("faiss-cpu")).partition(";")[0]}
     extras = ours["optional-dependencies"]
-    assert theirs["optional-dependencies"] == {name: extras[name] for name in ("eval", "postgres", "ray", "web")}
+    assert theirs["optional-dependencies"] == {
+        name: extras[name] for name in ("eval", "lance", "postgres", "ray", "web")
+    }
     differing = {key for key in ours if ours[key] != theirs.get(key)}
     assert differing == {"name", "description", "dependencies", "optional-dependencies"}
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import count
 from pathlib import Path
 
@@ -14,8 +14,10 @@ import pytest
 from click.testing import CliRunner
 
 from tests.fakes import FakeEngine, picture
+from tests.helpers.object_storage import s3_server
 from tests.helpers.postgres import postgres_server
 from tests.helpers.published import FILTERS, change, path_of, photo, view
+from tests.helpers.waiting import wait_until
 from tests.make_golden_index import SMALL_SPEC
 from vggsearch.cli import cli
 from vggsearch.errors import OptionError, PublishError, SpecMismatch, Stopped
@@ -23,7 +25,7 @@ from vggsearch.image_index import ImageIndex
 from vggsearch.published import postgres, searcher
 from vggsearch.published.index import PublishedIndex
 from vggsearch.published.publish import PublishReport
-from vggsearch.published.table import Wanted
+from vggsearch.published.table import Wanted, open_table
 from vggsearch.query.filters import parse_filter
 from vggsearch.query.options import QueryResult
 from vggsearch.store.store import Store
@@ -40,9 +42,18 @@ def server() -> Iterator[str]:
 
 
 @pytest.fixture
-def place(server: str) -> str:
-    """A name that nothing is published under yet."""
+def on_server(server: str) -> str:
+    """A name in PostgreSQL that nothing is published under yet."""
     return f"{server}#t{next(names)}"
+
+
+@pytest.fixture(params=["PostgreSQL", "LanceDB"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A place where nothing is published yet."""
+    if request.param == "PostgreSQL":
+        return str(request.getfixturevalue("on_server"))
+    pytest.importorskip("lancedb")
+    return f"lance+file://{tmp_path}/lance/photos"
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +65,22 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ImageIndex]:
         yield index
 
 
-@pytest.fixture(scope="module")
-def large_place(server: str, large: ImageIndex) -> str:
-    url = f"{server}#large"
+@pytest.fixture(scope="module", params=["PostgreSQL", "LanceDB"])
+def large_place(request: pytest.FixtureRequest, large: ImageIndex, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where it is published, with an index, although it is small for one."""
+    if request.param == "PostgreSQL":
+        url = f"{request.getfixturevalue('server')}#large"
+    else:
+        lance = pytest.importorskip("vggsearch.published.lance")
+        url = f"lance+file://{tmp_path_factory.mktemp('lance')}/large"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(lance, "EXACT_ROWS", 0)
+            large.publish(url)
     large.publish(url)
     return url
 
 
-@pytest.fixture(params=["exactly", "by the HNSW index"])
+@pytest.fixture(params=["exactly", "by an index"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """How the server finds candidates: 2,000 are few enough to compare all, and the planner would do so."""
     if request.param != "exactly":
@@ -127,14 +146,12 @@ def test_a_filter_means_the_same_and_shortens_no_answer(large: ImageIndex, large
 
 @pytest.mark.cluster
 def test_the_hnsw_index_is_used_where_it_should(
-    large_place: str, way: str, monkeypatch: pytest.MonkeyPatch
+    server: str, large: ImageIndex, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    large.publish(f"{server}#large")
     asked: list[tuple[str, list[object], dict[str, str]]] = []
     monkeypatch.setattr(postgres.PostgresTable, "_found", lambda _self, _stamp, *each: asked.append(each))
-    with (
-        closing(postgres.PostgresTable(large_place)) as table,
-        psycopg.connect(large_place.partition("#")[0]) as here,
-    ):
+    with closing(postgres.PostgresTable(f"{server}#large")) as table, psycopg.connect(server) as here:
         stamp = table.stamp()
         assert stamp is not None
         for wanted in (Wanted(), Wanted((parse_filter("2001/**"),))):
@@ -199,16 +216,24 @@ def test_a_new_whitening_is_published_whole_while_readers_go_on(directory: Path,
         assert at.query(view(3)) != before
     assert_equal(directory, place)
     assert not published(directory, place).is_new  # and drops what was there before
-    with psycopg.connect(place.partition("#")[0]) as connection:
-        name = place.partition("#")[2]
-        query = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname LIKE %s"
-        assert connection.execute(query, [f"vggsearch_{name}_%"]).fetchall() == [(f"vggsearch_{name}_2",)]
+    assert tables_at(place) == [2]
+
+
+def tables_at(place: str) -> list[int]:
+    """Return the generations whose photos are there."""
+    if place.startswith("lance"):
+        folder = Path(place.removeprefix("lance+file://")).parent
+        found = [path.stem for path in folder.glob("photos_[0-9].lance")]
+    else:
+        url, _, name = place.partition("#")
+        with psycopg.connect(url) as connection:
+            query = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname LIKE %s"
+            found = [name for (name,) in connection.execute(query, [f"vggsearch_{name}_%"]).fetchall()]
+    return sorted(int(name.rpartition("_")[2]) for name in found)
 
 
 @pytest.mark.cluster
-def test_a_publish_that_fails_is_stopped_or_killed_changes_nothing(
-    directory: Path, place: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_publish_that_is_stopped_or_killed_changes_nothing(directory: Path, place: str) -> None:
     published(directory, place)
     with opened(place) as at:
         before = at.query(view(3))
@@ -221,6 +246,10 @@ def test_a_publish_that_fails_is_stopped_or_killed_changes_nothing(
             import os, signal, sys
             from vggsearch.image_index import ImageIndex
 
+            if sys.argv[2].startswith("lance"):
+                from vggsearch.published import lance
+                lance.LEASE_S = 5
+
             def die(progress):
                 if progress.stage == "building the index there":
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -231,22 +260,40 @@ def test_a_publish_that_fails_is_stopped_or_killed_changes_nothing(
         done = subprocess.run([sys.executable, "-c", program, directory, place], check=False)
         assert done.returncode == -signal.SIGKILL
         assert at.query(view(3)) == before
+    reports = []
 
-        def cut(progress: object) -> None:
-            with psycopg.connect(place.partition("#")[0], autocommit=True) as connection:
-                connection.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'vggsearch' "
-                    "AND xact_start IS NOT NULL"
-                )
+    def is_done() -> bool:
+        with suppress(PublishError):  # in LanceDB, nobody knows for a while whether the other still lives
+            reports.append(published(directory, place))
+        return bool(reports)
 
+    wait_until(is_done)
+    assert (reports[0].added, reports[0].photos) == (40, 159)
+    assert_equal(directory, place)
+
+
+@pytest.mark.cluster
+def test_a_publish_whose_connection_is_cut_changes_nothing(directory: Path, on_server: str) -> None:
+    published(directory, on_server)
+    url = on_server.partition("#")[0]
+    change(directory, [photo(seed) for seed in range(200, 240)], [path_of(3)])
+
+    def cut(_: object) -> None:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'vggsearch' "
+                "AND xact_start IS NOT NULL"
+            )
+
+    with opened(on_server) as at:
+        before = at.query(view(3))
         with (
             ImageIndex.open(directory, engine=FakeEngine()) as index,
             pytest.raises(PublishError, match="cannot be reached"),
         ):
-            index.publish(place, progress=cut)
+            index.publish(on_server, progress=cut)
         assert at.query(view(3)) == before
-    assert published(directory, place).added == 40
-    assert_equal(directory, place)
+    assert published(directory, on_server).added == 40
 
 
 @pytest.mark.cluster
@@ -292,9 +339,20 @@ def test_another_index_replaces_what_is_published_only_if_asked(
 @pytest.mark.cluster
 def test_a_table_that_others_changed_is_published_anew(directory: Path, place: str) -> None:
     published(directory, place)
-    url, _, name = place.partition("#")
-    with psycopg.connect(url) as connection:
-        connection.execute(f"DELETE FROM vggsearch_{name}_1 WHERE width < 410")  # noqa: S608 - a name of this test
+    if place.startswith("lance"):
+        lancedb = pytest.importorskip("lancedb")
+        folder, _, name = place.removeprefix("lance+file://").rpartition("/")
+        with closing(open_table(place)) as table:
+            stamp = table.stamp()
+        assert stamp is not None
+        rows = lancedb.connect(folder).open_table(f"{name}_1")
+        rows.delete("width < 410")
+        states = lancedb.connect(folder).open_table(f"{name}_published")
+        states.update(values={"version": rows.version})
+    else:
+        url, _, name = place.partition("#")
+        with psycopg.connect(url) as connection:
+            connection.execute(f"DELETE FROM vggsearch_{name}_1 WHERE width < 410")  # noqa: S608 - of this test
     assert published(directory, place).is_new
     assert_equal(directory, place)
 
@@ -374,7 +432,7 @@ def test_the_commands_publish_and_query(
     done = CliRunner().invoke(cli, ["publish", place, "--index", str(index.directory)])
     assert done.exit_code == 0, done.output
     assert "6 added in" in done.output
-    assert "6 photos in postgresql://" in done.output
+    assert f"6 photos in {place.partition('://')[0]}://" in done.output
     words = ["query", str(photos / "summer" / "1.jpg"), "--format", "json"]
     here = CliRunner().invoke(cli, [*words, "--index", str(index.directory), "--no-rerank"])
     there = CliRunner().invoke(cli, [*words, "--at", place, "--root", str(photos)])
@@ -382,3 +440,41 @@ def test_the_commands_publish_and_query(
     assert there.stdout == here.stdout
     listed = CliRunner().invoke(cli, ["query", words[1], "--at", place, "--format", "paths", "--root", str(photos)])
     assert listed.stdout.splitlines()[0] == words[1]
+
+
+@pytest.mark.cluster
+def test_an_index_is_published_in_a_bucket(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("lancedb")
+    with s3_server(tmp_path) as storage:
+        for name, value in storage.environment().items():
+            monkeypatch.setenv(name, value)
+        storage.file_system().create_dir("bucket")
+        place = "lance+s3://bucket/indexes/photos"
+        with pytest.raises(PublishError, match="Nothing is published"):
+            opened(place)
+        assert published(directory, place).added == 120
+        change(directory, [photo(300)], [path_of(0)])
+        report = published(directory, place)
+        assert (report.added, report.removed, report.is_new) == (1, 1, False)
+        assert_equal(directory, place)
+        with pytest.raises(PublishError, match="bucket does not exist"):
+            opened("lance+s3://another/photos")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
+        with pytest.raises(PublishError, match="signature") as error:
+            opened(place)
+        assert "s3cret" not in str(error.value)
+
+
+def test_a_place_in_lancedb_without_anything_says_so(directory: Path, tmp_path: Path) -> None:
+    pytest.importorskip("lancedb")
+    for url in ("lance+s3://key:s3cret@bucket/photos", "lance+ftp://host/photos", "lance+file://", "lance+s3://"):
+        with pytest.raises(OptionError, match=r"lance\+s3://BUCKET/NAME|name at the end") as error:
+            ImageIndex.at(url)
+        assert "s3cret" not in str(error.value)
+    with pytest.raises(PublishError, match="Nothing is published"):
+        opened(f"lance+file://{tmp_path}/photos")
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(PublishError, match="cannot be used"):
+        published(directory, f"lance+file://{tmp_path}/file/photos")

@@ -790,7 +790,8 @@ class ImageIndex(Tabular):
         """Publish the photos of the index in a database, where `ImageIndex.at` finds them from any machine.
 
         `url` is postgresql://SERVER/DATABASE, with the extra `postgres` and pgvector on the server; several indexes
-        in one database have a #NAME at its end. What queries need goes there: the vectors that they compare, with
+        in one database have a #NAME at its end. Or it is lance+s3://BUCKET/NAME or lance+file:///FOLDER/NAME, with
+        the extra `lance` and no server. What queries need goes there: the vectors that they compare, with
         the whitening; paths, dates and sizes for filters; no photos, local features or decisions.
 
         Only what changed since the last time is sent, except after a new whitening. Readers see all of it at once,

@@ -17,7 +17,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from vggsearch.errors import OptionError, PublishError
-from vggsearch.published.rows import schema
+from vggsearch.published.rows import schema, vectors_in
 from vggsearch.published.sql import WILD, Sql, condition
 from vggsearch.published.state import Record, Stamp, State
 from vggsearch.published.table import Found, Wanted, check_name
@@ -395,7 +395,6 @@ def _id(path: str) -> UUID:
 
 def _rows(block: pa.Table) -> Iterator[tuple[object, ...]]:
     names = schema(1).names[:-1]
-    vectors = block.column("vector").combine_chunks().flatten().to_numpy().reshape(len(block), -1)
     columns = [block.column(name).to_pylist() for name in names]
-    for path, row, vector in zip(columns[0], zip(*columns, strict=True), vectors, strict=True):
+    for path, row, vector in zip(columns[0], zip(*columns, strict=True), vectors_in(block), strict=True):
         yield (_id(path), *row, HalfVector(vector))

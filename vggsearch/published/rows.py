@@ -63,6 +63,13 @@ def photos_of(state: Snapshot, part: Part, start: int, dim: int) -> Iterator[pa.
         yield pa.table([made[name] for name in schema(dim).names], schema=schema(dim))
 
 
+def vectors_in(photos: pa.Table) -> NDArray[np.float16]:
+    """Return the vectors of such a table: float16 (n, dim)."""
+    column = photos.column("vector").combine_chunks()
+    values: NDArray[np.float16] = column.flatten().to_numpy(zero_copy_only=False)
+    return values.reshape(len(photos), column.type.list_size)
+
+
 def vectors_of(state: Snapshot, rows: slice) -> NDArray[np.float16]:
     """Return the vectors of rows as they are stored, so that similarities are the same to the last digit."""
     return np.ascontiguousarray(state.query_searcher.index.by_row[rows])

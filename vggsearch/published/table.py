@@ -109,8 +109,10 @@ def open_table(url: str) -> Table:
             from vggsearch.published.postgres import PostgresTable
 
             return PostgresTable(url)
-        if url.startswith(("lance+", "lance:")):
-            raise OptionError("LanceDB is not supported yet.")
+        if url.startswith("lance+"):
+            from vggsearch.published.lance import LanceTable
+
+            return LanceTable(url)
     except ImportError as error:
         extra = "postgres" if url.startswith("postgres") else "lance"
         raise InstallationError(
