@@ -3,6 +3,7 @@
 python benchmarks/many_rows.py make INDEX 1000000    # generated photos: short embeddings, realistic paths, stamps
 python benchmarks/many_rows.py plan INDEX            # an update that finds nothing new, without the walk itself
 python benchmarks/many_rows.py new INDEX             # what is known of as many new files, before they are decoded
+python benchmarks/many_rows.py dead INDEX            # a commit, and opening, with 5 % of the rows dead, for good
 
 Everything goes through the classes of the store. A step is measured in CPU seconds, and the peak memory is that of
 the process, Python and its libraries included.
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ from vggsearch.indexing.update_plan import plan_update
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.photos.capture import Capture
 from vggsearch.photos.walk import PhotoFile, Stamp
+from vggsearch.store.contents import MANIFEST
 from vggsearch.store.known_files import known_files
 from vggsearch.store.records import Embedded, EngineInfo
 from vggsearch.store.reuse import KnownContent
@@ -89,6 +92,21 @@ def new(folder: Path) -> None:
     print(f"{hashed:,} of {len(todo):,} files were read before they would be decoded")
 
 
+def dead(folder: Path) -> None:
+    """Let a twentieth of the rows of an index die, then commit another state, and open the index."""
+    store = Store.open(folder)
+    random = np.random.default_rng(0)
+    with writing(store):
+        spread = {part.name: set(random.permutation(part.rows)[::20].tolist()) for part in store.manifest.parts}
+        with measured("letting a twentieth of the rows die"):
+            store.replace_manifest(store.manifest.without_rows(spread))
+        with measured("making the manifest of a commit"):
+            store.replace_manifest(replace(store.manifest, next_part=store.manifest.next_part + 1))
+    with measured("opening the index"):
+        Store.open(folder)
+    print(f"the manifest has {decimal((folder / MANIFEST).stat().st_size)}")
+
+
 @contextmanager
 def measured(step: str) -> Iterator[None]:
     started = time.process_time()
@@ -99,5 +117,5 @@ def measured(step: str) -> Iterator[None]:
 
 if __name__ == "__main__":
     command, where, *numbers = sys.argv[1:]
-    commands: dict[str, Callable[..., None]] = {"make": make, "plan": plan, "new": new}
+    commands: dict[str, Callable[..., None]] = {"make": make, "plan": plan, "new": new, "dead": dead}
     commands[command](Path(where), *map(int, numbers))

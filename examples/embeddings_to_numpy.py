@@ -19,8 +19,11 @@ def load(directory: Path) -> tuple[list[str], NDArray[np.float16]]:
     blocks: list[NDArray[np.float16]] = []
     for part in manifest["parts"]:  # the manifest, not the folder, decides which parts and rows count
         table = pq.read_table(directory / "embeddings" / part["name"], columns=["path", "embedding"])
-        live = np.setdiff1d(np.arange(part["rows"]), part["dead"])
-        table = table.take(live)
+        dead = part["dead"]
+        if part["dead_file"]:  # many dead rows are in a file, one bit a row
+            bits = np.fromfile(directory / "embeddings" / part["dead_file"]["name"], np.uint8)
+            dead = np.flatnonzero(np.unpackbits(bits, bitorder="little"))
+        table = table.take(np.setdiff1d(np.arange(part["rows"]), dead))
         paths += table.column("path").to_pylist()
         blocks.append(np.stack(table.column("embedding").to_numpy()))
     return paths, np.concatenate(blocks)

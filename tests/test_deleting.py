@@ -39,6 +39,7 @@ MAY: dict[str, set[str]] = {
     "store/writer.py": {"replace"},
     # These fill the temporary file or the new folder that store.files hands them.
     "store/decisions.py": {"write_bytes"},
+    "store/dead_rows.py": {"write_bytes"},
     "store/manifest.py": {"write_text"},
     "store/parts.py": {"write_table"},
     "store/edges.py": {"write_table"},

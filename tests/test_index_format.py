@@ -82,6 +82,7 @@ def pattern(path: Path) -> str:
     if ".tmp" in text:
         return "*.tmp"
     text = re.sub(r"part-\d{6}\.", "part-*.", text)
+    text = re.sub(r"dead-[0-9a-f]{64}\.", "dead-*.", text)
     text = re.sub(r"\d{4}-\d{2}-\d{2}-\d{6}\.", "*.", text)
     text = re.sub(r"(index|vectors)-\d+\.", r"\1-*.", text)
     return re.sub(r"/\d{6}/", "/*/", text)
@@ -101,13 +102,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Observer:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vggsearch.photos.decoder_pool.DecoderProcess", InProcessDecoder)
         patch.setattr("vggsearch.store.files.os.replace", watched)
+        patch.setattr("vggsearch.store.dead_rows.LISTED", 1)
         for module in ("segments", "build"):
             patch.setattr(f"vggsearch.knn.{module}.BUILD", replace(BUILD, whole_rows=20, plain_rows=2))
         for module in ("calibration_pairs", "pairs"):
             patch.setattr(f"vggsearch.duplicates.{module}.DUPLICATES", FEW)
         fill(base / "photos", base / "index")
         remove(base / "photos", base / "index", base)
-    set_a_decision_aside(base / "index")
+        set_a_decision_aside(base / "index")
     observer.look()
     return observer
 
@@ -123,6 +125,8 @@ def fill(photos: Path, directory: Path) -> None:
         index.update(photos, local_features=True)
         index.build(recipe="ivf-sq8")
         set_learned(index._store, TRANSFORM, WhiteningInfo(rows=4, dim=TRANSFORM.dim, shrinkage=0.5), SILENT)
+        (photos / "009.png").unlink()  # one dead row is listed
+        index.update(photos)
         for seed in range(10, 15):
             (photos / f"{seed:03}.png").unlink()
         for seed in range(PHOTOS, PHOTOS + 4):

@@ -18,6 +18,7 @@ from vggsearch.knn.build import build
 from vggsearch.knn.recipes import plan
 from vggsearch.photos.walk import Skipped
 from vggsearch.progress import SILENT, Progress
+from vggsearch.store.dead_rows import DeadRows
 from vggsearch.store.manifest import Manifest, Part, VectorIndexInfo, write_manifest
 from vggsearch.store.records import Embedded
 from vggsearch.store.store import Store
@@ -198,7 +199,9 @@ def test_a_photo_that_lives_twice_is_kept_once_the_newer(tmp_path: Path) -> None
     store = made(tmp_path / "x", [photo("a.jpg"), photo("b.jpg", 1)], [photo("c.jpg", 2)])
     with writing(store) as writer:
         writer.commit([photo("a.jpg", 7)])
-    rewritten(tmp_path / "x", lambda old: replace(old, parts=tuple(replace(part, dead=()) for part in old.parts)))
+    rewritten(
+        tmp_path / "x", lambda old: replace(old, parts=tuple(replace(part, dead=DeadRows()) for part in old.parts))
+    )
     (finding,) = verify(tmp_path / "x").findings
     assert (finding.file, finding.photos) == ("embeddings/part-000003.parquet", ("a.jpg",))
     verify(tmp_path / "x", repair=True)
@@ -210,7 +213,7 @@ def test_a_photo_that_lives_twice_is_kept_once_the_newer(tmp_path: Path) -> None
     ("change", "problem"),
     [
         (lambda part: replace(part, rows=3), "has 2 rows, but the manifest says 3"),
-        (lambda part: replace(part, dead=(5,)), "has 2 rows, but row 5 is listed as dead"),
+        (lambda part: replace(part, dead=DeadRows.of([5])), "has 2 rows, but row 5 is listed as dead"),
         (lambda part: replace(part, sha256="0" * 64), "but the manifest says 000000000000..."),
     ],
 )

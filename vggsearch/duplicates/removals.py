@@ -106,7 +106,7 @@ def _folder_of_index(journal: Path) -> Path | None:
     if folder.name != JOURNALS or not (folder.parent / MANIFEST).exists():
         return None
     try:
-        root = read_manifest(folder.parent).root
+        root = read_manifest(folder.parent, lost=[]).root  # whatever else was lost
     except (IndexDamaged, IndexFormatError, IndexNotReadable):
         return None
     return Path(os.path.normpath(folder.parent / root)) if root is not None else None

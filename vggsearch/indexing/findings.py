@@ -64,6 +64,11 @@ DROP_SKIPPED = Remedy(
     spelled(REPAIR, " drops the list, and ", UPDATE, " tries those files again"),
     spelled("the list was dropped; ", UPDATE, " tries those files again"),
 )
+_BACK = spelled("photos deleted since are back until the next ", UPDATE)
+RESTORE_DEAD = Remedy(
+    spelled(REPAIR, " keeps the newest row of each photo; ", _BACK),
+    spelled("the newest row of each photo was kept; ", _BACK),
+)
 KEEP_NEWEST = Remedy(spelled(REPAIR, " keeps the newest row"), spelled("the newest row was kept"))
 _FORGOTTEN = spelled(
     "photos deleted since are back until the next ",

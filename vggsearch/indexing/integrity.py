@@ -22,6 +22,7 @@ from vggsearch.indexing.findings import (
     KEEP_NEWEST,
     REBUILD_MANIFEST,
     REBUILD_SEARCH,
+    RESTORE_DEAD,
     Finding,
     Remedy,
 )
@@ -41,13 +42,14 @@ from vggsearch.store.contents import (
     has_parts,
     user_files,
 )
+from vggsearch.store.dead_rows import is_dead_file
 from vggsearch.store.files import writing_to
 from vggsearch.store.local_features import LocalPart
 from vggsearch.store.lock import only_writer
 from vggsearch.store.manifest import ROLES, Manifest, Part, Role, write_manifest
 from vggsearch.store.own_files import check_links, delete, followed
 from vggsearch.store.parts import Table, embeddings_in, read_columns, read_origin
-from vggsearch.store.recovery import cannot_rebuild, rebuild_manifest
+from vggsearch.store.recovery import cannot_rebuild, rebuild_manifest, restored_manifest
 from vggsearch.store.store import Store, size_of
 from vggsearch.store.writer import StoreWriter
 from vggsearch.system.places import from_home
@@ -161,6 +163,8 @@ def _open(directory: Path, repair: bool) -> tuple[list[Finding], Store | None]:
     except IndexMissing:
         problem = "is missing"
     except IndexDamaged as error:
+        if is_dead_file(error.file):
+            return _open_restored(directory, repair)
         problem = error.problem
     finding = REBUILD_MANIFEST.finding(repair, MANIFEST, problem)
     if not repair:
@@ -169,6 +173,17 @@ def _open(directory: Path, repair: bool) -> tuple[list[Finding], Store | None]:
     write_manifest(directory, manifest)
     dropped = [DROP_PHOTOS.finding(True, _relative(error.file, directory), error.problem) for error in damaged]
     return [finding, *dropped], Store.open(directory)
+
+
+def _open_restored(directory: Path, repair: bool) -> tuple[list[Finding], Store | None]:
+    """Do the same as `_open` for an index that lost files of dead rows."""
+    manifest, lost = restored_manifest(directory)
+    problems = {_relative(error.file, directory): error.problem for error in lost}
+    findings = [RESTORE_DEAD.finding(repair, *each) for each in problems.items()]
+    if not repair:
+        return findings, None
+    write_manifest(directory, manifest)
+    return findings, Store.open(directory)
 
 
 @dataclass
@@ -203,10 +218,11 @@ class _IndexCheck:
         skipped = self.manifest.skipped
         sides = {role: fresh.files for role in ROLES if (fresh := self.manifest.fresh(role)) is not None}
         local = [file for part in self.manifest.local for file in part.files]
-        files = [*self.manifest.parts, *chain(*sides.values()), *([skipped] if skipped else ()), *local]
+        dead = {dead.file for dead in self.manifest.dead_rows if dead.file is not None}  # they were read with it
+        files = [*self.manifest.parts, *chain(*sides.values()), *([skipped] if skipped else ()), *local, *dead]
         extra = [(path, size_of(path), check) for path, check in caches(self.store.directory, self.manifest)]
         total = sum(file.bytes for file in files) + sum(size for _, size, _ in extra)
-        self.advance(0, total)
+        self.advance(sum(file.bytes for file in dead), total)
         self.check_skipped()
         self.advance(skipped.bytes if skipped else 0, total)
         for part in self.manifest.parts:
@@ -240,8 +256,8 @@ class _IndexCheck:
             origin = read_origin(path)
             if origin is not None and origin.embedding != self.store.spec:
                 raise IndexDamaged(path, f"holds embeddings of {origin.embedding}, not of {self.store.spec}")
-            if not set(part.dead) <= set(range(part.rows)):
-                raise IndexDamaged(path, f"has {part.rows:,} rows, but row {max(part.dead):,} is listed as dead")
+            if part.dead.last >= part.rows:
+                raise IndexDamaged(path, f"has {part.rows:,} rows, but row {part.dead.last:,} is listed as dead")
         except IndexDamaged as error:
             self.lost_parts.add(part.name)
             photos = self.readable_paths(path, part)
@@ -260,14 +276,13 @@ class _IndexCheck:
             paths = read_columns(path, ["path"]).column("path").to_pylist()
         except (IndexDamaged, ValueError):
             return ()
-        dead = set(part.dead)
-        return tuple(photo for row, photo in enumerate(paths) if row not in dead)
+        is_live = part.dead.live(len(paths))
+        return tuple(photo for photo, is_kept in zip(paths, is_live, strict=True) if is_kept)
 
     def check_unit_length(self, path: Path, part: Part, paths: list[str], embeddings: NDArray[np.float16]) -> None:
         norms = np.sqrt(np.einsum("ij,ij->i", embeddings, embeddings, dtype=np.float32))  # without a float32 copy
-        wrong = np.flatnonzero(~(np.abs(norms - 1.0) <= NORM_ERROR))  # NaN and inf too
-        dead = set(part.dead)
-        rows = [int(row) for row in wrong if row not in dead]
+        is_wrong = ~(np.abs(norms - 1.0) <= NORM_ERROR)  # NaN and inf too
+        rows = np.flatnonzero(is_wrong & part.dead.live(part.rows)).tolist()
         if rows:
             shown = f"row {rows[0]:,}: {norms[rows[0]]:.4g}"
             problem = f"has {len(rows):,} embeddings that are not of unit length ({shown})"

@@ -13,8 +13,9 @@ MOST = 2**63
 def checked(kind: type[Kind], values: object) -> Kind:
     """Return a dataclass made of a JSON object that has exactly its fields.
 
-    A field is str, bool, int (0 or more), float (finite), a dataclass, a tuple of one of these, or None. Raises
-    TypeError for another type, ValueError for a value out of range, KeyError for a missing or unknown field.
+    A field is str, bool, int (0 or more), float (finite), a dataclass (one that is made already stays), a tuple of
+    one of these, or None. Raises TypeError for another type, ValueError for a value out of range, KeyError for a
+    missing or unknown field.
     """
     if not isinstance(values, Mapping):
         raise TypeError(f"{kind.__name__} is {type(values).__name__}")
@@ -31,7 +32,7 @@ def _value(name: str, hint: Any, value: object) -> object:
     if get_origin(hint) is tuple:
         return tuple(_value(name, get_args(hint)[0], each) for each in _typed(name, list, value))
     if is_dataclass(hint):
-        return checked(cast("type[object]", hint), value)
+        return value if type(value) is hint else checked(cast("type[object]", hint), value)
     if hint is float:
         return _finite(name, value)
     found = _typed(name, hint, value)

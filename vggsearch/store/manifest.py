@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,15 +14,15 @@ from vggsearch.defaults import BUILD
 from vggsearch.errors import IndexDamaged, IndexFormatError, IndexMissing, OptionError, Spelled, shell_word
 from vggsearch.model.spec import EmbeddingSpec, spec_from_json
 from vggsearch.store.checked import checked
-from vggsearch.store.contents import MANIFEST, user_files
+from vggsearch.store.contents import EMBEDDINGS, MANIFEST, user_files
+from vggsearch.store.dead_rows import ALL_LIVE, FILE, MOST_ROWS, ROWS, DeadRows, fingerprint_of, read_dead
 from vggsearch.store.files import FileHash, check_name, write_atomically
 from vggsearch.store.local_features import LocalPart
 from vggsearch.store.migrations import migrate
 from vggsearch.system.reading import reading_from
 
-FORMAT = 8
+FORMAT = 9
 CHECKSUM = "sha256"
-MOST_ROWS = 100_000_000  # of a part: a crafted number must not exhaust the memory
 MOST_SHOWN = 200  # characters of what is wrong, which may quote a value
 
 
@@ -34,12 +33,12 @@ ROLES: tuple[Role, ...] = ("search", "learned")
 
 @dataclass(frozen=True)
 class Part(FileHash):
-    """One Parquet file of embeddings. The file never changes; `dead` lists the rows that are no longer valid."""
+    """One Parquet file of embeddings. The file never changes; `dead` are the rows that are no longer valid."""
 
     rows: int
     engine: str
     precision: str
-    dead: tuple[int, ...] = ()
+    dead: DeadRows = ALL_LIVE
 
 
 @dataclass(frozen=True)
@@ -101,20 +100,12 @@ class SourcePart:
 
     name: str
     rows: int
-    dead: tuple[int, ...]
+    dead: DeadRows
 
     def __post_init__(self) -> None:
         """Raise ValueError for rows that the part cannot have."""
-        if self.rows > MOST_ROWS or max(self.dead, default=-1) >= self.rows:
-            raise ValueError(
-                f"{self.name} has {self.rows:,} rows, and dead ones up to {max(self.dead, default=0):,}"
-            )
-
-    def mask(self, dead: Sequence[int]) -> NDArray[np.bool_]:
-        """Return a mask of its rows, bool (rows,), that is False for the rows in `dead`."""
-        is_live = np.ones(self.rows, bool)
-        is_live[list(dead)] = False
-        return is_live
+        if self.rows > MOST_ROWS or self.dead.last >= self.rows:
+            raise ValueError(f"{self.name} has {self.rows:,} rows, and dead ones up to {self.dead.last:,}")
 
 
 @dataclass(frozen=True)
@@ -168,8 +159,8 @@ class Manifest:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the live rows: equal fingerprints mean the same embeddings in the same order."""
-        state = [asdict(self.embedding), [(part.name, part.sha256, part.dead) for part in self.parts]]
-        return hashlib.sha256(json.dumps(state).encode()).hexdigest()
+        parts = ((part.name, part.sha256, part.dead) for part in self.parts)
+        return fingerprint_of(asdict(self.embedding), parts)
 
     @property
     def fresh_vector_index(self) -> StoredVectorIndex | None:
@@ -207,13 +198,19 @@ class Manifest:
         kept = [np.empty(0, np.int64)]
         rows = 0
         for part in stored.made_from:
-            was_live = part.mask(part.dead)
-            is_live = part.mask(now[part.name].dead if part.name in now else range(part.rows))
+            was_live = part.dead.live(part.rows)
+            is_live = now[part.name].dead.live(part.rows) if part.name in now else np.zeros(part.rows, bool)
             if (is_live & ~was_live).any():
                 return None
             kept.append(rows + np.flatnonzero(is_live[was_live]))
             rows += int(was_live.sum())
         return np.concatenate(kept), self.parts[len(remaining) :]
+
+    @property
+    def dead_rows(self) -> tuple[DeadRows, ...]:
+        """The dead rows of each part, and of each part as a vector index was made from it."""
+        sides = (side for role in ROLES if (side := self.stored(role)) is not None)
+        return (*(part.dead for part in self.parts), *(part.dead for side in sides for part in side.made_from))
 
     @property
     def made_by(self) -> tuple[str, ...]:
@@ -224,9 +221,9 @@ class Manifest:
         """Return the state with more dead rows, given by part name. A part without live rows is dropped."""
         parts = []
         for part in self.parts:
-            rows = {*part.dead, *dead.get(part.name, ())}
+            rows = part.dead | DeadRows.of(dead.get(part.name, ()))
             if len(rows) < part.rows:
-                parts.append(replace(part, dead=tuple(sorted(rows))))
+                parts.append(replace(part, dead=rows))
         return replace(self, parts=tuple(parts))
 
 
@@ -243,7 +240,9 @@ def part_number(name: str) -> int:
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Replace the manifest of the index in `directory`, the last step of every change."""
-    values = asdict(manifest)
+    for dead in set(manifest.dead_rows):
+        dead.write(directory / EMBEDDINGS)
+    values = _to_json(manifest)
     text = json.dumps({**values, CHECKSUM: checksum(values)}, indent=2) + "\n"
 
     def write_text(path: Path) -> None:
@@ -252,16 +251,30 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
     write_atomically(directory / MANIFEST, write_text)
 
 
+def _to_json(manifest: Manifest) -> dict[str, Any]:
+    values = asdict(manifest)
+    for part, dead in zip(_with_dead_rows(values), manifest.dead_rows, strict=True):
+        part.update(dead.to_json())
+    return values
+
+
+def _with_dead_rows(values: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what has dead rows in the values of a manifest, in the order of Manifest.dead_rows."""
+    sides = (values[role] for role in ROLES if values[role] is not None)
+    return [*values["parts"], *(part for side in sides for part in side["made_from"])]
+
+
 def checksum(values: dict[str, Any]) -> str:
     """Return the hash of all fields except the checksum, as defined in docs/index-format.md."""
     fields = {name: value for name, value in values.items() if name != CHECKSUM}
     return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode("ascii")).hexdigest()
 
 
-def read_manifest(directory: Path) -> Manifest:
+def read_manifest(directory: Path, lost: list[IndexDamaged] | None = None) -> Manifest:
     """Return the manifest in `directory`, converted to the current format.
 
-    Raises IndexMissing if none exists, IndexFormatError for a newer format, IndexDamaged or IndexNotReadable.
+    Raises IndexMissing if none exists, IndexFormatError for a newer format, IndexDamaged or IndexNotReadable. If
+    `lost` is given, damage to files of dead rows is added to it instead, and all rows of their parts are live.
     """
     path = directory / MANIFEST
     try:
@@ -280,7 +293,7 @@ def read_manifest(directory: Path) -> Manifest:
     if found > 1 and values.get(CHECKSUM) != checksum(values):
         raise IndexDamaged(path, "is damaged (wrong checksum)")
     try:
-        return _from_json(migrate(values, directory, FORMAT))
+        return _from_json(migrate(values, directory, FORMAT), directory / EMBEDDINGS, lost)
     except (AttributeError, KeyError, TypeError, ValueError, OptionError, RecursionError) as error:
         raise IndexDamaged(path, f"is damaged ({type(error).__name__}: {str(error)[:MOST_SHOWN]})") from error
 
@@ -300,7 +313,23 @@ def _read(path: Path) -> str:
         ) from error
 
 
-def _from_json(values: dict[str, Any]) -> Manifest:
+def _from_json(values: dict[str, Any], folder: Path, lost: list[IndexDamaged] | None) -> Manifest:
     spec = asdict(spec_from_json(values["embedding"]))
     found = {name: value for name, value in values.items() if name != CHECKSUM}
-    return checked(Manifest, {**found, "embedding": {**spec, "sizes": list(spec["sizes"])}})
+    for part in _with_dead_rows(found):
+        try:
+            part[ROWS] = read_dead(part, folder)
+        except IndexDamaged as error:
+            if lost is None:
+                raise
+            lost.append(error)
+            part[ROWS] = ALL_LIVE
+        del part[FILE]
+    manifest = checked(Manifest, {**found, "embedding": {**spec, "sizes": list(spec["sizes"])}})
+    return _without_sources(manifest) if lost else manifest
+
+
+def _without_sources(manifest: Manifest) -> Manifest:
+    """Forget which rows the vector indexes were made from, so that they are not updated but made anew."""
+    search, learned = (side and replace(side, made_from=()) for side in (manifest.search, manifest.learned))
+    return replace(manifest, search=search, learned=learned)

@@ -1,12 +1,16 @@
 """Convert manifests of older formats, one format at a time. Nothing is written before the next commit."""
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from vggsearch.defaults import BUILD
+from vggsearch.model.spec import spec_from_json
 from vggsearch.store.contents import SKIPPED
+from vggsearch.store.dead_rows import FILE, ROWS, fingerprint_of, listed
 from vggsearch.store.files import FileHash
 from vggsearch.store.parts import current_embedding
 
@@ -72,6 +76,30 @@ def _from_7(values: Values, directory: Path) -> Values:  # noqa: ARG001
     return {**values, "format": 8, "learned": None}
 
 
+def _from_8(values: Values, directory: Path) -> Values:  # noqa: ARG001
+    """Format 9 keeps many dead rows in files, by whose hashes the fingerprint of the rows knows them."""
+    parts = values["parts"]
+    before, after = _fingerprints(values["embedding"], parts)
+    sides = {role: _with_dead_files(values[role], before, after) for role in ("search", "learned")}
+    return {**values, **sides, "format": 9, "parts": [{**part, FILE: None} for part in parts]}
+
+
+def _fingerprints(embedding: Values, parts: list[Values]) -> tuple[str, str]:
+    """Return the fingerprint of rows as formats 3 to 8 defined it, and as format 9 does."""
+    spec = asdict(spec_from_json(embedding))
+    state = [spec, [(part["name"], part["sha256"], part[ROWS]) for part in parts]]
+    now = fingerprint_of(spec, ((part["name"], part["sha256"], listed(part[ROWS])) for part in parts))
+    return hashlib.sha256(json.dumps(state).encode()).hexdigest(), now
+
+
+def _with_dead_files(side: Values | None, before: str, after: str) -> Values | None:
+    if side is None:
+        return None
+    fingerprint = after if side["fingerprint"] == before else side["fingerprint"]
+    made_from = [{**part, FILE: None} for part in side["made_from"]]
+    return {**side, "fingerprint": fingerprint, "made_from": made_from}
+
+
 MIGRATIONS: dict[int, Callable[[Values, Path], Values]] = {
     1: _from_1,
     2: _from_2,
@@ -80,4 +108,5 @@ MIGRATIONS: dict[int, Callable[[Values, Path], Values]] = {
     5: _from_5,
     6: _from_6,
     7: _from_7,
+    8: _from_8,
 }

@@ -72,7 +72,7 @@ _REWRITTEN = (MANIFEST, SKIPPED, SKIPPED_NEXT, *CACHES, DECISIONS, DAMAGED_DECIS
 OWN = Folder(
     rf"{_one_of(SKIPPED, SKIPPED_NEXT, LOCK_HOLDER, *CACHES)}|(?:{_one_of(*_REWRITTEN)}){TEMPORARY_SUFFIX}",
     {
-        EMBEDDINGS: Folder(rf"part-{NUMBER}\.parquet(?:{TEMPORARY_SUFFIX})?"),
+        EMBEDDINGS: Folder(rf"(?:part-{NUMBER}\.parquet|dead-[0-9a-f]{{64}}\.bits)(?:{TEMPORARY_SUFFIX})?"),
         SEARCH_FOLDER: Folder(folders={rf"(?:{NUMBER}|{FINGERPRINT})(?:{TEMPORARY_SUFFIX})?": _VECTOR_INDEX}),
         LOCAL: Folder(folders={rf"{NUMBER}(?:{TEMPORARY_SUFFIX})?": Folder(_one_of(*LOCAL_FEATURE_FILES))}),
     },

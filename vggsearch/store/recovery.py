@@ -16,7 +16,7 @@ from vggsearch.store.contents import (
     derived_files,
 )
 from vggsearch.store.files import FileHash
-from vggsearch.store.manifest import Manifest, Part, part_number
+from vggsearch.store.manifest import Manifest, Part, part_number, read_manifest
 from vggsearch.store.parts import Origin, current_embedding, read_columns, read_origin, read_skipped
 
 KEEP_USER_FILES = (
@@ -109,12 +109,27 @@ def _spec_in_damaged_manifest(directory: Path) -> EmbeddingSpec | None:
         return None
 
 
+def restored_manifest(directory: Path) -> tuple[Manifest, list[IndexDamaged]]:
+    """Return the manifest of an index that lost files of dead rows, and what is wrong with each.
+
+    Of the rows in question, those whose path a later row has too are dead. Photos deleted since are back until the
+    next update, which drops them. The vector index has to be rebuilt. Raises IndexDamaged.
+    """
+    lost: list[IndexDamaged] = []
+    manifest = read_manifest(directory, lost)
+    return manifest.without_rows(_superseded(directory, manifest.parts)), lost
+
+
 def _superseded(directory: Path, parts: Sequence[Part]) -> dict[str, set[int]]:
-    """Return the rows whose path a later row has too, by part name."""
+    """Return the rows whose path a later row has too, by part name. A part that cannot be read is left out."""
     newest: dict[str, tuple[str, int]] = {}
     dead: dict[str, set[int]] = {}
     for part in parts:
-        for row, path in enumerate(read_columns(directory / EMBEDDINGS / part.name, ["path"])["path"].to_pylist()):
+        try:
+            paths = read_columns(directory / EMBEDDINGS / part.name, ["path"])["path"].to_pylist()
+        except IndexDamaged:
+            continue  # whoever reads the part itself reports it
+        for row, path in enumerate(paths):
             if path in newest:
                 name, old = newest[path]
                 dead.setdefault(name, set()).add(old)

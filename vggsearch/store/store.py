@@ -108,10 +108,16 @@ class Store:
         directory = followed(directory)
         _check_encodable(directory)
         check_links(directory)
-        manifest_id = _identity(directory / MANIFEST)
-        store = cls(directory, read_manifest(directory))
-        store._show(store.manifest, manifest_id)  # from before reading, so that a commit in between is noticed
-        return store
+        while True:
+            manifest_id = _identity(directory / MANIFEST)
+            try:
+                store = cls(directory, read_manifest(directory))
+            except IndexDamaged:
+                if manifest_id == _identity(directory / MANIFEST):
+                    raise
+                continue  # a commit in between may have removed a file of dead rows
+            store._show(store.manifest, manifest_id)  # from before reading, so that a commit in between is noticed
+            return store
 
     def _show(self, manifest: Manifest, manifest_id: ManifestId) -> None:
         """Show a state: in one assignment, so that no thread sees a manifest with the identity of another."""
@@ -317,7 +323,7 @@ class Store:
         for part in self.manifest.parts if len(wanted) else ():
             column = self.columns_of(part, ["path"]).column("path")
             rows = pc.indices_nonzero(pc.is_in(column, value_set=wanted)).to_pylist()
-            if here := set(rows).difference(part.dead):
+            if here := set(np.array(rows, np.int64)[part.dead.live(part.rows)[rows]].tolist()):
                 found[part.name] = here
         return found
 
@@ -326,6 +332,9 @@ class Store:
         manifest = self.manifest
         needed = {SKIPPED_NEXT, LOCK_HOLDER, *CACHES}
         needed.update(f"{EMBEDDINGS}/{part.name}" for part in manifest.parts)
+        needed.update(
+            f"{EMBEDDINGS}/{dead.as_file.name}" for dead in manifest.dead_rows
+        )  # also if it could be listed
         needed.update(f"{LOCAL}/{part.name}" for part in manifest.local)
         stored = filter(None, map(manifest.stored, ROLES))
         needed.update(f"{SEARCH_FOLDER}/{each.name}" for each in stored)
@@ -340,7 +349,7 @@ class Store:
 
     def live_rows(self, part: Part) -> NDArray[np.int64]:
         """Return the positions of the live rows in the part, ascending: int64 (n,)."""
-        return np.delete(np.arange(part.rows), part.dead)
+        return np.flatnonzero(part.dead.live(part.rows))
 
     def column(self, part: Part, name: str) -> list[Any]:
         """Return the live values of one column of a part."""
@@ -361,7 +370,7 @@ class Store:
     def array(self, name: str) -> NDArray[Any]:
         """Return one column of all live photos as an array, in row order; an unknown date is NaT, text is str."""
         columns = [
-            np.delete(self.columns_of(part, [name]).column(name).to_numpy(), part.dead)
+            self.columns_of(part, [name]).column(name).to_numpy()[part.dead.live(part.rows)]
             for part in self.manifest.parts
         ]
         kind = part_schema(self.spec.dim).field(name).type.to_pandas_dtype()
