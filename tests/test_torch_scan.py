@@ -9,6 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from tests.helpers.memory_of_tensors import PeakMemory
 from tests.helpers.vectors import families, keys_by_numpy
 from vggsearch.defaults import GPU_SEARCH
 from vggsearch.errors import Stopped
@@ -140,6 +141,18 @@ def test_vectors_that_take_too_much_memory_are_uploaded_block_by_block() -> None
         assert (scan._resident is None) == (room == 80 * KB)
         nearest = scan.nearest(unit_rows(stored[:3]), 4)
         np.testing.assert_array_equal(nearest, TorchScan(stored, DEVICE).nearest(unit_rows(stored[:3]), 4))
+
+
+def test_memory_stays_within_the_room_where_vectors_are_uploaded_block_by_block() -> None:
+    stored, room = families(4000), 400 * KB
+    queries = unit_rows(stored[::80])
+    expected = TorchScan(stored, DEVICE).nearest(queries, 6)
+    scan = TorchScan(stored, DEVICE, room)
+    assert scan._resident is None
+    with PeakMemory() as memory:
+        found = scan.nearest(queries, 6)
+    np.testing.assert_array_equal(found[:, :6], expected[:, :6])
+    assert room / 4 < memory.peak < 1.5 * room
 
 
 def test_products_of_a_block_fit_in_the_memory() -> None:

@@ -29,7 +29,8 @@ from vggsearch.progress import SILENT, Monitor
 HALF_ROUNDING = 2.0**-11  # largest relative error of rounding to float16
 SUM_ROUNDING = 2.0**-22  # of each addition of a float32 sum; tensor cores truncate where processors round
 NEARLY_UNIT = 2.0**-10  # a float16 vector whose length is that near to 1 is multiplied as it is stored
-CHUNK_ROWS = 65_536  # prepared at once in float64, to bound memory
+CHUNK_ROWS = 65_536  # prepared at once in float64, at most
+CHUNK_BYTES = 32  # that preparing them takes for each of their values
 GROUPS_AT_ONCE = 8  # their number is a multiple of this, so that torch reads several products at once
 MOST_PRODUCTS = 2**31 - 1  # in one block: torch splits the work on larger tensors
 UNPROVEN = NO_KEY - 1  # in place of the keys of a query that is to be repeated
@@ -255,8 +256,12 @@ class TorchScan:
         return max(1, min(GPU_SEARCH.queries, self._room // 3 // bytes_each))
 
     def _rows_at_once(self, queries: int) -> int:
-        """Return the number of rows whose products with that many queries fit in two thirds of the room."""
-        rows = min(self._padded, MOST_PRODUCTS // queries, self._room * 2 // 3 // (3 * queries))
+        """Return the number of rows whose products with that many queries fit in two thirds of the room.
+
+        So do the rows themselves, as they are stored and as unit vectors in float16, if they have to be uploaded.
+        """
+        uploaded = 0 if self._resident is not None else self._vectors.shape[1] * (self._vectors.itemsize + 2)
+        rows = min(self._padded, MOST_PRODUCTS // queries, self._room * 2 // 3 // (3 * queries + uploaded))
         return max(1, rows // _step()) * _step()
 
     def _blocks(self, size: int) -> Iterator[tuple[int, Rows]]:
@@ -272,23 +277,28 @@ class TorchScan:
         for at in range(start, min(stop, len(self)), CHUNK_ROWS):
             part = np.array(self._vectors[at : min(at + CHUNK_ROWS, stop)])  # a copy: mapped files are read-only
             stored[at - start : at - start + len(part)] = torch.from_numpy(part)
-        return _rows(stored)
+        return _rows(stored, self._chunk)
 
     def _prepared(self, vectors: Vectors) -> Rows:
-        return _rows(torch.from_numpy(np.array(vectors)).to(self._device))
+        return _rows(torch.from_numpy(np.array(vectors)).to(self._device), self._chunk)
+
+    @property
+    def _chunk(self) -> int:
+        """How many rows are prepared at once: they take a third of the room at most."""
+        return max(1, min(CHUNK_ROWS, self._room // 3 // (CHUNK_BYTES * self._vectors.shape[1])))
 
 
-def _rows(stored: Tensor) -> Rows:
-    """Return vectors with their lengths and unit vectors in float16."""
-    norms = torch.cat([torch.linalg.vector_norm(part.double(), dim=1) for part in torch.split(stored, CHUNK_ROWS)])
+def _rows(stored: Tensor, at_once: int) -> Rows:
+    """Return vectors with their lengths and unit vectors in float16; so many rows are prepared at once."""
+    norms = torch.cat([torch.linalg.vector_norm(part.double(), dim=1) for part in torch.split(stored, at_once)])
     norms = norms.clamp(min=SMALLEST_NORM)
     off = torch.where(norms == SMALLEST_NORM, 0.0, (norms - 1).abs())
     error = float(off.max()) if len(off) else 0.0
     if stored.dtype == torch.float16 and error <= NEARLY_UNIT:
         return Rows(stored, stored, norms, error)
     half, error = torch.empty_like(stored, dtype=torch.float16), 0.0
-    for at in range(0, len(stored), CHUNK_ROWS):
-        part = slice(at, at + CHUNK_ROWS)
+    for at in range(0, len(stored), at_once):
+        part = slice(at, at + at_once)
         unit = torch.nan_to_num(stored[part].double() / norms[part, None], 0.0, 0.0, 0.0)
         half[part] = unit
         error = max(error, float(torch.linalg.vector_norm(half[part].double() - unit, dim=1).max()))
