@@ -218,9 +218,10 @@ class PairDefaults:
     threads: int = 2  # one multiplies while the other evaluates the products
     most_exact: int = 400_000  # photos that a CPU compares with each other, in 12 minutes on two cores
     near_recall: float = 0.99  # share of the pairs of `near_similarity` to find among more photos
-    near_similarity: float = 0.5  # two in three pairs of edited copies have more
+    near_similarity: float = 0.5  # from which pairs count for this share; hardly any unrelated ones have as much
     near_sample: int = 512  # photos on which this share is measured
-    near_probes: int = 64  # lists in which the neighbours of a photo are searched, at most
+    fewest_probes: int = 8  # lists in which the neighbours of a photo are searched, at least
+    most_probes: int = 64  # the same, at most
     near_lists: float = 4.0  # lists per root of the number of photos
     near_rows: int = 131_072  # photos whose neighbours are searched at once, in 250 MB
     most: int = 100_000_000  # pairs, if all above a floor are requested; they take 1.2 GB

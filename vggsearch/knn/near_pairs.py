@@ -29,9 +29,10 @@ def near_pairs(
 ) -> Edges:
     """Return the pairs that `all_pairs` does, but for those of rows that are in no near list of each other.
 
-    Lists are probed until PAIRS.near_recall of the pairs of a sample with a similarity of PAIRS.near_similarity are
-    found, or PAIRS.near_probes are; the share is logged. Of equally similar rows in different lists, either counts
-    as nearer. In memory are PAIRS.near_rows unit vectors, their lists of neighbours, 8 bytes a row, and the result.
+    Each row probes as many lists as find PAIRS.near_recall of the pairs of a sample with a similarity of at least
+    PAIRS.near_similarity, within PAIRS.fewest_probes and PAIRS.most_probes; the share found is logged. Of equally
+    similar rows in different lists, either counts as nearer. In memory are PAIRS.near_rows unit vectors and their
+    lists of neighbours, 17 bytes a row, and the result.
 
     Raises InstallationError without FAISS, VectorsDamaged and Stopped.
     """
@@ -116,20 +117,20 @@ def _probes_needed(
     pair, entry = np.nonzero((similarity >= PAIRS.near_similarity) & (places != sample[:, None]))
     ones, others = sample[pair], places[pair, entry]
     if not len(ones):
-        return PAIRS.near_probes, 1.0
+        return PAIRS.most_probes, 1.0
     ranks = np.minimum(_ranks(rows, lists, ones, others), _ranks(rows, lists, others, ones))
-    probes = 1
-    while probes < PAIRS.near_probes and np.mean(ranks < probes) < PAIRS.near_recall:
+    probes = PAIRS.fewest_probes
+    while probes < PAIRS.most_probes and np.mean(ranks < probes) < PAIRS.near_recall:
         probes *= 2
     return probes, float(np.mean(ranks < probes))
 
 
 def _ranks(rows: Rows, lists: _Lists, ones: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return how many lists are nearer to each of `ones` than that of the other row; PAIRS.near_probes for more."""
+    """Return how many lists are nearer to each of `ones` than that of the other row; PAIRS.most_probes for more."""
     distinct, inverse = np.unique(ones, return_inverse=True)
-    probed = lists.nearest(rows.unit(distinct), PAIRS.near_probes)[inverse]
+    probed = lists.nearest(rows.unit(distinct), PAIRS.most_probes)[inverse]
     is_list = probed == lists.of_row[others][:, None]
-    return np.where(is_list.any(axis=1), is_list.argmax(axis=1), PAIRS.near_probes)
+    return np.where(is_list.any(axis=1), is_list.argmax(axis=1), PAIRS.most_probes)
 
 
 def _nearest_of(

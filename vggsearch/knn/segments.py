@@ -34,6 +34,11 @@ class Segment:
         return len(self.vectors)
 
     @property
+    def dim(self) -> int:
+        """The dimensions of a vector."""
+        return int(self.vectors.shape[1])
+
+    @property
     def slots(self) -> slice:
         """The slots of its vectors."""
         return slice(self.first, self.first + len(self))

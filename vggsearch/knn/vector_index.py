@@ -161,13 +161,12 @@ class VectorIndex:
     def open(cls, directory: Path, rows: int, dim: int, tuning: Tuning | None = None) -> "VectorIndex":
         """Open a vector index memory-mapped. Raises IndexDamaged if it does not hold `rows` vectors of `dim`."""
         index = read_index(directory)
-        whitening = without_whitening(index)[1]
-        size = whitening.dim if whitening is not None else dim
-        base, *tail = _read_segments(directory, index, size)
+        base, *tail = _read_segments(directory, index)
         total = len(base) + sum(map(len, tail))
         slots = read_slots(directory, total)
         opened = cls(index, base.vectors, slots, tuning, tail)
-        is_sound = index.d == dim and len(opened) == rows
+        size = opened.whitening.dim if opened.whitening is not None else dim
+        is_sound = index.d == dim and len(opened) == rows and all(each.dim == size for each in opened.segments)
         if slots is not None:
             is_sound = is_sound and slots.ndim == 1 and slots.dtype == np.int64 and len(slots) <= total
             is_sound = is_sound and bool(((slots >= 0) & (slots < total)).all())
@@ -181,7 +180,10 @@ class VectorIndex:
 
     def _holds_its_rows(self, segment: Segment) -> bool:
         """Return whether a FAISS index has as many vectors as the segment, or as there are live ones in it."""
-        return segment.built is None or self._live(segment) <= segment.built.ntotal <= len(segment)
+        if segment.built is None:
+            return True
+        is_of_dim: bool = segment.built.d == segment.dim
+        return is_of_dim and self._live(segment) <= segment.built.ntotal <= len(segment)
 
     def _live(self, segment: Segment) -> int:
         """Return the number of rows in a segment."""
@@ -444,16 +446,15 @@ def whitened(embeddings: NDArray[np.float16], whitening: Whitening | None) -> ND
     return embeddings if whitening is None else whitening.apply(embeddings).astype(np.float16)
 
 
-def _read_segments(directory: Path, index: FaissIndex, dim: int) -> list[Segment]:
+def _read_segments(directory: Path, index: FaissIndex) -> list[Segment]:
     """Return the segments in `directory`, the base first, with its FAISS index `index`. Raises IndexDamaged."""
     segments: list[Segment] = []
     for number in range(segment_count(directory)):
         vectors = read_vectors(directory, number)
         built = index if number == 0 else read_index(directory, number) if has_index(directory, number) else None
-        is_sound = vectors.ndim == 2 and vectors.shape[1] == dim and vectors.dtype == np.float16
-        if not is_sound or (number and built is not None and built.d != dim):
+        if vectors.ndim != 2 or vectors.dtype != np.float16:
             file = directory / segment_file(VECTORS_FILE, number)
-            raise IndexDamaged(file, f"holds {vectors.shape} {vectors.dtype}, not float16 of {dim} dimensions")
+            raise IndexDamaged(file, f"holds {vectors.shape} {vectors.dtype}, not vectors in float16")
         segments.append(Segment(vectors, sum(map(len, segments)), built))
     return segments
 
