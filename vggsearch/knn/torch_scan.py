@@ -285,7 +285,8 @@ class TorchScan:
     @property
     def _chunk(self) -> int:
         """How many rows are prepared at once: they take a third of the room at most."""
-        return max(1, min(CHUNK_ROWS, self._room // 3 // (CHUNK_BYTES * self._vectors.shape[1])))
+        dim: int = self._vectors.shape[1]
+        return max(1, min(CHUNK_ROWS, self._room // 3 // (CHUNK_BYTES * dim)))
 
 
 def _rows(stored: Tensor, at_once: int) -> Rows:
