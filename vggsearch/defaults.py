@@ -58,6 +58,20 @@ class ExtractDefaults:
 
 
 @dataclass(frozen=True)
+class ClusterDefaults:
+    """How the work of an update is divided among the workers of a Ray cluster."""
+
+    chunk: int = 512  # files that a worker gets at once: seconds of work, and 1 MB of results
+    least_chunk: int = 64  # files, if there are few; a multiple of the batches, which are then the same ones
+    chunks_of_cpu: int = 2  # that a worker has at once: one under way, and one to go on with
+    chunks_of_gpu: int = 8  # a GPU is given batches that far ahead
+    deaths: int = 3  # of workers over one chunk, which end the run: its files may be the reason
+    sample: int = 16  # files by which a worker finds out whether it sees the photos
+    connect_seconds: float = 10.0  # to wait for an answer of the cluster
+    start_seconds: float = 300.0  # to wait for the first worker
+
+
+@dataclass(frozen=True)
 class ImageDefaults:
     """Which images are refused before decoding, how they are resized, and which count as blank."""
 
@@ -419,6 +433,7 @@ COMPACT = CompactDefaults()
 EMBEDDING = EmbeddingDefaults()
 EXTRACT = ExtractDefaults()
 GPU_SEARCH = GpuSearchDefaults()
+CLUSTER = ClusterDefaults()
 IMAGE = ImageDefaults()
 DECODER = DecoderDefaults()
 DETAIL = DetailDefaults()

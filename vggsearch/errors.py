@@ -240,6 +240,10 @@ class DecisionsDamaged(VggsearchError):
         self.problem = problem
 
 
+class ClusterError(VggsearchError):
+    """The Ray cluster cannot be reached, has no room for workers, or its workers keep dying."""
+
+
 class TruthError(VggsearchError):
     """The ground truth cannot be read, or no query has a relevant photo."""
 

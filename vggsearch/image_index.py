@@ -13,6 +13,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.typing import NDArray
 
+from vggsearch.cluster.extract import Cluster
 from vggsearch.defaults import DUPLICATES
 from vggsearch.duplicates.collection import Collection
 from vggsearch.duplicates.find import DuplicatesReport, duplicates
@@ -24,8 +25,10 @@ from vggsearch.errors import (
     OptionError,
     PathOutside,
     SpecMismatch,
+    option,
 )
 from vggsearch.indexing.build import BuildReport, build_options, plan_build, rebuild
+from vggsearch.indexing.extract import extract
 from vggsearch.indexing.info import Info, read_info
 from vggsearch.indexing.integrity import VerifyReport, verify
 from vggsearch.indexing.update import UpdateReport, photo_folder, update_index
@@ -315,6 +318,8 @@ class ImageIndex(Tabular):
         whiten: bool | None = None,
         local_features: bool | None = None,
         slice: str | None = None,
+        ray: str | None = None,
+        ray_workers: int | None = None,
         progress: OnProgress | None = None,
         stop: Stop | None = None,
     ) -> UpdateReport:
@@ -334,9 +339,13 @@ class ImageIndex(Tabular):
         `slice` indexes a part of the folder only: "3/64" is the third of 64. Each slice needs an index of its own;
         `merge` makes one of them all.
 
+        `ray` has the machines of a Ray cluster read, decode and embed the photos, which have the same path on all
+        of them: it is the address of the cluster, "auto" on one of its machines. `ray_workers` is the number of
+        workers, by default one per GPU or, without GPUs, one per machine. This process writes the index.
+
         An update that is interrupted loses at most a minute of work; the next one continues. Raises PhotosError for
-        a folder that is missing, another one, or suddenly empty; IndexLocked while another process writes;
-        IndexNotWritable for a full or read-only disk; Stopped, with the report on what was done.
+        a folder that is missing, another one, or suddenly empty; ClusterError; IndexLocked while another process
+        writes; IndexNotWritable for a full or read-only disk; Stopped, with the report on what was done.
 
         >>> report = index.update()
         >>> report.indexed, report.unchanged
@@ -354,8 +363,17 @@ class ImageIndex(Tabular):
             whiten=whiten,
             local_features=local_features,
             part=Slice.parse(slice) if slice is not None else None,
+            embed=extract if ray is None else self._cluster(ray, ray_workers).extract,
             monitor=Monitor(progress, stop),
         )
+
+    def _cluster(self, address: str, workers: int | None) -> Cluster:
+        if workers is not None and workers < 1:
+            raise OptionError(option("ray_workers", workers), " is out of range: at least 1.")
+        opening, remembered = self._session.opening, self._store.manifest.weights_file
+        weights = Path(remembered) if opening.weights is None and remembered is not None else None
+        named = opening.weights.path if opening.weights is not None else weights
+        return Cluster(address, workers, named, opening.engine_options, opening.engine)
 
     def plan_build(
         self,

@@ -43,6 +43,8 @@ class UpdateOptions(TypedDict):
     whiten: bool | None
     local_features: bool | None
     slice: str | None
+    ray: str | None
+    ray_workers: int | None
 
 
 # The command gets them as `update`.
@@ -71,6 +73,12 @@ update_options: Callable[..., Callable[..., None]] = collected(
         "--slice",
         metavar="K/N",
         help="Index one of N equal parts of PHOTOS, into an index of its own: see vggsearch merge.",
+    ),
+    click.option("--ray", metavar="ADDRESS", help="Have a Ray cluster do it; auto is that of this machine."),
+    click.option(
+        "--ray-workers",
+        type=click.IntRange(min=1),
+        help="Number of workers on it.  [default: one per GPU, or one per machine]",
     ),
 )
 

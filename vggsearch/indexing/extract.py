@@ -67,13 +67,14 @@ def _on_gpus(
     )
     try:
         for item in feed.run(*source.hand_over()):
-            yield _unless_known(item, known)
+            yield unless_known(item, known)
     finally:
         source.close()
         feed.close()
 
 
-def _unless_known(item: Embedded | Skipped, known: ContentLookup | None) -> Embedded | Skipped:
+def unless_known(item: Embedded | Skipped, known: ContentLookup | None) -> Embedded | Skipped:
+    """Return the photo that is known if it has the same bytes, for the file of `item`; else `item`."""
     if known is None or isinstance(item, Skipped) or item.is_reused or not known.may_know(item.file):
         return item
     same = known.find(item.sha256)

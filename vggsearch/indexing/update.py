@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -38,6 +38,7 @@ from vggsearch.store.writer import StoreWriter, writing
 log = logging.getLogger(__name__)
 
 LoadEngine = Callable[[int], Engine]  # for a number of photos
+Extract = Callable[..., Generator[Embedded | Skipped, None, None]]  # as extract.extract
 CHECKED_AT_ONCE = 256  # files of a walk between two looks at whether to stop
 
 
@@ -88,8 +89,11 @@ class _Update:
     `todo` are the files to embed. `settled` are the paths of suspects and of files to embed that are dealt with.
     """
 
-    def __init__(self, store: Store, writer: StoreWriter, plan: UpdatePlan, thread: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, store: Store, writer: StoreWriter, plan: UpdatePlan, thread: ThreadPoolExecutor, extract: Extract
+    ) -> None:
         self.store, self.writer, self.plan = store, writer, plan
+        self._extract = extract
         self.todo, self.settled = list(plan.todo), set[str]()
         self._thread = thread  # writes a part while the photos of the next are embedded
         self._writing: Future[None] | None = None
@@ -137,7 +141,7 @@ class _Update:
             show(0)
             return engine
 
-        items = extract(
+        items = self._extract(
             self.todo,
             root,
             self.store.spec,
@@ -242,13 +246,15 @@ def update_index(
     whiten: bool | None = None,
     local_features: bool | None = None,
     part: Slice | None = None,
+    embed: Extract = extract,
     monitor: Monitor = SILENT,
 ) -> UpdateReport:
     """Embed new and changed photos below `root`, drop deleted ones, then update all derived data.
 
-    See ImageIndex.update. Raises PhotosError, IndexLocked, IndexNotWritable; InstallationError without FAISS, and
-    Stopped, with the report of what was done, both after committing the embeddings. The FAISS index is also updated
-    after a stop, unless the stop came while it was being built.
+    `embed` does the work, on this machine by default. See ImageIndex.update. Raises PhotosError, IndexLocked,
+    IndexNotWritable; InstallationError without FAISS, and Stopped, with the report of what was done, both after
+    committing the embeddings. The FAISS index is also updated after a stop, unless the stop came while it was being
+    built.
     """
     if workers is not None and workers < 1:
         raise OptionError(option("workers", workers), " is out of range: at least 1.")
@@ -262,7 +268,7 @@ def update_index(
         HeadStart(load_engine) as start,
     ):
         found: Iterable[PhotoFile | Skipped] = _checked(walk_photos(root, exclude=store.directory), monitor)
-        if not len(store):
+        if not len(store) and embed is extract:
             found = start.during(found)
         if part is not None:
             found = _in_slice(found, part, store, root)
@@ -275,7 +281,7 @@ def update_index(
             writer.set_whitened(whiten)
         if local_features is not None:
             writer.set_local(local_features)
-        update = _Update(store, writer, plan, thread)
+        update = _Update(store, writer, plan, thread, embed)
         try:
             is_whole = update.reread(root, workers, monitor) and update.embed(root, load_engine, workers, monitor)
             if is_whole:

@@ -1,0 +1,194 @@
+"""Indexing on a real Ray cluster: three nodes on this machine, of which some are killed."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.fakes import FakeEngine, save_photo
+from tests.helpers.waiting import wait_until
+from vggsearch.errors import ClusterError, OptionError, PhotosError
+from vggsearch.image_index import ImageIndex
+from vggsearch.model.spec import EmbeddingOptions
+
+ray = pytest.importorskip("ray", reason="needs Ray")
+pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore")]
+
+ROOT = Path(__file__).parent.parent
+COUNT = 300
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A head without CPUs, and two nodes with one each."""
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # 15 otherwise: the rest of the machine would go first
+        patch.setenv("PYTHONPATH", str(ROOT))
+        head = {"num_cpus": 0, "num_gpus": 0, "object_store_memory": 100 << 20, "include_dashboard": False}
+        made = Cluster(initialize_head=True, head_node_args=head)
+        for _ in range(2):
+            add_node(made)
+        yield made
+        ray.shutdown()
+        made.shutdown()
+
+
+def add_node(cluster: Any) -> Any:
+    """Add a node; Ray waits 30 s for it, which a busy machine may need more than once."""
+    for _ in range(2):
+        with suppress(Exception):
+            return cluster.add_node(num_cpus=1, num_gpus=0, object_store_memory=100 << 20)
+    return cluster.add_node(num_cpus=1, num_gpus=0, object_store_memory=100 << 20)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Path:
+    """300 real photos."""
+    folder = tmp_path_factory.mktemp("many") / "photos"
+    found = sorted(path for path in shared_data.rglob("*.jpg") if path.stat().st_size < 1_000_000)
+    for number, path in enumerate(found[:: max(1, len(found) // COUNT)][:COUNT]):
+        target = folder / str(number % 7) / f"{number:03}.jpg"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Their index, made by this machine."""
+    directory = tmp_path_factory.mktemp("alone") / "index"
+    with ImageIndex.for_photos(many, directory, FAST) as index:
+        assert index.update(many).photos == COUNT
+    return directory
+
+
+FAST = EmbeddingOptions(model="vgg16_half")
+
+
+def check_equal(made: Path, alone: Path) -> None:
+    """Fail unless two indexes have the same rows, with embeddings that are equal bit for bit."""
+    with ImageIndex.open(made) as one, ImageIndex.open(alone) as other:
+        assert one.paths() == other.paths()
+        assert one.to_arrow().drop(["embedding"]) == other.to_arrow().drop(["embedding"])
+        assert np.array_equal(one.embeddings(), other.embeddings())
+
+
+def test_a_node_that_is_killed_costs_no_photo(cluster: Any, many: Path, alone: Path, tmp_path: Path) -> None:
+    node = add_node(cluster)
+    seen: list[int] = []
+
+    def kill(progress: Any) -> None:
+        if progress.stage == "embedding photos" and progress.done > 64 and not seen:
+            seen.append(progress.done)
+            cluster.remove_node(node, allow_graceful=False)
+
+    with ImageIndex.for_photos(many, tmp_path / "made", FAST) as index:
+        report = index.update(many, ray=cluster.address, ray_workers=3, progress=kill)
+    assert seen
+    assert (report.indexed, report.photos) == (COUNT, COUNT)
+    check_equal(tmp_path / "made", alone)
+
+
+def test_a_driver_that_is_killed_goes_on_with_the_same_command(
+    cluster: Any, many: Path, alone: Path, tmp_path: Path
+) -> None:
+    often = "import vggsearch.defaults as d; object.__setattr__(d.EXTRACT, 'part_seconds', 0.2); "
+    run = "import sys; from vggsearch.cli import cli; cli(sys.argv[1:])"
+    directory = tmp_path / "made"
+    asked = ["index", str(many), "--index", str(directory), "--model", "vgg16_half", "--ray", str(cluster.address)]
+    parts = directory / "embeddings"
+    with subprocess.Popen(
+        [sys.executable, "-c", often + run, *asked], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as driver:
+        wait_until(lambda: driver.poll() is not None or len(list(parts.glob("part-*"))) > 1)
+        driver.send_signal(signal.SIGKILL)
+    with ImageIndex.open(directory) as index:
+        assert 0 < len(index) < COUNT
+    subprocess.run([sys.executable, "-c", run, *asked], check=True, capture_output=True, timeout=300)
+    check_equal(directory, alone)
+
+
+class Dying(FakeEngine):
+    """An engine whose process ends at the picture of one colour."""
+
+    def embed(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if (squares.max(axis=(1, 2, 3)) == squares.min(axis=(1, 2, 3))).any():
+            os._exit(9)
+        return super().embed(squares)
+
+
+def test_files_that_kill_every_worker_end_the_run_with_their_names(cluster: Any, tmp_path: Path) -> None:
+    from PIL import Image
+
+    save_photo(tmp_path / "photos/a.jpg", 1)
+    Image.new("RGB", (40, 30), (7, 7, 7)).save(tmp_path / "photos/deadly.png")
+    with (
+        ImageIndex.for_photos(tmp_path / "photos", tmp_path / "made", engine=Dying()) as index,
+        pytest.raises(ClusterError, match=r"3 workers died .* a\.jpg, deadly\.png"),
+    ):
+        index.update(ray=cluster.address, folder=tmp_path / "photos")
+    with ImageIndex.open(tmp_path / "made") as index:
+        assert len(index) == 0
+
+
+def test_copies_renames_and_files_that_are_no_pictures_come_out_as_on_one_machine(
+    cluster: Any, tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
+    for seed in range(100):
+        save_photo(photos / f"{seed:03}.jpg", seed % 60, (40, 30))
+    (photos / "050.jpg").write_bytes(b"no picture")
+    (photos / "notes.txt").write_text("nothing")
+    reports = []
+    for name, address in (("alone", None), ("cluster", str(cluster.address))):
+        with ImageIndex.for_photos(photos, tmp_path / name, engine=FakeEngine()) as index:
+            index.update(photos, ray=address)
+            reports.append((index.paths(), index.skipped(), index.embeddings().tolist()))
+    assert reports[0] == reports[1]
+    (photos / "001.jpg").rename(photos / "renamed.jpg")
+    with ImageIndex.open(tmp_path / "cluster", engine=FakeEngine()) as index:
+        report = index.update(ray=str(cluster.address))
+        assert (report.indexed, report.reused, report.gone) == (0, 1, 1)
+
+
+def test_a_worker_that_does_not_see_the_photos_refuses(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_photo(tmp_path / "photos/a.jpg", 1)
+    monkeypatch.setattr("vggsearch.cluster.extract.place_of", lambda _: Path("/not/mounted"))
+    with (
+        ImageIndex.for_photos(tmp_path / "photos", tmp_path / "made", engine=FakeEngine()) as index,
+        pytest.raises(PhotosError, match="none of 1 photos can be read in /not/mounted"),
+    ):
+        index.update(tmp_path / "photos", ray=cluster.address)
+    with ImageIndex.open(tmp_path / "made") as index:
+        assert (len(index), len(index.skipped())) == (0, 0)
+
+
+def test_more_workers_than_there_is_room_for_are_refused(cluster: Any, photos: Path, tmp_path: Path) -> None:
+    with (
+        ImageIndex.for_photos(photos, tmp_path / "made", engine=FakeEngine()) as index,
+        pytest.raises(OptionError, match=r"ray_workers=100 is more than the cluster has room for"),
+    ):
+        index.update(photos, ray=cluster.address, ray_workers=100)
+
+
+def test_an_address_without_a_cluster_is_an_error(photos: Path, tmp_path: Path) -> None:
+    with (
+        ImageIndex.for_photos(photos, tmp_path / "made", engine=FakeEngine()) as index,
+        pytest.raises(ClusterError, match=r"There is no Ray cluster at 127\.0\.0\.1:1"),
+    ):
+        index.update(photos, ray="127.0.0.1:1")

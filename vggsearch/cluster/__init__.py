@@ -1,0 +1,1 @@
+"""Indexing by several machines at once, which Ray joins to a cluster."""
