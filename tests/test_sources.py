@@ -1,11 +1,13 @@
 import io
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.fakes import FakeEngine, picture
@@ -292,3 +294,75 @@ def test_names_that_lead_elsewhere_are_refused(path: str) -> None:
 @pytest.mark.parametrize("path", ["a.jpg", "a/b c.jpg", "ü/..a.jpg", "a\nb.jpg"])
 def test_other_names_are_not(path: str) -> None:
     assert name_problem(path) is None
+
+
+def write_inventory(path: Path, /, **columns: Any) -> Path:
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def inventory_of(folder: Path, path: Path) -> Path:
+    files = [file for file in walk(folder) if isinstance(file, PhotoFile)]
+    times = pa.array([file.mtime_ns for file in files], pa.timestamp("ns"))
+    return write_inventory(
+        path, path=[file.path for file in files], bytes=[file.bytes for file in files], mtime=times
+    )
+
+
+def known_of(found: Iterable[PhotoFile | Skipped]) -> list[tuple[str, int, int]]:
+    return [(file.path, file.bytes, file.mtime_ns) for file in found]
+
+
+def test_an_inventory_takes_the_place_of_the_walk(photos: Path, tars: Path, tmp_path: Path) -> None:
+    for root, folder in ((photos, photos), (Path(f"tar:{tars}"), tars)):
+        inventory = inventory_of(folder, tmp_path / "files.parquet")
+        assert known_of(walk_photos(root, inventory=inventory)) == known_of(walk_photos(root))
+
+
+def test_what_an_inventory_does_not_list_is_gone_but_not_most_of_a_bucket(tars: Path, tmp_path: Path) -> None:
+    update(tars, tmp_path / "packed")
+    inventory = inventory_of(tars, tmp_path / "files.parquet")
+    some = pq.read_table(inventory)
+    with ImageIndex.open(tmp_path / "packed", engine=FakeEngine()) as index:
+        assert index.update(files=inventory).unchanged == 6
+        pq.write_table(some.slice(0, 1), inventory)
+        report = index.update(files=inventory)
+        assert (report.gone, report.unchanged) == (2, 4)
+        pq.write_table(some.slice(0, 0), inventory)
+        with pytest.raises(PhotosError, match="lists 4 of the 4 photos"):
+            index.update(files=inventory)
+
+
+def test_an_inventory_names_nothing_outside_the_folder(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "outside.jpg").write_bytes(jpeg(1))
+    paths = ["../outside.jpg", str(tmp_path / "outside.jpg"), "summer/0.jpg", "none.jpg", "summer"]
+    now = pa.array([0] * len(paths), pa.timestamp("s"))
+    inventory = write_inventory(tmp_path / "files.parquet", path=paths, bytes=[1] * len(paths), mtime=now)
+    with ImageIndex.for_photos(photos, tmp_path / "index", engine=FakeEngine()) as index:
+        report = index.update(photos, files=inventory)
+        assert index.paths() == ["summer/0.jpg"]
+        assert [skipped.kind for skipped in report.skipped].count("bad name") == 2
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"path": ["a"], "bytes": [1]}, "no list of files"),
+        ({"path": ["a"], "bytes": ["many"], "mtime": pa.array([0], pa.timestamp("s"))}, "no list of files"),
+        ({"path": ["a", None], "bytes": [1, 1], "mtime": pa.array([0, 0], pa.timestamp("s"))}, "without a value"),
+        ({"path": ["a", "a"], "bytes": [1, 1], "mtime": pa.array([0, 0], pa.timestamp("s"))}, "a path twice"),
+        ({"path": ["a"], "bytes": [-1], "mtime": pa.array([0], pa.timestamp("s"))}, "negative"),
+    ],
+)
+def test_a_file_that_is_no_inventory_is_refused(
+    photos: Path, tmp_path: Path, columns: dict[str, list[Any]], message: str
+) -> None:
+    inventory = write_inventory(tmp_path / "files.parquet", **columns)
+    with pytest.raises(OptionError, match=message):
+        list(walk_photos(photos, inventory=inventory))
+
+
+def test_text_is_no_inventory(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "files.parquet").write_text("path,bytes,mtime")
+    with pytest.raises(OptionError, match="no list of files"):
+        list(walk_photos(photos, inventory=tmp_path / "files.parquet"))

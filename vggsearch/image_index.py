@@ -318,6 +318,7 @@ class ImageIndex(Tabular):
         whiten: bool | None = None,
         local_features: bool | None = None,
         slice: str | None = None,
+        files: str | os.PathLike[str] | None = None,
         ray: str | None = None,
         ray_workers: int | None = None,
         progress: OnProgress | None = None,
@@ -338,6 +339,9 @@ class ImageIndex(Tabular):
 
         `slice` indexes a part of the folder only: "3/64" is the third of 64. Each slice needs an index of its own;
         `merge` makes one of them all.
+
+        `files` is a Parquet file that lists the photos in place of a walk, such as the inventory of a bucket: path,
+        relative to the photo folder, bytes and mtime. What it does not list is gone.
 
         `ray` has the machines of a Ray cluster read, decode and embed the photos, which have the same path on all
         of them: it is the address of the cluster, "auto" on one of its machines. `ray_workers` is the number of
@@ -363,6 +367,7 @@ class ImageIndex(Tabular):
             whiten=whiten,
             local_features=local_features,
             part=Slice.parse(slice) if slice is not None else None,
+            inventory=from_home(files) if files is not None else None,
             embed=extract if ray is None else self._cluster(ray, ray_workers).extract,
             monitor=Monitor(progress, stop),
         )

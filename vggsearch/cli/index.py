@@ -8,6 +8,7 @@ from typing import TypedDict
 import click
 
 from vggsearch.cli.options import (
+    FILE,
     FOLDER,
     batch_size_option,
     collected,
@@ -43,6 +44,7 @@ class UpdateOptions(TypedDict):
     whiten: bool | None
     local_features: bool | None
     slice: str | None
+    files: Path | None
     ray: str | None
     ray_workers: int | None
 
@@ -73,6 +75,12 @@ update_options: Callable[..., Callable[..., None]] = collected(
         "--slice",
         metavar="K/N",
         help="Index one of N equal parts of PHOTOS, into an index of its own: see vggsearch merge.",
+    ),
+    click.option(
+        "--files",
+        type=FILE,
+        metavar="PARQUET",
+        help="Index the files that this lists (path, bytes, mtime), such as the inventory of a bucket.",
     ),
     click.option("--ray", metavar="ADDRESS", help="Have a Ray cluster do it; auto is that of this machine."),
     click.option(

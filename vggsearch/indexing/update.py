@@ -246,6 +246,7 @@ def update_index(
     whiten: bool | None = None,
     local_features: bool | None = None,
     part: Slice | None = None,
+    inventory: Path | None = None,
     embed: Extract = extract,
     monitor: Monitor = SILENT,
 ) -> UpdateReport:
@@ -267,7 +268,7 @@ def update_index(
         ThreadPoolExecutor(1, thread_name_prefix="commit") as thread,
         HeadStart(load_engine) as start,
     ):
-        found: Iterable[PhotoFile | Skipped] = _checked(walk_photos(root, exclude=store.directory), monitor)
+        found: Iterable[PhotoFile | Skipped] = _checked(walk_photos(root, store.directory, inventory), monitor)
         if not len(store) and embed is extract:
             found = start.during(found)
         if part is not None:

@@ -10,6 +10,7 @@ from typing import BinaryIO, Protocol
 from vggsearch.defaults import IMAGE
 from vggsearch.errors import ImageError
 from vggsearch.photos.addresses import TAR, address_of, is_address, settled
+from vggsearch.photos.inventory import listed_files
 from vggsearch.photos.object_storage import ERRORS, ObjectStorage, reason
 from vggsearch.photos.opening import open_photo
 from vggsearch.photos.walk import PhotoFile, Skipped, walk
@@ -21,12 +22,18 @@ class Source(Protocol):
     def walk(self) -> Iterator[PhotoFile | Skipped]:
         """Yield every photo. Raises PhotosError if the address cannot be listed."""
 
+    def photos_in(self, files: Iterator[PhotoFile | Skipped]) -> Iterator[PhotoFile | Skipped]:
+        """Yield the photos in files that are known to be there."""
+
     def read(self, path: str, most: int) -> bytes:
         """Return the bytes of a photo. Raises ImageError, also for more than `most`, OSError and ValueError."""
 
 
 class _Objects(ObjectStorage):
     """Photos that are objects."""
+
+    def photos_in(self, files: Iterator[PhotoFile | Skipped]) -> Iterator[PhotoFile | Skipped]:
+        return files
 
     def read(self, path: str, most: int) -> bytes:
         with self.open(path) as opened:
@@ -50,8 +57,16 @@ def source_of(root: Path) -> Source:
     return TarFiles(FolderOfFiles(inner), 1)
 
 
-def walk_photos(root: Path, exclude: Path | None = None) -> Iterator[PhotoFile | Skipped]:
-    """Yield every file at `root`, a folder or an address; see walk.walk. Raises PhotosError."""
+def walk_photos(
+    root: Path, exclude: Path | None = None, inventory: Path | None = None
+) -> Iterator[PhotoFile | Skipped]:
+    """Yield every file at `root`, a folder or an address; see walk.walk. Raises PhotosError.
+
+    With an `inventory`, the files that it lists; see inventory.listed_files.
+    """
+    if inventory is not None:
+        listed = listed_files(inventory, root)
+        return source_of(root).photos_in(listed) if is_address(root) else listed
     return source_of(root).walk() if is_address(root) else walk(root, exclude)
 
 

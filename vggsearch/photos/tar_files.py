@@ -106,9 +106,12 @@ class TarFiles:
 
     def walk(self) -> Iterator[PhotoFile | Skipped]:
         """Yield every photo of every tar file, in the order of the files and of the members in them."""
-        found = self._files.walk()
+        return self.photos_in(self._files.walk())
+
+    def photos_in(self, files: Iterator[PhotoFile | Skipped]) -> Iterator[PhotoFile | Skipped]:
+        """Yield the photos of tar files."""
         with ThreadPoolExecutor(self._at_once, thread_name_prefix="tar") as threads:
-            while some := list(islice(found, self._at_once)):
+            while some := list(islice(files, self._at_once)):
                 for each in threads.map(self._listed, some):
                     yield from each
 
