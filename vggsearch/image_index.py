@@ -800,7 +800,7 @@ class ImageIndex(Tabular):
         1024
         """
         monitor = Monitor(progress, stop)
-        return self._session.latest.read(lambda state: export(state, from_home(file), monitor, raw=raw))
+        return self._apart().read(lambda state: export(state, from_home(file), monitor, raw=raw))
 
     def publish(
         self,
@@ -829,7 +829,11 @@ class ImageIndex(Tabular):
         """
         monitor = Monitor(progress, stop)
         with closing(open_table(url)) as table:
-            return self._session.latest.read(lambda state: publish(state, table, monitor, replace=replace))
+            return self._apart().read(lambda state: publish(state, table, monitor, replace=replace))
+
+    def _apart(self) -> LatestSnapshot:
+        """Return the last committed state for long work, during which other threads go on reading theirs."""
+        return LatestSnapshot(self._store.at_this_state())
 
     def embeddings(self) -> NDArray[np.float32]:
         """Return the embeddings of all photos, float32 (photos, dimensions): unit vectors, not whitened.

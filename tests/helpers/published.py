@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,7 @@ def path_of(seed: int) -> str:
     return f"{FOLDERS[seed % len(FOLDERS)]}/IMG_{seed}.jpg"
 
 
+@cache
 def photo(seed: int, path: str | None = None) -> Embedded:
     """Return a photo of the picture of this seed, with all that filters ask for."""
     square = view(seed)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import RLock
 from typing import Any, LiteralString
 from uuid import UUID
@@ -83,7 +83,10 @@ class PostgresTable:
                 yield PostgresWriter(connection, self.name, self._read_record(connection), self.shown)
 
     def stamp(self) -> Stamp | None:
-        """Return which photos are published now, None if none are."""
+        """Return which photos are published now, None if none are; on a new connection if the server closed it."""
+        with self._using, suppress(psycopg.OperationalError):
+            if self._connection is not None:
+                self._connection.execute("SELECT 1")
         with self._telling():
             connection = self._connected()
             if not _has_state(connection):
