@@ -28,6 +28,8 @@ ALIASES = PUBLIC.keys() - CLASSES.keys() - FUNCTIONS.keys()
 ONLY_TYPES = {"np": np, "NDArray": NDArray, "Callable": Callable, "Iterable": Iterable, "Iterator": Iterator} | {
     "SquareJpeg": Callable[..., object],
     "Console": Console,
+    "PublishedIndex": vggsearch.PublishedIndex,
+    "PublishReport": vggsearch.PublishReport,
 }
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,10 +53,6 @@ from vggsearch.photos.inputs import Box, ImageLike
 from vggsearch.photos.slices import Slice
 from vggsearch.photos.walk import SkippedFiles, check_folder
 from vggsearch.progress import Monitor, OnProgress, Stop
-from vggsearch.published.export import export
-from vggsearch.published.index import PublishedIndex
-from vggsearch.published.publish import PublishReport, publish
-from vggsearch.published.table import open_table
 from vggsearch.query.filters import Filter
 from vggsearch.query.options import Images, Pick, QueryOptions, QueryResult, QueryResults, batch_of, rules
 from vggsearch.query.run import pick_random, run_queries, run_query
@@ -79,6 +75,10 @@ from vggsearch.store.locate import directory_for
 from vggsearch.store.store import Store
 from vggsearch.system.places import Place, from_home
 from vggsearch.tables import Table, Tabular
+
+if TYPE_CHECKING:  # what is published is seldom needed, and takes time to import
+    from vggsearch.published.index import PublishedIndex
+    from vggsearch.published.publish import PublishReport
 
 log = logging.getLogger(__name__)
 
@@ -199,7 +199,7 @@ class ImageIndex(Tabular):
         engine: Engine | None = None,
         engine_options: EngineOptions | None = None,
         root: str | os.PathLike[str] | None = None,
-    ) -> PublishedIndex:
+    ) -> "PublishedIndex":
         """Open an index that was published at a URL, for queries; neither the index nor photos are needed here.
 
         `options`, `engine_options` and `engine` are those of `open`. `root` is the photo folder, if it is here: a
@@ -213,6 +213,8 @@ class ImageIndex(Tabular):
         ...     published.query("photos/a.jpg").matches[0].path
         'a.jpg'
         """
+        from vggsearch.published.index import PublishedIndex
+
         return PublishedIndex.open(url, options, engine=engine, engine_options=engine_options, root=root)
 
     def __enter__(self) -> "ImageIndex":
@@ -799,6 +801,8 @@ class ImageIndex(Tabular):
         >>> index.export("photos.parquet")
         1024
         """
+        from vggsearch.published.export import export
+
         monitor = Monitor(progress, stop)
         return self._apart().read(lambda state: export(state, from_home(file), monitor, raw=raw))
 
@@ -809,7 +813,7 @@ class ImageIndex(Tabular):
         replace: bool = False,
         progress: OnProgress | None = None,
         stop: Stop | None = None,
-    ) -> PublishReport:
+    ) -> "PublishReport":
         """Publish the photos of the index in a database, where `ImageIndex.at` finds them from any machine.
 
         `url` is postgresql://SERVER/DATABASE, with the extra `postgres` and pgvector on the server; several indexes
@@ -827,6 +831,9 @@ class ImageIndex(Tabular):
         >>> index.publish("postgresql://localhost/photos").added  # doctest: +SKIP
         4
         """
+        from vggsearch.published.publish import publish
+        from vggsearch.published.table import open_table
+
         monitor = Monitor(progress, stop)
         with closing(open_table(url)) as table:
             return self._apart().read(lambda state: publish(state, table, monitor, replace=replace))

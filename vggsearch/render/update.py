@@ -3,13 +3,16 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vggsearch.defaults import Format
 from vggsearch.indexing.merge import MergeReport
 from vggsearch.indexing.update import UpdateReport
 from vggsearch.photos.walk import Skipped, one_line
-from vggsearch.published.publish import PublishReport
 from vggsearch.render.text import as_csv, as_paths, as_table, quantity
+
+if TYPE_CHECKING:  # an update needs nothing of it
+    from vggsearch.published.publish import PublishReport
 
 
 def update_line(report: UpdateReport, directory: Path) -> str:
@@ -36,7 +39,7 @@ def merge_line(report: MergeReport) -> str:
     return f"{indexes} merged: {photos} in {one_line(str(report.directory))}"
 
 
-def publish_line(report: PublishReport) -> str:
+def publish_line(report: "PublishReport") -> str:
     """Return the closing line of a publish: what was done, and where the photos are."""
     counts = [f"{report.added:,} added", f"{report.removed:,} removed" if report.removed else ""]
     done = f"{', '.join(filter(None, counts))} in {report.seconds:.1f} s{' (all anew)' if report.is_new else ''}"
