@@ -15,10 +15,13 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.fakes import FakeEngine, save_photo
+from tests.helpers.object_storage import S3Server, s3_server
 from tests.helpers.waiting import wait_until
 from vggsearch.errors import ClusterError, OptionError, PhotosError
 from vggsearch.image_index import ImageIndex
 from vggsearch.model.spec import EmbeddingOptions
+from vggsearch.photos.sources import source_of
+from vggsearch.photos.walk import walk
 
 ray = pytest.importorskip("ray", reason="needs Ray")
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore")]
@@ -28,7 +31,17 @@ COUNT = 300
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server that all nodes know by their environment."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment().items():
+            patch.setenv(name, value)
+        yield server
+        source_of.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def cluster(s3: S3Server) -> Iterator[Any]:
     """A head without CPUs, and two nodes with one each."""
     from ray.cluster_utils import Cluster
 
@@ -162,6 +175,22 @@ def test_copies_renames_and_files_that_are_no_pictures_come_out_as_on_one_machin
     with ImageIndex.open(tmp_path / "cluster", engine=FakeEngine()) as index:
         report = index.update(ray=str(cluster.address))
         assert (report.indexed, report.reused, report.gone) == (0, 1, 1)
+
+
+def test_photos_in_a_bucket_are_read_by_the_workers(
+    cluster: Any, s3: S3Server, photos: Path, tmp_path: Path
+) -> None:
+    files = s3.file_system()
+    files.create_dir("bucket/photos")
+    for found in walk(photos):
+        with files.open_output_stream(f"bucket/photos/{found.path}") as file:
+            file.write((photos / found.path).read_bytes())
+    rows = []
+    for source, address in ((photos, None), ("s3://bucket/photos", str(cluster.address))):
+        with ImageIndex.for_photos(source, tmp_path / str(address is None), engine=FakeEngine()) as index:
+            index.update(source, ray=address)
+            rows.append((index.paths(), index.to_arrow().column("sha256").to_pylist(), index.embeddings().tolist()))
+    assert rows[0] == rows[1]
 
 
 def test_a_worker_that_does_not_see_the_photos_refuses(

@@ -1,5 +1,6 @@
 """Files through a pool of GPU processes, with pretended GPUs that decode what is wide, and the CPU for the rest."""
 
+import tarfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -19,6 +20,7 @@ from vggsearch.indexing.feed import Feed
 from vggsearch.indexing.update import update_index
 from vggsearch.model.gpu_engine import GpuEngine
 from vggsearch.model.gpu_pool import GpuPool
+from vggsearch.photos.sources import walk_photos
 from vggsearch.photos.walk import PhotoFile, Skipped, walk
 from vggsearch.store.records import Embedded, EngineInfo
 from vggsearch.store.store import Store
@@ -87,6 +89,21 @@ def test_the_gpus_embed_what_they_can_decode(mixed: Path, tmp_path_factory: pyte
 def test_every_file_has_its_own_result_in_its_place(mixed: Path, decodes: bool) -> None:
     expected = embedded_by(FakeEngine(), mixed)
     assert_same(embedded_by(gpus(Load(decodes=decodes), 2), mixed, workers=2), expected)
+
+
+def test_what_is_in_no_folder_is_decoded_by_the_cpu(mixed: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    tars, diary = tmp_path_factory.mktemp("tars"), tmp_path_factory.mktemp("diary")
+    with tarfile.open(tars / "a.tar", "w") as tar:
+        for path in sorted(mixed.glob("*.jpg")):
+            tar.add(path, path.name)
+    root = Path(f"tar:{tars}")
+    files = [item for item in walk_photos(root) if isinstance(item, PhotoFile)]
+    on_gpus, on_cpu = (
+        list(extract(files, root, FAKE_SPEC, lambda: engine, workers=2))  # noqa: B023
+        for engine in (gpus(Load(decodes=True, diary=diary)), FakeEngine())
+    )
+    assert_same(on_gpus, on_cpu)
+    assert not (diary / "GPU 0 decoded").exists()
 
 
 @pytest.mark.slow

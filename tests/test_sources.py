@@ -14,7 +14,7 @@ from tests.fakes import FakeEngine, picture
 from vggsearch.errors import ImageError, OptionError, PhotosError
 from vggsearch.image_index import ImageIndex
 from vggsearch.photos.addresses import address_of, escaped_name, is_address, name_problem, settled
-from vggsearch.photos.sources import read_photo, source_of, walk_photos
+from vggsearch.photos.sources import open_original, read_photo, source_of, walk_photos
 from vggsearch.photos.tar_files import MOST_HEADER, Member, tar_members
 from vggsearch.photos.walk import PhotoFile, Skipped, walk
 from vggsearch.removal.plan import make_plan
@@ -244,6 +244,15 @@ def test_a_photo_of_a_tar_file_that_changed_is_not_mixed_up(tars: Path) -> None:
     with pytest.raises(ImageError, match="no longer in"):
         read_photo(root, first.path)
     assert read_photo(root, "summer.tar/1.jpg") == jpeg(8)
+
+
+def test_the_server_opens_a_photo_in_a_tar_file_as_a_file(tars: Path, photos: Path) -> None:
+    with (
+        open_original(Path(f"tar:{tars}"), "winter.tar/4.jpg") as packed,
+        open_original(photos, "winter/4.jpg") as file,
+    ):
+        assert os.fstat(packed.fileno()).st_size == os.fstat(file.fileno()).st_size
+        assert packed.read() == file.read()
 
 
 def test_a_missing_folder_of_tar_files_is_an_error(tmp_path: Path) -> None:

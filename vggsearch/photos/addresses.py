@@ -6,7 +6,6 @@ two. `address_of` returns it as it is written.
 
 import re
 from pathlib import Path, PurePosixPath
-from urllib.parse import quote
 
 from vggsearch.errors import OptionError
 from vggsearch.system.places import from_home
@@ -71,5 +70,7 @@ def name_problem(path: str) -> str | None:
 
 def escaped_name(path: str) -> str:
     """Return a path that has a `name_problem` as one name that has none, to report it by."""
+    from urllib.parse import quote  # not above: decoder processes do without
+
     name = quote(path, safe="", errors="surrogateescape")
     return name if name.strip(".") else "%2E" * len(name) or "%"

@@ -1,7 +1,6 @@
 """Where photos come from: a folder, object storage or tar files, of which photos are read into memory."""
 
 import os
-import tempfile
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -93,6 +92,8 @@ def open_original(root: Path, path: str) -> BinaryIO:
     """Open the photo `path` at `root`, a folder or an address. Raises ImageError and OSError."""
     if not is_address(root):
         return open_photo(root, path)
+    import tempfile  # not above: decoder processes do without
+
     file = tempfile.TemporaryFile()  # noqa: SIM115 - it has no name, and the caller closes it
     file.write(read_photo(root, path))
     file.seek(0, os.SEEK_SET)
