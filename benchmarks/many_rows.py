@@ -3,6 +3,7 @@
 python benchmarks/many_rows.py make INDEX 1000000    # generated photos: short embeddings, realistic paths, stamps
 python benchmarks/many_rows.py plan INDEX            # an update that finds nothing new, without the walk itself
 python benchmarks/many_rows.py new INDEX             # what is known of as many new files, before they are decoded
+python benchmarks/many_rows.py query INDEX           # what queries do with paths
 python benchmarks/many_rows.py dead INDEX            # a commit, and opening, with 5 % of the rows dead, for good
 
 Everything goes through the classes of the store. A step is measured in CPU seconds, and the peak memory is that of
@@ -25,6 +26,7 @@ from vggsearch.indexing.update_plan import plan_update
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.photos.capture import Capture
 from vggsearch.photos.walk import PhotoFile, Stamp
+from vggsearch.query.filters import FoldedPaths
 from vggsearch.store.contents import MANIFEST
 from vggsearch.store.known_files import known_files
 from vggsearch.store.records import Embedded, EngineInfo
@@ -92,6 +94,30 @@ def new(folder: Path) -> None:
     print(f"{hashed:,} of {len(todo):,} files were read before they would be decoded")
 
 
+def query(folder: Path) -> None:
+    """Do what queries and decisions do with the paths and facts of an index, each three times."""
+    store = Store.open(folder)
+    paths, rows = store.paths(), len(store)
+    own = paths[rows // 2]
+    some = [paths[row] for row in range(0, rows, rows // 26)]
+    steps: dict[str, Callable[[], object]] = {
+        "the row of the query's own photo": lambda: paths.index(own),
+        "facts of three rows": lambda: store.facts_of([5, rows // 2, rows - 1]),
+        "rows of 26 candidates": lambda: paths.rows_among(some),
+        "the text that filters search": lambda: FoldedPaths(paths),
+        "exclude_same_folder": lambda: paths.are_directly_in(own.rpartition("/")[0]),
+        "the content of two decided photos": lambda: store.sha256s(some[:2]),
+    }
+    for name, step in steps.items():
+        print(f"{name:40} {min(cpu_time(step) for _ in range(3)) * 1000:8.1f} ms")
+
+
+def cpu_time(step: Callable[[], object]) -> float:
+    started = time.process_time()
+    step()
+    return time.process_time() - started
+
+
 def dead(folder: Path) -> None:
     """Let a twentieth of the rows of an index die, then commit another state, and open the index."""
     store = Store.open(folder)
@@ -117,5 +143,11 @@ def measured(step: str) -> Iterator[None]:
 
 if __name__ == "__main__":
     command, where, *numbers = sys.argv[1:]
-    commands: dict[str, Callable[..., None]] = {"make": make, "plan": plan, "new": new, "dead": dead}
+    commands: dict[str, Callable[..., None]] = {
+        "make": make,
+        "plan": plan,
+        "new": new,
+        "query": query,
+        "dead": dead,
+    }
     commands[command](Path(where), *map(int, numbers))

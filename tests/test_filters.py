@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from vggsearch.errors import OptionError
 from vggsearch.query.filters import FoldedPaths, parse_filter
+from vggsearch.store.paths import Paths
 
 PATHS = (
     "a.png",
@@ -34,7 +36,7 @@ class Photos:
 
     @cached_property
     def folded_paths(self) -> FoldedPaths:
-        return FoldedPaths(self._paths)
+        return FoldedPaths(Paths([pa.chunked_array([self._paths], pa.string())]))
 
     def column(self, name: str) -> NDArray[Any]:
         kind = "datetime64[ms]" if name == "taken" else np.int32

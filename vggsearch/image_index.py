@@ -17,7 +17,7 @@ from vggsearch.cluster.extract import Cluster
 from vggsearch.defaults import DUPLICATES
 from vggsearch.duplicates.collection import Collection
 from vggsearch.duplicates.find import DuplicatesReport, duplicates
-from vggsearch.duplicates.options import DuplicateOptions, Folders, named_photos, protected_folders
+from vggsearch.duplicates.options import DuplicateOptions, Folders, check_named, named_photos, protected_folders
 from vggsearch.duplicates.removals import new_journal, plan_removals
 from vggsearch.errors import (
     IndexDamaged,
@@ -673,8 +673,10 @@ class ImageIndex(Tabular):
     def _members(self, named: Folders) -> tuple[str, ...]:
         """Return the paths of photos that a user names, relative to the photo folder. Raises OptionError."""
         photos = [named] if isinstance(named, str | os.PathLike) else list(named)
-        known = set(self._store.read_consistently(Store.paths)) if photos else set[str]()
-        return tuple(named_photos(self.root or Path(), [str(each) for each in photos], known, 0))
+        root = self.root or Path()
+        paths = named_photos(root, [str(each) for each in photos])
+        check_named(root, paths, self._store.read_consistently(lambda store: store.sha256s(paths)), 0)
+        return tuple(paths)
 
     def _passing(self, filters: Sequence[Filter]) -> frozenset[str] | None:
         """Return the paths of the photos that pass all filters; None if there are no filters."""
@@ -726,11 +728,11 @@ class ImageIndex(Tabular):
         >>> len(index.duplicates().groups[0].members)
         2
         """
-        collection = self._collection()
-        rows = {path: row for row, path in enumerate(collection.searcher.paths)}
-        least = 1 if judgement in ("keep", "undecided") else 2
-        paths = named_photos(self.root or Path(), photos, rows, least)
-        decision = decide(judgement, [(collection.key(rows[path]), path) for path in paths])
+        root = self.root or Path()
+        paths = named_photos(root, photos)
+        keys = self._store.read_consistently(lambda store: store.sha256s(paths))
+        check_named(root, paths, keys, 1 if judgement in ("keep", "undecided") else 2)
+        decision = decide(judgement, [(keys[path], path) for path in paths])
         add_decisions(self.directory, [decision])
         return decision
 

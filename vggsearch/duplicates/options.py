@@ -131,12 +131,13 @@ def path_in_folder(root: Path, named: str | os.PathLike[str]) -> str:
     raise OptionError(f"{named} is not in the photo folder {root}.")
 
 
-def named_photos(root: Path, named: Sequence[str], known: Collection[str], least: int = 2) -> list[str]:
-    """Return the paths of `least` to MOST_PHOTOS photos that a user names, see `path_in_folder`.
+def named_photos(root: Path, named: Sequence[str]) -> list[str]:
+    """Return the paths of photos that a user names, each once, see `path_in_folder`."""
+    return list(dict.fromkeys(path_in_folder(root, each) for each in named))
 
-    Raises OptionError for a photo that is not in `known`, the paths in the index.
-    """
-    paths = list(dict.fromkeys(path_in_folder(root, each) for each in named))
+
+def check_named(root: Path, paths: Sequence[str], known: Collection[str], least: int = 2) -> None:
+    """Raise OptionError unless these are `least` to MOST_PHOTOS paths, and all are `known`: those in the index."""
     for path in paths:
         if path not in known:
             raise OptionError(
@@ -148,4 +149,3 @@ def named_photos(root: Path, named: Sequence[str], known: Collection[str], least
         raise OptionError(one_or_pair)
     if len(paths) > MOST_PHOTOS:
         raise OptionError(f"A decision about {len(paths):,} photos is not possible: name at most {MOST_PHOTOS:,}.")
-    return paths

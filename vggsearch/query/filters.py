@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.errors import OptionError
+from vggsearch.store.paths import Paths
 
 FILTER_EXAMPLES = (
     "Write a path glob ('2019/**', '*.png'), folder:trips/rome, taken:2019-05..2020, size:1000.. "
@@ -26,8 +27,8 @@ class FoldedPaths:
     They form one text, separated by a character that no path contains, so that one search covers all of them.
     """
 
-    def __init__(self, paths: Sequence[str]) -> None:
-        self._text = folded(f"{BETWEEN}{BETWEEN.join(paths)}{BETWEEN}" if paths else "")
+    def __init__(self, paths: Paths) -> None:
+        self._text = folded(f"{BETWEEN}{paths.joined_by(BETWEEN)}{BETWEEN}" if paths else "")
         encoding, width = ("ascii", np.uint8) if self._text.isascii() else ("utf-32-le", np.uint32)
         self._starts = np.flatnonzero(np.frombuffer(self._text.encode(encoding), width) == 0)
 

@@ -238,9 +238,10 @@ class Searcher:
 
     def _rows_of(self, path: str | None, wanted: Selection | None) -> NDArray[np.int64]:
         """Return the row of a path, (1,); empty if there is no such photo, or it is not wanted."""
-        if path is None or path not in self.paths:
+        try:
+            row = self.paths.index(path)
+        except ValueError:  # also for None
             return np.empty(0, np.int64)
-        row = self.paths.index(path)
         return np.array([row] if wanted is None or wanted.mask[row] else [], np.int64)
 
 

@@ -19,6 +19,7 @@ from vggsearch.query.filters import Filter, FoldedPaths
 from vggsearch.query.searcher import Searcher, hashes_of, searcher_under, searcher_with
 from vggsearch.store.local_features import LocalStore
 from vggsearch.store.manifest import ROLES, Role
+from vggsearch.store.paths import Paths
 from vggsearch.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class Snapshot:
         self._last_rewhitened: tuple[Whitening | None, Searcher] | None = None
 
     @cached_property
-    def paths(self) -> Sequence[str]:
+    def paths(self) -> Paths:
         """The paths of the photos, by row."""
         return self.store.paths()
 
@@ -117,15 +118,8 @@ class Snapshot:
         )
 
     def _outside(self, folders: frozenset[str]) -> NDArray[np.bool_]:
-        ids, of_rows = self._folders
-        return ~np.isin(of_rows, [ids[each] for each in folders if each in ids])
-
-    @cached_property
-    def _folders(self) -> tuple[dict[str, int], NDArray[np.int64]]:
-        """An identifier per folder, and the identifier of the folder of each photo: int64 (n,)."""
-        ids: dict[str, int] = {}
-        of_rows = [ids.setdefault(folder_of(path), len(ids)) for path in self.paths]
-        return ids, np.array(of_rows, np.int64)
+        are_in: NDArray[np.bool_] = np.logical_or.reduce([self.paths.are_directly_in(each) for each in folders])
+        return ~are_in
 
 
 class LatestSnapshot:
@@ -182,12 +176,12 @@ class LatestSnapshot:
         return self._state
 
     def _read_features(self, state: Snapshot, paths: set[str]) -> dict[str, tuple[Levels, float]]:
-        rows = {row: path for row, path in enumerate(state.paths) if path in paths}
-        facts = state.store.facts_of(list(rows))
+        rows = state.paths.rows_among(paths)
+        facts = state.store.facts_of(list(rows.values()))
         found = state.store.local().find([sha256 for sha256, _, _ in facts])
         return {
             path: (from_store(features, state.store.spec.size), width / height)
-            for path, (_, width, height), features in zip(rows.values(), facts, found, strict=True)
+            for path, (_, width, height), features in zip(rows, facts, found, strict=True)
             if features is not None
         }
 

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vggsearch.photos.walk import Stamp
-from vggsearch.store.paths import arrow_paths
+from vggsearch.store.paths import Paths
 from vggsearch.store.row_finder import RowFinder
 from vggsearch.store.stamps import stamp_batches
 from vggsearch.store.store import Store
@@ -65,11 +65,7 @@ class KnownFiles:
 
     def rows_among(self, paths: Iterable[str]) -> dict[str, int]:
         """Return the row of each of the paths that is the path of a photo."""
-        wanted, known = arrow_paths(paths), self._finder.paths
-        if not len(wanted):
-            return {}
-        rows = pc.indices_nonzero(pc.is_in(known, value_set=wanted))
-        return dict(zip(known.take(rows).to_pylist(), rows.to_pylist(), strict=True))
+        return Paths([self._finder.paths]).rows_among(paths)
 
     def paths_unseen(self, is_seen: NDArray[np.bool_]) -> list[str]:
         """Return the paths of the rows that were not seen.

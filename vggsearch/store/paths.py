@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from vggsearch.photos.walk import printable
 
@@ -58,6 +60,29 @@ class Paths(Sequence[str]):
         if row < 0:
             raise ValueError(f"{path!r} is not the path of a photo")
         return row
+
+    def rows_among(self, wanted: Iterable[str]) -> dict[str, int]:
+        """Return the row of each wanted path that is among these, in row order."""
+        names = arrow_paths(wanted)
+        if not len(names):
+            return {}
+        rows = pc.indices_nonzero(pc.is_in(self._paths, value_set=names))
+        return dict(zip(self._paths.take(rows).to_pylist(), rows.to_pylist(), strict=True))
+
+    def are_directly_in(self, folder: str) -> NDArray[np.bool_]:
+        """Return which paths are in a folder, "" for the photo folder itself, and in no folder below: bool (n,)."""
+        are = np.zeros(len(self), bool)
+        prefix = f"{folder}/" if folder else ""
+        rows = pc.indices_nonzero(pc.starts_with(self._paths, prefix))
+        depths = pc.count_substring(self._paths.take(rows), "/").to_numpy()
+        are[rows.to_numpy()[depths == prefix.count("/")]] = True
+        return are
+
+    def joined_by(self, separator: str) -> str:
+        """Return all paths as one text."""
+        chunks = (chunk for chunk in self._paths.chunks if len(chunk))
+        wholes = (pa.ListArray.from_arrays(pa.array([0, len(chunk)], pa.int32()), chunk) for chunk in chunks)
+        return separator.join(pc.binary_join(whole, separator)[0].as_py() for whole in wholes)
 
     def to_arrow(self) -> pa.ChunkedArray:
         """Return the paths as an Arrow array."""

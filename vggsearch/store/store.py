@@ -227,9 +227,11 @@ class Store:
         wanted = arrow_paths(paths)
         found: dict[str, str] = {}
         for part in self.manifest.parts if len(wanted) else ():
-            table = self.live_columns(part, ("path", "sha256"))
-            here = table.filter(pc.is_in(table.column("path"), value_set=wanted)).to_pydict()
-            found |= zip(here["path"], here["sha256"], strict=True)
+            paths_here = self._live_values(part, "path")
+            is_wanted = pc.is_in(paths_here, value_set=wanted)
+            if pc.any(is_wanted).as_py():
+                here = (values.filter(is_wanted) for values in (paths_here, self._live_values(part, "sha256")))
+                found |= zip(*(values.to_pylist() for values in here), strict=True)
         return found
 
     def embeddings(self) -> Iterator[NDArray[np.float16]]:
