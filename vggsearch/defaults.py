@@ -63,8 +63,9 @@ class ClusterDefaults:
 
     chunk: int = 512  # files that a worker gets at once: seconds of work, and 1 MB of results
     least_chunk: int = 64  # files, if there are few; a multiple of the batches, which are then the same ones
-    chunks_of_cpu: int = 2  # that a worker has at once: one under way, and one to go on with
-    chunks_of_gpu: int = 8  # a GPU is given batches that far ahead
+    chunks: int = (
+        2  # that a worker has at once, beyond what Feed takes ahead for a GPU: one under way, and one more
+    )
     deaths: int = 3  # of workers over one chunk, which end the run: its files may be the reason
     sample: int = 16  # files by which a worker finds out whether it sees the photos
     connect_seconds: float = 10.0  # to wait for an answer of the cluster

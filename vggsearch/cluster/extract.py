@@ -18,7 +18,7 @@ from typing import Any
 import vggsearch
 from vggsearch.cluster.rows import Rows
 from vggsearch.cluster.worker import Refusal, Worker
-from vggsearch.defaults import CLUSTER
+from vggsearch.defaults import CLUSTER, EXTRACT
 from vggsearch.errors import ClusterError, InstallationError, OptionError, PhotosError, option
 from vggsearch.indexing.extract import unless_known
 from vggsearch.model.engine import Engine, EngineOptions
@@ -71,7 +71,7 @@ class Cluster:
         load = partial(_load, spec, self.weights, self.options, self.engine)
         ray = _ray()
         with _Connection(ray, self.address):
-            plan = _plan_workers(ray, self.workers)
+            plan = _plan_workers(ray, self.workers, spec)
             sample = todo[:: max(1, len(todo) // CLUSTER.sample)][: CLUSTER.sample]
             make = partial(_start, ray, plan, root, spec, load, workers, sample)
             pool = _Pool(ray, make, plan)
@@ -85,11 +85,12 @@ class Cluster:
 
 @dataclass(frozen=True)
 class _Plan:
-    """How many workers there are, and what each of them takes of its machine."""
+    """How many workers there are, what each takes of its machine, and how many chunks it has at once."""
 
     count: int
     cpus: int
     gpus: int
+    chunks: int
 
 
 @dataclass
@@ -121,7 +122,7 @@ class _Pool:
         self._running: list[_Running] = []
         self._todo: deque[_Chunk] = deque()
         self._done: dict[int, _Chunk] = {}
-        self._at_once = CLUSTER.chunks_of_gpu if plan.gpus else CLUSTER.chunks_of_cpu
+        self._at_once = plan.chunks
         self._failed_starts = 0
 
     def run(self, chunks: Iterator[_Chunk]) -> Iterator[_Chunk]:
@@ -273,7 +274,7 @@ def _load(spec: EmbeddingSpec, weights: Path | None, options: EngineOptions, eng
     return load_engine(spec, find_again(spec.model, spec.layer, spec.weights_sha256, None, weights), options)
 
 
-def _plan_workers(ray: Any, wanted: int | None) -> _Plan:
+def _plan_workers(ray: Any, wanted: int | None, spec: EmbeddingSpec) -> _Plan:
     """Return how many workers to start: one per GPU, else one per machine, or as many as are wanted."""
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cpus, gpus = ([int(machine.get(kind, 0)) for machine in machines] for kind in ("CPU", "GPU"))
@@ -286,7 +287,17 @@ def _plan_workers(ray: Any, wanted: int | None) -> _Plan:
             f" is more than the cluster has room for: {sum(gpus)} GPUs, {sum(cpus)} CPUs.",
         )
     smallest = min(cpu for cpu in cpus if cpu)
-    return _Plan(count, max(1, min(smallest, sum(cpus) // count)), int(any(gpus)))
+    per_worker, has_gpus = max(1, min(smallest, sum(cpus) // count)), any(gpus)
+    return _Plan(count, per_worker, int(has_gpus), chunks_at_once(spec, has_gpus=has_gpus))
+
+
+def chunks_at_once(spec: EmbeddingSpec, *, has_gpus: bool) -> int:
+    """Return how many chunks a worker has at once.
+
+    With a GPU, they are more than Feed takes ahead: it would come to the end of its files, and end its processes.
+    """
+    ahead = EXTRACT.decoded_bytes // (spec.size**2 * 3) if has_gpus else 0
+    return CLUSTER.chunks + -(-ahead // CLUSTER.chunk)
 
 
 def _start(
@@ -306,7 +317,7 @@ def _start(
             num_gpus=plan.gpus,
             max_restarts=0,
             max_task_retries=0,
-            max_concurrency=max(CLUSTER.chunks_of_gpu, CLUSTER.chunks_of_cpu),
+            max_concurrency=plan.chunks,
             scheduling_strategy="SPREAD",
         )
         .remote(root, spec, load, decoders or plan.cpus, sample)
