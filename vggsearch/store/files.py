@@ -108,7 +108,8 @@ def write_folder_atomically(
             write(temporary)
             written = sorted(temporary.iterdir())
             for path in written:
-                _flush(path)
+                if path.name not in known:
+                    _flush(path)
             flush_directory(temporary)
             files = tuple(known.get(path.name) or FileHash.of(path) for path in written)
             os.replace(temporary, folder)
