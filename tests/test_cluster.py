@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.conftest import SHARED_DATA
 from tests.fakes import FakeEngine, save_photo
 from tests.helpers.object_storage import S3Server, s3_server
 from tests.helpers.waiting import wait_until
@@ -68,14 +69,17 @@ def add_node(cluster: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Path:
-    """300 real photos."""
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 real photos, or generated ones where there are none."""
     folder = tmp_path_factory.mktemp("many") / "photos"
-    found = sorted(path for path in shared_data.rglob("*.jpg") if path.stat().st_size < 1_000_000)
-    for number, path in enumerate(found[:: max(1, len(found) // COUNT)][:COUNT]):
+    found = sorted(path for path in SHARED_DATA.rglob("*.jpg") if path.stat().st_size < 1_000_000)
+    for number in range(COUNT):
         target = folder / str(number % 7) / f"{number:03}.jpg"
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+        if len(found) < COUNT:
+            save_photo(target, number)
+        else:
+            shutil.copyfile(found[number * (len(found) // COUNT)], target)
     return folder
 
 

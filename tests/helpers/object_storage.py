@@ -77,6 +77,10 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
             yield server
         finally:
             process.kill()
+            process.wait()
+            for port in ports:
+                for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - that is where it makes them
+                    left.unlink()
 
 
 def _answers(server: S3Server) -> bool:
