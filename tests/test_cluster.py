@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,11 @@ from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.photos.sources import source_of
 from vggsearch.photos.walk import walk
 
-ray = pytest.importorskip("ray", reason="needs Ray")
-pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore")]
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.filterwarnings("ignore"),  # of Ray's own
+    pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray"),
+]
 
 ROOT = Path(__file__).parent.parent
 COUNT = 300
@@ -44,6 +48,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 @pytest.fixture(scope="module")
 def cluster(s3: S3Server) -> Iterator[Any]:
     """A head without CPUs, and two nodes with one each."""
+    import ray  # not above: collecting the tests should not import it
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
