@@ -166,7 +166,7 @@ def test_the_stamps_below_a_folder_that_cannot_be_read_stay(
     index.update()
     before = stamps_in(index.directory)
 
-    def walk_without_summer(root: Path, exclude: Path | None = None) -> list[PhotoFile | Skipped]:
+    def walk_without_summer(root: Path, exclude: Path | None, _: object) -> list[PhotoFile | Skipped]:
         found = [file for file in walk(root, exclude) if not file.path.startswith("summer/")]
         return [*found, Skipped("summer", "Input/output error", "unreadable")]
 
