@@ -37,9 +37,7 @@ class SafetyRules:
         if is_address(root):
             raise PhotosError(
                 f"The photos are in {address_of(root)}: vggsearch removes, moves and links files on a disk only. "
-                "Remove them there, by the paths of ",
-                option("format", "paths"),
-                ".",
+                "Remove them there, by the paths of the duplicates."
             )
         try:
             self.root = Path(os.path.realpath(root, strict=True))
