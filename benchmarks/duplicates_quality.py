@@ -1,6 +1,6 @@
 """Measure how many reported duplicates are right, on photos with edited copies of some of them, and look-alikes.
 
-python benchmarks/duplicates_quality.py FOLDER PHOTOS [LOOKALIKES] [--copied 60] [--seed 7]
+python benchmarks/duplicates_quality.py FOLDER PHOTOS [LOOKALIKES] [--copied 60] [--seed 7] [--model vgg16]
 
 FOLDER is created: PHOTOS, the basic edits of as many of them as --copied says, and LOOKALIKES, if given, none of
 which counts as a duplicate of another.
@@ -21,8 +21,10 @@ from pathlib import Path
 from PIL import Image
 
 from vggsearch import ImageIndex
+from vggsearch.defaults import EMBEDDING
 from vggsearch.duplicates.find import DuplicatesReport
 from vggsearch.measures.ground_truth import read_truth
+from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.photos.edits import EDITS, edited
 
 ORIGINALS, COPIES, OTHERS = "originals", "copies", "look-alikes"
@@ -88,6 +90,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--truth", type=Path)
     parser.add_argument("--copied", type=int, default=60, help="photos of which edited copies are made")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--model", default=EMBEDDING.model)
     given = parser.parse_args(arguments)
     if (given.photos is None) == (given.truth is None):
         parser.error("Name either PHOTOS or --truth.")
@@ -97,7 +100,8 @@ def main(arguments: list[str]) -> None:
         label = dict(read_truth(given.truth)).get
     else:
         make_folder(where, given.photos, given.lookalikes, given.copied, given.seed)
-    with ImageIndex.for_photos(where, where.with_name(f"{where.name}.index")) as index:
+    wanted = EmbeddingOptions(model=given.model)
+    with ImageIndex.for_photos(where, where.with_name(f"{where.name}.index"), wanted) as index:
         index.update(where)
         report = index.duplicates()
         if report is not None:
