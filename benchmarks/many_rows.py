@@ -2,6 +2,7 @@
 
 python benchmarks/many_rows.py make INDEX 1000000    # generated photos: short embeddings, realistic paths, stamps
 python benchmarks/many_rows.py plan INDEX            # an update that finds nothing new, without the walk itself
+python benchmarks/many_rows.py plan INDEX 1          # the same, with the folders in another order
 python benchmarks/many_rows.py new INDEX             # what is known of as many new files, before they are decoded
 python benchmarks/many_rows.py query INDEX           # what queries do with paths
 python benchmarks/many_rows.py dead INDEX            # a commit, and opening, with 5 % of the rows dead, for good
@@ -17,9 +18,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.filesize import decimal
 
 from vggsearch.indexing.update_plan import plan_update
@@ -50,6 +53,10 @@ def files(rows: int, start: int = 0) -> Iterator[PhotoFile]:
         yield PhotoFile(path, size, 10**18 + row * 10**9, Stamp(2 * 10**18 + row * 10**7, 10**6 + row))
 
 
+def walked(starts: NDArray[np.int64]) -> Iterator[PhotoFile]:
+    return chain.from_iterable(files(FOLDER_HOLDS, start) for start in starts.tolist())
+
+
 def make(folder: Path, rows: int) -> None:
     spec, _ = EmbeddingOptions(layer="pool1").resolve()
     store = Store.create(folder, spec)
@@ -62,14 +69,20 @@ def make(folder: Path, rows: int) -> None:
     write_stamps(folder, table_of({file.path: file.stamp for file in files(rows) if file.stamp is not None}))
 
 
-def plan(folder: Path) -> None:
-    """Plan an update of a folder that is as it was; the walk, which is generated, is timed apart."""
+def plan(folder: Path, is_shuffled: int = 0) -> None:
+    """Plan an update of a folder that is as it was; the walk, which is generated, is timed apart.
+
+    If it `is_shuffled`, it finds the folders in another order than when they were indexed.
+    """
     store = Store.open(folder)
+    starts = np.arange(0, len(store), FOLDER_HOLDS)
+    if is_shuffled:
+        np.random.default_rng(0).shuffle(starts)
     with measured("the walk itself"), without_garbage_collection():
-        for _ in files(len(store)):
+        for _ in walked(starts):
             pass
     with measured("the walk and the plan"):
-        made = plan_update(files(len(store)), known_files(store), store.skipped())
+        made = plan_update(walked(starts), known_files(store), store.skipped())
         KnownContent(store, made.todo)
     if made.unchanged != len(store) or not made.are_stamps_current:
         raise SystemExit(f"{made.unchanged:,} of {len(store):,} photos are unchanged")
