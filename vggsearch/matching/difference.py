@@ -255,8 +255,12 @@ def _plain(places: list[Contour], first: Grey, second: Grey) -> float:
     cv2.drawContours(inside, [largest], -1, (255,), cv2.FILLED)
     for each in places:  # one by one: holes are places, too
         cv2.drawContours(all_places, [each], -1, (255,), cv2.FILLED)
+    left, top, width, height = cv2.boundingRect(largest)
+    near = np.s_[max(0, top - AROUND) : top + height + AROUND, max(0, left - AROUND) : left + width + AROUND]
+    inside = inside[near]
     around = np.asarray(cv2.dilate(inside, np.ones((AROUND, AROUND), np.uint8)) - inside, np.uint8)
-    return max(_tone_put_on(each, inside, around) for each in (first, second)) / cv2.countNonZero(all_places)
+    of_tone = max(_tone_put_on(each[near], inside, around) for each in (first, second))
+    return of_tone / cv2.countNonZero(all_places)
 
 
 def _tone_put_on(picture: Grey, inside: Grey, around: Grey) -> float:
