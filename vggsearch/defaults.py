@@ -136,7 +136,7 @@ class BuildDefaults:
     growth: float = 1.5  # factor by which photos may grow or shrink in number before lists are learned again
     dead_share: float = 0.25  # of all vectors; below this, a rebuild costs more than the space is worth
     whole_rows: int = 20_000  # photos; up to this number, an update writes all vectors again: 45 MB at most
-    plain_rows: int = 16_384  # added photos that are compared one by one: in 3 ms, and 25 MB of memory
+    plain_rows: int = 16_384  # added photos that are compared one by one: with 384 dimensions, 25 MB of memory
     segment_ratio: int = 4  # times as large as a new segment are segments that it takes in, at most
     tuning_queries: int = 400  # query vectors; the error of a recall of 0.99 is then 0.002
     tuning_margin: float = 0.2  # of the share that may be missed: the error above, as tuning uses these vectors
@@ -231,7 +231,9 @@ class PairDefaults:
     block_rows: int = 2048  # rows compared with as many at once: their products fit the CPU cache
     sample: int = 1024  # rows from which the least similarity of nearest neighbours is estimated
     threads: int = 2  # one multiplies while the other evaluates the products
-    most_exact: int = 400_000  # photos that a CPU compares with each other, in 12 minutes on two cores
+    most_exact: int = (
+        400_000  # photos that a CPU compares with each other; 60,000 take 24 s of CPU, these 44 times that
+    )
     near_recall: float = 0.99  # share of the pairs of `near_similarity` to find among more photos
     near_similarity: float = 0.5  # from which pairs count for this share; hardly any unrelated ones have as much
     near_sample: int = 512  # photos on which this share is measured
