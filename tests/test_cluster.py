@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 
 from tests.conftest import SHARED_DATA
 from tests.fakes import FakeEngine, save_photo
-from tests.helpers.object_storage import S3Server, s3_server
+from tests.helpers.object_storage import S3Server, s3_in_environment
 from tests.helpers.waiting import wait_until
 from vggsearch.errors import ClusterError, OptionError, PhotosError
 from vggsearch.image_index import ImageIndex
 from vggsearch.model.spec import EmbeddingOptions
-from vggsearch.photos.sources import source_of
 from vggsearch.photos.walk import walk
 
 pytestmark = [
@@ -38,11 +37,8 @@ COUNT = 300
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """An S3 server that all nodes know by their environment."""
-    with s3_server(tmp_path_factory.mktemp("s3")) as server, pytest.MonkeyPatch.context() as patch:
-        for name, value in server.environment().items():
-            patch.setenv(name, value)
+    with s3_in_environment(tmp_path_factory.mktemp("s3")) as server:
         yield server
-        source_of.cache_clear()
 
 
 @pytest.fixture(scope="module")

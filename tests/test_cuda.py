@@ -244,6 +244,24 @@ def test_slots_are_kept_for_the_next_stream() -> None:
     assert gpu.counted("open") == [4]
 
 
+def test_a_prepared_engine_has_the_slots_of_the_first_stream() -> None:
+    gpu = FakeGpu()
+    engine = FakedEngine(gpu, 4)
+    engine.prepare()
+    assert gpu.counted("open") == [4]
+    assert_expected([engine.embed(MANY[:5])], [5])
+    assert gpu.counted("open") == [4]
+
+
+def test_a_gpu_that_is_full_while_an_engine_is_prepared_gets_smaller_batches_later() -> None:
+    gpu = FakeGpu(fits=2)
+    engine = FakedEngine(gpu, 4)
+    engine.prepare()
+    assert gpu.counted("open") == [4]
+    assert_expected([engine.embed(MANY[:5])], [5])
+    assert gpu.counted("open") == [4, 4, 2]
+
+
 def test_a_stream_and_a_query_at_once_do_not_mix() -> None:
     gpu = FakeGpu()
     engine = FakedEngine(gpu, 4)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes import FAKE_SPEC, save_photo
+from tests.fakes import FAKE_SPEC, FakeEngine, save_photo
 from tests.helpers.gpus import Load
 from tests.helpers.waiting import wait_until
 from tests.test_gpu_pool import children
@@ -79,6 +79,15 @@ def test_an_error_is_left_to_whoever_needs_the_network() -> None:
         raise OptionError("no such GPU")
 
     with HeadStart(load) as start:
+        assert len(list(start.during(range(FEW + 1)))) == FEW + 1
+
+
+def test_an_engine_on_the_cpu_is_not_prepared() -> None:
+    class OnCpu(FakeEngine):
+        def prepare(self, *, cells: bool = False) -> None:
+            raise AssertionError("it would be compiled twice where local features are stored")
+
+    with HeadStart(lambda _: OnCpu()) as start:
         assert len(list(start.during(range(FEW + 1)))) == FEW + 1
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from tests.fakes import FakeEngine
-from tests.helpers.object_storage import S3Server, s3_server
+from tests.helpers.object_storage import S3Server, s3_in_environment
 from vggsearch.errors import ImageError, PhotosError
 from vggsearch.image_index import ImageIndex
-from vggsearch.photos.sources import read_photo, source_of, walk_photos
+from vggsearch.photos.sources import read_photo, walk_photos
 from vggsearch.photos.walk import PhotoFile, walk
 
 pytestmark = pytest.mark.cluster
@@ -22,11 +22,8 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as server, pytest.MonkeyPatch.context() as patch:
-        for name, value in server.environment().items():
-            patch.setenv(name, value)
+    with s3_in_environment(tmp_path_factory.mktemp("s3")) as server:
         yield server
-        source_of.cache_clear()
 
 
 @pytest.fixture

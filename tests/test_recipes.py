@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tests.helpers.vectors import DIM, families, saved
 from vggsearch.defaults import BUILD
 from vggsearch.errors import OptionError
-from vggsearch.knn.build import build_from_previous, whitened_blocks
+from vggsearch.knn.build import Extended, build_from_previous, whitened_blocks
 from vggsearch.knn.faiss_import import faiss
 from vggsearch.knn.recipes import RECIPES, check_factory, plan, plan_with_higher_recall
 from vggsearch.knn.tune import tune
@@ -151,9 +151,8 @@ def test_rows_are_added_and_removed_without_training_again(
         more = families(500, seed=20 + step)
         kept = np.flatnonzero(np.arange(len(rows)) % 6 != step)
         (tmp_path / str(step)).mkdir()
-        build_from_previous(
-            tmp_path / str(step), folder, now, kept, whitened_blocks([more], None), 500, 200, SILENT
-        )
+        extended = Extended(folder, now, kept, whitened_blocks([more], None), 500)
+        build_from_previous(tmp_path / str(step), extended, 200, SILENT)
         rows = np.concatenate([rows[kept], more])
         folder = tmp_path / str(step)
         now = VectorIndex.open(folder, len(rows), DIM, index.tuning)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tests.helpers.vectors import DIM, families
 from vggsearch.defaults import BUILD
 from vggsearch.errors import OptionError
-from vggsearch.knn.build import build, build_from_previous, whitened_blocks
+from vggsearch.knn.build import Extended, build, build_from_previous, whitened_blocks
 from vggsearch.knn.files import INDEX_FILE, VECTORS_FILE, read_index
 from vggsearch.knn.recipes import ivf_of, plan
 from vggsearch.knn.vector_index import VectorIndex
@@ -54,9 +54,8 @@ def test_an_update_equals_what_faiss_does_in_memory(
     more = families(700, seed=3)
     kept = np.flatnonzero(np.arange(ROWS) % 5 != 2)
     (tmp_path / "new").mkdir()
-    build_from_previous(
-        tmp_path / "new", tmp_path / "old", old, kept, whitened_blocks([more], None), 700, 300, SILENT
-    )
+    extended = Extended(tmp_path / "old", old, kept, whitened_blocks([more], None), 700)
+    build_from_previous(tmp_path / "new", extended, 300, SILENT)
     new = VectorIndex.open(tmp_path / "new", len(kept) + 700, DIM)
     assert new.first_difference([stored[kept], more]) is None
     expected = read_index(tmp_path / "old", mapped=False)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.waiting import wait_until
+from vggsearch.photos.sources import source_of
 
 ACCESS, SECRET = "tester", "not-a-secret"
 
@@ -81,6 +82,16 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
             for port in ports:
                 for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - that is where it makes them
                     left.unlink()
+
+
+@contextmanager
+def s3_in_environment(folder: Path) -> Iterator[S3Server]:
+    """Run such a server that this process, and those it starts, find by their environment."""
+    with s3_server(folder) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment().items():
+            patch.setenv(name, value)
+        yield server
+        source_of.cache_clear()
 
 
 def _answers(server: S3Server) -> bool:

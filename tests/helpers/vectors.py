@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.knn.build import build, build_from_previous, whitened_blocks
+from vggsearch.knn.build import Extended, build, build_from_previous, whitened_blocks
 from vggsearch.knn.edges import SIMILARITY_STEPS
 from vggsearch.knn.keys import NO_KEY, ROW_MASK
 from vggsearch.knn.recipes import plan
@@ -47,7 +47,8 @@ def saved_with_dead_slots(directory: Path, stored: NDArray[np.float16], kept: ND
     before = saved(directory / "old", stored, "ivf-sq8", DEAD_SLOTS_TUNING)
     new = directory / "new"
     new.mkdir()
-    build_from_previous(new, directory / "old", before, kept, whitened_blocks([], None), 0, len(stored), SILENT)
+    extended = Extended(directory / "old", before, kept, whitened_blocks([], None), 0)
+    build_from_previous(new, extended, len(stored), SILENT)
     return VectorIndex.open(new, len(kept), stored.shape[1], DEAD_SLOTS_TUNING)
 
 

@@ -3,15 +3,15 @@
 This is click's documented pattern, "Lazily Loading Subcommands"; the group's help comes from the table alone.
 """
 
-import gc
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
 import click
+
+from vggsearch.system.collecting import without_garbage_collection
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,21 +24,9 @@ class LazyCommand:
     def load(self) -> click.Command:
         """Import the command."""
         module, _, name = self.target.partition(":")
-        with _without_collections():
+        with without_garbage_collection():
             command: click.Command = getattr(import_module(module), name)
         return command
-
-
-@contextmanager
-def _without_collections() -> Iterator[None]:
-    """Collect no garbage: modules that load leave none, and looking for it takes a twelfth of their time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 class LazyGroup(click.Group):

@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from vggsearch.defaults import BUILD, WHITENING
 from vggsearch.errors import IndexDamaged, InstallationError, OptionError, Spelled
 from vggsearch.knn.build import (
+    Extended,
     add_segment,
     build,
     build_faiss_index,
@@ -230,55 +231,55 @@ def _build(
     if last is not None and not last.is_intact(shared):
         last, shared = None, 0
 
-    def make(directory: Path) -> VectorIndexInfo:
-        def tuned(planned: BuildPlan) -> Tuning:
-            return tune(VectorIndex.open(directory, len(store), store.spec.dim), planned.recall, monitor)
+    is_extended = shared > 0 or (
+        last is not None and options is None and last.is_reusable(plans) and not last.index.is_exact
+    )
 
-        if last is not None and shared:
-            add_segment(
-                directory,
-                last.directory,
-                last.index,
-                shared,
-                last.kept,
-                last.added(store, whitening),
-                last.added_rows,
-                plans[0].shard_rows,
-                monitor,
-            )
-            return replace(last.stored.facts, whitening=facts)
-        if last is not None and options is None and last.is_reusable(plans) and not last.index.is_exact:
-            build_from_previous(
-                directory,
-                last.directory,
-                last.index,
-                last.kept,
-                last.added(store, whitening),
-                last.added_rows,
-                plans[0].shard_rows,
-                monitor,
-            )
+    def make(directory: Path) -> VectorIndexInfo:
+        if last is not None and is_extended:
+            extended = last.extended(store, whitening)
+            if shared:
+                add_segment(directory, extended, shared, plans[0].shard_rows, monitor)
+            else:
+                build_from_previous(directory, extended, plans[0].shard_rows, monitor)
             return replace(last.stored.facts, whitening=facts)
         vectors = whitened_blocks(store.embeddings(), whitening)
         if last is not None:
             vectors = chain(last.kept_vectors(), last.added(store, whitening))
-        build(directory, vectors, plans[0], whitening, monitor)
-        made, tuning = plans[0], tuned(plans[0])
-        for planned in plans[1:]:
-            if _finds_enough(made, tuning):
-                break
-            log.warning("%s Building %s instead.", _too_little(made, tuning), planned.recipe)
-            build_faiss_index(directory, planned, whitening, monitor)
-            made, tuning = planned, tuned(planned)
-        if not _finds_enough(made, tuning):
-            log.warning(
-                "%s flat has a recall of 1; ivf-sq8 has a higher recall than ivf-pq, and ivf-pq than ivf-rabitq.",
-                _too_little(made, tuning),
-            )
+        made, tuning = _built(directory, store, vectors, plans, whitening, monitor)
         return VectorIndexInfo(made.recipe, made.factory, made.lists, len(store), **vars(tuning), whitening=facts)
 
     taken = last.files_of(shared) if last is not None and shared else ()
     return writer.set_vector_index(make, options, role, taken)
+
+
+def _built(
+    directory: Path,
+    store: Store,
+    vectors: Iterable[NDArray[np.float16]],
+    plans: Sequence[BuildPlan],
+    whitening: Whitening | None,
+    monitor: Monitor,
+) -> tuple[BuildPlan, Tuning]:
+    """Build the first of the planned indexes that finds enough, else the last; return which, as it is tuned."""
+
+    def tuned(planned: BuildPlan) -> Tuning:
+        return tune(VectorIndex.open(directory, len(store), store.spec.dim), planned.recall, monitor)
+
+    build(directory, vectors, plans[0], whitening, monitor)
+    made, tuning = plans[0], tuned(plans[0])
+    for planned in plans[1:]:
+        if _finds_enough(made, tuning):
+            break
+        log.warning("%s Building %s instead.", _too_little(made, tuning), planned.recipe)
+        build_faiss_index(directory, planned, whitening, monitor)
+        made, tuning = planned, tuned(planned)
+    if not _finds_enough(made, tuning):
+        log.warning(
+            "%s flat has a recall of 1; ivf-sq8 has a higher recall than ivf-pq, and ivf-pq than ivf-rabitq.",
+            _too_little(made, tuning),
+        )
+    return made, tuning
 
 
 @dataclass(frozen=True)
@@ -294,6 +295,10 @@ class _LastVectorIndex:
     @property
     def added_rows(self) -> int:
         return sum(part.rows - len(part.dead) for part in self.parts)
+
+    def extended(self, store: Store, whitening: Whitening | None) -> Extended:
+        """Return what it is extended to."""
+        return Extended(self.directory, self.index, self.kept, self.added(store, whitening), self.added_rows)
 
     def added(self, store: Store, whitening: Whitening | None) -> Iterator[NDArray[np.float16]]:
         return whitened_blocks(map(store.part_embeddings, self.parts), whitening)

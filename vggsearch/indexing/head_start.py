@@ -8,6 +8,7 @@ from typing import TypeVar
 from vggsearch.defaults import EXTRACT
 from vggsearch.errors import VggsearchError
 from vggsearch.model.engine import Engine
+from vggsearch.model.gpu_engine import GpuEngine
 from vggsearch.photos.decoder_pool import default_workers
 from vggsearch.system.gpus import cuda_gpus
 
@@ -15,7 +16,7 @@ Found = TypeVar("Found")
 
 
 class HeadStart:
-    """Has the network get ready for files that are being found; in the end, what it started for nothing is ended.
+    """Starts the processes of GPUs for files that are being found; in the end, those that nothing used are ended.
 
     `load_engine` returns the network for a number of photos. Its errors are left for the next call to raise.
     """
@@ -23,7 +24,7 @@ class HeadStart:
     def __init__(self, load_engine: Callable[[int], Engine]) -> None:
         self._load_engine = load_engine
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="head start")
-        self._engine: Engine | None = None
+        self._engine: GpuEngine | None = None
 
     def __enter__(self) -> "HeadStart":
         """Return itself."""
@@ -55,5 +56,6 @@ class HeadStart:
             engine = self._load_engine(photos)
         except VggsearchError:
             return
-        self._engine = engine
-        engine.prepare()
+        if isinstance(engine, GpuEngine):
+            self._engine = engine
+            engine.prepare()

@@ -1,6 +1,7 @@
 """Write the files of a vector index in bounded memory, from scratch or from an earlier version of it."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -104,38 +105,57 @@ def whitened_blocks(
     return (whitened(block, whitening) for block in blocks_of(blocks))
 
 
-def build_from_previous(
-    directory: Path,
-    old_directory: Path,
-    old: VectorIndex,
-    kept: NDArray[np.int64],
-    added: Iterable[NDArray[np.float16]],
-    count: int,
-    shard_rows: int,
-    monitor: Monitor,
-) -> None:
-    """Build the next version of an index in the empty folder `directory`, without training it again.
+@dataclass(frozen=True)
+class Extended:
+    """What a vector index is extended to: the rows `kept` of `old`, and `count` new rows, the vectors `added`.
 
-    It holds the rows `kept` of `old`, the index in `old_directory`, and `count` new rows, the vectors `added`.
-    Removed rows are deleted from inverted lists; other kinds of index keep them, and searches skip them. Their
-    vectors are kept in either case, so that every vector keeps its slot. The old files do not change while they are
-    read. With inverted lists, at most `shard_rows` new rows are in memory at a time, otherwise the whole index is.
+    `old` is in the folder `directory`, whose files do not change while they are read. `added` are blocks of float16
+    (n, dim), to be taken once.
     """
-    before, dim = old.stored.shape
-    slots = np.concatenate([old.slots[kept], np.arange(before, before + count)])
-    blocks = chain(blocks_of([old.stored]), added)
-    write_vectors(directory, _counted(blocks, "copying vectors", before + count, monitor), before + count, dim)
-    if old.whitening is not None and before + count > BUILD.whole_rows:
+
+    directory: Path
+    old: VectorIndex
+    kept: NDArray[np.int64]
+    added: Iterable[NDArray[np.float16]]
+    count: int
+
+    @property
+    def slots(self) -> int:
+        """The number of slots, of removed rows, too: every vector keeps its slot."""
+        return len(self.old.stored) + self.count
+
+    @property
+    def of_rows(self) -> NDArray[np.int64]:
+        """The slot of each row, int64 (n,)."""
+        return np.concatenate([self.old.slots[self.kept], np.arange(len(self.old.stored), self.slots)])
+
+    def core(self, *, mapped: bool) -> tuple[FaissIndex, FaissIndex]:
+        """Return the FAISS index, and the one in it without the whitening, which lives as long as the first."""
+        index = read_index(self.directory, mapped=mapped)
+        core, _ = without_whitening(index)
+        restore_thread_count()
+        return index, core
+
+
+def build_from_previous(directory: Path, extended: Extended, shard_rows: int, monitor: Monitor) -> None:
+    """Build an extended index in the empty folder `directory`, without training it again.
+
+    Removed rows are deleted from inverted lists; other kinds of index keep them, and searches skip them. With
+    inverted lists, at most `shard_rows` new rows are in memory at a time, otherwise the whole index is.
+    """
+    old, of_rows, total = extended.old, extended.of_rows, extended.slots
+    dim = old.stored.shape[1]
+    blocks = chain(blocks_of([old.stored]), extended.added)
+    write_vectors(directory, _counted(blocks, "copying vectors", total, monitor), total, dim)
+    if old.whitening is not None and total > BUILD.whole_rows:
         write_whitening(directory, old.whitening)
     is_merged = supports_removal(old.core)
-    index = read_index(old_directory, mapped=is_merged)
-    core, _ = without_whitening(index)
-    restore_thread_count()
+    index, core = extended.core(mapped=is_merged)
     stored = read_vectors(directory)
     if is_merged:
         clear_lists(core)
-        removed = np.ones(before + count, bool)
-        removed[slots] = False
+        removed = np.ones(total, bool)
+        removed[of_rows] = False
         listed = [segment for segment in old.segments if segment.built is not None]  # they come first
         with TemporaryDirectory(dir=directory) as scratch:
             shards = _build_shards(core, stored, listed[-1].slots.stop, shard_rows, Path(scratch), monitor)
@@ -146,44 +166,33 @@ def build_from_previous(
         add_vectors(core, stored, len(old.segments[0]), monitor)
         index.ntotal = core.ntotal
         write_index(index, directory)
-    if len(slots) < before + count:
-        write_live(directory, slots, before + count)
+    if len(of_rows) < total:
+        write_live(directory, of_rows, total)
 
 
-def add_segment(
-    directory: Path,
-    old_directory: Path,
-    old: VectorIndex,
-    shared: int,
-    kept: NDArray[np.int64],
-    added: Iterable[NDArray[np.float16]],
-    count: int,
-    shard_rows: int,
-    monitor: Monitor,
-) -> None:
-    """Build the next version of an index in `directory`, which has the files of its first `shared` segments.
+def add_segment(directory: Path, extended: Extended, shared: int, shard_rows: int, monitor: Monitor) -> None:
+    """Build an extended index in `directory`, which has the files of the first `shared` segments of the old one.
 
-    It holds the same rows as after `build_from_previous`, in the same slots: what follows the shared segments of
-    `old`, and the new rows, are written as one segment. If that has many vectors, it gets lists like those of the
-    base. In memory is a block, and at most `shard_rows` rows of its FAISS index.
+    It holds the same rows as after `build_from_previous`, in the same slots: what follows the shared segments, and
+    the new rows, are written as one segment. If that has many vectors, it gets lists like those of the base. In
+    memory is a block, and at most `shard_rows` rows of its FAISS index.
     """
+    old, of_rows, total = extended.old, extended.of_rows, extended.slots
     before, dim = old.stored.shape
     first = old.segments[shared].first if shared < len(old.segments) else before
-    rows = before + count - first
-    slots = np.concatenate([old.slots[kept], np.arange(before, before + count)])
+    rows = total - first
     if rows:
         moved = (old.stored[at : at + BLOCK_ROWS] for at in range(first, before, BLOCK_ROWS))
-        write_vectors(directory, _counted(chain(moved, added), "copying vectors", rows, monitor), rows, dim, shared)
+        blocks = chain(moved, extended.added)
+        write_vectors(directory, _counted(blocks, "copying vectors", rows, monitor), rows, dim, shared)
     if rows > BUILD.plain_rows and old.lists:
-        index = read_index(old_directory, mapped=supports_removal(old.core))  # keeps its core alive
-        core, _ = without_whitening(index)
+        _index, core = extended.core(mapped=supports_removal(old.core))
         clear_lists(core)
-        restore_thread_count()
         _fill(core, core, read_vectors(directory, shared), directory, shared, shard_rows, monitor)
     if old.whitening is not None and not (directory / WHITENING_FILE).exists():
         write_whitening(directory, old.whitening)
-    if len(slots) < before + count:
-        write_live(directory, slots, before + count)
+    if len(of_rows) < total:
+        write_live(directory, of_rows, total)
 
 
 def supports_removal(core: FaissIndex) -> bool:

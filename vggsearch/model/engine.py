@@ -75,9 +75,6 @@ class Engine(ABC):
     def prepare(self, *, cells: bool = False) -> None:  # noqa: B027 - nothing to do for most engines
         """Get ready for `embed`, or with `cells` for `describe`, whose first call is then as fast as any other."""
 
-    def release(self) -> None:  # noqa: B027 - nothing to do for most engines
-        """End the processes that `prepare` started and nothing has used."""
-
     def embed_stream(self, batches: "Iterable[NDArray[np.uint8]]") -> "Iterator[NDArray[np.float32]]":
         """Yield the embeddings of each batch, in order; an empty batch gives an empty array without any work.
 

@@ -78,7 +78,7 @@ class GpuEngine(Engine):
             return started or self._new_pool()
 
     def release(self) -> None:
-        """See Engine.release."""
+        """End the processes that `prepare` has started, if nothing has used them."""
         with self._starting:
             started, self._started = self._started, None
         if started is not None:

@@ -1,4 +1,4 @@
-"""Python's search for garbage that refers to itself, which costs time where millions of objects are made."""
+"""Python's search for garbage that refers to itself, which costs time where many objects are made."""
 
 import gc
 from collections.abc import Iterator
@@ -7,7 +7,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_garbage_collection() -> Iterator[None]:
-    """Do not search for garbage inside: a third of the time of a loop that makes tuples by the million."""
+    """Do not search for garbage inside, where little is made.
+
+    Looking for it takes a third of the time of a loop that makes tuples by the million, and a twelfth of that of
+    loading modules.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
     try:
