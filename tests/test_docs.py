@@ -23,7 +23,6 @@ import vggsearch
 from tests.fakes import FakeEngine
 from tests.helpers.calibration import calibrated_with
 from tests.helpers.documents import (
-    INSTALLED_WITH,
     ROOT,
     Command,
     Document,
@@ -138,12 +137,6 @@ def run_as_a_user_does(line: str, folder: Path) -> subprocess.CompletedProcess[s
     return done
 
 
-def missing_extra(block: str) -> str | None:
-    """Return the extra that a Python block needs and that is not installed."""
-    imported = set(re.findall(r"^(?:import|from) (\w+)", block, re.MULTILINE))
-    return next((extra for name, extra in INSTALLED_WITH.items() if name in imported and not find_spec(name)), None)
-
-
 def test_every_document_with_examples_is_run() -> None:
     assert {document.name for document in DOCUMENTS if document.commands} == set(COMMANDS)
     assert {document.name for document in DOCUMENTS if document.python} == set(PYTHON)
@@ -169,11 +162,10 @@ def test_documented_python_runs_in_order(
     assert len(document.python) >= PYTHON[name]
     copied(indexed_by_fake, workplace, document)
     for block in document.python:
-        if missing_extra(block) is None:
-            shown = io.StringIO()
-            with redirect_stdout(shown):
-                exec(compile(block, name, "exec"), {"__name__": "__main__"})  # noqa: S102 - our own documents
-            assert shown.getvalue(), f"This block prints nothing:\n{block}"
+        shown = io.StringIO()
+        with redirect_stdout(shown):
+            exec(compile(block, name, "exec"), {"__name__": "__main__"})  # noqa: S102 - our own documents
+        assert shown.getvalue(), f"This block prints nothing:\n{block}"
 
 
 @pytest.mark.slow
@@ -210,9 +202,6 @@ def test_documented_python_runs_for_real(name: str, workplace: Path, indexed_for
     document = Document(name)
     copied(indexed_for_real, workplace, document)
     for block in document.python:
-        extra = missing_extra(block)
-        if extra is not None:
-            pytest.skip(f"needs pip install 'vggsearch[{extra}]'")
         done = subprocess.run([sys.executable, "-W", "error", "-c", block], capture_output=True, text=True)
         assert done.returncode == 0, f"{block}\n{done.stderr}"
         assert done.stdout, block

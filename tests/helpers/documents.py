@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
-INSTALLED_WITH = {"polars": "docs"}  # module -> the extra that installs it
 
 
 @dataclass(frozen=True)
