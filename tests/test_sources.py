@@ -356,8 +356,8 @@ def test_an_inventory_names_nothing_outside_the_folder(photos: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"path": ["a"], "bytes": [1]}, "no list of files"),
-        ({"path": ["a"], "bytes": ["many"], "mtime": pa.array([0], pa.timestamp("s"))}, "no list of files"),
+        ({"path": ["a"], "bytes": [1]}, "not a list of files"),
+        ({"path": ["a"], "bytes": ["many"], "mtime": pa.array([0], pa.timestamp("s"))}, "not a list of files"),
         ({"path": ["a", None], "bytes": [1, 1], "mtime": pa.array([0, 0], pa.timestamp("s"))}, "without a value"),
         ({"path": ["a", "a"], "bytes": [1, 1], "mtime": pa.array([0, 0], pa.timestamp("s"))}, "a path twice"),
         ({"path": ["a"], "bytes": [-1], "mtime": pa.array([0], pa.timestamp("s"))}, "negative"),
@@ -373,5 +373,10 @@ def test_a_file_that_is_no_inventory_is_refused(
 
 def test_text_is_no_inventory(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "files.parquet").write_text("path,bytes,mtime")
-    with pytest.raises(OptionError, match="no list of files"):
+    with pytest.raises(OptionError, match="not a list of files"):
+        list(walk_photos(photos, inventory=tmp_path / "files.parquet"))
+
+
+def test_an_inventory_that_does_not_exist_is_said_to_be_missing(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"files\.parquet.* does not exist"):
         list(walk_photos(photos, inventory=tmp_path / "files.parquet"))

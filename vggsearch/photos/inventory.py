@@ -48,8 +48,10 @@ def _rows(inventory: Path) -> Iterator[tuple[str, int, int]]:
     try:
         table = pq.read_table(inventory, columns=list(COLUMNS))
         columns = [table.column(name).cast(types[name]) for name in COLUMNS]
+    except FileNotFoundError as error:
+        raise OptionError(option("files", inventory), " does not exist.") from error
     except (pa.ArrowException, OSError, KeyError) as error:
-        raise _refused(inventory, f"is no list of files: {str(error).splitlines()[0].rstrip('.')}") from error
+        raise _refused(inventory, f"is not a list of files: {str(error).splitlines()[0].rstrip('.')}") from error
     if any(column.null_count for column in columns):
         raise _refused(inventory, "has rows without a value")
     if pc.count_distinct(columns[0]).as_py() != len(table):

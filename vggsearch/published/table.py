@@ -118,7 +118,8 @@ def open_table(url: str) -> Table:
         raise InstallationError(
             f"Publishing to this place needs more packages. Install them: pip install '{distribution()}[{extra}]'"
         ) from error
-    raise OptionError(f"A place to publish to is {EXAMPLES}.")
+    # Without the URL, which may hold a password.
+    raise OptionError(f"This is no address of published photos. One is {EXAMPLES}.")
 
 
 def check_name(name: str) -> str:
