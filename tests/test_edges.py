@@ -9,6 +9,7 @@ import pytest
 
 from vggsearch.errors import IndexDamaged
 from vggsearch.knn.all_pairs import all_pairs
+from vggsearch.knn.edges import Edges, edges_from_pairs, edges_from_pieces
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.store.contents import EDGES
 from vggsearch.store.edges import EdgeFacts, StoredEdges, read_edges, vectors_id, write_edges
@@ -110,3 +111,35 @@ def test_edges_are_tied_to_the_file_of_vectors_alone() -> None:
     rebuilt = replace(side, recipe="ivf", fingerprint="two", files=(FileHash("index.faiss", 3, "cc"), files[1]))
     assert vectors_id(rebuilt) == vectors_id(side)
     assert vectors_id(replace(side, files=(files[0], FileHash("vectors.npy", 2, "dd")))) != vectors_id(side)
+
+
+def listed(edges: Edges) -> dict[tuple[int, int], float]:
+    assert [edges.first.dtype, edges.second.dtype, edges.similarity.dtype] == [np.int32, np.int32, np.float32]
+    pairs = list(zip(edges.first.tolist(), edges.second.tolist(), strict=True))
+    assert pairs == sorted(set(pairs))
+    return dict(zip(pairs, edges.similarity.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 100, 10**6])
+def test_pairs_in_pieces_are_each_listed_once(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    monkeypatch.setattr("vggsearch.knn.edges.AT_ONCE", at_once)
+    random = np.random.default_rng(1)
+    pieces = [(random.integers(0, 20, size), random.integers(20, 40, size)) for size in (0, 50, 120)]
+    both_ways = [pair if number % 2 else pair[::-1] for number, pair in enumerate(pieces)]
+    edges = edges_from_pieces(40, 5, 0.1, [(*pair, (pair[0] * pair[1]).astype(np.float32)) for pair in both_ways])
+    wanted = {pair for ones, others in pieces for pair in zip(ones.tolist(), others.tolist(), strict=True)}
+    assert listed(edges) == {(one, other): one * other for one, other in wanted}
+
+
+def test_a_union_has_the_pairs_of_both_with_the_larger_similarity() -> None:
+    random = np.random.default_rng(2)
+
+    def some(size: int) -> Edges:
+        rows, values = random.integers(0, 30, (2, size)), random.random(size, np.float32)
+        return edges_from_pairs(30, 5, 0.0, rows[0], rows[1], values)
+
+    ones, others = some(60), some(40)
+    united, own, new = listed(ones.union(others)), listed(ones), listed(others)
+    assert own.keys() & new.keys()
+    assert united == {pair: max(own.get(pair, 0), new.get(pair, 0)) for pair in own.keys() | new.keys()}
+    assert listed(ones.union(some(0))) == listed(some(0).union(ones)) == own

@@ -1,6 +1,8 @@
 """The edges of the similarity graph: each unordered pair of rows above a similarity floor, once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,10 @@ from vggsearch.errors import OptionError
 
 MAX_ROWS = 2**31  # rows are stored as int32: 32 million pairs take 384 MB
 SIMILARITY_STEPS = 2**20  # similarities are rounded to multiples of 2**-20, the accuracy of a float32 dot product
+AT_ONCE = 1 << 24  # pairs among which repeated ones are found at once, in 0.7 GB
+
+Columns = tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]], NDArray[np.float32]]
+"""Pairs: one row, the other, and their similarity, each (m,)."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +47,27 @@ class Edges:
         columns = (self.first[chosen], self.second[chosen], self.similarity[chosen])
         return Edges(self.rows, self.count, floor, *columns)
 
+    @property
+    def keys(self) -> NDArray[np.int64]:
+        """The pairs as numbers, ascending: int64 (m,)."""
+        return self.first.astype(np.int64) << 32 | self.second
+
     def union(self, others: "Edges") -> "Edges":
         """Return these pairs and others, of the same rows; a pair of both has the larger of its similarities."""
-        first, second = np.concatenate([self.first, others.first]), np.concatenate([self.second, others.second])
-        similarity = np.concatenate([self.similarity, others.similarity])
-        order = np.argsort(-similarity, kind="stable")  # of equal pairs, the first is taken
-        return edges_from_pairs(self.rows, self.count, self.floor, first[order], second[order], similarity[order])
+        own, new = self.keys, others.keys
+        places = np.searchsorted(own, new)
+        is_new = np.append(own, -1)[places] != new
+        known, places = places[~is_new], places[is_new]
+        similarity = self.similarity.copy()
+        similarity[known] = np.maximum(similarity[known], others.similarity[~is_new])
+        return Edges(
+            self.rows,
+            self.count,
+            self.floor,
+            np.insert(self.first, places, others.first[is_new]),
+            np.insert(self.second, places, others.second[is_new]),
+            np.insert(similarity, places, others.similarity[is_new]),
+        )
 
     @property
     def saturated(self) -> NDArray[np.int64]:
@@ -70,10 +91,36 @@ def edges_from_pairs(
     similarity: NDArray[np.float32],
 ) -> Edges:
     """Return the edges of pairs in any order; a pair may occur several times and either way round."""
-    pairs = np.minimum(ones, others).astype(np.int64) << 32 | np.maximum(ones, others).astype(np.int64)
-    pairs, positions = np.unique(pairs, return_index=True)
-    first, second = (pairs >> 32).astype(np.int32), (pairs & (2**32 - 1)).astype(np.int32)
-    return Edges(rows, count, floor, first, second, similarity[positions])
+    return edges_from_pieces(rows, count, floor, [(ones, others, similarity)])
+
+
+def edges_from_pieces(rows: int, count: int | None, floor: float, pieces: Sequence[Columns]) -> Edges:
+    """Return the edges of pairs in several pieces, in any order; a pair may occur several times, either way round.
+
+    In memory are the pieces, the result, and AT_ONCE pairs while repeated ones are found.
+    """
+    firsts = [np.empty(0, np.int32), *(np.minimum(ones, others).astype(np.int32) for ones, others, _ in pieces)]
+    ends = np.cumsum(sum(np.bincount(first, minlength=rows) for first in firsts))
+    bounds = np.searchsorted(ends, np.arange(0, max(1, sum(map(len, firsts))), AT_ONCE)[1:]) + 1
+    found = []
+    for low, high in pairwise([0, *np.unique(bounds).tolist(), rows]):
+        chosen = [np.flatnonzero((first >= low) & (first < high)) for first in firsts[1:]]
+        some = (
+            (ones[at], others[at], values[at]) for (ones, others, values), at in zip(pieces, chosen, strict=True)
+        )
+        found.append(_distinct(list(some)))
+    first, second, similarity = (np.concatenate(column) for column in zip(*found, strict=True))
+    return Edges(rows, count, floor, first, second, similarity)
+
+
+def _distinct(pieces: Sequence[Columns]) -> Columns:
+    """Return each pair of the pieces once, the lower row first, ascending; of repeated ones the first."""
+    pairs = [
+        np.minimum(ones, others).astype(np.int64) << 32 | np.maximum(ones, others) for ones, others, _ in pieces
+    ]
+    similarity = np.concatenate([np.empty(0, np.float32), *(column for *_, column in pieces)])
+    keys, positions = np.unique(np.concatenate([np.empty(0, np.int64), *pairs]), return_index=True)
+    return (keys >> 32).astype(np.int32), (keys & (2**32 - 1)).astype(np.int32), similarity[positions]
 
 
 def round_similarities(similarities: NDArray[np.float32]) -> NDArray[np.float32]:

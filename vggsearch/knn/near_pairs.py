@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vggsearch.defaults import BUILD, PAIRS
 from vggsearch.knn import brute_force
 from vggsearch.knn.build import sample_of
-from vggsearch.knn.edges import Edges, edges_from_pairs
+from vggsearch.knn.edges import Edges, edges_from_pairs, edges_from_pieces
 from vggsearch.knn.faiss_import import FaissIndex, restore_thread_count
 from vggsearch.knn.neighbours import Candidates, Nearest, Rows, in_order, pairs_in
 from vggsearch.knn.recipes import ivf_of, make_index
@@ -55,10 +55,11 @@ def near_pairs(
         group = lists.rows[start : start + PAIRS.near_rows]
         nearest = _nearest_of(group, rows, lists, probes, Nearest(len(group), count, floor), monitor)
         positions, others, similarity = pairs_in(nearest.keys, floor)
-        found.append((group[positions].astype(np.int32), others.astype(np.int32), similarity))
+        # Most pairs are of two rows of the group, and in the lists of both: each is kept once.
+        pairs = edges_from_pairs(len(vectors), count, floor, group[positions], others, similarity)
+        found.append((pairs.first, pairs.second, pairs.similarity))
         monitor.show("comparing near photos", start + len(group), len(lists.rows), "vectors")
-    first, second, similarity = (np.concatenate(column) for column in zip(*found, strict=True))
-    return edges_from_pairs(len(vectors), count, floor, first, second, similarity)
+    return edges_from_pieces(len(vectors), count, floor, found)
 
 
 @dataclass(frozen=True)
