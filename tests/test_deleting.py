@@ -51,7 +51,7 @@ MAY: dict[str, set[str]] = {
     "duplicates/calibration_pairs.py": {"write_text"},
     "knn/files.py": {"unlink", "write_index", "open wb", "save"},
     "knn/build.py": {"TemporaryDirectory", "write_index"},
-    "knn/shards.py": {"write_index", "open r+b"},
+    "knn/shards.py": {"write_index", "open r+b", "save"},
     # A folder of its own in the system's folder for temporary files.
     "knn/recipes.py": {"TemporaryDirectory", "write_index"},
     # Photos: each step is in the journal first, and no rename replaces anything.

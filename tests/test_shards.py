@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.helpers.elsewhere import Elsewhere
 from tests.helpers.vectors import DIM, families
 from vggsearch.defaults import BUILD
 from vggsearch.errors import OptionError
 from vggsearch.knn.build import Extended, build, build_from_previous, whitened_blocks
 from vggsearch.knn.files import INDEX_FILE, VECTORS_FILE, read_index
 from vggsearch.knn.recipes import ivf_of, plan
+from vggsearch.knn.tasks import HERE, Tasks
 from vggsearch.knn.vector_index import VectorIndex
 from vggsearch.progress import SILENT
 from vggsearch.render import build as report
@@ -27,15 +29,17 @@ def stored() -> NDArray[np.float16]:
     return families(ROWS)
 
 
-def built(directory: Path, stored: NDArray[np.float16], recipe: str, shard_rows: int) -> Path:
+def built(directory: Path, stored: NDArray[np.float16], recipe: str, shard_rows: int, tasks: Tasks = HERE) -> Path:
     directory.mkdir()
     planned = replace(plan(ROWS, DIM, recipe, 10**9, 0.99), shard_rows=shard_rows)
-    build(directory, [stored], planned, None, SILENT)
+    build(directory, [stored], planned, None, SILENT, tasks)
     assert {path.name for path in directory.iterdir()} == {INDEX_FILE, VECTORS_FILE}
     return directory / INDEX_FILE
 
 
-@pytest.mark.parametrize("recipe", ["ivf-flat", "ivf-sq8", "ivf-rabitq", "PCA24,IVF32,SQ8", "IVF32_HNSW32,SQ4"])
+@pytest.mark.parametrize(
+    "recipe", ["ivf-flat", "ivf-sq8", "ivf-rabitq", "ivf-pq", "PCA24,IVF32,SQ8", "IVF32_HNSW32,SQ4"]
+)
 @pytest.mark.parametrize("shard_rows", [1, 3])
 def test_merged_shards_equal_what_faiss_writes_from_memory(
     recipe: str, shard_rows: int, stored: NDArray[np.float16], tmp_path: Path
@@ -43,6 +47,18 @@ def test_merged_shards_equal_what_faiss_writes_from_memory(
     whole = built(tmp_path / "whole", stored, recipe, ROWS)
     split = built(tmp_path / "split", stored, recipe, -(-ROWS // 3) if shard_rows == 3 else ROWS - 1)
     assert split.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("recipe", ["ivf-sq8", "ivf-pq"])
+def test_shards_that_were_encoded_elsewhere_give_the_same_file(
+    recipe: str, stored: NDArray[np.float16], tmp_path: Path
+) -> None:
+    whole = built(tmp_path / "whole", stored, recipe, ROWS)
+    tasks = Elsewhere(700)
+    split = built(tmp_path / "split", stored, recipe, tasks.share(ROWS), tasks)
+    assert split.read_bytes() == whole.read_bytes()
+    assert tasks.done == 6
+    assert tasks.sent < 700 * DIM * 2 + 5000  # the vectors of one shard, and not the index
 
 
 @pytest.mark.parametrize("recipe", ["ivf-flat", "ivf-sq8", "ivf-rabitq"])

@@ -23,7 +23,18 @@ from vggsearch.knn.files import (
     write_whitening,
 )
 from vggsearch.knn.recipes import BuildPlan, ivf_of, make_index
-from vggsearch.knn.shards import clear_lists, shard_ranges, write_merged
+from vggsearch.knn.shards import (
+    Encode,
+    EncodedLists,
+    FaissLists,
+    Source,
+    clear_lists,
+    fill_blocks,
+    is_fast_scan,
+    shard_ranges,
+    write_merged,
+)
+from vggsearch.knn.tasks import HERE, Tasks
 from vggsearch.knn.vector_index import VectorIndex, whitened
 from vggsearch.knn.vectors import BLOCK_ROWS, Vectors, blocks_of, unit_rows
 from vggsearch.knn.whitening import Whitening
@@ -36,20 +47,24 @@ def build(
     plan: BuildPlan,
     whitening: Whitening | None,
     monitor: Monitor,
+    tasks: Tasks = HERE,
 ) -> None:
     """Build the vector index described by `plan` in the empty folder `directory`.
 
     `vectors` are blocks of float16 (n, plan.dim). In memory are first the training sample, then the FAISS index, or
-    plan.shard_rows rows of it, and one block. Raises OSError, for example if the disk is full.
+    plan.shard_rows rows of it, and one block. `tasks` encode these shards; the files are the same for any. Raises
+    OSError, for example if the disk is full.
     """
     blocks = _counted(blocks_of(vectors), "reading embeddings", plan.rows, monitor)
     write_vectors(directory, blocks, plan.rows, plan.dim)
     if whitening is not None and plan.rows > BUILD.whole_rows:
         write_whitening(directory, whitening)
-    build_faiss_index(directory, plan, whitening, monitor)
+    build_faiss_index(directory, plan, whitening, monitor, tasks)
 
 
-def build_faiss_index(directory: Path, plan: BuildPlan, whitening: Whitening | None, monitor: Monitor) -> None:
+def build_faiss_index(
+    directory: Path, plan: BuildPlan, whitening: Whitening | None, monitor: Monitor, tasks: Tasks = HERE
+) -> None:
     """Build the FAISS index of the vectors in `directory`, replacing an existing one."""
     stored = read_vectors(directory)
     core = make_index(plan.dim, plan.factory, plan.metric)
@@ -59,28 +74,45 @@ def build_faiss_index(directory: Path, plan: BuildPlan, whitening: Whitening | N
         monitor.step(stage, 0, plan.training_rows, "vectors")
         core.train(sample_of(stored, plan.training_rows))
         monitor.step(stage, plan.training_rows, plan.training_rows, "vectors")
-    _fill(with_whitening(core, whitening), core, stored, directory, 0, plan.shard_rows, monitor)
+    filling = _Filling(plan.shard_rows, tasks, monitor)
+    filling.fill(with_whitening(core, whitening), core, stored, directory, 0)
 
 
-def _fill(
-    index: FaissIndex,
-    core: FaissIndex,
-    stored: NDArray[np.float16],
-    directory: Path,
-    segment: int,
-    shard_rows: int,
-    monitor: Monitor,
-) -> None:
-    """Write the FAISS index of a segment, its empty `core` filled with all its vectors."""
-    if shard_rows < len(stored):
-        with TemporaryDirectory(dir=directory) as scratch:
-            shards = [(shard, 0) for shard in _build_shards(core, stored, 0, shard_rows, Path(scratch), monitor)]
-            write_merged(index, core, shards, directory, segment)
-            del shards
-        return
-    add_vectors(core, stored, 0, monitor)
-    index.ntotal = core.ntotal
-    write_index(index, directory, segment)
+@dataclass(frozen=True)
+class _Filling:
+    """How vectors get into a FAISS index: those of lists at most `shard_rows` at a time, encoded by `tasks`."""
+
+    shard_rows: int
+    tasks: Tasks
+    monitor: Monitor
+
+    def fill(
+        self, index: FaissIndex, core: FaissIndex, stored: NDArray[np.float16], directory: Path, segment: int
+    ) -> None:
+        """Write the FAISS index of a segment, its empty `core` filled with all its vectors."""
+        if self.shard_rows >= len(stored):
+            add_vectors(core, stored, 0, self.monitor)
+        else:
+            with TemporaryDirectory(dir=directory) as scratch:
+                shards = list(self.shards(core, stored, 0, Path(scratch)))
+                if not is_fast_scan(core):
+                    write_merged(index, core, shards, directory, segment)
+                    return
+                fill_blocks(core, shards)
+        index.ntotal = core.ntotal
+        write_index(index, directory, segment)
+
+    def shards(
+        self, core: FaissIndex, stored: NDArray[np.float16], first: int, scratch: Path
+    ) -> Iterator[EncodedLists]:
+        """Yield the vectors from slot `first` on, encoded by the empty `core`, each from a folder in `scratch`."""
+        total = len(stored) - first
+        ranges = list(shard_ranges(first, len(stored), self.shard_rows))
+        items = [(start, np.asarray(stored[start:stop])) for start, stop in ranges]  # read when they are encoded
+        done = self.tasks.run(Encode(self.tasks.put(core), first, total), items, self.monitor)
+        for start, stop in ranges:
+            yield next(done).saved(scratch / f"{start}")  # not in a variable: the next ones need the memory
+            self.monitor.step("adding vectors", stop - first, total, "vectors")
 
 
 def build_in_memory(
@@ -137,7 +169,9 @@ class Extended:
         return index, core
 
 
-def build_from_previous(directory: Path, extended: Extended, shard_rows: int, monitor: Monitor) -> None:
+def build_from_previous(
+    directory: Path, extended: Extended, shard_rows: int, monitor: Monitor, tasks: Tasks = HERE
+) -> None:
     """Build an extended index in the empty folder `directory`, without training it again.
 
     Removed rows are deleted from inverted lists; other kinds of index keep them, and searches skip them. With
@@ -158,10 +192,10 @@ def build_from_previous(directory: Path, extended: Extended, shard_rows: int, mo
         removed[of_rows] = False
         listed = [segment for segment in old.segments if segment.built is not None]  # they come first
         with TemporaryDirectory(dir=directory) as scratch:
-            shards = _build_shards(core, stored, listed[-1].slots.stop, shard_rows, Path(scratch), monitor)
-            sources = [*((each.core, each.first) for each in listed), *((shard, 0) for shard in shards)]
+            filling = _Filling(shard_rows, tasks, monitor)
+            shards = filling.shards(core, stored, listed[-1].slots.stop, Path(scratch))
+            sources: list[Source] = [*(FaissLists(each.core, each.first) for each in listed), *shards]
             write_merged(index, core, sources, directory, removed=removed)
-            del sources
     else:
         add_vectors(core, stored, len(old.segments[0]), monitor)
         index.ntotal = core.ntotal
@@ -170,7 +204,9 @@ def build_from_previous(directory: Path, extended: Extended, shard_rows: int, mo
         write_live(directory, of_rows, total)
 
 
-def add_segment(directory: Path, extended: Extended, shared: int, shard_rows: int, monitor: Monitor) -> None:
+def add_segment(
+    directory: Path, extended: Extended, shared: int, shard_rows: int, monitor: Monitor, tasks: Tasks = HERE
+) -> None:
     """Build an extended index in `directory`, which has the files of the first `shared` segments of the old one.
 
     It holds the same rows as after `build_from_previous`, in the same slots: what follows the shared segments, and
@@ -188,7 +224,8 @@ def add_segment(directory: Path, extended: Extended, shared: int, shard_rows: in
     if rows > BUILD.plain_rows and old.lists:
         _index, core = extended.core(mapped=supports_removal(old.core))
         clear_lists(core)
-        _fill(core, core, read_vectors(directory, shared), directory, shared, shard_rows, monitor)
+        filling = _Filling(shard_rows, tasks, monitor)
+        filling.fill(core, core, read_vectors(directory, shared), directory, shared)
     if old.whitening is not None and not (directory / WHITENING_FILE).exists():
         write_whitening(directory, old.whitening)
     if len(of_rows) < total:
@@ -204,13 +241,8 @@ def supports_removal(core: FaissIndex) -> bool:
     return ivf is not None and not isinstance(ivf, faiss().IndexIVFFastScan)
 
 
-def add_vectors(
-    core: FaissIndex, stored: NDArray[np.float16], first: int, monitor: Monitor, *, before: int = 0, total: int = 0
-) -> None:
-    """Add the vectors from slot `first` on to a FAISS index, with their slots as ids.
-
-    Progress is shown as `before` vectors already added of `total`; a total of 0 means only those added here.
-    """
+def add_vectors(core: FaissIndex, stored: NDArray[np.float16], first: int, monitor: Monitor) -> None:
+    """Add the vectors from slot `first` on to a FAISS index, with their slots as ids."""
     has_ids = ivf_of(core) is not None
     for start in range(first, len(stored), BUILD.block_rows):
         block = unit_rows(stored[start : start + BUILD.block_rows])
@@ -218,24 +250,7 @@ def add_vectors(
             core.add_with_ids(block, np.arange(start, start + len(block)))
         else:
             core.add(block)
-        monitor.step("adding vectors", before + start + len(block) - first, total or len(stored) - first, "vectors")
-
-
-def _build_shards(
-    core: FaissIndex, stored: NDArray[np.float16], first: int, rows: int, scratch: Path, monitor: Monitor
-) -> Iterator[FaissIndex]:
-    """Yield indexes of `rows` vectors each, from slot `first` on, memory-mapped from folders in `scratch`.
-
-    `core`, which must be empty, is used to build each and is empty again afterwards.
-    """
-    total = len(stored) - first
-    for start, stop in shard_ranges(first, len(stored), rows):
-        add_vectors(core, stored[:stop], start, monitor, before=start - first, total=total)
-        folder = scratch / f"{start}"
-        folder.mkdir()
-        write_index(core, folder)
-        clear_lists(core)
-        yield read_index(folder)
+        monitor.step("adding vectors", start + len(block) - first, len(stored) - first, "vectors")
 
 
 def sample_of(stored: Vectors, count: int) -> NDArray[np.float32]:
