@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,18 @@ from numpy.typing import NDArray
 from tests.conftest import SHARED_DATA
 from tests.fakes import FakeEngine, save_photo
 from tests.helpers.object_storage import S3Server, s3_in_environment
+from tests.helpers.vectors import DIM, families
 from tests.helpers.waiting import wait_until
+from vggsearch.cluster.tasks import RayTasks
+from vggsearch.defaults import CLUSTER
 from vggsearch.errors import ClusterError, OptionError, PhotosError
 from vggsearch.image_index import ImageIndex
+from vggsearch.knn.build import build
+from vggsearch.knn.files import INDEX_FILE, VECTORS_FILE
+from vggsearch.knn.recipes import plan
 from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.photos.walk import walk
+from vggsearch.progress import SILENT, Monitor
 
 pytestmark = [
     pytest.mark.cluster,
@@ -137,6 +145,45 @@ def test_a_driver_that_is_killed_goes_on_with_the_same_command(
         assert 0 < len(index) < COUNT
     subprocess.run([sys.executable, "-c", run, *asked], check=True, capture_output=True, timeout=300)
     check_equal(directory, alone)
+
+
+@pytest.mark.parametrize("recipe", ["ivf-sq8", "ivf-pq"])
+def test_vectors_that_a_cluster_encodes_give_the_same_index_though_a_node_is_killed(
+    cluster: Any, recipe: str, tmp_path: Path
+) -> None:
+    node = add_node(cluster)
+    stored = families(60_000)
+    planned = replace(plan(len(stored), DIM, recipe, 10**9, 0.99), shard_rows=5000)
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    build(tmp_path / "here", [stored], planned, None, SILENT)
+    killed: list[int] = []
+
+    def kill(progress: Any) -> None:
+        if progress.stage == "adding vectors" and not killed:
+            killed.append(progress.done)
+            cluster.remove_node(node, allow_graceful=False)
+
+    with RayTasks(cluster.address) as tasks:
+        build(tmp_path / "there", [stored], planned, None, Monitor(kill), tasks)
+    assert killed
+    for name in (INDEX_FILE, VECTORS_FILE):
+        assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
+
+
+def test_a_cluster_builds_the_vector_index_that_this_machine_builds(
+    cluster: Any, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vggsearch.cluster.tasks.CLUSTER", replace(CLUSTER, task_rows=50))
+    found, shown = [], list[Any]()
+    for name, address in (("here", None), ("there", str(cluster.address))):
+        shutil.copytree(alone, tmp_path / name)
+        with ImageIndex.open(tmp_path / name) as index:
+            index.build(recipe="ivf-sq8", ray=address, progress=shown.append)
+        [file] = (tmp_path / name).rglob(INDEX_FILE)
+        found.append(file.read_bytes())
+    assert found[0] == found[1]
+    assert [each.done for each in shown if each.stage == "adding vectors"][-6:] == [50, 100, 150, 200, 250, 300]
 
 
 class Dying(FakeEngine):

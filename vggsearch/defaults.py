@@ -70,6 +70,8 @@ class ClusterDefaults:
     sample: int = 16  # files by which a worker finds out whether it sees the photos
     connect_seconds: float = 10.0  # to wait for an answer of the cluster
     start_seconds: float = 300.0  # to wait for the first worker
+    look_seconds: float = 0.5  # between two looks at whether to stop, while a task runs
+    task_rows: int = 65_536  # vectors of a task that builds a FAISS index: 50 MB; a multiple of BUILD.block_rows
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.cluster.extract import Cluster
+from vggsearch.cluster.tasks import tasks_on
 from vggsearch.defaults import DUPLICATES
 from vggsearch.duplicates.collection import Collection
 from vggsearch.duplicates.find import DuplicatesReport, duplicates
@@ -347,7 +348,8 @@ class ImageIndex(Tabular):
 
         `ray` has the machines of a Ray cluster read, decode and embed the photos, which have the same path on all
         of them: it is the address of the cluster, "auto" on one of its machines. `ray_workers` is the number of
-        workers, by default one per GPU or, without GPUs, one per machine. This process writes the index.
+        workers, by default one per GPU or, without GPUs, one per machine. They also encode the vectors for a FAISS
+        index with inverted lists. This process writes the index.
 
         An update that is interrupted loses at most a minute of work; the next one continues. Raises PhotosError for
         a folder that is missing, another one, or suddenly empty; ClusterError; IndexLocked while another process
@@ -357,22 +359,25 @@ class ImageIndex(Tabular):
         >>> report.indexed, report.unchanged
         (0, 4)
         """
-        return update_index(
-            self._store,
-            photo_folder(self._store, self.root, from_home(folder) if folder is not None else None, is_moved=moved),
-            self._session.engine,
-            workers=workers,
-            allow_empty=allow_empty,
-            retry_skipped=retry_skipped,
-            rehash=rehash,
-            compact=compact,
-            whiten=whiten,
-            local_features=local_features,
-            part=Slice.parse(slice) if slice is not None else None,
-            inventory=from_home(files) if files is not None else None,
-            embed=extract if ray is None else self._cluster(ray, ray_workers).extract,
-            monitor=Monitor(progress, stop),
-        )
+        given = from_home(folder) if folder is not None else None
+        with tasks_on(ray) as tasks:
+            return update_index(
+                self._store,
+                photo_folder(self._store, self.root, given, is_moved=moved),
+                self._session.engine,
+                workers=workers,
+                allow_empty=allow_empty,
+                retry_skipped=retry_skipped,
+                rehash=rehash,
+                compact=compact,
+                whiten=whiten,
+                local_features=local_features,
+                part=Slice.parse(slice) if slice is not None else None,
+                inventory=from_home(files) if files is not None else None,
+                embed=extract if ray is None else self._cluster(ray, ray_workers).extract,
+                tasks=tasks,
+                monitor=Monitor(progress, stop),
+            )
 
     def _cluster(self, address: str, workers: int | None) -> Cluster:
         if workers is not None and workers < 1:
@@ -406,6 +411,7 @@ class ImageIndex(Tabular):
         memory: int | None = None,
         recall: float | None = None,
         metric: str | None = None,
+        ray: str | None = None,
         progress: OnProgress | None = None,
         stop: Stop | None = None,
     ) -> BuildReport:
@@ -414,17 +420,22 @@ class ImageIndex(Tabular):
         `recipe` is "auto", the name of a recipe such as "flat" or "ivf-pq", or a FAISS factory string; `memory` is
         how many bytes the index may take; `recall` is the share of the ten nearest photos to find, above 0 up to 1;
         `metric`, "cosine" or "euclidean", is how FAISS compares vectors (similarities are cosines either way).
-        Options that are None stay as they were.
+        Options that are None stay as they were. `ray`, the address of a Ray cluster, has its machines encode the
+        vectors, if they are in inverted lists; the files are the same.
 
         Until it is done, and if it is stopped, the previous index stays in use. Raises OptionError, which names the
-        nearest possible options, IndexLocked, IndexNotWritable and Stopped.
+        nearest possible options, ClusterError, IndexLocked, IndexNotWritable and Stopped.
 
         >>> index.build(recipe="flat").photos
         4
         """
-        return rebuild(
-            self._store, lambda: build_options(self._store, recipe, memory, recall, metric), Monitor(progress, stop)
-        )
+        with tasks_on(ray) as tasks:
+            return rebuild(
+                self._store,
+                lambda: build_options(self._store, recipe, memory, recall, metric),
+                Monitor(progress, stop),
+                tasks,
+            )
 
     def verify(
         self, *, repair: bool = False, progress: OnProgress | None = None, stop: Stop | None = None

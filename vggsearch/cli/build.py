@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from vggsearch.cli.options import byte_count, index_option, table_or_json_option
+from vggsearch.cli.options import byte_count, index_option, ray_option, table_or_json_option
 from vggsearch.cli.output import say, show
 from vggsearch.cli.terminal import stopping_on_ctrl_c
 from vggsearch.defaults import BUILD, METRICS, Format
@@ -39,6 +39,7 @@ from vggsearch.store.locate import only_index
     help="Metric of the FAISS index, for factory strings that require one; similarities are cosines in any "
     f"case.  [default: the last choice; {BUILD.metric}]",
 )
+@ray_option("Have the machines of a Ray cluster encode the vectors; auto is that of this machine.")
 @click.option("--list", "is_list", is_flag=True, help="List the recipes with their size and capabilities.")
 @click.option("--dry-run", is_flag=True, help="Only show the plan.")
 @table_or_json_option
@@ -48,6 +49,7 @@ def build(
     memory: int | None,
     recall: float | None,
     metric: str | None,
+    ray: str | None,
     is_list: bool,
     dry_run: bool,
     format: Format,
@@ -75,6 +77,6 @@ def build(
         say(plan_text(plan, "table"), err=True)
         with progress_bar() as progress, stopping_on_ctrl_c() as stop:
             made = opened.build(
-                recipe=recipe, memory=memory, recall=recall, metric=metric, progress=progress, stop=stop
+                recipe=recipe, memory=memory, recall=recall, metric=metric, ray=ray, progress=progress, stop=stop
             )
     show(built(made, format), format)

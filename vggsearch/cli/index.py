@@ -15,6 +15,7 @@ from vggsearch.cli.options import (
     embedding_options,
     engine_options,
     index_option,
+    ray_option,
     workers_option,
 )
 from vggsearch.cli.output import say
@@ -82,7 +83,7 @@ update_options: Callable[..., Callable[..., None]] = collected(
         metavar="PARQUET",
         help="Index the files that this lists (path, bytes, mtime), such as the inventory of a bucket.",
     ),
-    click.option("--ray", metavar="ADDRESS", help="Have a Ray cluster do it; auto is that of this machine."),
+    ray_option("Have a Ray cluster do it; auto is that of this machine."),
     click.option(
         "--ray-workers",
         type=click.IntRange(min=1),

@@ -104,6 +104,11 @@ workers_option = click.option(
 )
 
 
+def ray_option(text: str) -> Callable[[Command], Command]:
+    """Return the option for the address of a Ray cluster, with this help."""
+    return click.option("--ray", metavar="ADDRESS", help=text)
+
+
 def embedding_options(*, of_the_index: bool) -> Callable[[Command], Command]:
     """Return the options that a command gets as `options`, EmbeddingOptions.
 

@@ -5,7 +5,6 @@ to no worker, and goes to any other if its worker dies.
 """
 
 import logging
-import socket
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -16,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import vggsearch
+from vggsearch.cluster.connection import Connection, first_line, processors_of, ray_module
 from vggsearch.cluster.rows import Rows
 from vggsearch.cluster.worker import Refusal, Worker
 from vggsearch.defaults import CLUSTER, EXTRACT
-from vggsearch.errors import ClusterError, InstallationError, OptionError, PhotosError, option
+from vggsearch.errors import ClusterError, OptionError, PhotosError, option
 from vggsearch.indexing.extract import unless_known
 from vggsearch.model.engine import Engine, EngineOptions
 from vggsearch.model.loading import load_engine
@@ -69,8 +69,8 @@ class Cluster:
             return
         root = place_of(root)
         load = partial(_load, spec, self.weights, self.options, self.engine)
-        ray = _ray()
-        with _Connection(ray, self.address):
+        ray = ray_module()
+        with Connection(ray, self.address):
             plan = _plan_workers(ray, self.workers, spec)
             sample = todo[:: max(1, len(todo) // CLUSTER.sample)][: CLUSTER.sample]
             make = partial(_start, ray, plan, root, spec, load, workers, sample)
@@ -180,7 +180,7 @@ class _Pool:
         except self._ray.exceptions.RayError as error:
             self._failed_starts += 1
             if self._failed_starts >= CLUSTER.deaths:
-                raise ClusterError(f"Workers of the cluster fail when they start: {_first_line(error)}") from error
+                raise ClusterError(f"Workers of the cluster fail when they start: {first_line(error)}") from error
             self._add()
             return
         if refusal is not None:
@@ -192,7 +192,7 @@ class _Pool:
         try:
             rows = self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:
-            raise ClusterError(f"A worker failed: {_first_line(error.cause)}") from error
+            raise ClusterError(f"A worker failed: {first_line(error.cause)}") from error
         except self._ray.exceptions.RayError as error:
             self._lost(worker, error)
             return
@@ -210,7 +210,7 @@ class _Pool:
         chunks = sorted(worker.chunks.values(), key=lambda chunk: chunk.number)
         first = next(iter(worker.chunks.values()))
         first.deaths += 1
-        log.warning("A worker was lost; others take over its %d chunks (%s).", len(chunks), _first_line(error))
+        log.warning("A worker was lost; others take over its %d chunks (%s).", len(chunks), first_line(error))
         if first.deaths >= CLUSTER.deaths:
             names = ", ".join(file.path for file in first.files[:3])
             log.error("The files of the last chunk: %s", "\n".join(file.path for file in first.files))
@@ -222,49 +222,9 @@ class _Pool:
         self._add()
 
 
-class _Connection:
-    """The connection to a cluster, ended with the run unless the program had it before."""
-
-    def __init__(self, ray: Any, address: str) -> None:
-        self._ray, self._address = ray, address
-        self._was_there = bool(ray.is_initialized())
-
-    def __enter__(self) -> None:
-        if self._was_there:
-            return
-        try:
-            _check_reachable(self._address)
-            self._ray.init(self._address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError, RuntimeError, OSError, self._ray.exceptions.RayError) as error:
-            raise ClusterError(
-                f"There is no Ray cluster at {self._address}: {_first_line(error)}. Run vggsearch on a machine of "
-                "the cluster, which ray start joins to it."
-            ) from error
-
-    def __exit__(self, *_: object) -> None:
-        if not self._was_there:
-            self._ray.shutdown()
-
-
-def _check_reachable(address: str) -> None:
-    """Raise OSError if nothing answers at an address with a port: Ray would wait for ten minutes."""
-    host, _, port = address.rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CLUSTER.connect_seconds).close()
-
-
 def place_of(root: Path) -> Path:
     """Return the photos as every machine of the cluster names them."""
     return root if is_address(root) else root.resolve()
-
-
-def _ray() -> Any:
-    try:
-        import ray
-        import ray.exceptions
-    except ImportError as error:
-        raise InstallationError(option("ray", "ADDRESS"), " needs Ray: pip install 'vggsearch[ray]'") from error
-    return ray
 
 
 def _load(spec: EmbeddingSpec, weights: Path | None, options: EngineOptions, engine: Engine | None) -> Engine:
@@ -276,10 +236,7 @@ def _load(spec: EmbeddingSpec, weights: Path | None, options: EngineOptions, eng
 
 def _plan_workers(ray: Any, wanted: int | None, spec: EmbeddingSpec) -> _Plan:
     """Return how many workers to start: one per GPU, else one per machine, or as many as are wanted."""
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    cpus, gpus = ([int(machine.get(kind, 0)) for machine in machines] for kind in ("CPU", "GPU"))
-    if not any(cpus):
-        raise ClusterError("The cluster has no CPUs to work with: see ray status.")
+    cpus, gpus = processors_of(ray)
     count = wanted or sum(gpus) or sum(map(bool, cpus))
     if count > (sum(gpus) or sum(cpus)):
         raise OptionError(
@@ -331,7 +288,3 @@ def _chunks(files: Sequence[PhotoFile], workers: int) -> Iterator[_Chunk]:
     size = min(CLUSTER.chunk, max(CLUSTER.least_chunk, share))
     for number, start in enumerate(range(0, len(files), size)):
         yield _Chunk(number, files[start : start + size])
-
-
-def _first_line(error: object) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")

@@ -34,6 +34,7 @@ from vggsearch.knn.files import (
 )
 from vggsearch.knn.recipes import AUTO, RECIPES, BuildPlan, check_factory, plan, plan_with_higher_recall
 from vggsearch.knn.segments import kept_segments
+from vggsearch.knn.tasks import HERE, Tasks
 from vggsearch.knn.tune import tune
 from vggsearch.knn.vector_index import Tuning, VectorIndex
 from vggsearch.knn.vectors import BLOCK_ROWS
@@ -122,7 +123,7 @@ def build_options(
     )
 
 
-def rebuild(store: Store, wanted: Callable[[], BuildOptions], monitor: Monitor) -> BuildReport:
+def rebuild(store: Store, wanted: Callable[[], BuildOptions], monitor: Monitor, tasks: Tasks = HERE) -> BuildReport:
     """Rebuild the FAISS index. `wanted` returns the options; it is called once no other process is writing.
 
     Raises OptionError before any work, IndexLocked, IndexNotWritable and Stopped.
@@ -131,12 +132,12 @@ def rebuild(store: Store, wanted: Callable[[], BuildOptions], monitor: Monitor) 
     with writing(store) as writer:
         options = wanted()
         plan_build(store, options)
-        made = build_vector_index(store, writer, monitor, options=options)
+        made = build_vector_index(store, writer, monitor, options=options, tasks=tasks)
     size = sum(file.bytes for file in made.files)
     return BuildReport(store.directory, len(store), made.facts, size, time.monotonic() - started)
 
 
-def renew_vector_index(store: Store, writer: StoreWriter, monitor: Monitor) -> None:
+def renew_vector_index(store: Store, writer: StoreWriter, monitor: Monitor, tasks: Tasks = HERE) -> None:
     """Build the FAISS index, unless an intact one of the present rows exists.
 
     Raises InstallationError without FAISS; the embeddings are committed by then.
@@ -150,25 +151,31 @@ def renew_vector_index(store: Store, writer: StoreWriter, monitor: Monitor) -> N
     if is_fresh:
         return
     try:
-        build_vector_index(store, writer, monitor)
+        build_vector_index(store, writer, monitor, tasks=tasks)
     except InstallationError as error:
         stored = f"The embeddings of {len(store):,} photos are stored, but their FAISS index was not built: "
         raise InstallationError(stored, *error.parts) from error
 
 
 def build_vector_index(
-    store: Store, writer: StoreWriter, monitor: Monitor = SILENT, *, options: BuildOptions | None = None
+    store: Store,
+    writer: StoreWriter,
+    monitor: Monitor = SILENT,
+    *,
+    options: BuildOptions | None = None,
+    tasks: Tasks = HERE,
 ) -> StoredVectorIndex:
     """Build the FAISS index of the store's present rows with the options in its manifest, and commit it.
 
     So is the one under a learned transform, if something was learned. The previous index is extended, if it has the
     same recipe and is not too old. With `options`, the index is rebuilt with these, and they are written to the
     manifest. If the recipe that auto chose has too low a measured recall, the next recipe is built from the same
-    vectors.
+    vectors. Of a recipe with inverted lists, `tasks` encode the vectors.
     """
     faiss()  # raises InstallationError before the work is done
     transform = _whitening(store)
-    made = _build(store, writer, monitor, options, "search", transform, _last(store, transform[1], "search"))
+    last = _last(store, transform[1], "search")
+    made = _build(store, writer, monitor, options, "search", transform, last, tasks)
     if store.manifest.learned is not None:
         try:
             learned = learned_transform(store)
@@ -176,7 +183,8 @@ def build_vector_index(
             log.warning("%s", error)
             writer.forget_learned()
         else:
-            _build(store, writer, monitor, options, "learned", learned, _last(store, learned[1], "learned"))
+            last = _last(store, learned[1], "learned")
+            _build(store, writer, monitor, options, "learned", learned, last, tasks)
     return made
 
 
@@ -222,11 +230,12 @@ def _build(
     role: Role,
     transform: tuple[Whitening | None, WhiteningInfo | None],
     last: "_LastVectorIndex | None",
+    tasks: Tasks = HERE,
 ) -> StoredVectorIndex:
     """Build the FAISS index of a role, from the `last` one as far as that has the same rows and transform."""
     whitening, facts = transform
     size = whitening.dim if whitening is not None else store.spec.dim
-    plans = _possible_plans(store, size, options or store.manifest.build)
+    plans = [_divided(each, tasks) for each in _possible_plans(store, size, options or store.manifest.build)]
     shared = last.shared(plans) if last is not None and options is None else 0
     if last is not None and not last.is_intact(shared):
         last, shared = None, 0
@@ -239,14 +248,14 @@ def _build(
         if last is not None and is_extended:
             extended = last.extended(store, whitening)
             if shared:
-                add_segment(directory, extended, shared, plans[0].shard_rows, monitor)
+                add_segment(directory, extended, shared, plans[0].shard_rows, monitor, tasks)
             else:
-                build_from_previous(directory, extended, plans[0].shard_rows, monitor)
+                build_from_previous(directory, extended, plans[0].shard_rows, monitor, tasks)
             return replace(last.stored.facts, whitening=facts)
         vectors = whitened_blocks(store.embeddings(), whitening)
         if last is not None:
             vectors = chain(last.kept_vectors(), last.added(store, whitening))
-        made, tuning = _built(directory, store, vectors, plans, whitening, monitor)
+        made, tuning = _built(directory, store, vectors, plans, whitening, monitor, tasks)
         return VectorIndexInfo(made.recipe, made.factory, made.lists, len(store), **vars(tuning), whitening=facts)
 
     taken = last.files_of(shared) if last is not None and shared else ()
@@ -260,19 +269,20 @@ def _built(
     plans: Sequence[BuildPlan],
     whitening: Whitening | None,
     monitor: Monitor,
+    tasks: Tasks,
 ) -> tuple[BuildPlan, Tuning]:
     """Build the first of the planned indexes that finds enough, else the last; return which, as it is tuned."""
 
     def tuned(planned: BuildPlan) -> Tuning:
         return tune(VectorIndex.open(directory, len(store), store.spec.dim), planned.recall, monitor)
 
-    build(directory, vectors, plans[0], whitening, monitor)
+    build(directory, vectors, plans[0], whitening, monitor, tasks)
     made, tuning = plans[0], tuned(plans[0])
     for planned in plans[1:]:
         if _finds_enough(made, tuning):
             break
         log.warning("%s Building %s instead.", _too_little(made, tuning), planned.recipe)
-        build_faiss_index(directory, planned, whitening, monitor)
+        build_faiss_index(directory, planned, whitening, monitor, tasks)
         made, tuning = planned, tuned(planned)
     if not _finds_enough(made, tuning):
         log.warning(
@@ -374,6 +384,13 @@ def _possible_plans(store: Store, dim: int, options: BuildOptions) -> list[Build
         return [nearest]
     more = plan_with_higher_recall(planned, options.memory, before) if options.recipe == AUTO else None
     return [planned] if more is None else [planned, more]
+
+
+def _divided(planned: BuildPlan, tasks: Tasks) -> BuildPlan:
+    """Return the plan with shards that are as small as the tasks want them, if its vectors are in lists."""
+    if planned.recipe not in RECIPES or not planned.lists:
+        return planned
+    return replace(planned, shard_rows=min(planned.shard_rows, tasks.share(planned.rows)))
 
 
 def _plan(rows: int, dim: int, options: BuildOptions, embedding_dim: int) -> BuildPlan:

@@ -18,6 +18,7 @@ from vggsearch.indexing.hashing import hash_files
 from vggsearch.indexing.head_start import HeadStart
 from vggsearch.indexing.local_features import keep_local_features
 from vggsearch.indexing.update_plan import UpdatePlan, plan_update
+from vggsearch.knn.tasks import HERE, Tasks
 from vggsearch.model.engine import Engine
 from vggsearch.photos.addresses import address_of, is_address, settled
 from vggsearch.photos.slices import Slice
@@ -248,14 +249,15 @@ def update_index(
     part: Slice | None = None,
     inventory: Path | None = None,
     embed: Extract = extract,
+    tasks: Tasks = HERE,
     monitor: Monitor = SILENT,
 ) -> UpdateReport:
     """Embed new and changed photos below `root`, drop deleted ones, then update all derived data.
 
-    `embed` does the work, on this machine by default. See ImageIndex.update. Raises PhotosError, IndexLocked,
-    IndexNotWritable; InstallationError without FAISS, and Stopped, with the report of what was done, both after
-    committing the embeddings. The FAISS index is also updated after a stop, unless the stop came while it was being
-    built.
+    `embed` does the work, and `tasks` some of that for the FAISS index, on this machine by default. See
+    ImageIndex.update. Raises PhotosError, IndexLocked, IndexNotWritable; InstallationError without FAISS, and
+    Stopped, with the report of what was done, both after committing the embeddings. The FAISS index is also updated
+    after a stop, unless the stop came while it was being built.
     """
     if workers is not None and workers < 1:
         raise OptionError(option("workers", workers), " is out of range: at least 1.")
@@ -288,7 +290,7 @@ def update_index(
             if is_whole:
                 update.finish(root, allow_empty=allow_empty)
             update.keep_stamps()
-            renew_vector_index(store, writer, monitor if is_whole else SILENT)
+            renew_vector_index(store, writer, monitor if is_whole else SILENT, tasks)
             if not is_whole:
                 raise Stopped
             if store.manifest.has_local:
