@@ -377,7 +377,7 @@ def test_a_protected_folder_is_kept_whatever_the_policy(index: ImageIndex) -> No
 def test_a_protected_folder_that_does_not_exist_is_an_error_before_the_search(
     index: ImageIndex, monkeypatch: pytest.MonkeyPatch, named: str | list[str]
 ) -> None:
-    monkeypatch.setattr("vggsearch.image_index.duplicates", lambda *_: pytest.fail("it searched"))
+    monkeypatch.setattr("vggsearch.duplicates.find.duplicates", lambda *_: pytest.fail("it searched"))
     with pytest.raises(OptionError, match="there is no such folder or file in the photo folder"):
         index.duplicates(protect=named)
 

@@ -18,7 +18,10 @@ from rich.console import Console
 import vggsearch
 from tests.fakes import FakeEngine, save_photo
 from vggsearch import ImageIndex
+from vggsearch.duplicates.options import Folders
 from vggsearch.image_index import ImageIndex as Home
+from vggsearch.learning.labelled import Labels
+from vggsearch.store.decisions import Judgement
 
 PUBLIC = {name: getattr(vggsearch, name) for name in vggsearch.__all__ if name != "__version__"}
 CLASSES = {name: value for name, value in PUBLIC.items() if isinstance(value, type)}
@@ -28,8 +31,10 @@ ALIASES = PUBLIC.keys() - CLASSES.keys() - FUNCTIONS.keys()
 ONLY_TYPES = {"np": np, "NDArray": NDArray, "Callable": Callable, "Iterable": Iterable, "Iterator": Iterator} | {
     "SquareJpeg": Callable[..., object],
     "Console": Console,
-    "PublishedIndex": vggsearch.PublishedIndex,
-    "PublishReport": vggsearch.PublishReport,
+    "Folders": Folders,
+    "Judgement": Judgement,
+    "Labels": Labels,
+    **CLASSES,
 }
 
 

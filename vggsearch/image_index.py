@@ -13,13 +13,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.cluster.extract import Cluster
-from vggsearch.cluster.tasks import tasks_on
 from vggsearch.defaults import DUPLICATES
-from vggsearch.duplicates.collection import Collection
-from vggsearch.duplicates.find import DuplicatesReport, duplicates
-from vggsearch.duplicates.options import DuplicateOptions, Folders, check_named, named_photos, protected_folders
-from vggsearch.duplicates.removals import new_journal, plan_removals
 from vggsearch.errors import (
     IndexDamaged,
     IndexNotReadable,
@@ -29,16 +23,9 @@ from vggsearch.errors import (
     option,
 )
 from vggsearch.indexing.build import BuildReport, build_options, plan_build, rebuild
-from vggsearch.indexing.extract import extract
-from vggsearch.indexing.info import Info, read_info
-from vggsearch.indexing.integrity import VerifyReport, verify
-from vggsearch.indexing.update import UpdateReport, photo_folder, update_index
 from vggsearch.knn.recipes import BuildPlan
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.knn.whitening import WhiteningOptions
-from vggsearch.learning.classify import ClassifyReport, classify
-from vggsearch.learning.labelled import Labels
-from vggsearch.learning.learn import LearnReport, forget, learn
 from vggsearch.matching.rerank import Reranker
 from vggsearch.model.engine import Engine, EngineOptions
 from vggsearch.model.loading import (
@@ -51,7 +38,6 @@ from vggsearch.model.weights import WeightsFile
 from vggsearch.photos.addresses import is_address, settled
 from vggsearch.photos.decoder_pool import Decoders
 from vggsearch.photos.inputs import Box, ImageLike
-from vggsearch.photos.slices import Slice
 from vggsearch.photos.walk import SkippedFiles, check_folder
 from vggsearch.progress import Monitor, OnProgress, Stop
 from vggsearch.query.filters import Filter
@@ -61,25 +47,28 @@ from vggsearch.query.searcher import Searcher
 from vggsearch.query.session import Opening, Session, weights_of
 from vggsearch.query.snapshot import LatestSnapshot
 from vggsearch.query.targets import IndexTarget
-from vggsearch.removal.perform import RemovalReport, perform
-from vggsearch.removal.plan import RemovalPlan
 from vggsearch.store.contents import DECISIONS, MANIFEST
-from vggsearch.store.decisions import (
-    Decision,
-    ImportedDecisions,
-    Judgement,
-    add_decisions,
-    decide,
-    import_decisions,
-)
 from vggsearch.store.locate import directory_for
 from vggsearch.store.store import Store
 from vggsearch.system.places import Place, from_home
 from vggsearch.tables import Table, Tabular
 
-if TYPE_CHECKING:  # what is published is seldom needed, and takes time to import
+if TYPE_CHECKING:  # what queries do not need, which takes time to import
+    from vggsearch.cluster.extract import Cluster
+    from vggsearch.duplicates.collection import Collection
+    from vggsearch.duplicates.find import DuplicatesReport
+    from vggsearch.duplicates.options import Folders
+    from vggsearch.indexing.info import Info
+    from vggsearch.indexing.integrity import VerifyReport
+    from vggsearch.indexing.update import UpdateReport
+    from vggsearch.learning.classify import ClassifyReport
+    from vggsearch.learning.labelled import Labels
+    from vggsearch.learning.learn import LearnReport
     from vggsearch.published.index import PublishedIndex
     from vggsearch.published.publish import PublishReport
+    from vggsearch.removal.perform import RemovalReport
+    from vggsearch.removal.plan import RemovalPlan
+    from vggsearch.store.decisions import Decision, ImportedDecisions, Judgement
 
 log = logging.getLogger(__name__)
 
@@ -300,12 +289,14 @@ class ImageIndex(Tabular):
         """
         return self._store.read_consistently(lambda store: SkippedFiles(store.skipped().values()))
 
-    def info(self) -> Info:
+    def info(self) -> "Info":
         """Return what the index holds and how it was made. Raises IndexDamaged.
 
         >>> index.info().photos
         4
         """
+        from vggsearch.indexing.info import read_info
+
         return self._store.read_consistently(lambda store: read_info(store, self.root))
 
     def update(
@@ -326,7 +317,7 @@ class ImageIndex(Tabular):
         ray_workers: int | None = None,
         progress: OnProgress | None = None,
         stop: Stop | None = None,
-    ) -> UpdateReport:
+    ) -> "UpdateReport":
         """Index new and changed photos, drop those that are gone, and renew the FAISS index.
 
         `folder` is the photo folder; it can be omitted once the index has one. `moved=True` states that the same
@@ -359,6 +350,11 @@ class ImageIndex(Tabular):
         >>> report.indexed, report.unchanged
         (0, 4)
         """
+        from vggsearch.cluster.tasks import tasks_on
+        from vggsearch.indexing.extract import extract
+        from vggsearch.indexing.update import photo_folder, update_index
+        from vggsearch.photos.slices import Slice
+
         given = from_home(folder) if folder is not None else None
         with tasks_on(ray) as tasks:
             return update_index(
@@ -379,7 +375,9 @@ class ImageIndex(Tabular):
                 monitor=Monitor(progress, stop),
             )
 
-    def _cluster(self, address: str, workers: int | None) -> Cluster:
+    def _cluster(self, address: str, workers: int | None) -> "Cluster":
+        from vggsearch.cluster.extract import Cluster
+
         if workers is not None and workers < 1:
             raise OptionError(option("ray_workers", workers), " is out of range: at least 1.")
         opening, remembered = self._session.opening, self._store.manifest.weights_file
@@ -429,6 +427,8 @@ class ImageIndex(Tabular):
         >>> index.build(recipe="flat").photos
         4
         """
+        from vggsearch.cluster.tasks import tasks_on
+
         with tasks_on(ray) as tasks:
             return rebuild(
                 self._store,
@@ -439,7 +439,7 @@ class ImageIndex(Tabular):
 
     def verify(
         self, *, repair: bool = False, progress: OnProgress | None = None, stop: Stop | None = None
-    ) -> VerifyReport:
+    ) -> "VerifyReport":
         """Check every byte of the index. With `repair`, drop what is damaged; the next `update` recreates it.
 
         `vggsearch.verify` does the same for an index that can no longer be opened. Raises IndexLocked and
@@ -448,18 +448,20 @@ class ImageIndex(Tabular):
         >>> index.verify().is_whole
         True
         """
+        from vggsearch.indexing.integrity import verify
+
         report = verify(self.directory, repair=repair, progress=progress, stop=stop)
         self._store.refresh()
         return report
 
     def learn(
         self,
-        labels: Labels | None = None,
+        labels: "Labels | None" = None,
         *,
         even_if_worse: bool = False,
         progress: OnProgress | None = None,
         stop: Stop | None = None,
-    ) -> LearnReport:
+    ) -> "LearnReport":
         """Learn from labels which photos belong together, so that queries find more of them; `forget` reverts it.
 
         `labels` maps paths, relative to the photo folder, to labels, or is a file of both (`path<TAB>label`). If it
@@ -479,6 +481,8 @@ class ImageIndex(Tabular):
         ...     print(str(error)[:48])
         Two labels need at least 4 different photos each
         """
+        from vggsearch.learning.learn import learn
+
         monitor = Monitor(progress, stop)
         return learn(self._store, self._session.latest, labels, even_if_worse=even_if_worse, monitor=monitor)
 
@@ -490,11 +494,13 @@ class ImageIndex(Tabular):
         >>> index.forget()
         False
         """
+        from vggsearch.learning.learn import forget
+
         return forget(self._store)
 
     def classify(
-        self, labels: Labels, *, progress: OnProgress | None = None, stop: Stop | None = None
-    ) -> ClassifyReport:
+        self, labels: "Labels", *, progress: OnProgress | None = None, stop: Stop | None = None
+    ) -> "ClassifyReport":
         """Label the photos without a label from those that have one, and find wrong labels. Changes nothing.
 
         `labels` are those of `learn`. Each photo gets the most probable label, or none if it looks like none of the
@@ -508,6 +514,8 @@ class ImageIndex(Tabular):
         ...     print(str(error)[:48])
         Two labels need at least 2 different photos each
         """
+        from vggsearch.learning.classify import classify
+
         return classify(self._store, self._session.latest, labels, Monitor(progress, stop))
 
     def query(
@@ -623,7 +631,7 @@ class ImageIndex(Tabular):
         min_precision: float = DUPLICATES.min_precision,
         threshold: float | None = None,
         keep: str = DUPLICATES.keep,
-        protect: Folders = (),
+        protect: "Folders" = (),
         min_size: int = 2,
         within_folder: bool = False,
         across_folders: bool = False,
@@ -631,12 +639,12 @@ class ImageIndex(Tabular):
         siblings: bool = False,
         confirm: bool = True,
         kinds: str | Iterable[str] = (),
-        group_of: Folders = (),
+        group_of: "Folders" = (),
         filters: str | Iterable[str] = (),
         against: "ImageIndex | None" = None,
         progress: OnProgress | None = None,
         stop: Stop | None = None,
-    ) -> DuplicatesReport:
+    ) -> "DuplicatesReport":
         """Find photos that are copies or edited copies of one another, and suggest which to keep. Changes nothing.
 
         `min_precision`, 0.5 to below 1, is the share of the returned pairs that should be right, as calibrated on
@@ -661,6 +669,9 @@ class ImageIndex(Tabular):
         ...     print("keep", group.keeper.path, "of", [member.photo.path for member in group.members])
         keep a.jpg of ['copy of a.jpg']
         """
+        from vggsearch.duplicates.find import duplicates
+        from vggsearch.duplicates.options import DuplicateOptions, protected_folders
+
         options = DuplicateOptions(
             min_precision=min_precision,
             threshold=threshold,
@@ -681,8 +692,10 @@ class ImageIndex(Tabular):
             lambda _: duplicates(self._collection(against), options, self._session.embed_squares, monitor, passing)
         )
 
-    def _members(self, named: Folders) -> tuple[str, ...]:
+    def _members(self, named: "Folders") -> tuple[str, ...]:
         """Return the paths of photos that a user names, relative to the photo folder. Raises OptionError."""
+        from vggsearch.duplicates.options import check_named, named_photos
+
         photos = [named] if isinstance(named, str | os.PathLike) else list(named)
         root = self.root or Path()
         paths = named_photos(root, [str(each) for each in photos])
@@ -695,8 +708,8 @@ class ImageIndex(Tabular):
         return None if selection is None else frozenset(paths[row] for row in selection.rows.tolist())
 
     def plan_removal(
-        self, report: DuplicatesReport, action: str, *, protect: Folders = (), raw_pairs: bool = False
-    ) -> RemovalPlan:
+        self, report: "DuplicatesReport", action: str, *, protect: "Folders" = (), raw_pairs: bool = False
+    ) -> "RemovalPlan":
         """Return what `remove` would do with the duplicates of a report, without doing it.
 
         `action` is "trash", "move:DIR", "hardlink", "symlink" or "delete". Nothing in the folders `protect` is
@@ -708,11 +721,13 @@ class ImageIndex(Tabular):
         >>> [planned.path for planned in plan.removals]
         ['copy of a.jpg']
         """
+        from vggsearch.duplicates.removals import plan_removals
+
         return plan_removals(self.root or Path(), report, action, protect, raw_pairs=raw_pairs)
 
     def remove(
-        self, plan: RemovalPlan, *, progress: OnProgress | None = None, stop: Stop | None = None
-    ) -> RemovalReport:
+        self, plan: "RemovalPlan", *, progress: OnProgress | None = None, stop: Stop | None = None
+    ) -> "RemovalReport":
         """Perform a plan, and record it in a journal inside the index, with which `vggsearch.undo` reverts it.
 
         Every photo and the copy that is kept are read first; a photo that has changed is left alone, and the report
@@ -723,9 +738,12 @@ class ImageIndex(Tabular):
         >>> len(done.done), undo(done.journal).restored
         (1, ('copy of a.jpg',))
         """
+        from vggsearch.duplicates.removals import new_journal
+        from vggsearch.removal.perform import perform
+
         return perform(plan, new_journal(self.directory), progress=progress, stop=stop)
 
-    def decide(self, judgement: Judgement, photos: Sequence[str]) -> Decision:
+    def decide(self, judgement: "Judgement", photos: Sequence[str]) -> "Decision":
         """Remember that some photos are the "same", "different", or "undecided" again: every pair of them.
 
         "keep" is about each photo: it is the keeper of its group and is not removed, until it is "undecided".
@@ -739,6 +757,9 @@ class ImageIndex(Tabular):
         >>> len(index.duplicates().groups[0].members)
         2
         """
+        from vggsearch.duplicates.options import check_named, named_photos
+        from vggsearch.store.decisions import add_decisions, decide
+
         root = self.root or Path()
         paths = named_photos(root, photos)
         keys = self._store.read_consistently(lambda store: store.sha256s(paths))
@@ -747,7 +768,7 @@ class ImageIndex(Tabular):
         add_decisions(self.directory, [decision])
         return decision
 
-    def import_decisions(self, file: str | os.PathLike[str]) -> ImportedDecisions:
+    def import_decisions(self, file: str | os.PathLike[str]) -> "ImportedDecisions":
         """Add the decisions of another index's decisions.jsonl; return how many are new, and what was in conflict.
 
         Both files keep their order, and of two decisions about a pair the later line counts. Where the files
@@ -759,6 +780,8 @@ class ImageIndex(Tabular):
         >>> index.import_decisions(index.directory / "decisions.jsonl").added
         0
         """
+        from vggsearch.store.decisions import import_decisions
+
         given = from_home(file)
         if not given.is_file():
             raise OptionError(f"{file} is not a file. Name a file of decisions, such as INDEX/{DECISIONS}.")
@@ -773,7 +796,9 @@ class ImageIndex(Tabular):
         except (IndexDamaged, IndexNotReadable):
             return
 
-    def _collection(self, against: "ImageIndex | None" = None) -> Collection:
+    def _collection(self, against: "ImageIndex | None" = None) -> "Collection":
+        from vggsearch.duplicates.collection import Collection
+
         if against is not None and against.spec != self.spec:
             raise SpecMismatch(
                 f"{self.directory} holds {self.spec}; {against.directory} holds {against.spec}. Index both "

@@ -20,8 +20,7 @@ from vggsearch.cli.options import (
     root_option,
 )
 from vggsearch.cli.output import Output, output_options, say
-from vggsearch.cli.pictures import show_pictures
-from vggsearch.cli.terminal import quiet_decoders, stopping_on_ctrl_c
+from vggsearch.cli.terminal import quiet_decoders
 from vggsearch.defaults import SEARCH
 from vggsearch.errors import InputError
 from vggsearch.image_index import ImageIndex
@@ -30,18 +29,13 @@ from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.photos.decoder_pool import Source
 from vggsearch.photos.inputs import ImageFile
 from vggsearch.photos.walk import Skipped, one_line
-from vggsearch.progress import progress_bar
 from vggsearch.query.options import Pick, QueryResult
-from vggsearch.render.html.results import Section, section_of, section_of_picks, write_results
 from vggsearch.render.query import picks, query_results
-from vggsearch.render.terminal_images import picks_strip, result_strip
-from vggsearch.render.text import quantity
 from vggsearch.store.locate import only_index
 from vggsearch.system.places import from_home
 
 STDIN = "-"
 NOT_AT = ("directories", "containing", "rerank", "random", "seed")  # what needs the index or its photos
-HTML_INSTEAD = "vggsearch query IMAGE --html FILE"
 SIMILARITY_OPTIONS = (  # which --random does not take: it shows any photos
     "images",
     "count",
@@ -185,10 +179,10 @@ def query(
         if isinstance(answer, QueryResult)
     ]
     try:
-        if page is not None:
-            _write_page(page, [section_of(result, sources) for result, sources in found])
-        elif preview:
-            show_pictures([result_strip(result, sources) for result, sources in found], HTML_INSTEAD)
+        if page is not None or preview:
+            from vggsearch.cli.query_pages import show_results
+
+            show_results(found, page)
         elif found:
             output.show(query_results([result for result, _ in found], output.format, roots))
     finally:
@@ -215,20 +209,12 @@ def _show_picks(
 ) -> None:
     roots = roots_of(indexes)
     if page is not None or preview:
+        from vggsearch.cli.query_pages import show_picks
+
         sources = [Source(each.path, roots[each.index or str(indexes[0].directory)] or Path()) for each in picked]
-        if page is not None:
-            _write_page(page, [section_of_picks(picked, sources)])
-        else:
-            show_pictures([picks_strip(picked, sources)], HTML_INSTEAD)
+        show_picks(picked, sources, page)
         return
     output.show(picks(picked, output.format, roots))
-
-
-def _write_page(page: Path, sections: Sequence[Section]) -> None:
-    with progress_bar() as progress, stopping_on_ctrl_c() as stop, quiet_decoders():
-        write_results(page, sections, progress=progress, stop=stop)
-    photos = sum(len(section.found) for section in sections)
-    say(f"{one_line(str(page))}: {quantity(photos, 'photo')}")
 
 
 def check_usage(ctx: click.Context) -> None:
