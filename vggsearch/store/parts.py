@@ -18,6 +18,7 @@ from vggsearch.errors import IndexDamaged, OptionError, PathOutside
 from vggsearch.model.spec import EmbeddingSpec, spec_from_json
 from vggsearch.photos.perceptual_hash import BYTES
 from vggsearch.photos.walk import Skipped, printable
+from vggsearch.store.arrow import positions
 from vggsearch.store.files import write_atomically
 from vggsearch.store.records import Embedded
 from vggsearch.system.reading import reading_from
@@ -159,26 +160,34 @@ def _check_values(file: Path, table: pa.Table) -> None:
         _check_each(file, table, SHA256, lambda column: pc.match_substring_regex(column, "^[0-9a-f]{64}$"))
     for name, least in LEAST.items():
         if name in table.column_names:
-            _check_each(file, table, name, partial(pc.less_equal, pa.scalar(least)))
+            lowest = positions(np.array([least]))[0]
+            _check_each(file, table, name, partial(pc.less_equal, lowest))
 
 
 def _check_each(file: Path, table: pa.Table, name: str, is_right: Callable[[pa.ChunkedArray], pa.Array]) -> None:
     """Raise IndexDamaged, naming the row, for a value of a column that is not right."""
     column = table.column(name)
     try:
-        row = pc.index(is_right(column), False).as_py()
+        are_right = is_right(column)
     except pa.ArrowException as error:
         raise IndexDamaged(file, f"has {name} of type {column.type}") from error
-    if row >= 0:
+    row = _first(pc.invert(are_right))
+    if row is not None:
         raise IndexDamaged(file, f"has in row {row:,} as {name} {column[row].as_py()!r}")
+
+
+def _first(are: pa.ChunkedArray) -> int | None:
+    """Return the first place that is true, None if none is."""
+    places = pc.indices_nonzero(are)
+    return places[0].as_py() if len(places) else None
 
 
 def _check_paths(file: Path, paths: pa.ChunkedArray) -> None:
     """Raise PathOutside, with the row, for a path that is none below the photo folder: an index may be crafted."""
     if not pa.types.is_string(paths.type):
         raise IndexDamaged(file, f"has paths of type {paths.type}")
-    row = pc.index(pc.match_substring_regex(paths, NOT_BELOW), True).as_py()
-    if row >= 0:
+    row = _first(pc.match_substring_regex(paths, NOT_BELOW))
+    if row is not None:
         raise PathOutside(file, f"has in row {row:,} a path outside the photo folder, {paths[row].as_py()!r}")
 
 

@@ -9,11 +9,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vggsearch.photos.walk import printable
+from vggsearch.store.arrow import numbers, positions, texts
 
 
 def arrow_paths(paths: Iterable[str]) -> pa.Array:
     """Return paths as an Arrow array, without those that no part can hold: their bytes are not UTF-8."""
-    return pa.array([path for path in paths if path == printable(path)], pa.string())
+    return texts([path for path in paths if path == printable(path)])
 
 
 class Paths(Sequence[str]):
@@ -52,14 +53,22 @@ class Paths(Sequence[str]):
 
     def __contains__(self, path: object) -> bool:
         """Return whether a path is among these."""
-        return isinstance(path, str) and self._paths.index(path).as_py() >= 0
+        return isinstance(path, str) and self._first(self._paths, path) is not None
 
     def index(self, path: str, start: int = 0, stop: int | None = None) -> int:
         """Return the row of a path. Raises ValueError if it is not among these."""
-        row: int = self._paths.index(path, start=start, end=len(self) if stop is None else stop).as_py()
-        if row < 0:
+        first, last, _ = slice(start, stop).indices(len(self))
+        row = self._first(self._paths.slice(first, max(0, last - first)), path)
+        if row is None:
             raise ValueError(f"{path!r} is not the path of a photo")
-        return row
+        return first + row
+
+    @staticmethod
+    def _first(paths: pa.ChunkedArray, path: str | None) -> int | None:
+        """Return the first place of a path among others, None if it is not there."""
+        wanted = arrow_paths([path] if path is not None else [])
+        found = pc.call_function("index", [paths], pc.IndexOptions(wanted[0])).as_py() if len(wanted) else -1
+        return found if found >= 0 else None
 
     def rows_among(self, wanted: Iterable[str]) -> dict[str, int]:
         """Return the row of each wanted path that is among these, in row order."""
@@ -74,15 +83,19 @@ class Paths(Sequence[str]):
         are = np.zeros(len(self), bool)
         prefix = f"{folder}/" if folder else ""
         rows = pc.indices_nonzero(pc.starts_with(self._paths, prefix))
-        depths = pc.count_substring(self._paths.take(rows), "/").to_numpy()
-        are[rows.to_numpy()[depths == prefix.count("/")]] = True
+        depths = numbers(pc.count_substring(self._paths.take(rows), "/"))
+        are[numbers(pa.chunked_array([rows]))[depths == prefix.count("/")]] = True
         return are
 
     def joined_by(self, separator: str) -> str:
         """Return all paths as one text."""
         chunks = (chunk for chunk in self._paths.chunks if len(chunk))
-        wholes = (pa.ListArray.from_arrays(pa.array([0, len(chunk)], pa.int32()), chunk) for chunk in chunks)
-        return separator.join(pc.binary_join(whole, separator)[0].as_py() for whole in wholes)
+        between = texts([separator])[0]
+        wholes = (
+            pa.ListArray.from_arrays(positions(np.array([0, len(chunk)])).cast(pa.int32()), chunk)
+            for chunk in chunks
+        )
+        return separator.join(pc.binary_join(whole, between)[0].as_py() for whole in wholes)
 
     def to_arrow(self) -> pa.ChunkedArray:
         """Return the paths as an Arrow array."""

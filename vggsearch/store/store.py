@@ -20,6 +20,7 @@ from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.photos.addresses import is_address
 from vggsearch.photos.perceptual_hash import BYTES, NO_HASH
 from vggsearch.photos.walk import Skipped, printable
+from vggsearch.store.arrow import numbers, positions
 from vggsearch.store.contents import (
     CACHES,
     EMBEDDINGS,
@@ -199,12 +200,12 @@ class Store:
 
     def blank_rows(self) -> NDArray[np.int64]:
         """Return the rows of blank photos, which are not compared, ascending."""
-        flags = [self._live_values(part, BLANK).to_numpy() for part in self.manifest.parts]
+        flags = [numbers(self._live_values(part, BLANK)) for part in self.manifest.parts]
         return np.flatnonzero(np.concatenate([np.empty(0, bool), *flags]))
 
     def perceptual_hashes(self) -> NDArray[np.uint8]:
         """Return the perceptual hashes of the live photos: uint8 (n, BYTES), NO_HASH where none is known."""
-        parts = [bytes_of(pc.fill_null(self._live_hashes(part), NO_HASH), BYTES) for part in self.manifest.parts]
+        parts = [bytes_of(_without_nulls(self._live_hashes(part)), BYTES) for part in self.manifest.parts]
         return np.concatenate([np.empty((0, BYTES), np.uint8), *parts])
 
     def keys(self) -> NDArray[np.bytes_]:
@@ -313,7 +314,8 @@ class Store:
         for owner in np.unique(owners).tolist():
             places = np.flatnonzero(owners == owner)
             here = self.live_rows(parts[owner])[wanted[places] - starts[owner]]
-            taken = self.columns_of(parts[owner], list(columns)).take(here).select(columns).to_pydict()
+            table = self.columns_of(parts[owner], list(columns))
+            taken = table.take(positions(here)).select(columns).to_pydict()
             for place, values in zip(places.tolist(), zip(*taken.values(), strict=True), strict=True):
                 found[place] = values
         return found
@@ -361,7 +363,7 @@ class Store:
     def live_columns(self, part: Part, names: Sequence[str]) -> pa.Table:
         """Return columns of the live rows of a part. Raises IndexDamaged."""
         table = self.columns_of(part, names)
-        return table.take(self.live_rows(part)) if part.dead else table
+        return table.take(positions(self.live_rows(part))) if part.dead else table
 
     def columns_of(self, part: Part, names: Sequence[str]) -> pa.Table:
         """Return columns of a part, including dead rows. Raises IndexDamaged."""
@@ -390,6 +392,11 @@ class Store:
         if rows != part.rows:
             path = self.directory / EMBEDDINGS / part.name
             raise IndexDamaged(path, f"has {rows:,} rows, but the manifest says {part.rows:,}")
+
+
+def _without_nulls(hashes: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return perceptual hashes with NO_HASH for those that are null."""
+    return pc.fill_null(hashes, NO_HASH) if hashes.null_count else hashes
 
 
 def _check_encodable(directory: Path) -> None:
