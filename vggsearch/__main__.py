@@ -1,5 +1,6 @@
 """The vggsearch command, also as python -m vggsearch."""
 
+import gc
 import signal
 
 IS_INTERRUPTIBLE = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not in the background of a shell
@@ -19,6 +20,7 @@ def main() -> None:
     finally:
         if IS_INTERRUPTIBLE:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # while the interpreter ends, too
+        gc.freeze()  # the interpreter would search all modules for garbage as it ends, which takes 0.1 s
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any, TypeAlias
 
 from vggsearch.errors import InstallationError
+from vggsearch.system.collecting import without_garbage_collection
 from vggsearch.system.forks import native_threads
 from vggsearch.system.installation import check_distributions, distribution, installed
 
@@ -31,7 +32,7 @@ def faiss() -> ModuleType:
             f"Remove all, then install one: pip uninstall {' '.join(packages)}; pip install {distribution()}"
         )
     try:
-        with _passive_waiting():
+        with _passive_waiting(), without_garbage_collection():
             import faiss as module
     except (ImportError, RuntimeError) as error:  # faiss-gpu raises the second for a CUDA library
         raise InstallationError(

@@ -16,6 +16,7 @@ from vggsearch.model.ranges import activation_ranges
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.weights import PACKAGED_FILES, WeightsFile, load_kernels, load_weights
 from vggsearch.photos.decoder_pool import default_workers
+from vggsearch.system.collecting import without_garbage_collection
 from vggsearch.system.gpus import cuda_gpus, open_context
 from vggsearch.system.installation import has_torch, require_torch
 
@@ -110,7 +111,8 @@ def load_openvino_engine(spec: EmbeddingSpec, weights: WeightsFile, options: Eng
 
     Raises OptionError for a device or precision that OpenVINO does not support here.
     """
-    from vggsearch.model.openvino_engine.engine import OpenVinoEngine
+    with without_garbage_collection():
+        from vggsearch.model.openvino_engine.engine import OpenVinoEngine
 
     load = partial(load_weights, weights, spec.model, spec.layer)
     return OpenVinoEngine(spec, load, options, kernels_for_cells(spec, weights), is_kept=True)
