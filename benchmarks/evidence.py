@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vggsearch.defaults import EMBEDDING
-from vggsearch.matching.difference import difference
+from vggsearch.matching.difference import looks
 from vggsearch.matching.evidence import BITS, Found, compare_keypoints
 from vggsearch.matching.keypoints import Keypoints, detect_keypoints
 from vggsearch.matching.rerank import hashes_of
@@ -48,7 +48,7 @@ class Counts:
         comparison = compare_keypoints(copy.keypoints, photo.keypoints)
         self.found[list(Found).index(comparison.found)] += 1
         if comparison.alignment is not None:
-            differs = difference(copy.keypoints.picture, photo.keypoints.picture, comparison.alignment)
+            differs = next(looks(copy.keypoints.picture, photo.keypoints.picture, comparison.alignment), None)
             self.shifts += [differs.shift] if differs is not None else []
 
     def show(self, name: str) -> None:

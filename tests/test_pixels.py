@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from skimage import data
 
 from vggsearch.matching.alignment import EVIDENCE_OF_PIXELS
-from vggsearch.matching.difference import Difference, difference
+from vggsearch.matching.difference import Difference, looks
 from vggsearch.matching.keypoints import align, detect_keypoints
 from vggsearch.matching.pixels import EXCHANGED, agrees, align_copy
 from vggsearch.photos.edits import COLLAGE, EDITS, edited
@@ -209,7 +209,7 @@ def differing(first: Image.Image, second: Image.Image) -> Difference:
     one, other = detect_keypoints(first), detect_keypoints(second)
     found = align(one, other)
     assert found is not None
-    result = difference(one.picture, other.picture, found)
+    result = next(looks(one.picture, other.picture, found), None)
     assert result is not None
     return result
 
@@ -256,7 +256,7 @@ def test_the_position_is_refined_where_keypoints_are_inexact() -> None:
     found = align(picture, picture)
     assert found is not None
     inexact = replace(found, corners=tuple((x + 0.004, y - 0.003) for x, y in found.corners))
-    result = difference(picture.picture, picture.picture, inexact)
+    result = next(looks(picture.picture, picture.picture, inexact), None)
     assert result is not None
     assert result.shift < 0.2
     assert result.places == 0
@@ -267,4 +267,18 @@ def test_pictures_that_share_too_little_are_not_compared() -> None:
     found = align(picture, picture)
     assert found is not None
     apart = replace(found, corners=tuple((x + 0.97, y) for x, y in found.corners))
-    assert difference(picture.picture, picture.picture, apart) is None
+    assert not list(looks(picture.picture, picture.picture, apart))
+
+
+@pytest.mark.parametrize(("name", "seed"), [("coffee", "2"), ("coffee", "4")])
+def test_a_copy_half_hidden_by_what_was_put_on_it_agrees_at_a_closer_look(name: str, seed: str) -> None:
+    copy = Image.open(io.BytesIO(edited(sample(name), EDITS["strongest"], seed)))
+    one, other = detect_keypoints(copy), detect_keypoints(sample(name))
+    found = align(one, other)
+    assert found is not None
+    first, closer = looks(one.picture, other.picture, found)
+    assert not agrees(first)
+    assert agrees(closer)
+    aligned = align_copy(one, other)
+    assert aligned is not None
+    assert aligned.agreement == closer.untouched_agreement

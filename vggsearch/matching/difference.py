@@ -27,6 +27,7 @@ CLIPPED = 16  # grey levels at both ends that a camera may have lost the detail 
 AROUND = 19  # pixels across, with which a place is dilated to what is around it
 MOST_AROUND = 0.2  # share of what is around a place that may have the tone of what was put there
 CELL = 6  # pixels
+NEAR = 5  # cells across, with which a place that differs is dilated to where nothing is fitted
 SMALLEST = 24  # pixels of the common area across and down; a smaller one says nothing
 EDGE = 2  # pixels at the edges of a picture, which its border or the interpolation may have changed
 BLURS = (0.0, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6)  # pixels, standard deviations to try on the sharper picture
@@ -76,26 +77,38 @@ class Difference:
     untouched_shift: float = 0.0
 
 
-def difference(query: Grey, photo: Grey, alignment: Alignment) -> Difference | None:
-    """Return what differs where the query lies on the photo, None if they share too little to tell."""
+def looks(query: Grey, photo: Grey, alignment: Alignment) -> Iterator[Difference]:
+    """Yield what differs where the query lies on the photo, then what differs at a closer look.
+
+    For the closer look, position, tones and sharpness are fitted again, where nothing differed at the first one: a
+    border and a sticker that hide much of a picture pull them away. Ends early if the two share too little to tell.
+    """
     finer, coarser, matrix = finer_onto_coarser(query, photo, alignment)
     if min(coarser.shape) < SMALLEST:
-        return None
+        return
     inside = np.zeros(finer.shape, np.uint8)
     inside[EDGE:-EDGE, EDGE:-EDGE] = 255
-    matrix = refined(finer, coarser, inside, matrix)
-    laid, common = warped(finer, matrix, coarser), warped_mask(inside, matrix, coarser)
-    common[:EDGE], common[-EDGE:], common[:, :EDGE], common[:, -EDGE:] = 0, 0, 0, 0
-    if cv2.countNonZero(common) < SMALLEST**2:
-        return None
-    fitting = _where_fitting(laid, coarser, common)
-    first, second = _equally_sharp(laid, coarser, fitting)
-    windows = _Windows(first, second, common, fitting)
-    found = windows.difference(_high_pass(laid), _high_pass(coarser))
-    if found is None:
-        return None
-    one_tone = min(_share_of_one_tone(each, common) for each in (laid, coarser))
-    return replace(found, one_tone=one_tone, plain=_plain(windows.places, laid, coarser))
+    fitted, unchanged = inside, np.full(coarser.shape, 255, np.uint8)
+    for is_closer in (False, True):
+        matrix = refined(finer, coarser, fitted, matrix)
+        laid, common = warped(finer, matrix, coarser), warped_mask(inside, matrix, coarser)
+        common[:EDGE], common[-EDGE:], common[:, :EDGE], common[:, -EDGE:] = 0, 0, 0, 0
+        fitting = np.asarray(cv2.bitwise_and(common, unchanged), np.uint8)
+        if cv2.countNonZero(fitting) < SMALLEST**2:
+            return
+        if not is_closer:
+            fitting = _where_fitting(laid, coarser, common)
+        windows = _Windows(*_equally_sharp(laid, coarser, fitting), common, fitting)
+        found = windows.difference(_high_pass(laid), _high_pass(coarser))
+        if found is None:
+            return
+        one_tone = min(_share_of_one_tone(each, common) for each in (laid, coarser))
+        yield replace(found, one_tone=one_tone, plain=_plain(windows.places, laid, coarser))
+        unchanged = windows.unchanged
+        fitted = np.asarray(
+            cv2.bitwise_and(inside, warped_mask(unchanged, np.array(cv2.invertAffineTransform(matrix)), finer)),
+            np.uint8,
+        )
 
 
 class _Windows:
@@ -185,6 +198,15 @@ class _Windows:
         closed = cv2.morphologyEx(places * (misfit > OUTLINE), cv2.MORPH_CLOSE, np.ones((GAP, GAP), np.uint8))
         outlines, _ = cv2.findContours(closed, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         return [each for each in outlines if cv2.contourArea(each) >= SMALLEST_PLACE]
+
+    @property
+    def unchanged(self) -> Grey:
+        """Where the pictures do not differ, away from where they do: 255, elsewhere 0."""
+        rows, columns = self._differs.shape
+        near = cv2.dilate(self._differs.astype(np.uint8), np.ones((NEAR, NEAR), np.uint8))
+        unchanged = np.zeros(self._common.shape, np.uint8)
+        unchanged[: rows * CELL, : columns * CELL] = np.repeat(np.repeat(255 * (1 - near), CELL, 0), CELL, 1)
+        return unchanged
 
     def _displacements(self) -> tuple[Real, NDArray[np.bool_]]:
         """Return how far each window is displaced, in pixels, and in which windows clear edges tell."""

@@ -11,13 +11,15 @@ import cv2
 import numpy as np
 
 from vggsearch.matching.alignment import Alignment, with_agreement
-from vggsearch.matching.difference import Difference, difference
+from vggsearch.matching.difference import Difference, looks
 from vggsearch.matching.keypoints import Keypoints, align
 from vggsearch.matching.tones import Grey, correlation
 
 FEWEST_INLIERS = 6  # with fewer, the position is too uncertain to tell other content from a wrong position
 AGREEING = 0.7  # agreement of pixels that do, and
 LARGEST_SHIFT = 1.6  # pixels that their parts are displaced: nine in ten copies are so, none of 500 pairs of views
+CLOSELY_AGREEING = 0.8  # AGREEING after a closer look, and
+CLOSELY_IN_PLACE = 1.2  # LARGEST_SHIFT; a copy of another view had 1.5, one of 362 pairs of such views
 LEAST_UNTOUCHED = 0.3  # of the parts with detail; the strongest edits leave 0.4
 EXCHANGED = 0.22  # from which something has moved: frames of a burst have 0.3 to 0.5, captions up to 0.2
 MOSTLY_UNTOUCHED = 0.5  # of the parts with detail, for that: a border and a sticker hide whose outlines are seen
@@ -50,7 +52,21 @@ class Overlay:
 def overlay(query: Keypoints, photo: Keypoints) -> Overlay | None:
     """Lay a query on a photo by keypoints and compare the pixels there; None if the keypoints do not match."""
     found = align(query, photo)
-    return None if found is None else Overlay(found, difference(query.picture, photo.picture, found))
+    return None if found is None else _overlay(query, photo, found)
+
+
+def _overlay(query: Keypoints, photo: Keypoints, alignment: Alignment) -> Overlay:
+    """Compare the pixels of a query that lies on a photo, and more closely if that does not tell.
+
+    The closer look counts only if all that is left of the query then agrees: it leaves out what differed.
+    """
+    seen = looks(query.picture, photo.picture, alignment)
+    first = Overlay(alignment, next(seen, None))
+    if first.difference is None or agrees(first.difference) or first.shows_other_content:
+        return first
+    closer = Overlay(alignment, next(seen, None))
+    is_copy = closer.difference is not None and _agrees_closely(closer.difference)
+    return closer if is_copy and not closer.shows_other_content else first
 
 
 def align_copy(query: Keypoints, photo: Keypoints) -> Alignment | None:
@@ -63,7 +79,7 @@ def align_copy(query: Keypoints, photo: Keypoints) -> Alignment | None:
     found = None if laid is None or laid.shows_other_content else _with_pixels(laid)
     if (found is not None and found.agreement) or not _look_alike(query.picture, photo.picture):
         return found
-    whole = Overlay(WHOLE, difference(query.picture, photo.picture, WHOLE))
+    whole = _overlay(query, photo, WHOLE)
     agreeing = _with_pixels(whole)
     return agreeing if agreeing.agreement and not whole.shows_other_content else found
 
@@ -86,6 +102,12 @@ def agrees(found: Difference) -> bool:
     """Return whether two pictures agree in every part that nothing was put on."""
     is_alike = found.untouched_agreement > AGREEING and found.untouched_shift < LARGEST_SHIFT
     return is_alike and found.untouched > LEAST_UNTOUCHED and found.exchanged < LEAST_HIDDEN
+
+
+def _agrees_closely(found: Difference) -> bool:
+    """Return whether two pictures agree after a closer look, which left out what differed at the first one."""
+    is_in_place = found.untouched_agreement > CLOSELY_AGREEING and found.untouched_shift < CLOSELY_IN_PLACE
+    return agrees(found) and is_in_place and found.exchanged < EXCHANGED
 
 
 def shows_other_content(found: Difference, inliers: int) -> bool:

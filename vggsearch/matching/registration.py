@@ -42,12 +42,15 @@ def finer_onto_coarser(query: Grey, photo: Grey, alignment: Alignment) -> tuple[
 
 
 def refined(finer: Grey, coarser: Grey, inside: Grey, matrix: Matrix) -> Matrix:
-    """Return the affine matrix that fits best, found on pictures of half the size and then on these."""
+    """Return the affine matrix that fits best, found on pictures of half the size and then on these.
+
+    `inside` is not 0 where the finer picture shall fit.
+    """
     if min(coarser.shape) < 100:
         return _fitted(finer, coarser, inside, matrix, rounds=6, stride=1)
     small, large = _halved(finer), _halved(coarser)
-    everywhere = np.full(small.shape, 255, np.uint8)
-    halved = _fitted(small, large, everywhere, _conjugated(HALF, matrix), rounds=6, stride=2)
+    wholly_inside = np.where(_halved(inside) == 255, 255, 0).astype(np.uint8)
+    halved = _fitted(small, large, wholly_inside, _conjugated(HALF, matrix), rounds=6, stride=2)
     return _fitted(finer, coarser, inside, _conjugated(np.linalg.inv(HALF), halved), rounds=2, stride=3)
 
 
