@@ -2,8 +2,9 @@
 
 import logging
 import os
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Iterator, Sized
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import SupportsIndex
 
@@ -15,10 +16,12 @@ from vggsearch.model.engine import Engine, EngineOptions
 from vggsearch.model.loading import check_own
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
 from vggsearch.model.weights import find_again
+from vggsearch.photos.decoder_pool import Decoders
 from vggsearch.photos.inputs import Box, ImageLike
+from vggsearch.published.known import run_published
 from vggsearch.published.searcher import Published, PublishedTarget
 from vggsearch.published.table import open_table
-from vggsearch.query.options import Images, QueryOptions, QueryResult, QueryResults, batch_of
+from vggsearch.query.options import Answer, Images, QueryOptions, QueryResult, QueryResults, batch_of
 from vggsearch.query.run import run_queries, run_query
 from vggsearch.query.session import Embedder, Opening
 from vggsearch.system.forks import native_threads
@@ -104,6 +107,14 @@ class PublishedIndex:
         return self._embedder.spec
 
     @property
+    def root(self) -> Path | None:
+        """The photo folder, if it was named.
+
+        >>> published.root  # doctest: +SKIP
+        """
+        return self._root.path if self._root is not None else None
+
+    @property
     def place(self) -> str:
         """The URL, without what is secret in it.
 
@@ -166,10 +177,9 @@ class PublishedIndex:
         native_threads.check()
         seen = self._published.now()
         self._check_spec(seen.state.spec)
-        root = self._root.path if self._root is not None else None
         engine, decoders = partial(self._embedder.engine, photos), self._embedder.decoders_for(photos)
         place = from_home(self.place)
-        return PublishedTarget(place, root, self.spec, engine, lambda _: None, decoders, self._published)
+        return PublishedTarget(place, self.root, self.spec, engine, lambda _: None, decoders, self._published)
 
     def _check_spec(self, spec: EmbeddingSpec) -> None:
         """Raise SpecMismatch if an index with other embeddings was published meanwhile."""
@@ -177,3 +187,27 @@ class PublishedIndex:
             raise SpecMismatch(
                 f"{self.place} was published anew: it held embeddings of {self.spec}, now of {spec}. Open it again."
             )
+
+
+# For `serve`, which needs the internals of a published index.
+
+
+def published_of(index: PublishedIndex) -> Published:
+    """Return the state of what is published, which is read again after each publish."""
+    return index._published
+
+
+def answers_of(index: PublishedIndex, queries: Iterable[Images], options: QueryOptions) -> Iterator[Answer]:
+    """Yield the result of each query, in order; pictures may be PublishedPhotos."""
+    return run_published(index._target(None), queries, options)
+
+
+def decoders_at(index: PublishedIndex) -> Decoders:
+    """Return the decoder processes for query images, which the index ends when it is closed."""
+    return index._embedder.decoders()
+
+
+def prepare(index: PublishedIndex) -> None:
+    """Load the network and start the decoder processes, so that the first query does not wait for them."""
+    decoders_at(index)
+    index._embedder.engine()

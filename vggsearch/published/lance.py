@@ -19,7 +19,7 @@ from lancedb.index import IvfSq
 from numpy.typing import NDArray
 
 from vggsearch.errors import OptionError, PublishError
-from vggsearch.published.rows import schema, vectors_in
+from vggsearch.published.rows import FACTS, facts_schema, schema, vectors_in
 from vggsearch.published.sql import WILD, Condition, Sql, condition
 from vggsearch.published.state import Record, Stamp, State
 from vggsearch.published.table import EXACT_ROWS, Found, Wanted, check_name
@@ -142,6 +142,17 @@ class LanceTable:
         where = _sql((f"path = %s AND {text}", [path, *values]))
         with self._telling():
             return _found(self._at(stamp).search().where(where).select(FIND))
+
+    def facts(self, stamp: Stamp, paths: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Yield rows.FACTS of the photos of these paths, or of all."""
+        for some in [None] if paths is None else (paths[at : at + AT_ONCE] for at in range(0, len(paths), AT_ONCE)):
+            with self._telling():
+                table = self._at(stamp)
+                query = table.search().select([*FACTS]).limit(max(1, table.count_rows()))
+                if some is not None:
+                    query = query.where(col("path").isin([lit(path) for path in some]))
+                found = query.to_arrow()
+            yield found.select(FACTS).cast(facts_schema())
 
     def _at(self, stamp: Stamp) -> Any:
         """Return the table as it was when it was published."""

@@ -17,7 +17,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from vggsearch.errors import OptionError, PublishError
-from vggsearch.published.rows import schema, vectors_in
+from vggsearch.published.rows import BLOCK_ROWS, FACTS, facts_schema, schema, vectors_in
 from vggsearch.published.sql import WILD, Sql, condition
 from vggsearch.published.state import Record, Stamp, State
 from vggsearch.published.table import Found, Wanted, check_name
@@ -129,6 +129,20 @@ class PostgresTable:
         text, values = condition(wanted, POSTGRES)
         return self._found(stamp, f"{FIND} WHERE id = %s AND {text}", [_id(path), *values], {})
 
+    def facts(self, stamp: Stamp, paths: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Yield rows.FACTS of the photos of these paths, or of all: other threads use the connection in between."""
+        if paths is not None:
+            yield _facts_in(self._rows(stamp, f"{LIST} WHERE id = ANY(%s)", [[*map(_id, paths)]]))
+            return
+        last = UUID(int=0)
+        while rows := self._rows(stamp, f"{LIST} WHERE id > %s ORDER BY id LIMIT %s", [last, BLOCK_ROWS]):
+            yield _facts_in(rows)
+            last = rows[-1][-1]
+
+    def _rows(self, stamp: Stamp, query: str, values: list[object]) -> list[tuple[Any, ...]]:
+        with self._telling():
+            return self._connected().execute(self._query(query, stamp), values, binary=True).fetchall()
+
     def _found(self, stamp: Stamp, query: str, values: list[object], settings: dict[str, str]) -> Found:
         with self._telling():
             connection = self._connected()
@@ -189,6 +203,7 @@ class PostgresTable:
 
 COUNT = "SELECT count(*), count(*) FILTER (WHERE NOT is_blank) FROM {}"
 FIND = "SELECT path, perceptual_hash, vector FROM {}"
+LIST: LiteralString = "SELECT path, bytes, sha256, width, height, format, taken, is_blank, id FROM {}"
 
 
 class PostgresWriter:
@@ -381,6 +396,11 @@ def _table(name: str, generation: int) -> sql.Identifier:
 
 def _copying(into: sql.Identifier) -> sql.Composed:
     return sql.SQL("COPY {} FROM STDIN (FORMAT BINARY)").format(into)
+
+
+def _facts_in(rows: Sequence[tuple[Any, ...]]) -> pa.Table:
+    columns = [[row[at] for row in rows] for at in range(len(FACTS))]
+    return pa.table(dict(zip(FACTS, columns, strict=True)), schema=facts_schema())
 
 
 def _hnsw_settings(count: int) -> dict[str, str]:

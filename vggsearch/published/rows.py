@@ -23,6 +23,7 @@ COLUMNS = (
     "is_blank",
     "perceptual_hash",
 )
+FACTS = ("path", "bytes", "sha256", "width", "height", "format", "taken", "is_blank")  # what a list of photos shows
 BLOCK_ROWS = 16_384
 
 
@@ -45,6 +46,12 @@ def schema(dim: int) -> pa.Schema:
             pa.field("vector", pa.list_(pa.field("item", pa.float16()), dim), nullable=False),
         ]
     )
+
+
+def facts_schema() -> pa.Schema:
+    """Return the columns FACTS."""
+    of_all = schema(1)
+    return pa.schema([of_all.field(name) for name in FACTS])
 
 
 def photos_of(state: Snapshot, part: Part, start: int, dim: int) -> Iterator[pa.Table]:

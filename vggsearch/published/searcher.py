@@ -1,6 +1,7 @@
 """Search what is published: candidates come from there, similarities and ranks are computed here, exactly."""
 
 import logging
+import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,17 @@ NO_ROWS = np.empty(0, np.int64)
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class PublishedPhoto(os.PathLike[str]):
+    """A query by a photo that is published: its vector is there, so neither the photo nor the network is needed."""
+
+    path: str
+
+    def __fspath__(self) -> str:
+        """Return the path in the index."""
+        return self.path
+
+
 @dataclass(frozen=True, eq=False)
 class Seen:
     """What is published now: its stamp, its state, and the whitening as an index without rows."""
@@ -46,6 +58,11 @@ class Published:
         self._last: Seen | None = None
         self._counts: OrderedDict[tuple[Stamp, Wanted], tuple[int, int]] = OrderedDict()
         self._changing = Lock()
+
+    @property
+    def last(self) -> Seen | None:
+        """What was published when it was last looked at."""
+        return self._last
 
     def now(self) -> Seen:
         """Return what is published now. Raises PublishError if nothing is."""
@@ -147,16 +164,27 @@ class PublishedTarget(Target):
 
     published: Published
 
+    def path_of(self, image: ImageLike) -> str | None:
+        """Return the path of a published photo, or of a file below the photo folder; None for anything else."""
+        return image.path if isinstance(image, PublishedPhoto) else super().path_of(image)
+
     def searcher(self, options: QueryOptions) -> Searcher:
         """Return the searcher for such a query."""
         return self._searcher(Wanted(options.filters))
+
+    def searcher_for(self, images: Sequence[ImageLike], options: QueryOptions) -> PublishedSearcher:
+        """Return the searcher for a query of these pictures."""
+        return self._searcher(Wanted(options.filters, frozenset(self.folders_without(images, options))))
 
     def view(self, images: Sequence[ImageLike], options: QueryOptions, reference: Searcher | None) -> TargetView:  # noqa: ARG002
         """Return it as a query of these pictures sees it. Raises OptionError for what is not published."""
         if options.containing:
             raise OptionError("Local features are not published, which this search needs.")
-        searcher = self._searcher(Wanted(options.filters, frozenset(self.folders_without(images, options))))
-        return TargetView(None, self, searcher, None, self.own_path(images, options), np.empty(0, object))
+        return self.view_with(self.searcher_for(images, options), self.own_path(images, options))
+
+    def view_with(self, searcher: Searcher, own_path: str | None) -> TargetView:
+        """Return it as a query sees it, with the searcher for it."""
+        return TargetView(None, self, searcher, None, own_path, np.empty(0, object))
 
     def similarities_of_regions(self, parts: NDArray[np.float32]) -> dict[str, float]:  # noqa: ARG002
         """Return nothing: local features are not published."""

@@ -1,7 +1,7 @@
 """What a place to publish to has to do: PostgreSQL (`postgres`) and LanceDB (`lance`) do it."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -97,6 +97,9 @@ class Table(Protocol):
 
     def at(self, stamp: Stamp, path: str, wanted: Wanted) -> Found:
         """Return the photo of this path if it is wanted."""
+
+    def facts(self, stamp: Stamp, paths: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Yield rows.FACTS of the photos of these paths, or of all, in blocks and in any order."""
 
     def close(self) -> None:
         """Close the connection."""

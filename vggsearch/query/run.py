@@ -48,9 +48,9 @@ def run_query(targets: Sequence[Target], query: Images, options: QueryOptions) -
     if not images:
         raise InputError("A query of several pictures needs at least one.")
     indexes = views_of(targets, images, options)
-    added, subtracted = _embed(targets[0], images, options.crop), _embed(targets[0], options.minus)
+    added, subtracted = embedded(targets[0], images, options.crop), embedded(targets[0], options.minus)
     matches = answer_combined(added, subtracted, indexes, options) if len(added) else ()
-    return QueryResult(_name(images, options.minus), matches, folders_of(targets))
+    return QueryResult(query_name(images, options.minus), matches, folders_of(targets))
 
 
 def run_queries(targets: Sequence[Target], queries: Iterable[Images], options: QueryOptions) -> Iterator[Answer]:
@@ -94,7 +94,7 @@ def _answer(targets: Sequence[Target], place: int, query: Sequence[ImageLike], o
         return run_query(targets, query, options)
     except (ImageError, InputError) as error:
         reason, kind = (error.reason, error.kind) if isinstance(error, ImageError) else (str(error), NO_PICTURE)
-        name = _name(query, options.minus)
+        name = query_name(query, options.minus)
         return Skipped(f"[{place}]" if name in ("", "-") else name, reason, kind)
 
 
@@ -129,7 +129,7 @@ def _answers(
         found = dict(zip(together, answer_plainly(embeddings, squares, own_paths, indexes, options), strict=True))
     for at, (place, query) in enumerate(queries):
         if at in found:
-            yield QueryResult(_name(query, ()), found[at], folders_of(targets))
+            yield QueryResult(query_name(query, ()), found[at], folders_of(targets))
         else:
             yield _answer(targets, place, query, options)
 
@@ -172,7 +172,7 @@ def _run_single(targets: Sequence[Target], image: ImageLike, options: QueryOptio
     return QueryResult(name_of(image), answer(view, indexes, engine, options), folders_of(targets))
 
 
-def _embed(target: Target, images: Sequence[ImageLike], crop: Box | None = None) -> NDArray[np.float32]:
+def embedded(target: Target, images: Sequence[ImageLike], crop: Box | None = None) -> NDArray[np.float32]:
     """Return the embeddings of pictures that are one query, (n, dim), without blank ones."""
     found = [np.empty((0, target.spec.dim), np.float32)]
     for image in images:
@@ -187,6 +187,6 @@ def _embed(target: Target, images: Sequence[ImageLike], crop: Box | None = None)
     return np.concatenate(found)
 
 
-def _name(images: Sequence[ImageLike], minus: Sequence[ImageLike]) -> str:
+def query_name(images: Sequence[ImageLike], minus: Sequence[ImageLike]) -> str:
     """Return the name of a query in results: a.jpg + b.jpg - c.jpg."""
     return " - ".join([" + ".join(map(name_of, images)), *map(name_of, minus)])
