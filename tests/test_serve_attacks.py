@@ -24,8 +24,10 @@ from vggsearch.defaults import SERVE
 from vggsearch.image_index import ImageIndex
 from vggsearch.photos.opening import HAS_DESCRIPTORS
 from vggsearch.serve import run
+from vggsearch.serve.guard import Access
 from vggsearch.serve.library import Located
 from vggsearch.serve.originals import Originals
+from vggsearch.serve.service import IndexService
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "serve.md"
 EVIL = "http://evil.example"
@@ -99,11 +101,14 @@ def test_two_host_headers_or_none(client: httpx.Client) -> None:
         {"Authorization": f"Bearer {TOKEN} {TOKEN}"},
         {"Authorization": TOKEN},
         {"Cookie": f"vggsearch_1={TOKEN}"},
-        {"Cookie": "vggsearch_{port}=\xff"},
+        {"Cookie": "{cookie}=\xff"},
     ],
 )
 def test_a_stranger_without_the_token(client: httpx.Client, headers: dict[str, str]) -> None:
-    headers = {name: value.replace("{port}", str(port_of(client))) for name, value in headers.items()}
+    headers = {
+        name: value.replace("{cookie}", Access(TOKEN, "", 0, can_change=False).cookie)
+        for name, value in headers.items()
+    }
     raw_headers = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
     with client_of(port_of(client)) as stranger:
         for path in ("/api/state", "/web/app.js", "/metrics", "/healthz", "/api/openapi.json", "/nowhere"):
@@ -485,11 +490,9 @@ def test_a_file_manager_beyond_this_machine(index: ImageIndex, host: str, monkey
     given: list[object] = []
 
     class Stub:
-        def __init__(self, *_: object, file_manager: object, **__: object) -> None:
-            given.append(file_manager)
-
-        def serve_until_stopped(self) -> None:
-            pass
+        def __init__(self, service: IndexService, *_: object, **__: object) -> None:
+            given.append(service.file_manager)
+            self.serve_until_stopped = service.close
 
     monkeypatch.setattr(run, "file_manager", lambda platform: platform)
     monkeypatch.setattr(run, "Server", Stub)

@@ -4,6 +4,7 @@ import base64
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from playwright.sync_api import Browser
 from tests.fakes import FakeEngine, picture, save_photo
 from tests.helpers.browser import Tab, chromium, opened
 from tests.helpers.calibration import calibrated_with
+from tests.helpers.published import change, path_of, photo
 from tests.helpers.removals import trash_in, tree
-from tests.helpers.serving import TOKEN, serving
+from tests.helpers.serving import TOKEN, serving, serving_published
 from tests.helpers.textures import scene
+from vggsearch.defaults import SERVE
 from vggsearch.image_index import ImageIndex
 
 pytestmark = pytest.mark.slow
@@ -478,3 +481,93 @@ def test_an_update_shows_what_is_new(browser: Browser, folder: Path) -> None:
         tab.page.click("#indexes button")
         tab.wait_until("document.querySelector('#skipped-rows')?.textContent.includes('other.png')")
         assert "1 skipped file" in tab.page.inner_text("#skipped-title")
+
+
+@contextmanager
+def page_at(browser: Browser, place: str, root: Path | None = None) -> Iterator[Tab]:
+    """Open the page of a server of what is published."""
+    with (
+        ImageIndex.at(place, engine=FakeEngine(), root=root) as index,
+        serving_published(index) as client,
+        opened(browser, f"{client.base_url}/login?token={TOKEN}") as tab,
+    ):
+        tab.wait_until("document.querySelector('#starters li')")
+        yield tab
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> str:
+    """Where 120 pictures are published, of which there are no files."""
+    pytest.importorskip("lancedb")
+    change(tmp_path / "index", [photo(seed) for seed in range(120)])
+    url = f"lance+file://{tmp_path}/lance/photos"
+    with ImageIndex.open(tmp_path / "index", engine=FakeEngine()) as index:
+        index.publish(url)
+    return url
+
+
+def visible(tab: Tab, selector: str) -> list[str]:
+    return [each.inner_text() for each in tab.page.locator(selector).all() if each.is_visible()]
+
+
+def test_a_server_without_the_photos_shows_names_and_offers_what_it_can(
+    browser: Browser, folder: Path, place: str
+) -> None:
+    with page_at(browser, place) as tab:
+        assert visible(tab, "#views a") == ["Search", "Browse", "State"]
+        assert tab.violations() == []
+        tab.press("3", "5")  # duplicates, the map
+        assert tab.page.is_visible("#search-start")
+        send(tab, folder / "other.png", "drop")
+        assert tab.page.inner_text("#count-found").startswith("120 photos")
+        assert tab.count("#results img") == 0
+        first = tab.page.inner_text("#results li:first-child .named")
+        assert first in {path_of(seed) for seed in range(120)}
+        assert not tab.page.is_visible("#inside")
+        tab.page.click("#results li:first-child .tile")
+        tab.page.wait_for_selector("#why[open]")
+        assert (tab.page.is_visible("#why-modes"), tab.page.is_visible("#why [data-action=open]")) == (False, False)
+        assert tab.violations() == []
+        tab.press("m")
+        tab.page.wait_for_selector(f"{FOUND} .relation")
+        assert tab.page.inner_text("#query-chips .named") == first
+        assert tab.page.inner_text("#results li:first-child .named") == first
+        assert not tab.page.is_visible("#query-region")
+        tab.press("2")
+        tab.page.wait_for_selector("#photos li")
+        assert tab.page.inner_text("#count-photos") == "120 photos"
+        assert tab.violations() == []
+        tab.press("4")
+        tab.page.wait_for_selector("#indexes dl")
+        assert "not known here" in tab.page.inner_text("#indexes")
+        assert visible(tab, "#indexes button") == []
+        assert tab.complaints == []
+
+
+def test_a_search_goes_on_at_a_server_that_does_not_know_it(
+    browser: Browser, folder: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vggsearch.serve.queries.SERVE", replace(SERVE, remembered=0))
+    with page_at(browser, place) as tab:
+        send(tab, folder / "other.png", "drop")
+        tab.page.evaluate("scrollTo(0, document.body.scrollHeight)")
+        tab.wait_until("document.querySelector('#results li[aria-setsize=\"117\"]')")  # three are blank
+        assert [each for each in tab.complaints if "404" not in each] == []
+
+
+def test_published_photos_within_reach_are_shown(browser: Browser, folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("lancedb")
+    url = f"lance+file://{tmp_path}/lance/photos"
+    with ImageIndex.create(tmp_path / "index", engine=FakeEngine()) as index:
+        index.update(folder)
+        index.publish(url)
+    with page_at(browser, url, folder) as tab:
+        send(tab, folder / "2020" / "small.jpg", "drop")
+        assert set(found(tab)[:3]) == {"small.jpg", "whole.png", "copy.png"}
+        tab.wait_until("document.querySelector('#results li:first-child .loaded')")
+        tab.page.click("#results li:first-child .tile")
+        tab.wait_until("document.querySelector('#why-second img').naturalWidth > 0")
+        assert tab.page.is_visible("#why [data-action=open]")
+        assert not tab.page.is_visible("#why-modes")
+        assert tab.violations() == []
+        assert tab.complaints == []

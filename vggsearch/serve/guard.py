@@ -1,10 +1,12 @@
 """What every request has to pass before anything looks at it: who asks, from where, how much and how long."""
 
 import asyncio
+import hashlib
 import ipaddress
 import secrets
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from http import HTTPStatus
 from urllib.parse import parse_qs
 
@@ -41,17 +43,24 @@ STRANGER = """<!doctype html>
 
 @dataclass(frozen=True)
 class Access:
-    """Who may do what: the secret `token`, the `host` that is bound, its `port`, whether changes are allowed."""
+    """Who may do what: the secret `token`, the `host` that is bound, its `port`, whether changes are allowed.
+
+    `why_not` is why they are not.
+    """
 
     token: str
     host: str
     port: int
     can_change: bool
+    why_not: str = "This server is read-only, since other machines can reach it. Start it with --allow-changes."
 
-    @property
+    @cached_property
     def cookie(self) -> str:
-        """The name of the cookie: browsers send one to all ports of a host."""
-        return f"vggsearch_{self.port}"
+        """The name of the cookie, by the token: browsers send one to all ports of a host.
+
+        Servers with one token, behind one address, have one cookie.
+        """
+        return f"vggsearch_{hashlib.sha256(self.token.encode()).hexdigest()[:8]}"
 
     def is_token(self, given: str) -> bool:
         """Return whether a text is the token, in a time that does not depend on the text."""
@@ -158,7 +167,7 @@ class Guard:
         if not self._access.can_change and scope["path"] not in ASKING:
             raise Problem(
                 HTTPStatus.FORBIDDEN,
-                "This server is read-only, since other machines can reach it. Start it with --allow-changes.",
+                self._access.why_not,
             )
 
     def _login(self, scope: Scope) -> Response:

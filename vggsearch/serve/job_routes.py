@@ -14,13 +14,13 @@ from vggsearch.serve.answers import Json
 from vggsearch.serve.bodies import json_body, optional_text
 from vggsearch.serve.described import TEXT, in_json
 from vggsearch.serve.jobs import Values
-from vggsearch.serve.service import Served
+from vggsearch.serve.service import ServedIndexes
 
 router = APIRouter()
 
 
 @router.post("/api/update", openapi_extra=in_json(index=TEXT))
-async def update(request: Request, served: Served) -> Response:
+async def update(request: Request, served: ServedIndexes) -> Response:
     """Update an index, as `vggsearch index` does; return the job."""
     position = served.library.position(optional_text(await json_body(request), "index"))
     index = served.library.indexes[position]
@@ -45,7 +45,7 @@ def _described(report: UpdateReport, directory: Path) -> Values:
 
 
 @router.get("/api/jobs/{name}")
-def follow(name: str, request: Request, served: Served) -> Response:
+def follow(name: str, request: Request, served: ServedIndexes) -> Response:
     """Return the progress of a job as server-sent events, or its present state to a client that wants JSON."""
     job = served.jobs.find(name)
     if "text/event-stream" not in request.headers.get("accept", ""):
@@ -54,7 +54,7 @@ def follow(name: str, request: Request, served: Served) -> Response:
 
 
 @router.delete("/api/jobs/{name}")
-def stop(name: str, served: Served) -> Response:
+def stop(name: str, served: ServedIndexes) -> Response:
     """Ask a job to stop; what it has finished is kept."""
     job = served.jobs.find(name)
     job.stop()

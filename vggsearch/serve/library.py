@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,13 +13,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.image_index import ImageIndex, latest_of
+from vggsearch.defaults import SERVE
+from vggsearch.image_index import ImageIndex, decoders_of, latest_of, targets_of
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.photos.decoder_pool import Decoders, default_workers
+from vggsearch.photos.inputs import ImageLike, IndexedPhoto
 from vggsearch.query.filters import Filter
+from vggsearch.query.options import Answer, Images, QueryOptions
+from vggsearch.query.run import run_queries
+from vggsearch.query.searcher import Match
 from vggsearch.query.snapshot import Snapshot, folder_of
 from vggsearch.query.targets import check_targets
+from vggsearch.render.info import info_values
 from vggsearch.serve.answers import not_found
+from vggsearch.serve.jobs import Values
 
 COLUMNS = ("width", "height", "bytes", "taken", "format", "sha256")
 ID_DIGITS = 16
@@ -92,11 +100,11 @@ class Photos:
 
 @dataclass(frozen=True, eq=False)
 class Located:
-    """A photo: its row among all photos, the index it is in, and its path there."""
+    """A photo: its row among some photos, and the photo folder, None if that is not known."""
 
     photos: Photos
     row: int
-    index: ImageIndex
+    folder: Path | None
 
     @property
     def path(self) -> str:
@@ -105,43 +113,138 @@ class Located:
 
     @property
     def root(self) -> Path:
-        """The photo folder."""
-        if self.index.root is None:
-            raise not_found("The photo folder of this index is not known.")
-        return self.index.root
+        """The photo folder. Raises Problem if it is not known."""
+        if self.folder is None:
+            raise not_found("The photo folder is not known here. Name it: --root.")
+        return self.folder
 
     def column(self, name: str) -> Any:
         """Return a value of COLUMNS."""
         return self.photos.columns[name][self.row]
 
 
-class Library:
+class Library(ABC):
+    """What a server asks of the photos that it serves: those of indexes, or those that are published.
+
+    `names` are the names of the indexes. `missing` is what the page does not offer: "duplicates", "map", "compare",
+    "rerank", "containing", "skipped"; "photos" as pictures, and a "list" of all.
+    """
+
+    names: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        self._starting = Lock()
+        self._decoders: Decoders | None = None
+
+    def close(self) -> None:
+        """End the decoder processes. What is served stays open: it belongs to the caller."""
+        with self._starting:
+            if self._decoders is not None:
+                self._decoders.close()
+
+    def decoders(self) -> Decoders:
+        """Return the decoder processes for thumbnails, which do not wait for those of searches."""
+        with self._starting:
+            if self._decoders is None:
+                self._decoders = Decoders(default_workers())
+            return self._decoders
+
+    @abstractmethod
+    def warm_up(self) -> None:
+        """Load what the first request would wait for. Raises VggsearchError."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of photos, as it was last seen if it cannot be seen now."""
+
+    @abstractmethod
+    def state(self) -> Values:
+        """Return the number of photos, what is served, and which files were skipped, for JSON."""
+
+    @abstractmethod
+    def query_decoders(self) -> Decoders:
+        """Return the decoder processes of searches."""
+
+    @abstractmethod
+    def answers(self, queries: Iterable[Images], options: QueryOptions) -> Iterator[Answer]:
+        """Yield the answer to each query, in order."""
+
+    @abstractmethod
+    def photos(self, filters: Sequence[Filter] = ()) -> tuple[Photos, NDArray[np.bool_] | None]:
+        """Return all photos, and which pass all filters; None for all."""
+
+    @abstractmethod
+    def masks(self, filters: Sequence[Filter]) -> tuple[Photos, list[NDArray[np.bool_]]]:
+        """Return all photos, and which of them pass each filter by itself."""
+
+    @abstractmethod
+    def count(self, filters: Sequence[Filter]) -> int:
+        """Return how many photos pass all filters."""
+
+    @abstractmethod
+    def find(self, photo: str) -> Located:
+        """Return the photo with an id. Raises Problem if there is none."""
+
+    @abstractmethod
+    def image(self, photo: str, *, is_cropped: bool) -> ImageLike:
+        """Return the photo with an id as a query takes it, whole or to be cropped. Raises Problem."""
+
+    @abstractmethod
+    def facts(self, matches: Sequence[Match]) -> list[Values]:
+        """Return what is known of photos that were found, for JSON: `id` at least."""
+
+
+class IndexLibrary(Library):
     """The indexes that are served, the first of which has the network and the decoder processes for searches.
 
     Raises OptionError and SpecMismatch if they cannot be searched together.
     """
 
     def __init__(self, indexes: Sequence[ImageIndex]) -> None:
+        super().__init__()
         check_targets(indexes)
         self.indexes = tuple(indexes)
         self.names = _names(indexes)
         self._places = [str(Path(os.path.realpath(index.directory))) for index in indexes]
         self._reading = Lock()
         self._known: tuple[tuple[Snapshot, ...], Photos] | None = None
-        self._decoders: Decoders | None = None
 
-    def close(self) -> None:
-        """End the decoder processes. The indexes stay open: they belong to the caller."""
-        with self._reading:
-            if self._decoders is not None:
-                self._decoders.close()
+    def warm_up(self) -> None:
+        """Load the network, start the decoder processes and list the photos."""
+        self.query_decoders()
+        self.photos()
+        _ = self.indexes[0].engine
 
-    def decoders(self) -> Decoders:
-        """Return the decoder processes for thumbnails, which do not wait for those of searches."""
-        with self._reading:
-            if self._decoders is None:
-                self._decoders = Decoders(default_workers())
-            return self._decoders
+    def __len__(self) -> int:
+        """Return the number of photos."""
+        return len(self.photos()[0])
+
+    def state(self) -> Values:
+        """Return the number of photos, what is served, and which files were skipped, for JSON."""
+        skipped = [file for index in self.indexes for file in index.skipped()]
+        return {
+            "photos": len(self),
+            "info": [info_values(index.info()) for index in self.indexes],
+            "skipped": [
+                {"path": file.path, "reason": file.reason, "kind": file.kind}
+                for file in skipped[: SERVE.most_listed]
+            ],
+            "skipped_count": len(skipped),
+        }
+
+    def query_decoders(self) -> Decoders:
+        """Return the decoder processes of searches."""
+        return decoders_of(self.indexes[0])
+
+    def answers(self, queries: Iterable[Images], options: QueryOptions) -> Iterator[Answer]:
+        """Yield the answer to each query, in order."""
+        return run_queries(targets_of(self.indexes), queries, options)
+
+    def count(self, filters: Sequence[Filter]) -> int:
+        """Return how many photos pass all filters."""
+        photos, mask = self.photos(filters)
+        return len(photos) if mask is None else int(mask.sum())
 
     def photos(self, filters: Sequence[Filter] = ()) -> tuple[Photos, NDArray[np.bool_] | None]:
         """Return the photos of the last committed states, and which pass all filters; None for all."""
@@ -200,7 +303,25 @@ class Library:
         row = photos.rows.get(photo)
         if row is None:
             raise not_found("There is no photo with this id: it may be gone since the last update.")
-        return Located(photos, row, self.indexes[photos.source[row]])
+        return Located(photos, row, self.indexes[photos.source[row]].root)
+
+    def image(self, photo: str, *, is_cropped: bool) -> ImageLike:  # noqa: ARG002 - the file is read in any case
+        """Return the photo with an id as a query takes it. Raises Problem."""
+        found = self.find(photo)
+        return IndexedPhoto(found.root, found.path)
+
+    def facts(self, matches: Sequence[Match]) -> list[Values]:
+        """Return what is known of photos that were found, for JSON: `id` alone of one that is gone since."""
+        photos, _ = self.photos()
+        positions: dict[str | None, int] = {None: 0}  # of the only index
+        positions |= {str(index.directory): at for at, index in enumerate(self.indexes)}
+        ids = [self.id_of(positions[match.index], match.path) for match in matches]
+        return [photos.facts(photos.rows[each]) if each in photos.rows else {"id": each} for each in ids]
+
+    def index_of(self, photo: Located) -> ImageIndex:
+        """Return the index that a photo is in."""
+        found: ImageIndex = self.indexes[photo.photos.source[photo.row]]
+        return found
 
     def id_of(self, index: int, path: str) -> str:
         """Return the id of a photo by the position of its index, and its path."""

@@ -15,7 +15,7 @@ from vggsearch.defaults import SERVE
 from vggsearch.progress import Monitor, OnProgress, Stop
 from vggsearch.serve.answers import Problem
 from vggsearch.serve.jobs import Job, Jobs, Values
-from vggsearch.serve.library import Library, Photos
+from vggsearch.serve.library import IndexLibrary, Photos
 
 COMPONENTS = 50  # of the principal component analysis: what the authors of t-SNE advise
 PERPLEXITY = 30.0  # neighbours that a photo attends to
@@ -28,7 +28,7 @@ Points = NDArray[np.float64]
 class Maps:
     """The map of the present state, and the job that makes it."""
 
-    def __init__(self, library: Library, jobs: Jobs) -> None:
+    def __init__(self, library: IndexLibrary, jobs: Jobs) -> None:
         self._library, self._jobs = library, jobs
         self._made: tuple[Photos, Points] | None = None
         self._job: tuple[Photos, Job] | None = None

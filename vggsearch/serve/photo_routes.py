@@ -14,7 +14,6 @@ from vggsearch.defaults import SERVE
 from vggsearch.photos.decoder_pool import Source
 from vggsearch.query.options import rules
 from vggsearch.query.snapshot import folder_of
-from vggsearch.render.info import info_values
 from vggsearch.serve.answers import Json, Problem, bad_request
 from vggsearch.serve.counts import counts
 from vggsearch.serve.described import FILTERS, PAGE, in_address
@@ -22,7 +21,7 @@ from vggsearch.serve.jobs import Job
 from vggsearch.serve.library import Located, Photos
 from vggsearch.serve.originals import sent
 from vggsearch.serve.parameters import Texts, filter_texts, named_filters, own_filters, paging
-from vggsearch.serve.service import Served, Service, in_pool
+from vggsearch.serve.service import Served, ServedIndexes, Service, in_pool
 from vggsearch.serve.thumbnails import as_webp, small
 
 Made = TypeVar("Made")
@@ -35,21 +34,15 @@ NO_FILE_MANAGER = "A file manager opens only on a desktop, and only if no other 
 def state(served: Served) -> Response:
     """Return what is served: the indexes, the number of photos, skipped files, and what a client may do."""
     library = served.library
-    skipped = [file for index in library.indexes for file in index.skipped()]
     return Json(
         {
             "version": __version__,
             "indexes": list(library.names),
-            "photos": len(library.photos()[0]),
-            "info": [info_values(index.info()) for index in library.indexes],
-            "skipped": [
-                {"path": file.path, "reason": file.reason, "kind": file.kind}
-                for file in skipped[: SERVE.most_listed]
-            ],
-            "skipped_count": len(skipped),
+            **library.state(),
+            "missing": list(library.missing),
             "can_change": served.access.can_change,
             "can_reveal": served.file_manager is not None,
-            "actions": served.removals.actions,
+            "actions": served.actions,
         }
     )
 
@@ -85,7 +78,7 @@ def browse(request: Request, served: Served) -> Response:
 
 
 @router.get("/api/map")
-def map_of_photos(served: Served) -> Response:
+def map_of_photos(served: ServedIndexes) -> Response:
     """Return where each photo lies on the map, as columns; 202 with a job if the map has to be made first."""
     found = served.maps.get()
     if isinstance(found, Job):

@@ -9,19 +9,18 @@ from io import BytesIO
 from threading import Lock
 
 from vggsearch.defaults import SERVE
-from vggsearch.image_index import decoders_of
 from vggsearch.matching.evidence import COPY
 from vggsearch.photos.decoder_pool import Source
-from vggsearch.photos.inputs import Box, ImageFile, ImageLike, IndexedPhoto
+from vggsearch.photos.inputs import Box, ImageFile, ImageLike
 from vggsearch.query.options import Answer, Images, QueryOptions, QueryResult
 from vggsearch.query.searcher import Match
 from vggsearch.render.query import query_values
 from vggsearch.render.query import relation as relation_words
 from vggsearch.serve.answers import Problem, bad_request, not_found
-from vggsearch.serve.library import Library, Photos
+from vggsearch.serve.jobs import Values
+from vggsearch.serve.library import Library
 from vggsearch.serve.parameters import Texts, flag, in_pixels, number, region, whole
 
-Values = dict[str, object]
 SAME = "same picture"
 IS_COPY = "copy"
 
@@ -108,25 +107,54 @@ class Queries:
         crop = region(query.values)
         if crop is not None and (len(query.images) > 1 or query.minus):
             raise bad_request("A region can be searched for in a single picture only.")
-        options = options_of(
+        options = self.options(
             query.values,
             query.filters,
             offset + count if least is None else None,
             crop=in_pixels(crop, self.size(query.images[0])) if crop is not None else None,
             minus=self._images(query.minus, len(query.images) + 1),
         )
-        return Asked(self._images(query.images, 1), options, offset, count)
+        return Asked(self._images(query.images, 1, is_cropped=crop is not None), options, offset, count)
 
-    def _images(self, pictures: Sequence[Picture], first: int) -> tuple[ImageLike, ...]:
+    def options(
+        self,
+        values: Texts,
+        filters: Sequence[str],
+        count: int | None,
+        *,
+        crop: Box | None = None,
+        minus: Images = (),
+    ) -> QueryOptions:
+        """Return the options of a search from those that a client sent. Raises Problem and OptionError."""
+        can_rerank = "rerank" not in self._library.missing
+        rerank = flag(values, "rerank", default=can_rerank)
+        if rerank and not can_rerank:
+            raise bad_request("What is published is not re-ranked: that needs the index. Leave rerank out.")
+        return QueryOptions.of(
+            count,
+            number(values, "min_similarity", None),
+            rerank,
+            crop,
+            flag(values, "containing", default=False),
+            filters,
+            flag(values, "exclude_same_folder", default=False),
+            minus,
+        )
+
+    def _images(
+        self, pictures: Sequence[Picture], first: int, *, is_cropped: bool = False
+    ) -> tuple[ImageLike, ...]:
         """Return pictures as a query takes them, by names with their numbers from `first` on. Raises Problem."""
-        return tuple(self.image(each, f"picture {number}") for number, each in enumerate(pictures, start=first))
+        return tuple(
+            self.image(each, f"picture {number}", is_cropped=is_cropped)
+            for number, each in enumerate(pictures, start=first)
+        )
 
-    def image(self, picture: Picture, name: str = "-") -> ImageLike:
+    def image(self, picture: Picture, name: str = "-", *, is_cropped: bool = False) -> ImageLike:
         """Return a picture as a query takes it; an upload gets a name. Raises Problem."""
         if isinstance(picture, Upload):
             return ImageFile(BytesIO(picture.data), name)
-        photo = self._library.find(picture)
-        return IndexedPhoto(photo.root, photo.path)
+        return self._library.image(picture, is_cropped=is_cropped)
 
     def source(self, picture: Picture) -> Source:
         """Return what a decoder process needs for a picture. Raises Problem."""
@@ -138,68 +166,44 @@ class Queries:
     def size(self, picture: Picture) -> tuple[int, int]:
         """Return width and height of a picture. Raises ImageError and Problem."""
         if isinstance(picture, Upload):
-            return decoders_of(self._library.indexes[0]).size(self.source(picture))
+            return self._library.query_decoders().size(self.source(picture))
         photo = self._library.find(picture)
         return int(photo.column("width")), int(photo.column("height"))
 
     def answer(self, name: str, query: Query, asked: Asked, found: Answer) -> Values:
         """Return the answer to a query. Raises Problem for a picture that cannot be used."""
         result = usable(found)
-        photos, mask = self._library.photos(asked.options.filters)
-        shown = range(asked.offset, min(asked.offset + asked.count, len(result.matches)))
-        searched = len(photos) if mask is None else int(mask.sum())
+        searched = self._library.count(asked.options.filters)
         return {
             "query": {"id": name, **_described(query)},
-            "matches": self._matches(result, shown, photos),
+            "matches": self._matches(result, asked.offset, asked.count),
             "total": searched if asked.options.min_similarity is None else len(result.matches),
             "searched": searched,
         }
 
     def batch_answer(self, found: Sequence[Answer]) -> Values:
         """Return the answers to a batch of queries, each with its matches or the reason why it has none."""
-        photos, _ = self._library.photos()
         return {
             "results": [
-                {"matches": self._matches(each, range(len(each.matches)), photos)}
+                {"matches": self._matches(each)}
                 if isinstance(each, QueryResult)
                 else {"reason": each.reason, "kind": each.kind}
                 for each in found
             ]
         }
 
-    def _matches(self, result: QueryResult, places: range, photos: Photos) -> list[Values]:
-        chosen = tuple(result.matches[place] for place in places)
+    def _matches(self, result: QueryResult, offset: int = 0, count: int | None = None) -> list[Values]:
+        chosen = result.matches[offset : None if count is None else offset + count]
         printed = query_values(replace(result, matches=chosen))["matches"]
         assert isinstance(printed, list)  # noqa: S101 - as in the command line's JSON
-        positions: dict[str | None, int] = {None: 0}  # of the only index
-        positions |= {str(index.directory): at for at, index in enumerate(self._library.indexes)}
-        ids = [self._library.id_of(positions[match.index], match.path) for match in chosen]
-        return [_match(*each, photos) for each in zip(ids, chosen, printed, strict=True)]
+        return [_match(*each) for each in zip(chosen, printed, self._library.facts(chosen), strict=True)]
 
 
-def _match(name: str, match: Match, printed: Mapping[str, object], photos: Photos) -> Values:
-    """Return a match as the command line prints it, with what a page needs; `name` is the id of the photo."""
-    row = photos.rows.get(name)
-    facts = photos.facts(row) if row is not None else {"id": name, "width": None, "height": None, "taken": None}
+def _match(match: Match, printed: Mapping[str, object], facts: Values) -> Values:
+    """Return a match as the command line prints it, with what a page needs."""
     corners = match.alignment.corners if match.alignment is not None else None
     words = {"confidence": match.confidence, "relation": relation(match), "corners": corners}
-    return {**printed, **facts, **words}
-
-
-def options_of(
-    values: Texts, filters: Sequence[str], count: int | None, *, crop: Box | None = None, minus: Images = ()
-) -> QueryOptions:
-    """Return the options of a search from those that a client sent. Raises Problem and OptionError."""
-    return QueryOptions.of(
-        count,
-        number(values, "min_similarity", None),
-        flag(values, "rerank", default=True),
-        crop,
-        flag(values, "containing", default=False),
-        filters,
-        flag(values, "exclude_same_folder", default=False),
-        minus,
-    )
+    return {**printed, "width": None, "height": None, "taken": None, **facts, **words}
 
 
 def relation(match: Match) -> str | None:

@@ -6,12 +6,12 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from vggsearch.defaults import SERVE
-from vggsearch.image_index import decoders_of
 from vggsearch.serve.answers import Json, bad_request, not_found
 from vggsearch.serve.bodies import form_texts, form_values, pictures
 from vggsearch.serve.described import PAGE, SEARCH, in_address, in_form
+from vggsearch.serve.jobs import Values
 from vggsearch.serve.parameters import Texts, filter_texts, whole
-from vggsearch.serve.queries import Query, Values, options_of
+from vggsearch.serve.queries import Query
 from vggsearch.serve.service import Served, Service, in_pool
 from vggsearch.serve.thumbnails import as_webp, small
 
@@ -51,7 +51,7 @@ async def query_image(name: str, request: Request, served: Served) -> Response:
 
     def make() -> bytes:
         source = served.queries.source(images[place])
-        return as_webp(small(decoders_of(served.library.indexes[0]), source, SHOWN_SIDE))
+        return as_webp(small(served.library.query_decoders(), source, SHOWN_SIDE))
 
     picture = await in_pool(served.decoding, lambda: served.pictures.get(f"query {name} {place}", make))
     return Response(picture, headers={"Cache-Control": "private, max-age=3600"}, media_type="image/webp")
@@ -63,7 +63,7 @@ async def query_batch(request: Request, served: Served) -> Response:
     async with request.form(max_files=SERVE.batch_files, max_fields=MOST_FIELDS) as form:
         sent, values = await pictures(form, "image", "photo"), form_values(form)
         filters = filter_texts(values, form_texts(form, "filter"))
-    options = options_of(values, filters, whole(values, "count", 10, 1, SERVE.most_listed))
+    options = served.queries.options(values, filters, whole(values, "count", 10, 1, SERVE.most_listed))
     if not 0 < len(sent) <= SERVE.batch_files:
         raise bad_request(f"A batch has 1 to {SERVE.batch_files} pictures.")
     images = await in_pool(None, lambda: [served.queries.image(each) for each in sent])

@@ -19,7 +19,7 @@ from vggsearch.removal.undo import UndoReport
 from vggsearch.render.removal import plan_total
 from vggsearch.serve.answers import bad_request, not_found
 from vggsearch.serve.jobs import Job, Jobs, Values
-from vggsearch.serve.library import Library
+from vggsearch.serve.library import IndexLibrary
 from vggsearch.serve.reports import Report, Reports
 from vggsearch.store.contents import JOURNALS
 
@@ -36,7 +36,7 @@ class _Planned:
 class Removals:
     """Plans that clients have read, or not yet. `move_to` is the only folder for the action move, None for none."""
 
-    def __init__(self, library: Library, reports: Reports, jobs: Jobs, move_to: Path | None) -> None:
+    def __init__(self, library: IndexLibrary, reports: Reports, jobs: Jobs, move_to: Path | None) -> None:
         self._library, self._reports, self._jobs, self._move_to = library, reports, jobs, move_to
         self._plans: OrderedDict[str, _Planned] = OrderedDict()
         self._changing = Lock()

@@ -19,7 +19,7 @@ from vggsearch.render.calibration import chosen_line, notes
 from vggsearch.render.duplicates import freed_bytes, group_values, member_edit
 from vggsearch.serve.answers import Problem, bad_request
 from vggsearch.serve.jobs import Job, Jobs, Values
-from vggsearch.serve.library import Library
+from vggsearch.serve.library import IndexLibrary
 from vggsearch.serve.parameters import Texts, flag, number, paging, whole
 from vggsearch.store.contents import DECISIONS, JOURNALS
 
@@ -49,7 +49,7 @@ class Report:
 class Reports:
     """The latest reports, and the jobs that make new ones: for clients only with `can_start`."""
 
-    def __init__(self, library: Library, jobs: Jobs, *, can_start: bool) -> None:
+    def __init__(self, library: IndexLibrary, jobs: Jobs, *, can_start: bool) -> None:
         self._library, self._jobs, self._can_start = library, jobs, can_start
         self._reports: OrderedDict[Key, Report] = OrderedDict()
         self._being_made: dict[Key, Job] = {}

@@ -19,10 +19,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from vggsearch.defaults import SERVE
 from vggsearch.errors import VggsearchError, option
 from vggsearch.image_index import ImageIndex
+from vggsearch.published.index import PublishedIndex
 from vggsearch.serve.app import create_app
 from vggsearch.serve.guard import Access, is_loopback
-from vggsearch.serve.reveal import FileManager, file_manager
-from vggsearch.serve.service import Service
+from vggsearch.serve.published import PublishedLibrary
+from vggsearch.serve.reveal import file_manager
+from vggsearch.serve.service import ONLY_PUBLISHED, IndexService, Service
 
 GRACE_SECONDS = 5  # for open connections, once it is told to stop
 
@@ -65,15 +67,12 @@ class Server(uvicorn.Server):
 
     def __init__(
         self,
-        indexes: Sequence[ImageIndex],
+        service: Service,
         listening: socket.socket,
-        access: Access,
         *,
-        move_to: Path | None = None,
-        file_manager: FileManager | None = None,
         started: Callable[[str], None],
     ) -> None:
-        self._service = Service(indexes, access, move_to, file_manager)
+        self._service, access = service, service.access
         super().__init__(
             uvicorn.Config(
                 create_app(self._service),
@@ -101,7 +100,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End: jobs first, since clients that follow them stay connected."""
-        self._service.jobs.stop_all()
+        self._service.stop_jobs()
         await super().shutdown(sockets)
 
     @contextmanager
@@ -145,8 +144,23 @@ def serve(
         number = listening.getsockname()[1]
         access = Access(token or secrets.token_urlsafe(32), host, number, allow_changes or is_loopback(host))
         manager = file_manager(sys.platform) if has_desktop and is_loopback(host) else None
-        server = Server(indexes, listening, access, move_to=move_to, file_manager=manager, started=started)
-        server.serve_until_stopped()
+        Server(IndexService(indexes, access, move_to, manager), listening, started=started).serve_until_stopped()
+
+
+def serve_published(
+    index: PublishedIndex,
+    *,
+    host: str = SERVE.host,
+    port: int = SERVE.port,
+    token: str | None = None,
+    started: Callable[[str], None],
+) -> None:
+    """Serve a published index until SIGINT or SIGTERM: searches, and photos if their folder is here. See serve."""
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    with listening_on(host, port) as listening:
+        number = listening.getsockname()[1]
+        access = Access(token or secrets.token_urlsafe(32), host, number, can_change=False, why_not=ONLY_PUBLISHED)
+        Server(Service(PublishedLibrary(index), access), listening, started=started).serve_until_stopped()
 
 
 def listening_on(host: str, port: int) -> socket.socket:

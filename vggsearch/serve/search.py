@@ -2,16 +2,14 @@
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from threading import Condition, Thread
 
 from vggsearch.defaults import SEARCH, SERVE
-from vggsearch.image_index import ImageIndex, targets_of
 from vggsearch.photos.inputs import ImageLike
-from vggsearch.query.options import Answer, QueryOptions
-from vggsearch.query.run import run_queries
+from vggsearch.query.options import Answer, Images, QueryOptions
 from vggsearch.serve.answers import busy
 
 
@@ -27,10 +25,13 @@ class _Search:
 
 
 class Searches:
-    """A bounded queue of searches, and the threads that do them, in order."""
+    """A bounded queue of searches, and the threads that do them, in order.
 
-    def __init__(self, indexes: Sequence[ImageIndex]) -> None:
-        self._indexes = indexes
+    `run` yields the answer to each of several queries with the same options.
+    """
+
+    def __init__(self, run: Callable[[Iterable[Images], QueryOptions], Iterator[Answer]]) -> None:
+        self._run = run
         self._changed = Condition()
         self._waiting: deque[_Search] = deque()
         self._is_open = True
@@ -108,7 +109,7 @@ class Searches:
     def _answer(self, batch: Sequence[_Search]) -> None:
         try:
             queries = (search.images for search in batch)
-            answers = run_queries(targets_of(self._indexes), queries, batch[0].options)
+            answers = self._run(queries, batch[0].options)
             for search, answer in zip(batch, answers, strict=True):
                 search.answer.set_result(answer)
         except Exception as error:  # noqa: BLE001 - whoever waits for the answer raises it

@@ -61,10 +61,20 @@ export function followJob(job, onProgress) {
   });
 }
 
-// Thumbnails come in three sizes: the smallest that is large enough for the screen.
+// What the server cannot give: see Library in serve/library.py. The style sheet hides what needs it.
+export const missing = new Set(document.documentElement.dataset.missing.split(" "));
+
+// Thumbnails come in three sizes: the smallest that is large enough for the screen. Without the photos, there are names.
 export function thumbnail(photo, pixels) {
+  if (missing.has("photos")) return "";
   const wanted = pixels * devicePixelRatio;
   return `/api/photos/${photo}/thumbnail?size=${[160, 320].find((size) => size >= wanted) ?? 640}`;
+}
+
+// The path of a published photo is its id, in base64.
+export function pathOf(id) {
+  const bytes = atob(id.replaceAll("-", "+").replaceAll("_", "/"));
+  return new TextDecoder().decode(Uint8Array.from(bytes, (each) => each.charCodeAt(0)));
 }
 
 export function original(photo) {

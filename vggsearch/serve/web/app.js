@@ -1,6 +1,7 @@
 // Which view is shown, and the keys that work in all of them.
 
 import { leaveField } from "./shared/elements.js";
+import { missing } from "./api.js";
 import { openBrowse } from "./browse.js";
 import { duplicateKeys, openDuplicates } from "./duplicates.js";
 import { openMap } from "./map.js";
@@ -8,7 +9,9 @@ import { element, tellFailure } from "./page.js";
 import { openRegion, openSearch } from "./search.js";
 import { openState } from "./state.js";
 
-const VIEWS = { search: openSearch, browse: openBrowse, duplicates: openDuplicates, state: openState, map: openMap };
+const EVERY_VIEW = { search: openSearch, browse: openBrowse, duplicates: openDuplicates, state: openState, map: openMap };
+const NEEDS = { browse: "list", duplicates: "duplicates", map: "map" };
+const VIEWS = Object.fromEntries(Object.entries(EVERY_VIEW).filter(([name]) => !missing.has(NEEDS[name])));
 const TITLES = { search: "Search", browse: "Browse", duplicates: "Duplicates", state: "State", map: "Map" };
 const FIRST_FIELDS = { search: "#choose-button, #query-new", browse: "#browse-folder", duplicates: "#text", state: "#indexes button", map: "#map-canvas" };
 const scrolled = {}; // how far each view was scrolled
@@ -54,7 +57,7 @@ function route(event) {
 // Keys
 
 const always = {
-  ...Object.fromEntries(Object.keys(VIEWS).map((name, number) => [number + 1, () => goTo(name)])),
+  ...Object.fromEntries(Object.keys(EVERY_VIEW).map((name, number) => [number + 1, () => Object.hasOwn(VIEWS, name) && goTo(name)])),
   "?": () => element("help").showModal(),
   "/": () => [...document.querySelectorAll(FIRST_FIELDS[current])].find((each) => each.checkVisibility())?.focus(),
 };

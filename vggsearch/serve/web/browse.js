@@ -1,11 +1,11 @@
 // The view of all photos: by time or by folder.
 
 import { NUMBER, quantity } from "./shared/elements.js";
-import { get, thumbnail } from "./api.js";
+import { get, missing, pathOf, thumbnail } from "./api.js";
 import { Grid } from "./grid.js";
 import { fill } from "./filters.js";
 import { announce, element, oneLine, tellFailure } from "./page.js";
-import { againButton, onPhotoKey } from "./search.js";
+import { againButton, aspectOf, onPhotoKey } from "./search.js";
 import { showWhy } from "./why.js";
 
 const MONTH = new Intl.DateTimeFormat("en", { month: "long", year: "numeric", timeZone: "UTC" });
@@ -47,15 +47,20 @@ function show({ order, folder }, folders) {
   element("jump").hidden = sections.length < 2;
   grid.show({
     count: columns.ids.length,
-    aspect: (index) => Math.min(3.2, Math.max(0.5, columns.aspect[index] || 1)),
+    aspect: (index) => aspectOf({ width: columns.aspect[index] || 1, height: 1 }),
     sections,
     picture: (index, pixels) => thumbnail(columns.ids[index], pixels),
     decorate: (tile, index) => tile.append(againButton(columns.ids[index])),
-    name: (index) => `photo ${NUMBER.format(index + 1)} of ${NUMBER.format(columns.ids.length)}`,
+    name: nameAt,
   });
   const words = quantity(columns.total, "photo");
   element("count-photos").textContent = words;
   announce(words);
+}
+
+function nameAt(index) {
+  if (missing.has("photos")) return oneLine(pathOf(columns.ids[index]));
+  return `photo ${NUMBER.format(index + 1)} of ${NUMBER.format(columns.ids.length)}`;
 }
 
 function labelOf(label, order) {

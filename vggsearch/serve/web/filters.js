@@ -1,7 +1,7 @@
 // The filters of a search: what can be chosen, with how many photos each choice leaves, and what is chosen.
 
 import { NUMBER, make } from "./shared/elements.js";
-import { get } from "./api.js";
+import { get, missing } from "./api.js";
 import { element, oneLine, tellFailure } from "./page.js";
 
 export const FILTERS = ["folder", "since", "until", "orientation", "min_side"];
@@ -19,6 +19,7 @@ export async function showFilters(filters) {
   const number = asked += 1;
   element("clear-filters").hidden = !FILTERS.some((name) => filters[name]);
   for (const [name, value] of Object.entries(valuesOf(filters))) element(`filter-${name}`).value = value;
+  if (missing.has("list")) return;
   try {
     const found = await get("/api/counts", filters);
     if (number === asked) fillFields(found, valuesOf(filters));

@@ -1,11 +1,13 @@
 // Photos in rows of one width, each as large as its row allows. Only the rows near the window exist, however many there are.
 
 import { make } from "./shared/elements.js";
+import { missing } from "./api.js";
 
 const GAP = 6; // pixels between photos
 const HEAD = 44; // pixels of a section's heading
 const NEAR = 1; // window heights above and below that are drawn
 const QUIET_MS = 90; // without scrolling, after which pictures are asked for
+const NAMED = 60; // pixels of height of a tile that has the name of a photo in place of the picture
 const LEAP = 20; // pixels per millisecond of scrolling, beyond which what is near is gone in the next frame
 const FAST = 2.5; // pixels per millisecond of scrolling, beyond which a photo is gone before its picture arrives
 
@@ -114,8 +116,9 @@ export class Grid {
   }
 
   add(index) {
-    const image = make("img", { alt: this.photos.name(index), draggable: "false", decoding: "async" });
-    const picture = make("span", { class: "picture" }, image);
+    const name = this.photos.name(index);
+    const image = make("img", { alt: name, draggable: "false", decoding: "async" });
+    const picture = missing.has("photos") ? make("span", { class: "picture named" }, name) : make("span", { class: "picture" }, image);
     const button = make("button", { type: "button", class: "tile", tabindex: index === this.active ? "0" : "-1" }, picture);
     const tile = make("li", { "aria-posinset": index + 1 }, button);
     tile.dataset.index = index;
@@ -130,7 +133,7 @@ export class Grid {
   load() {
     for (const [index, tile] of this.tiles) {
       const image = tile.querySelector("img");
-      if (image.hasAttribute("src")) continue;
+      if (!image || image.hasAttribute("src")) continue;
       const { width, height } = this.rows.box(index);
       image.src = this.photos.picture(index, Math.max(width, height));
     }
@@ -293,7 +296,7 @@ function lastNotAbove(values, limit) {
 
 function rowsOf(photos, width, caption) {
   const rows = new Rows(photos, caption);
-  const wanted = wantedHeight(width);
+  const wanted = missing.has("photos") ? NAMED : wantedHeight(width);
   const sections = photos.sections.length ? photos.sections : [{ label: "", start: 0 }];
   sections.forEach(({ label, start }, number) => {
     const end = sections[number + 1]?.start ?? photos.count;

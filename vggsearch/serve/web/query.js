@@ -1,6 +1,6 @@
 // A search: its pictures, those that are subtracted, a region, filters. It becomes a form for the server and the hash of a link.
 
-import { get, post } from "./api.js";
+import { get, missing, post, thumbnail } from "./api.js";
 import { FILTERS } from "./filters.js";
 
 export const PAGE = 60; // matches that are asked for at once
@@ -13,11 +13,11 @@ export function emptyQuery() {
 }
 
 export function isRegionPossible(query) {
-  return query.pictures.length === 1 && !query.pictures[0].isMinus;
+  return query.pictures.length === 1 && !query.pictures[0].isMinus && !(query.pictures[0].id && missing.has("photos"));
 }
 
 export function addressOf(picture, size = 640) {
-  if (picture.id) return `/api/photos/${picture.id}/thumbnail?size=${size}`;
+  if (picture.id) return thumbnail(picture.id, size / devicePixelRatio);
   if (!picture.file) return `/api/query/${picture.remembered}/image?number=${picture.number}`;
   picture.address ??= URL.createObjectURL(picture.file);
   return picture.address;
@@ -29,7 +29,7 @@ async function fileOf(picture) {
   return picture.file;
 }
 
-async function formOf(query) {
+async function formOf(query, offset = 0) {
   const form = new FormData();
   for (const picture of query.pictures) {
     if (picture.id) form.append(picture.isMinus ? "minus_photo" : "photo", picture.id);
@@ -39,6 +39,7 @@ async function formOf(query) {
   if (query.isInside) form.append("containing", "true");
   for (const name of FILTERS) if (query.filters[name]) form.append(name, query.filters[name]);
   form.append("count", PAGE);
+  form.append("offset", offset);
   return form;
 }
 
@@ -56,8 +57,14 @@ export async function search(query, signal) {
   return answer;
 }
 
-export function searchMore(query, offset) {
-  return get(`/api/query/${query.name}`, { offset, count: PAGE });
+// A server that has forgotten the search, or another one behind the same address, is sent it again.
+export async function searchMore(query, offset) {
+  try {
+    return await get(`/api/query/${query.name}`, { offset, count: PAGE });
+  } catch (error) {
+    if (error.status !== 404) throw error;
+    return post("/api/query", await formOf(query, offset));
+  }
 }
 
 // The hash of a link: it names photos by id, so that it outlives the server, and an uploaded picture by the search it was in.

@@ -1,7 +1,7 @@
 // The view of a search: what is searched for, filters, and the photos found.
 
 import { NUMBER, isRegion, make, quantity, regionsDrawn, similarityText } from "./shared/elements.js";
-import { get, thumbnail } from "./api.js";
+import { get, missing, original, pathOf, thumbnail } from "./api.js";
 import { Grid } from "./grid.js";
 import { chosenFilters, showFilters } from "./filters.js";
 import { announce, copyPath, element, nameOf, notify, oneLine, reveal, tellFailure } from "./page.js";
@@ -10,6 +10,7 @@ import { RegionPicker } from "./region.js";
 import { showWhy } from "./why.js";
 
 const CAPTION = 42; // pixels below a photo
+const NAMED_ASPECT = 4; // width by height of a name in place of a picture
 const STARTERS = { asked: 600, shown: 48 }; // photos of the index that a search can start from, taken from the newest
 const IMAGES = /^image\/|\.(heic|heif|avif|jxl|tiff?|dng|cr2|cr3|nef|arw|raf|orf|rw2)$/i;
 
@@ -35,12 +36,17 @@ export function onPhotoKey(key, photo) {
     m: () => searchFor(photo.id),
     "+": () => addPhoto(photo.id, false),
     "-": () => addPhoto(photo.id, true),
-    o: () => open(`/api/photos/${photo.id}/original`, "_blank", "noopener"),
+    o: () => openOriginal(photo.id),
     e: () => reveal(photo).catch(tellFailure),
     c: () => withPath(photo).then(copyPath).catch(tellFailure),
   };
   actions[key]?.();
   return key in actions;
+}
+
+export function openOriginal(id) {
+  if (missing.has("photos")) notify("This server has no photos, only what is published of them.", true);
+  else open(original(id), "_blank", "noopener");
 }
 
 async function withPath(photo) {
@@ -113,7 +119,7 @@ async function run(isRecorded = true) {
   element("count-found").textContent = "Searching…";
   const { signal } = running;
   let isAnswered = false;
-  if (!query.isInside) glance(query, signal).then((answer) => isAnswered || signal.aborted || show(answer, true), () => {});
+  if (!query.isInside && !missing.has("rerank")) glance(query, signal).then((answer) => isAnswered || signal.aborted || show(answer, true), () => {});
   try {
     const answer = await search(query, signal);
     isAnswered = true;
@@ -174,12 +180,18 @@ function photosOf() {
     aspect: (index) => aspectOf(matches[index]),
     sections: [],
     picture: (index, pixels) => thumbnail(matches[index].id, pixels),
-    name: (index) => nameOf(matches[index].path),
+    name: (index) => textFor(matches[index].path),
     decorate: (tile, index) => decorate(tile, matches[index]),
   };
 }
 
+// In place of a picture that cannot be shown, all of its path.
+function textFor(path) {
+  return missing.has("photos") ? oneLine(path) : nameOf(path);
+}
+
 export function aspectOf({ width, height }) {
+  if (missing.has("photos")) return NAMED_ASPECT;
   return width && height ? Math.min(3.2, Math.max(0.5, width / height)) : 4 / 3;
 }
 
@@ -243,11 +255,13 @@ function showQuery() {
 
 function chip(picture, position) {
   const kind = picture.isMinus ? "minus" : "plus";
+  const address = addressOf(picture, 160);
+  const shown = address ? make("img", { src: address, alt: `picture ${position + 1}` }) : make("span", { class: "named" }, oneLine(pathOf(picture.id)));
   const turn = make("button", { type: "button", class: "sign", title: "Add or subtract", "aria-label": `Picture ${position + 1}: ${picture.isMinus ? "subtracted" : "added"}` }, picture.isMinus ? "−" : "+");
   turn.addEventListener("click", () => change({ pictures: query.pictures.map((each) => (each === picture ? { ...each, isMinus: !each.isMinus } : each)) }));
   const drop = make("button", { type: "button", class: "drop", "aria-label": `Remove picture ${position + 1}` }, "×");
   drop.addEventListener("click", () => change({ pictures: query.pictures.filter((each) => each !== picture) }));
-  return make("li", { class: kind }, make("img", { src: addressOf(picture, 160), alt: `picture ${position + 1}` }), turn, drop);
+  return make("li", { class: kind }, shown, turn, drop);
 }
 
 function addToQuery(files) {
@@ -262,6 +276,7 @@ async function showStart() {
   matches = [];
   element("search-start").hidden = false;
   element("search-found").hidden = true;
+  if (missing.has("list")) return undefined;
   if (starting.ids.length) return starters.layOut();
   const { photos: newest } = await get("/api/photos", { order: "taken", count: STARTERS.asked });
   const every = Math.max(1, newest.length / STARTERS.shown);
@@ -273,7 +288,7 @@ async function showStart() {
     aspect: (index) => aspectOf(starting.photos[index]),
     sections: [],
     picture: (index, pixels) => thumbnail(starting.ids[index], pixels),
-    name: (index) => nameOf(starting.photos[index].path),
+    name: (index) => textFor(starting.photos[index].path),
   });
   return undefined;
 }

@@ -29,10 +29,11 @@ function indexShown(name, info, canChange) {
   const job = make("div", { class: "job-place" });
   const update = canChange ? make("button", { type: "button", class: "primary" }, "Update now") : null;
   update?.addEventListener("click", () => updateNow(name, update, job));
+  const facts = info.published ? factsOfPublished(info) : factsOf(info);
   return make("section", { class: "panel", "aria-label": `Index ${oneLine(name)}` },
     make("div", { class: "panel-head" }, make("h2", {}, oneLine(name)), update),
     job,
-    make("dl", { class: "state-facts" }, ...factsOf(info).flatMap(([term, value]) => [make("dt", {}, term), make("dd", {}, value)])));
+    make("dl", { class: "state-facts" }, ...facts.flatMap(([term, value]) => [make("dt", {}, term), make("dd", {}, value)])));
 }
 
 async function updateNow(name, button, host) {
@@ -51,15 +52,29 @@ async function updateNow(name, button, host) {
   button.disabled = false;
 }
 
+function networkOf({ model, layer, pooling, sizes, mirror }) {
+  const squares = sizes.map((size) => `${size} × ${size}`).join(" and ");
+  return `${model}, layer ${layer}, ${pooling} pooling, ${squares} pixels${mirror ? ", with mirror images" : ""}`;
+}
+
+function factsOfPublished({ root, published, photos, spec, dimensions }) {
+  return [
+    ["Published at", oneLine(published)],
+    ["Photos", NUMBER.format(photos)],
+    ["Photo folder", root ? oneLine(root) : "not known here: photos are found, and not shown"],
+    ["Network", networkOf(spec)],
+    ["Vectors", `${NUMBER.format(dimensions)} dimensions`],
+  ];
+}
+
 function factsOf({ root, directory, photos, blank, skipped, spec, made_by: madeBy, search, is_search_fresh: isFresh, local_features: features, bytes, parts }) {
-  const squares = spec.sizes.map((size) => `${size} × ${size}`).join(" and ");
   return [
     ["Photo folder", oneLine(root ?? "none yet")],
     ["Index", oneLine(directory)],
     ["Photos", NUMBER.format(photos)],
     ["Blank photos", blank ? `${NUMBER.format(blank)}, which match no other photo` : "none"],
     ["Skipped files", Object.entries(skipped).map(([kind, count]) => `${NUMBER.format(count)} ${kind}`).join(", ") || "none"],
-    ["Network", `${spec.model}, layer ${spec.layer}, ${spec.pooling} pooling, ${squares} pixels${spec.mirror ? ", with mirror images" : ""}`],
+    ["Network", networkOf(spec)],
     ["Computed by", madeBy.join(", ") || "nothing yet"],
     ["Vector index", search ? (isFresh ? "up to date" : "out of date: update now") : "none"],
     ["Local features", features ? `of ${quantity(features, "photo")}` : "none"],

@@ -2,9 +2,9 @@
 
 import { bytesText, confidenceText, isRegion, make, similarityText } from "./shared/elements.js";
 import { Overlay } from "./shared/overlay.js";
-import { get, original } from "./api.js";
+import { get, missing, original, thumbnail } from "./api.js";
 import { announce, copyPath, element, folderOf, nameOf, oneLine, reveal, state, tellFailure } from "./page.js";
-import { addPhoto, searchFor } from "./search.js";
+import { addPhoto, openOriginal, searchFor } from "./search.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const UNLIKE = 0.4; // cosine of two places that have nothing in common, about
@@ -47,7 +47,7 @@ async function show(entry) {
 }
 
 async function compare({ photo, query }) {
-  if (!query) return null;
+  if (!query || missing.has("compare")) return null;
   const what = query.photo ? { photo: query.photo } : { query: query.name };
   const compared = await get("/api/compare", { ...what, other: photo.id });
   return query.crop ? ofWhole(compared, query.crop) : compared;
@@ -64,11 +64,12 @@ function ofWhole(compared, [left, top, width, height]) {
 }
 
 function fillPictures({ photo, query }) {
-  const large = `/api/photos/${photo.id}/thumbnail?size=640`;
-  first.hidden = !query;
-  element("why-modes").hidden = !query;
-  picture(second, large, original(photo.id), nameOf(photo.path ?? photo.id));
-  if (query) picture(first, query.address, query.photo ? original(query.photo) : null, "what was searched for");
+  const hasPhotos = !missing.has("photos");
+  first.hidden = !query?.address;
+  second.hidden = !hasPhotos;
+  element("why-modes").hidden = !query || missing.has("compare");
+  if (hasPhotos) picture(second, thumbnail(photo.id, 640), original(photo.id), nameOf(photo.path ?? photo.id));
+  if (query?.address) picture(first, query.address, query.photo ? original(query.photo) : null, "what was searched for");
   element("why-more").hidden = element("why-minus").hidden = element("why-plus").hidden = false;
 }
 
@@ -240,7 +241,7 @@ const ACTIONS = {
   more: () => leave(() => searchFor(shown.photo.id)),
   plus: () => leave(() => addPhoto(shown.photo.id, false)),
   minus: () => leave(() => addPhoto(shown.photo.id, true)),
-  open: () => open(original(shown.photo.id), "_blank", "noopener"),
+  open: () => openOriginal(shown.photo.id),
   reveal: () => reveal(shown.photo).catch(tellFailure),
   copy: () => copyPath(shown.facts.path ? shown.facts : shown.photo),
   close: () => dialog.close(),
@@ -267,7 +268,7 @@ dialog.addEventListener("click", ({ target }) => {
 });
 dialog.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  const isMode = MODES[event.key] && shown?.query && (!NEEDS[MODES[event.key]] || NEEDS[MODES[event.key]](shown.compared));
+  const isMode = MODES[event.key] && shown?.query && !missing.has("compare") && (!NEEDS[MODES[event.key]] || NEEDS[MODES[event.key]](shown.compared));
   if (!KEYS[event.key] && !isMode) return;
   event.preventDefault();
   event.stopPropagation();
