@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ from vggsearch.duplicates.calibration_pairs import (
 from vggsearch.errors import IndexDamaged, VggsearchError
 from vggsearch.image_index import ImageIndex
 from vggsearch.indexing.integrity import verify
-from vggsearch.store.contents import CACHES, EDGES, KEYPOINT_VOTES
+from vggsearch.store.compared import check_compared, write_compared
+from vggsearch.store.contents import CACHES, COMPARED, PAIRS
 from vggsearch.store.edges import EdgeFacts, StoredEdges, check_edges, write_edges
 from vggsearch.store.keypoint_codes import KEYPOINT, read_keypoint_codes, write_keypoint_codes
 from vggsearch.store.keypoint_matches import KeypointMatch, read_keypoint_matches, write_keypoint_matches
@@ -77,11 +79,10 @@ def add_caches(directory: Path) -> None:
     write_keypoint_codes(directory, {"a" * 64: np.ones(3, KEYPOINT), "b" * 64: np.ones(0, KEYPOINT)}, "that")
     pairs = LabelledPairs((0.5,), (3,))
     write_calibration_pairs(directory, CalibrationPairs(pairs, pairs), "these")
-    side = Store.open(directory).vector_index_directory()
-    assert side is not None
+    write_compared(directory, "those", np.arange(10).astype(np.uint64))
     pair, similarity = np.array([0], np.int32), np.array([0.5], np.float32)
-    for name in (EDGES, KEYPOINT_VOTES):
-        write_edges(side, StoredEdges(EdgeFacts("those", 10, 5, 0.1), pair, pair + 1, similarity), name)
+    for name in PAIRS:
+        write_edges(directory, StoredEdges(EdgeFacts("those", 10, 5, 0.1), pair, pair + 1, similarity), name)
 
 
 def files_of(directory: Path) -> list[Path]:
@@ -98,15 +99,13 @@ def is_told(directory: Path) -> bool:
 
 def saved_time(directory: Path) -> list[object]:
     """Return the values in the files that only save time, none where the file is damaged."""
-    side = Store.open(directory).vector_index_directory()
-    assert side is not None
     reads: list[Callable[[], object]] = [
         lambda: read_stamps(directory),
         lambda: read_keypoint_matches(directory, "this"),
         lambda: {key: codes.tobytes() for key, codes in read_keypoint_codes(directory, "that").items()},
         lambda: read_calibration_pairs(directory, "these"),
-        lambda: check_edges(side / EDGES).checksum,
-        lambda: check_edges(side / KEYPOINT_VOTES).checksum,
+        lambda: check_compared(directory / COMPARED)[1].tolist(),
+        *(partial(checksum_of, directory / name) for name in PAIRS),
     ]
     values: list[object] = []
     for read in reads:
@@ -115,9 +114,13 @@ def saved_time(directory: Path) -> list[object]:
     return values
 
 
+def checksum_of(path: Path) -> str:
+    return check_edges(path).checksum
+
+
 def is_as_before(path: Path, directory: Path, saved: list[object]) -> bool:
     """Return whether a file has a hash of its values, and still those: Parquet ignores some bytes."""
-    return path.name in (*CACHES, EDGES, KEYPOINT_VOTES) and saved_time(directory) == saved
+    return path.name in CACHES and saved_time(directory) == saved
 
 
 def flips(size: int, count: int) -> Iterator[tuple[int, int]]:
@@ -155,7 +158,7 @@ def test_a_file_cut_short_or_missing_is_told(whole: Path, tmp_path: Path) -> Non
             path.write_bytes(data[:length])
             assert is_told(directory), (path.name, length)
         path.unlink()
-        assert is_told(directory) == (path.name not in (*CACHES, EDGES, KEYPOINT_VOTES)), path.name
+        assert is_told(directory) == (path.name not in CACHES), path.name
         path.write_bytes(data + b"\0")
         assert is_told(directory), path.name
         path.write_bytes(data)

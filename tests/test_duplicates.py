@@ -28,7 +28,7 @@ from vggsearch.matching.keypoint_codes import code_keypoints
 from vggsearch.matching.keypoints import Keypoints
 from vggsearch.removal.undo import undo
 from vggsearch.render.duplicates import duplicate_groups
-from vggsearch.store.contents import DECISIONS, EDGES, KEYPOINT_CODES, KEYPOINT_MATCHES, KEYPOINT_VOTES
+from vggsearch.store.contents import DECISIONS, EDGES, HASH_EDGES, KEYPOINT_CODES, KEYPOINT_MATCHES, KEYPOINT_VOTES
 from vggsearch.store.decisions import read_decisions
 
 
@@ -197,7 +197,7 @@ def test_damaged_keypoints_are_detected_again(
     assert path.read_bytes() == whole
 
 
-@pytest.mark.parametrize("name", [EDGES, KEYPOINT_VOTES])
+@pytest.mark.parametrize("name", [EDGES, HASH_EDGES, KEYPOINT_VOTES])
 def test_stored_pairs_that_are_damaged_are_searched_again(
     index: ImageIndex, found: DuplicatesReport, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:

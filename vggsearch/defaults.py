@@ -243,6 +243,9 @@ class PairDefaults:
     most_probes: int = 64  # the same, at most
     near_lists: float = 4.0  # lists per root of the number of photos
     near_rows: int = 131_072  # photos whose neighbours are searched at once, in 250 MB
+    update_exact: int = 8  # of so many photos, one may be new and is compared with all; more are a new search
+    update_near: int = 64  # the same where not all are compared, which takes less
+    update_hashes: int = 1_000  # photos whose hashes are compared with all of many, rather than looked up
     most: int = 100_000_000  # pairs, if all above a floor are requested; they take 1.2 GB
 
 

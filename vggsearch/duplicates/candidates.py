@@ -1,18 +1,16 @@
 """Find pairs of photos that may be duplicates: the stored ones, or by a new search if photos have changed."""
 
-import hashlib
 import logging
 from dataclasses import astuple
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vggsearch.defaults import DUPLICATES, PAIRS, VOTES
 from vggsearch.duplicates.collection import Collection
 from vggsearch.duplicates.confirmation import MATCHED_BY, KeypointMatcher
+from vggsearch.duplicates.stored_pairs import NO_HASHES, StoredPairs, digest
 from vggsearch.errors import InstallationError
-from vggsearch.knn.all_pairs import all_pairs, complete
+from vggsearch.knn.all_pairs import complete
 from vggsearch.knn.edges import Edges, edges_from_pairs
 from vggsearch.knn.hash_pairs import hash_pairs
 from vggsearch.knn.keypoint_votes import voted_pairs
@@ -20,7 +18,7 @@ from vggsearch.knn.pairs_across import pairs_across
 from vggsearch.matching.keypoint_codes import NO_KEYPOINTS, mirrored_codes
 from vggsearch.photos.perceptual_hash import in_all_orientations
 from vggsearch.progress import SILENT, Monitor
-from vggsearch.store.contents import EDGES, KEYPOINT_VOTES
+from vggsearch.store.contents import KEYPOINT_VOTES
 from vggsearch.store.edges import EdgeCache
 
 log = logging.getLogger(__name__)
@@ -32,38 +30,34 @@ def find_candidates(collection: Collection, monitor: Monitor = SILENT) -> Edges:
     Each photo is paired with its PAIRS.count nearest, if their similarity is at least PAIRS.floor, and with those
     whose perceptual hash is nearly the same in any orientation, since the network does not recognise turned copies.
     Of each content, only the first row is in pairs. With another index, one photo of each pair is in that index.
-    Within one index, the pairs are stored beside its vectors and reused, and for rows with more than PAIRS.count
-    neighbours with a similarity of at least DUPLICATES.alike, all of these pairs are included. Raises Stopped.
+    Within one index, the pairs are stored, and after an update, those of few new photos alone are searched. For
+    rows with more than PAIRS.count neighbours with a similarity of at least DUPLICATES.alike, all of these pairs
+    are included. Raises Stopped.
     """
     index, without = collection.searcher.index, collection.not_compared
     if collection.others is not None:
         others = collection.others.store.embeddings()
         edges = pairs_across(index, others, PAIRS.count, PAIRS.floor, without, monitor)
-        return _with_similar_hashes(edges, collection, monitor)
-    inputs = f"without {_digest(without)} with hashes {_digest(collection.hashes)}"
-    cache = EdgeCache(collection.store, EDGES, inputs, PAIRS.count, PAIRS.floor)
-    if (stored := cache.read()) is not None:
-        edges = Edges(stored.facts.rows, PAIRS.count, PAIRS.floor, stored.first, stored.second, stored.similarity)
-    else:
-        edges = all_pairs(index.by_row, PAIRS.count, PAIRS.floor, without, monitor)
-        edges = _with_similar_hashes(edges, collection, monitor)
-        cache.write(edges.first, edges.second, edges.similarity)
+        hashed = _across_by_hash(collection, monitor)
+        return edges.union(hashed) if hashed is not None else edges
+    edges = StoredPairs(collection, monitor).found()
     alike = edges.above(DUPLICATES.alike)
     return edges.union(complete(index.by_row, alike, without, monitor)) if len(alike.saturated) else edges
 
 
-def _with_similar_hashes(edges: Edges, collection: Collection, monitor: Monitor) -> Edges:
-    """Return the pairs and those whose hashes are similar; the former alone, with a warning, without FAISS."""
-    own = None if collection.others is None else len(collection)
+def _across_by_hash(collection: Collection, monitor: Monitor) -> Edges | None:
+    """Return the pairs with photos of another index by their hashes; None, with a warning, without FAISS."""
     try:
-        return edges.union(
-            hash_pairs(
-                collection.hashes, in_all_orientations, without=collection.not_compared, own=own, monitor=monitor
-            )
+        return hash_pairs(
+            collection.hashes,
+            in_all_orientations,
+            without=collection.not_compared,
+            own=len(collection),
+            monitor=monitor,
         )
     except InstallationError as error:
-        log.warning("%s Until then, turned copies may not be found.", error)
-        return edges
+        log.warning(NO_HASHES, error)
+        return None
 
 
 def find_sharing_keypoints(collection: Collection, matcher: KeypointMatcher, monitor: Monitor = SILENT) -> Edges:
@@ -78,7 +72,7 @@ def find_sharing_keypoints(collection: Collection, matcher: KeypointMatcher, mon
     rows = np.setdiff1d(np.arange(len(collection)), collection.not_compared)
     rows = rows[[collection.is_current(row) for row in rows.tolist()]] if len(rows) <= VOTES.most_photos else none
     ones, others, votes = none, none, np.empty(0)
-    inputs = f"keypoints {_digest(collection.keys)} of {_digest(rows)} by {MATCHED_BY} {astuple(VOTES)}"
+    inputs = f"keypoints {digest(collection.keys)} of {digest(rows)} by {MATCHED_BY} {astuple(VOTES)}"
     cache = EdgeCache(collection.store, KEYPOINT_VOTES, inputs, VOTES.partners, VOTES.least)
     if (stored := cache.read()) is not None:
         return Edges(len(collection), VOTES.partners, VOTES.least, stored.first, stored.second, stored.similarity)
@@ -94,7 +88,3 @@ def find_sharing_keypoints(collection: Collection, matcher: KeypointMatcher, mon
     if is_complete:
         cache.write(edges.first, edges.second, edges.similarity)
     return edges
-
-
-def _digest(values: NDArray[Any]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()

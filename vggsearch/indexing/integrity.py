@@ -220,7 +220,7 @@ class _IndexCheck:
         local = [file for part in self.manifest.local for file in part.files]
         dead = {dead.file for dead in self.manifest.dead_rows if dead.file is not None}  # they were read with it
         files = [*self.manifest.parts, *chain(*sides.values()), *([skipped] if skipped else ()), *local, *dead]
-        extra = [(path, size_of(path), check) for path, check in caches(self.store.directory, self.manifest)]
+        extra = [(path, size_of(path), check) for path, check in caches(self.store.directory)]
         total = sum(file.bytes for file in files) + sum(size for _, size, _ in extra)
         self.advance(sum(file.bytes for file in dead), total)
         self.check_skipped()

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from vggsearch.defaults import PAIRS
 from vggsearch.knn.edges import Edges, edges_from_pairs
 from vggsearch.knn.faiss_import import FaissIndex, faiss, restore_thread_count
+from vggsearch.knn.updated_pairs import KeptRows, most_changed
 from vggsearch.progress import SILENT, Monitor
 
 Hashes = NDArray[np.uint8]  # (n, bytes)
@@ -53,6 +54,59 @@ def hash_pairs(
         found.append(_nearest(ones[is_pair], others[is_pair], differing[is_pair], count))
         monitor.show("comparing hashes", len(rows) - end + len(block), len(rows))
     first, second, differing = (np.concatenate(column) for column in zip(*found, strict=True))
+    return _edges(hashes, distance, first, second, differing)
+
+
+def updated_hash_pairs(
+    hashes: Hashes,
+    orient: Orient,
+    last: Edges,
+    rows_kept: KeptRows,
+    count: int = PAIRS.count,
+    distance: int = PAIRS.hash_bits,
+    monitor: Monitor = SILENT,
+) -> Edges | None:
+    """Return the pairs that `hash_pairs` finds among the present rows, from `last`, those of an earlier state.
+
+    The hashes of added rows, and of those that lost one of `count` pairs, are compared with all others, so none of
+    their pairs is missed. Returns None if they are so many that all should be compared. Raises InstallationError
+    and Stopped.
+    """
+    kept, lost = rows_kept.of(last)
+    has_most = np.flatnonzero(np.bincount(last.first, minlength=last.rows) >= count)
+    again = rows_kept.now[np.intersect1d(has_most, lost.first)]
+    again, added = again[again >= 0], rows_kept.added
+    asking = np.union1d(added, again)
+    asking = asking[hashes[asking].any(axis=1)]
+    if len(asking) > (most_changed(len(hashes)) if len(hashes) < PAIRS.most_hashes else PAIRS.update_hashes):
+        return None
+    rows = np.flatnonzero(rows_kept.compared & hashes.any(axis=1))
+    is_added = np.zeros(len(hashes), bool)
+    is_added[added] = True
+    differing = np.rint((1 - kept.similarity) * (hashes.shape[1] * 4)).astype(np.int64)
+    found = [(kept.first.astype(np.int64), kept.second.astype(np.int64), differing)]
+    index = faiss().IndexBinaryFlat(hashes.shape[1] * 8)
+    restore_thread_count()
+    index.add(np.ascontiguousarray(hashes[rows]))
+    for start in range(0, len(asking), PAIRS.hash_block):
+        monitor.check()
+        block = asking[start : start + PAIRS.hash_block]
+        ones, others, differing = _near(index, orient(hashes[block]), distance)
+        ones, others = block[ones], rows[others]
+        is_pair = (ones < others) | (is_added[ones] & (ones != others) & ~np.isin(others, asking))
+        found.append((np.minimum(ones, others)[is_pair], np.maximum(ones, others)[is_pair], differing[is_pair]))
+        monitor.show("comparing hashes", start + len(block), len(asking))
+    first, second, differing = (np.concatenate(column) for column in zip(*found, strict=True))
+    return _edges(hashes, distance, *_nearest(first, second, differing, count))
+
+
+def _edges(
+    hashes: Hashes,
+    distance: int,
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+    differing: NDArray[np.int64],
+) -> Edges:
     similarity = (1 - differing / (hashes.shape[1] * 4)).astype(np.float32)
     return edges_from_pairs(len(hashes), None, 1 - distance / (hashes.shape[1] * 4), first, second, similarity)
 

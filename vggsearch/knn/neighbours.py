@@ -60,10 +60,17 @@ class Nearest:
     """
 
     def __init__(self, rows: int, count: int, floor: float) -> None:
-        self._count, self._floor = count, floor
-        self.keys = np.full((rows, min(count, max(rows - 1, 1))), NO_KEY)
+        self.floor = floor
+        self.keys = np.full((rows, count), NO_KEY)
         # The smallest product of interest. Other threads read it while it rises: an old value only passes more.
         self.least = np.full(rows, np.float32(floor) - STEP)
+
+    def start(self, lists: NDArray[np.int64], entries: NDArray[np.int64], keys: NDArray[np.int64]) -> None:
+        """Fill entries of empty lists. Rows that are inserted later may be lower ones, so equal ones pass, too."""
+        self.keys[lists, entries] = keys
+        last = self.keys.min(axis=1)
+        full = last != NO_KEY
+        self.least[full] = np.maximum(self.least[full], (last[full] >> 32).astype(np.float32) * STEP - STEP)
 
     def candidates_of_rows(
         self, products: NDArray[np.float32], ones: NDArray[np.int64], others: NDArray[np.int64]
@@ -87,7 +94,7 @@ class Nearest:
     ) -> Candidates:
         similarity = round_similarities(products)
         keys = (similarity * SIMILARITY_STEPS).astype(np.int64) << 32 | ROW_MASK - rows
-        enough = similarity >= self._floor
+        enough = similarity >= self.floor
         return lists[enough], keys[enough]
 
     def insert(self, candidates: Candidates) -> None:

@@ -6,36 +6,28 @@ from pathlib import Path
 from typing import Any
 
 from vggsearch.errors import IndexDamaged
-from vggsearch.store.contents import (
-    CALIBRATION,
-    EDGES,
-    KEYPOINT_CODES,
-    KEYPOINT_MATCHES,
-    KEYPOINT_VOTES,
-    SEARCH_FOLDER,
-    STAMPS,
-)
+from vggsearch.store.compared import check_compared
+from vggsearch.store.contents import CALIBRATION, COMPARED, KEYPOINT_CODES, KEYPOINT_MATCHES, PAIRS, STAMPS
 from vggsearch.store.edges import check_edges
 from vggsearch.store.keypoint_codes import check_keypoint_codes
 from vggsearch.store.keypoint_matches import check_keypoint_matches
-from vggsearch.store.manifest import CHECKSUM, Manifest, checksum
+from vggsearch.store.manifest import CHECKSUM, checksum
 from vggsearch.store.stamps import check_stamps
 from vggsearch.system.reading import reading_from
 
 MAKE_AGAIN = "Delete this file: the edited copies are then made and compared again."
 
 
-def caches(directory: Path, manifest: Manifest) -> Iterator[tuple[Path, Callable[[Path], object]]]:
+def caches(directory: Path) -> Iterator[tuple[Path, Callable[[Path], object]]]:
     """Yield each such file that exists, and what raises IndexDamaged if a single bit of it has changed."""
     checks: dict[Path, Callable[[Path], object]] = {
         directory / STAMPS: check_stamps,
         directory / KEYPOINT_MATCHES: check_keypoint_matches,
         directory / KEYPOINT_CODES: check_keypoint_codes,
         directory / CALIBRATION: read_calibration,
+        directory / COMPARED: check_compared,
+        **{directory / name: check_edges for name in PAIRS},
     }
-    if manifest.search is not None:
-        for name in (EDGES, KEYPOINT_VOTES):
-            checks[directory / SEARCH_FOLDER / manifest.search.name / name] = check_edges
     yield from ((path, check) for path, check in checks.items() if path.exists())
 
 

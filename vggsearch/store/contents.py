@@ -4,27 +4,32 @@ from pathlib import Path
 
 MANIFEST = "manifest.json"
 EMBEDDINGS = "embeddings"  # a folder
-SEARCH_FOLDER = "search"  # a folder: the vector index, and the edges found in it
+SEARCH_FOLDER = "search"  # a folder: the vector index
 LOCAL = "local"  # a folder: local features
 SKIPPED = "skipped.parquet"
 SKIPPED_NEXT = "skipped.next.parquet"  # becomes skipped.parquet once the manifest lists it
 STAMPS = "stamps.parquet"
 KEYPOINT_MATCHES = "checks.parquet"
 KEYPOINT_CODES = "keypoints.parquet"
+EDGES = "edges.parquet"
+HASH_EDGES = "hashes.parquet"
+COMPARED = "compared.parquet"  # the rows of both
+KEYPOINT_VOTES = "votes.parquet"
 CALIBRATION = "calibration.json"
 DECISIONS = "decisions.jsonl"
 DAMAGED_DECISIONS = "decisions.damaged.jsonl"  # lines of decisions.jsonl that a repair could not parse
 JOURNALS = "journals"  # a folder: one file for each removal, which undo reads
 VECTOR_INDEX_FILES = ("index.faiss", "vectors.npy", "live.npy", "slots.npy", "whitening.npy")  # as in knn.files
 SEGMENT_FILES = r"index-[0-9]+\.faiss|vectors-[0-9]+\.npy"  # a pattern: of what updates added
-EDGES = "edges.parquet"  # beside them
-KEYPOINT_VOTES = "votes.parquet"  # the same
 LOCAL_FEATURE_FILES = ("keys.npy", "cells.npy", "regions.npy")
 LOCK = "writer.lock"
 LOCK_HOLDER = "writer.txt"
 TEMPORARY = ".tmp"  # suffix of a file that is being written, or that a killed process left behind
 
-CACHES = (STAMPS, KEYPOINT_MATCHES, KEYPOINT_CODES, CALIBRATION)
+PAIRS = (EDGES, HASH_EDGES, KEYPOINT_VOTES)
+"""Pairs of rows, all of one kind of file."""
+
+CACHES = (STAMPS, KEYPOINT_MATCHES, KEYPOINT_CODES, CALIBRATION, COMPARED, *PAIRS)
 """These save time, are rewritten as a whole, and are not listed by the manifest."""
 
 USER_FILES = (DECISIONS, DAMAGED_DECISIONS, JOURNALS)

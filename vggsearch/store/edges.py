@@ -1,9 +1,10 @@
-"""edges.parquet and votes.parquet: pairs of photos, stored so that another threshold needs no new search."""
+"""edges.parquet and others: pairs of photos, stored so that another threshold needs no new search."""
 
 import hashlib
 import json
 import logging
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -65,38 +66,52 @@ class StoredEdges:
 
 
 class EdgeCache:
-    """Keeps the pairs of one search beside the vectors of the index, in the file `name`.
+    """Keeps the pairs of one search in the file `name` of an index.
 
-    Keeps nothing if these are not stored. The search is described by `count` and `floor`, see EdgeFacts, and by
-    `inputs`, which identifies what else it depends on. Losing its pairs only costs time, so a file that is damaged
-    or cannot be written is logged, not an error.
+    Keeps nothing if the vectors of the index are not stored. The search is described by `count` and `floor`, see
+    EdgeFacts, and by `inputs`, which identifies what else it depends on. Losing its pairs only costs time, so a
+    file that is damaged or cannot be written is logged, not an error.
     """
 
     def __init__(self, store: Store, name: str, inputs: str, count: int, floor: float) -> None:
-        self._directory, self._name = store.vector_index_directory(), name
         stored = store.manifest.fresh_vector_index
+        self._directory, self._name = store.directory if stored is not None else None, name
         vectors = vectors_id(stored) if stored is not None else ""
         self._facts = EdgeFacts(f"{vectors} {inputs}", len(store), count, floor)
 
     def read(self) -> StoredEdges | None:
         """Return the pairs of this search, None if they are not there."""
-        if self._directory is None:
+        last = self.last
+        return last if last is not None and last.facts == self._facts else None
+
+    @cached_property
+    def last(self) -> StoredEdges | None:
+        """The pairs written last with this count and floor, maybe of an earlier state; None without any."""
+        if self._directory is None or not (self._directory / self._name).exists():
             return None
         try:
-            edges = read_edges(self._directory, self._facts.made_of, self._name)
+            edges = check_edges(self._directory / self._name)
         except IndexDamaged as error:
             log.warning("%s", error)
             return None
-        return edges if edges is not None and edges.facts == self._facts else None
+        is_alike = (edges.facts.count, edges.facts.floor) == (self._facts.count, self._facts.floor)
+        return edges if is_alike else None
 
-    def write(self, first: NDArray[np.int32], second: NDArray[np.int32], similarity: NDArray[np.float32]) -> None:
-        """Keep the pairs of this search instead of any others."""
+    @property
+    def made_of(self) -> str:
+        """What identifies the vectors and the rows of this search, see EdgeFacts."""
+        return self._facts.made_of
+
+    def write(self, first: NDArray[np.int32], second: NDArray[np.int32], similarity: NDArray[np.float32]) -> bool:
+        """Keep the pairs of this search instead of any others; return whether that succeeded."""
         if self._directory is None:
-            return
+            return False
         try:
             write_edges(self._directory, StoredEdges(self._facts, first, second, similarity), self._name)
         except IndexNotWritable as error:
             log.warning("%s The similar pairs were not stored.", error)
+            return False
+        return True
 
 
 def vectors_id(stored: StoredVectorIndex) -> str:
@@ -108,7 +123,7 @@ def vectors_id(stored: StoredVectorIndex) -> str:
 
 
 def write_edges(directory: Path, edges: StoredEdges, name: str = EDGES) -> None:
-    """Write pairs into the folder of their vector index, to be deleted with it. Raises IndexNotWritable."""
+    """Write pairs into an index. Raises IndexNotWritable."""
     facts = json.dumps({**asdict(edges.facts), CHECKSUM: edges.checksum})
     columns = [edges.first, edges.second, edges.similarity]
     table = pa.table(columns, EDGE_SCHEMA.with_metadata({METADATA: facts.encode("ascii")}))
