@@ -1,9 +1,13 @@
 """Find the rows of many paths at once, without a Python string for each path of an index."""
 
+from functools import cached_property
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+
+MOST_JUMPS = 16  # of the paths that are looked up at once; with more, all are looked up by hash
 
 
 class RowFinder:
@@ -11,26 +15,39 @@ class RowFinder:
 
     Paths are mostly looked up in row order, since a walk finds photos in the order in which it found them first. So
     a path is compared with the one after the last one found. Hashes, 12 bytes a path, are made only if that fails.
+    Then a path is looked up by hash and the next ones follow it again, as in folders that are in another order.
     """
 
     def __init__(self, paths: pa.ChunkedArray) -> None:
         self.paths = paths
         self._next = 0
-        self._hashed: _HashedPaths | None = None
 
     def find(self, paths: pa.Array) -> NDArray[np.int64]:
         """Return the row of each path, -1 if there is none: int64 (n,). Of two equal paths, either is found."""
-        rows = np.full(len(paths), -1, np.int64)
-        count = self._following(paths)
-        rows[:count] = np.arange(self._next, self._next + count)
-        if count < len(paths):
-            if self._hashed is None:
-                self._hashed = _HashedPaths(self.paths)
-            rows[count:] = self._hashed.find(paths.slice(count))
-        found = rows[rows >= 0]
-        if len(found):
-            self._next = int(found[-1] + 1) % len(self.paths)
+        rows, done = np.full(len(paths), -1, np.int64), 0
+        for _ in range(MOST_JUMPS):
+            count = self._following(paths.slice(done))
+            rows[done : done + count] = np.arange(self._next, self._next + count)
+            done += count
+            self._go_on_after(rows[:done])
+            if done == len(paths):
+                return rows
+            rows[done] = self._hashed.find_one(paths[done].as_py())
+            done += 1
+            self._go_on_after(rows[:done])
+        rows[done:] = self._hashed.find(paths.slice(done))
+        self._go_on_after(rows)
         return rows
+
+    @cached_property
+    def _hashed(self) -> "_HashedPaths":
+        return _HashedPaths(self.paths)
+
+    def _go_on_after(self, rows: NDArray[np.int64]) -> None:
+        """Expect the row after the last one of these that was found."""
+        found = np.flatnonzero(rows >= 0)
+        if len(found):
+            self._next = int(rows[found[-1]] + 1) % len(self.paths)
 
     def _following(self, paths: pa.Array) -> int:
         """Return how many of the paths, from the first on, are those of the next rows."""
@@ -53,7 +70,18 @@ class _HashedPaths:
         self._shared = {paths[row].as_py(): row for row in np.sort(rows[is_shared]).tolist()}
         alone = ~is_shared if self._shared else slice(None)
         self._hashes, self._rows = hashes[alone], rows[alone]
-        self._paths = paths.cast(pa.large_string()).combine_chunks()  # from many chunks, taking rows is slow
+        self._chunks = paths
+
+    @cached_property
+    def _paths(self) -> pa.Array:
+        """All paths in one piece: from many chunks, taking rows is slow."""
+        return self._chunks.cast(pa.large_string()).combine_chunks()
+
+    def find_one(self, path: str) -> int:
+        """Return the row of one path, -1 if there is none."""
+        row = int(self._with_hashes(hashes_of([path]))[0])
+        is_right = row >= 0 and self._chunks[row].as_py() == path
+        return row if is_right else self._shared.get(path, -1)
 
     def find(self, paths: pa.Array) -> NDArray[np.int64]:
         texts = paths.to_pylist()
