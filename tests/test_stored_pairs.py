@@ -124,7 +124,7 @@ def test_a_number_changes_with_every_byte_of_a_photo_and_is_0_without_one() -> N
     assert numbers[7] == 0
     assert len(set(numbers.tolist())) == ROWS
     for change in range(3):
-        others = [vectors.copy(), keys.copy(), HASHES.copy()]
+        others = vectors.copy(), keys.copy(), HASHES.copy()
         others[change].view(np.uint8).reshape(ROWS, -1)[:, -1] ^= 1
         assert not (numbers_of(*others, np.array([7])) == numbers)[np.arange(ROWS) != 7].any()
     assert (numbers_of(vectors[100:], keys[100:], HASHES[100:], np.array([7]))[8:] == numbers[108:]).all()
