@@ -38,6 +38,7 @@ from vggsearch.model.weights import WeightsFile
 from vggsearch.photos.addresses import is_address, settled
 from vggsearch.photos.decoder_pool import Decoders
 from vggsearch.photos.inputs import Box, ImageLike
+from vggsearch.photos.sources import check_address
 from vggsearch.photos.walk import SkippedFiles, check_folder
 from vggsearch.progress import Monitor, OnProgress, Stop
 from vggsearch.query.filters import Filter
@@ -165,11 +166,13 @@ class ImageIndex(Tabular):
         *,
         engine: Engine | None = None,
         engine_options: EngineOptions | None = None,
+        files: str | os.PathLike[str] | None = None,
     ) -> "ImageIndex":
         """Open the index of a photo folder, or create it if none exists; `directory` defaults to indexes/NAME.
 
         `options`, `engine_options` and `engine` are those of `create`. Call `update` to index the photos. Raises
-        PhotosError if there is no such folder, and what `open` and `create` raise.
+        PhotosError if there is no such folder, and what `open` and `create` raise; nothing is written then. An
+        address of photos is listed to see that it is there, unless `update` is to be given `files`.
 
         >>> with ImageIndex.for_photos("photos") as index:
         ...     index.update("photos").photos
@@ -178,7 +181,10 @@ class ImageIndex(Tabular):
         photos = from_home(folder)
         photos = settled(photos) if is_address(photos) else check_folder(photos)
         where = from_home(directory) if directory is not None else directory_for(photos)
-        make = cls.open if (where / MANIFEST).exists() else cls.create
+        is_there = (where / MANIFEST).exists()
+        if is_address(photos) and not is_there:
+            check_address(photos, is_listed=files is None)
+        make = cls.open if is_there else cls.create
         return make(where, options, engine=engine, engine_options=engine_options)
 
     @staticmethod
@@ -534,7 +540,7 @@ class ImageIndex(Tabular):
     ) -> QueryResult:
         """Return the photos most similar to `image`, most similar first.
 
-        `image` is a path, the bytes of an image file, a file open in binary mode, a PIL image, or an array or
+        `image` is a path or an address (s3://bucket/a.jpg), the bytes of an image file, a file open in binary mode, a PIL image, or an array or
         torch tensor: uint8, or float from 0 to 1; grey, RGB or RGBA; of shape (height, width), (height, width,
         channels) or (channels, height, width). A list of several, or an array of four dimensions, is one query,
         their mean; `minus`, one or several, is subtracted from it. `crop` searches with a region of the image:

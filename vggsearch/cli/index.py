@@ -137,7 +137,9 @@ def index(
     if fast:
         options = _fast(options)
     engine_options = replace(engine_options, decode=decode, batch_size=batch_size)
-    with ImageIndex.for_photos(photos, directory, options, engine_options=engine_options) as opened:
+    with ImageIndex.for_photos(
+        photos, directory, options, engine_options=engine_options, files=update["files"]
+    ) as opened:
         report, stopped = until_stopped(
             lambda progress, stop: opened.update(
                 photos,

@@ -22,7 +22,7 @@ from vggsearch.knn.tasks import HERE, Tasks
 from vggsearch.model.engine import Engine
 from vggsearch.photos.addresses import address_of, is_address, settled
 from vggsearch.photos.slices import Slice
-from vggsearch.photos.sources import walk_photos
+from vggsearch.photos.sources import holds_nothing, walk_photos
 from vggsearch.photos.walk import PhotoFile, Skipped, SkippedFiles
 from vggsearch.progress import SILENT, Monitor
 from vggsearch.removal.interrupted import warn_of_interrupted
@@ -365,7 +365,7 @@ def refuse_to_empty(plan: UpdatePlan, store: Store, root: Path) -> None:
     have been renamed; the update then finds out. See also UpdatePlan.loses_too_many.
     """
     if is_address(root) and not (len(store) or plan.todo or plan.skipped):
-        raise PhotosError(f"{address_of(root)} holds no files. Is the address right?")
+        raise holds_nothing(root)
     if not plan.loses_too_many(len(store), 0, root):
         return
     known = KnownContent(store, plan.todo)

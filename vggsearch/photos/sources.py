@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from vggsearch.defaults import IMAGE
-from vggsearch.errors import ImageError
+from vggsearch.errors import ImageError, PhotosError
 from vggsearch.photos.addresses import TAR, address_of, is_address, settled
 from vggsearch.photos.inventory import listed_files
 from vggsearch.photos.object_storage import ERRORS, ObjectStorage, reason
@@ -21,6 +21,9 @@ class Source(Protocol):
     def walk(self) -> Iterator[PhotoFile | Skipped]:
         """Yield every photo. Raises PhotosError if the address cannot be listed."""
 
+    def files(self) -> Iterator[PhotoFile | Skipped]:
+        """Yield every file that is or holds photos. Raises PhotosError if the address cannot be listed."""
+
     def photos_in(self, files: Iterator[PhotoFile | Skipped]) -> Iterator[PhotoFile | Skipped]:
         """Yield the photos in files that are known to be there."""
 
@@ -30,6 +33,9 @@ class Source(Protocol):
 
 class _Objects(ObjectStorage):
     """Photos that are objects."""
+
+    def files(self) -> Iterator[PhotoFile | Skipped]:
+        return self.walk()
 
     def photos_in(self, files: Iterator[PhotoFile | Skipped]) -> Iterator[PhotoFile | Skipped]:
         return files
@@ -56,6 +62,18 @@ def source_of(root: Path) -> Source:
     return TarFiles(FolderOfFiles(inner), 1)
 
 
+def check_address(root: Path, *, is_listed: bool) -> None:
+    """Raise PhotosError for an address that cannot be opened or, if it `is_listed`, cannot be or holds no files."""
+    source = source_of(root)
+    if is_listed and next(source.files(), None) is None:
+        raise holds_nothing(root)
+
+
+def holds_nothing(root: Path) -> PhotosError:
+    """Return the error for an address without files."""
+    return PhotosError(f"{address_of(root)} holds no files. Is the address right?")
+
+
 def walk_photos(
     root: Path, exclude: Path | None = None, inventory: Path | None = None
 ) -> Iterator[PhotoFile | Skipped]:
@@ -73,7 +91,7 @@ def read_photo(root: Path, path: str) -> bytes:
     """Return the bytes of a photo below an address, at most IMAGE.stream_bytes. Raises ImageError."""
     try:
         return source_of(root).read(path, IMAGE.stream_bytes)
-    except ERRORS as error:
+    except (PhotosError, *ERRORS) as error:
         raise ImageError(reason(error), "unreadable") from error
 
 

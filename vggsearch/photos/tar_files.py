@@ -108,6 +108,10 @@ class TarFiles:
         """Yield every photo of every tar file, in the order of the files and of the members in them."""
         return self.photos_in(self._files.walk())
 
+    def files(self) -> Iterator[PhotoFile | Skipped]:
+        """Yield every file where the tar files are."""
+        return self._files.walk()
+
     def photos_in(self, files: Iterator[PhotoFile | Skipped]) -> Iterator[PhotoFile | Skipped]:
         """Yield the photos of tar files."""
         with ThreadPoolExecutor(self._at_once, thread_name_prefix="tar") as threads:
