@@ -1,21 +1,26 @@
 """Photos in object storage, with a real S3 server."""
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from tests.fakes import FakeEngine
 from tests.helpers.object_storage import S3Server, s3_in_environment
-from vggsearch.errors import ImageError, PhotosError
+from vggsearch.cli import cli
+from vggsearch.defaults import IMAGE
+from vggsearch.errors import ImageError, OptionError, PhotosError
 from vggsearch.image_index import ImageIndex
 from vggsearch.photos.sources import read_photo, walk_photos
-from vggsearch.photos.walk import PhotoFile, walk
+from vggsearch.photos.walk import PhotoFile, Skipped, walk
 
 pytestmark = pytest.mark.cluster
 
@@ -75,6 +80,60 @@ def test_queries_and_duplicates_fetch_photos(bucket: str, s3: S3Server, photos: 
             index.plan_removal(report, "delete")
 
 
+def test_an_object_is_a_query(bucket: str, s3: S3Server, index: ImageIndex, tmp_path: Path) -> None:
+    put(
+        s3,
+        f"{bucket.removeprefix('s3://')}/a copy.jpg",
+        (index.root or Path()).joinpath("summer/1.jpg").read_bytes(),
+    )
+    for image in (f"{bucket}/summer/1.jpg", Path(f"{bucket}/summer/1.jpg")):
+        result = index.query(image, count=1)
+        assert (result.query, result.matches[0].path) == (f"{bucket}/summer/1.jpg", "summer/1.jpg")
+        assert result.matches[0].similarity == 1.0
+    update(bucket, tmp_path / "made")
+    with ImageIndex.open(tmp_path / "made", engine=FakeEngine()) as made:
+        paths = [match.path for match in made.query(f"{bucket}/summer/1.jpg", count=2).matches]
+        assert paths == ["summer/1.jpg", "a copy.jpg"]  # it is known as the photo that it is
+        beside = made.query(f"{bucket}/summer/1.jpg", exclude_same_folder=True).matches
+        assert all(not match.path.startswith("summer/") for match in beside)
+
+
+def test_an_object_that_cannot_be_a_query_says_why(
+    bucket: str, index: ImageIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = {
+        f"{bucket}/none.jpg": "does not exist",
+        f"{bucket}/summer": "",
+        "s3://no-such-bucket/a.jpg": "no-such-bucket",
+    }
+    for image, why in wrong.items():
+        with pytest.raises(ImageError, match=f"^{re.escape(image)}: .*{why}") as raised:
+            index.query(image)
+        assert "\n" not in str(raised.value)
+    good = f"{bucket}/summer/1.jpg"
+    for rerank in (True, False):
+        answers = list(index.query_many([*wrong, good], count=1, rerank=rerank))
+        assert [isinstance(each, Skipped) for each in answers] == [True, True, True, False]
+    for image, why in (("s3:///", "names no bucket"), ("s3://key:secret@bucket/a.jpg", "no key or password")):
+        with pytest.raises(OptionError, match=why):
+            index.query(image)
+    monkeypatch.setattr("vggsearch.photos.sources.IMAGE", replace(IMAGE, stream_bytes=100))
+    with pytest.raises(ImageError, match=f"{good}: has more than 0 MB, the limit for what is not on a disk"):
+        index.query(good)
+
+
+@pytest.mark.network
+def test_the_command_takes_an_object_as_the_query(bucket: str, photos: Path, tmp_path: Path) -> None:
+    with ImageIndex.create(tmp_path / "index") as index:
+        index.update(photos)
+    words = ["query", f"{bucket}/summer/1.jpg", "--index", str(tmp_path / "index"), "-k", "1"]
+    found = CliRunner().invoke(cli, words)
+    assert (found.exit_code, "summer/1.jpg" in found.output) == (0, True), found.output
+    page = CliRunner().invoke(cli, [*words, "--html", str(tmp_path / "page.html")])
+    assert page.exit_code == 0, page.output
+    assert (tmp_path / "page.html").read_text("utf-8").count("data:image/") == 2  # the query and the photo
+
+
 def test_an_object_that_was_uploaded_again_is_read_but_not_embedded_again(
     bucket: str, s3: S3Server, photos: Path, tmp_path: Path
 ) -> None:
@@ -108,7 +167,8 @@ def test_neither_an_empty_folder_nor_one_that_lost_most_photos_empties_an_index(
 def test_an_empty_folder_makes_no_index_of_nothing(s3: S3Server, tmp_path: Path) -> None:
     s3.file_system().create_dir("bucket/empty")
     with pytest.raises(PhotosError, match="s3://bucket/empty holds no files"):
-        update("s3://bucket/empty", tmp_path / "made")
+        update("s3://bucket/empty", tmp_path / "indexes" / "made")
+    assert not (tmp_path / "indexes").exists()
 
 
 @pytest.mark.parametrize("address", ["s3://no-such-bucket/a", "s3://bucket/no-such-folder"])
@@ -116,7 +176,8 @@ def test_what_is_not_there_is_an_error_and_makes_no_index_of_nothing(
     s3: S3Server, bucket: str, address: str, tmp_path: Path
 ) -> None:
     with pytest.raises(PhotosError, match="cannot be listed"):
-        update(address, tmp_path / "made")
+        update(address, tmp_path / "indexes" / "made")
+    assert not (tmp_path / "indexes").exists()
 
 
 def test_a_photo_that_is_gone_is_unreadable(bucket: str) -> None:

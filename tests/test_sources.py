@@ -76,6 +76,31 @@ def test_photos_in_tar_files_have_the_rows_and_embeddings_of_those_in_a_folder(
         assert made.to_arrow().column(column) == index.to_arrow().column(column)
 
 
+def test_a_member_of_a_tar_file_is_a_query(tars: Path, index: ImageIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tars.parent)
+    for address in (f"tar:{tars}/summer.tar/1.jpg", f"tar:{tars.name}/summer.tar/1.jpg"):
+        match = index.query(address, count=1).matches[0]
+        assert (match.path, match.similarity) == ("summer/1.jpg", 1.0)
+    for gone, why in (
+        ("summer.tar/none.jpg", "is no longer in summer.tar"),
+        ("none.tar/1.jpg", "tar file is gone"),
+    ):
+        with pytest.raises(ImageError, match=f"{gone}: .*{why}"):
+            index.query(f"tar:{tars}/{gone}")
+    made, _ = update(tars, tars.parent / "made")
+    with ImageIndex.open(made.directory, engine=FakeEngine()) as opened:
+        apart = opened.query(f"tar:{tars.name}/summer.tar/1.jpg", exclude_same_folder=True).matches
+        assert {match.path.partition("/")[0] for match in apart} == {"winter.tar"}
+
+
+@pytest.mark.parametrize("inside", ["none", "empty"])
+def test_an_address_without_files_leaves_no_index(tmp_path: Path, inside: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(PhotosError, match=r"not a folder|holds no files"):
+        update(tmp_path / inside, tmp_path / "indexes" / "made")
+    assert not (tmp_path / "indexes").exists()
+
+
 def test_the_index_knows_its_address_and_an_update_reads_nothing_again(tars: Path, tmp_path: Path) -> None:
     update(tars, tmp_path / "packed")
     with ImageIndex.open(tmp_path / "packed", engine=FakeEngine()) as index:

@@ -540,12 +540,12 @@ class ImageIndex(Tabular):
     ) -> QueryResult:
         """Return the photos most similar to `image`, most similar first.
 
-        `image` is a path or an address (s3://bucket/a.jpg), the bytes of an image file, a file open in binary mode, a PIL image, or an array or
-        torch tensor: uint8, or float from 0 to 1; grey, RGB or RGBA; of shape (height, width), (height, width,
-        channels) or (channels, height, width). A list of several, or an array of four dimensions, is one query,
-        their mean; `minus`, one or several, is subtracted from it. `crop` searches with a region of the image:
-        (left, top, width, height), in pixels of the upright image. `containing` finds photos that contain the
-        image, by the most similar region of each; it needs `update(local_features=True)`.
+        `image` is a path or an address (s3://bucket/a.jpg), the bytes of an image file, a file open in binary mode,
+        a PIL image, or an array or torch tensor: uint8, or float from 0 to 1; grey, RGB or RGBA; of shape (height,
+        width), (height, width, channels) or (channels, height, width). A list of several, or an array of four
+        dimensions, is one query, their mean; `minus`, one or several, is subtracted from it. `crop` searches with a
+        region of the image: (left, top, width, height), in pixels of the upright image. `containing` finds photos
+        that contain the image, by the most similar region of each; it needs `update(local_features=True)`.
 
         At most `count` photos are returned, and none with a similarity below `min_similarity`, -1 to 1. With the
         latter alone, all that reach it; with neither, ten. An indexed photo finds itself at 1.0, unless

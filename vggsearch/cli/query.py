@@ -136,7 +136,7 @@ def query(
     options: EmbeddingOptions,
     engine_options: EngineOptions,
 ) -> None:
-    """Find the photos most similar to each IMAGE; - reads an image from standard input.
+    """Find the photos most similar to each IMAGE: a file, a photo in a bucket, or - for standard input.
 
     \b
     Example:
@@ -149,6 +149,7 @@ def query(
       vggsearch query --random 20 --filter taken:2019
       vggsearch query *.jpg --html similar.html
       vggsearch query img.jpg -k 3 --print0 | xargs -0 xdg-open
+      vggsearch query s3://bucket/img.jpg
       vggsearch query img.jpg --at postgresql://server/photos --filter '2019/**'
     """
     check_usage(click.get_current_context())
@@ -269,7 +270,7 @@ def _standard_input() -> ImageFile:
 
 def source_of(image: str | ImageFile) -> Source:
     """Return what a decoder process needs to decode an image again, to show it."""
-    return Source(str(from_home(image))) if isinstance(image, str) else Source(image.name, data=image.read())
+    return Source.named(from_home(image)) if isinstance(image, str) else Source(image.name, data=image.read())
 
 
 def roots_of(indexes: Sequence[ImageIndex]) -> dict[str, Path | None]:

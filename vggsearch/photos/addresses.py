@@ -57,6 +57,22 @@ def settled(root: Path) -> Path:
     return root
 
 
+def split(photo: Path) -> tuple[Path, str]:
+    """Return the bucket of a photo's address, or the folder of its tar file, and the path of the photo there.
+
+    >>> split(Path("s3://bucket/2019/a.jpg"))[1], split(Path("tar:/photos/1.tar/a.jpg"))[1]
+    ('2019/a.jpg', '1.tar/a.jpg')
+
+    Raises OptionError for an address that names no bucket, or holds a password.
+    """
+    photo = settled(photo)
+    parts = photo.parts
+    count = 2  # s3: and the bucket
+    if photo.as_posix().startswith(TAR):
+        count = next((at for at, part in enumerate(parts) if part.endswith(".tar")), len(parts) - 1)
+    return Path(*parts[:count]), "/".join(parts[count:])
+
+
 def name_problem(path: str) -> str | None:
     """Return why a path below an address cannot be that of a photo in an index, None if it can."""
     try:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from vggsearch import defaults
 from vggsearch.errors import ForkError, ImageError
-from vggsearch.photos.addresses import is_address
+from vggsearch.photos.addresses import is_address, split
 from vggsearch.photos.capture import Capture
 from vggsearch.photos.decoder_process import LOW_PRIORITY, DecoderProcess, DiedError, Request, Response
 from vggsearch.photos.memory_budget import MemoryBudget
@@ -61,6 +61,14 @@ class Source:
     path: str
     root: Path | None = None
     data: bytes | None = None
+
+    @classmethod
+    def named(cls, file: Path) -> "Source":
+        """Return a file that the user has named, or a photo at an address. Raises OptionError for no address."""
+        if not is_address(file):
+            return cls(str(file))
+        root, path = split(file)
+        return cls(path, root)
 
     def fetched(self) -> "Source":
         """Return a photo at an address with its bytes, any other one as it is. Raises ImageError."""

@@ -15,6 +15,7 @@ from PIL import Image
 
 from vggsearch.defaults import IMAGE
 from vggsearch.errors import ImageError, InputError, OptionError, Spelled
+from vggsearch.photos.addresses import address_of
 from vggsearch.photos.decode import decoder_errors, upright_rgb
 from vggsearch.photos.decoder_pool import Decoders, Source, View
 from vggsearch.photos.resize import small_grey, square
@@ -140,7 +141,7 @@ def name_of(image: object) -> str:
     """Return the path of an image, "-" if it is not a file."""
     if isinstance(image, ImageFile):
         return image.name
-    return os.fspath(image) if isinstance(image, str | os.PathLike) else "-"
+    return address_of(Path(image)) if isinstance(image, str | os.PathLike) else "-"
 
 
 @contextmanager
@@ -202,7 +203,7 @@ def _source(image: ImageLike) -> Source | None:
     if isinstance(image, str | os.PathLike):
         if "\0" in os.fspath(image):
             raise ImageError("its name contains a null character, which no file has", "bad name")
-        return Source(os.fspath(from_home(image)))
+        return Source.named(from_home(image))
     if isinstance(image, ENCODED):
         return Source("", data=bytes(image))
     if isinstance(image, ReadableFile) and not isinstance(image, Image.Image):

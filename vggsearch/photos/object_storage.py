@@ -1,5 +1,6 @@
 """Photos in object storage: list a bucket folder by folder, as photos.walk does on a disk, and read objects."""
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -10,6 +11,7 @@ from vggsearch.photos.walk import PhotoFile, Skipped, is_clutter
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo
 
+NOT_FOR_PEOPLE = re.compile(r"^\[Errno \d+\] | \(Request ID.*|\. Detail: \[errno.*")  # in a message of pyarrow.fs
 ERRORS = (OSError, ValueError)  # of pyarrow.fs; ArrowInvalid is a ValueError
 
 
@@ -73,8 +75,10 @@ class ObjectStorage:
 
 
 def reason(error: Exception) -> str:
-    """Return the message of an error of pyarrow.fs in one line, without the request's number."""
-    return str(error).splitlines()[0].partition(" (Request ID")[0].rstrip(".") if str(error) else repr(error)
+    """Return the message of an error of pyarrow.fs in one line, without the numbers in it."""
+    if not str(error):
+        return repr(error)
+    return NOT_FOR_PEOPLE.sub("", str(error).splitlines()[0]).rstrip(".")
 
 
 def _photo_file(path: str, entry: "FileInfo") -> PhotoFile | Skipped:

@@ -17,6 +17,7 @@ from vggsearch.matching.regions import best_similarities
 from vggsearch.matching.rerank import Reranker
 from vggsearch.model.engine import Engine
 from vggsearch.model.spec import EmbeddingSpec
+from vggsearch.photos.addresses import is_address, settled
 from vggsearch.photos.decoder_pool import Decoders
 from vggsearch.photos.inputs import ImageLike, name_of
 from vggsearch.query.options import QueryOptions
@@ -46,7 +47,10 @@ class Target(ABC):
         """Return the path of a file below the photo folder as the index would name it, None for anything else."""
         if not isinstance(image, str | os.PathLike) or self.root is None or "\0" in os.fspath(image):
             return None
-        file, root = (Path(os.path.realpath(each)) for each in (from_home(image), self.root))  # of a loop, too
+        file, root = settled(from_home(image)), self.root
+        if is_address(file) or is_address(root):
+            return file.relative_to(root).as_posix() if file.is_relative_to(root) else None
+        file, root = (Path(os.path.realpath(each)) for each in (file, root))  # of a loop, too
         return file.relative_to(root).as_posix() if file.is_relative_to(root) else None
 
     @abstractmethod
