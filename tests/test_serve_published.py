@@ -1,5 +1,6 @@
 """`vggsearch serve --at`: what is published answers as the index does, from any number of servers."""
 
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
@@ -17,10 +18,14 @@ from tests.fakes import FakeEngine, picture
 from tests.helpers.postgres import postgres_folder, postgres_server, running
 from tests.helpers.published import FILTERS, change, path_of, photo
 from tests.helpers.serving import serving, serving_published
+from tests.helpers.waiting import wait_until
+from tests.make_golden_index import SMALL_SPEC
 from vggsearch.cli import cli
 from vggsearch.defaults import SERVE
 from vggsearch.image_index import ImageIndex
+from vggsearch.published.index import published_of
 from vggsearch.serve.published import id_of
+from vggsearch.store.store import Store
 
 names = count()
 REFUSED = (
@@ -275,8 +280,50 @@ def test_a_server_outlives_its_database(directory: Path) -> None:
             for path in ("/", "/healthz", "/metrics"):
                 assert client.get(path).status_code == 200
         with running(folder):
+            wait_until(lambda: client.get("/api/state").status_code == 200)
             assert without_ids(ask(client, png(1))) == before
             assert client.get("/api/photos").json()["total"] == 120
+
+
+@pytest.mark.cluster
+def test_requests_do_not_queue_for_a_database_that_never_answers(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    postgres = pytest.importorskip("vggsearch.published.postgres")
+    tried = list[object]()
+    connect = postgres.psycopg.connect
+
+    def counted(**options: Any) -> Any:
+        tried.append(options)
+        return connect(**options)
+
+    with ExitStack() as stack:
+        folder = stack.enter_context(postgres_folder())
+        with running(folder) as url:
+            publish(directory, url)
+            index = stack.enter_context(ImageIndex.at(url, engine=FakeEngine()))
+        silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))  # it accepts, and says nothing
+        table: Any = published_of(index).table
+        table.close()
+        table._options = {"host": "127.0.0.1", "port": silent.getsockname()[1], "dbname": "postgres"}
+        monkeypatch.setattr(postgres, "CONNECT_S", 2)
+        monkeypatch.setattr(postgres, "AGAIN_S", 60.0)
+        client = stack.enter_context(serving_published(index))
+        monkeypatch.setattr(postgres.psycopg, "connect", counted)
+        pool = stack.enter_context(ThreadPoolExecutor(12))
+        answers = list(pool.map(lambda _: client.get("/api/state"), range(12)))
+        assert {answer.status_code for answer in answers} == {503}
+        assert len(tried) <= 1  # the first attempt may have been that of the warm-up
+
+
+def test_another_network_is_an_error_that_says_what_to_do(directory: Path, lance: str, tmp_path: Path) -> None:
+    publish(directory, lance)
+    with at(lance) as client:
+        Store.create(tmp_path / "other", SMALL_SPEC)
+        with ImageIndex.open(tmp_path / "other", engine=FakeEngine(SMALL_SPEC.dim)) as other:
+            other.publish(lance, replace=True)
+        answer = client.post("/api/query", files={"image": png(1)})
+        assert (answer.status_code, "Run the same command again" in answer.json()["detail"]) == (409, True)
 
 
 def test_a_login_at_one_server_holds_at_another(directory: Path, lance: str) -> None:

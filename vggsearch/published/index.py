@@ -11,7 +11,7 @@ from typing import SupportsIndex
 import numpy as np
 from numpy.typing import NDArray
 
-from vggsearch.errors import SpecMismatch
+from vggsearch.errors import SpecMismatch, Spelled
 from vggsearch.model.engine import Engine, EngineOptions
 from vggsearch.model.loading import check_own
 from vggsearch.model.spec import EmbeddingOptions, EmbeddingSpec
@@ -185,7 +185,8 @@ class PublishedIndex:
         """Raise SpecMismatch if an index with other embeddings was published meanwhile."""
         if spec != self.spec:
             raise SpecMismatch(
-                f"{self.place} was published anew: it held embeddings of {self.spec}, now of {spec}. Open it again."
+                f"{self.place} was published anew: it held embeddings of {self.spec}, now of {spec}. ",
+                Spelled("Open it again.", "Run the same command again."),
             )
 
 

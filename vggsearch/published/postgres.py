@@ -1,6 +1,7 @@
 """Publish to PostgreSQL with pgvector: half-precision vectors, an HNSW index, filters as columns."""
 
 import hashlib
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from threading import RLock
@@ -25,6 +26,10 @@ from vggsearch.query.filters import Dialect
 
 STATE = sql.Identifier("vggsearch_published")
 CONNECT_S = 10
+AGAIN_S = (
+    2.0  # after a failure, until which others that want to connect fail at once: each would wait for CONNECT_S
+)
+ALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 30_000}
 MOST_DIMENSIONS = 4000  # of halfvec in an HNSW index
 LEAST_VERSION = (0, 8)  # of pgvector: the first that goes on until a filter has let enough pass
 LEAST_EF, MOST_EF = 200, 1000  # recall@10 at 50,000 vectors: 0.996 with 200
@@ -58,6 +63,7 @@ class PostgresTable:
         self.name, self._options = check_name(name or "photos"), _options_of(place)
         self.shown = _shown(self._options, self.name)
         self._connection: psycopg.Connection[Any] | None = None
+        self._failed: tuple[float, psycopg.OperationalError] | None = None
         self._using = RLock()
 
     def close(self) -> None:
@@ -166,13 +172,20 @@ class PostgresTable:
 
     def _connected(self) -> "psycopg.Connection[Any]":
         if self._connection is None or self._connection.closed:
+            if self._failed is not None and time.monotonic() - self._failed[0] < AGAIN_S:
+                raise self._failed[1]
             options: dict[str, Any] = {
                 "connect_timeout": CONNECT_S,
                 "application_name": "vggsearch",
+                **ALIVE,  # a server that is cut off is noticed within a minute
                 **self._options,
             }
-            # Nothing is prepared on the server, so that a pooler of connections may stand in between.
-            self._connection = psycopg.connect(**options, autocommit=True, prepare_threshold=None)
+            try:
+                # Nothing is prepared on the server, so that a pooler of connections may stand in between.
+                self._connection = psycopg.connect(**options, autocommit=True, prepare_threshold=None)
+            except psycopg.OperationalError as error:
+                self._failed = time.monotonic(), error
+                raise
         return self._connection
 
     @contextmanager
