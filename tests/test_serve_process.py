@@ -16,9 +16,12 @@ import pytest
 from click.testing import CliRunner
 
 from tests.fakes import picture, save_photo
+from tests.helpers.object_storage import s3_in_environment
+from tests.helpers.postgres import postgres_server
 from tests.helpers.serving import client_of
 from vggsearch.cli import cli
 from vggsearch.image_index import ImageIndex
+from vggsearch.serve.published import id_of
 
 TOKEN = "another-token-for-tests"  # noqa: S105 - and for nothing else
 
@@ -126,3 +129,49 @@ def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -
     done = CliRunner().invoke(cli, ["serve"])
     assert done.exit_code == 1
     assert re.search(r"pip install 'vggsearch(-cpu)?\[web\]'", done.output)
+
+
+@pytest.fixture(params=["PostgreSQL", "LanceDB in S3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A place on a real server where nothing is published yet."""
+    if request.param == "PostgreSQL":
+        pytest.importorskip("psycopg")
+        with postgres_server() as url:
+            yield url
+        return
+    pytest.importorskip("lancedb")
+    (tmp_path / "s3").mkdir()
+    with s3_in_environment(tmp_path / "s3") as s3:
+        s3.file_system().create_dir("published")
+        yield "lance+s3://published/photos"
+
+
+@pytest.mark.cluster
+@pytest.mark.network
+@pytest.mark.decoders
+def test_two_processes_serve_one_table(tmp_path: Path, photos: Path, place: str) -> None:
+    picture(2).save(tmp_path / "query.png")
+    sent = (tmp_path / "query.png").read_bytes()
+
+    def found(port: int) -> list[tuple[str, float]]:
+        with client_of(port, TOKEN) as client:
+            answer = client.post("/api/query", files={"image": sent}, data={"rerank": "false"}).json()
+            return [(match["path"], match["similarity"]) for match in answer["matches"]]
+
+    with ImageIndex.create(tmp_path / "index") as index:
+        index.update(photos)
+        index.publish(place)
+        with process("--at", place) as (one, first), process("--at", place, "--root", str(photos)) as (two, second):
+            expected = [(each.path, each.similarity) for each in index.query(sent, 60, rerank=False).matches]
+            assert found(first) == found(second) == expected
+            save_photo(photos / "summer" / "new.jpg", 2)
+            index.update()
+            index.publish(place)
+            expected = [(each.path, each.similarity) for each in index.query(sent, 60, rerank=False).matches]
+            assert found(first) == found(second) == expected
+            one.kill()
+            with client_of(second, TOKEN) as client:
+                assert client.get(f"/api/photos/{id_of('summer/new.jpg')}/thumbnail").status_code == 200
+            two.send_signal(signal.SIGTERM)
+            _, told = two.communicate(timeout=60)
+            assert (two.returncode, told) == (0, "Press Ctrl-C to stop.\n")
