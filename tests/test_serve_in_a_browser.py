@@ -106,6 +106,8 @@ def test_a_picture_that_is_dropped_or_pasted_is_searched_for(browser: Browser, f
         assert set(found(tab)[:3]) == {"small.jpg", "whole.png", "copy.png"}
         assert len(found(tab)) == len(list(folder.rglob("*.*")))
         assert "same picture" in tab.page.inner_text("#results li:first-child .caption")
+        tab.page.hover("#results li:first-child .tile")
+        tab.wait_until("getComputedStyle(document.querySelector('#results li:first-child .again')).opacity === '1'")
         tab.page.reload()  # the link holds the search
         tab.page.wait_for_selector(FOUND)
         assert set(found(tab)[:3]) == {"small.jpg", "whole.png", "copy.png"}
