@@ -1,6 +1,7 @@
 """`vggsearch serve --at`: what is published answers as the index does, from any number of servers."""
 
 import socket
+import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
@@ -243,6 +244,20 @@ def test_photos_within_reach_are_shown(index: ImageIndex, photos: Path, lance: s
         (photos / "winter" / "unpublished.jpg").write_bytes(png(1))
         for path in ("../secret.jpg", "winter/unpublished.jpg", str(tmp_path / "secret.jpg")):
             assert client.get(f"/api/photos/{id_of(path)}/original").status_code == 404
+
+
+def test_photos_in_tar_files_within_reach_are_shown(photos: Path, lance: str, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "1.tar", "w") as tar:
+        tar.add(photos / "summer" / "1.jpg", "a.jpg")
+    root = Path(f"tar:{tmp_path}")
+    with ImageIndex.for_photos(root, tmp_path / "made", engine=FakeEngine()) as index:
+        index.update(root)
+        index.publish(lance)
+    with at(lance, root) as client:
+        name = id_of("1.tar/a.jpg")
+        assert client.get(f"/api/photos/{name}/thumbnail").headers["content-type"] == "image/webp"
+        assert client.get(f"/api/photos/{name}/original").content == (photos / "summer" / "1.jpg").read_bytes()
+        assert ask(client, photo=name, crop="0,0,1,1")["matches"][0]["similarity"] == 1.0
 
 
 def test_more_photos_than_are_listed_are_searched(
