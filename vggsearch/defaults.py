@@ -181,6 +181,7 @@ class SearchDefaults:
 
     count: int = 10
     at_once: int = 64  # pictures of 192 pixels a side in memory: 7 MB
+    facts: int = 200_000  # photos whose SHA-256, width and height an open index keeps: 16 MB
     ahead: int = 3  # queries that are run together: one in the network, one that reads and one that compares
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from vggsearch.defaults import ALIGN, PAIRS
 from vggsearch.errors import OptionError
 from vggsearch.knn.vectors import unit_rows
+from vggsearch.matching.keypoints import single_threaded_blas
 from vggsearch.matching.rerank import QueryFeatures, Reranker, hashes_of
 from vggsearch.model.engine import Engine
 from vggsearch.photos.decoder_pool import View
@@ -46,9 +47,10 @@ def answer(
         )[0]
     query = first_reranker.query_features(picture)
     sought = Sought(query.hashes, looked_at(indexes))
-    found = {(match.index, match.path): match for match in _nearest(query.embeddings[0], sought, indexes, options)}
-    for match in _judged(query, sought, indexes, rerankers):
-        found[match.index, match.path] = match
+    with single_threaded_blas():  # all products are small
+        found = {(match.index, match.path): match for match in _nearest(query.embeddings[0], sought, indexes, options)}
+        for match in _judged(query, sought, indexes, rerankers):
+            found[match.index, match.path] = match
     return _best(found.values(), indexes, options)
 
 

@@ -177,10 +177,11 @@ class Searcher:
         re-ranking cannot improve them.
         """
         among = self._among(wanted)
-        found, _ = self.index.nearest(queries, count + SPARE, among)
+        vectors = self.index.to_vectors(queries)
+        found, _ = self.index.nearest_vectors(vectors, count + SPARE, among)
         alike = self._alike(sought, count, among) if sought is not None else np.empty(0, np.int64)
         rows = np.union1d(found, alike)
-        exact = np.minimum(np.stack([self.index.similarities(query, rows) for query in queries]), 1.0)
+        exact = np.minimum(vectors @ self.index.unit_vectors(rows).T, 1.0)
         order = np.lexsort((rows, -exact.max(axis=0)))
         is_same = np.round(exact[0], DECIMALS) >= 1
         best = [place for place in order if not is_same[place]]

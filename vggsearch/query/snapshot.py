@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from vggsearch.defaults import SEARCH
 from vggsearch.errors import IndexDamaged
 from vggsearch.indexing.build import index_in_memory, open_vector_index
 from vggsearch.indexing.local_features import from_store
@@ -81,6 +82,21 @@ class Snapshot:
         if name not in self._columns:
             self._columns[name] = self.store.array(name)
         return self._columns[name]
+
+    def facts_of(self, rows: Sequence[int]) -> list[tuple[str, int, int]]:
+        """Return SHA-256, width and height of the photos in the given rows, in order.
+
+        Of at most SEARCH.facts photos, those of all are read once and kept: every query needs some.
+        """
+        if len(self.paths) > SEARCH.facts:
+            return self.store.facts_of(rows)
+        wanted = [self.keys[rows].astype(str), self.column("width")[rows], self.column("height")[rows]]
+        return list(zip(*(values.tolist() for values in wanted), strict=True))
+
+    @cached_property
+    def keys(self) -> NDArray[np.bytes_]:
+        """The SHA-256 of the photos, by row."""
+        return self.store.keys()
 
     def with_whitening_of(self, reference: Searcher) -> Searcher:
         """Return a searcher with the whitening of another, so that similarities of both are on one scale.
@@ -177,7 +193,7 @@ class LatestSnapshot:
 
     def _read_features(self, state: Snapshot, paths: set[str]) -> dict[str, tuple[Levels, float]]:
         rows = state.paths.rows_among(paths)
-        facts = state.store.facts_of(list(rows.values()))
+        facts = state.facts_of(list(rows.values()))
         found = state.store.local().find([sha256 for sha256, _, _ in facts])
         return {
             path: (from_store(features, state.store.spec.size), width / height)

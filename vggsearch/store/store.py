@@ -373,12 +373,13 @@ class Store:
 
     def array(self, name: str) -> NDArray[Any]:
         """Return one column of all live photos as an array, in row order; an unknown date is NaT, text is str."""
+        type = part_schema(self.spec.dim).field(name).type
+        as_array = numbers if pa.types.is_integer(type) else pa.ChunkedArray.to_numpy
         columns = [
-            self.columns_of(part, [name]).column(name).to_numpy()[part.dead.live(part.rows)]
+            as_array(self.columns_of(part, [name]).column(name))[part.dead.live(part.rows)]
             for part in self.manifest.parts
         ]
-        kind = part_schema(self.spec.dim).field(name).type.to_pandas_dtype()
-        return np.concatenate([np.empty(0, kind), *columns])
+        return np.concatenate([np.empty(0, type.to_pandas_dtype()), *columns])
 
     def part_path(self, part: Part) -> Path:
         """Return the path of a part. Raises IndexDamaged if it is missing or has another size."""
