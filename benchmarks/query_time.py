@@ -3,7 +3,8 @@
 python benchmarks/query_time.py INDEX IMAGE... [--before FOLDER] [--rounds 7]
 
 FOLDER holds another checkout, whose queries alternate with those of this one. CPU times, user and system, include
-the decoder processes; on a busy machine, only they are comparable.
+the decoder processes; on a busy machine, only they are comparable. Bytecode is kept, in a folder of its own, as in
+an installed package, also if PYTHONDONTWRITEBYTECODE is set: compiling the modules takes as long as a query.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
 HERE = Path(__file__).parent.parent
 OPTIONS = {"re-ranked": [], "not re-ranked": ["--no-rerank"]}
@@ -45,10 +47,11 @@ print(json.dumps(found))
 """
 
 
-def run(checkout: Path, words: list[str]) -> tuple[str, float, float]:
+def run(checkout: Path, bytecode: str, words: list[str]) -> tuple[str, float, float]:
     """Run Python in a checkout; return its output, its CPU time and its time, in seconds."""
+    environment = {**os.environ, "PYTHONPATH": str(checkout.resolve()), "PYTHONPYCACHEPREFIX": bytecode}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    environment = {**os.environ, "PYTHONPATH": str(checkout.resolve())}
     done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, check=True)
     after, end = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     return done.stdout, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, end - start
@@ -69,21 +72,28 @@ def main() -> None:
     parser.add_argument("--before", type=Path)
     parser.add_argument("--rounds", type=int, default=7)
     given = parser.parse_args()
+    with TemporaryDirectory() as bytecode:
+        measure(given, bytecode)
+
+
+def measure(given: argparse.Namespace, bytecode: str) -> None:
+    """Run the queries and print their times; Python keeps the bytecode of modules in the folder `bytecode`."""
     checkouts = [*([given.before] if given.before else []), HERE]
     for name, options in OPTIONS.items():
         words = ["-m", "vggsearch", "query", given.images[0], "--index", str(given.index), *options]
         for checkout in checkouts:
-            run(checkout, words)  # reads the files, and keeps what is kept
+            run(checkout, bytecode, words)  # reads the files, and keeps what is kept
         seconds: dict[Path, list[tuple[float, float]]] = {checkout: [] for checkout in checkouts}
         for _ in range(given.rounds):
             for checkout in checkouts:
-                seconds[checkout].append(run(checkout, words)[1:])
+                seconds[checkout].append(run(checkout, bytecode, words)[1:])
         cpus = [show(f"process, {name}", checkout, each) for checkout, each in seconds.items()]
         print(f"{'':32} ratio {cpus[-1] / cpus[0]:.2f}")
     warm: dict[Path, list[dict[str, list[float]]]] = {checkout: [] for checkout in checkouts}
     for _ in range(max(1, given.rounds // 3)):
         for checkout in checkouts:
-            warm[checkout].append(json.loads(run(checkout, ["-c", WARM, str(given.index), *given.images])[0]))
+            printed = run(checkout, bytecode, ["-c", WARM, str(given.index), *given.images])[0]
+            warm[checkout].append(json.loads(printed))
     for name in next(iter(warm.values()))[0]:
         cpus = [show(name, checkout, [(*each[name],) for each in all_]) for checkout, all_ in warm.items()]  # type: ignore[misc]
         print(f"{'':32} ratio {cpus[-1] / cpus[0]:.2f}")

@@ -48,7 +48,9 @@ def answer(
     query = first_reranker.query_features(picture)
     sought = Sought(query.hashes, looked_at(indexes))
     with single_threaded_blas():  # all products are small
-        found = {(match.index, match.path): match for match in _nearest(query.embeddings[0], sought, indexes, options)}
+        found = {
+            (match.index, match.path): match for match in _nearest(query.embeddings[0], sought, indexes, options)
+        }
         for match in _judged(query, sought, indexes, rerankers):
             found[match.index, match.path] = match
     return _best(found.values(), indexes, options)
