@@ -28,14 +28,14 @@ NOT_NEEDED = (
 )
 
 
-@pytest.fixture
-def index(tmp_path: Path) -> Path:
+@pytest.fixture(params=[False, True], ids=["without local features", "with local features"])
+def index(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """An index with a dead row, which is read in another way."""
     pytest.importorskip("pandas")
     for seed, name in enumerate(("a.jpg", "b.jpg", "trips/c.jpg")):
         save_photo(tmp_path / "photos" / name, seed)
     with ImageIndex.create(tmp_path / "index", engine=FakeEngine()) as made:
-        made.update(tmp_path / "photos")
+        made.update(tmp_path / "photos", local_features=request.param)
         (tmp_path / "photos" / "b.jpg").unlink()
         made.update()
     return tmp_path / "index"
