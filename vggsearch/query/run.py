@@ -117,15 +117,18 @@ def _answers(
 ) -> Iterator[Answer]:
     """Yield the results of several queries, in order: those of a single picture together, the rest one by one."""
     with ThreadPoolExecutor(ALIGN.threads) as pool:
-        pixels = list(pool.map(lambda query: _pixels_alone(targets[0], query[1], options.crop), queries))
+        reading = pool.map(lambda query: _pixels_alone(targets[0], query[1], options.crop), queries)
+        engine = targets[0].engine()  # the first time, it takes as long as the start of a decoder process
+        engine.prepare()
+        indexes = views_of(targets, (), options)
+        pixels = list(reading)
     together = [at for at, each in enumerate(pixels) if each is not None]
     found: dict[int, tuple[Match, ...]] = {}
     if together:
         squares = [each for each in pixels if each is not None]
-        embeddings = embed_squares(targets[0].engine(), np.stack(squares))
+        embeddings = embed_squares(engine, np.stack(squares))
         images = [queries[at][1][0] for at in together]
         own_paths = [[target.own_path([image], options) for image in images] for target in targets]
-        indexes = views_of(targets, (), options)
         found = dict(zip(together, answer_plainly(embeddings, squares, own_paths, indexes, options), strict=True))
     for at, (place, query) in enumerate(queries):
         if at in found:
