@@ -90,7 +90,7 @@ def measure(given: argparse.Namespace, bytecode: str) -> None:
         cpus = [show(f"process, {name}", checkout, each) for checkout, each in seconds.items()]
         print(f"{'':32} ratio {cpus[-1] / cpus[0]:.2f}")
     warm: dict[Path, list[dict[str, list[float]]]] = {checkout: [] for checkout in checkouts}
-    for _ in range(max(1, given.rounds // 3)):
+    for _ in range(max(1, given.rounds // 2)):
         for checkout in checkouts:
             printed = run(checkout, bytecode, ["-c", WARM, str(given.index), *given.images])[0]
             warm[checkout].append(json.loads(printed))
