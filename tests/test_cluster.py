@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -22,9 +23,10 @@ from tests.helpers.object_storage import S3Server, s3_in_environment
 from tests.helpers.vectors import DIM, families
 from tests.helpers.waiting import wait_until
 from vggsearch.cluster.tasks import RayTasks
-from vggsearch.defaults import CLUSTER
-from vggsearch.errors import ClusterError, OptionError, PhotosError
+from vggsearch.defaults import CLUSTER, PAIRS
+from vggsearch.errors import ClusterError, OptionError, PhotosError, Stopped, VectorsDamaged
 from vggsearch.image_index import ImageIndex
+from vggsearch.knn.all_pairs import all_pairs
 from vggsearch.knn.build import build
 from vggsearch.knn.files import INDEX_FILE, VECTORS_FILE
 from vggsearch.knn.recipes import plan
@@ -184,6 +186,69 @@ def test_a_cluster_builds_the_vector_index_that_this_machine_builds(
         found.append(file.read_bytes())
     assert found[0] == found[1]
     assert [each.done for each in shown if each.stage == "adding vectors"][-6:] == [50, 100, 150, 200, 250, 300]
+
+
+def test_a_cluster_finds_the_near_pairs_that_this_machine_finds_though_a_node_is_killed(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = add_node(cluster)
+    for module in ("all_pairs", "near_pairs"):
+        monkeypatch.setattr(f"vggsearch.knn.{module}.PAIRS", replace(PAIRS, most_exact=1000, near_rows=4000))
+    stored, without = families(40_000), np.arange(0, 40_000, 99)
+    killed: list[int] = []
+
+    def kill(progress: Any) -> None:
+        if progress.stage == "comparing near photos" and not killed:
+            killed.append(progress.done)
+            cluster.remove_node(node, allow_graceful=False)
+
+    with RayTasks(cluster.address) as tasks:
+        found = all_pairs(stored, 8, 0.5, without, Monitor(kill), tasks)
+    expected = all_pairs(stored, 8, 0.5, without)
+    assert killed
+    assert len(found) > 40_000
+    for name in ("first", "second", "similarity"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name))
+
+
+def test_duplicates_that_a_cluster_finds_are_those_that_this_machine_finds(
+    cluster: Any, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("all_pairs", "near_pairs"):
+        monkeypatch.setattr(f"vggsearch.knn.{module}.PAIRS", replace(PAIRS, most_exact=100, near_lists=0.5))
+    found = []
+    for name, address in (("here", None), ("there", str(cluster.address))):
+        shutil.copytree(alone, tmp_path / name)
+        with ImageIndex.open(tmp_path / name) as index:
+            report = index.duplicates(threshold=0.3, confirm=False, ray=address)
+            found.append(report.pairs.to_arrow())
+    assert len(found[0])
+    assert found[0] == found[1]
+
+
+def test_a_task_that_fails_ends_the_run_with_its_error(cluster: Any) -> None:
+    with RayTasks(cluster.address) as tasks:
+        assert list(tasks.run(halved, [4, 6], SILENT)) == [2, 3]
+        with pytest.raises(VectorsDamaged, match="7 is odd"):
+            list(tasks.run(halved, [2, 7], SILENT))
+        with pytest.raises(ClusterError, match="3 workers died over the same task"):
+            list(tasks.run(dying, [1], SILENT))
+        with pytest.raises(Stopped):
+            list(tasks.run(sleeping, [60], Monitor(stop=lambda: True)))
+
+
+def halved(number: int, _monitor: Monitor) -> int:
+    if number % 2:
+        raise VectorsDamaged(f"{number} is odd")
+    return number // 2
+
+
+def dying(_number: int, _monitor: Monitor) -> None:
+    os._exit(9)
+
+
+def sleeping(seconds: int, _monitor: Monitor) -> None:
+    time.sleep(seconds)
 
 
 class Dying(FakeEngine):

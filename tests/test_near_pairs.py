@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.helpers.elsewhere import Elsewhere
 from tests.helpers.vectors import families
 from vggsearch.defaults import PAIRS
 from vggsearch.errors import Stopped, VectorsDamaged
 from vggsearch.knn.all_pairs import all_pairs
 from vggsearch.knn.edges import SIMILARITY_STEPS, Edges
 from vggsearch.knn.vectors import StoredVectors
-from vggsearch.progress import Monitor, Progress
+from vggsearch.progress import SILENT, Monitor, Progress
 
 ROWS = 3000
 COUNT, FLOOR = 8, 0.5
@@ -24,9 +25,11 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     set_pairs(monkeypatch)
 
 
-def set_pairs(monkeypatch: pytest.MonkeyPatch, near_recall: float = PAIRS.near_recall) -> None:
+def set_pairs(
+    monkeypatch: pytest.MonkeyPatch, near_recall: float = PAIRS.near_recall, near_rows: int = 700
+) -> None:
     """Have more than a thousand rows compared in groups of 700."""
-    few = replace(PAIRS, most_exact=1000, near_rows=700, near_sample=200, near_lists=0.6)
+    few = replace(PAIRS, most_exact=1000, near_rows=near_rows, near_sample=200, near_lists=0.6)
     options = replace(few, near_recall=near_recall)
     for module in ("all_pairs", "near_pairs", "neighbours"):
         monkeypatch.setattr(f"vggsearch.knn.{module}.PAIRS", options)
@@ -77,6 +80,40 @@ def test_few_lists_find_the_share_that_is_reported(
     expected = named(exact(stored, monkeypatch))
     both = named(found).keys() & expected.keys()
     assert len(both) / len(expected) == pytest.approx(share, abs=0.04)
+
+
+@pytest.mark.parametrize("near_rows", [700, 2998])
+def test_tasks_elsewhere_find_the_same_pairs(
+    stored: NDArray[np.float16], monkeypatch: pytest.MonkeyPatch, near_rows: int
+) -> None:
+    set_pairs(monkeypatch, near_rows=near_rows)
+    without = np.array([0, 5, 1234, ROWS - 1])
+    tasks = Elsewhere(0)
+    found = all_pairs(stored, COUNT, FLOOR, without, SILENT, tasks)
+    expected = all_pairs(stored, COUNT, FLOOR, without)
+    for name in ("first", "second", "similarity"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name))
+    assert tasks.done == 2 * -(-(ROWS - 4) // near_rows)
+
+
+def test_of_equal_rows_the_lower_ones_are_nearer_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_pairs(monkeypatch, near_recall=1.1)
+    copies = np.concatenate([np.repeat(families(1), 40, axis=0), families(1500, seed=7)])
+    order = np.random.default_rng(3).permutation(len(copies))
+    pairs = named(all_pairs(copies[order], COUNT, 0.999))
+    rows = np.flatnonzero(order < 40).tolist()
+    expected = {(rows[a], rows[b]) for b in range(40) for a in range(b) if a < COUNT or b <= COUNT}
+    assert {pair for pair in pairs if pair[0] in rows} == expected
+
+
+def test_a_last_group_of_one_row_has_all_its_neighbours(
+    stored: NDArray[np.float16], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_pairs(monkeypatch, near_recall=1.1)
+    expected = all_pairs(stored, COUNT, FLOOR)
+    set_pairs(monkeypatch, near_recall=1.1, near_rows=ROWS - 1)
+    found = all_pairs(stored, COUNT, FLOOR)
+    assert named(found).keys() == named(expected).keys()
 
 
 def test_copies_in_any_segment_are_linked(monkeypatch: pytest.MonkeyPatch, stored: NDArray[np.float16]) -> None:

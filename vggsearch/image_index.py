@@ -648,6 +648,7 @@ class ImageIndex(Tabular):
         group_of: "Folders" = (),
         filters: str | Iterable[str] = (),
         against: "ImageIndex | None" = None,
+        ray: str | None = None,
         progress: OnProgress | None = None,
         stop: Stop | None = None,
     ) -> "DuplicatesReport":
@@ -667,14 +668,18 @@ class ImageIndex(Tabular):
         The report may be restricted: to members of some `kinds`, such as "exact"; to the groups of some photos,
         `group_of`; and to groups with a photo that matches all `filters`, as in `query`.
 
+        `ray`, the address of a Ray cluster, has its machines compare the vectors of more than 400,000 photos, where
+        this machine has no GPU; the duplicates are the same.
+
         Candidates, comparisons and the calibration are stored in the index, so the next call is fast. Raises
-        OptionError, also for a protected folder that does not exist; SpecMismatch if the two indexes hold different
-        embeddings; Stopped, with a report on the pairs compared so far.
+        ClusterError; OptionError, also for a protected folder that does not exist; SpecMismatch if the two indexes
+        hold different embeddings; Stopped, with a report on the pairs compared so far.
 
         >>> for group in index.duplicates().groups:
         ...     print("keep", group.keeper.path, "of", [member.photo.path for member in group.members])
         keep a.jpg of ['copy of a.jpg']
         """
+        from vggsearch.cluster.tasks import tasks_on
         from vggsearch.duplicates.find import duplicates
         from vggsearch.duplicates.options import DuplicateOptions, protected_folders
 
@@ -694,9 +699,16 @@ class ImageIndex(Tabular):
             filters=rules(filters),
         )
         passing, monitor = self._passing(options.filters), Monitor(progress, stop)
-        return self._store.read_consistently(
-            lambda _: duplicates(self._collection(against), options, self._session.embed_squares, monitor, passing)
-        )
+        with tasks_on(ray) as tasks:
+            return self._store.read_consistently(
+                lambda _: duplicates(
+                    replace(self._collection(against), tasks=tasks),
+                    options,
+                    self._session.embed_squares,
+                    monitor,
+                    passing,
+                )
+            )
 
     def _members(self, named: "Folders") -> tuple[str, ...]:
         """Return the paths of photos that a user names, relative to the photo folder. Raises OptionError."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from vggsearch.duplicates.decided import DecidedPairs
 from vggsearch.duplicates.indexed_files import IndexedFiles
 from vggsearch.duplicates.results import Photo
+from vggsearch.knn.tasks import HERE, Tasks
 from vggsearch.photos.addresses import is_available
 from vggsearch.photos.decoder_pool import Source
 from vggsearch.query.searcher import Searcher
@@ -26,13 +27,14 @@ class Collection:
     """The photos of one state of an index, by row.
 
     `root` is the photo folder, None if it is unknown. The photos of another index, `others`, take the rows after
-    them and are named by their absolute path.
+    them and are named by their absolute path. `tasks` compare the vectors of very many photos.
     """
 
     store: Store
     searcher: Searcher
     root: Path | None
     others: "Collection | None" = None
+    tasks: Tasks = HERE
 
     def __len__(self) -> int:
         """Return the number of photos, not counting those of `others`."""

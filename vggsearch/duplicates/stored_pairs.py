@@ -72,7 +72,8 @@ class StoredPairs:
         if kept is not None and last is not None:
             edges = updated_pairs(vectors, _edges(last, PAIRS.count), kept, self._monitor)
         if edges is None:
-            edges = all_pairs(vectors, PAIRS.count, PAIRS.floor, self._without, self._monitor)
+            tasks = self._collection.tasks
+            edges = all_pairs(vectors, PAIRS.count, PAIRS.floor, self._without, self._monitor, tasks)
         if self._by_vector.write(edges.first, edges.second, edges.similarity):
             write_compared(self._collection.store.directory, self._by_vector.made_of, self._numbers)
         return edges

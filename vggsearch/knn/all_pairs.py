@@ -12,6 +12,7 @@ from vggsearch.knn.edges import Edges, check_rows, edges_from_pairs, round_simil
 from vggsearch.knn.gpu import scan_on_gpu, warn_of_torch
 from vggsearch.knn.near_pairs import near_pairs
 from vggsearch.knn.neighbours import STEP, Candidates, Nearest, Rows, damaged, in_order, mask_of, pairs_in
+from vggsearch.knn.tasks import HERE, Tasks
 from vggsearch.knn.vectors import Vectors
 from vggsearch.progress import SILENT, Monitor
 
@@ -24,13 +25,14 @@ def all_pairs(
     floor: float = PAIRS.floor,
     without: NDArray[np.int64] | None = None,
     monitor: Monitor = SILENT,
+    tasks: Tasks = HERE,
 ) -> Edges:
     """Return all pairs with a similarity of at least `floor` in which one row is among the other's `count` nearest.
 
     `vectors` is float16 (n, dim), memory-mapped or in memory. Similarity is the cosine, rounded to 2**-20. Of
     equally similar rows the lower one counts as nearer, so the result does not depend on the blocks. Rows in
     `without`, int64, are in no pair. In memory are a few blocks, the lists of neighbours (8 * count bytes per row)
-    and the result. Among more than PAIRS.most_exact rows, without a GPU, see `near_pairs`.
+    and the result. Among more than PAIRS.most_exact rows, without a GPU, see `near_pairs`, which `tasks` are for.
 
     Raises OptionError for a count below 1 or a floor outside -1..1, VectorsDamaged for vectors that are not
     finite, and Stopped, which is checked before each product of two blocks.
@@ -40,7 +42,7 @@ def all_pairs(
     if edges is not None:
         return edges
     if len(vectors) > PAIRS.most_exact:
-        return near_pairs(vectors, count, floor, without, monitor)
+        return near_pairs(vectors, count, floor, without, monitor, tasks)
     rows = Rows(vectors, without)
     nearest = Nearest(len(vectors), count, floor)
     starts = range(0, len(vectors), PAIRS.block_rows)

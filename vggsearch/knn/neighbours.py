@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from typing import TypeVar
 
 import numpy as np
@@ -45,6 +46,16 @@ class Rows:
         unit /= self._norms[rows]
         return unit
 
+    def only(self, rows: NDArray[np.int64]) -> "Rows":
+        """Return a copy of some of the rows, with the norms that they have here."""
+        chosen = copy(self)
+        chosen._vectors, chosen.excluded, chosen._norms = (
+            self._vectors[rows],
+            self.excluded[rows],
+            self._norms[rows],
+        )
+        return chosen
+
     def products(self, ones: slice | NDArray[np.int64], others: slice | NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the cosine similarities of two sets of rows, float32; -inf for excluded rows."""
         products: NDArray[np.float32] = self.unit(ones) @ self.unit(others).T
@@ -56,12 +67,14 @@ class Rows:
 class Nearest:
     """The lists of the nearest rows of each row found so far.
 
-    An entry of a list is one int64, its key, see `vggsearch.knn.keys`. Lists are not sorted.
+    An entry of a list is one int64, its key, see `vggsearch.knn.keys`. Lists are not sorted. Rows are visited in
+    ascending order or, which takes longer where many are equally similar, `in_any_order`.
     """
 
-    def __init__(self, rows: int, count: int, floor: float) -> None:
+    def __init__(self, rows: int, count: int, floor: float, *, in_any_order: bool = False) -> None:
         self.floor = floor
         self.keys = np.full((rows, count), NO_KEY)
+        self._margin = np.float32(-0.5 if in_any_order else 0.5)  # steps
         # The smallest product of interest. Other threads read it while it rises: an old value only passes more.
         self.least = np.full(rows, np.float32(floor) - STEP)
 
@@ -115,10 +128,11 @@ class Nearest:
     def _raise_least(self, rows: NDArray[np.int64], last: NDArray[np.int64]) -> None:
         """Raise the threshold of rows with a full list to just above their last similarity.
 
-        Rows are visited in ascending order, so an equal similarity is that of a higher row, which is not nearer.
+        In ascending order, an equal similarity is that of a higher row, which is not nearer. In any other order, it
+        may be that of a lower row, so the threshold is just below.
         """
         full = last != NO_KEY
-        nearer = ((last[full] >> 32) + np.float32(0.5)).astype(np.float32) * STEP
+        nearer = ((last[full] >> 32) + self._margin).astype(np.float32) * STEP
         self.least[rows[full]] = np.maximum(self.least[rows[full]], nearer)
 
 

@@ -8,7 +8,7 @@ from typing import TypedDict
 import click
 from click.core import ParameterSource
 
-from vggsearch.cli.options import collected
+from vggsearch.cli.options import collected, ray_option
 from vggsearch.cli.terminal import quiet_decoders, until_stopped
 from vggsearch.defaults import DUPLICATES
 from vggsearch.duplicates.find import DuplicatesReport
@@ -36,6 +36,7 @@ class Selection(TypedDict):
     kinds: tuple[str, ...]
     group_of: tuple[str, ...]
     filters: tuple[str, ...]
+    ray: str | None
 
 
 # A command gets them as `selection`.
@@ -105,6 +106,7 @@ selection_options: Callable[..., Callable[..., None]] = collected(
         help="Only groups with a photo that matches RULE, as for query: a path glob ('2019/**', '*.png'), "
         "folder:trips/rome, taken:2019-05..2020, size:1000.., orientation:portrait.  [repeatable]",
     ),
+    ray_option("Have a Ray cluster compare the vectors of very many photos; auto is that of this machine."),
 )
 
 
