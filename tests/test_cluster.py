@@ -294,6 +294,59 @@ def test_copies_renames_and_files_that_are_no_pictures_come_out_as_on_one_machin
         assert (report.indexed, report.reused, report.gone) == (0, 1, 1)
 
 
+class Refusing(FakeEngine):
+    """An engine whose process ends when a photo is embedded."""
+
+    def embed(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
+        os._exit(9)
+
+
+def test_renamed_copied_and_changed_photos_come_out_as_on_one_machine(cluster: Any, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    for seed in range(150):
+        save_photo(photos / f"{seed:03}.jpg", seed, (40, 30))
+    for name in ("alone", "cluster"):
+        with ImageIndex.for_photos(photos, tmp_path / name, engine=FakeEngine()) as index:
+            index.update(photos)
+    (photos / "trip").mkdir()
+    for number in range(0, 60, 2):
+        (photos / f"{number:03}.jpg").rename(photos / f"trip/{number:03}.jpg")
+    for number in range(1, 40, 2):
+        shutil.copyfile(photos / f"{number:03}.jpg", photos / f"copy-{number:03}.jpg")
+    for number in range(100, 110):
+        save_photo(photos / f"{number:03}.jpg", 1000 + number, (40, 30))
+    os.utime(photos / "120.jpg")
+    (photos / "121.jpg").write_bytes((photos / "122.jpg").read_bytes())
+    save_photo(photos / "new.jpg", 2000, (40, 30))
+    shutil.copyfile(photos / "new.jpg", photos / "new-copy.jpg")
+    reports = []
+    for name, address in (("alone", None), ("cluster", str(cluster.address))):
+        with ImageIndex.open(tmp_path / name, engine=FakeEngine()) as index:
+            report = index.update(ray=address)
+            reports.append((report.indexed, report.reused, report.unchanged, report.gone, report.photos))
+    assert reports[0] == reports[1]
+    assert reports[0][1] >= 30 + 20 + 1
+    check_equal(tmp_path / "cluster", tmp_path / "alone")
+
+
+@pytest.mark.parametrize("is_touched", [False, True])
+def test_no_photo_that_was_renamed_is_embedded_again(cluster: Any, tmp_path: Path, is_touched: bool) -> None:
+    photos = tmp_path / "photos"
+    for seed in range(100):
+        save_photo(photos / f"{seed:03}.jpg", seed, (40, 30))
+    with ImageIndex.for_photos(photos, tmp_path / "made", engine=FakeEngine()) as index:
+        index.update(photos)
+        before = index.embeddings()
+    for path in list(photos.iterdir()):
+        path.rename(photos / f"renamed-{path.name}")
+        if is_touched:
+            os.utime(photos / f"renamed-{path.name}")
+    with ImageIndex.open(tmp_path / "made", engine=Refusing()) as index:
+        report = index.update(ray=cluster.address)
+        assert (report.indexed, report.reused, report.gone) == (0, 100, 100)
+        assert np.array_equal(index.embeddings(), before)
+
+
 def test_photos_in_a_bucket_are_read_by_the_workers(
     cluster: Any, s3: S3Server, photos: Path, tmp_path: Path
 ) -> None:

@@ -60,7 +60,8 @@ class Cluster:
     ) -> Generator[Embedded | Skipped, None, None]:
         """Yield an Embedded or a Skipped for each file, in the order of `files`; see indexing.extract.extract.
 
-        Content that is `known` takes the embedding that it has, as on one machine. Raises ClusterError if the
+        Content that is `known` takes the embedding that it has, as on one machine: workers hash the files that are
+        likely to be known first, and embed only the others. Raises ClusterError if the
         cluster cannot be reached, has no room for workers, or if a chunk was the last of several workers;
         PhotosError for a worker that does not see the photos; InstallationError without Ray.
         """
@@ -73,10 +74,12 @@ class Cluster:
         with Connection(ray, self.address):
             plan = _plan_workers(ray, self.workers, spec)
             sample = todo[:: max(1, len(todo) // CLUSTER.sample)][: CLUSTER.sample]
-            make = partial(_start, ray, plan, root, spec, load, workers, sample)
+            make = partial(
+                _start, ray, plan, root, spec, load, workers, sample, known is not None and known.may_know_all
+            )
             pool = _Pool(ray, make, plan)
             try:
-                for chunk in pool.run(_chunks(todo, plan.count)):
+                for chunk in pool.run(_chunks(todo, plan.count, known)):
                     for item in chunk.items():
                         yield unless_known(item, known)
             finally:
@@ -95,14 +98,53 @@ class _Plan:
 
 @dataclass
 class _Chunk:
+    """Some files; those that are likely to be known are hashed first. `found` are known photos by place."""
+
     number: int
     files: Sequence[PhotoFile]
+    known: ContentLookup | None = None
     deaths: int = 0
+    is_hashed: bool = False
+    hashing: list[int] = field(default_factory=list)  # places of files
+    found: dict[int, Embedded] = field(default_factory=dict)
     rows: Rows | None = None
 
+    @property
+    def others(self) -> list[PhotoFile]:
+        """The files that are to be embedded."""
+        return [file for at, file in enumerate(self.files) if at not in self.found]
+
+    def ask(self, actor: Any) -> Any:
+        """Ask a worker for what is missing, and return the reference of its answer."""
+        if not self.is_hashed and self.known is not None:
+            self.hashing = [at for at, file in enumerate(self.files) if self.known.is_worth_reading(file)]
+            if self.hashing:
+                return actor.hash.remote([self.files[at] for at in self.hashing])
+        self.is_hashed = True
+        return actor.embed.remote(self.others)
+
+    def take(self, answer: Rows | list[str | None]) -> bool:
+        """Take the answer of a worker; return whether nothing is missing."""
+        if isinstance(answer, Rows):
+            self.rows = answer
+            return True
+        for at, sha256 in zip(self.hashing, answer, strict=True):
+            self._look_up(at, sha256)
+        self.is_hashed = True
+        return len(self.found) == len(self.files)
+
+    def _look_up(self, at: int, sha256: str | None) -> None:
+        if sha256 is None or self.known is None:
+            return
+        same = self.known.look_up(self.files[at], lambda: sha256)
+        if same is not None:
+            self.found[at] = same.for_file(self.files[at])
+
     def items(self) -> Iterator[Embedded | Skipped]:
-        assert self.rows is not None  # noqa: S101 - for the type checker: only chunks that are done are returned
-        return self.rows.items(self.files)
+        """Yield what was found in each file, in order."""
+        embedded = iter(()) if self.rows is None else self.rows.items(self.others)
+        for at in range(len(self.files)):
+            yield self.found[at] if at in self.found else next(embedded)
 
 
 @dataclass
@@ -153,7 +195,7 @@ class _Pool:
         for worker in sorted(self._running, key=lambda each: len(each.chunks)):
             while self._todo and len(worker.chunks) < self._at_once:
                 chunk = self._todo.popleft()
-                worker.chunks[worker.actor.embed.remote(chunk.files)] = chunk
+                worker.chunks[chunk.ask(worker.actor)] = chunk
 
     def _wait(self) -> None:
         """Wait for whatever comes first."""
@@ -190,17 +232,19 @@ class _Pool:
 
     def _finished(self, worker: _Running, reference: Any) -> None:
         try:
-            rows = self._ray.get(reference)
+            answer = self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:
             raise ClusterError(f"A worker failed: {first_line(error.cause)}") from error
         except self._ray.exceptions.RayError as error:
             self._lost(worker, error)
             return
-        if isinstance(rows, Refusal):
-            raise PhotosError(rows.message)
+        if isinstance(answer, Refusal):
+            raise PhotosError(answer.message)
         chunk = worker.chunks.pop(reference)
-        chunk.rows = rows
-        self._done[chunk.number] = chunk
+        if chunk.take(answer):
+            self._done[chunk.number] = chunk
+        else:
+            self._todo.appendleft(chunk)
 
     def _lost(self, worker: _Running, error: Exception) -> None:
         """Ask others for the chunks of a worker that died. The first was under way, and may be the reason."""
@@ -265,6 +309,7 @@ def _start(
     load: Callable[[], Engine],
     decoders: int | None,
     sample: Sequence[PhotoFile],
+    may_need_none: bool,
 ) -> tuple[Any, Any]:
     """Start a worker, wherever there is room; return it and the reference of its `ready`."""
     actor = (
@@ -277,14 +322,14 @@ def _start(
             max_concurrency=plan.chunks,
             scheduling_strategy="SPREAD",
         )
-        .remote(root, spec, load, decoders or plan.cpus, sample)
+        .remote(root, spec, load, decoders or plan.cpus, sample, may_need_none=may_need_none)
     )
     return actor, actor.ready.remote(vggsearch.__version__)
 
 
-def _chunks(files: Sequence[PhotoFile], workers: int) -> Iterator[_Chunk]:
+def _chunks(files: Sequence[PhotoFile], workers: int, known: ContentLookup | None) -> Iterator[_Chunk]:
     """Yield the chunks of files. Of few files they are smaller, so that every worker has some."""
     share = len(files) // (4 * workers) // CLUSTER.least_chunk * CLUSTER.least_chunk
     size = min(CLUSTER.chunk, max(CLUSTER.least_chunk, share))
     for number, start in enumerate(range(0, len(files), size)):
-        yield _Chunk(number, files[start : start + size])
+        yield _Chunk(number, files[start : start + size], known)

@@ -15,11 +15,13 @@ import vggsearch
 from vggsearch.cluster.rows import Rows
 from vggsearch.errors import ImageError, PhotosError, VggsearchError
 from vggsearch.indexing.extract import extract
+from vggsearch.indexing.hashing import hash_files
 from vggsearch.model.engine import Engine
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.photos.addresses import address_of, is_address
 from vggsearch.photos.sources import read_photo
 from vggsearch.photos.walk import PhotoFile, Skipped
+from vggsearch.progress import SILENT
 from vggsearch.store.records import Embedded
 
 IDLE_S = 1.0  # to wait for another chunk before the pipeline is emptied, and the processes of a GPU end
@@ -44,7 +46,8 @@ class Worker:
     """Embeds the photos of a chunk; `root` is where they are. `load_engine` loads the network.
 
     Chunks that are asked for at once go through one pipeline, one after the other, so that decoders, network and
-    GPU always have work. `sample` are some of the files.
+    GPU always have work. `sample` are some of the files. With `may_need_none`, the network is loaded only when a
+    file has to be embedded.
     """
 
     def __init__(
@@ -54,8 +57,11 @@ class Worker:
         load_engine: Callable[[], Engine],
         decoders: int | None,
         sample: Sequence[PhotoFile],
+        *,
+        may_need_none: bool = False,
     ) -> None:
         self._root, self._spec, self._load_engine = root, spec, load_engine
+        self._may_need_none = may_need_none
         self._decoders, self._sample = decoders, sample
         self._engine: Engine | None = None
         self._waiting: SimpleQueue[_Chunk] = SimpleQueue()
@@ -68,11 +74,16 @@ class Worker:
             return Refusal(f"{_here()} has vggsearch {vggsearch.__version__}, not {version}: install that one.")
         try:
             self._check_photos()
-            self._engine = self._load_engine()
+            if not self._may_need_none:
+                self._loaded()
         except VggsearchError as error:
             return Refusal(f"{_here()}: {error}")
         self._thread.start()
         return None
+
+    def hash(self, files: Sequence[PhotoFile]) -> list[str | None]:
+        """Return the SHA-256 of files, None for one that cannot be read."""
+        return [sha256 for _, sha256 in hash_files(files, self._root, self._decoders, SILENT)]
 
     def embed(self, files: Sequence[PhotoFile]) -> Rows | Refusal:
         """Return what is found in some files. Several threads may call this."""
@@ -129,7 +140,8 @@ class Worker:
             chunk.rows.set_result(Rows.of(chunk.items, self._spec.dim))
 
     def _loaded(self) -> Engine:
-        assert self._engine is not None  # noqa: S101 - for the type checker: `ready` has loaded it
+        if self._engine is None:
+            self._engine = self._load_engine()
         return self._engine
 
 

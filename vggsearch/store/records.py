@@ -61,6 +61,9 @@ class ContentLookup(Protocol):
     def may_know(self, file: PhotoFile) -> bool:
         """Return whether a file of the same size is known."""
 
+    def is_worth_reading(self, file: PhotoFile) -> bool:
+        """Return whether a file should be hashed before it is decoded, since that is likely to save decoding it."""
+
     def look_up(self, file: PhotoFile, hash_it: Callable[[], str]) -> Embedded | None:
         """Return the photo with the bytes of a file that is not decoded yet, None if there is none.
 

@@ -47,13 +47,8 @@ class KnownContent:
         return file.bytes in self._sizes or file.bytes in self._repeated_sizes
 
     def look_up(self, file: PhotoFile, hash_it: Callable[[], str]) -> Embedded | None:
-        """See ContentLookup.
-
-        A file with the size and the time of a photo was most likely renamed. One with only the size may be a copy,
-        but in a large index nearly every file has the size of a photo. So these are read before they are decoded
-        only while enough of them turn out to be copies.
-        """
-        if not self._is_worth_reading(file):
+        """See ContentLookup."""
+        if not self.is_worth_reading(file):
             return None
         same = self.find(hash_it())
         with self._lock:
@@ -61,7 +56,13 @@ class KnownContent:
             self._found += same is not None
         return same
 
-    def _is_worth_reading(self, file: PhotoFile) -> bool:
+    def is_worth_reading(self, file: PhotoFile) -> bool:
+        """See ContentLookup.
+
+        A file with the size and the time of a photo was most likely renamed. One with only the size may be a copy,
+        but in a large index nearly every file has the size of a photo. So these are read before they are decoded
+        only while enough of them turn out to be copies.
+        """
         if self._photos is not None and (file.bytes, file.mtime_ns) in self._photos.sizes_and_times:
             return True
         is_rewarding = self._looks < FIRST_LOOKS or self._found >= LEAST_FOUND * self._looks
