@@ -175,3 +175,22 @@ def test_the_stamps_below_a_folder_that_cannot_be_read_stay(
     assert {path: before[path] for path in index.paths()} == {
         path: stamps_in(index.directory)[path] for path in index.paths()
     }
+
+
+def test_an_object_is_unchanged_while_its_etag_is_and_without_one_while_its_time_is() -> None:
+    old = [PhotoFile(f"{number}.jpg", 10, 1) for number in range(5)]
+    stamps = {file.path: Stamp.of_etag(f"etag {file.path}") for file in old[:4]}
+    found = [
+        PhotoFile("0.jpg", 10, 99, stamps["0.jpg"]),  # uploaded again
+        PhotoFile("1.jpg", 10, 1, Stamp.of_etag("another")),  # changed within the same second
+        PhotoFile("2.jpg", 11, 1, stamps["2.jpg"]),
+        PhotoFile("3.jpg", 10, 99),
+        PhotoFile("4.jpg", 10, 1, Stamp.of_etag("new to the index")),
+    ]
+    plan = plan_update(found, known(old, stamps), {}, are_versions=True)
+    assert [file.path for file in plan.todo] == ["1.jpg", "2.jpg", "3.jpg"]
+    assert (plan.unchanged, plan.suspects) == (2, ())
+    assert plan.stamps.keys() == {"1.jpg", "4.jpg"}
+    without = [file._replace(stamp=None) for file in old]
+    plan = plan_update(without, known(old, stamps), {}, are_versions=True)
+    assert (plan.todo, plan.suspects, plan.unchanged) == ((), (), 5)

@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
@@ -19,6 +21,7 @@ from vggsearch.cli import cli
 from vggsearch.defaults import IMAGE
 from vggsearch.errors import ImageError, OptionError, PhotosError
 from vggsearch.image_index import ImageIndex
+from vggsearch.indexing.update import UpdateReport
 from vggsearch.photos.sources import read_photo, walk_photos
 from vggsearch.photos.walk import PhotoFile, Skipped, walk
 
@@ -147,6 +150,31 @@ def test_an_object_that_was_uploaded_again_is_read_but_not_embedded_again(
     with ImageIndex.open(tmp_path / "made", engine=FakeEngine()) as index:
         report = index.update()
         assert (report.indexed, report.reused, report.unchanged) == (0, 1, 5)
+
+
+def test_an_object_with_the_etag_that_it_had_is_not_read(bucket: str, s3: S3Server, tmp_path: Path) -> None:
+    listed = [file for file in walk_photos(Path(bucket)) if isinstance(file, PhotoFile)]
+    inventory, folder = tmp_path / "files.parquet", bucket.removeprefix("s3://")
+
+    def index(etag: str, days: int) -> UpdateReport:
+        paths, sizes, times, _ = zip(*listed, strict=True)
+        moved = pa.array([time + days * 86_400 * 10**9 for time in times], pa.timestamp("ns", "UTC"))
+        etags = [etag, *(f"etag {path}" for path in paths[1:])]
+        pq.write_table(pa.table({"path": paths, "bytes": sizes, "mtime": moved, "etag": etags}), inventory)
+        with ImageIndex.for_photos(bucket, tmp_path / "made", engine=FakeEngine()) as opened:
+            return opened.update(bucket, files=inventory)
+
+    assert index("first", 0).photos == len(listed)
+    original = s3.file_system().open_input_stream(f"{folder}/{listed[0].path}").read()
+    s3.file_system().delete_dir_contents(folder)
+    report = index("first", 1)
+    assert (report.unchanged, report.indexed, len(report.skipped)) == (len(listed), 0, 0)
+    report = index("another", 2)
+    assert [file.path for file in report.newly_skipped] == [listed[0].path]
+    put(s3, f"{folder}/{listed[0].path}", original)
+    assert index("another", 3).reused == 1
+    assert index("another", 4).unchanged == len(listed)
+    assert index("first", 5).reused == 1
 
 
 def test_neither_an_empty_folder_nor_one_that_lost_most_photos_empties_an_index(

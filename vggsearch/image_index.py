@@ -341,7 +341,8 @@ class ImageIndex(Tabular):
         `merge` makes one of them all.
 
         `files` is a Parquet file that lists the photos in place of a walk, such as the inventory of a bucket: path,
-        relative to the photo folder, bytes and mtime. What it does not list is gone.
+        relative to the photo folder, bytes and mtime. What it does not list is gone. With a column etag, an object
+        is unchanged while that is the same.
 
         `ray` has the machines of a Ray cluster read, decode and embed the photos, which have the same path on all
         of them: it is the address of the cluster, "auto" on one of its machines. `ray_workers` is the number of

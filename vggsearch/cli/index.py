@@ -81,7 +81,7 @@ update_options: Callable[..., Callable[..., None]] = collected(
         "--files",
         type=FILE,
         metavar="PARQUET",
-        help="Index the files that this lists (path, bytes, mtime), such as the inventory of a bucket.",
+        help="Index the files that this lists (path, bytes, mtime, etag), such as the inventory of a bucket.",
     ),
     ray_option("Have a Ray cluster do it; auto is that of this machine."),
     click.option(

@@ -32,7 +32,7 @@ from vggsearch.store.local_features import ROWS, StoredFeatures
 from vggsearch.store.parts import BYTES_PER_DIMENSION
 from vggsearch.store.records import Embedded
 from vggsearch.store.reuse import KnownContent
-from vggsearch.store.stamps import renew_stamps
+from vggsearch.store.stamps import forget_stamps, renew_stamps
 from vggsearch.store.store import Store
 from vggsearch.store.writer import StoreWriter, writing
 
@@ -275,7 +275,14 @@ def update_index(
             found = start.during(found)
         if part is not None:
             found = _in_slice(found, part, store, root)
-        plan = plan_update(found, known_files(store), store.skipped(), retry_skipped=retry_skipped, rehash=rehash)
+        plan = plan_update(
+            found,
+            known_files(store),
+            store.skipped(),
+            retry_skipped=retry_skipped,
+            rehash=rehash,
+            are_versions=is_address(root),
+        )
         if not allow_empty:
             refuse_to_empty(plan, store, root)
         writer.set_root(root)
@@ -284,6 +291,8 @@ def update_index(
             writer.set_whitened(whiten)
         if local_features is not None:
             writer.set_local(local_features)
+        if is_address(root):  # a stamp alone says there that a photo is as it was, so none may outlive its row
+            forget_stamps(store.directory, [file.path for file in plan.todo])
         update = _Update(store, writer, plan, thread, embed)
         try:
             is_whole = update.reread(root, workers, monitor) and update.embed(root, load_engine, workers, monitor)

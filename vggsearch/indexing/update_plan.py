@@ -52,13 +52,17 @@ def plan_update(
     *,
     retry_skipped: bool = False,
     rehash: bool = False,
+    are_versions: bool = False,
 ) -> UpdatePlan:
     """Compare the files of the walk with the store; a file is unchanged if its size and modification time are.
 
-    If its stamp is not the one that is recorded, it is a suspect; with `rehash`, every photo is. Photos at or below
-    an unreadable path are neither dropped nor changed.
+    If its stamp is not the one that is recorded, it is a suspect; with `rehash`, every photo is. If stamps
+    `are_versions`, as those of objects are, a file is unchanged if its size and its stamp are, whatever its time;
+    without a stamp, the time decides. Photos at or below an unreadable path are neither dropped nor changed.
     """
-    comparison = _Comparison(known, known_skipped, retry_skipped=retry_skipped, rehash=rehash)
+    comparison = _Comparison(
+        known, known_skipped, retry_skipped=retry_skipped, rehash=rehash, are_versions=are_versions
+    )
     source = iter(found)
     with without_garbage_collection():
         while some := list(islice(source, AT_ONCE)):
@@ -70,10 +74,16 @@ class _Comparison:
     """Compares files as arrays, so that only those that are new, changed or skipped stay in memory as objects."""
 
     def __init__(
-        self, known: KnownFiles, known_skipped: Mapping[str, Skipped], *, retry_skipped: bool, rehash: bool
+        self,
+        known: KnownFiles,
+        known_skipped: Mapping[str, Skipped],
+        *,
+        retry_skipped: bool,
+        rehash: bool,
+        are_versions: bool,
     ) -> None:
         self._known, self._known_skipped = known, known_skipped
-        self._retry_skipped, self._rehash = retry_skipped, rehash
+        self._retry_skipped, self._rehash, self._are_versions = retry_skipped, rehash, are_versions
         self._rows_of_skipped = known.rows_among(known_skipped)
         self._is_seen = np.zeros(len(known), bool)
         self._same = self._changed = self._stamped = 0  # photos as they were, photos to embed again, known stamps
@@ -94,6 +104,8 @@ class _Comparison:
         rows = self._rows_of(paths)
         self._is_seen[rows[rows >= 0]] = True
         is_same = self._known.are_same(rows, sizes, times)
+        if self._are_versions:
+            is_same = self._known.are_same_versions(rows, sizes, stamps, is_same)
         is_stamped = self._known.have_stamps(rows, stamps)
         self._same += int(is_same.sum())
         self._stamped += self._known.count_stamps(rows[is_stamped])
@@ -142,7 +154,8 @@ class _Comparison:
             self._changed += row >= 0
 
     def _suspect(self, file: PhotoFile, recorded: Stamp | None) -> None:
-        if self._rehash or (self._known.recorded and file.stamp != recorded):
+        is_other = self._known.recorded and file.stamp != recorded and not self._are_versions
+        if self._rehash or is_other:
             self._suspects.append(file)
             if file.stamp is not None and recorded is not None and recorded.ctime_ns == file.stamp.ctime_ns:
                 self._renumbered.add(file.path)
@@ -157,7 +170,7 @@ class _Comparison:
         return (file for file in self._suspects if file.path not in self._renumbered)
 
     def _is_same_failure(self, before: Skipped, file: PhotoFile, recorded: Stamp | None) -> bool:
-        has_same_stamp = not self._known.recorded or recorded == file.stamp
+        has_same_stamp = not self._known.recorded or self._are_versions or recorded == file.stamp
         is_same_file = (before.bytes, before.mtime_ns) == (file.bytes, file.mtime_ns)
         return is_same_file and before.kind != "unreadable" and has_same_stamp
 

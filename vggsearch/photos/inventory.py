@@ -1,28 +1,31 @@
-"""A list of files, such as the inventory of a bucket, in place of a walk: Parquet with path, bytes and mtime."""
+"""A list of files, such as the inventory of a bucket, in place of a walk: Parquet with path, bytes, mtime, etag."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from vggsearch.errors import OptionError, option
 from vggsearch.photos.addresses import escaped_name, is_address, name_problem
 from vggsearch.photos.walk import PhotoFile, Skipped, Stamp
 
 COLUMNS = ("path", "bytes", "mtime")
+ETAG = "etag"  # a column that may be missing
 
 
 def listed_files(inventory: Path, root: Path) -> Iterator[PhotoFile | Skipped]:
     """Yield the files that an inventory lists, in its order. Paths are relative to the photo folder `root`.
 
-    Of a folder on disk, only the paths are taken from it, and what is no longer there is left out. Raises
-    OptionError for a file that is no inventory, or lists a path twice.
+    Of a folder on disk, only the paths are taken from it, and what is no longer there is left out. The stamp of an
+    object is that of its ETag, None without one. Raises OptionError for a file that is no inventory, or lists a
+    path twice.
     """
-    for path, size, mtime_ns in _rows(inventory):
+    for path, size, mtime_ns, *etag in _rows(inventory):
         problem = name_problem(path)
         if problem is not None:
             yield Skipped(escaped_name(path), problem, "bad name")
         elif is_address(root):
-            yield PhotoFile(path, size, mtime_ns)
+            yield PhotoFile(path, size, mtime_ns, *map(Stamp.of_etag, etag))
         else:
             yield from _on_disk(root, path)
 
@@ -38,16 +41,18 @@ def _on_disk(root: Path, path: str) -> Iterator[PhotoFile | Skipped]:
     yield PhotoFile(path, status.st_size, status.st_mtime_ns, Stamp.of(status))
 
 
-def _rows(inventory: Path) -> Iterator[tuple[str, int, int]]:
+def _rows(inventory: Path) -> Iterator[tuple[Any, ...]]:
+    """Yield path, bytes, mtime_ns and, if it is there, ETag of each file."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     # Times without a time zone are taken for UTC.
-    types = {"path": pa.string(), "bytes": pa.int64(), "mtime": pa.timestamp("ns", "UTC")}
+    types = {"path": pa.string(), "bytes": pa.int64(), "mtime": pa.timestamp("ns", "UTC"), ETAG: pa.string()}
     try:
-        table = pq.read_table(inventory, columns=list(COLUMNS))
-        columns = [table.column(name).cast(types[name]) for name in COLUMNS]
+        names = [*COLUMNS, *({ETAG} & set(pq.read_schema(inventory).names))]
+        table = pq.read_table(inventory, columns=names)
+        columns = [table.column(name).cast(types[name]) for name in names]
     except FileNotFoundError as error:
         raise OptionError(option("files", inventory), " does not exist.") from error
     except (pa.ArrowException, OSError, KeyError) as error:
@@ -58,13 +63,14 @@ def _rows(inventory: Path) -> Iterator[tuple[str, int, int]]:
         raise _refused(inventory, "lists a path twice")
     if len(table) and pc.min(columns[1]).as_py() < 0:
         raise _refused(inventory, "has a negative number of bytes")
-    paths, sizes, times = columns
-    for batch in pa.table([paths, sizes, times.cast(pa.int64())], list(COLUMNS)).to_batches(max_chunksize=65_536):
+    columns[2] = columns[2].cast(pa.int64())
+    for batch in pa.table(columns, names).to_batches(max_chunksize=65_536):
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 
 def _refused(inventory: Path, problem: str) -> OptionError:
     return OptionError(
         option("files", inventory),
-        f" {problem}. It needs the columns path (text), bytes (whole numbers) and mtime (times), each path once.",
+        f" {problem}. It needs the columns path (text), bytes (whole numbers) and mtime (times), each path once, "
+        "and may have etag (text).",
     )

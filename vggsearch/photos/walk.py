@@ -1,5 +1,6 @@
 """Walk a photo folder and list its files with size and modification time. No file is opened."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -48,6 +49,12 @@ class Stamp(NamedTuple):
     def of(cls, status: os.stat_result) -> "Stamp":
         """Return the stamp of a file."""
         return cls(status.st_ctime_ns, status.st_ino & MOST_INODE)
+
+    @classmethod
+    def of_etag(cls, etag: str) -> "Stamp":
+        """Return the stamp of an object: 126 bits of the SHA-256 of its ETag, in place of time and number."""
+        digest = hashlib.sha256(etag.encode()).digest()
+        return cls(*(int.from_bytes(digest[at : at + 8], "big") & MOST_INODE for at in (0, 8)))
 
 
 class PhotoFile(NamedTuple):

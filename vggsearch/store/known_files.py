@@ -96,6 +96,17 @@ class KnownFiles:
         are[are] = (self.inode[known] == inode[are]) & (self.ctime_ns[known] == ctime_ns[are])
         return are
 
+    def are_same_versions(
+        self, rows: NDArray[np.int64], sizes: Sequence[int], stamps: Sequence[Stamp | None], are: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """Return which files have the size and the recorded stamp of their photo; `are` where one has no stamp."""
+        is_told = (rows >= 0) & np.fromiter((stamp is not None for stamp in stamps), bool, len(stamps))
+        is_told[is_told] = self.inode[rows[is_told]] != NO_INODE
+        told = rows[is_told]
+        found = are.copy()
+        found[is_told] = (self.bytes[told] == _integers(sizes)[is_told]) & self.have_stamps(rows, stamps)[is_told]
+        return found
+
     def count_stamps(self, rows: NDArray[np.int64]) -> int:
         """Return of how many rows a stamp is recorded."""
         return int((self.inode[rows] != NO_INODE).sum())

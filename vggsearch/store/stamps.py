@@ -77,6 +77,14 @@ def renew_stamps(directory: Path, new: Mapping[str, Stamp], live: Paths, skipped
         write_stamps(directory, table)
 
 
+def forget_stamps(directory: Path, paths: Iterable[str]) -> None:
+    """Forget the stamps of some files. Raises IndexNotWritable."""
+    recorded = read_stamps(directory)
+    kept = recorded.filter(pc.invert(pc.is_in(recorded.column("path"), value_set=arrow_paths(paths))))
+    if len(kept) < len(recorded):
+        write_stamps(directory, kept)
+
+
 def read_stamps(*directories: Path) -> pa.Table:
     """Return the stamps in indexes, as they were when the files were read; none from a damaged file."""
     return pa.Table.from_batches(chain.from_iterable(map(stamp_batches, directories)), STAMP_SCHEMA)
