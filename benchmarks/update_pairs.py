@@ -1,7 +1,7 @@
 """Time the pairs of `dups` after some photos were added, on random vectors and hashes.
 
 python benchmarks/update_pairs.py 100000 100 --search    # compares all first, as before there were stored pairs
-python benchmarks/update_pairs.py 1000000 100            # the stored pairs are random ones: 23 for each photo
+python benchmarks/update_pairs.py 1000000 100            # the stored pairs are random ones: 23 for each photo, none by hash
 
 Prints CPU seconds, and the peak memory of the process, which holds the vectors: 768 bytes for each photo.
 """
@@ -72,7 +72,10 @@ def main() -> None:
     kept = timed("matching them", lambda: KeptRows.matching(numbers[:before], numbers))
     found = timed("vectors, after the update", lambda: updated_pairs(vectors, last, kept))
     print(f"{len(last):,} pairs before, {len(found) if found is not None else 0:,} after")
-    near = timed("hashes, all compared", lambda: hash_pairs(hashes[:before], in_all_orientations))
+    if options.search:
+        near = timed("hashes, all compared", lambda: hash_pairs(hashes[:before], in_all_orientations))
+    else:
+        near = edges_from_pairs(before, None, 0.5, nothing, nothing, np.empty(0, np.float32))
     timed("hashes, after the update", lambda: updated_hash_pairs(hashes, in_all_orientations, near, kept))
 
 

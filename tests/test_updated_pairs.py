@@ -86,6 +86,17 @@ def test_the_pairs_are_those_of_a_new_search(change: str) -> None:
     assert len(wanted) > ROWS
 
 
+def test_more_pairs_than_one_number_can_rank_are_ranked_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored, last = vectors(), all_pairs(vectors()[:-40], COUNT, FLOOR)
+    kept = after(ALL[:-40], ALL, (NONE, NONE))
+    found = updated_pairs(stored, last, kept)
+    monkeypatch.setattr("vggsearch.knn.updated_pairs.NUMBER_BITS", 0)
+    again = updated_pairs(stored, last, kept)
+    assert found is not None
+    assert again is not None
+    assert named(again) == named(found)
+
+
 def test_rows_that_are_left_out_before_or_now_are_compared_as_they_should_be() -> None:
     stored, before, now = vectors(), ALL[:-20], ALL
     left_out = np.array([0, 5, 44]), np.array([5, 6, 1490])
