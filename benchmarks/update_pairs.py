@@ -1,7 +1,7 @@
 """Time the pairs of `dups` after some photos were added, on random vectors and hashes.
 
 python benchmarks/update_pairs.py 100000 100 --search    # compares all first, as before there were stored pairs
-python benchmarks/update_pairs.py 1000000 100            # the stored pairs are random ones: 23 for each photo, none by hash
+python benchmarks/update_pairs.py 1000000 100            # the stored pairs are random: 23 a photo, none by hash
 
 Prints CPU seconds, and the peak memory of the process, which holds the vectors: 768 bytes for each photo.
 """
