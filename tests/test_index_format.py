@@ -283,12 +283,17 @@ def test_every_column_of_the_skipped_files_is_documented(made: Observer) -> None
     assert_columns(made.index / "skipped.parquet", "skipped.parquet")
 
 
-@pytest.mark.parametrize("name", ["edges.parquet", "votes.parquet"])
+@pytest.mark.parametrize("name", ["edges.parquet", "hashes.parquet", "votes.parquet"])
 def test_every_column_of_the_edges_is_documented(made: Observer, name: str) -> None:
-    (edges,) = made.index.glob(f"search/*/{name}")
-    assert_columns(edges, "search/*/edges.parquet")
-    metadata = json.loads(pq.read_schema(edges).metadata[b"vggsearch"])
+    assert_columns(made.index / name, "edges.parquet")
+    metadata = json.loads(pq.read_schema(made.index / name).metadata[b"vggsearch"])
     assert_documented(merged([metadata]), "Metadata vggsearch of edges")
+
+
+def test_every_column_of_the_compared_photos_is_documented(made: Observer) -> None:
+    assert_columns(made.index / "compared.parquet", "compared.parquet")
+    metadata = json.loads(pq.read_schema(made.index / "compared.parquet").metadata[b"vggsearch"])
+    assert_documented(merged([metadata]), "Metadata vggsearch of compared photos")
 
 
 def test_every_column_of_the_keypoint_comparisons_is_documented(made: Observer) -> None:
