@@ -20,7 +20,6 @@ from vggsearch.store.contents import (
     CACHES,
     DAMAGED_DECISIONS,
     DECISIONS,
-    EDGES,
     EMBEDDINGS,
     JOURNALS,
     LOCAL,
@@ -103,7 +102,7 @@ def test_a_link_to_the_photos_or_to_nothing_is_no_index(made: ImageIndex, photos
 
 
 REPLACED = (*CACHES, DECISIONS, DAMAGED_DECISIONS, MANIFEST, "skipped.parquet", LOCK, LOCK_HOLDER)
-FILES = (*REPLACED, f"{JOURNALS}/2026-01-01-000000.jsonl", f"{SEARCH_FOLDER}/000001/{EDGES}")
+FILES = (*REPLACED, f"{JOURNALS}/2026-01-01-000000.jsonl")
 COMMANDS = (
     *WRITERS,
     ["info"],
