@@ -71,7 +71,10 @@ def make(folder: Path, photos: Path, views: Path | None, number: int, copies: fl
 
 @dataclass
 class Figures:
-    """What was measured in one or several libraries. `printed` are the recalls that the reports expect."""
+    """What was measured in one or several libraries. `printed` are the recalls that the reports expect.
+
+    `in_range` tells of each library whether the measured recall lies in the range that is printed.
+    """
 
     removals: int = 0
     wrong: Counter[str] = field(default_factory=Counter)
@@ -81,6 +84,7 @@ class Figures:
     lost: int = 0
     printed: list[float] = field(default_factory=list)
     off: list[float] = field(default_factory=list)
+    in_range: list[bool] = field(default_factory=list)
 
     def add(self, other: "Figures") -> None:
         for each in fields(self):
@@ -111,7 +115,8 @@ class Figures:
             f"{self.precision:.4f} of {self.removals:,} removals right, "
             f"{self.recall:.4f} of {self.copies.total():,} copies found, "
             f"{self.kept:.4f} of {self.originals:,} originals kept, "
-            f"recall printed as {printed:.3f}, off by {off:.3f}"
+            f"recall printed as {printed:.3f}, off by {off:.3f}, "
+            f"in the printed range in {sum(self.in_range)} of {len(self.in_range)}"
         )
 
 
@@ -143,7 +148,9 @@ def measure(folder: Path) -> Figures:
     edited_copies = [entry.path in found for entry in copies if entry.kind != EXACT]
     if report.classified.recall is not None and edited_copies:
         figures.printed = [report.classified.recall]
-        figures.off = [abs(report.classified.recall - sum(edited_copies) / len(edited_copies))]
+        measured, likely = sum(edited_copies) / len(edited_copies), report.recall_range or (1.0, 0.0)
+        figures.off = [abs(report.classified.recall - measured)]
+        figures.in_range = [likely[0] <= measured <= likely[1]]
     print(f"{folder.name}, {report.photos:,} photos, {report.seconds:.0f} s: {figures}")
     return figures
 

@@ -10,6 +10,7 @@ from vggsearch.duplicates.calibration import (
     LabelledPairs,
     calibrate,
     calibrate_by_similarity,
+    likely_shares,
     min_confidence,
 )
 from vggsearch.matching.isotonic import isotonic
@@ -77,6 +78,21 @@ def test_copies_that_are_not_compared_are_not_expected_to_be_found() -> None:
     similarity, inliers = np.array([0.9, 0.1, 0.1]), np.array([100, 0, 0])
     found = [calibrate(copies, LabelledPairs(), similarity, inliers, least).recall(0.9) for least in (-1, 0.1, 0.5)]
     assert found == [1.0, 0.75, 0.5]
+
+
+def test_the_range_of_the_recall_is_wide_for_few_copies_and_covers_what_chance_leaves() -> None:
+    random = np.random.default_rng(4)
+    for among in (2, 6, 60, 600):
+        outside, drawn = 0, 400
+        for _ in range(drawn):
+            rate = random.uniform(0.8, 1)
+            low, high = likely_shares(int(random.binomial(78, rate)), 78, among)
+            outside += not low <= random.binomial(among, rate) / among <= high
+        assert outside / drawn < 0.09
+    assert likely_shares(74, 78, 6) == (4 / 6, 1.0)
+    low, high = likely_shares(74, 78, 600)
+    assert 0.86 < low < 0.9
+    assert 0.97 < high < 1
 
 
 def test_confidence_rises_with_keypoints_and_similarity() -> None:

@@ -27,6 +27,7 @@ from vggsearch.knn.keypoint_votes import CodedKeypoints
 from vggsearch.matching.keypoint_codes import code_keypoints
 from vggsearch.matching.keypoints import Keypoints
 from vggsearch.removal.undo import undo
+from vggsearch.render.calibration import chosen_line
 from vggsearch.render.duplicates import duplicate_groups
 from vggsearch.store.contents import DECISIONS, EDGES, HASH_EDGES, KEYPOINT_CODES, KEYPOINT_MATCHES, KEYPOINT_VOTES
 from vggsearch.store.decisions import read_decisions
@@ -579,3 +580,13 @@ def test_one_content_in_many_folders_makes_one_pair_for_each(tmp_path: Path, cou
     assert len(report.classified.compared) == 1
     for pair in report.pairs:
         assert Path(pair.first.path).parent != Path(pair.second.path).parent
+
+
+def test_the_recall_is_printed_with_the_range_that_few_copies_leave(found: DuplicatesReport) -> None:
+    likely, recall = found.recall_range, found.classified.recall
+    assert likely is not None
+    assert recall is not None
+    low, high = likely
+    assert 0 <= low < high <= 1
+    assert low <= recall <= high
+    assert f"{recall:.0%} of edited copies are found ({low:.0%} to {high:.0%})" in chosen_line(found)

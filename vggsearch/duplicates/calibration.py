@@ -12,6 +12,7 @@ average confidence reaches the wanted precision: the local false discovery rate 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import lgamma
 
 import numpy as np
 from numpy.typing import NDArray
@@ -179,6 +180,30 @@ def min_confidence(confidences: NDArray[np.float64], precision: float) -> float:
     is_likely = ordered >= min(DUPLICATES.least_confidence, precision)
     sufficient = np.flatnonzero(is_last & (averages >= precision) & is_likely)
     return float(ordered[sufficient[-1]]) if len(sufficient) else 1.0 + np.finfo(float).eps
+
+
+def likely_shares(found: int, tried: int, among: int) -> tuple[float, float]:
+    """Return the lowest and the highest share, 0..1, of `among` copies that is likely found: 95 % are between them.
+
+    Of `tried` other copies, `found` were found. The number is beta-binomial, from Jeffreys' prior. It is uncertain
+    if few were tried, and if there are few: of two copies, a half may be found.
+    """
+    successes, failures = found + 0.5, tried - found + 0.5
+    numbers = range(among + 1)
+    logarithms = np.array(
+        [
+            _log_beta(successes + number, failures + among - number) - _log_beta(number + 1, among - number + 1)
+            for number in numbers
+        ]
+    )
+    weights = np.exp(logarithms - logarithms.max())
+    up_to = weights.cumsum() / weights.sum()
+    lowest, highest = np.searchsorted(up_to, (0.025, 0.975)).tolist()
+    return lowest / among, highest / among
+
+
+def _log_beta(one: float, other: float) -> float:
+    return lgamma(one) + lgamma(other) - lgamma(one + other)
 
 
 def counts_of(inliers: Sequence[int]) -> NDArray[np.float64]:

@@ -6,12 +6,13 @@ import logging
 import time
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from vggsearch.defaults import DUPLICATES, PAIRS
-from vggsearch.duplicates.calibration import LabelledPairs
+from vggsearch.duplicates.calibration import LabelledPairs, likely_shares
 from vggsearch.duplicates.calibration_pairs import (
     CalibrationPairs,
     Embed,
@@ -26,7 +27,7 @@ from vggsearch.duplicates.grouping import GroupBuilder
 from vggsearch.duplicates.keep_policy import keep_rules, warn_of_unmatched
 from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.duplicates.pairs import CandidatePairs, unrelated_pairs
-from vggsearch.duplicates.results import Groups, Pairs
+from vggsearch.duplicates.results import DUPLICATE_KINDS, Groups, Pairs
 from vggsearch.duplicates.shown import restricted
 from vggsearch.errors import ImageError, IndexNotWritable, Stopped
 from vggsearch.photos.decoder_pool import Decoders, default_workers
@@ -36,6 +37,8 @@ from vggsearch.store.contents import JOURNALS
 from vggsearch.tables import Table, Tabular
 
 log = logging.getLogger(__name__)
+
+MOST_EXPECTED = 10_000  # copies in a folder for `recall_range`; of more, no other shares are likely
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,21 @@ class DuplicatesReport(Tabular):
     seconds: float
     directory: Path
     root: Path | None
+
+    @property
+    def recall_range(self) -> tuple[float, float] | None:
+        """The shares, 0..1, of the edited copies in the folder between which those that are found likely lie.
+
+        It is wide if there are few. None if no recall is known, see `classified`.
+        """
+        recall, calibration = self.classified.recall, self.classified.calibration
+        if recall is None or calibration is None:
+            return None
+        members = chain.from_iterable(group.members for group in self.groups)
+        edited = sum(member.kind in DUPLICATE_KINDS and member.kind != "exact" for member in members)
+        tried = len(calibration.copies.similarities)
+        among = min(max(1, round(edited / max(recall, 0.1))), MOST_EXPECTED)
+        return likely_shares(round(recall * tried), tried, among)
 
     def to_arrow(self) -> Table:
         """Return one row per photo of each group; see Groups.to_arrow. `pairs.to_arrow()` has the pairs."""

@@ -29,11 +29,19 @@ def chosen_line(report: DuplicatesReport) -> str:
         return f"{compared}. No pair is likely enough to be a duplicate, exact copies aside."
     expected = [
         f"{confidence_text(found.precision)} of these pairs are right" if found.precision is not None else "",
-        f"{found.recall:.0%} of edited copies are found" if found.recall is not None else "",
+        _recall_text(report),
     ]
     expectation = f" Expected: {', '.join(filter(None, expected))}." if any(expected) else ""
     confidence = confidence_text(found.min_confidence)
     return f"{compared}. Duplicates have a confidence of {confidence} or more.{expectation}"
+
+
+def _recall_text(report: DuplicatesReport) -> str:
+    """Say what share of the edited copies is found, and where it likely lies; "" if that is unknown."""
+    recall, likely = report.classified.recall, report.recall_range
+    if recall is None or likely is None:
+        return ""
+    return f"{recall:.0%} of edited copies are found ({likely[0]:.0%} to {likely[1]:.0%})"
 
 
 def notes(report: DuplicatesReport) -> list[str]:
@@ -147,6 +155,7 @@ def as_values(report: DuplicatesReport) -> dict[str, object]:
         "threshold": found.threshold,
         "expected_precision": found.precision,
         "expected_recall": found.recall,
+        "expected_recall_range": report.recall_range,
         "excluded": found.excluded,
         "photos_compared": report.was_compared,
         "is_complete": found.is_complete,
