@@ -175,8 +175,8 @@ class _Search:
         pairs = edges_from_pairs(self.among, self.count, self.floor, group.rows[positions], others, similarity)
         return pairs.first, pairs.second, pairs.similarity
 
-    def _asked(self, unit: NDArray[np.float32]) -> Iterator[tuple["_Probed", list[tuple[int, NDArray[np.int64]]]]]:
-        """Yield each block, with the lists of it that are probed, and by which rows of the group, ascending."""
+    def _asked(self, unit: NDArray[np.float32]) -> Iterator[tuple["_Probed", list["_Probe"]]]:
+        """Yield each block, with the lists of it that are probed, and by which rows of the group."""
         probed = _nearest_lists(self.centroids(), unit, self.probes)
         order = np.argsort(probed.ravel(), kind="stable")
         numbers, starts = np.unique(probed.ravel()[order], return_index=True)
@@ -185,7 +185,16 @@ class _Search:
         for owner in np.unique(owners).tolist():
             here = np.flatnonzero(owners == owner).tolist()
             first = int(self.starts[self.bounds[owner]])
-            yield _Probed(self.blocks[owner](), first), [(int(numbers[at]), asking[at]) for at in here]
+            probes = [probe for at in here for probe in self._divided(int(numbers[at]), asking[at])]
+            yield _Probed(self.blocks[owner](), first), probes
+
+    def _divided(self, number: int, ones: NDArray[np.int64]) -> Iterator["_Probe"]:
+        """Yield the probes of a list. A list of many similar photos, probed by most of them, takes several."""
+        size = PAIRS.block_rows
+        for start in range(int(self.starts[number]), int(self.starts[number + 1]), size):
+            others = slice(start, min(start + size, int(self.starts[number + 1])))
+            for first in range(0, len(ones), size):
+                yield _Probe(number, ones[first : first + size], others)
 
     def _compare(
         self,
@@ -194,16 +203,26 @@ class _Search:
         unit: NDArray[np.float32],
         own: NDArray[np.int64],
         probed: "_Probed",
-        item: tuple[int, NDArray[np.int64]],
+        probe: "_Probe",
     ) -> Candidates:
-        """Return the candidates in one list for the rows of the group that probe it."""
-        number, ones = item
-        place = slice(int(self.starts[number]) - probed.first, int(self.starts[number + 1]) - probed.first)
+        """Return the candidates of a probe."""
+        place = slice(probe.others.start - probed.first, probe.others.stop - probed.first)
         others = probed.block.rows[place]
-        products = unit[ones] @ probed.block.unit(place).T
-        itself = np.flatnonzero(own[ones] == number)
-        products[itself, np.searchsorted(others, rows[ones[itself]])] = -np.inf
-        return nearest.candidates_of_rows(products, ones, others)
+        products = unit[probe.ones] @ probed.block.unit(place).T
+        own_list = np.flatnonzero(own[probe.ones] == probe.number)
+        itself = np.searchsorted(others, rows[probe.ones[own_list]]).clip(max=len(others) - 1)
+        is_here = others[itself] == rows[probe.ones[own_list]]
+        products[own_list[is_here], itself[is_here]] = -np.inf
+        return nearest.candidates_of_rows(products, probe.ones, others)
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """A list, rows of the group that probe it, ascending, and the places of the rows to compare them with."""
+
+    number: int
+    ones: NDArray[np.int64]
+    others: slice
 
 
 @dataclass(frozen=True)
