@@ -14,6 +14,7 @@ from vggsearch.duplicates.keep_policy import LOSSLESS, RatedPhoto
 from vggsearch.duplicates.originals import Evidence, Originals
 from vggsearch.errors import ImageError
 from vggsearch.matching.alignment import Alignment
+from vggsearch.photos.edits import recoloured
 from vggsearch.photos.upright import Box
 from vggsearch.progress import SILENT
 
@@ -24,13 +25,17 @@ WHOLE = (0.0, 0.0, 1.0, 1.0)
 class Positions:
     """Stands in for the matcher: row 0 lies in row 1 there."""
 
-    def __init__(self, left: float, top: float, right: float, bottom: float) -> None:
+    def __init__(self, left: float, top: float, right: float, bottom: float, *, same_pixels: bool = False) -> None:
+        self._same_pixels = same_pixels
         scale = ((right - left) * (bottom - top)) ** 0.5
         corners = ((left, top), (right, top), (right, bottom), (left, bottom))
         self._alignment = Alignment(0.9, 40, False, 0.0, scale, corners)
 
     def result(self, pair: tuple[int, int]) -> tuple[tuple[int, int], Alignment]:
         return (0, 1), self._alignment
+
+    def have_same_pixels(self, pair: tuple[int, int]) -> bool:
+        return self._same_pixels
 
 
 def rated(image: Image.Image | None, **facts: Any) -> RatedPhoto:
@@ -44,6 +49,7 @@ def compared(
     other: Image.Image | None,
     at: tuple[float, float, float, float] = WHOLE,
     /,
+    same_pixels: bool = False,
     **facts: dict[str, Any],
 ) -> Evidence:
     """Compare rows 0 and 1, of which the first lies `at` that place in the second."""
@@ -56,7 +62,7 @@ def compared(
         return image if part is None else image.crop((part[0], part[1], part[0] + part[2], part[1] + part[3]))
 
     photos = {0: rated(one, **facts.get("one", {})), 1: rated(other, **facts.get("other", {}))}
-    return Originals(photos, Positions(*at), read).compare([(0, 1)], SILENT)  # type: ignore[arg-type]
+    return Originals(photos, Positions(*at, same_pixels=same_pixels), read).compare([(0, 1)], SILENT)  # type: ignore[arg-type]
 
 
 def as_jpeg(image: Image.Image, quality: int = 90) -> Image.Image:
@@ -94,6 +100,14 @@ def test_a_grey_copy_is_not_the_original() -> None:
     assert evidence.why == {(1, 0): "in colour, the other is not"}
 
 
+def test_a_colour_filter_makes_no_original_of_a_copy() -> None:
+    """A photo of little colour, and one of none, to which a filter gives much of one colour."""
+    for faint in (Image.blend(PHOTO, PHOTO.convert("L").convert("RGB"), 0.9), PHOTO.convert("L").convert("RGB")):
+        warm = as_jpeg(recoloured(faint, 1.25, 1.0, 0.7))
+        evidence = compared(faint, warm, one={"taken": datetime(2016, 1, 16)}, other={"quality": 98})
+        assert evidence.why == {(0, 1): "taken 2016-01-16 00:00, the other has no date"}
+
+
 def test_a_mirrored_copy_without_the_date_of_the_camera_is_not_the_original() -> None:
     evidence = compared(ImageOps.mirror(PHOTO), PHOTO, one={"quality": 98}, other={"taken": datetime(2019, 7, 14)})
     assert evidence.why == {(1, 0): "taken 2019-07-14 00:00, the other has no date"}
@@ -104,6 +118,15 @@ def test_a_png_made_of_a_jpeg_is_not_the_original_and_a_jpeg_made_of_a_png_is_no
     jpeg = as_jpeg(PHOTO)
     assert compared(jpeg, jpeg, other=png).why == {(0, 1): "the PNG file was made from a JPEG"}
     assert compared(jpeg, PHOTO, other=png).why == {(1, 0): "lossless"}
+
+
+def test_a_png_with_the_pixels_of_a_jpeg_was_made_from_it_even_where_nothing_else_shows_it() -> None:
+    """Blocks do not show in a page that is nearly white."""
+    page = ImageOps.expand(PHOTO.resize((64, 48)), 400, "white")
+    jpeg, png = as_jpeg(page, 70), {"quality": LOSSLESS, "format": "PNG"}
+    assert compared(jpeg, jpeg, other=png).why == {(1, 0): "lossless"}
+    assert compared(jpeg, jpeg, other=png, same_pixels=True).why == {(0, 1): "the PNG file was made from it"}
+    assert compared(jpeg, jpeg, one=png, same_pixels=True).why == {(1, 0): "the PNG file was made from it"}
 
 
 def test_the_web_format_then_the_lower_quality_then_the_later_file_is_the_copy() -> None:

@@ -329,12 +329,19 @@ class DetailDefaults:
     least_side: int = 64  # of them; smaller parts do not tell
     rings: int = 40  # frequencies that are told apart
     least_ratio: float = 1.3  # of the sizes of the two copies; with less, too few frequencies differ
-    grey: float = 3.0  # levels between the channels of a pixel, in the mean; a grey JPEG has less
     zero: float = 0.8  # grey levels, of a coefficient that was zero before it was rounded to a pixel
     grid: float = 1.1  # times as many zeros in the blocks of a JPEG as elsewhere; without a JPEG 0.9 to 1.07
     above_noise: float = 0.1  # of the energy of low frequencies; with less, only the noise of a JPEG is compared
     surely_real: float = 0.5  # as `real`, against the date of a camera in the smaller photo
     real: float = 0.25  # of the energy of the octave below; photos have 0.2 to 3, enlarged ones 0.01 to 0.25
+
+
+@dataclass(frozen=True)
+class ColourDefaults:
+    """Whether a photo is in colour and its copy is not (matching/colour.py)."""
+
+    least: float = 4.0  # levels; grey copies have 0, 98 in 100 toned JPEGs of quality 80 less than this
+    times: float = 4.0  # as much as the other; a copy whose channels were scaled has up to 3.3 times as much
 
 
 @dataclass(frozen=True)
@@ -446,6 +453,7 @@ GPU_SEARCH = GpuSearchDefaults()
 CLUSTER = ClusterDefaults()
 IMAGE = ImageDefaults()
 DECODER = DecoderDefaults()
+COLOUR = ColourDefaults()
 DETAIL = DetailDefaults()
 DUPLICATES = DuplicateDefaults()
 KEYPOINTS = KeypointDefaults()

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageChops
+from PIL import Image
 
-from vggsearch.defaults import DETAIL, DUPLICATES, SURROUNDINGS
+from vggsearch.defaults import COLOUR, DETAIL, DUPLICATES, SURROUNDINGS
 from vggsearch.duplicates.confirmation import KeypointMatcher
 from vggsearch.duplicates.keep_policy import LOSSLESS, RatedPhoto, age, has_date
 from vggsearch.errors import ImageError
 from vggsearch.matching.alignment import Alignment, inverted
+from vggsearch.matching.colour import colour_of
 from vggsearch.matching.detail import Detail, detail_of
 from vggsearch.matching.surroundings import Around, around, share_outside
 from vggsearch.photos.resize import small_grey
@@ -54,19 +55,15 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A photo as it is compared: in grey, uint8 (height, width), and whether it has any colour."""
+    """A photo as it is compared: in grey, uint8 (height, width), and its colour, see matching.colour."""
 
     grey: NDArray[np.uint8]
-    is_coloured: bool
+    colour: float
 
 
 def look_at(image: Image.Image) -> Look:
     """Return how a reduced photo is compared."""
-    red, green, blue = image.split()
-    highest = ImageChops.lighter(ImageChops.lighter(red, green), blue)
-    lowest = ImageChops.darker(ImageChops.darker(red, green), blue)
-    spread = np.asarray(ImageChops.subtract(highest, lowest))
-    return Look(small_grey(image, SURROUNDINGS.pixels), bool(spread.mean() > DETAIL.grey))
+    return Look(small_grey(image, SURROUNDINGS.pixels), colour_of(image))
 
 
 class Originals:
@@ -176,15 +173,15 @@ class _Side:
         left, top, width, height = np.concatenate([begin, end - begin]).astype(int).tolist()
         return self._originals.detail(self.row, (left, top, width, height))
 
+    def has_pixels_of(self, opposite: "_Side") -> bool:
+        """Return whether both files show the same in every pixel; False if that was not compared."""
+        own, its = ((each.photo.width, each.photo.height) for each in (self, opposite))
+        return own == its and self._originals._matcher.have_same_pixels((self.row, opposite.row))
+
     @property
     def is_lossless(self) -> bool:
         """Whether its format keeps every pixel."""
         return self.rated.quality == LOSSLESS
-
-    @property
-    def is_coloured(self) -> bool:
-        """Whether it has any colour, as far as is known."""
-        return self.look is None or self.look.is_coloured
 
 
 def _position(matcher: KeypointMatcher, query: int, photo: int) -> Alignment | None:
@@ -217,11 +214,14 @@ def _shows_more_detail(side: _Side, opposite: _Side) -> str | None:
 
 
 def _is_chosen_anyway(side: _Side, opposite: _Side) -> bool:
-    return side.is_coloured >= opposite.is_coloured and _has_date(side, opposite) is not None
+    return _is_coloured(opposite, side) is None and _has_date(side, opposite) is not None
 
 
 def _is_coloured(side: _Side, opposite: _Side) -> str | None:
-    return "in colour, the other is not" if side.is_coloured and not opposite.is_coloured else None
+    if side.look is None or opposite.look is None:
+        return None
+    colour, its = side.look.colour, opposite.look.colour
+    return "in colour, the other is not" if colour > max(COLOUR.least, COLOUR.times * its) else None
 
 
 def _has_date(side: _Side, opposite: _Side) -> str | None:
@@ -237,10 +237,12 @@ def _is_of_a_camera(side: _Side, opposite: _Side) -> str | None:
 
 
 def _is_lossless(side: _Side, opposite: _Side) -> str | None:
-    """Prefer lossless files, except those that were made from a JPEG: they still show its blocks."""
+    """Prefer lossless files, except those made from a JPEG: they have its pixels, or still show its blocks."""
     if side.is_lossless == opposite.is_lossless:
         return None
     lossless = side if side.is_lossless else opposite
+    if side.has_pixels_of(opposite):
+        return f"the {opposite.photo.format} file was made from it" if lossless is opposite else None
     detail = lossless.detail()
     is_of_jpeg = detail is not None and detail.has_jpeg_grid
     if lossless is opposite and is_of_jpeg:
