@@ -42,6 +42,7 @@ MAY: dict[str, set[str]] = {
     "store/dead_rows.py": {"write_bytes"},
     "store/manifest.py": {"write_text"},
     "store/parts.py": {"write_table"},
+    "store/compared.py": {"write_table"},
     "store/edges.py": {"write_table"},
     "store/stamps.py": {"write_table"},
     "store/keypoint_codes.py": {"write_table"},
