@@ -1,5 +1,6 @@
 """Duplicates from photos to groups: real photos and edited copies of them, with a network that is faked."""
 
+import os
 import re
 import shutil
 import zlib
@@ -590,3 +591,21 @@ def test_the_recall_is_printed_with_the_range_that_few_copies_leave(found: Dupli
     assert 0 <= low < high <= 1
     assert low <= recall <= high
     assert f"{recall:.0%} of edited copies are found ({low:.0%} to {high:.0%})" in chosen_line(found)
+
+
+def test_a_photo_is_as_old_as_its_oldest_exact_copy(index: ImageIndex) -> None:
+    """The name of a younger exact copy of the original comes first; a photo saved from it lies between in time."""
+    assert index.root is not None
+    folder, newest = index.root / "again", 1_500_000_000
+    original, younger, saved = folder / "chelsea.jpg", folder / "chelsea-edited.jpg", folder / "saved.jpg"
+    for path, quality in ((original, 92), (saved, 91)):
+        Image.open(index.root / "originals" / "chelsea.jpg").resize((900, 600)).save(path, quality=quality)
+    shutil.copy(original, younger)
+    for path, age in ((original, 200_000), (saved, 100_000), (younger, 0)):
+        os.utime(path, (newest - age, newest - age))
+    index.update(index.root)
+    group = next(
+        each for each in index.duplicates().groups if each.keeper.path in ("again/chelsea.jpg", "again/saved.jpg")
+    )
+    assert group.keeper.path == "again/chelsea.jpg"
+    assert {member.photo.path: member.reason for member in group.members}["again/saved.jpg"] == "the older one"

@@ -13,7 +13,7 @@ from vggsearch.defaults import SURROUNDINGS
 from vggsearch.duplicates.classify import ClassifiedPairs, may_show_the_same
 from vggsearch.duplicates.collection import Collection
 from vggsearch.duplicates.confirmation import KeypointMatcher
-from vggsearch.duplicates.keep_policy import RatedPhoto, keep_rules, quality_of, ranked, reason
+from vggsearch.duplicates.keep_policy import RatedPhoto, age, keep_rules, quality_of, ranked, reason
 from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.duplicates.originals import Originals
 from vggsearch.duplicates.pairs import CandidatePairs
@@ -203,7 +203,8 @@ class GroupBuilder:
         duplicates = self.classified.duplicates
         contents = self._collection.contents
         pairs = duplicates.subset(contents[duplicates.first] != contents[duplicates.second]).pairs()
-        evidence = Originals(self._rated, self._matcher, self._read).compare(pairs, self._monitor)
+        oldest = {content: self._oldest(self._rows_of(content)) for content in self._contents}
+        evidence = Originals(oldest, self._matcher, self._read).compare(pairs, self._monitor)
         self._set_apart(evidence.contains)
         lost, why = evidence.lost(), defaultdict[str, dict[str, str]](dict)
         share = {self._photos[row].sha256: value for row, value in lost.items()}
@@ -212,6 +213,10 @@ class GroupBuilder:
         for row, rated in self._rated.items():
             sha256 = rated.photo.sha256
             self._rated[row] = replace(rated, lost=share.get(sha256, 0.0), why=why[sha256])
+
+    def _oldest(self, rows: list[int]) -> RatedPhoto:
+        """Return the oldest of some exact copies: a content is as old as that, whichever of them comes first."""
+        return min((self._rated[row] for row in rows), key=lambda each: age(each.photo))
 
     def _set_apart(self, contains: frozenset[tuple[int, int]]) -> None:
         """Take pairs out of the duplicates, except those that the user has marked as the same."""
