@@ -202,3 +202,20 @@ def test_a_deleted_current_folder_is_told(tmp_path: Path, monkeypatch: pytest.Mo
         done = CliRunner().invoke(cli, words)
         assert done.exit_code > 0
         assert done.stderr.endswith(" The current folder was deleted. Change to another one: cd\n"), words
+
+
+def test_a_library_for_which_a_limit_leaves_no_room_is_not_loaded() -> None:
+    """OpenBLAS, which FAISS comes with, crashes if it gets no memory while it is loaded."""
+    pytest.importorskip("resource")
+    script = (
+        "import resource; from vggsearch.system.limits import check_room\n"
+        "check_room('FAISS', 10**12)  # nothing is limited\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (10**9, resource.RLIM_INFINITY))\n"
+        "check_room('FAISS', 10**8)\n"
+        "check_room('FAISS', 10**9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stderr.endswith(
+        "InstallationError: FAISS needs 1.0 GB of memory to be loaded, and the limit of 1.0 GB of this process "
+        "does not leave as much. Raise the limit: ulimit -v unlimited\n"
+    )

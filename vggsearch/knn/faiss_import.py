@@ -11,10 +11,13 @@ from vggsearch.errors import InstallationError
 from vggsearch.system.collecting import without_garbage_collection
 from vggsearch.system.forks import native_threads
 from vggsearch.system.installation import check_distributions, distribution, installed
+from vggsearch.system.limits import check_room
 
 FaissIndex: TypeAlias = Any  # any class of FAISS index: SWIG generates them without type information
 
 WAIT_POLICY = "OMP_WAIT_POLICY"
+CUDA_BYTES, CPU_BYTES = 1_600_000_000, 260_000_000  # of address space; 1.66 and 0.35 GB were taken on two cores
+THREAD_BYTES = 50_000_000
 PACKAGES = ("faiss", "faiss-cpu", "faiss-gpu", "faiss-gpu-cu11", "faiss-gpu-cu12", "faiss-gpu-cuvs")
 
 
@@ -31,6 +34,7 @@ def faiss() -> ModuleType:
             f"Several FAISS packages are installed, {' and '.join(packages)}, and overwrite each other. "
             f"Remove all, then install one: pip uninstall {' '.join(packages)}; pip install {distribution()}"
         )
+    check_room("FAISS", _size(packages))
     try:
         with _passive_waiting(), without_garbage_collection():
             import faiss as module
@@ -39,6 +43,12 @@ def faiss() -> ModuleType:
             f"FAISS cannot be imported ({error}). Install it: pip install {distribution()}"
         ) from error
     return module
+
+
+def _size(packages: list[str]) -> int:
+    """Return how many bytes of address space FAISS takes: CUDA, and buffers of OpenBLAS for each thread."""
+    libraries = CUDA_BYTES if any(package.startswith("faiss-gpu") for package in packages) else CPU_BYTES
+    return libraries + THREAD_BYTES * (os.cpu_count() or 1)
 
 
 @contextmanager

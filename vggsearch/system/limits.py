@@ -1,5 +1,7 @@
 """The limits that a shell or a service manager sets for a process."""
 
+import mmap
+
 from vggsearch.errors import InstallationError
 from vggsearch.system.units import decimal
 
@@ -27,3 +29,20 @@ def check_address_space() -> None:
             f"The memory of this process is limited to {decimal(limit)}, and vggsearch needs at least "
             f"{decimal(LEAST_ADDRESS_SPACE)} to start. Raise the limit: ulimit -v unlimited"
         )
+
+
+def check_room(library: str, size: int) -> None:
+    """Raise InstallationError if a limit of the address space leaves less than the `size`, in bytes, of a library.
+
+    It would crash while it is loaded.
+    """
+    limit = address_space()
+    if limit is None:
+        return
+    try:
+        mmap.mmap(-1, size).close()
+    except (OSError, ValueError):
+        raise InstallationError(
+            f"{library} needs {decimal(size)} of memory to be loaded, and the limit of {decimal(limit)} of this "
+            f"process does not leave as much. Raise the limit: ulimit -v unlimited"
+        ) from None
