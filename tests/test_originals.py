@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
@@ -105,6 +106,17 @@ def test_a_colour_filter_makes_no_original_of_a_copy() -> None:
     for faint in (Image.blend(PHOTO, PHOTO.convert("L").convert("RGB"), 0.9), PHOTO.convert("L").convert("RGB")):
         warm = as_jpeg(recoloured(faint, 1.25, 1.0, 0.7))
         evidence = compared(faint, warm, one={"taken": datetime(2016, 1, 16)}, other={"quality": 98})
+        assert evidence.why == {(0, 1): "taken 2016-01-16 00:00, the other has no date"}
+
+
+def test_noise_and_a_sticker_make_no_original_of_a_copy_of_a_toned_photo() -> None:
+    toned = recoloured(PHOTO.convert("L").convert("RGB"), 1.0, 0.97, 0.9)
+    noise = np.random.default_rng(1).normal(0, 30, (PHOTO.height, PHOTO.width, 3))
+    noisy = Image.fromarray((np.asarray(toned) + noise).clip(0, 255).astype(np.uint8))
+    stuck = toned.copy()
+    stuck.paste("red", (0, 0, 320, 240))
+    for copy in (noisy, stuck):
+        evidence = compared(toned, copy, one={"taken": datetime(2016, 1, 16)}, other={"quality": 98})
         assert evidence.why == {(0, 1): "taken 2016-01-16 00:00, the other has no date"}
 
 

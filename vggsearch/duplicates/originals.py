@@ -14,7 +14,7 @@ from vggsearch.duplicates.confirmation import KeypointMatcher
 from vggsearch.duplicates.keep_policy import LOSSLESS, RatedPhoto, age, has_date
 from vggsearch.errors import ImageError
 from vggsearch.matching.alignment import Alignment, inverted
-from vggsearch.matching.colour import colour_of
+from vggsearch.matching.colour import colour_of, is_grey
 from vggsearch.matching.detail import Detail, detail_of
 from vggsearch.matching.surroundings import Around, around, share_outside
 from vggsearch.photos.resize import small_grey
@@ -55,15 +55,16 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A photo as it is compared: in grey, uint8 (height, width), and its colour, see matching.colour."""
+    """A photo as it is compared: its brightness, uint8 (height, width), and its colour, see matching.colour."""
 
     grey: NDArray[np.uint8]
+    is_grey: bool
     colour: float
 
 
 def look_at(image: Image.Image) -> Look:
     """Return how a reduced photo is compared."""
-    return Look(small_grey(image, SURROUNDINGS.pixels), colour_of(image))
+    return Look(small_grey(image, SURROUNDINGS.pixels), is_grey(image), colour_of(image))
 
 
 class Originals:
@@ -218,10 +219,10 @@ def _is_chosen_anyway(side: _Side, opposite: _Side) -> bool:
 
 
 def _is_coloured(side: _Side, opposite: _Side) -> str | None:
-    if side.look is None or opposite.look is None:
+    if side.look is None or opposite.look is None or side.look.is_grey or not opposite.look.is_grey:
         return None
-    colour, its = side.look.colour, opposite.look.colour
-    return "in colour, the other is not" if colour > max(COLOUR.least, COLOUR.times * its) else None
+    least = max(COLOUR.least, COLOUR.times * opposite.look.colour)
+    return "in colour, the other is not" if side.look.colour > least else None
 
 
 def _has_date(side: _Side, opposite: _Side) -> str | None:

@@ -1,7 +1,17 @@
-"""How much colour a picture has besides its brightness: a grey copy has none, a toned one little."""
+"""Whether a picture is grey, and how much colour it has besides its brightness: a toned one has little."""
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
+
+from vggsearch.defaults import COLOUR
+
+
+def is_grey(image: Image.Image) -> bool:
+    """Return whether the channels of an RGB picture hardly differ."""
+    red, green, blue = image.split()
+    highest = ImageChops.lighter(ImageChops.lighter(red, green), blue)
+    lowest = ImageChops.darker(ImageChops.darker(red, green), blue)
+    return bool(np.asarray(ImageChops.subtract(highest, lowest)).mean() <= COLOUR.grey)
 
 
 def colour_of(image: Image.Image) -> float:
