@@ -16,6 +16,7 @@ OPTIONS = ("--disable-gpu", "--disable-dev-shm-usage", "--force-color-profile=sr
 SECONDS = 20  # that anything may take, on a busy machine
 ACCESSIBILITY = """async () => (await axe.run()).violations.map(({ id, help, nodes }) =>
     [id, help, ...nodes.slice(0, 5).map((node) => `${node.html}: ${node.failureSummary}`)])"""
+FADED = "Promise.allSettled(document.getAnimations().map(({ finished }) => finished))"
 
 
 @contextmanager
@@ -66,9 +67,11 @@ class Tab:
         return self.page.locator(selector).count()
 
     def violations(self) -> list[Any]:
-        """Return what axe-core finds: rule, meaning, and the elements concerned."""
+        """Return what axe-core finds once nothing fades any more: rule, meaning, and the elements concerned."""
         if not self.page.evaluate("'axe' in globalThis"):
             self.page.evaluate(axe_core())
+        self.settle()  # a pointer at rest is over another element once the page has moved below it
+        self.page.evaluate(FADED)
         found: list[Any] = self.page.evaluate(ACCESSIBILITY)
         return found
 
