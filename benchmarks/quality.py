@@ -1,11 +1,12 @@
 """Measure descriptors and whitenings on UKBench and on edited copies: the tables of docs/quality.md.
 
 python benchmarks/quality.py PHOTOS UKBENCH [--rows default|fast|descriptors|sizes|hashes|containing|fewer]
-    [--sample 100] [--crowd FOLDER]
+    [--sample 100] [--rerank] [--crowd FOLDER]
 
 PHOTOS is a folder of unrelated photos. Copies are made of SAMPLE of them by the eighteen basic edits and searched
 among all. UKBENCH is a folder with its truth.tsv. Each row prints what `vggsearch eval` prints for it and the cost:
-bytes of a photo in the vector index, and photos embedded per second. With --crowd, PHOTOS, UKBENCH and FOLDER are
+bytes of a photo in the vector index, and photos embedded per second. With --rerank, the ten best results of
+whitened search are re-ranked, and other whitenings are left out. With --crowd, PHOTOS, UKBENCH and FOLDER are
 one index, and the same queries are run with and without re-ranking.
 """
 
@@ -101,7 +102,7 @@ class Remembering(Engine):
         return self.engine.multiply_adds_per_s(seconds)
 
 
-def measure(wanted: Row, photos: Path, ukbench: Path, folder: Path, sample: int) -> None:
+def measure(wanted: Row, photos: Path, ukbench: Path, folder: Path, sample: int, *, rerank: bool) -> None:
     spec, weights = wanted.options.resolve()
     engine = Remembering(load_engine(spec, weights))
     indexes = []
@@ -111,9 +112,9 @@ def measure(wanted: Row, photos: Path, ukbench: Path, folder: Path, sample: int)
         indexes.append(index)
     of_photos, of_ukbench = indexes
     labels = read_truth(ukbench / "truth.tsv")
-    for text in wanted.whitenings:
-        copies = evaluate_copies(of_photos, edits="basic", sample=sample, whiten=text, rerank=False)
-        views = evaluate(of_ukbench, labels, whiten=text, rerank=False).figures
+    for text in ("auto",) if rerank else wanted.whitenings:
+        copies = evaluate_copies(of_photos, edits="basic", sample=sample, whiten=text, rerank=rerank)
+        views = evaluate(of_ukbench, labels, whiten=text, rerank=rerank).figures
         numbers = searcher_of(of_photos, whitening_named(text)).index.unit_vectors(slice(1)).shape[1]
         mirrored = " mirror" if spec.mirror else ""
         print(
@@ -240,6 +241,7 @@ def main() -> None:
     parser.add_argument("ukbench", type=Path)
     parser.add_argument("--rows", choices=(*ROWS, "hashes", "containing", "fewer"), default="default")
     parser.add_argument("--sample", type=int, default=MEASURE.sample)
+    parser.add_argument("--rerank", action="store_true")
     parser.add_argument("--crowd", type=Path)
     given = parser.parse_args()
     if given.rows in ("containing", "fewer"):
@@ -255,7 +257,7 @@ def main() -> None:
         return
     for wanted in ROWS[given.rows]:
         with tempfile.TemporaryDirectory() as folder:
-            measure(wanted, given.photos, given.ukbench, Path(folder), given.sample)
+            measure(wanted, given.photos, given.ukbench, Path(folder), given.sample, rerank=given.rerank)
 
 
 if __name__ == "__main__":
