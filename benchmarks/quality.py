@@ -6,8 +6,8 @@ python benchmarks/quality.py PHOTOS UKBENCH [--rows default|fast|descriptors|siz
 PHOTOS is a folder of unrelated photos. Copies are made of SAMPLE of them by the eighteen basic edits and searched
 among all. UKBENCH is a folder with its truth.tsv. Each row prints what `vggsearch eval` prints for it and the cost:
 bytes of a photo in the vector index, and photos embedded per second. With --rerank, the ten best results of
-whitened search are re-ranked, and other whitenings are left out. With --crowd, PHOTOS, UKBENCH and FOLDER are
-one index, and the same queries are run with and without re-ranking.
+whitened search are re-ranked with stored local features, and other whitenings are left out. With --crowd, PHOTOS,
+UKBENCH and FOLDER are one index, and the same queries are run with and without re-ranking.
 """
 
 import argparse
@@ -108,7 +108,7 @@ def measure(wanted: Row, photos: Path, ukbench: Path, folder: Path, sample: int,
     indexes = []
     for name, source in (("photos", photos), ("ukbench", ukbench)):
         index = ImageIndex.create(folder / name, wanted.options, engine=engine)
-        index.update(source)
+        index.update(source, local_features=rerank)
         indexes.append(index)
     of_photos, of_ukbench = indexes
     labels = read_truth(ukbench / "truth.tsv")
