@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from tests.helpers.duplicates import photo
 from tests.helpers.textures import scene
@@ -15,7 +15,7 @@ from vggsearch.duplicates.keep_policy import LOSSLESS, RatedPhoto
 from vggsearch.duplicates.originals import Evidence, Originals
 from vggsearch.errors import ImageError
 from vggsearch.matching.alignment import Alignment
-from vggsearch.photos.edits import recoloured
+from vggsearch.photos.edits import recoloured, screenshot
 from vggsearch.photos.upright import Box
 from vggsearch.progress import SILENT
 
@@ -154,6 +154,23 @@ def test_a_collage_contains_a_photo_and_is_no_copy() -> None:
     for index in range(4):
         made.paste(scene(index + 1, (640, 480)), (index % 2 * 640, index // 2 * 480))
     assert compared(PHOTO, made, (0, 0, 0.5, 0.5)) == Evidence(contains=frozenset({(0, 1)}))
+
+
+def test_a_photo_in_a_conversation_and_the_same_one_on_a_screen_are_no_copies_of_each_other() -> None:
+    image = PHOTO.resize((400, 300))
+    screen, chat = screenshot(image), Image.new("RGB", (540, 1100), (236, 229, 221))
+    chat.paste(image, (20, 110))
+    for line in range(4):
+        ImageDraw.Draw(chat).text((20, 720 + 60 * line), "see you later", "black", ImageFont.load_default(24))
+    top = 110 - (screen.height - 300) // 2
+    at = (20 / 540, top / 1100, 420 / 540, (top + screen.height) / 1100)
+    assert compared(screen, chat, at) == Evidence(contains=frozenset({(0, 1)}))
+
+
+def test_two_frames_of_one_photo_are_copies_of_each_other() -> None:
+    wide, high = ImageOps.expand(PHOTO, (60, 0), "white"), ImageOps.expand(PHOTO, (0, 40), "white")
+    at = (-60 / 640, 40 / 560, 700 / 640, 520 / 560)
+    assert not compared(wide, high, at).contains
 
 
 def test_photos_that_cannot_be_read_are_compared_by_what_is_recorded() -> None:

@@ -26,6 +26,8 @@ JPEG_FORMATS = ("JPEG", "MPO")  # which record their quality
 PART = 768  # pixels a side, at most, of the part of a photo at full size in which detail is looked for
 STEP = 64  # pixels, a multiple of the blocks of a JPEG, to which parts are rounded: most pairs then share one
 INEXACT = 4  # pixels by which a position may be wrong
+FRAMES = (Around.FRAME, Around.DRAWN)
+NEITHER = -1  # the row of no photo
 WHOLE = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))  # corners of a photo, in fractions
 
 Pair = tuple[int, int]
@@ -37,7 +39,8 @@ class Evidence:
     """What is known of pairs of photos, by rows.
 
     `why` says in words why the first of two photos is closer to the original than the second, for one order of each
-    pair at most. `contains` are the pairs of which one photo contains the other among other pictures.
+    pair at most. `contains` are the pairs of which one photo contains the other among other pictures, or both
+    show one picture among other things.
     """
 
     why: dict[Pair, str] = field(default_factory=dict)
@@ -114,11 +117,16 @@ class Originals:
                     yield pair
 
     def _judge(self, pair: Pair) -> int | tuple[Pair, str] | None:
-        """Return the photo that contains the other, else the better one first, and why; None if none is."""
+        """Return the photo that contains the other, else the better one first, and why; None if none is.
+
+        NEITHER means that it was put among other things in both: what one shows around it, the other lacks.
+        """
         sides = _Side(self, *pair), _Side(self, *pair[::-1])
         for side in sides:
             if side.shown is Around.OTHERS:
                 return side.row
+        if all(side.shown in FRAMES for side in sides) and any(side.is_mostly_around for side in sides):
+            return NEITHER
         for evidence in EVIDENCE:
             for side, opposite in (sides, sides[::-1]):
                 words = evidence(side, opposite)
@@ -151,6 +159,11 @@ class _Side:
         self.look = originals._looks[row]
         self.alignment = _position(originals._matcher, other, row)
         self.shown = around(self.look.grey, self.alignment) if self.look and self.alignment else Around.UNCLEAR
+
+    @property
+    def is_mostly_around(self) -> bool:
+        """Whether so much of this photo is around the other that it may be other pictures."""
+        return self.alignment is not None and share_outside(self.alignment) >= SURROUNDINGS.share_of_others
 
     def size_of(self, opposite: "_Side") -> float:
         """Return how many pixels of this photo, across, show what one pixel of the other shows."""
@@ -198,7 +211,7 @@ def _shows_more(side: _Side, opposite: _Side) -> str | None:
 
 
 def _is_not_framed(side: _Side, opposite: _Side) -> str | None:
-    if opposite.shown is Around.FRAME and side.shown in (Around.NOTHING, Around.UNCLEAR):
+    if opposite.shown is Around.FRAME and side.shown in (Around.NOTHING, Around.DRAWN, Around.UNCLEAR):
         return "the other shows it in a frame or on a screen"
     return None
 

@@ -23,6 +23,7 @@ class Around(Enum):
     NOTHING = "nothing"
     SCENE = "more of the scene"
     FRAME = "a frame"
+    DRAWN = "something drawn, perhaps a frame"
     OTHERS = "other pictures"
     UNCLEAR = "unclear"
 
@@ -49,8 +50,9 @@ def around(photo: NDArray[np.uint8], alignment: Alignment) -> Around:
         return Around.FRAME
     if textured <= SURROUNDINGS.flat:
         return Around.NOTHING
-    is_scene = seam <= SURROUNDINGS.no_seam and not is_drawn  # a dark photo on a dark screen has no seam
-    return Around.SCENE if is_scene else Around.UNCLEAR
+    if is_drawn:
+        return Around.DRAWN  # a dark photo on a dark screen has no seam
+    return Around.SCENE if seam <= SURROUNDINGS.no_seam else Around.UNCLEAR
 
 
 def _covers(corners: NDArray[np.float32], width: int, height: int) -> bool:
