@@ -10,6 +10,7 @@ from vggsearch.duplicates.calibration import (
     LabelledPairs,
     calibrate,
     calibrate_by_similarity,
+    confidence_of_one_more,
     likely_shares,
     min_confidence,
 )
@@ -78,6 +79,15 @@ def test_copies_that_are_not_compared_are_not_expected_to_be_found() -> None:
     similarity, inliers = np.array([0.9, 0.1, 0.1]), np.array([100, 0, 0])
     found = [calibrate(copies, LabelledPairs(), similarity, inliers, least).recall(0.9) for least in (-1, 0.1, 0.5)]
     assert found == [1.0, 0.75, 0.5]
+
+
+@pytest.mark.parametrize("precision", [0.5, 0.9, 0.99])
+@pytest.mark.parametrize("count", [0, 1, 6, 400])
+def test_a_copy_that_would_be_reported_if_it_were_there_counts_as_found(count: int, precision: float) -> None:
+    confidences = np.random.default_rng(count).uniform(0.995, 1, count)
+    least = confidence_of_one_more(confidences, precision)
+    assert min_confidence(np.append(confidences, least + 1e-9), precision) == least + 1e-9
+    assert min_confidence(np.append(confidences, least - 1e-6), precision) > least
 
 
 def test_the_range_of_the_recall_is_wide_for_few_copies_and_covers_what_chance_leaves() -> None:

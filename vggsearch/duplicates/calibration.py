@@ -182,6 +182,15 @@ def min_confidence(confidences: NDArray[np.float64], precision: float) -> float:
     return float(ordered[sufficient[-1]]) if len(sufficient) else 1.0 + np.finfo(float).eps
 
 
+def confidence_of_one_more(duplicates: NDArray[np.float64], precision: float) -> float:
+    """Return the lowest confidence with which one more pair is a duplicate, beside those with these confidences.
+
+    It is lower than that of any of them where their average exceeds the precision, see `min_confidence`.
+    """
+    making_up = precision * (len(duplicates) + 1) - float(duplicates.sum())
+    return max(making_up, min(DUPLICATES.least_confidence, precision))
+
+
 def likely_shares(found: int, tried: int, among: int) -> tuple[float, float]:
     """Return the lowest and the highest share, 0..1, of `among` copies that is likely found: 95 % are between them.
 

@@ -15,6 +15,7 @@ from vggsearch.duplicates.calibration import (
     LabelledPairs,
     calibrate,
     calibrate_by_similarity,
+    confidence_of_one_more,
     min_confidence,
 )
 from vggsearch.duplicates.calibration_pairs import CalibrationPairs
@@ -141,7 +142,7 @@ def _classified(
     is_raw = exclusions == RAW_AND_DEVELOPED
     counted, recall = confidence[is_duplicate], None
     if calibration.copies.similarities and options.threshold is None:
-        recall = calibration.recall(least if len(counted) else options.min_precision)
+        recall = calibration.recall(confidence_of_one_more(counted, options.min_precision))
     return ClassifiedPairs(
         duplicates=compared.subset(is_duplicate),
         similar=compared.subset(is_similar),
