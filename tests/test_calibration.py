@@ -78,7 +78,19 @@ def test_copies_that_are_not_compared_are_not_expected_to_be_found() -> None:
     copies = LabelledPairs((0.9, 0.8, 0.1, 0.04), (100, 100, 100, 100))
     similarity, inliers = np.array([0.9, 0.1, 0.1]), np.array([100, 0, 0])
     found = [calibrate(copies, LabelledPairs(), similarity, inliers, least).recall(0.9) for least in (-1, 0.1, 0.5)]
-    assert found == [1.0, 0.75, 0.5]
+    assert found == pytest.approx([found[0], 0.75 * found[0], 0.5 * found[0]])
+    assert found[0] > 0.9
+
+
+def test_few_copies_of_a_folder_move_the_expected_recall_little_and_many_decide_it() -> None:
+    similarity, inliers = np.array([0.9, 0.1, 0.1]), np.array([100, 0, 0])
+
+    def recall(found: int, missed: int) -> float:
+        copies = LabelledPairs((0.5,) * (found + missed), (100,) * found + (0,) * missed)
+        return calibrate(copies, LabelledPairs(), similarity, inliers).recall(0.9)
+
+    assert 0.9 < recall(2, 2) < recall(3, 1) < recall(4, 0) < 1
+    assert recall(2000, 2000) == pytest.approx(0.5, abs=0.02)
 
 
 @pytest.mark.parametrize("precision", [0.5, 0.9, 0.99])

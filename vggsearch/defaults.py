@@ -356,6 +356,7 @@ class DuplicateDefaults:
     copied_photos: int = 39  # of the folder, of which edited copies are made for the calibration
     copies: int = 78  # in all, each edit as often as any other
     edits: int = 4  # of each of these photos, at most
+    prior_copies: int = 39  # of other folders, for the recall: it differs among folders by .03, by chance by .02
     unrelated: int = 500  # random pairs that are not candidates, for the calibration
     unrelated_photos: int = 150  # from which these pairs are drawn
     at_random: int = 50_000  # random pairs that show how similar unrelated photos are, if no photos are compared

@@ -80,17 +80,30 @@ class Calibration:
         """
         return self._confidences(np.maximum(self.shares, least_share), similarities, inliers)
 
-    def recall(self, confidence: float) -> float:
-        """Return the share of the edited copies, 0..1, that are compared and whose confidence is at least this.
+    @property
+    def tried(self) -> int:
+        """The number of edited copies that `recall` is learned from, those of the prior included."""
+        return len(self.copies.similarities) + DUPLICATES.prior_copies
 
-        Their confidence is the one they have if they are in the folder: among few pairs, one more copy counts.
+    def recall(self, confidence: float) -> float:
+        """Return the share of edited copies, 0..1, that are likely compared and have at least this confidence.
+
+        Few copies were made of the folder, so those of the prior, taken to be as similar, count as
+        DUPLICATES.prior_copies further ones. 0 if none were made. Their confidence is the one they have if they are
+        in the folder: among few pairs, one more copy counts.
         """
         if not self.copies.similarities:
             return 0.0
         similarities = np.array(self.copies.similarities)
         shares = (np.array(self.shares) * (np.array(self.sizes) + 1) + 1) / (np.array(self.sizes) + 2)
-        confidences = self._confidences(shares, similarities, np.array(self.copies.inliers))
-        return float(np.mean((confidences >= confidence) & (similarities >= self.least_similarity)))
+
+        def found(inliers: NDArray[np.int64]) -> NDArray[np.float64]:
+            is_likely = self._confidences(shares, similarities, inliers) >= confidence
+            return np.asarray(np.mean(is_likely & (similarities >= self.least_similarity), axis=-1))
+
+        of_folder = float(found(np.array(self.copies.inliers)))
+        of_prior = float(np.average(found(np.array(INLIER_BINS)[:, None]), weights=PRIOR_COPIES))
+        return of_folder + (of_prior - of_folder) * DUPLICATES.prior_copies / self.tried
 
     def _confidences(
         self, shares: NDArray[np.float64], similarities: NDArray[np.float64], inliers: NDArray[np.int64]

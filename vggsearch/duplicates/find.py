@@ -82,9 +82,8 @@ class DuplicatesReport(Tabular):
             return None
         members = chain.from_iterable(group.members for group in self.groups)
         edited = sum(member.kind in DUPLICATE_KINDS and member.kind != "exact" for member in members)
-        tried = len(calibration.copies.similarities)
         among = min(max(1, round(edited / max(recall, 0.1))), MOST_EXPECTED)
-        return likely_shares(round(recall * tried), tried, among)
+        return likely_shares(round(recall * calibration.tried), calibration.tried, among)
 
     def to_arrow(self) -> Table:
         """Return one row per photo of each group; see Groups.to_arrow. `pairs.to_arrow()` has the pairs."""
