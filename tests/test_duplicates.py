@@ -271,6 +271,7 @@ def test_a_decision_applies_even_to_two_shots_of_a_burst(index: ImageIndex) -> N
 
 
 def test_a_partial_report_is_not_acted_on(index: ImageIndex) -> None:
+    index.duplicates()
     (index.directory / KEYPOINT_MATCHES).unlink()
     stops = iter([False] * 2)
     with pytest.raises(Stopped) as stopped:
