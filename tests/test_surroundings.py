@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 from tests.helpers.textures import scene
 from vggsearch.defaults import SURROUNDINGS
@@ -78,6 +78,20 @@ def test_a_border_and_a_screen_are_frames() -> None:
     bordered = ImageOps.expand(scene(1, (400, 300)), 40, "white")
     assert shown(bordered, at(40 / 480, 40 / 380, 440 / 480, 340 / 380)) is Around.FRAME
     assert shown(screenshot(), at(0, 250 / 800, 1, 550 / 800)) is Around.FRAME
+
+
+def test_a_line_along_the_edge_of_a_crop_makes_no_frame_of_what_is_around_it() -> None:
+    product = Image.new("RGB", (600, 800), "white")
+    product.paste(scene(1, (440, 300)), (20, 200))  # cut through by the left edge of the crop
+    ImageDraw.Draw(product).rectangle((500, 180, 507, 620), "red")  # along its right edge
+    assert shown(product, at(100 / 600, 100 / 800, 504 / 600, 700 / 800)) is Around.SCENE
+
+
+def test_a_blurred_copy_around_a_photo_is_not_more_of_the_scene() -> None:
+    photo = scene(1, (600, 400))
+    filled = photo.resize((1200, 800)).crop((300, 0, 900, 800)).filter(ImageFilter.GaussianBlur(20))
+    filled.paste(photo, (0, 200))
+    assert shown(filled, at(0, 0.25, 1, 0.75)) is Around.FRAME
 
 
 def test_a_dark_photo_on_a_dark_screen_is_not_taken_for_more_of_the_scene() -> None:

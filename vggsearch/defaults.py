@@ -318,6 +318,7 @@ class SurroundingsDefaults:
     places: int = 100  # on an edge, at which they are
     least_edge: float = 0.2  # of an edge, inside the photo
     seam: float = 0.25  # logarithm of the ratio of changes, from which an edge is a seam; collages have 0.5 to 3
+    goes_on: float = 0.85  # correlation across an edge, from which a scene goes on; frames have no texture there
     no_seam: float = 0.1  # the same, up to which it is none; crops have -0.9 to 0.1, nine in ten of them
 
 

@@ -46,6 +46,8 @@ def around(photo: NDArray[np.uint8], alignment: Alignment) -> Around:
     is_other = textured >= SURROUNDINGS.textured and outside.mean() >= SURROUNDINGS.share_of_others
     if is_other and (is_drawn or seam >= SURROUNDINGS.seam):
         return Around.OTHERS
+    if _goes_on(photo, corners):
+        return Around.SCENE  # also where something in it, such as a pole, is parallel to an edge, as a seam is
     if seam >= SURROUNDINGS.seam:
         return Around.FRAME
     if textured <= SURROUNDINGS.flat:
@@ -114,6 +116,17 @@ def _seam(photo: NDArray[np.uint8], corners: NDArray[np.float32]) -> float:
         ratios.append(np.log(max(near, 1.0) / max(far, 1.0)))
         lengths.append(levels.shape[1])
     return float(np.average(ratios, weights=lengths)) if ratios else 0.0
+
+
+def _goes_on(photo: NDArray[np.uint8], corners: NDArray[np.float32]) -> bool:
+    """Return whether what is on one side of an edge goes on beyond it: at both, grey levels vary, and alike."""
+    for levels in _across_edges(photo, corners):
+        middle, beside = len(levels) // 2, SURROUNDINGS.margin + 1
+        sides = levels[[middle - beside, middle + beside]]
+        varies = sides.shape[1] > 2 and sides.std(axis=1).min() >= SURROUNDINGS.deviation
+        if varies and np.asarray(np.corrcoef(sides))[0, 1] >= SURROUNDINGS.goes_on:
+            return True
+    return False
 
 
 def _across_edges(photo: NDArray[np.uint8], corners: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
