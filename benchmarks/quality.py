@@ -95,8 +95,8 @@ class Remembering(Engine):
             self.known.update(zip((keys[place] for place in new), made, strict=True))
         return np.stack([self.known[key] for key in keys])
 
-    def describe(self, squares: NDArray[np.uint8]) -> Description:
-        return self.engine.describe(squares)
+    def describe(self, squares: NDArray[np.uint8], levels: int = 2) -> Description:
+        return self.engine.describe(squares, levels)
 
     def multiply_adds_per_s(self, seconds: float) -> float:
         return self.engine.multiply_adds_per_s(seconds)

@@ -45,8 +45,8 @@ class FakeEngine(Engine):
         unit: NDArray[np.float32] = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
         return unit
 
-    def describe(self, squares: NDArray[np.uint8]) -> Description:
-        return Description(self.embed(squares), (_cells(squares), _cells(squares[:, ::2, ::2])))
+    def describe(self, squares: NDArray[np.uint8], levels: int = 2) -> Description:
+        return Description(self.embed(squares), (_cells(squares), _cells(squares[:, ::2, ::2]))[:levels])
 
     def multiply_adds_per_s(self, seconds: float) -> float:
         return 1e9

@@ -63,6 +63,7 @@ def test_slots_beyond_the_vectors_are_damage(index: ImageIndex, slot: int) -> No
 def test_damaged_local_features_are_not_used(
     index: ImageIndex, photos: Path, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    index.update(photos, local_features=False)
     expected = index.query(picture(2)).matches  # from the photos
     index.update(photos, local_features=True)
     [path] = (index.directory / "local").glob(f"*/{name}")

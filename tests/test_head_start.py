@@ -84,7 +84,7 @@ def test_an_error_is_left_to_whoever_needs_the_network() -> None:
 
 def test_an_engine_on_the_cpu_is_not_prepared() -> None:
     class OnCpu(FakeEngine):
-        def prepare(self, *, cells: bool = False) -> None:
+        def prepare(self, levels: int = 0) -> None:
             raise AssertionError("it would be compiled twice where local features are stored")
 
     with HeadStart(lambda _: OnCpu()) as start:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +12,19 @@ from PIL import Image
 
 from tests.fakes import FAKE_SPEC, FakeEngine, save_photo
 from vggsearch.cli import cli
-from vggsearch.errors import OptionError, Stopped
+from vggsearch.defaults import EXTRACT
+from vggsearch.errors import IndexDamaged, OptionError, Stopped
 from vggsearch.image_index import ImageIndex
-from vggsearch.indexing.local_features import from_store, to_store
+from vggsearch.indexing.local_features import from_store, most_by_default, to_store
 from vggsearch.matching.evidence import COPY
 from vggsearch.matching.feature_maps import encode
 from vggsearch.matching.regions import best_similarities, query_vectors, region_vectors
+from vggsearch.model.spec import EmbeddingOptions
 from vggsearch.progress import Progress
 from vggsearch.store.contents import LOCAL, STAMPS
 from vggsearch.store.local_features import CELLS, REGIONS, StoredFeatures
 from vggsearch.store.store import Store
-from vggsearch.store.writer import StoreWriter
+from vggsearch.store.writer import StoreWriter, writing
 
 
 @pytest.fixture
@@ -53,14 +56,14 @@ def tamper(path: Path, index: ImageIndex) -> None:
 
 def test_stored_cells_are_nearly_the_computed_ones() -> None:
     random = np.random.default_rng(0)
-    levels = tuple(random.standard_normal((side, side, 8)).astype(np.float32) for side in (12, 6))
-    levels = tuple(level / np.linalg.norm(level, axis=-1, keepdims=True) for level in levels)
-    stored = to_store((levels[0], levels[1]))
-    assert stored.cells.nbytes == (144 + 36) * 8
+    made = random.standard_normal((12, 12, 8)).astype(np.float32)
+    made /= np.linalg.norm(made, axis=-1, keepdims=True)
+    stored = to_store(made)
+    assert stored.cells.nbytes == 144 * 8
     assert stored.regions.shape == (30, 8)
-    for found, made in zip(from_store(stored, 192), levels, strict=True):
-        assert found.shape == made.shape
-        assert (found * made).sum(axis=-1).min() > 0.999
+    found = from_store(stored, 12)
+    assert found.shape == made.shape
+    assert (found * made).sum(axis=-1).min() > 0.999
 
 
 def test_region_vectors_are_means_of_their_cells() -> None:
@@ -96,7 +99,7 @@ def test_one_pass_of_the_network_gives_embeddings_and_local_features(
     index.update(photos, local_features=True)
     engine = FakeEngine(batch_size=4)
     with ImageIndex.create(tmp_path / "later", engine=engine) as later:
-        later.update(photos)
+        later.update(photos, local_features=False)
         embedded = engine.pictures
         later.update(local_features=True)
         assert engine.pictures == 2 * embedded
@@ -294,3 +297,78 @@ def test_a_detail_finds_the_photo_that_contains_it(sample_photos: Path, tmp_path
     done = CliRunner().invoke(cli, [*arguments, "--format", "paths"])
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[0].endswith("astronaut.jpg")
+
+
+def test_a_new_index_keeps_local_features_unless_they_are_many(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with ImageIndex.create(tmp_path / "usual", engine=FakeEngine()) as index:
+        index.update(photos)
+        facts = index.info()
+        assert (facts.local_features, facts.local_features_by_default) == (6, 100_000)
+        index.update(local_features=False)
+        index.update()
+        assert kept(index) == 0
+    monkeypatch.setattr("vggsearch.indexing.local_features.EXTRACT", replace(EXTRACT, local_bytes=5 * 11_136))
+    with ImageIndex.create(tmp_path / "many", engine=FakeEngine()) as many:
+        many.update(photos)
+        assert kept(many) == 0
+        for path in sorted(photos.iterdir())[1:]:
+            path.unlink()
+        many.update()
+        assert kept(many) == 0, "decided when the index was new"
+    with ImageIndex.create(tmp_path / "few", engine=FakeEngine()) as few:
+        few.update(photos)
+        assert kept(few) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "most"),
+    [
+        (EmbeddingOptions(), 100_000),
+        (EmbeddingOptions(model="vgg16_half"), 100_000),
+        (EmbeddingOptions(size="384"), 28_712),
+        (EmbeddingOptions(layer="pool4"), 0),  # the maps with the cells come later
+    ],
+)
+def test_local_features_are_kept_unasked_while_they_cost_little(options: EmbeddingOptions, most: int) -> None:
+    spec, _ = options.resolve()
+    assert most_by_default(spec) == most
+    assert most_by_default(replace(spec, weights_sha256="0" * 64)) == 0, "of all 512 channels"
+
+
+def test_cells_of_an_earlier_version_are_read_without_those_of_half_the_size(
+    index: ImageIndex, photos: Path
+) -> None:
+    index.update(photos, local_features=True)
+    before = features_of(index)
+    query = Image.open(photos / "3.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    expected = index.query(query, 6).matches
+    earlier = {
+        key: StoredFeatures(np.concatenate([found.cells, np.ones(36 * 12, np.int8)]), found.regions)
+        for key, found in before.items()
+    }
+    with writing(Store.open(index.directory)) as writer:
+        writer.set_local(False)
+        writer.set_local(True)
+        writer.add_local(earlier)
+    save_photo(photos / "new.png", 50)
+    index.update(compact=True)
+    found = features_of(index)
+    assert len(found) == 7
+    for key, its in before.items():
+        np.testing.assert_array_equal(found[key].cells, its.cells)
+    (photos / "new.png").unlink()
+    index.update()
+    assert index.query(query, 6).matches == expected
+
+
+def test_too_few_cells_are_damage(index: ImageIndex, photos: Path) -> None:
+    index.update(photos, local_features=True)
+    short = {key: StoredFeatures(found.cells[:-1], found.regions) for key, found in features_of(index).items()}
+    with writing(Store.open(index.directory)) as writer:
+        writer.set_local(False)
+        writer.set_local(True)
+        writer.add_local(short)
+    with pytest.raises(IndexDamaged, match=r"cells\.npy .*a photo has 144 cells of 12 numbers"):
+        features_of(index)

@@ -294,7 +294,7 @@ def test_an_index_without_photos_at_hand_is_asked_and_only_the_other_checked(
         for seed in seeds:
             save_photo(tmp_path / name / f"{seed}.png", seed)
         made.append(ImageIndex.create(tmp_path / "indexes" / name, engine=FakeEngine()))
-        made[-1].update(tmp_path / name)
+        made[-1].update(tmp_path / name, local_features=False)
     (tmp_path / "away").rename(tmp_path / "unmounted")
     here, away = made
     for seed, home in ((1, here), (4, away)):
@@ -308,6 +308,7 @@ def test_an_index_without_photos_at_hand_is_asked_and_only_the_other_checked(
 
 def test_indexes_that_cannot_be_asked_as_one_are_refused(tmp_path: Path, index: ImageIndex, photos: Path) -> None:
     query = photos / "summer" / "0.jpg"
+    index.update(local_features=False)
     other = ImageIndex.create(tmp_path / "other", EmbeddingOptions(layer="pool5"), engine=FakeEngine(512))
     with pytest.raises(SpecMismatch, match=r"pool4\+pool5 .*other of vgg16 pool5 .*cannot be compared"):
         index.query(query, also_in=[other])

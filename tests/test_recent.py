@@ -17,6 +17,7 @@ def test_what_was_not_asked_for_longest_goes_first() -> None:
 
 
 def test_a_photo_is_read_once_for_several_queries(index: ImageIndex, engine: FakeEngine) -> None:
+    index.update(local_features=False)
     first = index.query(picture(1))
     before = engine.pictures
     assert index.query(picture(1)) == first
@@ -24,6 +25,7 @@ def test_a_photo_is_read_once_for_several_queries(index: ImageIndex, engine: Fak
 
 
 def test_a_photo_that_changed_is_read_again(index: ImageIndex, engine: FakeEngine, photos: Path) -> None:
+    index.update(local_features=False)
     first = index.query(picture(30))
     save_photo(photos / "summer" / "1.jpg", 30)
     for path in photos.rglob("*.jpg"):

@@ -210,12 +210,13 @@ def test_what_is_left_of_a_lost_index_has_to_go_before_another_is_made_there(use
     lose_the_manifest(used)
     lose_the_folder_of_parts(used)
     for repair in (False, True):
-        with pytest.raises(IndexDamaged, match=r"Delete .*search and .*stamps.parquet, and nothing else"):
+        with pytest.raises(IndexDamaged, match=r"Delete .*search, .*local and .*stamps.parquet, and nothing else"):
             verify(used.directory, repair=repair)
     with pytest.raises(
-        IndexExists, match=r"idx holds search, stamps.parquet of a lost index. Delete these and nothing else"
+        IndexExists, match=r"idx holds search, local, stamps.parquet of a lost index. Delete these and nothing else"
     ):
         used.reopened()
+    shutil.rmtree(used.directory / "local")
     shutil.rmtree(used.directory / "search")
     (used.directory / STAMPS).unlink()
     with pytest.raises(IndexMissing, match="The decisions and undo journals in it are kept"):

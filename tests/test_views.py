@@ -129,7 +129,7 @@ def test_all_views_run_in_int8_and_give_nearly_the_embeddings_of_fp32() -> None:
         load_engine(spec, weights, EngineOptions("openvino", "cpu", precision)) for precision in ("int8", "fp32")
     )
     assert isinstance(short, OpenVinoEngine)
-    steps = [step.get_rt_info() for step in short._network.get_runtime_model().get_ops()]
+    steps = [step.get_rt_info() for step in short._network().get_runtime_model().get_ops()]
     ran_as = [(step["layerType"].astype(str), step["runtimePrecision"].astype(str)) for step in steps]
     of_convolutions = [precision for kind, precision in ran_as if kind == "Convolution"]
     assert len(of_convolutions) == 4 * 13

@@ -49,6 +49,7 @@ class ExtractDefaults:
     large_bytes: int = 500_000  # of a file, from which decoding costs more than what a CPU hands to a GPU process
     decoded_bytes: int = 1 << 30  # of pixels that may wait for GPUs, which take seconds to start
     part_bytes: int = 64 << 20  # of embeddings in one Parquet part, at most
+    local_bytes: int = 1_113_600_000  # of local features that a new index keeps unasked: of 100,000 photos
     copies_remembered: int = 4096  # photos of a run whose embeddings are reused for later exact copies
     lost_share: float = (
         0.5  # of the photos of a bucket or of tar files; if more are gone, the list may be incomplete

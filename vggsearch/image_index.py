@@ -332,10 +332,11 @@ class ImageIndex(Tabular):
         used before. `rehash` reads every photo, to find edits that kept size and modification time on a disk that
         does not record when a file was changed. `compact` merges small Parquet files even if that is not due yet.
 
-        `whiten` and `local_features` are remembered by the index; None leaves them as they are, at first True and
-        False. `whiten` decides whether embeddings are whitened for searching. `local_features` stores the local
-        features of every photo, about 13 kB each: re-ranking is faster with them, and `query(containing=True)`
-        needs them.
+        `whiten` and `local_features` are remembered by the index; None leaves them as they are, at first True.
+        `whiten` decides whether embeddings are whitened for searching. `local_features` stores the local features
+        of every photo, about 11 kB each: re-ranking is faster with them and works without the photos, and
+        `query(containing=True)` needs them. At first they are False with more than 100,000 photos, an NVIDIA GPU,
+        `slice`, `ray`, weights or layers that make them costly, or a network without any.
 
         `slice` indexes a part of the folder only: "3/64" is the third of 64. Each slice needs an index of its own;
         `merge` makes one of them all.

@@ -8,14 +8,13 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tests.fakes import FakeEngine
 from vggsearch.cli import cli
-from vggsearch.model.engine import Engine
+from vggsearch.model.engine import Description, Engine
 from vggsearch.model.loading import load_engine as load
 from vggsearch.query import session
 
@@ -23,18 +22,18 @@ EMBEDDED = "embedded\n"
 
 
 def announced(engine: Engine, stall_at: int) -> Engine:
-    """Make an engine say so after each batch of a stream."""
-    stream, signals = engine.embed_stream, signal_pipe()
+    """Make an engine say so after each batch."""
+    describe, signals, numbers = engine.describe, signal_pipe(), itertools.count(1)
 
-    def embed_stream(batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
-        for number, rows in zip(itertools.count(1), stream(batches), strict=False):
-            sys.stdout.write(EMBEDDED)
-            sys.stdout.flush()
-            if number == stall_at:
-                os.read(signals, 1)
-            yield rows
+    def described(squares: NDArray[np.uint8], levels: int = 2) -> Description:
+        found = describe(squares, levels)
+        sys.stdout.write(EMBEDDED)
+        sys.stdout.flush()
+        if next(numbers) == stall_at:
+            os.read(signals, 1)
+        return found
 
-    setattr(engine, "embed_stream", embed_stream)  # noqa: B010 - a method of this one engine
+    setattr(engine, "describe", described)  # noqa: B010 - a method of this one engine
     return engine
 
 

@@ -19,6 +19,7 @@ from vggsearch.knn.whitening import WhiteningOptions
 from vggsearch.matching.rerank import PhotoFeatures
 from vggsearch.measures.ground_truth import read_truth
 from vggsearch.measures.metrics import FIGURE_COLUMNS, Curve, Figures, Tally
+from vggsearch.photos.addresses import is_available
 from vggsearch.photos.decoder_pool import Source, View
 from vggsearch.photos.edits import COLLAGE, COLLAGE_OTHERS, EDITS, Edit, edited
 from vggsearch.photos.walk import is_indexed
@@ -272,7 +273,7 @@ class _Checks:
     """Re-ranks the best answers to many queries, and caches the local features of the photos."""
 
     def __init__(self, index: ImageIndex, searcher: Searcher) -> None:
-        reranker = reranker_of(index)
+        reranker = reranker_of(index) if is_available(index.root) else None
         if reranker is None:
             raise PhotosError(
                 f"Re-ranking needs the photos, but {index.root} is not a folder. Pass ",

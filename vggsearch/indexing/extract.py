@@ -124,10 +124,11 @@ class _Network:
 
     def _described(self, batches: Iterator[NDArray[np.uint8]]) -> Iterator[Iterator[_Row]]:
         for batch in batches:
-            found = self._engine.describe(batch) if len(batch) else None
-            levels = zip(*found.levels, strict=True) if found is not None else ()
-            embeddings = found.embeddings if found is not None else ()
-            yield zip(embeddings, map(to_store, levels), strict=True)
+            if not len(batch):
+                yield iter(())
+                continue
+            found = self._engine.describe(batch, levels=1)
+            yield zip(found.embeddings, map(to_store, found.levels[0]), strict=True)
 
     def _batches(self, source: Iterator[DecodedItem]) -> Iterator[NDArray[np.uint8]]:
         size, at_once = self._spec.size, self._engine.batch_size

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from vggsearch.indexing.local_features import most_by_default
 from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.store.manifest import BuildOptions, VectorIndexInfo, WhiteningInfo
 from vggsearch.store.store import Store
@@ -17,7 +18,7 @@ class Info:
     was learned from labels, its `rows` the labelled photos; None if nothing was. `wanted` are the options of the
     next build. `blank` counts the blank photos; `without_hash` those that an older version indexed, without a
     perceptual hash, so that turned copies of them may not be found; `local_features` those whose local features are
-    stored, in `local_features_bytes`.
+    stored, in `local_features_bytes`; a new index stores them by default of up to `local_features_by_default`.
 
     >>> info = index.info()
     >>> info.photos, info.skipped
@@ -40,6 +41,7 @@ class Info:
     without_hash: int
     local_features: int
     local_features_bytes: int
+    local_features_by_default: int
 
 
 def read_info(store: Store, root: Path | None) -> Info:
@@ -62,4 +64,5 @@ def read_info(store: Store, root: Path | None) -> Info:
         without_hash=store.count_without_hash(),
         local_features=sum(part.rows for part in manifest.local),
         local_features_bytes=sum(file.bytes for part in manifest.local for file in part.files),
+        local_features_by_default=most_by_default(store.spec),
     )

@@ -10,15 +10,33 @@ import numpy as np
 from vggsearch.defaults import EXTRACT
 from vggsearch.errors import Stopped
 from vggsearch.indexing.decoding import Decoded, decoded
-from vggsearch.matching.feature_maps import Levels, decode, encode
-from vggsearch.matching.regions import region_vectors
+from vggsearch.matching.feature_maps import Cells, decode, encode
+from vggsearch.matching.regions import REGION_SCALES, region_vectors
 from vggsearch.model.engine import Engine
-from vggsearch.model.local_features import CELL_PIXELS, half_size
+from vggsearch.model.layers import modules_before_cells, needed_modules
+from vggsearch.model.local_features import find_whitening
+from vggsearch.model.poolings import rmac_regions
+from vggsearch.model.spec import EmbeddingSpec
 from vggsearch.photos.walk import PhotoFile
 from vggsearch.progress import SILENT, Monitor
 from vggsearch.store.local_features import ROWS, StoredFeatures
 from vggsearch.store.store import Store
 from vggsearch.store.writer import StoreWriter
+
+
+def most_by_default(spec: EmbeddingSpec) -> int:
+    """Return up to how many photos a new index keeps their local features unasked, on a machine without a GPU.
+
+    It does so if they cost little: they are maps that the network computes anyway, whitened to few dimensions, and
+    fit into EXTRACT.local_bytes. On a GPU, they would cost more than the embeddings.
+    """
+    if not spec.has_cells or (whitening := find_whitening(spec.weights_sha256)) is None:
+        return 0
+    if not set(modules_before_cells(spec.model)) <= set(needed_modules(spec.model, spec.layer)):
+        return 0
+    side = spec.cells_a_side
+    vectors = side**2 + len(rmac_regions(side, side, REGION_SCALES))
+    return EXTRACT.local_bytes // (vectors * len(whitening.projection))
 
 
 def keep_local_features(
@@ -69,21 +87,14 @@ def _make(
     writer.add_local(made)
 
 
-def to_store(levels: Levels) -> StoredFeatures:
-    """Encode the cells of one picture, float32 (side, side, dimensions) at two sizes, for the store."""
-    cells = np.concatenate([encode(level).ravel() for level in levels])
-    return StoredFeatures(cells, encode(region_vectors(levels[0])))
+def to_store(cells: Cells) -> StoredFeatures:
+    """Encode the cells of one photo, float32 (side, side, dimensions), for the store."""
+    return StoredFeatures(encode(cells).ravel(), encode(region_vectors(cells)))
 
 
-def from_store(features: StoredFeatures, size: int) -> Levels:
-    """Decode the stored cells of a picture of `size` pixels; encoding is slightly lossy."""
-    sides = [pixels // CELL_PIXELS for pixels in (size, half_size(size))]
-    dim = len(features.cells) // sum(side**2 for side in sides)
-    fine, coarse = np.split(features.cells, [sides[0] ** 2 * dim])
-    first, second = (
-        decode(cells.reshape(side, side, dim)) for cells, side in zip((fine, coarse), sides, strict=True)
-    )
-    return first, second
+def from_store(features: StoredFeatures, side: int) -> Cells:
+    """Decode the stored cells of a photo, with so many a `side`; encoding is slightly lossy."""
+    return decode(features.cells.reshape(side, side, -1))
 
 
 def _live(store: Store) -> dict[str, PhotoFile]:
@@ -109,6 +120,6 @@ def _described(
 
 def _features(items: Sequence[Decoded], engine: Engine) -> Iterator[tuple[str, StoredFeatures]]:
     if items:
-        fine, coarse = engine.describe(np.stack([item.square.pixels for item in items])).levels
-        for item, *levels in zip(items, fine, coarse, strict=True):
-            yield item.sha256, to_store((levels[0], levels[1]))
+        [cells] = engine.describe(np.stack([item.square.pixels for item in items]), levels=1).levels
+        for item, its in zip(items, cells, strict=True):
+            yield item.sha256, to_store(its)

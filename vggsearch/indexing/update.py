@@ -16,7 +16,7 @@ from vggsearch.indexing.build import renew_vector_index
 from vggsearch.indexing.extract import extract
 from vggsearch.indexing.hashing import hash_files
 from vggsearch.indexing.head_start import HeadStart
-from vggsearch.indexing.local_features import keep_local_features
+from vggsearch.indexing.local_features import keep_local_features, most_by_default
 from vggsearch.indexing.update_plan import UpdatePlan, plan_update
 from vggsearch.knn.tasks import HERE, Tasks
 from vggsearch.model.engine import Engine
@@ -35,6 +35,7 @@ from vggsearch.store.reuse import KnownContent
 from vggsearch.store.stamps import forget_stamps, renew_stamps
 from vggsearch.store.store import Store
 from vggsearch.store.writer import StoreWriter, writing
+from vggsearch.system.gpus import cuda_gpus
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +139,7 @@ class _Update:
         def loaded() -> Engine:
             nonlocal engine
             engine = load_engine(len(self.todo))
-            engine.prepare(cells=has_local)
+            engine.prepare(levels=int(has_local))
             show(0)
             return engine
 
@@ -285,10 +286,13 @@ def update_index(
         )
         if not allow_empty:
             refuse_to_empty(plan, store, root)
+        is_new = store.manifest.root is None
         writer.set_root(root)
         warn_of_interrupted(store.directory / JOURNALS, root)
         if whiten is not None:
             writer.set_whitened(whiten)
+        if local_features is None and is_new and part is None and embed is extract:
+            local_features = len(plan.todo) <= most_by_default(store.spec) and not cuda_gpus()
         if local_features is not None:
             writer.set_local(local_features)
         if is_address(root):  # a stamp alone says there that a photo is as it was, so none may outlive its row

@@ -7,7 +7,8 @@ geometric consistency for large scale image search", ECCV 2008, section 4, excep
 too, as in Lowe, "Distinctive image features from scale-invariant keypoints", IJCV 2004, section 7.3.
 
 The features of a network are not invariant to mirroring or right-angle rotations, and hardly to a factor of two in
-scale. So a query is given in up to eight orientations, and both images may be given at a second, coarser scale.
+scale. So a query is given in up to eight orientations, and at a second, coarser scale: things are larger in a crop.
+A photo at a second scale, in which a collage would find its parts, found one of 25 collages more and nothing else.
 
 In this module a point of an image is a complex number: x to the right, y down, from the centre, in units in which
 the area of the image is 1. Whatever the two aspect ratios, an edited copy is then a * point + b: scaled by |a|,
@@ -26,7 +27,7 @@ from vggsearch.knn.vectors import unit_rows
 from vggsearch.matching.alignment import MIN_INLIERS, Alignment
 
 Cells: TypeAlias = NDArray[np.float32]
-Levels: TypeAlias = tuple[Cells, Cells]  # of one image at full and at half size
+Levels: TypeAlias = tuple[Cells, ...]  # of one image at its size and, of a query, at half of it
 Points: TypeAlias = NDArray[np.complex128]
 Window: TypeAlias = tuple[float, float, float, float]  # left, top, right, bottom
 Number = TypeVar("Number", bound=np.generic)
@@ -62,13 +63,13 @@ STRENGTH_OF_HALF_SCORE = 8.0  # one in a hundred unrelated but similar photos re
 class LocalFeatures:
     """The cells of one image, as given to the network.
 
-    `levels` are float32 (rows, columns, d) of unit vectors, the finest first; the second, if present, is computed
+    `levels` are float32 (rows, columns, d) of unit vectors, the finest first; the second, of a query, is computed
     from the image at half the size. `aspect` is the width of the photo divided by its height. `window` is the
     region of the photo that the square network input shows: left, top, right, bottom in fractions of the photo's
     width and height; outside 0..1 where it was padded.
     """
 
-    levels: tuple[Cells, ...]
+    levels: Levels
     aspect: float
     window: Window = FULL_IMAGE
 

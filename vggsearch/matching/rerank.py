@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 FRAMED_ORIENTATIONS = 2  # of the picture inside a frame: upright and mirrored
 
-FeaturesByPath = Mapping[str, tuple[Levels, float]]  # path -> the photo's cells at both sizes and its aspect ratio
+FeaturesByPath = Mapping[str, tuple[Levels, float]]  # path -> the cells of the photo and its aspect ratio
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +148,7 @@ class Reranker:
         readable = [(path, each) for path, each in zip(paths, read, strict=True) if each is not None]
         levels = self._describe([view.pixels for _, view in readable])[1]
         return {
-            path: PhotoFeatures(self._features(each, view.aspect), partial(_grey_of, view))
+            path: PhotoFeatures(self._features(each[:1], view.aspect), partial(_grey_of, view))
             for (path, view), each in zip(readable, levels, strict=True)
         }
 
@@ -166,19 +166,17 @@ class Reranker:
         view = self._read(path)
         return view.grey if view is not None else None
 
-    def _describe(
-        self, squares: Sequence[NDArray[np.uint8]]
-    ) -> tuple[list[NDArray[np.float32]], list[tuple[NDArray[np.float32], NDArray[np.float32]]]]:
+    def _describe(self, squares: Sequence[NDArray[np.uint8]]) -> tuple[list[NDArray[np.float32]], list[Levels]]:
         """Return the embedding of each square and its cells at both sizes."""
         batch_size = self._engine.batch_size
-        embeddings, levels = [], []
+        embeddings, levels = list[NDArray[np.float32]](), list[Levels]()
         for start in range(0, len(squares), batch_size):
             described = self._engine.describe(np.stack(squares[start : start + batch_size]))
             embeddings += list(described.embeddings)
             levels += list(zip(*described.levels, strict=True))
         return embeddings, levels
 
-    def _features(self, levels: tuple[NDArray[np.float32], ...], aspect: float) -> LocalFeatures:
+    def _features(self, levels: Levels, aspect: float) -> LocalFeatures:
         return LocalFeatures(levels, aspect, VISIBLE_WINDOWS[self._spec.resize](aspect))
 
 

@@ -22,8 +22,9 @@ class Description:
     """The embeddings of some images, and their local features.
 
     `embeddings` are those of Engine.embed. `levels` are the cells of the feature map before pool5, of the image at
-    the largest size of the spec and at half of it (local_features.half_size): float32 (n, side / 16, side / 16,
-    dimensions), each of unit length; 64 dimensions with the packaged weights, else all 512 channels.
+    the largest size of the spec and, as a second level, at half of it (local_features.half_size): float32
+    (n, side / 16, side / 16, dimensions), each of unit length; 64 dimensions with the packaged weights, else all
+    512 channels.
 
     >>> squares = np.zeros((2, 192, 192, 3), np.uint8)
     >>> description = index.engine.describe(squares)
@@ -32,7 +33,7 @@ class Description:
     """
 
     embeddings: "NDArray[np.float32]"
-    levels: "tuple[NDArray[np.float32], NDArray[np.float32]]"
+    levels: "tuple[NDArray[np.float32], ...]"
 
 
 class Engine(ABC):
@@ -65,15 +66,15 @@ class Engine(ABC):
         """Return the embeddings of RGB pixels (n, size, size, 3): float32 (n, dim), rows of unit length."""
 
     @abstractmethod
-    def describe(self, squares: "NDArray[np.uint8]") -> "Description":
-        """Return the embeddings and the local features of RGB pixels (n, size, size, 3).
+    def describe(self, squares: "NDArray[np.uint8]", levels: int = 2) -> "Description":
+        """Return the embeddings and one or two levels of local features of RGB pixels (n, size, size, 3).
 
         The first call loads the layers that embeddings do not need. Raises WeightsError if the weights file ends
         before pool5.
         """
 
-    def prepare(self, *, cells: bool = False) -> None:  # noqa: B027 - nothing to do for most engines
-        """Get ready for `embed`, or with `cells` for `describe`, whose first call is then as fast as any other."""
+    def prepare(self, levels: int = 0) -> None:  # noqa: B027 - nothing to do for most engines
+        """Get ready for `embed` or, with one or two levels, for `describe`: its first call is then a fast one."""
 
     def embed_stream(self, batches: "Iterable[NDArray[np.uint8]]") -> "Iterator[NDArray[np.float32]]":
         """Yield the embeddings of each batch, in order; an empty batch gives an empty array without any work.

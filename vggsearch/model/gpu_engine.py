@@ -48,9 +48,9 @@ class GpuEngine(Engine):
         """See Engine.embed."""
         return self._first.embed(squares)
 
-    def describe(self, squares: NDArray[np.uint8]) -> Description:
+    def describe(self, squares: NDArray[np.uint8], levels: int = 2) -> Description:
         """See Engine.describe."""
-        return self._first.describe(squares)
+        return self._first.describe(squares, levels)
 
     def embed_stream(self, batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
         """Yield the embeddings of each batch, in order.
@@ -66,7 +66,7 @@ class GpuEngine(Engine):
         with GpuPool(self._load, range(len(self._gpus))) as pool:
             yield from _in_order(pool, chain(begun, source))
 
-    def prepare(self, *, cells: bool = False) -> None:  # noqa: ARG002 - these processes embed only
+    def prepare(self, levels: int = 0) -> None:  # noqa: ARG002 - these processes embed only
         """Start the processes that `pool` will return. They take seconds until they can embed."""
         with self._starting:
             self._started = self._started or self._new_pool()

@@ -8,6 +8,7 @@ from vggsearch.model.modules import Module
 from vggsearch.model.networks import CONNECTED_LAYERS, VECTOR_LAYERS, modules, network
 
 SMALLEST_FACTOR, LARGEST_FACTOR = 0.001, 1000.0  # beyond these, the smaller term vanishes in float16
+CELL_PIXELS = 16  # the side of a cell of the local features
 
 
 def parts(layer: str) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """Local features: one unit vector per cell of the feature map before pool5, independent of the backend.
 
-They are computed at two image sizes, so that a crop, in which things are larger, matches the whole photo. Networks
-other than VGG have none: what tells the same picture from another was measured with VGG's maps.
+Those of a query are computed at two image sizes, so that a crop, in which things are larger, matches the whole
+photo. Of a photo, one is enough. Networks other than VGG have none: what tells the same picture from another was
+measured with VGG's maps.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggsearch.defaults import EMBEDDING
+from vggsearch.model.layers import CELL_PIXELS
 from vggsearch.model.poolings import Maps, Operations
 from vggsearch.model.weights import Kernel
 
 LoadKernels: TypeAlias = Callable[[], Mapping[str, Kernel]]  # of `modules_before_cells`
-CELL_PIXELS = 16  # a side
+LEVELS = 2  # at most: of the image at its size, and at half of it
 
 # sha256 of the weights -> the whitening that benchmarks/learn_local_whitening.py learned for them.
 VGG16_WHITENING = Path(__file__).parent / "weights" / "vgg16_local_whitening.npz"
@@ -49,10 +51,10 @@ def half_size(size: int) -> int:
     return max(EMBEDDING.smallest_size, size // 2)
 
 
-def no_cells(count: int, size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return both levels of local features for so many images of a network without any: they resemble nothing."""
-    whole, half = (np.zeros((count, *[side // CELL_PIXELS] * 2, 1), np.float32) for side in (size, half_size(size)))
-    return whole, half
+def no_cells(count: int, size: int, levels: int = LEVELS) -> tuple[NDArray[np.float32], ...]:
+    """Return the local features of so many images for a network without any: they resemble nothing."""
+    sides = [size, half_size(size)][:levels]
+    return tuple(np.zeros((count, *[side // CELL_PIXELS] * 2, 1), np.float32) for side in sides)
 
 
 def local_cells(maps: Maps, whitening: LocalWhitening | None, on: Operations) -> Maps:

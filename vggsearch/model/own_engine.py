@@ -77,9 +77,9 @@ class OwnEngine(Engine):
         unit: NDArray[np.float32] = found / lengths
         return unit
 
-    def describe(self, squares: NDArray[np.uint8]) -> Description:
+    def describe(self, squares: NDArray[np.uint8], levels: int = 2) -> Description:
         """Return the embeddings, and local features that resemble nothing."""
-        return Description(self.embed(squares), no_cells(len(squares), self.spec.size))
+        return Description(self.embed(squares), no_cells(len(squares), self.spec.size, levels))
 
     def multiply_adds_per_s(self, seconds: float) -> float:  # noqa: ARG002 - the interface
         """Raise OptionError: only the inference backends of vggsearch are measured."""

@@ -7,7 +7,16 @@ from pathlib import Path
 
 from vggsearch.defaults import EMBEDDING, RESIZES
 from vggsearch.errors import OptionError, SpecMismatch, option
-from vggsearch.model.layers import canonical, check_layer, check_size, has_cells, has_connected, has_maps, parts
+from vggsearch.model.layers import (
+    CELL_PIXELS,
+    canonical,
+    check_layer,
+    check_size,
+    has_cells,
+    has_connected,
+    has_maps,
+    parts,
+)
 from vggsearch.model.networks import VECTOR_LAYERS, describe, network
 from vggsearch.model.poolings import POOLINGS
 from vggsearch.model.weights import ANOTHER_INDEX, WeightsFile, find_weights
@@ -88,6 +97,11 @@ class EmbeddingSpec:
     def has_cells(self) -> bool:
         """Whether the network has local features."""
         return not self.is_own and has_cells(self.model)
+
+    @property
+    def cells_a_side(self) -> int:
+        """The number of cells of a photo in each direction, if the network has local features."""
+        return self.size // CELL_PIXELS
 
     @property
     def size(self) -> int:

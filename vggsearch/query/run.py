@@ -14,6 +14,7 @@ from vggsearch.defaults import ALIGN, KEYPOINTS, SEARCH
 from vggsearch.errors import ImageError, InputError, OptionError, SkipKind
 from vggsearch.knn.vectors import unit_rows
 from vggsearch.model.engine import Engine
+from vggsearch.model.local_features import LEVELS
 from vggsearch.photos.decoder_pool import View
 from vggsearch.photos.inputs import Box, ImageLike, name_of, naming_image, view_of
 from vggsearch.photos.resize import is_blank
@@ -164,7 +165,7 @@ def _run_single(targets: Sequence[Target], image: ImageLike, options: QueryOptio
         longer = KEYPOINTS.pixels if has_cells else 0
         reading = threads.submit(_view, targets[0], image, options.crop, longer=longer)
         engine = targets[0].engine()
-        preparing = threads.submit(engine.prepare, cells=has_cells)
+        preparing = threads.submit(engine.prepare, LEVELS if has_cells else 0)
         indexes = views_of(targets, [image], options)
         with naming_image(image):
             view = reading.result()

@@ -196,7 +196,7 @@ class LatestSnapshot:
         facts = state.facts_of(list(rows.values()))
         found = state.store.local().find([sha256 for sha256, _, _ in facts])
         return {
-            path: (from_store(features, state.store.spec.size), width / height)
+            path: ((from_store(features, state.store.spec.cells_a_side),), width / height)
             for path, (_, width, height), features in zip(rows, facts, found, strict=True)
             if features is not None
         }

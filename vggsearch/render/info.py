@@ -74,9 +74,12 @@ def _storage(facts: Info) -> list[tuple[str, str]]:
 
 
 def _local_features(facts: Info) -> str:
+    if not facts.spec.has_cells:
+        return "none"
+    limit = f"by default up to {quantity(facts.local_features_by_default, 'photo')}"
     if not facts.local_features:
-        return "none, so re-ranking reads the photos" if facts.spec.has_cells else "none"
-    return f"of {quantity(facts.local_features, 'photo')}, {decimal(facts.local_features_bytes)}"
+        return f"none, so re-ranking reads the photos; {limit}"
+    return f"of {quantity(facts.local_features, 'photo')}, {decimal(facts.local_features_bytes)}; {limit}"
 
 
 def _vector_index(facts: Info) -> str:

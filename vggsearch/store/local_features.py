@@ -1,10 +1,11 @@
 """Local features on disk: cells and region vectors, keyed by the content of a photo. Derived, and optional.
 
 Each commit writes one folder, which never changes: `keys.npy`, the SHA-256 of each photo, sorted, so that ten are
-found among a million without reading all; `cells.npy`, the cells of both sizes; `regions.npy`, the region vectors.
+found among a million without reading all; `cells.npy`, the cells; `regions.npy`, the region vectors. Earlier
+versions stored cells of the photo at half its size behind these, which are not read.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from vggsearch.system.arrays import map_array
 
 KEYS, CELLS, REGIONS = LOCAL_FEATURE_FILES
 DTYPES = {KEYS: np.dtype("S64"), CELLS: np.dtype(np.int8), REGIONS: np.dtype(np.int8)}
-ROWS = 4096  # photos per folder; 55 MB with the packaged weights
+ROWS = 4096  # photos per folder; 46 MB with the packaged weights
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class LocalPart:
 
 @dataclass(frozen=True, eq=False)
 class StoredFeatures:
-    """The stored features of one photo, int8: the cells of both sizes, concatenated, and the region vectors."""
+    """The stored features of one photo, int8: cells (cells * dimensions,) and region vectors (30, dimensions)."""
 
     cells: NDArray[np.int8]
     regions: NDArray[np.int8]
@@ -50,22 +51,21 @@ class LocalStore:
     """The local features of one state of an index, memory-mapped from the parts in `folder`.
 
     The hash of a file is checked before its first use, unless it is large. `intact` holds those that were checked,
-    and is shared with later states.
+    and is shared with later states. A photo has so many `cells`.
     """
 
-    def __init__(self, folder: Path, parts: Sequence[LocalPart], intact: set[FileHash]) -> None:
-        self._folder, self._parts, self._intact = folder, parts, intact
+    def __init__(self, folder: Path, parts: Sequence[LocalPart], cells: int, intact: set[FileHash]) -> None:
+        self._folder, self._parts, self._cells, self._intact = folder, parts, cells, intact
 
     def find(self, sha256s: Sequence[str]) -> list[StoredFeatures | None]:
         """Return the features of photos, in order; None for photos without stored features. Raises IndexDamaged."""
         found: list[StoredFeatures | None] = [None] * len(sha256s)
         wanted = _as_keys(sha256s)
         for part in self._parts:
-            keys = self.keys(part)
+            keys, features = self.keys(part), self._features(part)
             rows = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
             for index in np.flatnonzero(keys[rows] == wanted).tolist():
-                row = rows[index]
-                found[index] = StoredFeatures(self._map(part, CELLS)[row], self._map(part, REGIONS)[row])
+                found[index] = features(rows[index])
         return found
 
     def all_keys(self) -> set[str]:
@@ -82,14 +82,25 @@ class LocalStore:
         for part in self._parts:
             for file in part.files:
                 file.check(self._folder / part.name)
-            cells, regions = self._map(part, CELLS), self._map(part, REGIONS)
+            features = self._features(part)
             for row, key in enumerate(_as_text(self.keys(part))):
                 if key in keys:
-                    yield key, StoredFeatures(cells[row], regions[row])
+                    yield key, features(row)
 
     def keys(self, part: LocalPart) -> NDArray[np.bytes_]:
         """Return the keys of a part, sorted. Raises IndexDamaged."""
         return self._map(part, KEYS)
+
+    def _features(self, part: LocalPart) -> Callable[[int], StoredFeatures]:
+        """Return a function from a row of a part to its features. Raises IndexDamaged."""
+        cells, regions = self._map(part, CELLS), self._map(part, REGIONS)
+        numbers = self._cells * regions.shape[-1]
+        if cells.ndim != 2 or regions.ndim != 3 or cells.shape[1] < numbers:
+            raise IndexDamaged(
+                self._folder / part.name / CELLS,
+                f"has the shape {cells.shape}: a photo has {self._cells} cells of {regions.shape[-1]} numbers",
+            )
+        return lambda row: StoredFeatures(cells[row, :numbers], regions[row])
 
     def _map(self, part: LocalPart, name: str) -> NDArray[Any]:
         folder = self._folder / part.name

@@ -295,7 +295,7 @@ class Store:
 
     def local(self) -> LocalStore:
         """Return the stored local features."""
-        return LocalStore(self.directory / LOCAL, self.manifest.local, self._intact)
+        return LocalStore(self.directory / LOCAL, self.manifest.local, self.spec.cells_a_side**2, self._intact)
 
     def facts_of(self, rows: Sequence[int]) -> list[tuple[str, int, int]]:
         """Return SHA-256, width and height of the photos in the given rows, in order. Only their parts are read."""

@@ -1,7 +1,7 @@
 """OpenVINO on the CPU: int8 for the packaged weights, bf16 or fp32 for others."""
 
 from collections.abc import Mapping
-from functools import cached_property, partial
+from functools import partial
 from threading import Lock
 
 import numpy as np
@@ -60,6 +60,7 @@ class OpenVinoEngine(Engine):
         largest = self._int8.largest_weight if self._int8 is not None else None
         self._kept = CompiledNetworks(core, DEVICE, spec, self.precision, largest) if is_kept else None
         self._running = Lock()  # around every use of a graph, its compilation included
+        self._networks: dict[int, openvino.CompiledModel] = {}  # by the number of levels of cells
         self._load: LoadKernels = kernels if callable(kernels) else lambda: kernels
         self._load_more: LoadKernels = load_kernels or self._load
         self.batch_size = options.batch_size or EXTRACT.batch_size
@@ -67,43 +68,42 @@ class OpenVinoEngine(Engine):
     def embed(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See Engine.embed."""
         with self._running:
-            embeddings: NDArray[np.float32] = self._network(squares, share_inputs=True)[0]
+            embeddings: NDArray[np.float32] = self._network()(squares, share_inputs=True)[0]
             return embeddings.copy()  # OpenVINO overwrites them with the next batch
 
-    def describe(self, squares: NDArray[np.uint8]) -> Description:
+    def describe(self, squares: NDArray[np.uint8], levels: int = 2) -> Description:
         """See Engine.describe."""
         if not has_cells(self._spec.model):
-            return Description(self.embed(squares), no_cells(len(squares), self._spec.size))
+            return Description(self.embed(squares), no_cells(len(squares), self._spec.size, levels))
         with self._running:
-            embeddings, fine, coarse = self._network_with_cells(squares, share_inputs=True).values()
-            return Description(embeddings.copy(), (fine.copy(), coarse.copy()))
+            embeddings, *cells = self._network(levels)(squares, share_inputs=True).values()
+            return Description(embeddings.copy(), tuple(each.copy() for each in cells))
 
     @property
     def device(self) -> str:
         """See Engine.device."""
         with self._running:
-            network = vars(self).get("_network_with_cells") or self._network  # whichever is compiled
+            network = next(iter(self._networks.values()), None) or self._network()
             return f"cpu ({network.get_property('INFERENCE_NUM_THREADS')} threads)"
 
-    def prepare(self, *, cells: bool = False) -> None:
+    def prepare(self, levels: int = 0) -> None:
         """See Engine.prepare."""
         with self._running:
-            _ = self._network_with_cells if cells and has_cells(self._spec.model) else self._network
+            self._network(levels if has_cells(self._spec.model) else 0)
 
-    @cached_property
-    def _network(self) -> openvino.CompiledModel:
-        return self._compiled(self._load, with_cells=False)
+    def _network(self, levels: int = 0) -> openvino.CompiledModel:
+        """Return the network that gives embeddings and so many levels of cells, compiled at its first use."""
+        if levels not in self._networks:
+            self._networks[levels] = self._compiled(levels)
+        return self._networks[levels]
 
-    @cached_property
-    def _network_with_cells(self) -> openvino.CompiledModel:
-        return self._compiled(self._load_more, with_cells=True)
-
-    def _compiled(self, load: LoadKernels, *, with_cells: bool) -> openvino.CompiledModel:
-        kind = "embeddings and cells" if with_cells else "embeddings"
+    def _compiled(self, levels: int) -> openvino.CompiledModel:
+        kind = f"embeddings and {levels} levels of cells"
         found = self._kept.find(kind, self._settings) if self._kept is not None else None
         if found is not None:
             return found
-        network = self._compile(build_graph(self._spec, load(), self._int8, with_cells=with_cells))
+        load = self._load_more if levels else self._load
+        network = self._compile(build_graph(self._spec, load(), self._int8, levels))
         if self._kept is not None:
             self._kept.keep(kind, network)
         return network

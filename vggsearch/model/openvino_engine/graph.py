@@ -10,7 +10,7 @@ from openvino import Model, Node, opset1
 from openvino import opset13 as ops
 
 from vggsearch.model.layers import modules_before_cells, needed_modules, parts
-from vggsearch.model.local_features import find_whitening, half_size, local_cells
+from vggsearch.model.local_features import LEVELS, find_whitening, half_size, local_cells
 from vggsearch.model.modules import PARALLEL, Module
 from vggsearch.model.networks import IMAGENET_MEAN, IMAGENET_STD, Network, network
 from vggsearch.model.openvino_engine.operations import SPACE, OpenVinoOperations, floats, integers
@@ -42,18 +42,17 @@ def build_graph(
     spec: EmbeddingSpec,
     kernels: Mapping[str, Kernel],
     int8: Int8 | None = None,
-    *,
-    with_cells: bool = False,
+    levels: int = 0,
 ) -> Model:
     """Return a graph from uint8 (n, size, size, 3), RGB, to float32 (n, dim), rows of unit length.
 
-    `with_cells` adds the two levels of Description as outputs. With `int8`, convolutions run in that format.
+    The first `levels` of the two of Description are outputs, too. With `int8`, convolutions run in that format.
     """
     pixels = ops.parameter([-1, spec.size, spec.size, 3], np.uint8, name="pixels")
     images = ops.transpose(ops.convert(pixels, "f32"), integers([0, 3, 1, 2]))
     on = OpenVinoOperations()
     needed = needed_modules(spec.model, spec.layer)
-    before_cells = modules_before_cells(spec.model) if with_cells else ()
+    before_cells = modules_before_cells(spec.model) if levels else ()
     # All views share the weights, which may be large, but not the biases: OpenVINO fuses a bias into a convolution
     # only if nothing else reads it, and is a tenth slower otherwise.
     weights = {
@@ -80,13 +79,15 @@ def build_graph(
         return embedding([found[part] for part in parts(spec.layer)], spec.layer, spec.pooling, on)
 
     embeddings = embedding_of_views(images, spec, matrices, embed_view, on)
-    if not with_cells:
+    if not levels:
         return Model([embeddings], [pixels], "vgg")
     last = before_cells[-1].name
-    half = on.shrink(images, floats(shrinking(spec.size, half_size(spec.size))))
+    maps = [kept[last]]
+    if levels == LEVELS:
+        half = on.shrink(images, floats(shrinking(spec.size, half_size(spec.size))))
+        maps.append(outputs(half, before_cells)[last])
     whitening = find_whitening(spec.weights_sha256)
-    levels = [local_cells(maps, whitening, on) for maps in (kept[last], outputs(half, before_cells)[last])]
-    return Model([embeddings, *levels], [pixels], "vgg with cells")
+    return Model([embeddings, *(local_cells(each, whitening, on) for each in maps)], [pixels], "vgg with cells")
 
 
 def normalised(images: Node, trained: Network) -> Node:

@@ -205,7 +205,7 @@ class CudaEngine(TorchEngine, DecodingEngine):
             return FusedEmbedder(spec, kernels, self.torch_device, self._dtype)
         return super()._embedder(spec, kernels)
 
-    def prepare(self, *, cells: bool = False) -> None:  # noqa: ARG002 - `describe` needs nothing more
+    def prepare(self, levels: int = 0) -> None:  # noqa: ARG002 - `describe` needs nothing more
         """See Engine.prepare: compile the kernels, and capture the graph."""
         if isinstance(self.embedder, FusedEmbedder):
             _ = self.embedder.calls  # before the slots, which wait for a decoder that is being opened

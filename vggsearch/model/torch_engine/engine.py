@@ -13,7 +13,7 @@ from vggsearch.defaults import EXTRACT
 from vggsearch.errors import OptionError, option
 from vggsearch.model.engine import Description, Engine, EngineOptions, no_int8_in_torch, rate
 from vggsearch.model.layers import has_cells, modules_before_cells
-from vggsearch.model.local_features import LoadKernels, find_whitening, half_size, local_cells, no_cells
+from vggsearch.model.local_features import LEVELS, LoadKernels, find_whitening, half_size, local_cells, no_cells
 from vggsearch.model.networks import network
 from vggsearch.model.poolings import embedding
 from vggsearch.model.spec import EmbeddingSpec
@@ -125,28 +125,27 @@ class TorchEngine(Engine):
         return result
 
     @torch.inference_mode()
-    def describe(self, squares: NDArray[np.uint8]) -> Description:
+    def describe(self, squares: NDArray[np.uint8], levels: int = 2) -> Description:
         """See Engine.describe."""
         embedder, spec = self.embedder, self.embedder.spec
         if not has_cells(spec.model):
-            return Description(self.embed(squares), no_cells(len(squares), spec.size))
+            return Description(self.embed(squares), no_cells(len(squares), spec.size, levels))
         extended = self._network_with_cells()
         last, on = modules_before_cells(spec.model)[-1].name, TorchOperations()
         images = to_images(torch.from_numpy(squares).to(self.torch_device))
-        maps = {"half": embedder.outputs(on.shrink(images, self._halving), [last])[last]}
+        half = [embedder.outputs(on.shrink(images, self._halving), [last])[last]] if levels == LEVELS else []
+        maps: list[Tensor] = []
 
         def embed_view(view: Tensor) -> Tensor:
             outputs = embedder.outputs(view, {*extended.wanted, last})
             if view is images:
-                maps["whole"] = outputs[last]
+                maps.append(outputs[last])
             return embedder.pooled(outputs)
 
         embeddings = embedder.of_views(images, embed_view)
         whitening = find_whitening(spec.weights_sha256)
-        whole, coarse = (
-            local_cells(maps[size].float(), whitening, on).contiguous().cpu().numpy() for size in ("whole", "half")
-        )
-        return Description(embeddings.cpu().numpy(), (whole, coarse))
+        cells = tuple(local_cells(each.float(), whitening, on).contiguous().cpu().numpy() for each in maps + half)
+        return Description(embeddings.cpu().numpy(), cells)
 
     @cached_property
     def _halving(self) -> Tensor:
