@@ -6,6 +6,7 @@ maximum, but these cells are whitened, so their values have either sign and a ma
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +20,18 @@ PHOTOS_PER_BLOCK = 4096  # compared at once, to bound memory
 
 def region_vectors(cells: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the vectors of all regions of cells (rows, columns, d): float32 (30, d), each of unit length."""
-    rows, columns, _ = cells.shape
-    means = [
-        cells[top : top + side, left : left + side].mean(axis=(0, 1))
-        for top, left, side in rmac_regions(rows, columns, REGION_SCALES)
-    ]
-    return unit_rows(np.stack(means))
+    rows, columns, dimensions = cells.shape
+    return unit_rows(_sums(rows, columns) @ cells.reshape(-1, dimensions))
+
+
+@cache
+def _sums(rows: int, columns: int) -> NDArray[np.float32]:
+    """Return the matrix (30, rows * columns) that sums the cells of each region, in the direction of their mean."""
+    regions = rmac_regions(rows, columns, REGION_SCALES)
+    sums = np.zeros((len(regions), rows, columns), np.float32)
+    for of_region, (top, left, side) in zip(sums, regions, strict=True):
+        of_region[top : top + side, left : left + side] = 1
+    return sums.reshape(len(regions), -1)
 
 
 def query_vectors(levels: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
