@@ -372,3 +372,18 @@ def test_too_few_cells_are_damage(index: ImageIndex, photos: Path) -> None:
         writer.add_local(short)
     with pytest.raises(IndexDamaged, match=r"cells\.npy .*a photo has 144 cells of 12 numbers"):
         features_of(index)
+
+
+def test_features_are_found_without_reading_what_other_photos_have(index: ImageIndex, photos: Path) -> None:
+    index.update(photos, local_features=True)
+    [first] = Store.open(index.directory).manifest.local
+    save_photo(photos / "new.png", 50)
+    index.update()
+    store = Store.open(index.directory)
+    [other] = [part for part in store.manifest.local if part != first]
+    (index.directory / LOCAL / other.name / CELLS).write_bytes(b"damaged")
+    keys = store.array("sha256").tolist()
+    of_first = [key for key in keys if key.encode() in store.local().keys(first)]
+    assert all(store.local().find(of_first))
+    with pytest.raises(IndexDamaged, match="cells"):
+        store.local().find(keys)

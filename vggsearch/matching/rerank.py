@@ -146,6 +146,7 @@ class Reranker:
         with ThreadPoolExecutor(ALIGN.threads) as pool:
             read = list(pool.map(self._read, paths))
         readable = [(path, each) for path, each in zip(paths, read, strict=True) if each is not None]
+        # The second level is not used, but a network without it would be compiled besides that of the query.
         levels = self._describe([view.pixels for _, view in readable])[1]
         return {
             path: PhotoFeatures(self._features(each[:1], view.aspect), partial(_grey_of, view))

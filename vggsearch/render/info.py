@@ -76,10 +76,11 @@ def _storage(facts: Info) -> list[tuple[str, str]]:
 def _local_features(facts: Info) -> str:
     if not facts.spec.has_cells:
         return "none"
-    limit = f"by default up to {quantity(facts.local_features_by_default, 'photo')}"
+    most = facts.local_features_by_default
+    limit = f"; by default up to {quantity(most, 'photo')}" if most else ""
     if not facts.local_features:
-        return f"none, so re-ranking reads the photos; {limit}"
-    return f"of {quantity(facts.local_features, 'photo')}, {decimal(facts.local_features_bytes)}; {limit}"
+        return f"none, so re-ranking reads the photos{limit}"
+    return f"of {quantity(facts.local_features, 'photo')}, {decimal(facts.local_features_bytes)}{limit}"
 
 
 def _vector_index(facts: Info) -> str:

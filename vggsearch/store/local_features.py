@@ -62,10 +62,13 @@ class LocalStore:
         found: list[StoredFeatures | None] = [None] * len(sha256s)
         wanted = _as_keys(sha256s)
         for part in self._parts:
-            keys, features = self.keys(part), self._features(part)
+            keys = self.keys(part)
             rows = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-            for index in np.flatnonzero(keys[rows] == wanted).tolist():
-                found[index] = features(rows[index])
+            held = np.flatnonzero(keys[rows] == wanted).tolist()
+            if held:  # else the other files of the part need not be checked
+                features = self._features(part)
+                for index in held:
+                    found[index] = features(rows[index])
         return found
 
     def all_keys(self) -> set[str]:
