@@ -1,6 +1,7 @@
 """Which of two duplicates is the original, by what both show."""
 
 import io
+import random
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -15,7 +16,7 @@ from vggsearch.duplicates.keep_policy import LOSSLESS, RatedPhoto
 from vggsearch.duplicates.originals import Evidence, Originals
 from vggsearch.errors import ImageError
 from vggsearch.matching.alignment import Alignment
-from vggsearch.photos.edits import recoloured, screenshot
+from vggsearch.photos.edits import captioned, recoloured, screenshot, stickered
 from vggsearch.photos.upright import Box
 from vggsearch.progress import SILENT
 
@@ -154,6 +155,60 @@ def test_a_collage_contains_a_photo_and_is_no_copy() -> None:
     for index in range(4):
         made.paste(scene(index + 1, (640, 480)), (index % 2 * 640, index // 2 * 480))
     assert compared(PHOTO, made, (0, 0, 0.5, 0.5)) == Evidence(contains=frozenset({(0, 1)}))
+
+
+def in_tiles(
+    columns: int, rows: int, number: int, *, gap: int = 0, radius: int = 0
+) -> tuple[Image.Image, tuple[float, float, float, float]]:
+    """Return a collage of square tiles, into one of which the photo was cropped, and where the whole photo lies."""
+    side = 360
+    made = Image.new("RGB", (columns * side, rows * side), "white")
+    shape = Image.new("L", (side - gap, side - gap))
+    ImageDraw.Draw(shape).rounded_rectangle((0, 0, side - gap - 1, side - gap - 1), radius, "white")
+    for tile in range(columns * rows):
+        image = PHOTO if tile == number else scene(tile + 2, (640, 480))
+        place = (tile % columns * side + gap // 2, tile // columns * side + gap // 2)
+        made.paste(ImageOps.fit(image, shape.size), place, shape)
+    left, top = number % columns * side + side / 2, number // columns * side + side / 2
+    width, height = (side - gap) * 4 / 6, (side - gap) / 2
+    at = (left - width, top - height, left + width, top + height)
+    return made, (at[0] / made.width, at[1] / made.height, at[2] / made.width, at[3] / made.height)
+
+
+@pytest.mark.parametrize(
+    ("collage", "at"),
+    [
+        in_tiles(2, 1, 0),
+        in_tiles(1, 3, 1),
+        in_tiles(2, 2, 3, gap=12),
+        in_tiles(2, 2, 2, radius=40),
+        in_tiles(3, 3, 4, gap=8, radius=20),
+        in_tiles(3, 3, 0),
+    ],
+)
+def test_a_collage_with_a_photo_that_was_cropped_to_fit_is_no_copy(
+    collage: Image.Image, at: tuple[float, float, float, float]
+) -> None:
+    assert compared(PHOTO, collage, at) == Evidence(contains=frozenset({(0, 1)}))
+
+
+def test_a_photo_that_was_cropped_into_the_corner_of_another_one_is_no_copy_of_it() -> None:
+    made = scene(2, (800, 600)).copy()
+    made.paste(PHOTO.crop((100, 60, 500, 420)), (400, 240))
+    at = (300 / 800, 180 / 600, 940 / 800, 660 / 600)
+    assert compared(PHOTO, made, at) == Evidence(contains=frozenset({(0, 1)}))
+
+
+def test_crops_with_a_frame_a_caption_or_a_sticker_are_copies() -> None:
+    crop = PHOTO.crop((160, 60, 560, 360))
+    framed = ImageOps.expand(crop, 30, "white")
+    at = (-130 / 460, -30 / 360, 510 / 460, 450 / 360)
+    assert not compared(PHOTO, framed, at).contains
+    captioned_crop = captioned(crop)
+    at = (-160 / 400, -60 / 300, 480 / 400, 420 / 300)
+    assert not compared(PHOTO, captioned_crop, at).contains
+    for seed in range(4):
+        assert not compared(PHOTO, stickered(crop, random.Random(seed)), at).contains
 
 
 def test_a_photo_in_a_conversation_and_the_same_one_on_a_screen_are_no_copies_of_each_other() -> None:

@@ -70,6 +70,19 @@ def test_pictures_in_a_collage_have_others_around_them() -> None:
     assert shown(collage(), at(0.5, 0.5, 1, 1)) is Around.OTHERS
 
 
+def test_pictures_full_of_lines_have_others_around_them_if_nothing_goes_on_beyond_theirs() -> None:
+    def woven(seed: int, width: int) -> Image.Image:
+        bands = np.random.default_rng(seed).integers(0, 80, 12).repeat(40)
+        lines = 150 * (np.arange(width) // 10 % 2)
+        return Image.fromarray((bands[:, None] + lines).astype(np.uint8)).convert("RGB")
+
+    both = Image.new("RGB", (800, 480))
+    both.paste(woven(1, 400), (0, 0))
+    both.paste(woven(2, 400), (400, 0))
+    assert shown(both, at(0, 0, 0.5, 1)) is Around.OTHERS
+    assert shown(woven(1, 800), at(0, 0, 0.5, 1)) is Around.SCENE
+
+
 def test_a_conversation_shows_other_things_around_a_photo() -> None:
     assert shown(conversation(), at(20 / 400, 60 / 800, 320 / 400, 285 / 800)) is Around.OTHERS
 

@@ -16,7 +16,7 @@ from vggsearch.errors import ImageError
 from vggsearch.matching.alignment import Alignment, inverted
 from vggsearch.matching.colour import colour_of, is_grey
 from vggsearch.matching.detail import Detail, detail_of
-from vggsearch.matching.surroundings import Around, around, share_outside
+from vggsearch.matching.surroundings import Around, around, share_outside, show_others
 from vggsearch.photos.resize import small_grey
 from vggsearch.photos.upright import Box, OutsideError
 from vggsearch.progress import Monitor
@@ -127,6 +127,8 @@ class Originals:
                 return side.row
         if all(side.shown in FRAMES for side in sides) and any(side.is_mostly_around for side in sides):
             return NEITHER
+        if any(side.shows_a_part_of(opposite) for side, opposite in (sides, sides[::-1])):
+            return NEITHER
         for evidence in EVIDENCE:
             for side, opposite in (sides, sides[::-1]):
                 words = evidence(side, opposite)
@@ -164,6 +166,12 @@ class _Side:
     def is_mostly_around(self) -> bool:
         """Whether so much of this photo is around the other that it may be other pictures."""
         return self.alignment is not None and share_outside(self.alignment) >= SURROUNDINGS.share_of_others
+
+    def shows_a_part_of(self, opposite: "_Side") -> bool:
+        """Return whether the other photo, which is the smaller one in this, was cropped to fit among others."""
+        if self.look is None or opposite.look is None or self.alignment is None or self.alignment.scale > 1:
+            return False
+        return show_others(opposite.look.grey, self.look.grey, self.alignment)
 
     def size_of(self, opposite: "_Side") -> float:
         """Return how many pixels of this photo, across, show what one pixel of the other shows."""

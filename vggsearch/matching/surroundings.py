@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vggsearch.defaults import SURROUNDINGS
 from vggsearch.matching.alignment import Alignment
+from vggsearch.matching.common_part import common_part
 
 Corner = tuple[float, float]
 
@@ -41,20 +42,50 @@ def around(photo: NDArray[np.uint8], alignment: Alignment) -> Around:
     if outside.mean() < SURROUNDINGS.least_share:
         return Around.NOTHING
     textured, plain = _textured_and_plain(photo, outside)
-    seam = _seam(photo, corners)
+    seam, continuity = _seam(photo, corners), _continuity(photo, corners)
     is_drawn = plain >= SURROUNDINGS.plain  # a photo has noise, even in the sky
     is_other = textured >= SURROUNDINGS.textured and outside.mean() >= SURROUNDINGS.share_of_others
-    if is_other and (is_drawn or seam >= SURROUNDINGS.seam):
-        return Around.OTHERS
-    if _goes_on(photo, corners):
+    if continuity >= SURROUNDINGS.goes_on:
         return Around.SCENE  # also where something in it, such as a pole, is parallel to an edge, as a seam is
+    breaks_off = is_other and continuity < SURROUNDINGS.breaks_off
+    if is_other and (is_drawn or seam >= SURROUNDINGS.seam or (breaks_off and seam > -SURROUNDINGS.no_seam)):
+        return Around.OTHERS
     if seam >= SURROUNDINGS.seam:
         return Around.FRAME
     if textured <= SURROUNDINGS.flat:
         return Around.NOTHING
     if is_drawn:
         return Around.DRAWN  # a dark photo on a dark screen has no seam
-    return Around.SCENE if seam <= SURROUNDINGS.no_seam else Around.UNCLEAR
+    return Around.SCENE if seam <= SURROUNDINGS.no_seam and not breaks_off else Around.UNCLEAR
+
+
+def show_others(query: NDArray[np.uint8], photo: NDArray[np.uint8], alignment: Alignment) -> bool:
+    """Return whether a query was cropped to fit where it lies in a photo, and other pictures are around it there.
+
+    Both are as for `around`. The other pictures may also be in the query, around a part of the photo: their edge is
+    a seam, or what is around the part is much of both, and differs.
+    """
+    part = common_part(query, photo, alignment)
+    was_cropped = part.hidden > SURROUNDINGS.hidden and part.agreement > SURROUNDINGS.agreement
+    if not was_cropped or part.by_chance > SURROUNDINGS.by_chance:
+        return False
+    left, top, right, bottom = part.box
+    box = np.array([(left, top), (right, top), (right, bottom), (left, bottom)], np.float32)
+    origin, across, _, down = np.array(alignment.corners, np.float32)
+    placed = origin + box @ np.stack([across - origin, down - origin])
+    places = [(each, np.asarray(at * each.shape[::-1], np.float32)) for each, at in ((query, box), (photo, placed))]
+    with_others = [place for place in places if _has_others_around(*place)]
+    return len(with_others) == len(places) or any(
+        _seam(*place, SURROUNDINGS.margin_of_part, SURROUNDINGS.reach_of_part) >= SURROUNDINGS.seam_of_part
+        for place in with_others
+    )
+
+
+def _has_others_around(photo: NDArray[np.uint8], corners: NDArray[np.float32]) -> bool:
+    """Return whether much of a photo is outside an area and has texture."""
+    outside = _outside(photo, corners)
+    is_large = outside.mean() >= SURROUNDINGS.share_of_others
+    return bool(is_large and _textured_and_plain(photo, outside)[0] >= SURROUNDINGS.textured)
 
 
 def _covers(corners: NDArray[np.float32], width: int, height: int) -> bool:
@@ -102,37 +133,48 @@ def _fields(pixels: NDArray[np.generic]) -> NDArray[np.generic]:
     return pixels[: rows * side, : columns * side].reshape(rows, side, columns, side)
 
 
-def _seam(photo: NDArray[np.uint8], corners: NDArray[np.float32]) -> float:
+def _seam(
+    photo: NDArray[np.uint8],
+    corners: NDArray[np.float32],
+    margin: int = SURROUNDINGS.margin,
+    reach: int = SURROUNDINGS.reach,
+) -> float:
     """Return how much more grey levels change across the edges of an area than across lines parallel to them.
 
-    It is the natural logarithm of the ratio, the mean over the edges inside the photo by length; 0 if none is.
+    The edges may be wrong by `margin` pixels; the lines are up to `reach` pixels away. It is the natural
+    logarithm of the ratio, the mean over the edges inside the photo by length; 0 if none is.
     """
     ratios, lengths = [], []
-    for levels in _across_edges(photo, corners):
+    for levels in _across_edges(photo, corners, reach):
         steps = np.abs(np.diff(levels, axis=0)).mean(axis=1)
-        middle, reach = len(steps) // 2, SURROUNDINGS.margin
-        near = steps[middle - reach : middle + reach].max()
-        far = np.concatenate([steps[: middle - reach - 2], steps[middle + reach + 2 :]]).max()
+        middle = len(steps) // 2
+        near = steps[middle - margin : middle + margin].max()
+        far = np.concatenate([steps[: middle - margin - 2], steps[middle + margin + 2 :]]).max()
         ratios.append(np.log(max(near, 1.0) / max(far, 1.0)))
         lengths.append(levels.shape[1])
     return float(np.average(ratios, weights=lengths)) if ratios else 0.0
 
 
-def _goes_on(photo: NDArray[np.uint8], corners: NDArray[np.float32]) -> bool:
-    """Return whether what is on one side of an edge goes on beyond it: at both, grey levels vary, and alike."""
+def _continuity(photo: NDArray[np.uint8], corners: NDArray[np.float32]) -> float:
+    """Return the correlation of what is on both sides of an edge, the highest of all edges where both sides vary.
+
+    It is -1 if there is none.
+    """
+    highest = -1.0
     for levels in _across_edges(photo, corners):
         middle, beside = len(levels) // 2, SURROUNDINGS.margin + 1
         sides = levels[[middle - beside, middle + beside]]
-        varies = sides.shape[1] > 2 and sides.std(axis=1).min() >= SURROUNDINGS.deviation
-        if varies and np.asarray(np.corrcoef(sides))[0, 1] >= SURROUNDINGS.goes_on:
-            return True
-    return False
+        if sides.shape[1] > 2 and sides.std(axis=1).min() >= SURROUNDINGS.deviation:
+            highest = max(highest, float(np.asarray(np.corrcoef(sides))[0, 1]))
+    return highest
 
 
-def _across_edges(photo: NDArray[np.uint8], corners: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+def _across_edges(
+    photo: NDArray[np.uint8], corners: NDArray[np.float32], reach: int = SURROUNDINGS.reach
+) -> Iterator[NDArray[np.float32]]:
     """Yield the grey levels along lines across each edge that is inside the photo: (offset, place on the edge)."""
     (height, width), levels = photo.shape, photo.astype(np.float32)
-    offsets = np.arange(-SURROUNDINGS.reach, SURROUNDINGS.reach + 1, dtype=np.float32)
+    offsets = np.arange(-reach, reach + 1, dtype=np.float32)
     for start, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         edge = end - start
         length = float(np.hypot(*edge))
