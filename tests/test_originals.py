@@ -15,7 +15,7 @@ from tests.helpers.textures import scene
 from vggsearch.duplicates.keep_policy import LOSSLESS, RatedPhoto
 from vggsearch.duplicates.originals import Evidence, Originals
 from vggsearch.errors import ImageError
-from vggsearch.matching.alignment import Alignment
+from vggsearch.matching.alignment import Alignment, inverted
 from vggsearch.photos.edits import captioned, recoloured, screenshot, stickered
 from vggsearch.photos.upright import Box
 from vggsearch.progress import SILENT
@@ -33,8 +33,8 @@ class Positions:
         corners = ((left, top), (right, top), (right, bottom), (left, bottom))
         self._alignment = Alignment(0.9, 40, False, 0.0, scale, corners)
 
-    def result(self, pair: tuple[int, int]) -> tuple[tuple[int, int], Alignment]:
-        return (0, 1), self._alignment
+    def position(self, query: int, photo: int) -> Alignment:
+        return self._alignment if (query, photo) == (0, 1) else inverted(self._alignment)
 
     def have_same_pixels(self, pair: tuple[int, int]) -> bool:
         return self._same_pixels

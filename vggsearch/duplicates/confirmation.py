@@ -13,10 +13,11 @@ from PIL import Image
 
 from vggsearch.defaults import DUPLICATES, KEYPOINTS
 from vggsearch.duplicates.collection import Collection
+from vggsearch.duplicates.families import Families
 from vggsearch.duplicates.keypoint_memory import KeypointMemory
 from vggsearch.errors import ImageError, IndexDamaged, IndexNotWritable
 from vggsearch.knn.keypoint_votes import CodedKeypoints
-from vggsearch.matching.alignment import Alignment
+from vggsearch.matching.alignment import Alignment, inverted
 from vggsearch.matching.keypoint_codes import code_keypoints
 from vggsearch.matching.keypoints import Keypoints, detect_keypoints, single_threaded_blas
 from vggsearch.matching.pixels import align_copy
@@ -28,7 +29,7 @@ from vggsearch.store.keypoint_matches import Key, KeypointMatch, read_keypoint_m
 log = logging.getLogger(__name__)
 
 DETECTED_BY = f"keypoints 7, {astuple(KEYPOINTS)}"  # a change of the algorithm needs another number
-MATCHED_BY = f"{DETECTED_BY}, pixels 11"  # the same
+MATCHED_BY = f"{DETECTED_BY}, pixels 11, families 1"  # the same
 CODED_BY = f"{DETECTED_BY}, codes 1"  # the same
 
 Pair = tuple[int, int]
@@ -45,6 +46,7 @@ class KeypointMatcher:
         self._is_saved = True
         self._matches = self._read()
         self._keypoints = KeypointMemory(directory)
+        self._families = Families(self.position)
         self._pixel_hashes: dict[int, str | None] = {}
 
     def result(self, pair: Pair) -> tuple[Pair, Alignment | None] | None:
@@ -57,6 +59,11 @@ class KeypointMatcher:
             if match is not None:
                 return (first, second), _alignment(match)
         return None
+
+    def position(self, query: int, photo: int) -> Alignment | None:
+        """Return where one photo lies in another, None if that is not known."""
+        (first, _), alignment = self.result((query, photo)) or ((query, photo), None)
+        return alignment if alignment is None or first == query else inverted(alignment)
 
     def inliers(self, pair: Pair) -> int:
         """Return the evidence that two rows are copies, 0 if they do not match, -1 if they were not compared."""
@@ -80,14 +87,14 @@ class KeypointMatcher:
         and at the end, also when stopped. A pair with a photo that cannot be read, or is no longer the one that was
         indexed, has no result, and is compared the next time.
         """
-        todo = _by_hub([pair for pair in pairs if self.result(pair) is None])
+        todo = _by_hub([pair for pair in pairs if not self._is_known(*pair)])
         saved, done = time.monotonic(), before
         total = sum(map(len, todo.values())) if total is None else total
         try:
             with single_threaded_blas(), ThreadPoolExecutor() as threads:
                 for hub, others in todo.items():
                     monitor.check()
-                    self._match(hub, others, threads)
+                    self._match_family(hub, others, threads)
                     done += len(others)
                     monitor.show(stage, done, total, "pairs")
                     if time.monotonic() - saved >= DUPLICATES.saved_seconds:
@@ -156,8 +163,60 @@ class KeypointMatcher:
                 self._pixel_hashes[row] = None
         return self._pixel_hashes[row]
 
+    def _is_known(self, first: int, second: int) -> bool:
+        """Return whether two photos were compared; if so, other results may follow from that."""
+        result = self.result((first, second))
+        if result is not None and result[1] is not None and result[1].agreement:
+            self._families.add(first, second, was_compared=False)
+        return result is not None
+
+    def _match_family(self, hub: int, others: Sequence[int], threads: ThreadPoolExecutor) -> None:
+        """Compare a photo with others; first those at the centre of a family, from which the rest may follow.
+
+        Of each family, few are compared at once, since others may follow from these.
+        """
+        rest, of_each = self._not_following(hub, others), 1
+        links = {link for other in rest for link in self._families.links(hub, other)}
+        for centre, members in _by_hub([link for link in sorted(links) if self.result(link) is None]).items():
+            self._match(centre, members, threads)
+        while rest := self._not_following(hub, rest):
+            some = self._some_of_each_family(rest, of_each)
+            self._match(hub, some, threads)
+            rest = [other for other in rest if other not in some]  # a photo that cannot be read has no result
+            of_each *= 2
+
+    def _some_of_each_family(self, rows: Sequence[int], of_each: int) -> list[int]:
+        """Return the first `of_each` rows of each family."""
+        seen, some = Counter[int](), list[int]()
+        for row in rows:
+            centre = self._families.centre(row)
+            seen[centre] += 1
+            if seen[centre] <= of_each:
+                some.append(row)
+        return some
+
+    def _not_following(self, hub: int, others: Sequence[int]) -> list[int]:
+        """Keep what follows for a photo and others, and return the others that are still to be compared."""
+        rest = []
+        for other in others:
+            if self.result((hub, other)) is None:
+                alignment = self._families.follows(hub, other)
+                if alignment is None:
+                    rest.append(other)
+                else:
+                    self._keep(hub, other, alignment, was_compared=False)
+        return rest
+
+    def _keep(self, query: int, photo: int, alignment: Alignment | None, *, was_compared: bool) -> None:
+        self._matches[self._key(query), self._key(photo)] = _as_match(alignment)
+        self._is_saved = False
+        if alignment is not None and alignment.agreement:
+            self._families.add(query, photo, was_compared=was_compared)
+
     def _match(self, hub: int, others: Sequence[int], threads: ThreadPoolExecutor) -> None:
         """Compare the photo `hub`, as it is and mirrored, with each of the others."""
+        if not others:
+            return
         query = self._keypoints_of([hub], threads)[0]
         if query is None:
             return
@@ -165,10 +224,11 @@ class KeypointMatcher:
             some = others[start : start + DUPLICATES.photos_at_once]
             photos = self._keypoints_of(some, threads)
             readable = [(other, photo) for other, photo in zip(some, photos, strict=True) if photo is not None]
+            for row, each in ((hub, query), *readable):
+                self._families.see(row, each.sharpness)
             alignments = threads.map(lambda each: align_copy(query, each[1]), readable)
             for (other, _), alignment in zip(readable, alignments, strict=True):
-                self._matches[self._key(hub), self._key(other)] = _as_match(alignment)
-                self._is_saved = False
+                self._keep(hub, other, alignment, was_compared=True)
 
     def _keypoints_of(self, rows: Sequence[int], threads: ThreadPoolExecutor) -> list[Keypoints | None]:
         missing = [row for row in rows if row not in self._keypoints]

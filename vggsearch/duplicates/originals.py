@@ -13,7 +13,6 @@ from vggsearch.defaults import COLOUR, DETAIL, DUPLICATES, SURROUNDINGS
 from vggsearch.duplicates.confirmation import KeypointMatcher
 from vggsearch.duplicates.keep_policy import LOSSLESS, RatedPhoto, age, has_date
 from vggsearch.errors import ImageError
-from vggsearch.matching.alignment import Alignment, inverted
 from vggsearch.matching.colour import colour_of, is_grey
 from vggsearch.matching.detail import Detail, detail_of
 from vggsearch.matching.surroundings import Around, around, share_outside, show_others
@@ -112,7 +111,7 @@ class Originals:
         """
         for pair in pairs:
             for row, other in (pair, pair[::-1]):
-                position = _position(self._matcher, other, row) if row in containers else None
+                position = self._matcher.position(other, row) if row in containers else None
                 if position is not None and share_outside(position) >= SURROUNDINGS.share_of_others:
                     yield pair
 
@@ -159,7 +158,7 @@ class _Side:
         self.row, self.rated, self._originals = row, originals._photos[row], originals
         self.photo = self.rated.photo
         self.look = originals._looks[row]
-        self.alignment = _position(originals._matcher, other, row)
+        self.alignment = originals._matcher.position(other, row)
         self.shown = around(self.look.grey, self.alignment) if self.look and self.alignment else Around.UNCLEAR
 
     @property
@@ -204,12 +203,6 @@ class _Side:
     def is_lossless(self) -> bool:
         """Whether its format keeps every pixel."""
         return self.rated.quality == LOSSLESS
-
-
-def _position(matcher: KeypointMatcher, query: int, photo: int) -> Alignment | None:
-    """Return where one photo lies in another, None if that is not known."""
-    (first, _), alignment = matcher.result((query, photo)) or ((query, photo), None)
-    return alignment if alignment is None or first == query else inverted(alignment)
 
 
 def _shows_more(side: _Side, opposite: _Side) -> str | None:

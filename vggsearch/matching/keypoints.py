@@ -10,6 +10,7 @@ unrelated photos.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from threading import Lock
 from typing import Any
 
@@ -43,6 +44,13 @@ class Keypoints:
     width: int
     height: int
     picture: NDArray[np.uint8]
+
+    @cached_property
+    def sharpness(self) -> float:
+        """How much of the contrast of the picture, 0..4, is that of neighbouring pixels."""
+        deviation = float(cv2.meanStdDev(self.picture)[1][0, 0])
+        edges = cv2.Laplacian(self.picture, cv2.CV_16S)
+        return float(cv2.norm(edges, cv2.NORM_L1)) / edges.size / max(deviation, 1.0)
 
 
 def detect_keypoints(image: Image.Image) -> Keypoints:
