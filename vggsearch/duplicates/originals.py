@@ -14,6 +14,7 @@ from vggsearch.duplicates.confirmation import KeypointMatcher
 from vggsearch.duplicates.keep_policy import LOSSLESS, RatedPhoto, age, has_date
 from vggsearch.errors import ImageError
 from vggsearch.matching.colour import colour_of, is_grey
+from vggsearch.matching.common_part import reduced
 from vggsearch.matching.detail import Detail, detail_of
 from vggsearch.matching.surroundings import Around, around, share_outside, show_others
 from vggsearch.photos.resize import small_grey
@@ -57,16 +58,21 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A photo as it is compared: its brightness, uint8 (height, width), and its colour, see matching.colour."""
+    """A photo as it is compared: its brightness, uint8 (height, width), and its colour, see matching.colour.
+
+    `small` is the brightness in fewer pixels, see common_part.reduced.
+    """
 
     grey: NDArray[np.uint8]
+    small: NDArray[np.uint8]
     is_grey: bool
     colour: float
 
 
 def look_at(image: Image.Image) -> Look:
     """Return how a reduced photo is compared."""
-    return Look(small_grey(image, SURROUNDINGS.pixels), is_grey(image), colour_of(image))
+    grey = small_grey(image, SURROUNDINGS.pixels)
+    return Look(grey, reduced(grey), is_grey(image), colour_of(image))
 
 
 class Originals:
@@ -170,7 +176,7 @@ class _Side:
         """Return whether the other photo, which is the smaller one in this, was cropped to fit among others."""
         if self.look is None or opposite.look is None or self.alignment is None or self.alignment.scale > 1:
             return False
-        return show_others(opposite.look.grey, self.look.grey, self.alignment)
+        return show_others(opposite.look.grey, opposite.look.small, self.look.grey, self.alignment)
 
     def size_of(self, opposite: "_Side") -> float:
         """Return how many pixels of this photo, across, show what one pixel of the other shows."""

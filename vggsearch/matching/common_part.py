@@ -42,8 +42,15 @@ class CommonPart:
     by_chance: float = 0.0
 
 
+def reduced(picture: Grey) -> Grey:
+    """Return a picture with SIDE pixels on the longer side."""
+    scale = SIDE / max(picture.shape)
+    height, width = (max(3 * FIELD, round(side * scale)) for side in picture.shape)
+    return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def common_part(query: Grey, photo: Grey, alignment: Alignment) -> CommonPart:
-    """Return the part of a query that a photo shows; both are grey, uint8 (height, width)."""
+    """Return the part of a query that a photo shows; both are grey, uint8 (height, width), the query `reduced`."""
     fields = _Fields(*_laid_on(query, photo, alignment))
     weights, inside = fields.weights(), fields.inside
     if np.count_nonzero(weights < 0) <= HARDLY * np.count_nonzero(inside):
@@ -88,23 +95,22 @@ class _Fields:
         weights = agrees.astype(np.float32) - (self.detailed & (self._correlation < DIFFERS))
         if agrees.sum() < FEWEST:
             return weights
-        change, level = np.polyfit(self._mean[agrees], self._its_mean[agrees], 1)
+        ones, others = self._mean[agrees], self._its_mean[agrees]
+        change = float(np.cov(ones, others, ddof=0)[0, 1]) / max(float(ones.var()), 1e-3)
+        level = others.mean() - change * ones.mean()
         is_alike = np.abs(change * self._mean + level - self._its_mean) < TONE
         flat = np.where(is_alike, FLAT, -FLAT)
         return np.where(self.inside & ~self.detailed, flat, weights).astype(np.float32)
 
 
 def _laid_on(query: Grey, photo: Grey, alignment: Alignment) -> tuple[Grey, Grey, Grey]:
-    """Return a query of moderate size, what a photo shows in its place, and where the photo shows anything."""
-    height, width = query.shape
-    scale = SIDE / max(height, width)
-    size = (max(3 * FIELD, round(width * scale)), max(3 * FIELD, round(height * scale)))
-    first = np.asarray(cv2.resize(query, size, interpolation=cv2.INTER_AREA), np.uint8)
+    """Return a reduced query, what a photo shows in its place, and where the photo shows anything."""
+    first, size = query, (query.shape[1], query.shape[0])
     corners = np.array(alignment.corners) * (photo.shape[1], photo.shape[0])
     coarseness = float(np.hypot(*(corners[1] - corners[0]))) / size[0]  # pixels of the photo in one of the query
     if coarseness > 1:
-        reduced = (max(1, round(side / coarseness)) for side in photo.shape[::-1])
-        photo = np.asarray(cv2.resize(photo, tuple(reduced), interpolation=cv2.INTER_AREA), np.uint8)
+        width, height = (max(1, round(side / coarseness)) for side in photo.shape[::-1])
+        photo = np.asarray(cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
         corners = np.array(alignment.corners) * (photo.shape[1], photo.shape[0])
     elif coarseness < 0.8:  # the photo cannot show the finest detail
         first = blurred(first, 0.5 * float(np.sqrt(1 / max(coarseness, 0.1) ** 2 - 1)))
@@ -122,20 +128,17 @@ def _laid_on(query: Grey, photo: Grey, alignment: Alignment) -> tuple[Grey, Grey
 def _heaviest(weights: Real) -> tuple[int, int, int, int]:
     """Return top, bottom, left and right of the rectangle whose weights have the largest sum.
 
-    For each top, the best columns are found for all bottoms at once, by Kadane's algorithm: Bentley, "Programming
+    The best columns are found for all tops and bottoms at once, by Kadane's algorithm: Bentley, "Programming
     pearls: algorithm design techniques", CACM 1984.
     """
     rows, columns = weights.shape
     above = np.vstack([np.zeros((1, columns), np.float32), weights.cumsum(axis=0)])
-    heaviest, best = -np.inf, (0, rows, 0, columns)
-    for top in range(rows):
-        before = np.pad((above[top + 1 :] - above[top]).cumsum(axis=1), ((0, 0), (1, 0)))
-        gains = before - np.minimum.accumulate(before, axis=1)
-        bottom, right = divmod(int(gains.argmax()), columns + 1)
-        if gains[bottom, right] > heaviest:
-            heaviest = gains[bottom, right]
-            best = (top, top + bottom + 1, int(before[bottom, : right + 1].argmin()), right)
-    return best
+    tops, bottoms = np.triu_indices(rows + 1, 1)
+    before = np.zeros((len(tops), columns + 1), np.float32)
+    np.cumsum(above[bottoms] - above[tops], axis=1, out=before[:, 1:])
+    gains = before - np.minimum.accumulate(before, axis=1)
+    band, right = divmod(int(gains.argmax()), columns + 1)
+    return int(tops[band]), int(bottoms[band]), int(before[band, :right].argmin()), right
 
 
 def _means(values: NDArray[np.float32]) -> Real:

@@ -79,9 +79,13 @@ def _spectrum(grey: NDArray[np.float64], side: int) -> tuple[NDArray[np.float64]
     rows, columns = ((0, length - side) for length in grey.shape)
     window = np.outer(np.hanning(side), np.hanning(side))
     squares = [grey[row : row + side, column : column + side] for row in rows for column in columns]
-    power = np.mean([np.abs(np.fft.fft2((each - each.mean()) * window)) ** 2 for each in squares], axis=0)
-    frequencies = 2 * np.fft.fftfreq(side)
-    ring = (np.hypot(frequencies[:, None], frequencies) * DETAIL.rings).astype(np.int64).ravel()
-    sums, counts = np.bincount(ring, power.ravel())[: DETAIL.rings], np.bincount(ring)[: DETAIL.rings]
+    power = np.mean([np.abs(np.fft.rfft2((each - each.mean()) * window)) ** 2 for each in squares], axis=0)
+    across = np.arange(side // 2 + 1)
+    ring = (np.hypot(2 * np.fft.fftfreq(side)[:, None], 2 * across / side) * DETAIL.rings).astype(np.int64)
+    times = np.broadcast_to(
+        np.where((across == 0) | (2 * across == side), 1.0, 2.0), ring.shape
+    )  # in the whole plane
+    sums = np.bincount(ring.ravel(), (power * times).ravel())[: DETAIL.rings]
+    counts = np.bincount(ring.ravel(), times.ravel())[: DETAIL.rings]
     middles = (np.arange(DETAIL.rings) + 0.5) / DETAIL.rings
     return sums / counts * middles**2, middles

@@ -4,7 +4,7 @@ A crop continues beyond its edges in the photo that it was cut from. The edges o
 collage, a frame or a screenshot are a seam: grey levels change more across them than across any parallel line.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import Enum
 
 import cv2
@@ -39,14 +39,17 @@ def around(photo: NDArray[np.uint8], alignment: Alignment) -> Around:
     if _covers(corners, width, height):
         return Around.NOTHING
     outside = _outside(photo, corners)
-    if outside.mean() < SURROUNDINGS.least_share:
+    share = cv2.countNonZero(outside) / outside.size
+    if share < SURROUNDINGS.least_share:
         return Around.NOTHING
-    textured, plain = _textured_and_plain(photo, outside)
-    seam, continuity = _seam(photo, corners), _continuity(photo, corners)
-    is_drawn = plain >= SURROUNDINGS.plain  # a photo has noise, even in the sky
-    is_other = textured >= SURROUNDINGS.textured and outside.mean() >= SURROUNDINGS.share_of_others
+    edges = list(_across_edges(photo, corners))
+    continuity = _continuity(edges)
     if continuity >= SURROUNDINGS.goes_on:
         return Around.SCENE  # also where something in it, such as a pole, is parallel to an edge, as a seam is
+    textured, plain = _textured_and_plain(photo, outside)
+    seam = _seam(edges)
+    is_drawn = plain >= SURROUNDINGS.plain  # a photo has noise, even in the sky
+    is_other = textured >= SURROUNDINGS.textured and share >= SURROUNDINGS.share_of_others
     breaks_off = is_other and continuity < SURROUNDINGS.breaks_off
     if is_other and (is_drawn or seam >= SURROUNDINGS.seam or (breaks_off and seam > -SURROUNDINGS.no_seam)):
         return Around.OTHERS
@@ -59,13 +62,16 @@ def around(photo: NDArray[np.uint8], alignment: Alignment) -> Around:
     return Around.SCENE if seam <= SURROUNDINGS.no_seam and not breaks_off else Around.UNCLEAR
 
 
-def show_others(query: NDArray[np.uint8], photo: NDArray[np.uint8], alignment: Alignment) -> bool:
+def show_others(
+    query: NDArray[np.uint8], small: NDArray[np.uint8], photo: NDArray[np.uint8], alignment: Alignment
+) -> bool:
     """Return whether a query was cropped to fit where it lies in a photo, and other pictures are around it there.
 
-    Both are as for `around`. The other pictures may also be in the query, around a part of the photo: their edge is
-    a seam, or what is around the part is much of both, and differs.
+    Both are as for `around`, and `small` is the query, see common_part.reduced. The other pictures may also be in
+    the query, around a part of the photo: their edge is a seam, or what is around the part is much of both, and
+    differs.
     """
-    part = common_part(query, photo, alignment)
+    part = common_part(small, photo, alignment)
     was_cropped = part.hidden > SURROUNDINGS.hidden and part.agreement > SURROUNDINGS.agreement
     if not was_cropped or part.by_chance > SURROUNDINGS.by_chance:
         return False
@@ -76,7 +82,8 @@ def show_others(query: NDArray[np.uint8], photo: NDArray[np.uint8], alignment: A
     places = [(each, np.asarray(at * each.shape[::-1], np.float32)) for each, at in ((query, box), (photo, placed))]
     with_others = [place for place in places if _has_others_around(*place)]
     return len(with_others) == len(places) or any(
-        _seam(*place, SURROUNDINGS.margin_of_part, SURROUNDINGS.reach_of_part) >= SURROUNDINGS.seam_of_part
+        _seam(_across_edges(*place, SURROUNDINGS.reach_of_part), SURROUNDINGS.margin_of_part)
+        >= SURROUNDINGS.seam_of_part
         for place in with_others
     )
 
@@ -84,7 +91,7 @@ def show_others(query: NDArray[np.uint8], photo: NDArray[np.uint8], alignment: A
 def _has_others_around(photo: NDArray[np.uint8], corners: NDArray[np.float32]) -> bool:
     """Return whether much of a photo is outside an area and has texture."""
     outside = _outside(photo, corners)
-    is_large = outside.mean() >= SURROUNDINGS.share_of_others
+    is_large = cv2.countNonZero(outside) >= SURROUNDINGS.share_of_others * outside.size
     return bool(is_large and _textured_and_plain(photo, outside)[0] >= SURROUNDINGS.textured)
 
 
@@ -98,23 +105,28 @@ def _covers(corners: NDArray[np.float32], width: int, height: int) -> bool:
     return bool((sides >= 0).all() or (sides <= 0).all())
 
 
-def _outside(photo: NDArray[np.uint8], corners: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Return which pixels lie outside an area, without a margin at its edges, where an alignment may be wrong."""
-    mask = np.ones(photo.shape, np.uint8)
+def _outside(photo: NDArray[np.uint8], corners: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return which pixels lie outside an area, 255 or 0, without a margin where an alignment may be wrong."""
+    mask = np.full(photo.shape, 255, np.uint8)
     # Coordinates far outside overflow in OpenCV.
     bounded = np.clip(np.rint(corners), -10 * SURROUNDINGS.pixels, 10 * SURROUNDINGS.pixels).astype(np.int32)
     cv2.fillConvexPoly(mask, bounded, (0,))
     side = 2 * SURROUNDINGS.margin + 1
-    return cv2.erode(mask, np.ones((side, side), np.uint8)).astype(bool)
+    return np.asarray(cv2.erode(mask, np.ones((side, side), np.uint8)), np.uint8)
 
 
-def _textured_and_plain(photo: NDArray[np.uint8], outside: NDArray[np.bool_]) -> tuple[float, float]:
-    """Return the share of the fields outside that have texture, and of those without even noise."""
-    fields, of_outside = _fields(photo).astype(np.float32), _fields(outside)
-    chosen = of_outside.mean(axis=(1, 3)) > 0.9
-    if not chosen.any():
+def _textured_and_plain(photo: NDArray[np.uint8], outside: NDArray[np.uint8]) -> tuple[float, float]:
+    """Return the share of the square fields outside that have texture, and of those without even noise."""
+    side = SURROUNDINGS.field
+    rows, columns = photo.shape[0] // side, photo.shape[1] // side
+    if not rows or not columns:
         return 0.0, 0.0
-    deviations = fields.std(axis=(1, 3))[chosen]
+    whole = np.s_[: rows * side, : columns * side]
+    chosen = cv2.resize(outside[whole], (columns, rows), interpolation=cv2.INTER_AREA) > 0.9 * 255
+    fields = photo[whole].reshape(rows, side, columns, side).transpose(0, 2, 1, 3)[chosen]
+    if not len(fields):
+        return 0.0, 0.0
+    deviations = fields.reshape(len(fields), -1).astype(np.float32).std(axis=1)
     return float(np.mean(deviations > SURROUNDINGS.deviation)), float(np.mean(deviations < SURROUNDINGS.noise))
 
 
@@ -126,26 +138,14 @@ def share_outside(alignment: Alignment) -> float:
     return 1 - float(covered)
 
 
-def _fields(pixels: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Return an array in square fields: (rows, side, columns, side)."""
-    side = SURROUNDINGS.field
-    rows, columns = pixels.shape[0] // side, pixels.shape[1] // side
-    return pixels[: rows * side, : columns * side].reshape(rows, side, columns, side)
-
-
-def _seam(
-    photo: NDArray[np.uint8],
-    corners: NDArray[np.float32],
-    margin: int = SURROUNDINGS.margin,
-    reach: int = SURROUNDINGS.reach,
-) -> float:
+def _seam(edges: Iterable[NDArray[np.float32]], margin: int = SURROUNDINGS.margin) -> float:
     """Return how much more grey levels change across the edges of an area than across lines parallel to them.
 
-    The edges may be wrong by `margin` pixels; the lines are up to `reach` pixels away. It is the natural
-    logarithm of the ratio, the mean over the edges inside the photo by length; 0 if none is.
+    The edges, see `_across_edges`, may be wrong by `margin` pixels. It is the natural logarithm of the ratio, the
+    mean over the edges by length; 0 if there are none.
     """
     ratios, lengths = [], []
-    for levels in _across_edges(photo, corners, reach):
+    for levels in edges:
         steps = np.abs(np.diff(levels, axis=0)).mean(axis=1)
         middle = len(steps) // 2
         near = steps[middle - margin : middle + margin].max()
@@ -155,13 +155,13 @@ def _seam(
     return float(np.average(ratios, weights=lengths)) if ratios else 0.0
 
 
-def _continuity(photo: NDArray[np.uint8], corners: NDArray[np.float32]) -> float:
+def _continuity(edges: Iterable[NDArray[np.float32]]) -> float:
     """Return the correlation of what is on both sides of an edge, the highest of all edges where both sides vary.
 
     It is -1 if there is none.
     """
     highest = -1.0
-    for levels in _across_edges(photo, corners):
+    for levels in edges:
         middle, beside = len(levels) // 2, SURROUNDINGS.margin + 1
         sides = levels[[middle - beside, middle + beside]]
         if sides.shape[1] > 2 and sides.std(axis=1).min() >= SURROUNDINGS.deviation:
