@@ -321,10 +321,12 @@ class SurroundingsDefaults:
     seam: float = 0.25  # logarithm of the ratio of changes, from which an edge is a seam; collages have 0.5 to 3
     no_seam: float = 0.1  # the same, up to which it is none; crops have -0.9 to 0.1, nine in ten of them
     goes_on: float = 0.85  # correlation across an edge, from which a scene goes on; frames have no texture there
+    surely_goes_on: float = 0.93  # the same, even if an edge is a seam and much else is shown
     breaks_off: float = 0.3  # the same, below which it does not: crops of photos have more, 2 in 100 excepted
-    margin_of_part: int = 12  # as `margin`, of the part of an image that a photo shows, found in fields
-    reach_of_part: int = 30  # as `reach`, for that
+    margin_of_part: int = 16  # as `margin`, of the part of an image that a photo shows, found in fields
+    reach_of_part: int = 36  # as `reach`, for that
     seam_of_part: float = 0.4  # as `seam`, for that; collages have 0.6 to 3, crops -0.5 to 0.3
+    hardly_hidden: float = 0.02  # as `hidden`, if there is a seam
     hidden: float = 0.06  # of an image laid on a photo, from which the photo may show only a part of it; its part
     agreement: float = 0.8  # then agrees, less what differs in it: stickers and wrong positions leave 0.3 to 0.8
     by_chance: float = 0.17  # of the rest that agrees, at most; where something was put on a copy, 0.1 to 0.4 does

@@ -44,12 +44,14 @@ def around(photo: NDArray[np.uint8], alignment: Alignment) -> Around:
         return Around.NOTHING
     edges = list(_across_edges(photo, corners))
     continuity = _continuity(edges)
-    if continuity >= SURROUNDINGS.goes_on:
+    if continuity >= SURROUNDINGS.surely_goes_on:
         return Around.SCENE  # also where something in it, such as a pole, is parallel to an edge, as a seam is
     textured, plain = _textured_and_plain(photo, outside)
     seam = _seam(edges)
     is_drawn = plain >= SURROUNDINGS.plain  # a photo has noise, even in the sky
     is_other = textured >= SURROUNDINGS.textured and share >= SURROUNDINGS.share_of_others
+    if continuity >= SURROUNDINGS.goes_on and not (is_other and seam >= SURROUNDINGS.seam):
+        return Around.SCENE
     breaks_off = is_other and continuity < SURROUNDINGS.breaks_off
     if is_other and (is_drawn or seam >= SURROUNDINGS.seam or (breaks_off and seam > -SURROUNDINGS.no_seam)):
         return Around.OTHERS
@@ -72,8 +74,8 @@ def show_others(
     differs.
     """
     part = common_part(small, photo, alignment)
-    was_cropped = part.hidden > SURROUNDINGS.hidden and part.agreement > SURROUNDINGS.agreement
-    if not was_cropped or part.by_chance > SURROUNDINGS.by_chance:
+    is_clear = part.agreement > SURROUNDINGS.agreement and part.by_chance <= SURROUNDINGS.by_chance
+    if part.hidden <= SURROUNDINGS.hardly_hidden or not is_clear:
         return False
     left, top, right, bottom = part.box
     box = np.array([(left, top), (right, top), (right, bottom), (left, bottom)], np.float32)
@@ -81,7 +83,9 @@ def show_others(
     placed = origin + box @ np.stack([across - origin, down - origin])
     places = [(each, np.asarray(at * each.shape[::-1], np.float32)) for each, at in ((query, box), (photo, placed))]
     with_others = [place for place in places if _has_others_around(*place)]
-    return len(with_others) == len(places) or any(
+    if len(with_others) == len(places) and part.hidden > SURROUNDINGS.hidden:
+        return True
+    return any(
         _seam(_across_edges(*place, SURROUNDINGS.reach_of_part), SURROUNDINGS.margin_of_part)
         >= SURROUNDINGS.seam_of_part
         for place in with_others
