@@ -12,8 +12,8 @@ from skimage import data
 from vggsearch.matching.alignment import EVIDENCE_OF_PIXELS
 from vggsearch.matching.difference import Difference, looks
 from vggsearch.matching.keypoints import align, detect_keypoints
-from vggsearch.matching.pixels import EXCHANGED, agrees, align_copy
-from vggsearch.photos.edits import COLLAGE, EDITS, edited
+from vggsearch.matching.pixels import BLURRED, EXCHANGED, agrees, align_copy
+from vggsearch.photos.edits import COLLAGE, EDITS, captioned, edited
 
 WORDS = ("lorem ipsum dolor", "sit amet", "consectetur elit", "sed eiusmod", "tempor magna", "aliqua enim minim")
 
@@ -240,6 +240,29 @@ def test_a_sticker_on_clear_outlines_is_no_moved_thing() -> None:
     assert matches(sign, saved(marked))
     moved = differing(with_subject(60, 1, is_shaken=False), with_subject(240, 2, is_shaken=False))
     assert moved.plain < 0.25
+
+
+@pytest.mark.parametrize(("name", "width", "colour"), [("chelsea", 4, "black"), ("coffee", 2, "white")])
+def test_a_caption_on_clear_outlines_is_no_moved_thing(name: str, width: int, colour: str) -> None:
+    photo = sample(name).crop((60, 0, 260, 300))
+    for left in range(0, photo.width, 12):
+        ImageDraw.Draw(photo).rectangle((left, 234, left + width - 1, 285), colour)
+    copy = saved(captioned(photo), 60)
+    assert differing(photo, copy).exchanged > EXCHANGED
+    assert matches(photo, copy)
+
+
+@pytest.mark.parametrize(("name", "seed"), [("astronaut", "2"), ("chelsea", "0"), ("chelsea", "3")])
+def test_a_strongly_edited_copy_of_few_pixels_agrees_at_half_the_size(name: str, seed: str) -> None:
+    photo = sample(name)
+    photo = photo.resize((photo.width // 2, photo.height // 2))
+    copy = Image.open(io.BytesIO(edited(photo, EDITS["strong"], seed))).convert("RGB")
+    first = differing(photo, copy)
+    assert first.blur >= BLURRED
+    assert not agrees(first)
+    found = align_copy(detect_keypoints(photo), detect_keypoints(copy))
+    assert found is not None
+    assert found.agreement
 
 
 @pytest.mark.parametrize("name", ["border", "sticker", "text", "strong"])

@@ -57,6 +57,7 @@ class Difference:
     around it: a sticker has much of it, what a camera has seen little.
     `untouched`, 0..1, is the share of the parts with detail that are away from any place that differs, and
     `untouched_agreement` and `untouched_shift` are `least_agreement` and `largest_shift` in these parts alone.
+    `blur` is the standard deviation, in pixels, by which the sharper picture was blurred to resemble the other.
     """
 
     shift: float = 0.0
@@ -75,6 +76,7 @@ class Difference:
     untouched: float = 0.0
     untouched_agreement: float = 0.0
     untouched_shift: float = 0.0
+    blur: float = 0.0
 
 
 def looks(query: Grey, photo: Grey, alignment: Alignment) -> Iterator[Difference]:
@@ -98,12 +100,13 @@ def looks(query: Grey, photo: Grey, alignment: Alignment) -> Iterator[Difference
             return
         if not is_closer:
             fitting = _where_fitting(laid, coarser, common)
-        windows = _Windows(*_equally_sharp(laid, coarser, fitting), common, fitting)
+        first, second, blur = _equally_sharp(laid, coarser, fitting)
+        windows = _Windows(first, second, common, fitting)
         found = windows.difference(_high_pass(laid), _high_pass(coarser))
         if found is None:
             return
         one_tone = min(_share_of_one_tone(each, common) for each in (laid, coarser))
-        yield replace(found, one_tone=one_tone, plain=_plain(windows.places, laid, coarser))
+        yield replace(found, one_tone=one_tone, plain=_plain(windows.places, laid, coarser), blur=blur)
         unchanged = windows.unchanged
         fitted = np.asarray(
             cv2.bitwise_and(inside, warped_mask(unchanged, np.array(cv2.invertAffineTransform(matrix)), finer)),
@@ -293,23 +296,21 @@ def _tone_put_on(picture: Grey, inside: Grey, around: Grey) -> float:
     return float(of_tones[tone]) if around_of_tones[tone] < MOST_AROUND * others.sum() else 0.0
 
 
-def _equally_sharp(first: Grey, second: Grey, common: Grey) -> tuple[Grey, Grey]:
-    """Return both pictures, the sharper one blurred until they correlate best."""
+def _equally_sharp(first: Grey, second: Grey, common: Grey) -> tuple[Grey, Grey, float]:
+    """Return both pictures, the sharper one blurred until they correlate best, and by how many pixels it was."""
     first, second = blurred(first, 0.8), blurred(second, 0.8)
     toned = with_tones(first, tone_curve(first, second, common))
     is_first_sharper = _energy(toned, common) > _energy(second, common)
-    best, chosen = -np.inf, (first, second)
-    for pair in _blurs(first, second, is_first_sharper=is_first_sharper):
-        fit = correlation(*pair, common)
+    best, chosen = -np.inf, (first, second, 0.0)
+    for deviation in BLURS:
+        one, other = (
+            (blurred(first, deviation), second) if is_first_sharper else (first, blurred(second, deviation))
+        )
+        fit = correlation(one, other, common)
         if fit <= best + 1e-4:
             break
-        best, chosen = fit, pair
+        best, chosen = fit, (one, other, deviation)
     return chosen
-
-
-def _blurs(first: Grey, second: Grey, *, is_first_sharper: bool) -> Iterator[tuple[Grey, Grey]]:
-    for deviation in BLURS:
-        yield ((blurred(first, deviation), second) if is_first_sharper else (first, blurred(second, deviation)))
 
 
 def _energy(picture: Grey, common: Grey) -> float:

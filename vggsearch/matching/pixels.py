@@ -13,6 +13,7 @@ import numpy as np
 from vggsearch.matching.alignment import Alignment, with_agreement
 from vggsearch.matching.difference import Difference, looks
 from vggsearch.matching.keypoints import Keypoints, align
+from vggsearch.matching.registration import halved
 from vggsearch.matching.tones import Grey, correlation
 
 FEWEST_INLIERS = 6  # with fewer, the position is too uncertain to tell other content from a wrong position
@@ -20,10 +21,15 @@ AGREEING = 0.7  # agreement of pixels that do, and
 LARGEST_SHIFT = 1.6  # pixels that their parts are displaced: nine in ten copies are so, none of 500 pairs of views
 CLOSELY_AGREEING = 0.8  # AGREEING after a closer look, and
 CLOSELY_IN_PLACE = 1.2  # LARGEST_SHIFT; a copy of another view had 1.5, one of 362 pairs of such views
+BLURRED = 1.4  # pixels, from which a difference of two photos is looked at again at half their size
 LEAST_UNTOUCHED = 0.3  # of the parts with detail; the strongest edits leave 0.4
 EXCHANGED = 0.22  # from which something has moved: frames of a burst have 0.3 to 0.5, captions up to 0.2
 MOSTLY_UNTOUCHED = 0.5  # of the parts with detail, for that: a border and a sticker hide whose outlines are seen
 PLAIN = 0.45  # share of what differs that has one tone, from which it is a sticker: other views have up to 0.2
+ADDED = (
+    0.85  # one_sided, from which all was put on one picture: frames of a burst have up to 0.8, captions 0.9, and
+)
+MOST_HIDDEN = 0.42  # exchanged, up to which the outlines of what a caption hides may make up the rest of them
 LEAST_HIDDEN = 0.3  # exchanged, from which pixels do not agree, however much is hidden
 PAGE = 0.35  # share of one tone from which a picture is a page or a drawing; one photo in twenty has more
 CLEAN_PAGE = 0.55  # the same, of a page without any background, on which no difference is overlooked
@@ -56,17 +62,21 @@ def overlay(query: Keypoints, photo: Keypoints) -> Overlay | None:
 
 
 def _overlay(query: Keypoints, photo: Keypoints, alignment: Alignment) -> Overlay:
-    """Compare the pixels of a query that lies on a photo, and more closely if that does not tell.
+    """Compare the pixels of a query that lies on a photo, and look again if that does not tell.
 
-    The closer look counts only if all that is left of the query then agrees: it leaves out what differed.
+    The closer look leaves out what differed. Where one of two photos is blurred, or has few pixels, its noise seems
+    to displace parts by fractions of these: both are looked at again at half the size. Either look counts only if
+    all that is left of the query then agrees.
     """
     seen = looks(query.picture, photo.picture, alignment)
     first = Overlay(alignment, next(seen, None))
-    if first.difference is None or agrees(first.difference) or first.shows_other_content:
+    if first.difference is None or (agrees(first.difference) and not first.shows_other_content):
         return first
-    closer = Overlay(alignment, next(seen, None))
-    is_copy = closer.difference is not None and _agrees_closely(closer.difference)
-    return closer if is_copy and not closer.shows_other_content else first
+    again = [] if first.shows_other_content else [*seen]
+    if first.difference.blur >= BLURRED and first.difference.one_tone < PAGE:
+        again += looks(halved(query.picture), halved(photo.picture), alignment)
+    looked = (Overlay(alignment, each) for each in again if _agrees_closely(each))
+    return next((each for each in looked if not each.shows_other_content), first)
 
 
 def align_copy(query: Keypoints, photo: Keypoints) -> Alignment | None:
@@ -101,13 +111,14 @@ def _look_alike(query: Grey, photo: Grey) -> bool:
 def agrees(found: Difference) -> bool:
     """Return whether two pictures agree in every part that nothing was put on."""
     is_alike = found.untouched_agreement > AGREEING and found.untouched_shift < LARGEST_SHIFT
-    return is_alike and found.untouched > LEAST_UNTOUCHED and found.exchanged < LEAST_HIDDEN
+    is_of_one = found.exchanged < LEAST_HIDDEN or _was_added(found)
+    return is_alike and found.untouched > LEAST_UNTOUCHED and is_of_one
 
 
 def _agrees_closely(found: Difference) -> bool:
     """Return whether two pictures agree after a closer look, which left out what differed at the first one."""
     is_in_place = found.untouched_agreement > CLOSELY_AGREEING and found.untouched_shift < CLOSELY_IN_PLACE
-    return agrees(found) and is_in_place and found.exchanged < EXCHANGED
+    return agrees(found) and is_in_place and (found.exchanged < EXCHANGED or _was_added(found))
 
 
 def shows_other_content(found: Difference, inliers: int) -> bool:
@@ -131,12 +142,18 @@ def _shows_moved_things(found: Difference) -> bool:
     A sticker that hides clear outlines seems to have moved away from them, but is all that differs.
     """
     is_in_place = found.untouched > MOSTLY_UNTOUCHED and found.untouched_agreement > 0.55
-    return is_in_place and found.exchanged > EXCHANGED and found.contrast > 6 and found.plain < PLAIN
+    is_exchanged = found.exchanged > EXCHANGED and not _was_added(found)
+    return is_in_place and is_exchanged and found.contrast > 6 and found.plain < PLAIN
+
+
+def _was_added(found: Difference) -> bool:
+    """Return whether all that differs was put on one photo, though it may hide clear outlines in the other."""
+    return found.one_tone < PAGE and found.one_sided > ADDED and found.exchanged < MOST_HIDDEN
 
 
 def _differs_in_small_places(found: Difference) -> bool:
     """Return whether small places differ, as in another page of one form: a caption or a sticker is larger."""
-    if not found.places or found.largest >= 0.04 or found.exchanged < 0.1:
+    if not found.places or found.largest >= 0.04 or found.exchanged < 0.1 or _was_added(found):
         return False
     was_replaced = found.places >= 5 and found.one_sided < 0.75 and found.replaced > 0.25 and found.contrast > 10
     return found.contrast > 60 or was_replaced or (found.places >= 20 and found.one_sided < 0.65)

@@ -48,10 +48,10 @@ def refined(finer: Grey, coarser: Grey, inside: Grey, matrix: Matrix) -> Matrix:
     """
     if min(coarser.shape) < 100:
         return _fitted(finer, coarser, inside, matrix, rounds=6, stride=1)
-    small, large = _halved(finer), _halved(coarser)
-    wholly_inside = np.where(_halved(inside) == 255, 255, 0).astype(np.uint8)
-    halved = _fitted(small, large, wholly_inside, _conjugated(HALF, matrix), rounds=6, stride=2)
-    return _fitted(finer, coarser, inside, _conjugated(np.linalg.inv(HALF), halved), rounds=2, stride=3)
+    small, large = halved(finer), halved(coarser)
+    wholly_inside = np.where(halved(inside) == 255, 255, 0).astype(np.uint8)
+    found = _fitted(small, large, wholly_inside, _conjugated(HALF, matrix), rounds=6, stride=2)
+    return _fitted(finer, coarser, inside, _conjugated(np.linalg.inv(HALF), found), rounds=2, stride=3)
 
 
 def _fitted(finer: Grey, coarser: Grey, inside: Grey, matrix: Matrix, rounds: int, stride: int) -> Matrix:
@@ -139,7 +139,8 @@ def warped_mask(inside: Grey, matrix: Matrix, onto: Grey) -> Grey:
     return np.asarray(cv2.warpAffine(inside, matrix, size, flags=cv2.INTER_NEAREST), np.uint8)
 
 
-def _halved(picture: Grey) -> Grey:
+def halved(picture: Grey) -> Grey:
+    """Return a picture at half the size, without an odd last row or column."""
     height, width = (side // 2 for side in picture.shape)
     whole = picture[: 2 * height, : 2 * width]
     return np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
