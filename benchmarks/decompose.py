@@ -1,28 +1,26 @@
 """Make the weights of a decomposed VGG from those of the VGG that it stands for.
 
 python benchmarks/decompose.py OUT.safetensors PHOTOS... [--model vgg16_half] [--weights FILE] [--photos 1000]
-    [--held-out FOLDER] [--device cpu] [--batch 16] [--steps 200] [--seconds N] [--rates RATE...]
+    [--held-out FOLDER] [--device cpu] [--batch 16] [--steps 200] [--seconds N] [--train-from LAYER] [--views N]
 
-Each convolution of 3 x 3 with a rank (vggsearch/model/vgg.py) becomes one with so many outputs, and one of 1 x 1.
-PHOTOS are folders of unlabelled photos; of each, every nth is used. WEIGHTS is any checkpoint of the
-original that vggsearch reads, by default the weights that it finds itself. OMP_NUM_THREADS=1 is best on a busy
-machine. On a GPU: --device cuda --batch 64 --steps 1000000 --seconds 140.
+Each convolution of 3 x 3 with a rank (vggsearch/model/vgg.py) becomes one with so many outputs, and one of 1 x 1;
+one with a width keeps so many of its outputs. PHOTOS are folders of unlabelled photos; of each, every nth is used.
+WEIGHTS is any checkpoint of the original that vggsearch reads, by default the weights that it finds itself.
+OMP_NUM_THREADS=1 is best on a busy machine. On a GPU: --device cuda --batch 64 --steps 1000000 --seconds 140. On a
+CPU, most time goes into the first layers and the original: --batch 32 --steps 1000000 --seconds 1000 --train-from
+conv3_1 --views 8000 runs these once for each of 8,000 varied photos, which takes 0.8 MB of memory a photo.
 
 1. Layer by layer, the responses of the original network are regressed, with that rank, on the responses that the
    original layer gives for what the decomposed network has made of the photo so far, so that each layer corrects
    the ones before it. The regression is for the responses after the ReLU: where both are negative, nothing is to be
    explained. Zhang, Zou, He & Sun, "Accelerating very deep convolutional networks for classification and
-   detection", 2015, sections 3.1 to 3.3.
+   detection", 2015, sections 3.1 to 3.3. Of a layer with a width, the outputs are kept that the next layer needs.
 2. The whole network is trained without labels for STEPS steps or N seconds, whichever ends first, to make the maps
    of pool4 and pool5, and the embeddings of them, as the original does (decompose_training.py). What is kept is the
    state that was best for the photos of --held-out; by default, they are one in sixteen of PHOTOS, which is then
    not trained on.
 3. What lies between the two convolutions is rotated, so that all channels vary alike and one scale of int8 serves
    them, and centred.
-
-With --rates, it chooses ranks instead, and prints for each rate those with the least loss in the embedding at
-1 / rate of the cost. The loss of a rank is measured with only that layer decomposed, as the mean squared distance
-of whitened embeddings; the cost is that of CPUs in int8: multiply-adds, and so many for each value written.
 """
 
 import argparse
@@ -30,19 +28,17 @@ from pathlib import Path
 
 import torch
 from decompose_layers import LAYER, SIZE, Layer, batches, chosen_files, original, squares
-from decompose_ranks import chosen, losses
 from decompose_regression import decomposed
-from decompose_training import Limit, trained
+from decompose_training import Schedule, trained
 from decompose_variations import SOURCE
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import conv2d
 
 from vggsearch.model.layers import needed_modules
-from vggsearch.model.networks import describe, network
+from vggsearch.model.networks import network
 
 REGRESSED = 512  # photos
-JUDGED = 16  # photos that ranks are chosen with
 EVERY = 1_000_000  # photos of a folder
 HELD_OUT = 16  # one of so many photos is not trained on, but judged
 
@@ -86,16 +82,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=float("inf"))
-    parser.add_argument("--rates", type=float, nargs="+")
+    parser.add_argument("--train-from", default="", metavar="LAYER")
+    parser.add_argument("--views", type=int)
     return parser.parse_args()
-
-
-def print_ranks(original_model: str, layers: list[Layer], photos: Tensor, rates: list[float]) -> None:
-    found = losses(layers, photos)
-    reports = describe(original_model, SIZE)
-    sides = {report.module.name: report.shape[1] for report in reports if report.module.kind == "conv"}
-    for rate in rates:
-        print(chosen(layers, found, sides, rate))
 
 
 def training_files(files: list[Path], held_out: Path | None) -> tuple[list[Path], list[Path]]:
@@ -114,14 +103,11 @@ def main() -> None:
     files, judged = training_files(chosen_files(given.folders, given.photos), given.held_out)
     few = squares(files[:: -(-len(files) // REGRESSED)], SIZE, given.device)
     with torch.no_grad():
-        if given.rates:
-            print_ranks(row.original, layers, few[:: -(-len(few) // JUDGED)], given.rates)
-            return
-        made = decomposed(layers, dict(row.ranks), few)
+        made = decomposed(layers, dict(row.ranks), dict(row.widths), few)
     if given.steps:
         photos, held_out = squares(files, SOURCE, given.device), squares(judged, SIZE, given.device)
-        limit = Limit(given.steps, given.seconds)
-        made = trained(layers, made, photos, few, held_out, given.batch, limit)
+        schedule = Schedule(given.batch, given.steps, given.seconds, given.train_from, given.views)
+        made = trained(layers, made, photos, few, held_out, schedule)
     with torch.no_grad():
         save_file(tensors(given.model, made, few), given.out)
 

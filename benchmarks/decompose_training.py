@@ -5,8 +5,11 @@ hints for thin deep nets", 2015. The photos are varied in each step, and the ori
 """
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from math import cos, isfinite, pi
+from typing import TypeAlias
 
 import torch
 from decompose_layers import COMPARED, Layer, batches, compared, embedding, inputs, lost, whitening
@@ -15,12 +18,31 @@ from decompose_variations import varied_batches
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-LEARNING_RATE = 2e-3  # of the root mean square of a tensor
+LEARNING_RATE = 2e-3  # of the root mean square of a tensor, for a batch of OF_BATCH
+OF_BATCH = 64
 WARMING_UP = 0.04  # of the time
+Example: TypeAlias = tuple[Tensor, dict[str, Tensor]]  # what the first layer that learns gets, and what is wanted
+
 MEASURED = 64  # photos whose responses the layers' coordinates are chosen for
 DAMPING = 0.01  # of the mean variance
 ON_EMBEDDING = 1.0  # weight of the loss of the embedding beside that of the maps
-REPORT_EVERY = 5.0  # seconds
+REPORT_EVERY = 5.0  # seconds, at least
+REPORTING = 0.05  # of the time, at most
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long a network is trained, and with what.
+
+    The layers before `start` stay as they are; "" is the first that differs. With `views`, so many varied photos
+    are made at the beginning, with the maps that are wanted of them, and used again and again.
+    """
+
+    batch: int
+    steps: int
+    seconds: float = float("inf")
+    start: str = ""
+    views: int | None = None
 
 
 @dataclass
@@ -36,9 +58,10 @@ class Limit:
         return max(step / self.steps, (time.monotonic() - self._start) / self.seconds)
 
 
-def learning_rate(spent: float) -> float:
+def learning_rate(spent: float, batch: int) -> float:
     """Return the learning rate when this part of the training is over: a half cosine, after a short rise."""
-    return LEARNING_RATE * min(1.0, spent / WARMING_UP) * (1 + cos(pi * min(1.0, spent))) / 2
+    highest: float = LEARNING_RATE * (batch / OF_BATCH) ** 0.5
+    return highest * min(1.0, spent / WARMING_UP) * (1 + cos(pi * min(1.0, spent))) / 2
 
 
 class Judge:
@@ -94,24 +117,31 @@ class Learned:
     """
 
     def __init__(self, layer: Layer, maps: Tensor, random: torch.Generator) -> None:
-        if layer.mix is None:
-            raise ValueError(f"{layer.name} has no rank")
         self.name, self._pool = layer.name, layer.pool
         places = torch.randint(maps[0, 0].numel(), (PLACES,), generator=random)
         given = sampled(maps, places)
-        between = sampled(conv2d(maps, layer.weight.to(maps.dtype), padding=1), places)
         self._mean = given.mean(0).float()
         self._whiten, colour = (root.float() for root in roots(given))
-        shrink, grow = (root.float() for root in roots(between))
-        weight = (shrink @ layer.weight.flatten(1)).view_as(layer.weight)
+        weight, self._mix = layer.weight, layer.mix
+        if layer.mix is not None:
+            between = sampled(conv2d(maps, layer.weight.to(maps.dtype), padding=1), places)
+            shrink, grow = (root.float() for root in roots(between))
+            weight = (shrink @ weight.flatten(1)).view_as(weight)
+            self._mix = layer.mix @ grow
         self._weight = turned(weight, colour)
-        self._mix = layer.mix @ grow
-        self._bias = layer.bias + self._mix @ (weight.sum((2, 3)) @ self._mean)
-        self.values = [self._weight, self._mix, self._bias]
+        self._bias = layer.bias + self._mixed(self._of_mean(weight))
+        self.values = [each for each in (self._weight, self._mix, self._bias) if each is not None]
+
+    def _of_mean(self, weight: Tensor) -> Tensor:
+        """Return what the convolution makes of maps that are the mean everywhere."""
+        return weight.sum((2, 3)) @ self._mean
+
+    def _mixed(self, values: Tensor) -> Tensor:
+        return values if self._mix is None else self._mix @ values
 
     def layer(self) -> Layer:
         weight = turned(self._weight, self._whiten)
-        bias = self._bias - self._mix @ (weight.sum((2, 3)) @ self._mean)
+        bias = self._bias - self._mixed(self._of_mean(weight))
         return Layer(self.name, weight, bias, self._mix, self._pool)
 
 
@@ -129,12 +159,16 @@ def turned(weight: Tensor, matrix: Tensor) -> Tensor:
 
 
 class Distillation:
-    """One step after the other in which the layers with a rank learn from the exact ones."""
+    """One step after the other in which the layers that differ from the exact ones learn from these."""
 
-    def __init__(self, exact_layers: list[Layer], layers: list[Layer], photos: Tensor) -> None:
-        """Begin with `layers`; statistics are of `photos`, (n, 3, SIZE, SIZE)."""
-        first = next(number for number, layer in enumerate(layers) if layer.mix is not None)
-        self._before, self._exact_layers = layers[:first], exact_layers[first:]
+    def __init__(self, exact_layers: list[Layer], layers: list[Layer], photos: Tensor, start: str = "") -> None:
+        """Begin with `layers`; statistics are of `photos`, (n, 3, SIZE, SIZE).
+
+        The layers before `start` stay as they are; by default, those before the first that differs.
+        """
+        pairs = enumerate(zip(layers, exact_layers, strict=True))
+        first = next(n for n, (layer, exact) in pairs if (layer.name == start if start else layer is not exact))
+        self._before, self._exact_layers = layers[:first], exact_layers
         exact = torch.cat([embedding(compared(exact_layers, maps)) for maps in batches(photos)])
         self.whiten = whitening(exact)
         self._spread = spread(exact, self.whiten)
@@ -142,6 +176,7 @@ class Distillation:
         self.values = [value for learned in self._learned for value in learned.values]
         groups = [{"params": [value], "scale": float(value.square().mean().sqrt())} for value in self.values]
         self._optimizer = torch.optim.Adam(groups, fused=True)
+        self._losses = torch.compile(self._compare) if photos.is_cuda else self._compare
 
     def _prepared(self, layers: list[Layer], photos: Tensor) -> list[Learned]:
         random = torch.Generator().manual_seed(0)
@@ -153,10 +188,15 @@ class Distillation:
         return found
 
     def _given(self, maps: Tensor) -> Tensor:
-        """Return what the first layer with a rank gets."""
+        """Return what the first layer that learns gets."""
         for layer in self._before:
             maps = layer(maps)
         return maps
+
+    @torch.no_grad()
+    def example(self, maps: Tensor) -> Example:
+        """Return, for the network's input, what the first layer that learns gets, and the maps that are wanted."""
+        return self._given(maps), compared(self._exact_layers, maps)
 
     @property
     def layers(self) -> list[Layer]:
@@ -166,17 +206,18 @@ class Distillation:
     def _now(self) -> list[Layer]:
         return [learned.layer() for learned in self._learned]
 
-    def step(self, maps: Tensor, rate: float) -> Tensor:
+    def _compare(self, given: Tensor, wanted: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the parts that the learned layers lose of the maps and of the whitened variance."""
+        found = compared(self._now(), given)
+        of_maps = torch.stack([lost(found[name], wanted[name]) for name in COMPARED]).mean()
+        return of_maps, spread_of(embedding(found) - embedding(wanted), self.whiten) / self._spread
+
+    def step(self, example: Example, rate: float) -> Tensor:
         """Learn from one batch, and return the parts that were lost of the maps and of the whitened variance.
 
         `rate` is relative to the root mean square of each tensor.
         """
-        with torch.no_grad():
-            maps = self._given(maps)
-            wanted = compared(self._exact_layers, maps)
-        found = compared(self._now(), maps)
-        of_maps = torch.stack([lost(found[name], wanted[name]) for name in COMPARED]).mean()
-        of_embeddings = spread_of(embedding(found) - embedding(wanted), self.whiten) / self._spread
+        of_maps, of_embeddings = self._losses(*example)
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["scale"]
         self._optimizer.zero_grad()
@@ -185,38 +226,51 @@ class Distillation:
         return torch.stack([of_maps, of_embeddings]).detach()
 
 
+def examples(distillation: Distillation, photos: Tensor, batch: int, views: int | None) -> Iterator[Example]:
+    """Yield batches of examples without end: new ones, or at most so many views of photos again and again."""
+    new = (distillation.example(maps) for maps in varied_batches(photos, batch))
+    if views is None:
+        yield from new
+    kept = list(islice(new, -(-(views or 0) // batch)))
+    random = torch.Generator().manual_seed(0)
+    while True:
+        for number in torch.randperm(len(kept), generator=random).tolist():
+            yield kept[number]
+
+
 def trained(
     exact_layers: list[Layer],
     layers: list[Layer],
     photos: Tensor,
     few: Tensor,
     judged: Tensor,
-    batch: int,
-    limit: Limit,
+    schedule: Schedule,
 ) -> list[Layer]:
-    """Return the layers, those with a rank trained towards what the exact ones make of the photos.
+    """Return the layers, those that the schedule names trained towards what the exact ones make of the photos.
 
     `photos` are (n, 3, SOURCE, SOURCE), `few` and `judged` (n, 3, SIZE, SIZE), all uint8; statistics are of `few`.
     Of the states that are reported, the one that is best for the judged photos is returned. Training ends early if
     the network's embeddings are no longer finite.
     """
     with torch.no_grad():
-        distillation = Distillation(exact_layers, layers, few)
+        distillation = Distillation(exact_layers, layers, few, schedule.start)
         judge = Judge(exact_layers, judged, distillation.whiten)
     judge.report("start", layers)
     for value in distillation.values:
         value.requires_grad_(True)
-    reported = time.monotonic()
-    for step, maps in enumerate(varied_batches(photos, batch)):
+    limit = Limit(schedule.steps, schedule.seconds)
+    next_report = time.monotonic() + REPORT_EVERY
+    for step, example in enumerate(examples(distillation, photos, schedule.batch, schedule.views)):
         spent = limit.spent(step)
         if spent >= 1:
             break
-        losses = distillation.step(maps, learning_rate(spent))
-        if time.monotonic() - reported >= REPORT_EVERY:
-            reported = time.monotonic()
+        losses = distillation.step(example, learning_rate(spent, schedule.batch))
+        if (begun := time.monotonic()) >= next_report:
             of_maps, of_embeddings = losses.tolist()
             title = f"step {step}, {spent:.0%}: lost {of_maps:.4f} of maps, {of_embeddings:.4f} of embeddings"
             if not isfinite(judge.report(title, distillation.layers)):
                 break
+            ended = time.monotonic()
+            next_report = ended + max(REPORT_EVERY, (ended - begun) / REPORTING)
     judge.report("end", distillation.layers)
     return judge.best

@@ -1,6 +1,7 @@
 """Decomposed networks: their modules, and the benchmark that makes their weights."""
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,9 @@ import decompose_training
 import decompose_variations
 from decompose import tensors, training_files
 from decompose_layers import SIZE, Layer, compared, embedding, inputs
-from decompose_regression import Regression, explained, factored
-from decompose_training import Learned, Limit, learning_rate, trained
-from decompose_variations import SOURCE, parts, recoloured
+from decompose_regression import Regression, decomposed, explained, factored, kept_channels, patches
+from decompose_training import OF_BATCH, Learned, Limit, Schedule, learning_rate, trained
+from decompose_variations import SOURCE, mixed, parts, recoloured
 
 HALF = "vgg16_half"
 
@@ -51,7 +52,8 @@ def test_a_decomposed_network_ends_as_its_original_does_at_half_the_work() -> No
     for layer in network(HALF).layers:
         ours, theirs = (EmbeddingOptions(model=model, layer=layer) for model in (HALF, network(HALF).original))
         assert ours.resolve()[0].dim == theirs.resolve()[0].dim
-    assert network(HALF).cells == "conv5_3b"
+    ours, theirs = (next(each for each in modules(m) if each.name == network(m).cells) for m in (HALF, "vgg16"))
+    assert ours.outputs == theirs.outputs
 
 
 def test_a_decomposed_network_has_no_connected_layers() -> None:
@@ -84,6 +86,45 @@ def test_a_layer_of_full_rank_responds_as_before() -> None:
     assert torch.allclose(found.responses(maps), layer.responses(maps), atol=0.05)
 
 
+def test_patches_are_what_a_convolution_sees() -> None:
+    maps, layer = random(2, 4, 6, 5), Layer("conv", random(8, 4, 3, 3, seed=1), random(8, seed=2))
+    places = torch.tensor([0, 7, 29])
+    expected = layer.responses(maps).flatten(2)[:, :, places].permute(0, 2, 1).flatten(0, 1)
+    seen = patches(maps, places).float()
+    assert torch.allclose(seen @ layer.weight.flatten(1).T + layer.bias, expected, atol=1e-4)
+
+
+def test_the_channels_are_kept_that_the_next_layer_needs() -> None:
+    channels = random(500, 6).double()
+    cells = channels[:, :, None] * (1 + random(500, 6, 9, seed=1).double() / 10)
+    target = cells.flatten(1)[:, 9:36] @ random(27, 5, seed=2).double()
+    assert kept_channels(cells.flatten(1), target, 3) == [1, 2, 3]
+
+
+def test_of_two_channels_that_say_the_same_one_is_kept() -> None:
+    cells = random(500, 4, 9).double()
+    cells[:, 2] = cells[:, 0] * 2
+    kept = kept_channels(cells.flatten(1), cells[:, (0, 1, 3)].flatten(1), 3)
+    assert kept in ([0, 1, 3], [1, 2, 3])
+
+
+def test_a_network_without_channels_that_nothing_needs_does_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decompose_layers, "DTYPE", torch.float32)
+    second = random(10, 8, 3, 3, seed=2) / 8
+    second[:, 5:] = 0
+    layers = [
+        Layer("conv1_1", random(8, 3, 3, 3) / 5, random(8, seed=1)),
+        Layer("conv1_2", second, random(10, seed=3), pool="pool4"),
+        Layer("conv2_1", random(6, 10, 3, 3, seed=4) / 10, random(6, seed=5), pool="pool5"),
+    ]
+    photos = (uniform(16, 3, 16, 16) * 255).byte()
+    found = decomposed(layers, {"conv1_2": 10}, {"conv1_1": 5}, photos)
+    assert [len(layer.bias) for layer in found] == [5, 10, 6]
+    assert found[2] is layers[2]
+    ours, theirs = (compared(each, inputs(photos)) for each in (found, layers))
+    assert (ours["pool5"] - theirs["pool5"]).norm() < 0.05 * theirs["pool5"].norm()
+
+
 def uniform(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
@@ -104,6 +145,17 @@ def test_photos_are_varied_within_the_range_of_pixels() -> None:
     assert 0 <= some.min() < 60 < 200 < some.max() <= 255
 
 
+def test_some_photos_show_two() -> None:
+    levels = torch.arange(200.0).view(-1, 1, 1, 1).expand(-1, 3, SIZE, SIZE)
+    shown = mixed(levels, torch.Generator().manual_seed(0))
+    deviation = shown.std((1, 2, 3))
+    changed = (shown != levels).flatten(1).any(1)
+    assert 0.3 < changed.float().mean() < 0.5
+    assert (deviation[~changed] == 0).all()
+    assert (deviation > 0.01).sum() > 20
+    assert ((deviation < 1e-3) & changed).sum() > 20
+
+
 def test_a_part_shows_the_photo_straight_or_turned() -> None:
     rows = torch.arange(SOURCE).float().view(1, 1, SOURCE, 1).expand(20, 3, SOURCE, SOURCE).byte()
     shown = parts(rows, torch.Generator().manual_seed(0))
@@ -116,7 +168,7 @@ def test_a_part_shows_the_photo_straight_or_turned() -> None:
 
 
 def test_the_learning_rate_rises_and_falls_to_nothing() -> None:
-    rates = [learning_rate(spent / 100) for spent in range(101)]
+    rates = [learning_rate(spent / 100, OF_BATCH) for spent in range(101)]
     assert rates[0] == 0
     assert rates[-1] == pytest.approx(0)
     assert max(rates) == pytest.approx(rates[5], rel=0.02)
@@ -127,33 +179,37 @@ def test_training_ends_after_so_many_seconds() -> None:
     assert Limit(10, 1e-9).spent(0) >= 1
 
 
+@pytest.mark.parametrize(("start", "views"), [("", None), ("", 8), ("second", 8)])
 def test_training_brings_a_network_nearer_to_its_original(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    start: str, views: int | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(decompose_layers, "DTYPE", torch.float32)
     monkeypatch.setattr(decompose_variations, "SIZE", 16)
     monkeypatch.setattr(decompose_training, "REPORT_EVERY", 0)
+    monkeypatch.setattr(decompose_training, "REPORTING", float("inf"))
     monkeypatch.setattr(decompose_training, "LEARNING_RATE", 0.02)
+    monkeypatch.setattr(decompose_training, "OF_BATCH", 4)
     exact = [
         Layer("first", random(8, 3, 3, 3) / 5, random(8, seed=1)),
         Layer("second", random(16, 8, 3, 3, seed=2) / 8, random(16, seed=3), pool="pool4"),
         Layer("third", random(16, 16, 3, 3, seed=4) / 12, random(16, seed=5), pool="pool5"),
     ]
     begun = [
-        exact[0],
+        Layer("first", exact[0].weight + random(8, 3, 3, 3, seed=12) / 20, exact[0].bias),
         Layer("second", random(12, 8, 3, 3, seed=6) / 8, random(16, seed=7), random(16, 12, seed=8) / 3, "pool4"),
         Layer(
             "third", random(12, 16, 3, 3, seed=9) / 12, random(16, seed=10), random(16, 12, seed=11) / 3, "pool5"
         ),
     ]
     photos, small = (uniform(8, 3, side, side, seed=side).mul(255).byte() for side in (20, 16))
-    found = trained(exact, begun, photos, small, small, 4, Limit(30, float("inf")))
-    assert torch.equal(found[0].weight, exact[0].weight)
+    found = trained(exact, begun, photos, small, small, Schedule(4, 30, start=start, views=views))
+    assert torch.equal(found[0].weight, begun[0].weight) is bool(start)
+    assert not torch.equal(found[1].weight, begun[1].weight)
     errors = [float(line.rsplit(maxsplit=1)[1]) for line in capsys.readouterr().out.splitlines()]
     assert len(errors) == 32
     assert min(errors) < 0.7 * errors[0]
-    wanted, start, end = (embedding(compared(layers, inputs(small))) for layers in (exact, begun, found))
-    assert (end - wanted).norm() < 0.8 * (start - wanted).norm()
+    wanted, before, after = (embedding(compared(layers, inputs(small))) for layers in (exact, begun, found))
+    assert (after - wanted).norm() < 0.8 * (before - wanted).norm()
 
 
 def test_the_photos_to_judge_by_are_not_trained_on() -> None:
@@ -163,21 +219,26 @@ def test_the_photos_to_judge_by_are_not_trained_on() -> None:
     assert sorted(trained_on + judged) == sorted(files)
 
 
+def random_layers() -> list[Layer]:
+    ranks, widths = network(HALF).ranks, network(HALF).widths
+    layers: list[Layer] = []
+    channels = 3
+    for step, after in pairwise(modules("vgg16")):
+        if step.kind != "conv":
+            continue
+        rank, outputs = ranks.get(step.name), widths.get(step.name, step.outputs)
+        weight = random(outputs if rank is None else rank, channels, 3, 3) * (2 / channels / 9) ** 0.5
+        mix = None if rank is None else random(outputs, rank) * rank**-0.5
+        pool = after.name if after.kind == "pool" else ""
+        layers.append(Layer(step.name, weight, random(outputs) * 0.1, mix, pool))
+        channels = outputs
+    return layers
+
+
 @pytest.mark.slow
 def test_the_weights_make_the_maps_that_the_layers_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decompose_layers, "DTYPE", torch.float32)
-    ranks = network(HALF).ranks
-    layers = [
-        Layer(
-            step.name,
-            random(ranks.get(step.name, step.outputs), step.inputs, 3, 3) * (2 / step.inputs / 9) ** 0.5,
-            random(step.outputs) * 0.1,
-            random(step.outputs, ranks[step.name]) * ranks[step.name] ** -0.5 if step.name in ranks else None,
-            after.name if after.kind == "pool" else "",
-        )
-        for step, after in zip(modules("vgg16"), modules("vgg16")[1:], strict=False)
-        if step.kind == "conv"
-    ]
+    layers = random_layers()
     pixels = squares(2, 32)
     photos = torch.from_numpy(pixels).permute(0, 3, 1, 2)
     file = tmp_path / "half.safetensors"

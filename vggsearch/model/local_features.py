@@ -26,7 +26,7 @@ VGG16_WHITENING = Path(__file__).parent / "weights" / "vgg16_local_whitening.npz
 WHITENINGS = {
     "44a1e7d7bd5ed81479c75aa4a772e74ef8f062b1cc6a15dd59a67860c52a11ec": VGG16_WHITENING,
     # vgg16_half, whose maps approximate those of VGG16
-    "04a43e4f2f43e122e57945210b806305079bfe45dc5290360a75ebb281123870": VGG16_WHITENING,
+    "8319c6e4696e60966401299531fadefbe49c7e11d8c73b058c72472fcbd68270": VGG16_WHITENING,
 }
 
 

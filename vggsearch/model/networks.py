@@ -9,7 +9,7 @@ from vggsearch.errors import OptionError
 from vggsearch.model.googlenet import INCEPTIONS, googlenet
 from vggsearch.model.modules import Module, ModuleReport, describe_modules
 from vggsearch.model.resnet import resnet
-from vggsearch.model.vgg import DEPTHS, HALF_RANKS, decomposed, vgg
+from vggsearch.model.vgg import DEPTHS, HALF_RANKS, HALF_WIDTHS, decomposed, vgg
 
 POOLS = ("pool1", "pool2", "pool3", "pool4", "pool5")
 CONNECTED_LAYERS = ("fc6", "fc7")  # of VGG; they limit the input size
@@ -30,8 +30,8 @@ class Network:
 
     Pixels, in 0..1, are normalised by `mean` and `std`. `features` is the prefix of the first convolution in
     torchvision's files, `first` the rest of its name. `norm_epsilon` is that of the batch normalisation with which
-    the weights were trained. `original` is the network that this one approximates, with the `ranks` of its
-    convolutions (vgg.decomposed).
+    the weights were trained. `original` is the network that this one approximates, with the `ranks` and `widths`
+    of its convolutions (vgg.decomposed).
     """
 
     build: Callable[[], tuple[Module, ...]]
@@ -46,6 +46,7 @@ class Network:
     norm_epsilon: float = 1e-5  # torch.nn.BatchNorm2d's
     original: str = ""
     ranks: Mapping[str, int] = field(default_factory=dict)
+    widths: Mapping[str, int] = field(default_factory=dict)
 
 
 def _vgg(name: str, *, with_norm: bool) -> Network:
@@ -61,15 +62,20 @@ def _vgg(name: str, *, with_norm: bool) -> Network:
     )
 
 
-def _decomposed(original: str, ranks: Mapping[str, int]) -> Network:
+def _decomposed(original: str, ranks: Mapping[str, int], widths: Mapping[str, int]) -> Network:
     row = _vgg(original, with_norm=False)
     return replace(
         row,
-        build=lambda: decomposed(row.build(), ranks),
-        layers=POOLS,
-        cells=f"{row.cells}b",
+        build=lambda: decomposed(row.build(), ranks, widths),
+        layers=tuple(
+            pool
+            for pool, (block, depth) in zip(POOLS, enumerate(DEPTHS[original], 1), strict=True)
+            if f"conv{block}_{depth}" not in widths  # else the maps of this pool are not those of the original
+        ),
+        cells=f"{row.cells}b" if row.cells in ranks else row.cells,
         original=original,
         ranks=ranks,
+        widths=widths,
     )
 
 
@@ -84,7 +90,7 @@ def _resnet(depths: tuple[int, ...], *, expansion: int) -> Network:
 
 NETWORKS = {
     **{name + norm: _vgg(name, with_norm=bool(norm)) for name in DEPTHS for norm in ("", "_bn")},
-    "vgg16_half": _decomposed("vgg16", HALF_RANKS),
+    "vgg16_half": _decomposed("vgg16", HALF_RANKS, HALF_WIDTHS),
     "googlenet": Network(
         googlenet,
         layers=("maxpool1", "maxpool2", *(f"inception{block}" for block in INCEPTIONS), "avgpool"),

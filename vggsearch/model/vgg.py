@@ -20,21 +20,11 @@ DEPTHS = {  # convolutions in each of the five blocks, each followed by a max po
     "vgg16": (2, 2, 3, 3, 3),  # D
     "vgg19": (2, 2, 4, 4, 4),  # E
 }
-# Of the convolutions of vgg16_half: chosen as benchmarks/decompose.py --rates does, from losses measured up to
-# conv4_1 and assumed for the later ones. With AMX, a rank of conv1_2 would save no time.
-HALF_RANKS = {
-    "conv2_1": 48,
-    "conv2_2": 48,
-    "conv3_1": 80,
-    "conv3_2": 80,
-    "conv3_3": 96,
-    "conv4_1": 160,
-    "conv4_2": 160,
-    "conv4_3": 160,
-    "conv5_1": 256,
-    "conv5_2": 256,
-    "conv5_3": 256,
-}
+# Of vgg16_half: outputs of convolutions, and ranks of others. Of the choices that take a CPU with AMX 1/1.75 of the
+# time of VGG16 or less, this one lost least in closed form. There, most time goes into writing maps, so narrow
+# layers beat ranks up to conv3_1, and a rank saves little in conv5.
+HALF_WIDTHS = {"conv1_1": 32, "conv1_2": 32, "conv2_1": 64, "conv3_1": 128}
+HALF_RANKS = {"conv3_2": 128, "conv3_3": 128, "conv4_1": 192, "conv4_2": 192, "conv4_3": 192, "conv5_1": 384}
 
 
 def vgg(depths: tuple[int, ...], *, with_norm: bool) -> tuple[Module, ...]:
@@ -56,17 +46,22 @@ def vgg(depths: tuple[int, ...], *, with_norm: bool) -> tuple[Module, ...]:
     return tuple(steps)
 
 
-def decomposed(steps: Sequence[Module], ranks: Mapping[str, int]) -> tuple[Module, ...]:
+def decomposed(steps: Sequence[Module], ranks: Mapping[str, int], widths: Mapping[str, int]) -> tuple[Module, ...]:
     """Return the modules up to the last pooling, with each convolution in `ranks` replaced by two.
+
+    Those in `widths` have so many outputs.
 
     convN_Ma is the convolution with as many outputs as its rank, without a ReLU, and convN_Mb one of 1 x 1. Tensors
     are named as in a torch.nn.Sequential of all modules and ReLUs.
     """
     found: list[Module] = []
-    position = 0
-    for step in steps:
-        if step.kind == "linear":
+    position, channels = 0, steps[0].inputs
+    for original in steps:
+        if original.kind == "linear":
             break
+        width = widths.get(original.name, original.outputs) if original.kind == "conv" else channels
+        step = replace(original, inputs=channels, outputs=width)
+        channels = width
         rank = ranks.get(step.name)
         if rank is not None:
             key = f"features.{position}"
