@@ -52,8 +52,8 @@ def test_a_decomposed_network_ends_as_its_original_does_at_half_the_work() -> No
     for layer in network(HALF).layers:
         ours, theirs = (EmbeddingOptions(model=model, layer=layer) for model in (HALF, network(HALF).original))
         assert ours.resolve()[0].dim == theirs.resolve()[0].dim
-    ours, theirs = (next(each for each in modules(m) if each.name == network(m).cells) for m in (HALF, "vgg16"))
-    assert ours.outputs == theirs.outputs
+    cells = [next(each for each in modules(m) if each.name == network(m).cells) for m in (HALF, "vgg16")]
+    assert cells[0].outputs == cells[1].outputs
 
 
 def test_a_decomposed_network_has_no_connected_layers() -> None:
