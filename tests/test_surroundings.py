@@ -122,3 +122,10 @@ def test_impossible_positions_do_not_fail() -> None:
     assert around(photo, at(1e6, 1e6, 1e6 + 1, 1e6 + 1)) in Around
     assert around(photo, at(0.5, 0.5, 0.5, 0.5)) in Around
     assert around(np.zeros((1, 480), np.uint8), at(0.2, 0.2, 0.8, 0.8)) in Around
+
+
+@pytest.mark.parametrize("grain", [1, 2, 3])
+def test_fine_texture_around_a_crop_is_no_other_picture(grain: int) -> None:
+    noise = np.random.default_rng(grain).integers(0, 256, (512, 512), np.uint8)
+    grass = ImageOps.autocontrast(Image.fromarray(noise).filter(ImageFilter.GaussianBlur(grain))).convert("RGB")
+    assert shown(grass, at(0.17, 0.22, 0.77, 0.82)) is not Around.OTHERS

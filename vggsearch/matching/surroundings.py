@@ -15,6 +15,8 @@ from vggsearch.defaults import SURROUNDINGS
 from vggsearch.matching.alignment import Alignment
 from vggsearch.matching.common_part import common_part
 
+BESIDE = SURROUNDINGS.margin + 1  # pixels from an edge, at which what is on both sides of it is compared
+
 Corner = tuple[float, float]
 
 
@@ -52,7 +54,7 @@ def around(photo: NDArray[np.uint8], alignment: Alignment) -> Around:
     is_other = textured >= SURROUNDINGS.textured and share >= SURROUNDINGS.share_of_others
     if continuity >= SURROUNDINGS.goes_on and not (is_other and seam >= SURROUNDINGS.seam):
         return Around.SCENE
-    breaks_off = is_other and continuity < SURROUNDINGS.breaks_off
+    breaks_off = is_other and continuity < SURROUNDINGS.breaks_off and _goes_on_beside(edges)
     if is_other and (is_drawn or seam >= SURROUNDINGS.seam or (breaks_off and seam > -SURROUNDINGS.no_seam)):
         return Around.OTHERS
     if seam >= SURROUNDINGS.seam:
@@ -159,18 +161,22 @@ def _seam(edges: Iterable[NDArray[np.float32]], margin: int = SURROUNDINGS.margi
     return float(np.average(ratios, weights=lengths)) if ratios else 0.0
 
 
-def _continuity(edges: Iterable[NDArray[np.float32]]) -> float:
-    """Return the correlation of what is on both sides of an edge, the highest of all edges where both sides vary.
+def _continuity(edges: Iterable[NDArray[np.float32]], one: int = -BESIDE, other: int = BESIDE) -> float:
+    """Return the correlation of what is on two lines along an edge, the highest of all edges where both vary.
 
-    It is -1 if there is none.
+    The lines are so many pixels from the edge, by default on both sides of it. It is -1 if there is none.
     """
     highest = -1.0
     for levels in edges:
-        middle, beside = len(levels) // 2, SURROUNDINGS.margin + 1
-        sides = levels[[middle - beside, middle + beside]]
-        if sides.shape[1] > 2 and sides.std(axis=1).min() >= SURROUNDINGS.deviation:
-            highest = max(highest, float(np.asarray(np.corrcoef(sides))[0, 1]))
+        lines = levels[[len(levels) // 2 + one, len(levels) // 2 + other]]
+        if lines.shape[1] > 2 and lines.std(axis=1).min() >= SURROUNDINGS.deviation:
+            highest = max(highest, float(np.asarray(np.corrcoef(lines))[0, 1]))
     return highest
+
+
+def _goes_on_beside(edges: Iterable[NDArray[np.float32]]) -> bool:
+    """Return whether on any side of an edge, what is there goes on as far as across it: fine texture does not."""
+    return any(_continuity(edges, side * BESIDE, side * 3 * BESIDE) >= SURROUNDINGS.breaks_off for side in (-1, 1))
 
 
 def _across_edges(
