@@ -30,6 +30,9 @@ with contextlib.suppress(ImportError):  # the tests for a GPU do without
     settings.register_profile("ci", max_examples=100, deadline=None, derandomize=is_ci)
     settings.load_profile("dev")  # pytest --hypothesis-profile ci chooses the other
 
+with contextlib.suppress(ModuleNotFoundError):  # before a test imports OpenVINO, which would then report it
+    from vggsearch.model import openvino_engine  # noqa: F401
+
 SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 
 

@@ -20,11 +20,11 @@ from tempfile import TemporaryFile
 from time import monotonic, sleep
 from typing import IO, Generic, NoReturn, TypeVar
 
-import openvino  # noqa: F401 - imported here, once, rather than in each child; used in none but them
-import pyarrow.parquet  # noqa: F401
+import pyarrow.parquet  # noqa: F401 - imported here, once, rather than in each child; used in none but them
 
 from vggsearch.cli.main import COMMANDS, cli
 from vggsearch.knn.faiss_import import faiss
+from vggsearch.model import openvino_engine  # noqa: F401
 
 T = TypeVar("T")
 
