@@ -26,7 +26,7 @@ VGG16_WHITENING = Path(__file__).parent / "weights" / "vgg16_local_whitening.npz
 WHITENINGS = {
     "44a1e7d7bd5ed81479c75aa4a772e74ef8f062b1cc6a15dd59a67860c52a11ec": VGG16_WHITENING,
     # vgg16_half, whose maps approximate those of VGG16
-    "8319c6e4696e60966401299531fadefbe49c7e11d8c73b058c72472fcbd68270": VGG16_WHITENING,
+    "88f86af75e45aecb04a229b7a6ea4da0f032c3fbc99f89c29431ee92fc119f68": VGG16_WHITENING,
 }
 
 
