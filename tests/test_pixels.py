@@ -265,6 +265,36 @@ def test_a_strongly_edited_copy_of_few_pixels_agrees_at_half_the_size(name: str,
     assert found.agreement
 
 
+def with_plain_thing(name: str, thing: str, place: float, seed: int) -> Image.Image:
+    """A shot of a scene with a ball, or of a pale scene with white paper, at `place` (0..1) from the left."""
+    scene = sample(name)
+    if thing == "sheet":
+        scene = Image.blend(scene, Image.new("RGB", scene.size, (210, 205, 190)), 0.5)
+    left, top, side = round(place * scene.width), scene.height // 2, scene.width // 5
+    draw = ImageDraw.Draw(scene)
+    if thing == "sheet":
+        draw.rectangle((left, top, left + side, top + side), "white")
+        draw.rectangle((left + side // 3, top + side // 3, left + side // 2, top + side // 2), "navy")
+    else:
+        draw.ellipse((left, top, left + side, top + side), (120, 60, 50))
+    return saved(shot(scene, seed), 92)
+
+
+@pytest.mark.parametrize(
+    ("name", "thing", "places"),
+    [
+        ("chelsea", "sheet", (0.1, 0.25)),
+        ("rocket", "sheet", (0.1, 0.5)),
+        ("chelsea", "ball", (0.3, 0.6)),
+        ("astronaut", "ball", (0.1, 0.25)),
+    ],
+)
+def test_a_plain_thing_that_has_moved_is_no_sticker(name: str, thing: str, places: tuple[float, float]) -> None:
+    before, after = (with_plain_thing(name, thing, place, seed) for seed, place in enumerate(places))
+    assert not matches(before, after)
+    assert matches(before, saved(before, 60))
+
+
 @pytest.mark.parametrize("name", ["border", "sticker", "text", "strong"])
 def test_pixels_count_around_what_was_put_on_a_photo(name: str) -> None:
     photo = sample("chelsea")

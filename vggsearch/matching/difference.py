@@ -19,11 +19,15 @@ from vggsearch.matching.tones import Grey, Real, blurred, correlation, median, s
 
 OUTLINE = 20  # grey levels by which pixels differ inside the outline of a place that differs
 GAP = 11  # pixels, at most, between parts of one such place
+SLIGHT = 12  # the same, of a thing that may have moved
 SMALLEST_PLACE = 60  # pixels inside such an outline; smaller ones are noise
 LEAST_WINDOWS = 12  # with detail; fewer may agree by chance
 FEWEST_EDGES = 6  # windows with clear edges, for a displacement
 TONE = 4  # grey levels, to both sides, that count as one tone
 CLIPPED = 16  # grey levels at both ends that a camera may have lost the detail of
+REDUCED = 3  # pixels, of which one is made to look for things that have moved
+FEWEST_MOVED = 8  # such pixels that differ; fewer say nothing
+LEAST_MOVED = 0.2  # share of what differs that a thing has at both of its places; half, if they do not overlap
 AROUND = 19  # pixels across, with which a place is dilated to what is around it
 MOST_AROUND = 0.2  # share of what is around a place that may have the tone of what was put there
 CELL = 6  # pixels
@@ -55,6 +59,8 @@ class Difference:
     a caption or a sticker is, and 0.5 if each shows as much that the other lacks, as where something has moved.
     `plain`, 0..1, is the share of all that differs which has one tone, in one place of one picture, that is not
     around it: a sticker has much of it, what a camera has seen little.
+    `moved`, 0..1, is how well a part of what one picture shows there is found in the other one where that differs,
+    too, in another place: 1 for a thing that has moved, up to 0.3 for what was put on a copy.
     `untouched`, 0..1, is the share of the parts with detail that are away from any place that differs, and
     `untouched_agreement` and `untouched_shift` are `least_agreement` and `largest_shift` in these parts alone.
     `blur` is the standard deviation, in pixels, by which the sharper picture was blurred to resemble the other.
@@ -73,6 +79,7 @@ class Difference:
     one_tone: float = 0.0
     exchanged: float = 0.0
     plain: float = 0.0
+    moved: float = 0.0
     untouched: float = 0.0
     untouched_agreement: float = 0.0
     untouched_shift: float = 0.0
@@ -163,6 +170,7 @@ class _Windows:
             1 - float(np.median(self._relative[self._has_detail])),
             self._least_agreement(self._has_detail),
             exchanged=self._exchanged() if len(areas) else 0.0,
+            moved=_moved(*self._pictures, self._misfitting(2, SLIGHT)),
             untouched=float(untouched.sum() / detailed),
             untouched_agreement=self._least_agreement(untouched),
             untouched_shift=_largest(lengths[untouched & has_edges]),
@@ -192,15 +200,17 @@ class _Windows:
     @cached_property
     def places(self) -> list[Contour]:
         """The outlines of the places that differ, without small ones; of holes in them, too."""
-        rows, columns = self._differs.shape
-        places = cv2.resize(
-            self._differs.astype(np.uint8), (columns * CELL, rows * CELL), interpolation=cv2.INTER_NEAREST
-        )
-        first, second = self._pictures
-        misfit = cv2.copyTo(cv2.absdiff(first, second), self._common)[: rows * CELL, : columns * CELL]
-        closed = cv2.morphologyEx(places * (misfit > OUTLINE), cv2.MORPH_CLOSE, np.ones((GAP, GAP), np.uint8))
+        closed = cv2.morphologyEx(self._misfitting(1, OUTLINE), cv2.MORPH_CLOSE, np.ones((GAP, GAP), np.uint8))
         outlines, _ = cv2.findContours(closed, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         return [each for each in outlines if cv2.contourArea(each) >= SMALLEST_PLACE]
+
+    def _misfitting(self, reach: int, levels: int) -> Grey:
+        """Return 1 for pixels that differ by more than `levels`, in windows up to `reach` from any that does."""
+        rows, columns = self._differs.shape
+        near = cv2.dilate(self._differs.astype(np.uint8), np.ones((2 * reach - 1, 2 * reach - 1), np.uint8))
+        places = cv2.resize(near, (columns * CELL, rows * CELL), interpolation=cv2.INTER_NEAREST)
+        misfit = cv2.copyTo(cv2.absdiff(*self._pictures), self._common)[: rows * CELL, : columns * CELL]
+        return np.asarray(places * (misfit > levels), np.uint8)
 
     @property
     def unchanged(self) -> Grey:
@@ -286,6 +296,38 @@ def _plain(places: list[Contour], first: Grey, second: Grey) -> float:
     around = np.asarray(cv2.dilate(inside, np.ones((AROUND, AROUND), np.uint8)) - inside, np.uint8)
     of_tone = max(_tone_put_on(each[near], inside, around) for each in (first, second))
     return of_tone / cv2.countNonZero(all_places)
+
+
+def _moved(first: Grey, second: Grey, misfit: Grey) -> float:
+    """Return Difference.moved, where 1 in `misfit` marks the pixels that differ.
+
+    For every displacement, the squared difference of those pixels of one picture from those of the other on which
+    they then lie is a sum of correlations (Padfield, "Masked object registration in the Fourier domain", IEEE
+    Trans. Image Processing 2012).
+    """
+    size = tuple(side // REDUCED for side in misfit.shape[::-1])
+    chosen = (cv2.resize(misfit.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.6).astype(np.float32)
+    count = float(chosen.sum())
+    if count < FEWEST_MOVED:
+        return 0.0
+    whole = np.s_[: misfit.shape[0], : misfit.shape[1]]
+    reduced = [
+        cv2.resize(each[whole], size, interpolation=cv2.INTER_AREA).astype(np.float32) for each in (first, second)
+    ]
+    mean = sum(float((each * chosen).sum()) for each in reduced) / (2 * count)
+    one, other = ((each - np.float32(mean)) * chosen for each in reduced)
+    padded = [cv2.getOptimalDFTSize(2 * side) for side in size[::-1]]
+    at, ones, squares, others, its_squares = (
+        np.fft.rfft2(each, padded) for each in (chosen, one, one * one, other, other * other)
+    )
+    shared = np.fft.irfft2(np.conj(at) * at, padded)
+    errors = np.fft.irfft2(np.conj(squares) * at + np.conj(at) * its_squares - 2 * np.conj(ones) * others, padded)
+    down, across = (np.fft.fftfreq(length, 1 / length) for length in padded)
+    is_elsewhere = (shared >= LEAST_MOVED * count) & (np.hypot(down[:, None], across) >= 2)
+    shared, errors = shared[is_elsewhere], np.maximum(errors[is_elsewhere], 0)
+    in_place = float(((one - other) ** 2).sum())
+    unlike = errors / (in_place + 1e-3) * (count / shared) ** 3  # for each pixel, and less the more of them fit
+    return max(0.0, 1 - float(unlike.min(initial=1)))
 
 
 def _tone_put_on(picture: Grey, inside: Grey, around: Grey) -> float:

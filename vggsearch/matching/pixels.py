@@ -24,6 +24,8 @@ CLOSELY_IN_PLACE = 1.2  # LARGEST_SHIFT; a copy of another view had 1.5, one of 
 BLURRED = 1.4  # pixels, from which a difference of two photos is looked at again at half their size
 LEAST_UNTOUCHED = 0.3  # of the parts with detail; the strongest edits leave 0.4
 EXCHANGED = 0.22  # from which something has moved: frames of a burst have 0.3 to 0.5, captions up to 0.2
+MOVED = 0.3  # from which a thing has moved: nine in ten frames of bursts have more, one in 180 captioned copies
+CLOSER = 0.02  # of the parts with detail, from which a place that differs is looked at closer for that
 MOSTLY_UNTOUCHED = 0.5  # of the parts with detail, for that: a border and a sticker hide whose outlines are seen
 PLAIN = 0.45  # share of what differs that has one tone, from which it is a sticker: other views have up to 0.2
 ADDED = (
@@ -66,16 +68,22 @@ def _overlay(query: Keypoints, photo: Keypoints, alignment: Alignment) -> Overla
 
     The closer look leaves out what differed. Where one of two photos is blurred, or has few pixels, its noise seems
     to displace parts by fractions of these: both are looked at again at half the size. Either look counts only if
-    all that is left of the query then agrees.
+    all that is left of the query then agrees. It may also show that a thing has moved: before, the tones of the
+    thing may have been mapped to those of what it hides.
     """
     seen = looks(query.picture, photo.picture, alignment)
     first = Overlay(alignment, next(seen, None))
-    if first.difference is None or (agrees(first.difference) and not first.shows_other_content):
+    if first.difference is None:
         return first
-    again = [] if first.shows_other_content else [*seen]
-    if first.difference.blur >= BLURRED and first.difference.one_tone < PAGE:
+    is_copy = agrees(first.difference) and not first.shows_other_content
+    is_closer = first.difference.largest >= CLOSER if is_copy else not first.shows_other_content
+    again = [*seen] if is_closer else []
+    if not is_copy and first.difference.blur >= BLURRED and first.difference.one_tone < PAGE:
         again += looks(halved(query.picture), halved(photo.picture), alignment)
-    looked = (Overlay(alignment, each) for each in again if _agrees_closely(each))
+    moved = next((each for each in again if _has_moved(each)), None)
+    if moved is not None:
+        return Overlay(alignment, moved)
+    looked = (Overlay(alignment, each) for each in again if not is_copy and _agrees_closely(each))
     return next((each for each in looked if not each.shows_other_content), first)
 
 
@@ -139,11 +147,20 @@ def _is_other_view(found: Difference, inliers: int) -> bool:
 def _shows_moved_things(found: Difference) -> bool:
     """Return whether each picture shows something that the other lacks, and the rest agrees, as in a burst.
 
-    A sticker that hides clear outlines seems to have moved away from them, but is all that differs.
+    What one shows may be found elsewhere in the other. Else, a sticker that hides clear outlines seems to have
+    moved away from them, but is all that differs.
     """
-    is_in_place = found.untouched > MOSTLY_UNTOUCHED and found.untouched_agreement > 0.55
-    is_exchanged = found.exchanged > EXCHANGED and not _was_added(found)
-    return is_in_place and is_exchanged and found.contrast > 6 and found.plain < PLAIN
+    is_exchanged = found.exchanged > EXCHANGED and found.contrast > 6 and found.plain < PLAIN
+    return _has_moved(found) or (is_exchanged and _is_in_place(found) and not _was_added(found))
+
+
+def _has_moved(found: Difference) -> bool:
+    """Return whether what differs in one picture is also in the other one, elsewhere, and the rest agrees."""
+    return found.moved > MOVED and _is_in_place(found)
+
+
+def _is_in_place(found: Difference) -> bool:
+    return found.untouched > MOSTLY_UNTOUCHED and found.untouched_agreement > 0.55
 
 
 def _was_added(found: Difference) -> bool:

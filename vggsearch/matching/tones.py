@@ -17,7 +17,7 @@ Gradient = NDArray[np.int16]
 def tone_curve(tones: Grey, wanted: Grey, chosen: Grey) -> Grey:
     """Return the monotone curve, uint8 (256,), that maps tones to those of the other picture at the same places.
 
-    Only places that are not 0 in `chosen` count.
+    Only places that are not 0 in `chosen` count. Tones beyond those that occur there keep their distance to them.
     """
     step = 256 // TONES
     sizes, ranges = [TONES, 256], [0, 256, 0, 256]
@@ -27,7 +27,9 @@ def tone_curve(tones: Grey, wanted: Grey, chosen: Grey) -> Grey:
     used = np.flatnonzero(total)
     medians = (2 * up_to >= total[:, None]).argmax(axis=1)[used]
     rising = isotonic(medians.astype(np.float64), total[used].astype(np.float64))
-    curve: Grey = np.rint(np.interp(np.arange(256), used * step + (step - 1) / 2, rising)).astype(np.uint8)
+    levels, known = np.arange(256), used * step + (step - 1) / 2
+    beyond = levels - np.clip(levels, known[0], known[-1])
+    curve: Grey = np.rint(np.clip(np.interp(levels, known, rising) + beyond, 0, 255)).astype(np.uint8)
     return curve
 
 
