@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from tests.helpers.textures import scene
 from vggsearch.matching.detail import detail_of
@@ -35,6 +35,15 @@ def test_a_photo_has_detail_that_an_enlarged_copy_has_not(ratio: float, quality:
     photo = scene(1, (512, 384))
     enlarged = photo.resize((round(512 * ratio), round(384 * ratio)), LANCZOS)
     assert has_real_detail(as_jpeg(photo, 95), ratio)
+    assert not has_real_detail(as_jpeg(enlarged, quality), ratio)
+
+
+@pytest.mark.parametrize(("ratio", "quality"), [(1.4, 90), (1.5, 90), (2.0, 60)])
+def test_the_noise_of_a_jpeg_is_no_detail_of_an_enlarged_copy_of_a_blurred_photo(
+    ratio: float, quality: int
+) -> None:
+    photo = as_jpeg(scene(1, (400, 300)).filter(ImageFilter.GaussianBlur(2.5)), 93)
+    enlarged = photo.resize((round(400 * ratio), round(300 * ratio)), LANCZOS)
     assert not has_real_detail(as_jpeg(enlarged, quality), ratio)
 
 

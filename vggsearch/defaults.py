@@ -343,6 +343,7 @@ class DetailDefaults:
     zero: float = 0.8  # grey levels, of a coefficient that was zero before it was rounded to a pixel
     grid: float = 1.1  # times as many zeros in the blocks of a JPEG as elsewhere; without a JPEG 0.9 to 1.07
     above_noise: float = 0.1  # of the energy of low frequencies; with less, only the noise of a JPEG is compared
+    least: float = 5.0  # squared grey levels, of finer detail than a smaller copy can have; JPEG leaves up to 5
     surely_real: float = 0.5  # as `real`, against the date of a camera in the smaller photo
     real: float = 0.25  # of the energy of the octave below; photos have 0.2 to 3, enlarged ones 0.01 to 0.25
 

@@ -22,7 +22,8 @@ COSINES[0] /= np.sqrt(2)
 class Detail:
     """How fine the detail of a part of a photo is, and whether the part was once in a JPEG (`has_jpeg_grid`).
 
-    `energy`, float64 (rings,), is that of an octave around each `frequency`, 1 for the highest.
+    `energy`, float64 (rings,), is that of an octave around each `frequency`, 1 for the highest. That of white noise
+    is its variance, in squared grey levels, times the square of the frequency.
     """
 
     energy: NDArray[np.float64]
@@ -33,18 +34,23 @@ class Detail:
         """Return whether the part shows more than a copy of 1 / `ratio` of its size could.
 
         It has at least `least` times the energy in the octave above the highest frequency of the copy as in that
-        below.
+        below. Less than DETAIL.least is the noise of a JPEG: a blurred copy has no more on either side.
         """
         if ratio < DETAIL.least_ratio:
             return False
         energy, frequency = self.energy, self.frequency
         highest = 1 / ratio  # of the smaller copy
-        above = energy[(frequency > 1.1 * highest) & (frequency < min(2 * highest, 0.95))]
+        is_above = (frequency > 1.1 * highest) & (frequency < min(2 * highest, 0.95))
+        above, variance = energy[is_above], (energy / frequency**2)[is_above]
         below = energy[(frequency > 0.5 * highest) & (frequency < 0.9 * highest)]
         low = energy[(frequency > 0.15 * highest) & (frequency < 0.5 * highest)]
         if not len(above) or not len(below) or not len(low):
             return False
-        return bool(np.median(above) > max(least * np.median(below), DETAIL.above_noise * np.median(low)))
+        is_more_than_noise = np.median(variance) > DETAIL.least
+        return bool(
+            is_more_than_noise
+            and np.median(above) > max(least * np.median(below), DETAIL.above_noise * np.median(low))
+        )
 
 
 def detail_of(part: Image.Image) -> Detail | None:
@@ -88,4 +94,4 @@ def _spectrum(grey: NDArray[np.float64], side: int) -> tuple[NDArray[np.float64]
     sums = np.bincount(ring.ravel(), (power * times).ravel())[: DETAIL.rings]
     counts = np.bincount(ring.ravel(), times.ravel())[: DETAIL.rings]
     middles = (np.arange(DETAIL.rings) + 0.5) / DETAIL.rings
-    return sums / counts * middles**2, middles
+    return sums / counts / np.square(window).sum() * middles**2, middles
