@@ -376,6 +376,23 @@ def test_a_protected_folder_is_kept_whatever_the_policy(index: ImageIndex) -> No
     assert any(member.left_alone == "protected" for group in report.groups for member in group.members)
 
 
+def test_no_crop_is_removed_for_another_one_that_lacks_some_of_its_scene(
+    sample_photos: Path, tmp_path: Path
+) -> None:
+    image, paths = Image.open(sample_photos / "originals" / "rocket.jpg"), ["left.png", "right.png"]
+    (tmp_path / "photos").mkdir()
+    for path, left in zip(paths, (0, 0.3), strict=True):
+        box = round(left * image.width), 0, round((left + 0.7) * image.width), image.height
+        image.crop(box).save(tmp_path / "photos" / path)
+    with ImageIndex.create(tmp_path / "index", engine=FakeEngine()) as index:
+        index.update(tmp_path / "photos")
+        ((member,),) = (group.members for group in index.duplicates().groups)
+        assert member.left_alone == "it shows some of the scene that the photo to keep does not"
+        index.decide("same", paths)
+        ((member,),) = (group.members for group in index.duplicates().groups)
+        assert member.left_alone is None
+
+
 @pytest.mark.parametrize("named", ["edietd", "edited/*.jpg", "edited/none.jpg", ["edited", "edietd"]])
 def test_a_protected_folder_that_does_not_exist_is_an_error_before_the_search(
     index: ImageIndex, monkeypatch: pytest.MonkeyPatch, named: str | list[str]

@@ -84,6 +84,15 @@ def test_the_photo_that_a_crop_was_cut_from_is_the_original_even_if_the_crop_was
     assert evidence.why == {(1, 0): "shows more of the scene"}
 
 
+def test_of_two_crops_of_one_photo_each_shows_what_the_other_does_not() -> None:
+    left, right = PHOTO.crop((0, 0, 480, 480)), PHOTO.crop((160, 0, 640, 480))
+    assert compared(left, right, (-1 / 3, 0, 2 / 3, 1)).beyond == {(0, 1), (1, 0)}
+    assert compared(left, PHOTO, (0, 0, 0.75, 1)).beyond == {(1, 0)}
+    assert not compared(
+        ImageOps.expand(PHOTO, 30, "white"), PHOTO, (-30 / 640, -30 / 480, 670 / 640, 1.0625)
+    ).beyond
+
+
 def test_a_framed_copy_is_not_the_original_although_it_is_larger() -> None:
     framed = ImageOps.expand(PHOTO, 80, "white")
     at = (80 / 800, 80 / 640, 720 / 800, 560 / 640)

@@ -31,6 +31,7 @@ LEFT_ALONE: dict[Kind, str] = {
     "RAW": "no copy, but what it was developed from",
 }
 KEPT = "you decided to keep it"
+SHOWS_MORE = "it shows some of the scene that the photo to keep does not"
 REASONS: dict[Kind, str] = {
     "contains": "one of the two shows the other among other pictures",
     "RAW": "RAW file of the photo",
@@ -56,6 +57,7 @@ class GroupBuilder:
         self._collection, self.classified, self._options = collection, classified, options
         self._matcher = matcher
         self._policy = keep_rules(options.keep)
+        self._beyond: frozenset[tuple[int, int]] = frozenset()  # a photo, and one that lacks some of its scene
         self._copies = self._exact_copies()
         shown = classified.duplicates, classified.similar, classified.raw
         self._contents = sorted({*self._copies, *(row for pairs in shown for row in _rows(pairs))})
@@ -206,6 +208,7 @@ class GroupBuilder:
         oldest = {content: self._oldest(self._rows_of(content)) for content in self._contents}
         evidence = Originals(oldest, self._matcher, self._read).compare(pairs, self._monitor)
         self._set_apart(evidence.contains)
+        self._beyond = evidence.beyond
         lost, why = evidence.lost(), defaultdict[str, dict[str, str]](dict)
         share = {self._photos[row].sha256: value for row, value in lost.items()}
         for (better, worse), words in evidence.why.items():
@@ -337,9 +340,18 @@ class GroupBuilder:
             return KEPT
         if self._is_protected(row):
             return "protected"
+        if self._shows_more(row, keeper):
+            return SHOWS_MORE
         if kind != "exact" and (self._photos[row].is_raw or self._photos[self._best[keeper]].is_raw):
             return "RAW files are only compared byte by byte"
         return None
+
+    def _shows_more(self, row: int, keeper: int) -> bool:
+        """Return whether a photo shows what the keeper lacks of the scene, unless the user called them the same."""
+        if (int(self._collection.contents[row]), keeper) not in self._beyond:
+            return False
+        pair = np.array([row]), np.array([self._best[keeper]])
+        return bool(self._collection.decided.judgements(*pair)[0] != 1)
 
     def _aligned(self, pair: tuple[int, int]) -> tuple[tuple[int, int], Alignment | None]:
         """Return two contents, the one that shows more second, and the position of the first in the second."""

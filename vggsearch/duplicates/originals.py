@@ -40,11 +40,13 @@ class Evidence:
 
     `why` says in words why the first of two photos is closer to the original than the second, for one order of each
     pair at most. `contains` are the pairs of which one photo contains the other among other pictures, or both
-    show one picture among other things.
+    show one picture among other things. `beyond` are pairs, in this order, of which the first shows some of the
+    scene that the second does not; of two crops of one photo, that is true in both orders.
     """
 
     why: dict[Pair, str] = field(default_factory=dict)
     contains: frozenset[Pair] = frozenset()
+    beyond: frozenset[Pair] = frozenset()
 
     def lost(self) -> dict[int, float]:
         """Return the share of comparisons that each photo lost, for photos that lost any."""
@@ -85,6 +87,7 @@ class Originals:
         self._photos, self._matcher, self._read = photos, matcher, read
         self._looks: dict[int, Look | None] = {}
         self._details: dict[tuple[int, Box], Detail | None] = {}
+        self._beyond: set[Pair] = set()
 
     def compare(self, pairs: Iterable[Pair], monitor: Monitor) -> Evidence:
         """Compare pairs of rows. Raises Stopped."""
@@ -108,7 +111,7 @@ class Originals:
                 monitor.show("looking for originals", done, len(todo), "pairs")
         contains = {*container, *self._of_containers(todo, set(container.values()))}
         why = {pair: words for pair, words in why.items() if not {pair, pair[::-1]} & contains}
-        return Evidence(why, frozenset(contains))
+        return Evidence(why, frozenset(contains), frozenset(self._beyond))
 
     def _of_containers(self, pairs: Iterable[Pair], containers: set[int]) -> Iterator[Pair]:
         """Yield the pairs of a photo that contains another one with a photo that takes only a part of it, too.
@@ -134,6 +137,7 @@ class Originals:
             return NEITHER
         if any(side.shows_a_part_of(opposite) for side, opposite in (sides, sides[::-1])):
             return NEITHER
+        self._beyond.update((side.row, opposite.row) for side, opposite in (sides, sides[::-1]) if side.goes_beyond)
         for evidence in EVIDENCE:
             for side, opposite in (sides, sides[::-1]):
                 words = evidence(side, opposite)
@@ -166,6 +170,12 @@ class _Side:
         self.look = originals._looks[row]
         self.alignment = originals._matcher.position(other, row)
         self.shown = around(self.look.grey, self.alignment) if self.look and self.alignment else Around.UNCLEAR
+
+    @property
+    def goes_beyond(self) -> bool:
+        """Whether this photo shows some of the scene around the other; also if that is not clear, if it was seen."""
+        is_known = self.look is not None and self.alignment is not None
+        return is_known and self.shown in (Around.SCENE, Around.UNCLEAR)
 
     @property
     def is_mostly_around(self) -> bool:
