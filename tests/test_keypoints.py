@@ -15,8 +15,8 @@ from vggsearch.matching.keypoints import (
     align,
     detect_keypoints,
     mirrored_keypoints,
-    single_threaded_blas,
 )
+from vggsearch.system.blas import single_threaded_blas
 
 
 @pytest.fixture(scope="module")

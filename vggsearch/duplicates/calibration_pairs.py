@@ -18,7 +18,7 @@ from vggsearch.duplicates.calibration import LabelledPairs
 from vggsearch.duplicates.collection import Collection
 from vggsearch.duplicates.confirmation import KeypointMatcher
 from vggsearch.errors import ImageError, IndexDamaged, IndexNotReadable
-from vggsearch.matching.keypoints import Keypoints, detect_keypoints, single_threaded_blas
+from vggsearch.matching.keypoints import Keypoints, detect_keypoints
 from vggsearch.matching.pixels import align_copy
 from vggsearch.photos.decode import decode
 from vggsearch.photos.decoder_pool import Decoders, default_workers
@@ -30,6 +30,7 @@ from vggsearch.store.caches import read_calibration
 from vggsearch.store.contents import CALIBRATION
 from vggsearch.store.files import write_atomically
 from vggsearch.store.manifest import CHECKSUM, checksum
+from vggsearch.system.blas import single_threaded_blas
 
 HIGHEST_SIMILARITY = 1.01  # rounding included
 PHOTOS_AT_ONCE = 16  # photos whose copies are in memory and embedded together

@@ -19,12 +19,13 @@ from vggsearch.errors import ImageError, IndexDamaged, IndexNotWritable
 from vggsearch.knn.keypoint_votes import CodedKeypoints
 from vggsearch.matching.alignment import Alignment, inverted
 from vggsearch.matching.keypoint_codes import code_keypoints
-from vggsearch.matching.keypoints import Keypoints, detect_keypoints, single_threaded_blas
+from vggsearch.matching.keypoints import Keypoints, detect_keypoints
 from vggsearch.matching.pixels import align_copy
 from vggsearch.photos.decoder_pool import Decoders
 from vggsearch.progress import SILENT, Monitor
 from vggsearch.store.keypoint_codes import KEYPOINT, Codes, read_keypoint_codes, write_keypoint_codes
 from vggsearch.store.keypoint_matches import Key, KeypointMatch, read_keypoint_matches, write_keypoint_matches
+from vggsearch.system.blas import single_threaded_blas
 
 log = logging.getLogger(__name__)
 

@@ -173,7 +173,7 @@ class _Side:
 
     @property
     def goes_beyond(self) -> bool:
-        """Whether this photo shows some of the scene around the other; also if that is not clear, if it was seen."""
+        """Whether this photo shows more of the scene than the other, also where that is unclear, if it was seen."""
         is_known = self.look is not None and self.alignment is not None
         return is_known and self.shown in (Around.SCENE, Around.UNCLEAR)
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from vggsearch.defaults import WHITENING
 from vggsearch.knn.faiss_import import faiss
 from vggsearch.knn.vectors import unit_rows
+from vggsearch.system.blas import single_threaded_blas
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ def learn(
         return None
     count, mean, covariance = _moments(blocks, dim, max(1, rows // WHITENING.most_rows), without)
     shrinkage = max(_sampling_shrinkage(covariance, count), options.shrinkage)
-    values, vectors = np.linalg.eigh(covariance)
+    with single_threaded_blas():  # 0.06 s more than on two cores, rather than 3 s where other programs use them
+        values, vectors = np.linalg.eigh(covariance)
     kept = min(options.dim, dim, count - 1)
     values, vectors = values[::-1][:kept], vectors[:, ::-1][:, :kept]
     average = np.trace(covariance) / dim

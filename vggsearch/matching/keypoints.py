@@ -7,18 +7,14 @@ The method needs no network, is invariant to rotation and scale, and hardly ever
 unrelated photos.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from threading import Lock
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from threadpoolctl import threadpool_limits
 
 from vggsearch.defaults import KEYPOINTS
 from vggsearch.matching.alignment import MIN_INLIERS, Alignment, score_of
@@ -80,36 +76,6 @@ def _detected(grey: NDArray[np.uint8], longer: int) -> Keypoints:
     if not found:  # OpenCV then returns None for the descriptors
         return Keypoints(points, shapes, np.empty((0, 128), np.uint8), width, height, grey)
     return Keypoints(points, shapes, descriptors[: len(found)].astype(np.uint8), width, height, grey)
-
-
-class _SingleThreadedBlas:
-    """Limits BLAS to one thread for as long as anyone needs it: the limit is one for the whole process."""
-
-    def __init__(self) -> None:
-        self._changing, self._users = Lock(), 0
-        self._limits: threadpool_limits | None = None
-
-    @contextmanager
-    def __call__(self) -> Iterator[None]:
-        with self._changing:
-            self._users += 1
-            if self._limits is None:
-                self._limits = threadpool_limits(limits=1, user_api="blas")
-        try:
-            yield
-        finally:
-            with self._changing:
-                self._users -= 1
-                if not self._users and self._limits is not None:
-                    self._limits.restore_original_limits()
-                    self._limits = None
-
-
-single_threaded_blas = _SingleThreadedBlas()
-"""Limit each matrix product to one thread, for callers that compare pairs in several threads.
-
-The matrices here are small: with BLAS threads on top, synchronisation makes a product ten times slower.
-"""
 
 
 def mirrored_keypoints(keypoints: Keypoints) -> Keypoints:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from vggsearch.defaults import ALIGN, PAIRS
 from vggsearch.matching.alignment import Alignment
 from vggsearch.matching.evidence import COPY, Comparison, compare_keypoints, confidence
-from vggsearch.matching.keypoints import single_threaded_blas
 from vggsearch.matching.rerank import PhotoFeatures, QueryFeatures, confident, positions, raised, reranked
 from vggsearch.photos.perceptual_hash import BITS
 from vggsearch.query.searcher import Candidate
+from vggsearch.system.blas import single_threaded_blas
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from vggsearch.defaults import ALIGN, PAIRS
 from vggsearch.errors import OptionError
 from vggsearch.knn.vectors import unit_rows
-from vggsearch.matching.keypoints import single_threaded_blas
 from vggsearch.matching.rerank import QueryFeatures, Reranker, hashes_of
 from vggsearch.model.engine import Engine
 from vggsearch.photos.decoder_pool import View
@@ -18,6 +17,7 @@ from vggsearch.query.judging import judged
 from vggsearch.query.options import QueryOptions
 from vggsearch.query.searcher import Candidate, Match, Sought, ranked
 from vggsearch.query.targets import TargetView, looked_at
+from vggsearch.system.blas import single_threaded_blas
 
 LEAST_LEFT = 1e-3  # smallest length of a difference of vectors; anything shorter is rounding error
 
