@@ -27,6 +27,7 @@ from vggsearch.store.contents import CACHES, COMPARED, PAIRS
 from vggsearch.store.edges import EdgeFacts, StoredEdges, check_edges, write_edges
 from vggsearch.store.keypoint_codes import KEYPOINT, read_keypoint_codes, write_keypoint_codes
 from vggsearch.store.keypoint_matches import KeypointMatch, read_keypoint_matches, write_keypoint_matches
+from vggsearch.store.measurements import read_measurements, write_measurements
 from vggsearch.store.stamps import read_stamps
 from vggsearch.store.store import Store
 
@@ -77,6 +78,7 @@ def add_caches(directory: Path) -> None:
     """Write what dups writes, so that verify has something to read."""
     write_keypoint_matches(directory, {("a" * 64, "b" * 64): KeypointMatch(0.5, 9)}, "this")
     write_keypoint_codes(directory, {"a" * 64: np.ones(3, KEYPOINT), "b" * 64: np.ones(0, KEYPOINT)}, "that")
+    write_measurements(directory, {"a" * 64: (0.0, 7.5), "a" * 64 + " " + "b" * 64: (0.25,) * 12}, "whose")
     pairs = LabelledPairs((0.5,), (3,))
     write_calibration_pairs(directory, CalibrationPairs(pairs, pairs), "these")
     write_compared(directory, "those", np.arange(10).astype(np.uint64))
@@ -103,6 +105,7 @@ def saved_time(directory: Path) -> list[object]:
         lambda: read_stamps(directory),
         lambda: read_keypoint_matches(directory, "this"),
         lambda: {key: codes.tobytes() for key, codes in read_keypoint_codes(directory, "that").items()},
+        lambda: read_measurements(directory, "whose"),
         lambda: read_calibration_pairs(directory, "these"),
         lambda: check_compared(directory / COMPARED)[1].tolist(),
         *(partial(checksum_of, directory / name) for name in PAIRS),

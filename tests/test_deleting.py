@@ -47,6 +47,7 @@ MAY: dict[str, set[str]] = {
     "store/stamps.py": {"write_table"},
     "store/keypoint_codes.py": {"write_table"},
     "store/keypoint_matches.py": {"write_table"},
+    "store/measurements.py": {"write_table"},
     "store/local_features.py": {"save"},
     "published/export.py": {"write_table"},
     "duplicates/calibration_pairs.py": {"write_text"},

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from tests.helpers.textures import scene
-from vggsearch.matching.detail import detail_of
+from vggsearch.matching.detail import detail_of, has_jpeg_grid
 
 LANCZOS = Image.Resampling.LANCZOS
 
@@ -15,12 +15,6 @@ def has_real_detail(image: Image.Image, ratio: float) -> bool:
     detail = detail_of(image)
     assert detail is not None
     return detail.is_real(ratio)
-
-
-def has_jpeg_grid(image: Image.Image) -> bool:
-    detail = detail_of(image)
-    assert detail is not None
-    return detail.has_jpeg_grid
 
 
 def as_jpeg(image: Image.Image, quality: int) -> Image.Image:

@@ -18,6 +18,7 @@ import pytest
 from tests.fakes import FakeEngine, picture, save_photo
 from tests.helpers.decoders import InProcessDecoder
 from tests.helpers.removals import removal, trash_in
+from tests.helpers.textures import scene
 from tests.make_golden_index import TRANSFORM
 from vggsearch.defaults import BUILD, DUPLICATES
 from vggsearch.duplicates.removals import new_journal
@@ -131,6 +132,8 @@ def fill(photos: Path, directory: Path) -> None:
             (photos / f"{seed:03}.png").unlink()
         for seed in range(PHOTOS, PHOTOS + 4):
             save_photo(photos / f"{seed:03}.png", seed, size=(64, 48))
+        for name, size in (("scene", (320, 240)), ("smaller", (240, 180))):  # duplicates to look at
+            scene(1, (320, 240)).resize(size).save(photos / f"{name}.png")
         index.update(photos)
         index.duplicates()
         index.decide("different", ["001.png", "002.png"])
@@ -306,6 +309,12 @@ def test_every_column_of_the_keypoints_is_documented(made: Observer) -> None:
     assert_columns(made.index / "keypoints.parquet", "keypoints.parquet")
     metadata = json.loads(pq.read_schema(made.index / "keypoints.parquet").metadata[b"vggsearch"])
     assert_documented(merged([metadata]), "Metadata vggsearch of keypoints")
+
+
+def test_every_column_of_what_was_seen_is_documented(made: Observer) -> None:
+    assert_columns(made.index / "originals.parquet", "originals.parquet")
+    metadata = json.loads(pq.read_schema(made.index / "originals.parquet").metadata[b"vggsearch"])
+    assert_documented(merged([metadata]), "Metadata vggsearch of originals")
 
 
 def test_every_column_of_the_stamps_is_documented(made: Observer) -> None:

@@ -5,6 +5,7 @@ import random
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ class Positions:
 def rated(image: Image.Image | None, **facts: Any) -> RatedPhoto:
     quality, format = facts.pop("quality", 90), facts.pop("format", "JPEG")
     made = photo("a.jpg", **{"size": image.size if image else (640, 480), "taken": None, **facts})
-    return RatedPhoto(replace(made, format=format), quality)
+    return RatedPhoto(replace(made, sha256=uuid4().hex, format=format), quality)
 
 
 def compared(

@@ -14,6 +14,7 @@ from vggsearch.duplicates.classify import ClassifiedPairs, may_show_the_same
 from vggsearch.duplicates.collection import Collection
 from vggsearch.duplicates.confirmation import KeypointMatcher
 from vggsearch.duplicates.keep_policy import RatedPhoto, age, keep_rules, quality_of, ranked, reason
+from vggsearch.duplicates.measured import Measured
 from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.duplicates.originals import Originals
 from vggsearch.duplicates.pairs import CandidatePairs
@@ -206,7 +207,8 @@ class GroupBuilder:
         contents = self._collection.contents
         pairs = duplicates.subset(contents[duplicates.first] != contents[duplicates.second]).pairs()
         oldest = {content: self._oldest(self._rows_of(content)) for content in self._contents}
-        evidence = Originals(oldest, self._matcher, self._read).compare(pairs, self._monitor)
+        measured = Measured(self._collection.store.directory)
+        evidence = Originals(oldest, self._matcher, self._read, measured).compare(pairs, self._monitor)
         self._set_apart(evidence.contains)
         self._beyond = evidence.beyond
         lost, why = evidence.lost(), defaultdict[str, dict[str, str]](dict)

@@ -1,23 +1,21 @@
 """Which of two duplicates is the original, by what both show, and which photo contains another among others."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from vggsearch.defaults import COLOUR, DETAIL, DUPLICATES, SURROUNDINGS
 from vggsearch.duplicates.confirmation import KeypointMatcher
 from vggsearch.duplicates.keep_policy import LOSSLESS, RatedPhoto, age, has_date
+from vggsearch.duplicates.looking import WHOLE, Looker, Pair, Read
+from vggsearch.duplicates.measured import Measured, Seen
 from vggsearch.errors import ImageError
-from vggsearch.matching.colour import colour_of, is_grey
-from vggsearch.matching.common_part import reduced
-from vggsearch.matching.detail import Detail, detail_of
-from vggsearch.matching.surroundings import Around, around, share_outside, show_others
-from vggsearch.photos.resize import small_grey
+from vggsearch.matching.detail import Detail, detail_of, has_jpeg_grid
+from vggsearch.matching.surroundings import Around, share_outside
 from vggsearch.photos.upright import Box, OutsideError
 from vggsearch.progress import Monitor
 
@@ -28,10 +26,6 @@ STEP = 64  # pixels, a multiple of the blocks of a JPEG, to which parts are roun
 INEXACT = 4  # pixels by which a position may be wrong
 FRAMES = (Around.FRAME, Around.DRAWN)
 NEITHER = -1  # the row of no photo
-WHOLE = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))  # corners of a photo, in fractions
-
-Pair = tuple[int, int]
-Read = Callable[[int, Box | None], Image.Image]  # reads a photo reduced, or a part of it at full size
 
 
 @dataclass(frozen=True)
@@ -58,57 +52,45 @@ class Evidence:
         return {row: count / compared[row] for row, count in lost.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """A photo as it is compared: its brightness, uint8 (height, width), and its colour, see matching.colour.
-
-    `small` is the brightness in fewer pixels, see common_part.reduced.
-    """
-
-    grey: NDArray[np.uint8]
-    small: NDArray[np.uint8]
-    is_grey: bool
-    colour: float
-
-
-def look_at(image: Image.Image) -> Look:
-    """Return how a reduced photo is compared."""
-    grey = small_grey(image, SURROUNDINGS.pixels)
-    return Look(grey, reduced(grey), is_grey(image), colour_of(image))
-
-
 class Originals:
     """Compares what photos show, to find the original among duplicates.
 
-    `photos` are the rated photos by row. `read` reads them; it may raise ImageError.
+    `photos` are the rated photos by row. `read` reads them; it may raise ImageError. What was seen of them is kept
+    in `measured`.
     """
 
-    def __init__(self, photos: dict[int, RatedPhoto], matcher: KeypointMatcher, read: Read) -> None:
+    def __init__(
+        self,
+        photos: dict[int, RatedPhoto],
+        matcher: KeypointMatcher,
+        read: Read,
+        measured: Measured | None = None,
+    ) -> None:
         self._photos, self._matcher, self._read = photos, matcher, read
-        self._looks: dict[int, Look | None] = {}
-        self._details: dict[tuple[int, Box], Detail | None] = {}
+        self._measured = measured if measured is not None else Measured()
+        self._looker = Looker(photos, matcher, read, self._measured)
         self._beyond: set[Pair] = set()
 
     def compare(self, pairs: Iterable[Pair], monitor: Monitor) -> Evidence:
-        """Compare pairs of rows. Raises Stopped."""
-        todo, done = sorted(pairs), 0
+        """Compare pairs of rows. Raises Stopped. What was seen is stored, also when stopped."""
+        todo, done, are_all = sorted(pairs), 0, False
         why: dict[Pair, str] = {}
         container: dict[Pair, int] = {}
-        with ThreadPoolExecutor() as threads:
-            for start in range(0, len(todo), DUPLICATES.looked_at_once):
-                monitor.check()
-                some = todo[start : start + DUPLICATES.looked_at_once]
-                rows = {row for pair in some for row in pair}
-                self._looks = {row: self._looks[row] for row in rows & self._looks.keys()}
-                missing = sorted(rows - self._looks.keys())
-                self._looks |= dict(zip(missing, threads.map(self._look, missing), strict=True))
-                for pair, found in zip(some, threads.map(self._judge, some), strict=True):
-                    if isinstance(found, int):
-                        container[pair] = found
-                    elif found is not None:
-                        why[found[0]] = found[1]
-                done += len(some)
-                monitor.show("looking for originals", done, len(todo), "pairs")
+        try:
+            with ThreadPoolExecutor() as threads:
+                for some in _of_families(todo, DUPLICATES.looked_at_once):
+                    seen = self._looker.look(some, threads, monitor)
+                    found_of_all = threads.map(lambda pair, seen=seen: self._judge(pair, seen[pair]), some)
+                    for pair, found in zip(some, found_of_all, strict=True):
+                        if isinstance(found, int):
+                            container[pair] = found
+                        elif found is not None:
+                            why[found[0]] = found[1]
+                    done += len(some)
+                    monitor.show("looking for originals", done, len(todo), "pairs")
+            are_all = True
+        finally:
+            self._measured.save(are_all=are_all)
         contains = {*container, *self._of_containers(todo, set(container.values()))}
         why = {pair: words for pair, words in why.items() if not {pair, pair[::-1]} & contains}
         return Evidence(why, frozenset(contains), frozenset(self._beyond))
@@ -124,18 +106,18 @@ class Originals:
                 if position is not None and share_outside(position) >= SURROUNDINGS.share_of_others:
                     yield pair
 
-    def _judge(self, pair: Pair) -> int | tuple[Pair, str] | None:
+    def _judge(self, pair: Pair, seen: Seen) -> int | tuple[Pair, str] | None:
         """Return the photo that contains the other, else the better one first, and why; None if none is.
 
         NEITHER means that it was put among other things in both: what one shows around it, the other lacks.
         """
-        sides = _Side(self, *pair), _Side(self, *pair[::-1])
+        sides = _Side(self, *pair, seen.first), _Side(self, *pair[::-1], seen.second)
         for side in sides:
             if side.shown is Around.OTHERS:
                 return side.row
         if all(side.shown in FRAMES for side in sides) and any(side.is_mostly_around for side in sides):
             return NEITHER
-        if any(side.shows_a_part_of(opposite) for side, opposite in (sides, sides[::-1])):
+        if seen.is_part:
             return NEITHER
         self._beyond.update((side.row, opposite.row) for side, opposite in (sides, sides[::-1]) if side.goes_beyond)
         for evidence in EVIDENCE:
@@ -147,46 +129,80 @@ class Originals:
 
     def detail(self, row: int, part: Box) -> Detail | None:
         """Return the detail of a part of a photo, None if it is tiny or cannot be read."""
-        if (row, part) not in self._details:
-            try:
-                self._details[row, part] = detail_of(self._read(row, part))
-            except (ImageError, OutsideError):
-                self._details[row, part] = None
-        return self._details[row, part]
+        sha256 = self._photos[row].photo.sha256
+        known = self._measured.detail(sha256, part)
+        if known is not None:
+            return known
+        pixels = self._pixels(row, part)
+        detail = detail_of(pixels) if pixels is not None else None
+        if detail is not None:
+            self._measured.add_detail(sha256, part, detail)
+        return detail
 
-    def _look(self, row: int) -> Look | None:
+    def has_jpeg_grid(self, row: int, part: Box) -> bool:
+        """Return whether a part of a photo was once in a JPEG, False if it cannot be read."""
+        sha256 = self._photos[row].photo.sha256
+        known = self._measured.has_grid(sha256, part)
+        if known is not None:
+            return known
+        pixels = self._pixels(row, part)
+        has_grid = pixels is not None and has_jpeg_grid(pixels)
+        if pixels is not None:
+            self._measured.add_grid(sha256, part, has_grid=has_grid)
+        return has_grid
+
+    def _pixels(self, row: int, part: Box) -> Image.Image | None:
         try:
-            return look_at(self._read(row, None))
-        except ImageError:
+            return self._read(row, part)
+        except (ImageError, OutsideError):
             return None
+
+
+def _of_families(pairs: Sequence[Pair], least: int) -> Iterator[list[Pair]]:
+    """Yield pairs, those of photos that other pairs connect together: `least` at once or, at the end, fewer."""
+    of: dict[int, int] = {}
+
+    def first(row: int) -> int:
+        while of.get(row, row) != row:
+            of[row] = row = of.get(of[row], of[row])
+        return row
+
+    for one, other in pairs:
+        low, high = sorted((first(one), first(other)))
+        of[high] = low
+    families: dict[int, list[Pair]] = defaultdict(list)
+    for pair in pairs:
+        families[first(pair[0])].append(pair)
+    some: list[Pair] = []
+    for family in families.values():
+        some += family
+        if len(some) >= least:
+            yield some
+            some = []
+    if some:
+        yield some
 
 
 class _Side:
     """One photo of a pair: what it shows around the other, and how many of its pixels show what both show."""
 
-    def __init__(self, originals: Originals, row: int, other: int) -> None:
+    def __init__(self, originals: Originals, row: int, other: int, shown: Around) -> None:
         self.row, self.rated, self._originals = row, originals._photos[row], originals
         self.photo = self.rated.photo
-        self.look = originals._looks[row]
+        self.colours = originals._looker.colours(row)
         self.alignment = originals._matcher.position(other, row)
-        self.shown = around(self.look.grey, self.alignment) if self.look and self.alignment else Around.UNCLEAR
+        self.shown = shown
 
     @property
     def goes_beyond(self) -> bool:
         """Whether this photo shows more of the scene than the other, also where that is unclear, if it was seen."""
-        is_known = self.look is not None and self.alignment is not None
+        is_known = self.colours is not None and self.alignment is not None
         return is_known and self.shown in (Around.SCENE, Around.UNCLEAR)
 
     @property
     def is_mostly_around(self) -> bool:
         """Whether so much of this photo is around the other that it may be other pictures."""
         return self.alignment is not None and share_outside(self.alignment) >= SURROUNDINGS.share_of_others
-
-    def shows_a_part_of(self, opposite: "_Side") -> bool:
-        """Return whether the other photo, which is the smaller one in this, was cropped to fit among others."""
-        if self.look is None or opposite.look is None or self.alignment is None or self.alignment.scale > 1:
-            return False
-        return show_others(opposite.look.grey, opposite.look.small, self.look.grey, self.alignment)
 
     def size_of(self, opposite: "_Side") -> float:
         """Return how many pixels of this photo, across, show what one pixel of the other shows."""
@@ -196,10 +212,17 @@ class _Side:
         return float(self.alignment.scale * np.sqrt(own / its))
 
     def detail(self) -> Detail | None:
-        """Return the detail in the middle of what both photos show, at the full size of this one.
+        """Return the detail in the part that tells, None if that is tiny or cannot be read."""
+        part = self._telling_part()
+        return self._originals.detail(self.row, part) if part is not None else None
 
-        It is None if that is tiny or cannot be read.
-        """
+    def has_jpeg_grid(self) -> bool:
+        """Return whether that part was once in a JPEG, False if it is tiny or cannot be read."""
+        part = self._telling_part()
+        return part is not None and self._originals.has_jpeg_grid(self.row, part)
+
+    def _telling_part(self) -> Box | None:
+        """Return the middle of what both photos show, at the full size of this one; None if that is tiny."""
         size = np.array([self.photo.width, self.photo.height])
         corners = np.clip(WHOLE if self.alignment is None else self.alignment.corners, 0, 1) * size
         low, high = corners.min(axis=0), corners.max(axis=0)
@@ -208,7 +231,7 @@ class _Side:
         if (end - begin < DETAIL.least_side).any():
             return None
         left, top, width, height = np.concatenate([begin, end - begin]).astype(int).tolist()
-        return self._originals.detail(self.row, (left, top, width, height))
+        return left, top, width, height
 
     def has_pixels_of(self, opposite: "_Side") -> bool:
         """Return whether both files show the same in every pixel; False if that was not compared."""
@@ -249,10 +272,10 @@ def _is_chosen_anyway(side: _Side, opposite: _Side) -> bool:
 
 
 def _is_coloured(side: _Side, opposite: _Side) -> str | None:
-    if side.look is None or opposite.look is None or side.look.is_grey or not opposite.look.is_grey:
+    own, its = side.colours, opposite.colours
+    if own is None or its is None or own.is_grey or not its.is_grey:
         return None
-    least = max(COLOUR.least, COLOUR.times * opposite.look.colour)
-    return "in colour, the other is not" if side.look.colour > least else None
+    return "in colour, the other is not" if own.colour > max(COLOUR.least, COLOUR.times * its.colour) else None
 
 
 def _has_date(side: _Side, opposite: _Side) -> str | None:
@@ -274,8 +297,7 @@ def _is_lossless(side: _Side, opposite: _Side) -> str | None:
     lossless = side if side.is_lossless else opposite
     if side.has_pixels_of(opposite):
         return f"the {opposite.photo.format} file was made from it" if lossless is opposite else None
-    detail = lossless.detail()
-    is_of_jpeg = detail is not None and detail.has_jpeg_grid
+    is_of_jpeg = lossless.has_jpeg_grid()
     if lossless is opposite and is_of_jpeg:
         return f"the {opposite.photo.format} file was made from a JPEG"
     if lossless is side and not is_of_jpeg:

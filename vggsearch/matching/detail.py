@@ -6,6 +6,8 @@ the highest frequency of the smaller one.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,19 +18,18 @@ from vggsearch.defaults import DETAIL
 # The discrete cosine transform of eight values (ITU-T T.81, A.3.3).
 COSINES = np.cos((2 * np.arange(8) + 1) * np.arange(8)[:, None] * np.pi / 16) / 2
 COSINES[0] /= np.sqrt(2)
+FREQUENCIES = (np.arange(DETAIL.rings) + 0.5) / DETAIL.rings
 
 
 @dataclass(frozen=True, eq=False)
 class Detail:
-    """How fine the detail of a part of a photo is, and whether the part was once in a JPEG (`has_jpeg_grid`).
+    """How fine the detail of a part of a photo is.
 
-    `energy`, float64 (rings,), is that of an octave around each `frequency`, 1 for the highest. That of white noise
-    is its variance, in squared grey levels, times the square of the frequency.
+    `energy`, float64 (DETAIL.rings,), is that of an octave around each of FREQUENCIES, 1 for the highest. That of
+    white noise is its variance, in squared grey levels, times the square of the frequency.
     """
 
     energy: NDArray[np.float64]
-    frequency: NDArray[np.float64]
-    has_jpeg_grid: bool
 
     def is_real(self, ratio: float, least: float = DETAIL.real) -> bool:
         """Return whether the part shows more than a copy of 1 / `ratio` of its size could.
@@ -38,7 +39,7 @@ class Detail:
         """
         if ratio < DETAIL.least_ratio:
             return False
-        energy, frequency = self.energy, self.frequency
+        energy, frequency = self.energy, FREQUENCIES
         highest = 1 / ratio  # of the smaller copy
         is_above = (frequency > 1.1 * highest) & (frequency < min(2 * highest, 0.95))
         above, variance = energy[is_above], (energy / frequency**2)[is_above]
@@ -54,18 +55,18 @@ class Detail:
 
 
 def detail_of(part: Image.Image) -> Detail | None:
-    """Return the detail of a part of a photo at full size, cut at a multiple of 8 pixels; None if it is tiny."""
+    """Return the detail of a part of a photo at full size; None if it is tiny."""
     grey = np.asarray(part.convert("L"), np.float64)
-    if min(grey.shape) < DETAIL.least_side:
-        return None
-    return Detail(*_spectrum(grey, min(*grey.shape, DETAIL.side)), _has_jpeg_grid(grey))
+    return Detail(_spectrum(grey, min(*grey.shape, DETAIL.side))) if min(grey.shape) >= DETAIL.least_side else None
 
 
-def _has_jpeg_grid(grey: NDArray[np.float64]) -> bool:
-    """Return whether quantisation made many coefficients of the blocks zero, and none of blocks that lie elsewhere.
+def has_jpeg_grid(part: Image.Image) -> bool:
+    """Return whether a part of a photo at full size, cut at a multiple of 8 pixels, was once in a JPEG.
 
+    Quantisation then made many coefficients of the blocks zero, and none of blocks that lie elsewhere.
     See Fan & de Queiroz, "Identification of bitmap compression history", IEEE Trans. Image Processing 2003.
     """
+    grey = np.asarray(part.convert("L"), np.float64)
     return _share_of_zeros(grey) > DETAIL.grid * _share_of_zeros(grey[4:, 4:])
 
 
@@ -77,21 +78,27 @@ def _share_of_zeros(grey: NDArray[np.float64]) -> float:
     return float(np.mean(np.abs(coefficients[..., 2:, 2:]) < DETAIL.zero))
 
 
-def _spectrum(grey: NDArray[np.float64], side: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the energy of an octave around each of some frequencies, and these frequencies, 1 for the highest.
+def _spectrum(grey: NDArray[np.float64], side: int) -> NDArray[np.float64]:
+    """Return the energy of an octave around each of FREQUENCIES, the mean over squares of `side` pixels in corners.
 
-    It is the mean over four squares of `side` pixels in the corners.
+    Float64 (DETAIL.rings,).
     """
-    rows, columns = ((0, length - side) for length in grey.shape)
-    window = np.outer(np.hanning(side), np.hanning(side))
+    window, ring, times, counts = _rings(side)
+    rows, columns = ({0, length - side} for length in grey.shape)
     squares = [grey[row : row + side, column : column + side] for row in rows for column in columns]
     power = np.mean([np.abs(np.fft.rfft2((each - each.mean()) * window)) ** 2 for each in squares], axis=0)
+    sums = np.bincount(ring, (power * times).ravel())[: DETAIL.rings]
+    return np.asarray(sums / counts / np.square(window).sum() * FREQUENCIES**2, np.float64)
+
+
+@lru_cache(8)
+def _rings(side: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return what the spectra of all squares of a size have in common.
+
+    It is the window, the ring of each frequency, how often each is in the whole plane, and the same for each ring.
+    """
     across = np.arange(side // 2 + 1)
     ring = (np.hypot(2 * np.fft.fftfreq(side)[:, None], 2 * across / side) * DETAIL.rings).astype(np.int64)
-    times = np.broadcast_to(
-        np.where((across == 0) | (2 * across == side), 1.0, 2.0), ring.shape
-    )  # in the whole plane
-    sums = np.bincount(ring.ravel(), (power * times).ravel())[: DETAIL.rings]
+    times = np.broadcast_to(np.where((across == 0) | (2 * across == side), 1.0, 2.0), ring.shape)
     counts = np.bincount(ring.ravel(), times.ravel())[: DETAIL.rings]
-    middles = (np.arange(DETAIL.rings) + 0.5) / DETAIL.rings
-    return sums / counts / np.square(window).sum() * middles**2, middles
+    return np.outer(np.hanning(side), np.hanning(side)), ring.ravel(), times, counts

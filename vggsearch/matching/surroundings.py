@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vggsearch.defaults import SURROUNDINGS
 from vggsearch.matching.alignment import Alignment
-from vggsearch.matching.common_part import common_part
+from vggsearch.matching.common_part import CommonPart
 
 BESIDE = SURROUNDINGS.margin + 1  # pixels from an edge, at which what is on both sides of it is compared
 
@@ -66,16 +66,13 @@ def around(photo: NDArray[np.uint8], alignment: Alignment) -> Around:
     return Around.SCENE if seam <= SURROUNDINGS.no_seam and not breaks_off else Around.UNCLEAR
 
 
-def show_others(
-    query: NDArray[np.uint8], small: NDArray[np.uint8], photo: NDArray[np.uint8], alignment: Alignment
-) -> bool:
+def show_others(query: NDArray[np.uint8], photo: NDArray[np.uint8], alignment: Alignment, part: CommonPart) -> bool:
     """Return whether a query was cropped to fit where it lies in a photo, and other pictures are around it there.
 
-    Both are as for `around`, and `small` is the query, see common_part.reduced. The other pictures may also be in
+    Both are as for `around`, and `part` is what the photo shows of the query. The other pictures may also be in
     the query, around a part of the photo: their edge is a seam, or what is around the part is much of both, and
     differs.
     """
-    part = common_part(small, photo, alignment)
     is_clear = part.agreement > SURROUNDINGS.agreement and part.by_chance <= SURROUNDINGS.by_chance
     if part.hidden <= SURROUNDINGS.hardly_hidden or not is_clear:
         return False

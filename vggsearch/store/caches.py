@@ -7,11 +7,20 @@ from typing import Any
 
 from vggsearch.errors import IndexDamaged
 from vggsearch.store.compared import check_compared
-from vggsearch.store.contents import CALIBRATION, COMPARED, KEYPOINT_CODES, KEYPOINT_MATCHES, PAIRS, STAMPS
+from vggsearch.store.contents import (
+    CALIBRATION,
+    COMPARED,
+    KEYPOINT_CODES,
+    KEYPOINT_MATCHES,
+    ORIGINALS,
+    PAIRS,
+    STAMPS,
+)
 from vggsearch.store.edges import check_edges
 from vggsearch.store.keypoint_codes import check_keypoint_codes
 from vggsearch.store.keypoint_matches import check_keypoint_matches
 from vggsearch.store.manifest import CHECKSUM, checksum
+from vggsearch.store.measurements import check_measurements
 from vggsearch.store.stamps import check_stamps
 from vggsearch.system.reading import reading_from
 
@@ -24,6 +33,7 @@ def caches(directory: Path) -> Iterator[tuple[Path, Callable[[Path], object]]]:
         directory / STAMPS: check_stamps,
         directory / KEYPOINT_MATCHES: check_keypoint_matches,
         directory / KEYPOINT_CODES: check_keypoint_codes,
+        directory / ORIGINALS: check_measurements,
         directory / CALIBRATION: read_calibration,
         directory / COMPARED: check_compared,
         **{directory / name: check_edges for name in PAIRS},

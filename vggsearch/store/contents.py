@@ -11,6 +11,7 @@ SKIPPED_NEXT = "skipped.next.parquet"  # becomes skipped.parquet once the manife
 STAMPS = "stamps.parquet"
 KEYPOINT_MATCHES = "checks.parquet"
 KEYPOINT_CODES = "keypoints.parquet"
+ORIGINALS = "originals.parquet"
 EDGES = "edges.parquet"
 HASH_EDGES = "hashes.parquet"
 COMPARED = "compared.parquet"  # the rows of both
@@ -29,7 +30,7 @@ TEMPORARY = ".tmp"  # suffix of a file that is being written, or that a killed p
 PAIRS = (EDGES, HASH_EDGES, KEYPOINT_VOTES)
 """Pairs of rows, all of one kind of file."""
 
-CACHES = (STAMPS, KEYPOINT_MATCHES, KEYPOINT_CODES, CALIBRATION, COMPARED, *PAIRS)
+CACHES = (STAMPS, KEYPOINT_MATCHES, KEYPOINT_CODES, ORIGINALS, CALIBRATION, COMPARED, *PAIRS)
 """These save time, are rewritten as a whole, and are not listed by the manifest."""
 
 USER_FILES = (DECISIONS, DAMAGED_DECISIONS, JOURNALS)
