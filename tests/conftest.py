@@ -66,8 +66,7 @@ def keypoints_once() -> Iterator[None]:
         with contextlib.suppress(ImportError):  # the tests for a GPU do without OpenCV
             from tests.helpers.keypoints import RememberedSift
 
-            sift = RememberedSift()
-            patch.setattr("vggsearch.matching.keypoints._sift", lambda: sift)
+            patch.setattr("vggsearch.matching.keypoints._sift", RememberedSift)
         yield
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 from skimage import data
 
 from vggsearch.matching.alignment import EVIDENCE_OF_PIXELS
@@ -140,6 +140,18 @@ def test_a_photo_without_keypoints_matches_its_copy_and_no_other() -> None:
     assert found is not None
     assert found.agreement
     assert align_copy(without, detect_keypoints(other)) is None
+
+
+@pytest.mark.parametrize("name", ["chelsea", "coffee"])
+def test_a_blurred_photo_of_little_contrast_matches_its_mirrored_turned_and_cropped_copy(name: str) -> None:
+    blurred = sample(name).filter(ImageFilter.GaussianBlur(5))
+    photo = saved(ImageEnhance.Contrast(blurred).enhance(0.3), 93)
+    left, top = photo.width // 8, photo.height // 8
+    cropped = photo.crop((left, top, photo.width - left, photo.height - top))
+    for copy in (ImageOps.mirror(photo), photo.transpose(Image.Transpose.ROTATE_90), cropped):
+        found = align_copy(detect_keypoints(photo), detect_keypoints(saved(copy)))
+        assert found is not None
+        assert found.evidence > 12
 
 
 def test_pixels_that_agree_are_evidence() -> None:

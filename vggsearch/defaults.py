@@ -293,6 +293,7 @@ class KeypointDefaults:
     few: int = 120  # keypoints found there; with fewer, they are detected in `pixels`, as in drawings of fine lines
     count: int = 500  # keypoints per photo
     contrast: float = 0.02  # of a keypoint, 0..1, at least; half of Lowe's, for blurred and dark copies
+    faint: float = 0.01  # the same where there are still few, as in photos of a sky or out of focus
     ratio: float = 0.75  # of the distances to the nearest and the second nearest; above it, no match
     reach: float = 5.0  # pixels; largest distance of an inlier from its transformed position
     rounds: int = 500  # transforms to try

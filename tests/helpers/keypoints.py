@@ -3,7 +3,7 @@
 import hashlib
 from collections import OrderedDict
 from threading import Lock
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -18,18 +18,20 @@ Found = tuple[Any, Any]  # as OpenCV returns them: key points, and float32 (n, 1
 class RememberedSift:
     """Stands in for OpenCV's detector, which depends on nothing but the picture and takes most of a test's time."""
 
-    def __init__(self) -> None:
-        self.known: OrderedDict[tuple[object, ...], Found] = OrderedDict()
-        self.lock = Lock()
+    known: ClassVar[OrderedDict[tuple[object, ...], Found]] = OrderedDict()
+    lock = Lock()
+
+    def __init__(self, contrast: float) -> None:
+        self.contrast = contrast
 
     def detectAndCompute(self, grey: NDArray[np.uint8], mask: None) -> Found:  # noqa: N802 - OpenCV's name
         limits = keypoints.KEYPOINTS  # type: ignore[attr-defined]  # as a test may have set it
-        key = (grey.shape, hashlib.sha256(grey.tobytes()).digest(), limits.count, limits.contrast)
+        key = (grey.shape, hashlib.sha256(grey.tobytes()).digest(), limits.count, self.contrast)
         with self.lock:
             if key in self.known:
                 self.known.move_to_end(key)
                 return self.known[key]
-        detector = cv2.SIFT.create(nfeatures=limits.count, contrastThreshold=limits.contrast)
+        detector = cv2.SIFT.create(nfeatures=limits.count, contrastThreshold=self.contrast)
         found: Found = detector.detectAndCompute(grey, mask)
         with self.lock:
             self.known[key] = found

@@ -59,16 +59,22 @@ def detect_keypoints(image: Image.Image) -> Keypoints:
 
 def keypoints_of(grey: NDArray[np.uint8]) -> Keypoints:
     """Return the keypoints of a grey picture, uint8 (height, width), as `detect_keypoints` does of an image."""
-    keypoints = _detected(grey, KEYPOINTS.detected_pixels)
-    return keypoints if len(keypoints.points) >= KEYPOINTS.few else _detected(grey, max(grey.shape))
+    ways = ((KEYPOINTS.detected_pixels, KEYPOINTS.contrast), (0, KEYPOINTS.contrast), (0, KEYPOINTS.faint))
+    for longer, contrast in ways:
+        keypoints = _detected(grey, longer or max(grey.shape), contrast)
+        if len(keypoints.points) >= KEYPOINTS.few:
+            break
+    return keypoints
 
 
-def _detected(grey: NDArray[np.uint8], longer: int) -> Keypoints:
+def _detected(grey: NDArray[np.uint8], longer: int, contrast: float) -> Keypoints:
     """Return the keypoints of a picture, detected with `longer` pixels on its longer side."""
     height, width = grey.shape
     scale = max(grey.shape) / longer
     size = (max(1, round(width / scale)), max(1, round(height / scale)))
-    found, descriptors = _sift().detectAndCompute(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), None)
+    found, descriptors = _sift(contrast).detectAndCompute(
+        cv2.resize(grey, size, interpolation=cv2.INTER_AREA), None
+    )
     found = found[: KEYPOINTS.count]  # OpenCV also returns all that are as strong as the last one
     ratios = (np.array([width, height]) / size).astype(np.float32)
     points = (np.array([each.pt for each in found], np.float32).reshape(-1, 2) + 0.5) * ratios - 0.5
@@ -176,6 +182,6 @@ def root_sift(descriptors: NDArray[np.uint8]) -> NDArray[np.float32]:
     return roots
 
 
-def _sift() -> cv2.SIFT:
+def _sift(contrast: float) -> cv2.SIFT:
     """Return a new detector: OpenCV does not document that threads may share one."""
-    return cv2.SIFT.create(nfeatures=KEYPOINTS.count, contrastThreshold=KEYPOINTS.contrast)
+    return cv2.SIFT.create(nfeatures=KEYPOINTS.count, contrastThreshold=contrast)
