@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 LARGEST_TEXT = 2**31 - 1  # bytes of all values of a string array together
 
 
-def numbers(column: pa.ChunkedArray) -> NDArray[Any]:
+def numbers(column: pa.ChunkedArray | pa.Array) -> NDArray[Any]:
     """Return a column of numbers or booleans, none of them null, as an array (n,)."""
     if pa.types.is_boolean(column.type):
         return numbers(column.cast(pa.uint8())).view(bool)
-    whole, kind = column.combine_chunks(), np.dtype(column.type.to_pandas_dtype())
-    data = whole.buffers()[1]
-    if data is None:
+    kind = np.dtype(column.type.to_pandas_dtype())
+    if not len(column):
         return np.empty(0, kind)
-    return np.frombuffer(data, kind, len(whole), whole.offset * kind.itemsize)
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return np.frombuffer(whole.buffers()[1], kind, len(whole), whole.offset * kind.itemsize)
 
 
 def positions(rows: NDArray[np.int64]) -> pa.Int64Array:

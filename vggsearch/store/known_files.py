@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vggsearch.photos.walk import Stamp
+from vggsearch.store.arrow import numbers, positions, texts
 from vggsearch.store.paths import Paths
 from vggsearch.store.row_finder import RowFinder
 from vggsearch.store.stamps import stamp_batches
@@ -48,10 +49,11 @@ class KnownFiles:
         for batch in stamps:
             rows = finder.find(batch.column("path"))
             is_photo = rows >= 0
-            ctime_ns[rows[is_photo]] = batch.column("ctime_ns").to_numpy()[is_photo]
-            inode[rows[is_photo]] = batch.column("inode").to_numpy()[is_photo]
-            rest = batch.filter(pa.array(~is_photo)).to_pydict()
-            others |= zip(rest["path"], map(Stamp, rest["ctime_ns"], rest["inode"]), strict=True)
+            ctime_ns[rows[is_photo]] = numbers(batch.column("ctime_ns"))[is_photo]
+            inode[rows[is_photo]] = numbers(batch.column("inode"))[is_photo]
+            if not is_photo.all():
+                rest = batch.take(positions(np.flatnonzero(~is_photo))).to_pydict()
+                others |= zip(rest["path"], map(Stamp, rest["ctime_ns"], rest["inode"]), strict=True)
         recorded = int((inode != NO_INODE).sum()) + len(others)
         return cls(finder, sizes, times, ctime_ns, inode, others, recorded)
 
@@ -61,7 +63,7 @@ class KnownFiles:
 
     def find(self, paths: Sequence[str]) -> NDArray[np.int64]:
         """Return the row of each path, -1 if there is none: int64 (n,)."""
-        return self._finder.find(pa.array(paths, pa.string()))
+        return self._finder.find(texts(paths))
 
     def rows_among(self, paths: Iterable[str]) -> dict[str, int]:
         """Return the row of each of the paths that is the path of a photo."""
@@ -127,7 +129,7 @@ def known_files(store: Store) -> KnownFiles:
     for part in store.manifest.parts:
         table = store.live_columns(part, ("path", "bytes", "mtime_ns"))
         rows = slice(start, start := start + len(table))
-        sizes[rows], times[rows] = table.column("bytes").to_numpy(), table.column("mtime_ns").to_numpy()
+        sizes[rows], times[rows] = numbers(table.column("bytes")), numbers(table.column("mtime_ns"))
         chunks += table.column("path").chunks
     return KnownFiles.of(pa.chunked_array(chunks, pa.string()), sizes, times, stamp_batches(store.directory))
 

@@ -7,6 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from vggsearch.store.arrow import numbers
+
 MOST_JUMPS = 16  # of the paths that are looked up at once; with more, all are looked up by hash
 
 
@@ -52,8 +54,8 @@ class RowFinder:
     def _following(self, paths: pa.Array) -> int:
         """Return how many of the paths, from the first on, are those of the next rows."""
         expected = self.paths.slice(self._next, len(paths))
-        different = pc.index(pc.equal(expected, paths.slice(0, len(expected))), False).as_py()
-        return len(expected) if different < 0 else int(different)
+        are_equal = numbers(pc.equal(expected, paths.slice(0, len(expected))))
+        return len(expected) if are_equal.all() else int(are_equal.argmin())
 
 
 class _HashedPaths:
@@ -87,8 +89,9 @@ class _HashedPaths:
         texts = paths.to_pylist()
         rows = self._with_hashes(hashes_of(texts))
         places = np.flatnonzero(rows >= 0)
-        is_right = pc.equal(self._paths.take(rows[places]), paths.take(places).cast(pa.large_string()))
-        rows[places[~is_right.to_numpy(zero_copy_only=False)]] = -1
+        if len(places):
+            is_right = pc.equal(self._paths.take(rows[places]), paths.take(places).cast(pa.large_string()))
+            rows[places[~numbers(is_right)]] = -1
         for place in np.flatnonzero(rows < 0).tolist() if self._shared else ():
             rows[place] = self._shared.get(texts[place], -1)
         return rows

@@ -11,12 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vggsearch.errors import IndexDamaged, option, spelled
 from vggsearch.photos.walk import Stamp
+from vggsearch.store.arrow import numbers, positions, texts
 from vggsearch.store.contents import STAMPS
 from vggsearch.store.files import write_atomically
 from vggsearch.store.manifest import CHECKSUM
@@ -123,15 +125,15 @@ def _opened(path: Path) -> pq.ParquetFile:
 
 def _checksum(stamps: "pa.Table | pq.ParquetFile") -> str:
     """Return a hash of all values; the checksums of Parquet do not cover its footer."""
-    digest = hashlib.sha256()
+    digest, between = hashlib.sha256(), texts(["\0"])[0]
     for number, paths in enumerate(_chunks(stamps, "path")):
         paths.validate(full=True)
         digest.update(b"\0" * (number > 0))
-        whole = pa.ListArray.from_arrays(pa.array([0, len(paths)], pa.int32()), paths)
-        digest.update(pc.binary_join(whole, "\0")[0].as_buffer())
+        whole = pa.LargeListArray.from_arrays(positions(np.array([0, len(paths)])), paths)
+        digest.update(pc.binary_join(whole, between)[0].as_buffer())
     for name in ("ctime_ns", "inode"):
         for values in _chunks(stamps, name):
-            digest.update(values.to_numpy())
+            digest.update(numbers(values).data)
     return digest.hexdigest()
 
 
