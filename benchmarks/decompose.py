@@ -6,7 +6,7 @@ python benchmarks/decompose.py OUT.safetensors PHOTOS... [--model vgg16_half] [-
 Each convolution of 3 x 3 with a rank (vggsearch/model/vgg.py) becomes one with so many outputs, and one of 1 x 1;
 one with a width keeps so many of its outputs. PHOTOS are folders of unlabelled photos; of each, every nth is used.
 WEIGHTS is any checkpoint of the original that vggsearch reads, by default the weights that it finds itself.
-OMP_NUM_THREADS=1 is best on a busy machine. On a GPU: --device cuda --batch 64 --steps 1000000 --seconds 140. On a
+OMP_NUM_THREADS=1 is best on a busy machine. On a GPU: --device cuda --batch 64 --steps 1000000 --seconds 455. On a
 CPU, most time goes into the first layers and the original: --batch 32 --steps 1000000 --seconds 1000 --train-from
 conv3_1 --views 8000 runs these once for each of 8,000 varied photos, which takes 0.8 MB of memory a photo.
 
