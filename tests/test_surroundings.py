@@ -100,6 +100,16 @@ def test_a_line_along_the_edge_of_a_crop_makes_no_frame_of_what_is_around_it() -
     assert shown(product, at(100 / 600, 100 / 800, 504 / 600, 700 / 800)) is Around.SCENE
 
 
+@pytest.mark.parametrize("seed", [2, 3, 4])
+def test_a_crop_along_the_edges_of_a_thing_makes_no_frame_of_what_is_around_it(seed: int) -> None:
+    photo, size = scene(seed, (600, 800)).copy(), (600, 800)
+    bag = Image.blend(
+        scene(seed + 10, size).filter(ImageFilter.GaussianBlur(1)), Image.new("RGB", size, "white"), 0.6
+    )
+    photo.paste(bag.crop((60, 60, 540, 800)), (60, 60))  # it goes on below the crop
+    assert shown(photo, at(60 / 600, 60 / 800, 540 / 600, 760 / 800)) is Around.UNCLEAR
+
+
 def test_a_blurred_copy_around_a_photo_is_not_more_of_the_scene() -> None:
     photo = scene(1, (600, 400))
     filled = photo.resize((1200, 800)).crop((300, 0, 900, 800)).filter(ImageFilter.GaussianBlur(20))

@@ -58,7 +58,8 @@ def around(photo: NDArray[np.uint8], alignment: Alignment) -> Around:
     if is_other and (is_drawn or seam >= SURROUNDINGS.seam or (breaks_off and seam > -SURROUNDINGS.no_seam)):
         return Around.OTHERS
     if seam >= SURROUNDINGS.seam:
-        return Around.FRAME
+        is_frame = is_drawn or textured < SURROUNDINGS.textured or continuity < SURROUNDINGS.breaks_off
+        return Around.FRAME if is_frame else Around.UNCLEAR  # the edge of something in a scene is a seam, too
     if textured <= SURROUNDINGS.flat:
         return Around.NOTHING
     if is_drawn:
