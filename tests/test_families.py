@@ -1,6 +1,9 @@
 """Where one photo lies in another follows from where both lie in a third one, but not always."""
 
 import math
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ from skimage import data
 from tests.fakes import FakeEngine
 from tests.helpers.calibration import calibrated_with
 from vggsearch.duplicates import confirmation
+from vggsearch.duplicates.confirmation import KeypointMatcher
 from vggsearch.duplicates.families import Families
 from vggsearch.image_index import ImageIndex
 from vggsearch.matching.alignment import Alignment, inverted, score_of, with_agreement
@@ -143,3 +147,30 @@ def test_of_many_copies_few_pairs_are_compared_and_all_are_found(
     assert all(pair.first.path[0] == pair.second.path[0] for pair in pairs)
     assert len(pairs) == 2 * len(names) * (len(names) - 1) // 2
     assert len(compared) < len(names) ** 2 + len(pairs) / 3  # all pairs of different photos, for the calibration
+
+
+def test_the_photo_of_the_largest_file_is_the_centre_of_its_copies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its path comes last, and those of blurred and reduced copies first: little follows from them."""
+    names = ("blur", "thumbnail", "jpeg8", "half", "bright", "contrast", "grey", "jpeg30")
+    (tmp_path / "photos").mkdir()
+    picture = Image.fromarray(getattr(data, "coffee")())  # noqa: B009 - scikit-image has no types
+    picture.save(tmp_path / "photos" / "whole.jpg", quality=97)
+    for number, name in enumerate(names):
+        (tmp_path / "photos" / f"{number} {name}.jpg").write_bytes(edited(picture, EDITS[name], name))
+    largest = max((tmp_path / "photos").iterdir(), key=lambda path: path.stat().st_size)
+    assert largest.name == "whole.jpg"
+    hubs = Counter[int]()
+    match = KeypointMatcher._match
+
+    def counted(matcher: KeypointMatcher, hub: int, others: Sequence[int], threads: ThreadPoolExecutor) -> None:
+        hubs[hub] += len(others)
+        match(matcher, hub, others, threads)
+
+    monkeypatch.setattr(KeypointMatcher, "_match", counted)
+    with calibrated_with(4), ImageIndex.create(tmp_path / "index", engine=FakeEngine()) as index:
+        index.update(tmp_path / "photos")
+        assert len(index.duplicates().pairs) == len(names) * (len(names) + 1) // 2
+        assert index.paths()[max(hubs, key=lambda row: hubs[row])] == "whole.jpg"
+    assert hubs.total() < 2 * len(names)

@@ -44,11 +44,12 @@ class KeypointMatcher:
 
     def __init__(self, directory: Path, photos: Collection, decoders: Decoders) -> None:
         self._directory, self._photos, self._key, self._decoders = directory, photos, photos.key, decoders
-        self._is_saved = True
+        self._is_saved, self._saved_at = True, time.monotonic()
         self._matches = self._read()
         self._keypoints = KeypointMemory(directory)
         self._families = Families(self.position)
         self._pixel_hashes: dict[int, str | None] = {}
+        self._bytes: dict[int, int] = {}
 
     def result(self, pair: Pair) -> tuple[Pair, Alignment | None] | None:
         """Return the result for two rows, None if they were not compared.
@@ -84,25 +85,20 @@ class KeypointMatcher:
     ) -> None:
         """Compare the pairs of rows that were not compared yet. Raises Stopped.
 
-        Progress is shown as `stage`, with `before` pairs already done of `total`. Results are stored every minute
-        and at the end, also when stopped. A pair with a photo that cannot be read, or is no longer the one that was
+        Progress is shown as `stage`, with `before` pairs already done of `total`. Results are stored every minute;
+        `save` stores the last ones. A pair with a photo that cannot be read, or is no longer the one that was
         indexed, has no result, and is compared the next time.
         """
-        todo = _by_hub([pair for pair in pairs if not self._is_known(*pair)])
-        saved, done = time.monotonic(), before
+        todo, done = self._by_hub([pair for pair in pairs if not self._is_known(*pair)]), before
         total = sum(map(len, todo.values())) if total is None else total
-        try:
-            with single_threaded_blas(), ThreadPoolExecutor() as threads:
-                for hub, others in todo.items():
-                    monitor.check()
-                    self._match_family(hub, others, threads)
-                    done += len(others)
-                    monitor.show(stage, done, total, "pairs")
-                    if time.monotonic() - saved >= DUPLICATES.saved_seconds:
-                        self.save()
-                        saved = time.monotonic()
-        finally:
-            self.save()
+        with single_threaded_blas(), ThreadPoolExecutor() as threads:
+            for hub, others in todo.items():
+                monitor.check()
+                self._match_family(hub, others, threads)
+                done += len(others)
+                monitor.show(stage, done, total, "pairs")
+                if time.monotonic() - self._saved_at >= DUPLICATES.saved_seconds:
+                    self.save()
 
     def keypoints(self, rows: Sequence[int]) -> list[Keypoints | None]:
         """Return the keypoints of rows, None for one that cannot be read or has changed."""
@@ -147,6 +143,7 @@ class KeypointMatcher:
 
     def save(self) -> None:
         """Write all results into the index if there are new ones, or log a warning if it cannot be written."""
+        self._saved_at = time.monotonic()
         if self._is_saved:
             return
         try:
@@ -178,13 +175,28 @@ class KeypointMatcher:
         """
         rest, of_each = self._not_following(hub, others), 1
         links = {link for other in rest for link in self._families.links(hub, other)}
-        for centre, members in _by_hub([link for link in sorted(links) if self.result(link) is None]).items():
+        for centre, members in self._by_hub([link for link in sorted(links) if self.result(link) is None]).items():
             self._match(centre, members, threads)
         while rest := self._not_following(hub, rest):
             some = self._some_of_each_family(rest, of_each)
             self._match(hub, some, threads)
             rest = [other for other in rest if other not in some]  # a photo that cannot be read has no result
             of_each *= 2
+
+    def _by_hub(self, pairs: Sequence[Pair]) -> dict[int, list[int]]:
+        """Group the pairs by the row that occurs in more of them, so that its keypoints are mirrored only once.
+
+        Of two that occur in as many, it is that of the larger file, and larger files come first: more follows from
+        a photo that is whole and sharp.
+        """
+        count = Counter(row for pair in pairs for row in pair)
+        unknown = [row for row in count if row not in self._bytes]
+        self._bytes |= {row: photo.bytes for row, photo in self._photos.photos(unknown).items()}
+        by_hub: dict[int, list[int]] = defaultdict(list)
+        for pair in pairs:
+            hub, other = sorted(pair, key=lambda row: (-count[row], -self._bytes[row], row))
+            by_hub[hub].append(other)
+        return dict(sorted(by_hub.items(), key=lambda each: (-self._bytes[each[0]], each[0])))
 
     def _some_of_each_family(self, rows: Sequence[int], of_each: int) -> list[int]:
         """Return the first `of_each` rows of each family."""
@@ -270,16 +282,6 @@ class KeypointMatcher:
             log.warning("%s", error)
             self._is_saved = False
             return {}
-
-
-def _by_hub(pairs: Sequence[Pair]) -> dict[int, list[int]]:
-    """Group the pairs by the row that occurs in more of them, so that its keypoints are mirrored only once."""
-    count = Counter(row for pair in pairs for row in pair)
-    by_hub: dict[int, list[int]] = defaultdict(list)
-    for pair in pairs:
-        hub, other = sorted(pair, key=lambda row: (-count[row], row))
-        by_hub[hub].append(other)
-    return dict(sorted(by_hub.items()))
 
 
 def _packed(keypoints: CodedKeypoints) -> Codes:

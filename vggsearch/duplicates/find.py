@@ -138,15 +138,15 @@ def _duplicates(
         except ImageError:
             return False
 
-    found = classify_pairs(collection, options, matcher, load_labelled, has_frames, monitor)
-    classified = _of_current(found, collection)
-    shown = monitor if classified.is_complete else SILENT
-    builder = GroupBuilder(collection, classified, options, matcher, decoders, shown)
     try:
+        found = classify_pairs(collection, options, matcher, load_labelled, has_frames, monitor)
+        classified = _of_current(found, collection)
+        shown = monitor if classified.is_complete else SILENT
+        builder = GroupBuilder(collection, classified, options, matcher, decoders, shown)
         groups, pairs = restricted(builder.groups(), builder.pairs(), options, passing)
     finally:
         if matcher is not None:
-            matcher.save()  # including which photos have the same pixels
+            matcher.save()
     files = collection.files
     report = DuplicatesReport(
         groups,
