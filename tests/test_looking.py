@@ -30,7 +30,7 @@ PART: Place = (0.25, 0.25, 0.75, 0.75)
 
 
 class Album:
-    """Copies of one photo, by row, of which each shows a part. Stands in for the matcher, and notes what is read.
+    """Copies of one photo, by row, of which each shows a part. Notes what is read.
 
     `moved` are positions that are wrong, by how much.
     """
@@ -65,7 +65,7 @@ class Album:
 
     def look(self, pairs: Sequence[Pair], directory: Path | None = None) -> dict[Pair, Seen]:
         measured = Measured(directory)
-        looker = Looker(self.photos, self, self.picture, measured)  # type: ignore[arg-type]
+        looker = Looker(self.photos, self.position, self.picture, measured)
         with ThreadPoolExecutor(2) as threads:
             seen = looker.look(pairs, threads, SILENT)
         measured.save(are_all=True)

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vggsearch.defaults import DUPLICATES, SURROUNDINGS
-from vggsearch.duplicates.confirmation import KeypointMatcher
 from vggsearch.duplicates.keep_policy import RatedPhoto
 from vggsearch.duplicates.measured import Colours, Measured, Seen
 from vggsearch.errors import ImageError
@@ -28,6 +27,7 @@ PLACES = np.array([(0, 1, 1, 0), (0, 0, 1, 1), (1, 1, 1, 1)])  # corners of a ph
 WHOLE = ((0, 0), (1, 0), (1, 1), (0, 1))  # as pairs
 
 Pair = tuple[int, int]
+Position = Callable[[int, int], Alignment | None]  # of the first photo in the second
 Read = Callable[[int, Box | None], Image.Image]  # reads a photo reduced, or a part of it at full size
 
 
@@ -52,13 +52,14 @@ def look_at(image: Image.Image) -> Look:
 class Looker:
     """Looks at pairs of photos, by rows, and knows what was seen in `measured`.
 
-    `photos` are the rated photos by row. `read` reads them; it may raise ImageError.
+    `photos` are the rated photos by row. `position` tells where one lies in another, and `read` reads them; it may
+    raise ImageError.
     """
 
     def __init__(
-        self, photos: Mapping[int, RatedPhoto], matcher: KeypointMatcher, read: Read, measured: Measured
+        self, photos: Mapping[int, RatedPhoto], position: Position, read: Read, measured: Measured
     ) -> None:
-        self._photos, self._matcher, self._read, self._measured = photos, matcher, read, measured
+        self._photos, self._position, self._read, self._measured = photos, position, read, measured
         self._looks: dict[int, Look | None] = {}
         self._seen: dict[Pair, Seen] = {}  # also of pairs in the other order
 
@@ -104,7 +105,7 @@ class Looker:
 
     def _are_exact(self, first: int, second: int) -> bool:
         """Return whether two photos cover each other, but for a margin."""
-        position = self._matcher.position(second, first)
+        position = self._position(second, first)
         if position is None:
             return False
         corners, margin = position.corners, SURROUNDINGS.margin / SIZE
@@ -127,7 +128,7 @@ class Looker:
 
     def _placed(self, query: int, photo: int) -> NDArray[np.float64]:
         """Return the (3, 3) matrix from places in a query to those in a photo, in fractions; NaN if not known."""
-        position = self._matcher.position(query, photo) if query != photo else None
+        position = self._position(query, photo) if query != photo else None
         if position is None:
             return np.eye(3) if query == photo else np.full((3, 3), np.nan)
         (left, top), (right, upper), _, (lower, bottom) = position.corners
@@ -157,7 +158,7 @@ class Looker:
         if any(self.colours(row) is None for row in pair):
             return None
         first, second = sorted(pair, key=self._sha256)
-        position = self._matcher.position(second, first)
+        position = self._position(second, first)
         seen = self._measured.seen(self._sha256(first), self._sha256(second), position) if position else None
         return seen if seen is None or (first, second) == pair else seen.turned()
 
@@ -173,7 +174,7 @@ class Looker:
         """Look at a pair. What is seen is stored, unless one of the two cannot be read."""
         first, second = sorted(pair, key=self._sha256)
         one, other = self._looks[first], self._looks[second]
-        of_second, of_first = self._matcher.position(second, first), self._matcher.position(first, second)
+        of_second, of_first = self._position(second, first), self._position(first, second)
         seen = Seen(_around(one, of_second), _around(other, of_first))
         if one is None or other is None or of_second is None or of_first is None:
             return seen if (first, second) == pair else seen.turned()

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image
@@ -25,6 +26,7 @@ PART = 768  # pixels a side, at most, of the part of a photo at full size in whi
 STEP = 64  # pixels, a multiple of the blocks of a JPEG, to which parts are rounded: most pairs then share one
 INEXACT = 4  # pixels by which a position may be wrong
 FRAMES = (Around.FRAME, Around.DRAWN)
+REMEMBERED = 8 * DUPLICATES.looked_at_once  # positions: those of all pairs that are judged at once
 NEITHER = -1  # the row of no photo
 
 
@@ -68,7 +70,8 @@ class Originals:
     ) -> None:
         self._photos, self._matcher, self._read = photos, matcher, read
         self._measured = measured if measured is not None else Measured()
-        self._looker = Looker(photos, matcher, read, self._measured)
+        self._position = lru_cache(REMEMBERED)(matcher.position)
+        self._looker = Looker(photos, self._position, read, self._measured)
         self._beyond: set[Pair] = set()
 
     def compare(self, pairs: Iterable[Pair], monitor: Monitor) -> Evidence:
@@ -102,7 +105,7 @@ class Originals:
         """
         for pair in pairs:
             for row, other in (pair, pair[::-1]):
-                position = self._matcher.position(other, row) if row in containers else None
+                position = self._position(other, row) if row in containers else None
                 if position is not None and share_outside(position) >= SURROUNDINGS.share_of_others:
                     yield pair
 
@@ -190,7 +193,7 @@ class _Side:
         self.row, self.rated, self._originals = row, originals._photos[row], originals
         self.photo = self.rated.photo
         self.colours = originals._looker.colours(row)
-        self.alignment = originals._matcher.position(other, row)
+        self.alignment = originals._position(other, row)
         self.shown = shown
 
     @property
