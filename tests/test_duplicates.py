@@ -21,6 +21,7 @@ from tests.helpers.raw_files import tiff_ep
 from vggsearch import ImageIndex
 from vggsearch.duplicates import confirmation
 from vggsearch.duplicates.find import DuplicatesReport
+from vggsearch.duplicates.keep_policy import LEAST_BYTES_WITH_VIDEO
 from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.duplicates.removals import new_journal
 from vggsearch.errors import DecisionsDamaged, OptionError, Stopped
@@ -391,6 +392,22 @@ def test_no_crop_is_removed_for_another_one_that_lacks_some_of_its_scene(
         index.decide("same", paths)
         ((member,),) = (group.members for group in index.duplicates().groups)
         assert member.left_alone is None
+
+
+def test_a_motion_photo_is_kept_rather_than_the_same_picture_without_its_video(tmp_path: Path) -> None:
+    photos, video = tmp_path / "photos", b"\x00\x00\x00\x18ftypmp42" + bytes(LEAST_BYTES_WITH_VIDEO)
+    still = save_photo(photos / "album" / "still.jpg", 0)
+    moving = save_photo(photos / "moving.jpg", 0, xmp=b'<rdf:Description GCamera:MotionPhoto="1"/>')
+    moving.write_bytes(moving.read_bytes() + video)
+    os.utime(still, (1_000_000_000, 1_000_000_000))
+    with ImageIndex.create(tmp_path / "index", engine=FakeEngine()) as index:
+        index.update(photos)
+        (group,) = index.duplicates().groups
+        assert group.keeper.path == "moving.jpg"
+        assert group.removable[0].reason == "it holds a video, the other does not"
+        (group,) = index.duplicates(protect=["album"]).groups
+        assert group.keeper.path == "album/still.jpg"
+        assert [member.left_alone for member in group.members] == ["it holds a video, the photo to keep does not"]
 
 
 @pytest.mark.parametrize("named", ["edietd", "edited/*.jpg", "edited/none.jpg", ["edited", "edietd"]])

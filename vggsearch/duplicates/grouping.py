@@ -13,7 +13,15 @@ from vggsearch.defaults import SURROUNDINGS
 from vggsearch.duplicates.classify import ClassifiedPairs, may_show_the_same
 from vggsearch.duplicates.collection import Collection
 from vggsearch.duplicates.confirmation import KeypointMatcher
-from vggsearch.duplicates.keep_policy import RatedPhoto, age, keep_rules, quality_of, ranked, reason
+from vggsearch.duplicates.keep_policy import (
+    RatedPhoto,
+    age,
+    holds_video,
+    keep_rules,
+    quality_of,
+    ranked,
+    reason,
+)
 from vggsearch.duplicates.measured import Measured
 from vggsearch.duplicates.options import DuplicateOptions
 from vggsearch.duplicates.originals import Originals
@@ -32,6 +40,7 @@ LEFT_ALONE: dict[Kind, str] = {
     "RAW": "no copy, but what it was developed from",
 }
 KEPT = "you decided to keep it"
+HAS_VIDEO = "it holds a video, the photo to keep does not"
 SHOWS_MORE = "it shows some of the scene that the photo to keep does not"
 REASONS: dict[Kind, str] = {
     "contains": "one of the two shows the other among other pictures",
@@ -194,10 +203,10 @@ class GroupBuilder:
         return copies
 
     def _rate(self, row: int) -> RatedPhoto:
-        source = self._collection.source(row)
-        return RatedPhoto(
-            self._photos[row], quality_of(self._photos[row], lambda: self._decoders.jpeg_quality(source))
-        )
+        photo, source = self._photos[row], self._collection.source(row)
+        quality = quality_of(photo, lambda: self._decoders.jpeg_quality(source))
+        has_video = holds_video(photo, lambda: self._decoders.holds_video(source))
+        return RatedPhoto(photo, quality, holds_video=has_video)
 
     def _judge_originals(self) -> None:
         """Compare what duplicates show: rate which is the original, and set apart what contains a photo."""
@@ -342,6 +351,8 @@ class GroupBuilder:
             return KEPT
         if self._is_protected(row):
             return "protected"
+        if self._rated[row].holds_video and not self._rated[self._best[keeper]].holds_video:
+            return HAS_VIDEO
         if self._shows_more(row, keeper):
             return SHOWS_MORE
         if kind != "exact" and (self._photos[row].is_raw or self._photos[self._best[keeper]].is_raw):

@@ -25,6 +25,8 @@ LOSSY_FORMATS = {  # how many times the bits per pixel a JPEG of the same qualit
     "AVIF": 2.0,
     "JPEG2000": 1.3,
 }
+WITH_VIDEO = ("JPEG", "MPO", "HEIF")  # formats of motion photos
+LEAST_BYTES_WITH_VIDEO = 300_000
 BITS_PER_PIXEL = (0.1, 0.3, 0.6, 1.0, 1.9, 2.9, 5.0)  # of a JPEG of a natural photo, by quality
 QUALITIES = (5, 20, 50, 75, 90, 95, 99)
 FIRST_PHOTO = 1826  # the year; a camera without a clock, or a scanner, writes the year 1
@@ -35,13 +37,14 @@ class RatedPhoto:
     """A photo and the quality of its file: 1 to 100 as in JPEG, or LOSSLESS.
 
     `lost` is the share of its duplicates that are closer to the original, 0..1. `why` states by sha256 why this
-    photo is closer to the original than another.
+    photo is closer to the original than another. `holds_video` says that it is a motion photo.
     """
 
     photo: Photo
     quality: int
     lost: float = 0.0
     why: Mapping[str, str] = field(default_factory=dict)
+    holds_video: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,16 @@ def quality_of(photo: Photo, read_quality: Callable[[], int | None]) -> int:
         return read_quality() or _estimated(photo)
     except ImageError:
         return _estimated(photo)
+
+
+def holds_video(photo: Photo, look: Callable[[], bool]) -> bool:
+    """Return whether a file is a motion photo. `look` tells that; it may raise ImageError."""
+    if photo.format not in WITH_VIDEO or photo.bytes < LEAST_BYTES_WITH_VIDEO:
+        return False
+    try:
+        return look()
+    except ImageError:
+        return False
 
 
 def _estimated(photo: Photo) -> int:

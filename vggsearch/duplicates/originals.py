@@ -271,7 +271,14 @@ def _shows_more_detail(side: _Side, opposite: _Side) -> str | None:
 
 
 def _is_chosen_anyway(side: _Side, opposite: _Side) -> bool:
-    return _is_coloured(opposite, side) is None and _has_date(side, opposite) is not None
+    chosen_first = _holds_video(opposite, side) or _is_coloured(opposite, side)
+    return chosen_first is None and _has_date(side, opposite) is not None
+
+
+def _holds_video(side: _Side, opposite: _Side) -> str | None:
+    if side.rated.holds_video and not opposite.rated.holds_video:
+        return "it holds a video, the other does not"
+    return None
 
 
 def _is_coloured(side: _Side, opposite: _Side) -> str | None:
@@ -324,6 +331,7 @@ EVIDENCE = (
     _shows_more,
     _is_not_framed,
     _shows_more_detail,
+    _holds_video,
     _is_coloured,
     _has_date,
     _is_of_a_camera,

@@ -225,6 +225,10 @@ class Decoders:
         quality: int | None = self._ask("jpeg quality", source).values["quality"]
         return quality
 
+    def holds_video(self, source: Source) -> bool:
+        """Return whether a file is a motion photo; see motion_photo.holds_video. Raises ImageError."""
+        return bool(self._ask("holds video", source).values["holds_video"])
+
     def _ask(self, wanted: str, source: Source, **values: Any) -> Response:
         """Return the response to a request; see decoder_worker.ANSWERS.
 

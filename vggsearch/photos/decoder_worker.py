@@ -29,6 +29,7 @@ from vggsearch.photos.decode import (
     readable_formats,
 )
 from vggsearch.photos.hashing import hash_unchanged
+from vggsearch.photos.motion_photo import holds_video
 from vggsearch.photos.opening import open_photo, open_regular
 from vggsearch.photos.perceptual_hash import perceptual_hash
 from vggsearch.photos.pixel_hash import pixel_hash
@@ -144,6 +145,12 @@ def _jpeg_quality(request: Values, data: bytes | None) -> tuple[Values, None]:
         return {"quality": jpeg_quality(file)}, None
 
 
+def _holds_video(request: Values, data: bytes | None) -> tuple[Values, None]:
+    """Return "holds_video", that of motion_photo.holds_video."""
+    with decoder_errors(), _opened(request, data) as file:
+        return {"holds_video": holds_video(file)}, None
+
+
 ANSWERS: dict[str, Callable[[Values, bytes | None], tuple[Values, NDArray[np.uint8] | None]]] = {
     "photo": _photo,
     "view": _view,
@@ -151,6 +158,7 @@ ANSWERS: dict[str, Callable[[Values, bytes | None], tuple[Values, NDArray[np.uin
     "pixel hash": _pixel_hash,
     "has frames": _has_frames,
     "jpeg quality": _jpeg_quality,
+    "holds video": _holds_video,
 }
 
 
