@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +111,8 @@ class BuildPlan:
     the FAISS index, in memory while it is built and on disk; `vector_bytes` is the size of the float16 vectors,
     which are only memory-mapped. `training_rows` vectors are used to learn the centroids of the lists. If
     `shard_rows` is less than `rows`, the lists are built from so many vectors at a time, merged on disk and
-    memory-mapped from there, so that they are never in memory as a whole. `seconds` is an estimate. `metric` is a
-    key of METRICS.
+    memory-mapped from there, so that they are never in memory as a whole. `embedding_dim` is the number of
+    dimensions before whitening. `metric` is a key of METRICS.
 
     >>> plan = index.plan_build(recipe="hnsw", memory=10**9)
     >>> plan.recipe, plan.rows
@@ -127,10 +127,23 @@ class BuildPlan:
     training_rows: int
     bytes: int
     vector_bytes: int
-    seconds: float
+    embedding_dim: int
     recall: float
     shard_rows: int
     metric: str = BUILD.metric
+
+    @cached_property
+    def seconds(self) -> float:
+        """An estimate of the duration of the build on this machine, whose speed is measured for it once."""
+        sample = min(self.rows, BUILD.training_points * self.lists)
+        vectors = self.rows * self.dim
+        whitening = self.rows * self.embedding_dim * self.dim if self.embedding_dim != self.dim else 0
+        training = sample * self.lists * self.dim * BUILD.rounds
+        tuning = vectors * BUILD.tuning_queries * 2  # the exact search, and the searches with rising effort
+        is_graph = "HNSW" in self.factory and not self.lists
+        graph = vectors * math.log2(max(self.rows, 2)) * BUILD.graph_work if is_graph else 0
+        reading = self.rows * self.embedding_dim * 2 / BUILD.bytes_per_s
+        return (whitening + training + vectors * self.lists + tuning + graph) / _multiply_adds_per_s() + reading
 
     @property
     def memory(self) -> int:
@@ -241,7 +254,7 @@ def _plan(rows: int, dim: int, recipe: str, recall: float, embedding_dim: int) -
         training_rows=min(rows, BUILD.training_points * trained),
         bytes=round(rows * code_bytes + lists * (dim * 4 + (block - 1) / 2 * (code_bytes - ID_BYTES))),
         vector_bytes=rows * dim * 2,
-        seconds=_seconds(rows, dim, lists, "HNSW" in factory and not lists, embedding_dim),
+        embedding_dim=embedding_dim,
         recall=recall,
         shard_rows=rows,
     )
@@ -440,19 +453,6 @@ def _block(index: FaissIndex) -> int:
     """Return the number of vectors that list lengths are padded to a multiple of: FastScan stores whole blocks."""
     ivf = ivf_of(index)
     return int(ivf.bbs) if isinstance(ivf, faiss().IndexIVFFastScan) else 1
-
-
-def _seconds(rows: int, dim: int, lists: int, is_graph: bool, embedding_dim: int) -> float:
-    """Estimate the duration of a build on this machine from the number of multiply-adds."""
-    speed = _multiply_adds_per_s()
-    sample = min(rows, BUILD.training_points * lists)
-    whitening = rows * embedding_dim * dim if embedding_dim != dim else 0
-    training = sample * lists * dim * BUILD.rounds
-    assigning = rows * lists * dim
-    tuning = rows * dim * BUILD.tuning_queries * 2  # the exact search, and the searches with rising effort
-    graph = rows * dim * math.log2(max(rows, 2)) * BUILD.graph_work if is_graph else 0
-    reading = rows * embedding_dim * 2 / BUILD.bytes_per_s
-    return (whitening + training + assigning + tuning + graph) / speed + reading
 
 
 @cache

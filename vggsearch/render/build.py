@@ -59,7 +59,7 @@ def _recipe_values(recipe: Recipe, dim: int) -> dict[str, object]:
 def plan(planned: BuildPlan, format: Format) -> str:
     """Render what a build is going to do, as a table or as JSON."""
     if format == "json":
-        return json.dumps(asdict(planned), indent=2)
+        return json.dumps(asdict(planned) | {"seconds": planned.seconds}, indent=2)
     named = planned.recipe if planned.recipe == planned.factory else f"{planned.recipe} ({planned.factory})"
     trained = f"on {quantity(planned.training_rows, 'photo')}" if planned.lists else "not needed"
     rows = [
