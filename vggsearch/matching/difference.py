@@ -311,12 +311,16 @@ def _moved(first: Grey, second: Grey, misfit: Grey) -> float:
     if count < FEWEST_MOVED:
         return 0.0
     whole = np.s_[: misfit.shape[0], : misfit.shape[1]]
+    left, top, width, height = cv2.boundingRect(chosen.astype(np.uint8))
+    within = np.s_[top : top + height, left : left + width]
+    chosen = chosen[within]
     reduced = [
-        cv2.resize(each[whole], size, interpolation=cv2.INTER_AREA).astype(np.float32) for each in (first, second)
+        cv2.resize(each[whole], size, interpolation=cv2.INTER_AREA)[within].astype(np.float32)
+        for each in (first, second)
     ]
     mean = sum(float((each * chosen).sum()) for each in reduced) / (2 * count)
     one, other = ((each - np.float32(mean)) * chosen for each in reduced)
-    padded = [cv2.getOptimalDFTSize(2 * side) for side in size[::-1]]
+    padded = [cv2.getOptimalDFTSize(2 * side) for side in chosen.shape]
     at, ones, squares, others, its_squares = (
         np.fft.rfft2(each, padded) for each in (chosen, one, one * one, other, other * other)
     )
