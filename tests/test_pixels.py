@@ -154,31 +154,6 @@ def test_a_blurred_photo_of_little_contrast_matches_its_mirrored_turned_and_crop
         assert found.evidence > 12
 
 
-def horizon(name: str) -> Image.Image:
-    """A plain sky with a strip of a photo below the middle."""
-    photo = sample(name)
-    width, height = photo.size
-    levels = np.linspace(120, 220, height, dtype=np.uint8)
-    scene = Image.fromarray(np.repeat(levels[:, None], width, 1)).convert("RGB")
-    scene.paste(photo.crop((0, height // 3, width, height // 3 + height // 9)), (0, height * 2 // 3))
-    return scene
-
-
-@pytest.mark.parametrize("name", ["chelsea", "rocket"])
-def test_keypoints_in_a_narrow_strip_count_only_if_the_pixels_agree(name: str) -> None:
-    photo = horizon(name)
-    left, top = photo.width // 8, photo.height // 8
-    cropped = photo.crop((left, top, photo.width - left, photo.height - top))
-    for copy in (ImageOps.mirror(photo), cropped):
-        found = align_copy(detect_keypoints(photo), detect_keypoints(saved(copy, 60)))
-        assert found is not None
-        assert found.agreement
-    other = sample("coffee").resize(photo.size)
-    strip = (0, photo.height * 2 // 3, photo.width, photo.height * 2 // 3 + photo.height // 9)
-    other.paste(photo.crop(strip), strip)
-    assert not matches(photo, saved(other))
-
-
 def test_pixels_that_agree_are_evidence() -> None:
     photo, other = (detect_keypoints(sample(name)) for name in ("chelsea", "astronaut"))
     crop = detect_keypoints(sample("chelsea").crop((150, 60, 290, 160)))

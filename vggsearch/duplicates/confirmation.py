@@ -30,7 +30,7 @@ from vggsearch.system.blas import single_threaded_blas
 log = logging.getLogger(__name__)
 
 DETECTED_BY = f"keypoints 7, {astuple(KEYPOINTS)}"  # a change of the algorithm needs another number
-MATCHED_BY = f"{DETECTED_BY}, pixels 14, families 1"  # the same
+MATCHED_BY = f"{DETECTED_BY}, pixels 15, families 1"  # the same
 CODED_BY = f"{DETECTED_BY}, codes 1"  # the same
 
 Pair = tuple[int, int]

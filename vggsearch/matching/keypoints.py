@@ -97,12 +97,6 @@ def mirrored_keypoints(keypoints: Keypoints) -> Keypoints:
 
 def align(query: Keypoints, photo: Keypoints) -> Alignment | None:
     """Return the position of the query, or of its mirror image, in the photo; None if too little matches."""
-    found = align_anywhere(query, photo)
-    return found if found is not None and found.inliers else None
-
-
-def align_anywhere(query: Keypoints, photo: Keypoints) -> Alignment | None:
-    """Do as `align`, but accept matches in a narrow strip, too, which are no evidence: `inliers` is 0 then."""
     upright = _align(query, photo, is_mirrored=False)
     if upright is not None and upright.inliers >= CLEAR_INLIERS:
         return upright
@@ -121,10 +115,9 @@ def _align(query: Keypoints, photo: Keypoints, *, is_mirrored: bool) -> Alignmen
     if not 1 / KEYPOINTS.largest_scale < scale < KEYPOINTS.largest_scale:
         return None  # maps all of one image to about one point of the other
     fit = np.flatnonzero(is_inlier)
-    fields, evidence = map(max, _covered_fields(query, of_query[fit]), _covered_fields(photo, of_photo[fit]))
-    if fields < MIN_INLIERS:
+    inliers = max(_covered_fields(query, of_query[fit]), _covered_fields(photo, of_photo[fit]))
+    if inliers < MIN_INLIERS:
         return None
-    inliers = evidence if evidence >= MIN_INLIERS else 0
     left, right = (query.width, 0.0) if is_mirrored else (0.0, query.width)
     upright = np.array([[left, 0], [right, 0], [right, query.height], [left, query.height]])
     corners = (upright @ matrix[:, :2].T + matrix[:, 2]) / (photo.width, photo.height)
@@ -140,8 +133,8 @@ def _align(query: Keypoints, photo: Keypoints, *, is_mirrored: bool) -> Alignmen
     )
 
 
-def _covered_fields(keypoints: Keypoints, chosen: NDArray[np.int64]) -> tuple[int, int]:
-    """Return how many fields of a grid over the image hold chosen keypoints; then 0 if all lie in a narrow strip.
+def _covered_fields(keypoints: Keypoints, chosen: NDArray[np.int64]) -> int:
+    """Return how many fields of a grid over the image hold chosen keypoints; 0 if all lie in a narrow strip.
 
     Each field counts once and a strip counts nothing, since two photos may share a caption, a logo or a frame.
     """
@@ -149,10 +142,9 @@ def _covered_fields(keypoints: Keypoints, chosen: NDArray[np.int64]) -> tuple[in
     columns, rows = (keypoints.points[chosen] * KEYPOINTS.grid / size).astype(np.int64).T
     fields = np.zeros((KEYPOINTS.grid, KEYPOINTS.grid), bool)
     fields[rows, columns] = True
-    covered = int(np.count_nonzero(fields))
     if min(np.count_nonzero(fields.any(axis=axis)) for axis in (0, 1)) < KEYPOINTS.across:
-        return covered, 0
-    return covered, covered
+        return 0
+    return int(np.count_nonzero(fields))
 
 
 def _transform(

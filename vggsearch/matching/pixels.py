@@ -5,14 +5,14 @@ one place (a caption, a sticker). Another shot has another viewpoint or moved pa
 other text in a few small places. A copy of a page shows all of it: captions and stickers are for photos.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from vggsearch.matching.alignment import Alignment, with_agreement
 from vggsearch.matching.difference import Difference, looks
-from vggsearch.matching.keypoints import Keypoints, align, align_anywhere
+from vggsearch.matching.keypoints import Keypoints, align
 from vggsearch.matching.registration import halved
 from vggsearch.matching.tones import Grey, correlation
 
@@ -90,28 +90,16 @@ def _overlay(query: Keypoints, photo: Keypoints, alignment: Alignment) -> Overla
 def align_copy(query: Keypoints, photo: Keypoints) -> Alignment | None:
     """Return the position of the query in the photo, and whether the pixels agree there, too.
 
-    Returns None if the two do not match, or show other shots or pages. Matches in a narrow strip, such as a caption
-    that two photos share, count only if the pixels agree. Pictures that look alike as a whole are also laid on each
-    other as they are: a blurred one has few keypoints, those of a stretched one do not fit.
+    Returns None if the two do not match, or show other shots or pages. Pictures that look alike as a whole are also
+    laid on each other as they are: a blurred one has few keypoints, those of a stretched one do not fit.
     """
-    position, found = align_anywhere(query, photo), None
-    if position is not None and position.inliers:
-        laid = _overlay(query, photo, position)
-        found = None if laid.shows_other_content else _with_pixels(laid)
-        if found is not None and found.agreement:
-            return found
-    elif position is not None:
-        agreeing = _agreeing(query, photo, replace(position, inliers=FEWEST_INLIERS))
-        if agreeing is not None:
-            return agreeing
-    return (_agreeing(query, photo, WHOLE) if _look_alike(query.picture, photo.picture) else None) or found
-
-
-def _agreeing(query: Keypoints, photo: Keypoints, alignment: Alignment) -> Alignment | None:
-    """Return an alignment with the agreement of the pixels, None unless they agree."""
-    laid = _overlay(query, photo, alignment)
-    found = _with_pixels(laid)
-    return found if found.agreement and not laid.shows_other_content else None
+    laid = overlay(query, photo)
+    found = None if laid is None or laid.shows_other_content else _with_pixels(laid)
+    if (found is not None and found.agreement) or not _look_alike(query.picture, photo.picture):
+        return found
+    whole = _overlay(query, photo, WHOLE)
+    agreeing = _with_pixels(whole)
+    return agreeing if agreeing.agreement and not whole.shows_other_content else found
 
 
 def _with_pixels(laid: Overlay) -> Alignment:
