@@ -25,6 +25,13 @@ def heic() -> bytes:
     return file.getvalue()
 
 
+def boxed(video: bytes, *, is_large: bool = False) -> bytes:
+    """Return a box of a motion photo, with a size of 64 bits if `is_large`."""
+    if is_large:
+        return b"\0\0\0\1mpvd" + (16 + len(video)).to_bytes(8, "big") + video
+    return (8 + len(video)).to_bytes(4, "big") + b"mpvd" + video
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -33,11 +40,24 @@ def heic() -> bytes:
         (jpeg(XMP), False),
         (jpeg(), False),
         (jpeg() + b"SEFT", False),
-        (heic() + VIDEO, True),
+        (heic() + boxed(VIDEO), True),
+        (heic() + boxed(b"")[:7], False),
+        (heic() + b"\0\0\0\0free" + boxed(VIDEO), False),
         (heic(), False),
         (b"", False),
     ],
-    ids=["XMP", "Samsung", "video dropped", "JPEG", "Samsung without", "HEIC with", "HEIC", "empty"],
+    ids=[
+        "XMP",
+        "Samsung",
+        "video dropped",
+        "JPEG",
+        "Samsung without",
+        "HEIC with",
+        "HEIC cut short",
+        "box to the end",
+        "HEIC",
+        "empty",
+    ],
 )
 def test_a_video_is_found_behind_the_picture(content: bytes, expected: bool) -> None:
     assert holds_video(io.BytesIO(content)) is expected
@@ -47,5 +67,12 @@ def test_a_video_is_found_behind_the_picture(content: bytes, expected: bool) -> 
 def test_a_video_is_found_across_blocks(moved: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(motion_photo, "BLOCK_BYTES", 4096)
     start = jpeg(XMP)
-    padding = bytes(-(len(start) - motion_photo.LONGEST_START + moved) % 4096)
+    padding = bytes(-(len(start) + moved) % 4096)
     assert holds_video(io.BytesIO(start + padding + VIDEO))
+
+
+def test_a_heic_file_of_large_or_hostile_boxes_is_read_to_its_end_at_most() -> None:
+    large = boxed(bytes(100), is_large=True).replace(b"mpvd", b"free")
+    assert holds_video(io.BytesIO(heic() + large + boxed(VIDEO)))
+    assert not holds_video(io.BytesIO(heic() + b"\0\0\0\10free" * 1000 + boxed(VIDEO)))
+    assert not holds_video(io.BytesIO(heic() + b"\xff\xff\xff\xfffree"))
