@@ -21,6 +21,7 @@ Scores = NDArray[np.float64]
 
 TURNS = 12  # bins of 30 degrees
 SCALES = 16  # bins of a factor of two, the middle one for equal sizes
+CODES_AT_ONCE = 4096  # compared with all lists by all threads, which wait for each other then
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +129,7 @@ def _index_of(codes: NDArray[np.uint8]) -> FaissIndex:
         return index
     lists = round(np.sqrt(len(codes)))
     quantizer = library.IndexBinaryFlat(bits)
+    quantizer.query_batch_size = CODES_AT_ONCE  # of 32, FAISS's default, threads wait for most of the time
     index = library.IndexBinaryIVF(quantizer, bits, lists)
     index.quantizer_of_lists = quantizer  # FAISS does not keep it alive
     index.cp.niter, index.nprobe = VOTES.rounds, VOTES.probes
