@@ -15,7 +15,7 @@ from skimage import data
 from tests.fakes import FakeEngine
 from tests.helpers.calibration import calibrated_with
 from vggsearch.duplicates import confirmation
-from vggsearch.duplicates.confirmation import KeypointMatcher
+from vggsearch.duplicates.confirmation import KeypointMatcher, Pair
 from vggsearch.duplicates.families import Families
 from vggsearch.image_index import ImageIndex
 from vggsearch.matching.alignment import Alignment, inverted, score_of, with_agreement
@@ -164,9 +164,9 @@ def test_the_photo_of_the_largest_file_is_the_centre_of_its_copies(
     hubs = Counter[int]()
     match = KeypointMatcher._match
 
-    def counted(matcher: KeypointMatcher, hub: int, others: Sequence[int], threads: ThreadPoolExecutor) -> None:
-        hubs[hub] += len(others)
-        match(matcher, hub, others, threads)
+    def counted(matcher: KeypointMatcher, pairs: Sequence[Pair], threads: ThreadPoolExecutor) -> None:
+        hubs.update(hub for hub, _ in pairs)
+        match(matcher, pairs, threads)
 
     monkeypatch.setattr(KeypointMatcher, "_match", counted)
     with calibrated_with(4), ImageIndex.create(tmp_path / "index", engine=FakeEngine()) as index:

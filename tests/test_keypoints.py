@@ -3,6 +3,7 @@
 import io
 import math
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
@@ -16,7 +17,8 @@ from vggsearch.matching.keypoints import (
     detect_keypoints,
     mirrored_keypoints,
 )
-from vggsearch.system.blas import single_threaded_blas
+from vggsearch.matching.threads import single_threaded
+from vggsearch.system.threads import single_threaded_blas
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,20 @@ def test_blas_has_one_thread_until_the_last_that_needs_it_is_done() -> None:
         assert threads() == 1
         second.__exit__(None, None, None)
         assert threads() == before
+
+
+def test_opencv_and_blas_have_one_thread_while_photos_are_compared() -> None:
+    before = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(3)
+        with single_threaded():
+            assert cv2.getNumThreads() == 1
+            with pytest.raises(ValueError, match="stop"), single_threaded():
+                raise ValueError("stop")
+            assert cv2.getNumThreads() == 1
+        assert cv2.getNumThreads() == 3
+    finally:
+        cv2.setNumThreads(before)
 
 
 def test_a_photo_is_found_in_itself_as_a_whole(cat: Keypoints) -> None:

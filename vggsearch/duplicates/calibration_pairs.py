@@ -20,6 +20,7 @@ from vggsearch.duplicates.confirmation import KeypointMatcher
 from vggsearch.errors import ImageError, IndexDamaged, IndexNotReadable
 from vggsearch.matching.keypoints import Keypoints, detect_keypoints
 from vggsearch.matching.pixels import align_copy
+from vggsearch.matching.threads import single_threaded
 from vggsearch.photos.decode import decode
 from vggsearch.photos.decoder_pool import Decoders, default_workers
 from vggsearch.photos.edits import COLLAGE, EDITS, edited
@@ -30,7 +31,6 @@ from vggsearch.store.caches import read_calibration
 from vggsearch.store.contents import CALIBRATION
 from vggsearch.store.files import write_atomically
 from vggsearch.store.manifest import CHECKSUM, checksum
-from vggsearch.system.blas import single_threaded_blas
 
 HIGHEST_SIMILARITY = 1.01  # rounding included
 PHOTOS_AT_ONCE = 16  # photos whose copies are in memory and embedded together
@@ -88,7 +88,7 @@ def compare_edited_copies(
 
     similarities: list[float] = []
     inliers: list[int] = []
-    with single_threaded_blas(), ThreadPoolExecutor(default_workers()) as threads:
+    with single_threaded(), ThreadPoolExecutor(default_workers()) as threads:
         for start in range(0, len(subset), PHOTOS_AT_ONCE):
             batch = subset[start : start + PHOTOS_AT_ONCE]
             edits = [list(islice(turns, of_each)) for _ in batch]

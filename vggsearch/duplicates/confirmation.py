@@ -2,10 +2,12 @@
 
 import logging
 import time
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, replace
+from itertools import chain, groupby
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +23,11 @@ from vggsearch.matching.alignment import Alignment, inverted
 from vggsearch.matching.keypoint_codes import code_keypoints
 from vggsearch.matching.keypoints import Keypoints, detect_keypoints
 from vggsearch.matching.pixels import align_copy
-from vggsearch.photos.decoder_pool import Decoders
+from vggsearch.matching.threads import single_threaded
+from vggsearch.photos.decoder_pool import Decoders, default_workers
 from vggsearch.progress import SILENT, Monitor
 from vggsearch.store.keypoint_codes import KEYPOINT, Codes, read_keypoint_codes, write_keypoint_codes
 from vggsearch.store.keypoint_matches import Key, KeypointMatch, read_keypoint_matches, write_keypoint_matches
-from vggsearch.system.blas import single_threaded_blas
 
 log = logging.getLogger(__name__)
 
@@ -90,19 +92,19 @@ class KeypointMatcher:
         indexed, has no result, and is compared the next time.
         """
         todo, done = self._by_hub([pair for pair in pairs if not self._is_known(*pair)]), before
-        total = sum(map(len, todo.values())) if total is None else total
-        with single_threaded_blas(), ThreadPoolExecutor() as threads:
-            for hub, others in todo.items():
+        total = len(todo) if total is None else total
+        with single_threaded(), ThreadPoolExecutor(default_workers()) as threads:
+            for some in self._apart(todo):
                 monitor.check()
-                self._match_family(hub, others, threads)
-                done += len(others)
+                self._match_families(some, threads)
+                done += len(some)
                 monitor.show(stage, done, total, "pairs")
                 if time.monotonic() - self._saved_at >= DUPLICATES.saved_seconds:
                     self.save()
 
     def keypoints(self, rows: Sequence[int]) -> list[Keypoints | None]:
         """Return the keypoints of rows, None for one that cannot be read or has changed."""
-        with ThreadPoolExecutor() as threads:
+        with ThreadPoolExecutor(default_workers()) as threads:
             return self._keypoints_of(rows, threads)
 
     def coded(self, rows: Sequence[int], monitor: Monitor = SILENT) -> list[CodedKeypoints | None]:
@@ -113,13 +115,14 @@ class KeypointMatcher:
         known = self._read_codes()
         missing = [row for row in rows if self._key(row) not in known]
         try:
-            with single_threaded_blas(), ThreadPoolExecutor() as threads:
+            with single_threaded(), ThreadPoolExecutor(default_workers()) as threads:
                 for start in range(0, len(missing), DUPLICATES.photos_at_once):
                     monitor.check()
                     some = missing[start : start + DUPLICATES.photos_at_once]
-                    for row, keypoints in zip(some, self._keypoints_of(some, threads), strict=True):
-                        if keypoints is not None:
-                            known[self._key(row)] = _packed(code_keypoints(keypoints))
+                    coded = threads.map(_coded, self._keypoints_of(some, threads))
+                    for row, codes in zip(some, coded, strict=True):
+                        if codes is not None:
+                            known[self._key(row)] = codes
                     monitor.show("finding keypoints", start + len(some), len(missing))
         finally:
             if missing:
@@ -168,54 +171,73 @@ class KeypointMatcher:
             self._families.add(first, second, was_compared=False)
         return result is not None
 
-    def _match_family(self, hub: int, others: Sequence[int], threads: ThreadPoolExecutor) -> None:
-        """Compare a photo with others; first those at the centre of a family, from which the rest may follow.
+    def _apart(self, pairs: Sequence[Pair]) -> Iterator[list[Pair]]:
+        """Split pairs of a hub and another row into lists to be compared at once: from none, others may follow.
+
+        Of two hubs in one list, neither a row nor the centre of its family is the same. All pairs of a hub are in
+        one list. Few photos are in a list, unless one hub has so many.
+        """
+        some, seen = list[Pair](), set[int]()
+        for _, of_hub in groupby(pairs, itemgetter(0)):
+            group = list(of_hub)
+            rows = {each for row in chain.from_iterable(group) for each in (row, self._families.centre(row))}
+            if some and (rows & seen or len(rows | seen) > DUPLICATES.photos_at_once):
+                yield some
+                some, seen = [], set()
+            some += group
+            seen |= rows
+        if some:
+            yield some
+
+    def _match_families(self, pairs: Sequence[Pair], threads: ThreadPoolExecutor) -> None:
+        """Compare hubs with others; first those at the centre of a family, from which the rest may follow.
 
         Of each family, few are compared at once, since others may follow from these.
         """
-        rest, of_each = self._not_following(hub, others), 1
-        links = {link for other in rest for link in self._families.links(hub, other)}
-        for centre, members in self._by_hub([link for link in sorted(links) if self.result(link) is None]).items():
-            self._match(centre, members, threads)
-        while rest := self._not_following(hub, rest):
+        rest, of_each = self._not_following(pairs), 1
+        links = {link for pair in rest for link in self._families.links(*pair)}
+        self._match(self._by_hub([link for link in sorted(links) if self.result(link) is None]), threads)
+        while rest := self._not_following(rest):
             some = self._some_of_each_family(rest, of_each)
-            self._match(hub, some, threads)
-            rest = [other for other in rest if other not in some]  # a photo that cannot be read has no result
+            self._match(some, threads)
+            tried = set(some)  # a photo that cannot be read has no result
+            rest = [pair for pair in rest if pair not in tried]
             of_each *= 2
 
-    def _by_hub(self, pairs: Sequence[Pair]) -> dict[int, list[int]]:
-        """Group the pairs by the row that occurs in more of them, so that its keypoints are mirrored only once.
+    def _by_hub(self, pairs: Sequence[Pair]) -> list[Pair]:
+        """Sort pairs by the row that occurs in more of them, which comes first, as the one that others lie on.
 
         Of two that occur in as many, it is that of the larger file, and larger files come first: more follows from
         a photo that is whole and sharp.
         """
-        count = Counter(row for pair in pairs for row in pair)
+        count = Counter(chain.from_iterable(pairs))
         unknown = [row for row in count if row not in self._bytes]
         self._bytes |= {row: photo.bytes for row, photo in self._photos.photos(unknown).items()}
-        by_hub: dict[int, list[int]] = defaultdict(list)
-        for pair in pairs:
-            hub, other = sorted(pair, key=lambda row: (-count[row], -self._bytes[row], row))
-            by_hub[hub].append(other)
-        return dict(sorted(by_hub.items(), key=lambda each: (-self._bytes[each[0]], each[0])))
 
-    def _some_of_each_family(self, rows: Sequence[int], of_each: int) -> list[int]:
-        """Return the first `of_each` rows of each family."""
-        seen, some = Counter[int](), list[int]()
-        for row in rows:
-            centre = self._families.centre(row)
-            seen[centre] += 1
-            if seen[centre] <= of_each:
-                some.append(row)
+        def with_hub(first: int, second: int) -> Pair:
+            hub = min(first, second, key=lambda row: (-count[row], -self._bytes[row], row))
+            return (first, second) if hub == first else (second, first)
+
+        return sorted((with_hub(*pair) for pair in pairs), key=lambda pair: (-self._bytes[pair[0]], pair[0]))
+
+    def _some_of_each_family(self, pairs: Sequence[Pair], of_each: int) -> list[Pair]:
+        """Return the first `of_each` pairs of each hub with each family."""
+        seen, some = Counter[Pair](), list[Pair]()
+        for hub, other in pairs:
+            family = hub, self._families.centre(other)
+            seen[family] += 1
+            if seen[family] <= of_each:
+                some.append((hub, other))
         return some
 
-    def _not_following(self, hub: int, others: Sequence[int]) -> list[int]:
-        """Keep what follows for a photo and others, and return the others that are still to be compared."""
+    def _not_following(self, pairs: Sequence[Pair]) -> list[Pair]:
+        """Keep what follows for pairs, and return those that are still to be compared."""
         rest = []
-        for other in others:
+        for hub, other in pairs:
             if self.result((hub, other)) is None:
                 alignment = self._families.follows(hub, other)
                 if alignment is None:
-                    rest.append(other)
+                    rest.append((hub, other))
                 else:
                     self._keep(hub, other, alignment, was_compared=False)
         return rest
@@ -226,22 +248,19 @@ class KeypointMatcher:
         if alignment is not None and alignment.agreement:
             self._families.add(query, photo, was_compared=was_compared)
 
-    def _match(self, hub: int, others: Sequence[int], threads: ThreadPoolExecutor) -> None:
-        """Compare the photo `hub`, as it is and mirrored, with each of the others."""
-        if not others:
-            return
-        query = self._keypoints_of([hub], threads)[0]
-        if query is None:
-            return
-        for start in range(0, len(others), DUPLICATES.photos_at_once):
-            some = others[start : start + DUPLICATES.photos_at_once]
-            photos = self._keypoints_of(some, threads)
-            readable = [(other, photo) for other, photo in zip(some, photos, strict=True) if photo is not None]
-            for row, each in ((hub, query), *readable):
-                self._families.see(row, each.sharpness)
-            alignments = threads.map(lambda each: align_copy(query, each[1]), readable)
-            for (other, _), alignment in zip(readable, alignments, strict=True):
-                self._keep(hub, other, alignment, was_compared=True)
+    def _match(self, pairs: Sequence[Pair], threads: ThreadPoolExecutor) -> None:
+        """Compare the first photo of each pair, as it is and mirrored, with the second one."""
+        for start in range(0, len(pairs), DUPLICATES.photos_at_once):
+            some = pairs[start : start + DUPLICATES.photos_at_once]
+            rows = list(dict.fromkeys(chain.from_iterable(some)))
+            detected = zip(rows, self._keypoints_of(rows, threads), strict=True)
+            found = {row: keypoints for row, keypoints in detected if keypoints is not None}
+            for row, keypoints in found.items():
+                self._families.see(row, keypoints.sharpness)
+            readable = [pair for pair in some if found.keys() >= {*pair}]
+            alignments = threads.map(lambda pair, found=found: align_copy(*(found[row] for row in pair)), readable)
+            for pair, alignment in zip(readable, alignments, strict=True):
+                self._keep(*pair, alignment, was_compared=True)
 
     def _keypoints_of(self, rows: Sequence[int], threads: ThreadPoolExecutor) -> list[Keypoints | None]:
         missing = [row for row in rows if row not in self._keypoints]
@@ -284,9 +303,12 @@ class KeypointMatcher:
             return {}
 
 
-def _packed(keypoints: CodedKeypoints) -> Codes:
-    packed = np.empty(len(keypoints), KEYPOINT)
-    packed["code"], packed["angle"], packed["size"] = keypoints.codes, keypoints.angles, keypoints.sizes
+def _coded(keypoints: Keypoints | None) -> Codes | None:
+    if keypoints is None:
+        return None
+    coded = code_keypoints(keypoints)
+    packed = np.empty(len(coded), KEYPOINT)
+    packed["code"], packed["angle"], packed["size"] = coded.codes, coded.angles, coded.sizes
     return packed
 
 

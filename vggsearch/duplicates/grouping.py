@@ -29,7 +29,7 @@ from vggsearch.duplicates.pairs import CandidatePairs
 from vggsearch.duplicates.results import Group, Kind, Member, Pair, keepers
 from vggsearch.knn.edges import Edges
 from vggsearch.matching.alignment import Alignment, inverted
-from vggsearch.photos.decoder_pool import Decoders
+from vggsearch.photos.decoder_pool import Decoders, default_workers
 from vggsearch.photos.upright import Box
 from vggsearch.progress import SILENT, Monitor
 
@@ -73,7 +73,7 @@ class GroupBuilder:
         self._contents = sorted({*self._copies, *(row for pairs in shown for row in _rows(pairs))})
         rows = [row for content in self._contents for row in self._rows_of(content)]
         self._photos = collection.photos([*rows, *self._contents])
-        with ThreadPoolExecutor() as threads:
+        with ThreadPoolExecutor(default_workers()) as threads:
             self._rated = dict(zip(rows, threads.map(self._rate, rows), strict=True))
         self._judge_originals()
         self._rank = {row: rank for rank, row in enumerate(self._ranked(rows))}

@@ -17,6 +17,8 @@ from vggsearch.duplicates.measured import Measured, Seen
 from vggsearch.errors import ImageError
 from vggsearch.matching.detail import Detail, detail_of, has_jpeg_grid
 from vggsearch.matching.surroundings import Around, share_outside
+from vggsearch.matching.threads import single_threaded
+from vggsearch.photos.decoder_pool import default_workers
 from vggsearch.photos.upright import Box, OutsideError
 from vggsearch.progress import Monitor
 
@@ -80,7 +82,7 @@ class Originals:
         why: dict[Pair, str] = {}
         container: dict[Pair, int] = {}
         try:
-            with ThreadPoolExecutor() as threads:
+            with single_threaded(), ThreadPoolExecutor(default_workers()) as threads:
                 for some in _of_families(todo, DUPLICATES.looked_at_once):
                     seen = self._looker.look(some, threads, monitor)
                     found_of_all = threads.map(lambda pair, seen=seen: self._judge(pair, seen[pair]), some)

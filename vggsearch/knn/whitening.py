@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from vggsearch.defaults import WHITENING
 from vggsearch.knn.faiss_import import faiss
 from vggsearch.knn.vectors import unit_rows
-from vggsearch.system.blas import single_threaded_blas
+from vggsearch.system.threads import single_threaded_blas
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from vggsearch.defaults import ALIGN, PAIRS
 from vggsearch.matching.alignment import Alignment
 from vggsearch.matching.evidence import COPY, Comparison, compare_keypoints, confidence
 from vggsearch.matching.rerank import PhotoFeatures, QueryFeatures, confident, positions, raised, reranked
+from vggsearch.matching.threads import single_threaded
 from vggsearch.photos.perceptual_hash import BITS
 from vggsearch.query.searcher import Candidate
-from vggsearch.system.blas import single_threaded_blas
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def judged(
 
     confidences = [_confidence(candidate.bits, None, looked_at) for candidate in candidates]
     unlike, copies = 0, 0
-    with single_threaded_blas(), ThreadPoolExecutor(ALIGN.compared_at_once) as threads:
+    with single_threaded(), ThreadPoolExecutor(ALIGN.compared_at_once) as threads:
         if any(photos):
             threads.submit(lambda: query.keypoints)  # meanwhile
         alignments = positions(query, photos)

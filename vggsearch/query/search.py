@@ -17,7 +17,7 @@ from vggsearch.query.judging import judged
 from vggsearch.query.options import QueryOptions
 from vggsearch.query.searcher import Candidate, Match, Sought, ranked
 from vggsearch.query.targets import TargetView, looked_at
-from vggsearch.system.blas import single_threaded_blas
+from vggsearch.system.threads import single_threaded_blas
 
 LEAST_LEFT = 1e-3  # smallest length of a difference of vectors; anything shorter is rounding error
 
