@@ -20,13 +20,13 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from vggsearch.system.blas import single_threaded_blas
 
 from vggsearch.duplicates.calibration import counts_of
 from vggsearch.image_index import ImageIndex
 from vggsearch.matching.keypoints import Keypoints, detect_keypoints
 from vggsearch.matching.pixels import align_copy
 from vggsearch.photos.edits import COLLAGE, EDITS, edited
+from vggsearch.system.threads import single_threaded_blas
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 FEW = 150  # photos of which random pairs are drawn: detecting keypoints takes most of the time

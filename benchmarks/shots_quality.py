@@ -24,11 +24,11 @@ from library_pictures import shaken, text, words
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
 from templates_quality import passes
-from vggsearch.system.blas import single_threaded_blas
 
 from vggsearch.matching.keypoints import detect_keypoints
 from vggsearch.measures.ground_truth import read_truth
 from vggsearch.photos.edits import EDIT_FILTER, captioned, scaled, stickered
+from vggsearch.system.threads import single_threaded_blas
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 Pair = tuple[Image.Image, Image.Image]

@@ -17,12 +17,12 @@ from itertools import combinations
 from library_pictures import TEMPLATES
 from PIL import Image
 from template_pictures import MORE_TEMPLATES
-from vggsearch.system.blas import single_threaded_blas
 
 from vggsearch.defaults import DUPLICATES
 from vggsearch.matching.keypoints import Keypoints, detect_keypoints
 from vggsearch.matching.pixels import align_copy
 from vggsearch.photos.edits import EDITS, edited
+from vggsearch.system.threads import single_threaded_blas
 
 EDITS_OF_PAGES = ("half", "thumbnail", "jpeg30", "bright", "grey", "crop20", "turn90", "border")
 UNSEEN = "logo"  # on transparency: it shows nothing but its alpha

@@ -11,7 +11,6 @@ from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from vggsearch.defaults import DUPLICATES, KEYPOINTS
 from vggsearch.duplicates.collection import Collection
@@ -21,7 +20,7 @@ from vggsearch.errors import ImageError, IndexDamaged, IndexNotWritable
 from vggsearch.knn.keypoint_votes import CodedKeypoints
 from vggsearch.matching.alignment import Alignment, inverted
 from vggsearch.matching.keypoint_codes import code_keypoints
-from vggsearch.matching.keypoints import Keypoints, detect_keypoints
+from vggsearch.matching.keypoints import Keypoints, keypoints_of
 from vggsearch.matching.pixels import align_copy
 from vggsearch.matching.threads import single_threaded
 from vggsearch.photos.decoder_pool import Decoders, default_workers
@@ -271,12 +270,10 @@ class KeypointMatcher:
         return found
 
     def _detect(self, row: int) -> Keypoints | None:
-        image = self._decode(row) if self._photos.is_current(row) else None
-        return detect_keypoints(image) if image is not None else None
-
-    def _decode(self, row: int) -> Image.Image | None:
+        if not self._photos.is_current(row):
+            return None
         try:
-            return self._decoders.picture(self._photos.source(row), KEYPOINTS.pixels, of_longer=True)
+            return keypoints_of(self._decoders.grey(self._photos.source(row), KEYPOINTS.pixels))
         except ImageError as error:
             log.debug("%s is not compared: %s", self._photos.path(row), error.reason)
             return None

@@ -20,9 +20,12 @@ from vggsearch.defaults import KEYPOINTS
 from vggsearch.matching.alignment import MIN_INLIERS, Alignment, score_of
 from vggsearch.photos.resize import small_grey
 
+GLANCE = 16  # pixels a side
 CLEAR_INLIERS = 20  # with so many, the mirror image is not tried
 # A descriptor has 4 x 4 fields of 8 directions (rows, columns, directions), relative to the keypoint's orientation.
 MIRRORED_DESCRIPTOR = np.arange(128).reshape(4, 4, 8)[::-1, :, -np.arange(8) % 8].ravel()
+
+Matches = tuple[NDArray[np.int64], NDArray[np.int64]]  # indices of keypoints of the query and of the photo
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +43,11 @@ class Keypoints:
     width: int
     height: int
     picture: NDArray[np.uint8]
+
+    @cached_property
+    def glance(self) -> NDArray[np.uint8]:
+        """The picture squashed to GLANCE x GLANCE pixels."""
+        return np.asarray(cv2.resize(self.picture, (GLANCE, GLANCE), interpolation=cv2.INTER_AREA), np.uint8)
 
     @cached_property
     def sharpness(self) -> float:
@@ -77,7 +85,7 @@ def _detected(grey: NDArray[np.uint8], longer: int, contrast: float) -> Keypoint
     )
     found = found[: KEYPOINTS.count]  # OpenCV also returns all that are as strong as the last one
     ratios = (np.array([width, height]) / size).astype(np.float32)
-    points = (np.array([each.pt for each in found], np.float32).reshape(-1, 2) + 0.5) * ratios - 0.5
+    points = (np.asarray(cv2.KeyPoint.convert(found), np.float32).reshape(-1, 2) + 0.5) * ratios - 0.5
     shapes = np.array([(scale * each.size, each.angle) for each in found], np.float32).reshape(-1, 2)
     if not found:  # OpenCV then returns None for the descriptors
         return Keypoints(points, shapes, np.empty((0, 128), np.uint8), width, height, grey)
@@ -97,15 +105,17 @@ def mirrored_keypoints(keypoints: Keypoints) -> Keypoints:
 
 def align(query: Keypoints, photo: Keypoints) -> Alignment | None:
     """Return the position of the query, or of its mirror image, in the photo; None if too little matches."""
-    upright = _align(query, photo, is_mirrored=False)
+    query_roots, photo_roots = root_sift(query.descriptors), root_sift(photo.descriptors)
+    upright = _align(query, photo, _nearest(query_roots, photo_roots), is_mirrored=False)
     if upright is not None and upright.inliers >= CLEAR_INLIERS:
         return upright
-    mirrored = _align(mirrored_keypoints(query), photo, is_mirrored=True)
+    nearest = _nearest(query_roots[:, MIRRORED_DESCRIPTOR], photo_roots)
+    mirrored = _align(mirrored_keypoints(query), photo, nearest, is_mirrored=True)
     return max(filter(None, (upright, mirrored)), key=lambda alignment: alignment.inliers, default=None)
 
 
-def _align(query: Keypoints, photo: Keypoints, *, is_mirrored: bool) -> Alignment | None:
-    of_query, of_photo = matching_points(query, photo)
+def _align(query: Keypoints, photo: Keypoints, matches: Matches, *, is_mirrored: bool) -> Alignment | None:
+    of_query, of_photo = matches
     if len(of_query) < MIN_INLIERS:
         return None
     matrix, is_inlier = _transform(query.points[of_query], photo.points[of_photo])
@@ -157,11 +167,16 @@ def _transform(
     return result[0], result[1]
 
 
-def matching_points(query: Keypoints, photo: Keypoints) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def matching_points(query: Keypoints, photo: Keypoints) -> Matches:
     """Return the indices of keypoints that are each other's nearest neighbour and pass Lowe's ratio test."""
-    if len(query.points) < MIN_INLIERS or len(photo.points) < MIN_INLIERS:
+    return _nearest(root_sift(query.descriptors), root_sift(photo.descriptors))
+
+
+def _nearest(query: NDArray[np.float32], photo: NDArray[np.float32]) -> Matches:
+    """Return the same of descriptors as `root_sift` returns them."""
+    if len(query) < MIN_INLIERS or len(photo) < MIN_INLIERS:
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    similarities = root_sift(query.descriptors) @ root_sift(photo.descriptors).T
+    similarities = query @ photo.T
     nearest = similarities.argmax(axis=1)
     rows = np.arange(len(nearest))
     best = similarities[rows, nearest]

@@ -7,7 +7,6 @@ other text in a few small places. A copy of a page shows all of it: captions and
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from vggsearch.matching.alignment import Alignment, with_agreement
@@ -35,8 +34,7 @@ MOST_HIDDEN = 0.42  # exchanged, up to which the outlines of what a caption hide
 LEAST_HIDDEN = 0.3  # exchanged, from which pixels do not agree, however much is hidden
 PAGE = 0.35  # share of one tone from which a picture is a page or a drawing; one photo in twenty has more
 CLEAN_PAGE = 0.55  # the same, of a page without any background, on which no difference is overlooked
-GLANCE = 16  # pixels a side
-ALIKE = 0.9  # correlation of pictures of that size, from which they look alike
+ALIKE = 0.9  # correlation of pictures at a glance, from which they look alike
 
 # The alignment of a whole picture with another one, as if few keypoints had shown it.
 WHOLE = Alignment(0.0, FEWEST_INLIERS, False, 0.0, 1.0, ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)))
@@ -95,7 +93,7 @@ def align_copy(query: Keypoints, photo: Keypoints) -> Alignment | None:
     """
     laid = overlay(query, photo)
     found = None if laid is None or laid.shows_other_content else _with_pixels(laid)
-    if (found is not None and found.agreement) or not _look_alike(query.picture, photo.picture):
+    if (found is not None and found.agreement) or not _look_alike(query.glance, photo.glance):
         return found
     whole = _overlay(query, photo, WHOLE)
     agreeing = _with_pixels(whole)
@@ -111,9 +109,8 @@ def _with_pixels(laid: Overlay) -> Alignment:
 
 
 def _look_alike(query: Grey, photo: Grey) -> bool:
-    """Return whether two pictures look alike as a whole, squashed to GLANCE x GLANCE pixels."""
-    one, other = (cv2.resize(each, (GLANCE, GLANCE), interpolation=cv2.INTER_AREA) for each in (query, photo))
-    return correlation(np.asarray(one), np.asarray(other), np.full((GLANCE, GLANCE), 255, np.uint8)) > ALIKE
+    """Return whether two pictures look alike as a whole, at a glance."""
+    return correlation(query, photo, np.full(query.shape, 255, np.uint8)) > ALIKE
 
 
 def agrees(found: Difference) -> bool:

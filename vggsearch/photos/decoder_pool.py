@@ -205,6 +205,13 @@ class Decoders:
         response = self._ask("picture", source, at_least=at_least, of_longer=of_longer, crop=crop)
         return Image.fromarray(response.pixels)
 
+    def grey(self, source: Source, longer: int) -> NDArray[np.uint8]:
+        """Return a picture in grey, uint8 (height, width), upright, with `longer` pixels on the longer side.
+
+        See resize.small_grey. Raises ImageError.
+        """
+        return self._ask("grey", source, longer=longer).pixels[..., 0]
+
     def size(self, source: Source) -> tuple[int, int]:
         """Return width and height of the upright picture, in pixels. Raises ImageError."""
         values = self._ask("view", source, size=1, resize="squash", crop=None, longer=0).values

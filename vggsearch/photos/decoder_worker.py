@@ -70,9 +70,9 @@ def answer(request: Values, data: bytes | None, shared: mmap) -> Values:
     """Answer a request: "wanted" names one of ANSWERS, which say what else is in it and in the response.
 
     The picture is that of `data` or, without it, of the file "path", below the folder "root" if there is one. The
-    pixels of a response go into `shared`, with their "shape", (height, width, 3). A response has "reason" and
-    "kind" for a file that cannot be used, "needed" if it takes more than "memory" bytes, "outside" with width and
-    height for a crop that is not inside the picture, and "traceback" for a bug in vggsearch.
+    pixels of a response go into `shared`, with their "shape", (height, width, channels). A response has "reason"
+    and "kind" for a file that cannot be used, "needed" if it takes more than "memory" bytes, "outside" with width
+    and height for a crop that is not inside the picture, and "traceback" for a bug in vggsearch.
     """
     try:
         response, pixels = ANSWERS[request["wanted"]](request, data)
@@ -127,6 +127,12 @@ def _picture(request: Values, data: bytes | None) -> tuple[Values, NDArray[np.ui
     return {}, np.asarray(bounded(photo.image, request["at_least"], of_longer=request["of_longer"]))
 
 
+def _grey(request: Values, data: bytes | None) -> tuple[Values, NDArray[np.uint8]]:
+    """Return the picture in grey with "longer" pixels on the longer side; see resize.small_grey."""
+    photo = _decoded(request, data, request["longer"], of_longer=True)
+    return {}, small_grey(photo.image, request["longer"])[..., None]
+
+
 def _pixel_hash(request: Values, data: bytes | None) -> tuple[Values, None]:
     """Return "hash", that of pixel_hash.pixel_hash."""
     with decoder_errors(), _opened(request, data) as file:
@@ -155,6 +161,7 @@ ANSWERS: dict[str, Callable[[Values, bytes | None], tuple[Values, NDArray[np.uin
     "photo": _photo,
     "view": _view,
     "picture": _picture,
+    "grey": _grey,
     "pixel hash": _pixel_hash,
     "has frames": _has_frames,
     "jpeg quality": _jpeg_quality,

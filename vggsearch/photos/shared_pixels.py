@@ -28,7 +28,7 @@ class SharedPixels:
         self._memory = open_shared(self.name)
 
     def copy(self, shape: Sequence[int]) -> NDArray[np.uint8]:
-        """Return a copy of the pixels: uint8 (height, width, 3)."""
+        """Return a copy of the pixels: uint8 (height, width, channels)."""
         height, width, channels = shape
         return np.frombuffer(self._memory, np.uint8, height * width * channels).reshape(shape).copy()
 
