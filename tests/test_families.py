@@ -3,7 +3,6 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -164,9 +163,9 @@ def test_the_photo_of_the_largest_file_is_the_centre_of_its_copies(
     hubs = Counter[int]()
     match = KeypointMatcher._match
 
-    def counted(matcher: KeypointMatcher, pairs: Sequence[Pair], threads: ThreadPoolExecutor) -> None:
+    def counted(matcher: KeypointMatcher, pairs: Sequence[Pair]) -> None:
         hubs.update(hub for hub, _ in pairs)
-        match(matcher, pairs, threads)
+        match(matcher, pairs)
 
     monkeypatch.setattr(KeypointMatcher, "_match", counted)
     with calibrated_with(4), ImageIndex.create(tmp_path / "index", engine=FakeEngine()) as index:

@@ -175,12 +175,18 @@ def _same_pictures(
     is_same = np.zeros(len(pairs), bool)
     similar = np.flatnonzero(pairs.similarity >= SAME_PIXELS_SIMILARITY)
     photos = collection.photos([*pairs.first[similar].tolist(), *pairs.second[similar].tolist()])
-    for done, index in enumerate(similar.tolist(), start=1):
+
+    def may_be_same(index: int) -> bool:
         first, second = pairs.pair(index)
-        if may_show_the_same(photos[first], photos[second], pairs.similarity[index]):
-            is_same[index] = matcher.have_same_pixels((first, second))
+        return may_show_the_same(photos[first], photos[second], pairs.similarity[index])
+
+    chosen = [index for index in similar.tolist() if may_be_same(index)]
+    for start in range(0, len(chosen), DUPLICATES.photos_at_once):
+        some = chosen[start : start + DUPLICATES.photos_at_once]
+        matcher.compare_pixels([pairs.pair(index) for index in some])
+        is_same[some] = [matcher.have_same_pixels(pairs.pair(index)) for index in some]
         try:
-            monitor.step("comparing pixels", done, len(similar))
+            monitor.step("comparing pixels", start + len(some), len(chosen), "pairs")
         except Stopped:
             return is_same, False
     return is_same, True

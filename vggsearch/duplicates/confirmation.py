@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, replace
-from itertools import chain, groupby
+from itertools import chain, groupby, pairwise
 from operator import itemgetter
 from pathlib import Path
 
@@ -15,12 +15,12 @@ import numpy as np
 from vggsearch.defaults import DUPLICATES, KEYPOINTS
 from vggsearch.duplicates.collection import Collection
 from vggsearch.duplicates.families import Families
-from vggsearch.duplicates.keypoint_memory import KeypointMemory
+from vggsearch.duplicates.keypoint_detection import KeypointDetector
 from vggsearch.errors import ImageError, IndexDamaged, IndexNotWritable
 from vggsearch.knn.keypoint_votes import CodedKeypoints
 from vggsearch.matching.alignment import Alignment, inverted
 from vggsearch.matching.keypoint_codes import code_keypoints
-from vggsearch.matching.keypoints import Keypoints, keypoints_of
+from vggsearch.matching.keypoints import Keypoints
 from vggsearch.matching.pixels import align_copy
 from vggsearch.matching.threads import single_threaded
 from vggsearch.photos.decoder_pool import Decoders, default_workers
@@ -47,7 +47,9 @@ class KeypointMatcher:
         self._directory, self._photos, self._key, self._decoders = directory, photos, photos.key, decoders
         self._is_saved, self._saved_at = True, time.monotonic()
         self._matches = self._read()
-        self._keypoints = KeypointMemory(directory)
+        self._detector = KeypointDetector(directory, photos, decoders)
+        # The other CPUs detect keypoints meanwhile; more threads that align mostly wait for the interpreter.
+        self._threads = ThreadPoolExecutor(max(1, default_workers() // 2), thread_name_prefix="align")
         self._families = Families(self.position)
         self._pixel_hashes: dict[int, str | None] = {}
         self._bytes: dict[int, int] = {}
@@ -92,10 +94,12 @@ class KeypointMatcher:
         """
         todo, done = self._by_hub([pair for pair in pairs if not self._is_known(*pair)]), before
         total = len(todo) if total is None else total
-        with single_threaded(), ThreadPoolExecutor(default_workers()) as threads:
-            for some in self._apart(todo):
+        with single_threaded():
+            for some, next_ones in pairwise(chain(self._apart(todo), [[]])):
                 monitor.check()
-                self._match_families(some, threads)
+                self._expect(some)
+                self._expect(next_ones)
+                self._match_families(some)
                 done += len(some)
                 monitor.show(stage, done, total, "pairs")
                 if time.monotonic() - self._saved_at >= DUPLICATES.saved_seconds:
@@ -103,8 +107,7 @@ class KeypointMatcher:
 
     def keypoints(self, rows: Sequence[int]) -> list[Keypoints | None]:
         """Return the keypoints of rows, None for one that cannot be read or has changed."""
-        with ThreadPoolExecutor(default_workers()) as threads:
-            return self._keypoints_of(rows, threads)
+        return self._detector.keypoints(rows)
 
     def coded(self, rows: Sequence[int], monitor: Monitor = SILENT) -> list[CodedKeypoints | None]:
         """Return the coded keypoints of rows, None for one that cannot be read or has changed. Raises Stopped.
@@ -114,34 +117,47 @@ class KeypointMatcher:
         known = self._read_codes()
         missing = [row for row in rows if self._key(row) not in known]
         try:
-            with single_threaded(), ThreadPoolExecutor(default_workers()) as threads:
+            with single_threaded():
                 for start in range(0, len(missing), DUPLICATES.photos_at_once):
                     monitor.check()
-                    some = missing[start : start + DUPLICATES.photos_at_once]
-                    coded = threads.map(_coded, self._keypoints_of(some, threads))
-                    for row, codes in zip(some, coded, strict=True):
-                        if codes is not None:
-                            known[self._key(row)] = codes
+                    end = start + DUPLICATES.photos_at_once
+                    some = missing[start:end]
+                    self._detector.expect(missing[start : end + DUPLICATES.photos_at_once])
+                    for row, keypoints in zip(some, self._detector.keypoints(some), strict=True):
+                        if keypoints is not None:
+                            known[self._key(row)] = _packed(code_keypoints(keypoints))
                     monitor.show("finding keypoints", start + len(some), len(missing))
         finally:
             if missing:
                 self._write_codes({key: known[key] for key in map(self._key, rows) if key in known})
         return [_unpacked(known[key]) if key in known else None for key in map(self._key, rows)]
 
+    def compare_pixels(self, pairs: Sequence[Pair]) -> None:
+        """Read the files of pairs for `have_same_pixels`, several at once."""
+        todo = [pair for pair in pairs if (key := self._compared(pair)) and self._matches[key].same_pixels is None]
+        rows = {*chain.from_iterable(todo)} - self._pixel_hashes.keys()
+        with ThreadPoolExecutor(default_workers()) as threads:
+            self._pixel_hashes |= zip(rows, threads.map(self._pixel_hash, rows), strict=True)
+
     def have_same_pixels(self, pair: Pair) -> bool:
         """Return whether two files show the same, see photos.pixel_hash. False if they were not compared."""
-        keys = [(self._key(first), self._key(second)) for first, second in (pair, pair[::-1])]
-        key = next((key for key in keys if key in self._matches), None)
+        key = self._compared(pair)
         if key is None:
             return False
         match = self._matches[key]
         if match.same_pixels is None:
-            one, other = (self._pixel_hash(row) for row in pair)
+            self.compare_pixels([pair])
+            one, other = (self._pixel_hashes[row] for row in pair)
             if one is None or other is None:
                 return False
             match = replace(match, same_pixels=one == other)
             self._matches[key], self._is_saved = match, False
         return bool(match.same_pixels)
+
+    def _compared(self, pair: Pair) -> Key | None:
+        """Return the key of the result for a pair, None if it was not compared."""
+        keys = ((self._key(first), self._key(second)) for first, second in (pair, pair[::-1]))
+        return next((key for key in keys if key in self._matches), None)
 
     def save(self) -> None:
         """Write all results into the index if there are new ones, or log a warning if it cannot be written."""
@@ -156,12 +172,10 @@ class KeypointMatcher:
 
     def _pixel_hash(self, row: int) -> str | None:
         """Return a hash of all that a photo shows, None if it cannot be read."""
-        if row not in self._pixel_hashes:
-            try:
-                self._pixel_hashes[row] = self._decoders.pixel_hash(self._photos.source(row))
-            except ImageError:
-                self._pixel_hashes[row] = None
-        return self._pixel_hashes[row]
+        try:
+            return self._decoders.pixel_hash(self._photos.source(row))
+        except ImageError:
+            return None
 
     def _is_known(self, first: int, second: int) -> bool:
         """Return whether two photos were compared; if so, other results may follow from that."""
@@ -188,17 +202,17 @@ class KeypointMatcher:
         if some:
             yield some
 
-    def _match_families(self, pairs: Sequence[Pair], threads: ThreadPoolExecutor) -> None:
+    def _match_families(self, pairs: Sequence[Pair]) -> None:
         """Compare hubs with others; first those at the centre of a family, from which the rest may follow.
 
         Of each family, few are compared at once, since others may follow from these.
         """
         rest, of_each = self._not_following(pairs), 1
         links = {link for pair in rest for link in self._families.links(*pair)}
-        self._match(self._by_hub([link for link in sorted(links) if self.result(link) is None]), threads)
+        self._match(self._by_hub([link for link in sorted(links) if self.result(link) is None]))
         while rest := self._not_following(rest):
             some = self._some_of_each_family(rest, of_each)
-            self._match(some, threads)
+            self._match(some)
             tried = set(some)  # a photo that cannot be read has no result
             rest = [pair for pair in rest if pair not in tried]
             of_each *= 2
@@ -247,36 +261,26 @@ class KeypointMatcher:
         if alignment is not None and alignment.agreement:
             self._families.add(query, photo, was_compared=was_compared)
 
-    def _match(self, pairs: Sequence[Pair], threads: ThreadPoolExecutor) -> None:
+    def _match(self, pairs: Sequence[Pair]) -> None:
         """Compare the first photo of each pair, as it is and mirrored, with the second one."""
         for start in range(0, len(pairs), DUPLICATES.photos_at_once):
             some = pairs[start : start + DUPLICATES.photos_at_once]
+            self._expect(some)
+            self._expect(pairs[start + DUPLICATES.photos_at_once :])
             rows = list(dict.fromkeys(chain.from_iterable(some)))
-            detected = zip(rows, self._keypoints_of(rows, threads), strict=True)
+            detected = zip(rows, self._detector.keypoints(rows), strict=True)
             found = {row: keypoints for row, keypoints in detected if keypoints is not None}
             for row, keypoints in found.items():
                 self._families.see(row, keypoints.sharpness)
             readable = [pair for pair in some if found.keys() >= {*pair}]
-            alignments = threads.map(lambda pair, found=found: align_copy(*(found[row] for row in pair)), readable)
+            ones, others = ([found[pair[place]] for pair in readable] for place in (0, 1))
+            alignments = self._threads.map(align_copy, ones, others)
             for pair, alignment in zip(readable, alignments, strict=True):
                 self._keep(*pair, alignment, was_compared=True)
 
-    def _keypoints_of(self, rows: Sequence[int], threads: ThreadPoolExecutor) -> list[Keypoints | None]:
-        missing = [row for row in rows if row not in self._keypoints]
-        for row, keypoints in zip(missing, threads.map(self._detect, missing), strict=True):
-            self._keypoints[row] = keypoints
-        found = [self._keypoints[row] for row in rows]
-        self._keypoints.forget()
-        return found
-
-    def _detect(self, row: int) -> Keypoints | None:
-        if not self._photos.is_current(row):
-            return None
-        try:
-            return keypoints_of(self._decoders.grey(self._photos.source(row), KEYPOINTS.pixels))
-        except ImageError as error:
-            log.debug("%s is not compared: %s", self._photos.path(row), error.reason)
-            return None
+    def _expect(self, pairs: Sequence[Pair]) -> None:
+        """Begin to detect the keypoints of the first pairs."""
+        self._detector.expect(chain.from_iterable(pairs[: DUPLICATES.photos_at_once]))
 
     def _read_codes(self) -> dict[str, Codes]:
         try:
@@ -300,12 +304,9 @@ class KeypointMatcher:
             return {}
 
 
-def _coded(keypoints: Keypoints | None) -> Codes | None:
-    if keypoints is None:
-        return None
-    coded = code_keypoints(keypoints)
-    packed = np.empty(len(coded), KEYPOINT)
-    packed["code"], packed["angle"], packed["size"] = coded.codes, coded.angles, coded.sizes
+def _packed(keypoints: CodedKeypoints) -> Codes:
+    packed = np.empty(len(keypoints), KEYPOINT)
+    packed["code"], packed["angle"], packed["size"] = keypoints.codes, keypoints.angles, keypoints.sizes
     return packed
 
 
