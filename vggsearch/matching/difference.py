@@ -32,6 +32,9 @@ AROUND = 19  # pixels across, with which a place is dilated to what is around it
 MOST_AROUND = 0.2  # share of what is around a place that may have the tone of what was put there
 CELL = 6  # pixels
 NEAR = 5  # cells across, with which a place that differs is dilated to where nothing is fitted
+INDEPENDENT = 25  # pixels of the 324 of a window whose noise is independent: both are blurred, one is enlarged
+LEAST_REST = 0.5  # variance of grey levels that no displacement explains, at least
+PRECISE = 0.8  # pixels: twice the standard error of a displacement, up to which it is known well
 SMALLEST = 24  # pixels of the common area across and down; a smaller one says nothing
 EDGE = 2  # pixels at the edges of a picture, which its border or the interpolation may have changed
 BLURS = (0.0, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6)  # pixels, standard deviations to try on the sharper picture
@@ -63,6 +66,8 @@ class Difference:
     too, in another place: 1 for a thing that has moved, up to 0.3 for what was put on a copy.
     `untouched`, 0..1, is the share of the parts with detail that are away from any place that differs, and
     `untouched_agreement` and `untouched_shift` are `least_agreement` and `largest_shift` in these parts alone.
+    `certain_shift` is the 95th percentile of how far these parts are displaced, in pixels, beyond what the rest of
+    the difference there may make up, and `precise` the number of windows in which clear edges tell it to PRECISE.
     `blur` is the standard deviation, in pixels, by which the sharper picture was blurred to resemble the other.
     """
 
@@ -83,6 +88,8 @@ class Difference:
     untouched: float = 0.0
     untouched_agreement: float = 0.0
     untouched_shift: float = 0.0
+    certain_shift: float = 0.0
+    precise: int = 0
     blur: float = 0.0
 
 
@@ -152,7 +159,7 @@ class _Windows:
         """Return what differs; the finest detail of both pictures is compared as it was before any blur."""
         if not self._has_detail.any():
             return None
-        lengths, has_edges = self._displacements()
+        lengths, errors, has_edges = self._displacements()
         untouched = self._has_detail & (cv2.dilate(self._differs.astype(np.uint8), np.ones((3, 3), np.uint8)) == 0)
         areas = cv2.connectedComponentsWithStats(self._differs.astype(np.uint8), connectivity=8)[2][1:, 4]
         detailed = int(self._has_detail.sum())
@@ -174,6 +181,8 @@ class _Windows:
             untouched=float(untouched.sum() / detailed),
             untouched_agreement=self._least_agreement(untouched),
             untouched_shift=_largest(lengths[untouched & has_edges]),
+            certain_shift=_largest(np.maximum(lengths - 2 * errors, 0)[untouched & self._inside]),
+            precise=int(np.count_nonzero(2 * errors[untouched & has_edges] < PRECISE)),
         )
 
     def _least_agreement(self, chosen: NDArray[np.bool_]) -> float:
@@ -221,17 +230,27 @@ class _Windows:
         unchanged[: rows * CELL, : columns * CELL] = np.repeat(np.repeat(255 * (1 - near), CELL, 0), CELL, 1)
         return unchanged
 
-    def _displacements(self) -> tuple[Real, NDArray[np.bool_]]:
-        """Return how far each window is displaced, in pixels, and in which windows clear edges tell."""
+    def _displacements(self) -> tuple[Real, Real, NDArray[np.bool_]]:
+        """Return how far each window is displaced, the standard error of that, and in which ones clear edges tell.
+
+        Lengths are in pixels. The error follows from what still differs in a window after it is displaced.
+        """
         first, second = self._pictures
         x, y = (self._within(np.add(*each)) / 16 for each in zip(sobel(first), sobel(second), strict=True))
         change = self._within(cv2.subtract(second, first, dtype=cv2.CV_16S))
-        xx, xy, yy, x_change, y_change = map(_windowed, (x * x, x * y, y * y, x * change, y * change))
+        xx, xy, yy, x_change, y_change, changes = map(
+            _windowed, (x * x, x * y, y * y, x * change, y * change, change * change)
+        )
         weaker = (xx + yy) / 2 - np.sqrt((xx - yy) ** 2 / 4 + xy**2)
         xx, yy = xx + 0.2, yy + 0.2
         across, down = yy * x_change - xy * y_change, xx * y_change - xy * x_change
-        lengths = np.hypot(across, down) / np.maximum(xx * yy - xy**2, 1e-6)
-        return lengths, self._inside & (weaker > 1) & (self._relative < 0.7)
+        determinant = np.maximum(xx * yy - xy**2, 1e-6)
+        across, down = across / determinant, down / determinant
+        lengths = np.hypot(across, down)
+        rest = np.maximum(changes - across * x_change - down * y_change, LEAST_REST)
+        along = (yy * across**2 - 2 * xy * across * down + xx * down**2) / np.maximum(lengths, 1e-6) ** 2
+        errors = np.sqrt(rest * along / determinant / INDEPENDENT)
+        return lengths, errors, self._inside & (weaker > 1) & (self._relative < 0.7)
 
     def _shared(self, first: Real, second: Real) -> float:
         """Return how much of the finest detail both have, where they do not differ otherwise."""
