@@ -135,8 +135,11 @@ def _agrees_closely(found: Difference) -> bool:
 def _is_surely_in_place(found: Difference) -> bool:
     """Return whether a displacement would show in many windows, and none does for certain.
 
-    The noise and the blur of strong edits seem to displace parts. Another viewpoint displaces them for certain.
+    The noise and the blur of strong edits seem to displace parts. Another viewpoint displaces them for certain, but
+    other entries on a page of one template may not.
     """
+    if found.one_tone >= PAGE:
+        return False
     is_in_place = found.certain_shift < SURELY_DISPLACED and found.precise >= LEAST_PRECISE
     return is_in_place and found.untouched_agreement > SURELY_AGREEING and found.untouched > LEAST_UNTOUCHED
 
