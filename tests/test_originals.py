@@ -10,6 +10,7 @@ from uuid import uuid4
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont, ImageOps
+from skimage import data
 
 from tests.helpers.duplicates import photo
 from tests.helpers.textures import scene
@@ -118,6 +119,14 @@ def test_a_colour_filter_makes_no_original_of_a_copy() -> None:
         warm = as_jpeg(recoloured(faint, 1.25, 1.0, 0.7))
         evidence = compared(faint, warm, one={"taken": datetime(2016, 1, 16)}, other={"quality": 98})
         assert evidence.why == {(0, 1): "taken 2016-01-16 00:00, the other has no date"}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_sticker_makes_no_original_of_a_copy_of_a_grey_photo(seed: int) -> None:
+    grey = Image.fromarray(getattr(data, "camera")()).convert("RGB")  # noqa: B009 - scikit-image has no types
+    stuck = as_jpeg(stickered(grey, random.Random(seed)))
+    evidence = compared(grey, stuck, one={"taken": datetime(2016, 1, 16)})
+    assert evidence.why == {(0, 1): "taken 2016-01-16 00:00, the other has no date"}
 
 
 def test_noise_and_a_sticker_make_no_original_of_a_copy_of_a_toned_photo() -> None:

@@ -354,6 +354,7 @@ class ColourDefaults:
     """Whether a photo is in colour and its copy is not (matching/colour.py)."""
 
     grey: float = 3.0  # levels between the channels of a pixel, in the mean; a grey JPEG has less
+    most: float = 0.8  # of all pixels, which have less colour than the rest: a sticker covers an eighth
     least: float = 4.0  # levels; grey copies have 0, 98 in 100 toned JPEGs of quality 80 less than this
     times: float = 4.0  # as much as the other; a copy whose channels were scaled has up to 3.3 times as much
 

@@ -17,7 +17,7 @@ from vggsearch.store.measurements import Numbers, read_measurements, write_measu
 log = logging.getLogger(__name__)
 
 # A change of matching.surroundings, common_part, detail or colour, or of what is stored, needs another number.
-MEASURED_BY = f"originals 2, {astuple(SURROUNDINGS)}, {astuple(DETAIL)}, {astuple(COLOUR)}"
+MEASURED_BY = f"originals 3, {astuple(SURROUNDINGS)}, {astuple(DETAIL)}, {astuple(COLOUR)}"
 AROUND = tuple(Around)
 CORNERS = 8  # numbers
 FLAGS = (0.0, 1.0)
