@@ -1,6 +1,7 @@
 """What two aligned pictures show: a copy and its original, or two shots, or two pages of one form."""
 
 import io
+import random
 from dataclasses import replace
 
 import cv2
@@ -303,6 +304,27 @@ def test_where_nothing_shows_a_displacement_none_is_excluded() -> None:
     assert found.untouched_agreement > 0.9
     assert not found.precise
     assert not agrees(found)
+
+
+def drawing(seed: int) -> Image.Image:
+    """Six white ellipses of several widths on black."""
+    generator = random.Random(seed)
+    page = Image.new("RGB", (300, 300), "black")
+    for _ in range(6):
+        left, top = generator.randrange(220), generator.randrange(220)
+        ImageDraw.Draw(page).ellipse((left, top, left + 40 + generator.randrange(60), top + 60), "white")
+    return page
+
+
+@pytest.mark.parametrize(("one", "other"), [(1, 55), (47, 61), (71, 75), (67, 86), (25, 123)])
+def test_two_drawings_of_one_like_shape_do_not_agree(one: int, other: int) -> None:
+    """Four keypoints lay one on the other by that shape; elsewhere they differ, or do not overlap."""
+    first, second = detect_keypoints(drawing(one)), detect_keypoints(drawing(other))
+    laid = align_copy(second, first)
+    assert laid is None or not laid.agreement
+    copy = align_copy(first, detect_keypoints(saved(drawing(one), 40)))
+    assert copy is not None
+    assert copy.agreement
 
 
 def with_plain_thing(name: str, thing: str, place: float, seed: int) -> Image.Image:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vggsearch.matching.alignment import Alignment, with_agreement
+from vggsearch.matching.alignment import Alignment, inverted, with_agreement
 from vggsearch.matching.difference import Difference, looks
 from vggsearch.matching.keypoints import Keypoints, align
 from vggsearch.matching.registration import halved
+from vggsearch.matching.surroundings import share_outside
 from vggsearch.matching.tones import Grey, correlation
 
 FEWEST_INLIERS = 6  # with fewer, the position is too uncertain to tell other content from a wrong position
@@ -36,6 +37,7 @@ ADDED = (
 MOST_HIDDEN = 0.42  # exchanged, up to which the outlines of what a caption hides may make up the rest of them
 LEAST_HIDDEN = 0.3  # exchanged, from which pixels do not agree, however much is hidden
 PAGE = 0.35  # share of one tone from which a picture is a page or a drawing; one photo in twenty has more
+MOST_OUTSIDE = 0.05  # of a drawing, if few keypoints lay it on another one
 CLEAN_PAGE = 0.55  # the same, of a page without any background, on which no difference is overlooked
 ALIKE = 0.9  # correlation of pictures at a glance, from which they look alike
 
@@ -105,10 +107,18 @@ def align_copy(query: Keypoints, photo: Keypoints) -> Alignment | None:
 
 
 def _with_pixels(laid: Overlay) -> Alignment:
-    """Return where a query lies, with the agreement of the pixels if they agree."""
-    differs = laid.difference
+    """Return where a query lies, with the agreement of the pixels if they agree.
+
+    By few keypoints, a drawing may be laid on another one that has a shape like one of its own: then nothing may
+    differ, and one must show all of the other.
+    """
+    differs, alignment = laid.difference, laid.alignment
     if differs is None or not agrees(differs):
-        return laid.alignment
+        return alignment
+    if alignment.inliers < FEWEST_INLIERS and differs.one_tone > CLEAN_PAGE:
+        is_whole = min(map(share_outside, (alignment, inverted(alignment)))) <= MOST_OUTSIDE
+        if differs.places or not is_whole:
+            return alignment
     return with_agreement(laid.alignment, differs.untouched_agreement)
 
 
