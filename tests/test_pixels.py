@@ -14,7 +14,7 @@ from vggsearch.matching.alignment import EVIDENCE_OF_PIXELS, Alignment
 from vggsearch.matching.difference import Difference, looks
 from vggsearch.matching.keypoints import align, detect_keypoints
 from vggsearch.matching.pixels import BLURRED, EXCHANGED, LARGEST_SHIFT, SURELY_DISPLACED, agrees, align_copy
-from vggsearch.photos.edits import COLLAGE, EDITS, captioned, edited
+from vggsearch.photos.edits import COLLAGE, EDITS, captioned, edited, stickered
 
 WORDS = ("lorem ipsum dolor", "sit amet", "consectetur elit", "sed eiusmod", "tempor magna", "aliqua enim minim")
 
@@ -325,6 +325,31 @@ def test_two_drawings_of_one_like_shape_do_not_agree(one: int, other: int) -> No
     copy = align_copy(first, detect_keypoints(saved(drawing(one), 40)))
     assert copy is not None
     assert copy.agreement
+
+
+def banknote(name: str, seed: int) -> Image.Image:
+    """A print of a photo with other numbers in four places, on paper that was laid flat otherwise."""
+    generator = random.Random(seed)
+    note = sample(name).resize((480, 320))
+    draw, font = ImageDraw.Draw(note), ImageFont.load_default(26)
+    for x, y in ((20, 20), (330, 20), (20, 280), (330, 280)):
+        draw.rectangle((x, y, x + 130, y + 30), (225, 225, 215))
+        draw.text((x + 4, y), "".join(generator.choices("0123456789ABCDEF", k=8)), (20, 60, 30), font)
+    rows, columns = np.mgrid[:320, :480].astype(np.float32)
+    across, down = (np.float32(generator.uniform(0, 6)) for _ in range(2))
+    x, y = columns + 1.2 * np.sin(rows / 60 + across), rows + 1.2 * np.sin(columns / 60 + down)
+    return saved(Image.fromarray(cv2.remap(np.asarray(note), x, y, cv2.INTER_LINEAR)), 85)
+
+
+@pytest.mark.parametrize("name", ["chelsea", "coffee", "astronaut", "rocket"])
+def test_two_banknotes_of_one_kind_do_not_match_and_a_copy_with_a_sticker_does(name: str) -> None:
+    one, other = detect_keypoints(banknote(name, 1)), detect_keypoints(banknote(name, 2))
+    assert align(one, other) is not None
+    assert align_copy(one, other) is None
+    copy = saved(stickered(banknote(name, 1).resize((360, 240)), random.Random(1)), 60)
+    found = align_copy(one, detect_keypoints(copy))
+    assert found is not None
+    assert found.agreement
 
 
 def with_plain_thing(name: str, thing: str, place: float, seed: int) -> Image.Image:

@@ -24,6 +24,10 @@ CLOSELY_IN_PLACE = 1.2  # LARGEST_SHIFT; a copy of another view had 1.5, one of 
 SURELY_AGREEING = 0.75  # AGREEING, if nothing is displaced for certain: by
 SURELY_DISPLACED = 0.5  # pixels of certain_shift; of 1,050 pairs of views and their strong copies, none had less,
 LEAST_PRECISE = 12  # and if so many windows would show it; fewer may be in place by chance
+APART = 0.4  # pixels of certain_shift, from which what was exchanged is another print, if so many windows show it:
+APART_IN = 100  # of 298 edited copies, none was so
+FAR_APART = 0.8  # APART, whatever else differs, and
+FAR_APART_IN = 400  # APART_IN, for that: of these copies, none had more than 0.6
 BLURRED = 1.4  # pixels, from which a difference of two photos is looked at again at half their size
 LEAST_UNTOUCHED = 0.3  # of the parts with detail; the strongest edits leave 0.4
 EXCHANGED = 0.22  # from which something has moved: frames of a burst have 0.3 to 0.5, captions up to 0.2
@@ -81,7 +85,8 @@ def _overlay(query: Keypoints, photo: Keypoints, alignment: Alignment) -> Overla
     is_copy = agrees(first.difference) and not first.shows_other_content
     is_closer = first.difference.largest >= CLOSER if is_copy else not first.shows_other_content
     again = [*seen] if is_closer else []
-    if not is_copy and first.difference.blur >= BLURRED and first.difference.one_tone < PAGE:
+    is_noisy = first.difference.blur >= BLURRED and first.difference.one_tone < PAGE
+    if is_noisy and not is_copy and not _is_another_print(first.difference):
         smaller = looks(halved(query.picture), halved(photo.picture), alignment)
         again += (replace(each, precise=0) for each in smaller)  # a view may seem to be in place there
     moved = next((each for each in again if _has_moved(each)), None)
@@ -157,7 +162,7 @@ def _is_surely_in_place(found: Difference) -> bool:
 def shows_other_content(found: Difference, inliers: int) -> bool:
     """Return whether what differs between two pictures, aligned by so many inliers, is another shot or page."""
     is_displaced = _is_other_view(found, inliers) and not _is_surely_in_place(found)
-    is_other_shot = is_displaced or _shows_moved_things(found)
+    is_other_shot = is_displaced or _shows_moved_things(found) or _is_another_print(found)
     return is_other_shot or _differs_in_small_places(found) or _is_other_page(found, inliers)
 
 
@@ -168,6 +173,16 @@ def _is_other_view(found: Difference, inliers: int) -> bool:
     """
     is_displaced = found.shift > 0.5 and found.largest_shift > 1.2 and found.shared_detail < 0.22
     return is_displaced or (found.shift > 1.05 and inliers >= 20 and found.shared_detail < 0.5)
+
+
+def _is_another_print(found: Difference) -> bool:
+    """Return whether something differs, and the rest is displaced for certain, as two banknotes of one kind are.
+
+    Where much was put on a copy, the rest is still in place.
+    """
+    is_apart = found.certain_shift > APART and found.precise >= APART_IN and found.exchanged > EXCHANGED
+    is_far_apart = found.certain_shift > FAR_APART and found.precise >= FAR_APART_IN and found.places > 0
+    return is_apart or is_far_apart
 
 
 def _shows_moved_things(found: Difference) -> bool:
