@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
+from skimage import data
 
 from tests.helpers.textures import scene
 from vggsearch.defaults import SURROUNDINGS
@@ -81,6 +82,21 @@ def test_pictures_full_of_lines_have_others_around_them_if_nothing_goes_on_beyon
     both.paste(woven(2, 400), (400, 0))
     assert shown(both, at(0, 0, 0.5, 1)) is Around.OTHERS
     assert shown(woven(1, 800), at(0, 0, 0.5, 1)) is Around.SCENE
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "size"), [("brick", "coins", (800, 300)), ("coins", "rocket", (400, 600))]
+)
+def test_a_picture_of_another_texture_beyond_an_edge_is_another_one(
+    name: str, other: str, size: tuple[int, int]
+) -> None:
+    """Lines in either, parallel to their common edge, hide that this is a seam."""
+    both = Image.new("RGB", size)
+    for picture, place in ((name, (0, 0)), (other, (size[0] - 400, size[1] - 300))):
+        photo = Image.fromarray(getattr(data, picture)()).convert("RGB")
+        both.paste(ImageOps.fit(photo, (400, 300)), place)
+    assert shown(both, at(0, 0, 400 / size[0], 300 / size[1])) is Around.OTHERS
+    assert shown(both, at(0, 0, 320 / size[0], 240 / size[1])) is Around.SCENE
 
 
 def test_a_conversation_shows_other_things_around_a_photo() -> None:

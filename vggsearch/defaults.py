@@ -324,6 +324,9 @@ class SurroundingsDefaults:
     goes_on: float = 0.85  # correlation across an edge, from which a scene goes on; frames have no texture there
     surely_goes_on: float = 0.93  # the same, even if an edge is a seam and much else is shown
     breaks_off: float = 0.3  # the same, below which it does not: crops of photos have more, 2 in 100 excepted
+    hardly_goes_on: float = 0.6  # the same, below which another texture beyond an edge shows another picture:
+    beside: tuple[int, int] = (3, 10)  # pixels from an edge, between which changes of grey levels are compared
+    other_texture: float = 0.9  # logarithm of their ratio on both sides, from then on; 2 in 100 crops have more
     margin_of_part: int = 16  # as `margin`, of the part of an image that a photo shows, found in fields
     reach_of_part: int = 36  # as `reach`, for that
     seam_of_part: float = 0.4  # as `seam`, for that; collages have 0.6 to 3, crops -0.5 to 0.3

@@ -4,7 +4,7 @@ A crop continues beyond its edges in the photo that it was cut from. The edges o
 collage, a frame or a screenshot are a seam: grey levels change more across them than across any parallel line.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 
 import cv2
@@ -54,6 +54,9 @@ def around(photo: NDArray[np.uint8], alignment: Alignment) -> Around:
     is_other = textured >= SURROUNDINGS.textured and share >= SURROUNDINGS.share_of_others
     if continuity >= SURROUNDINGS.goes_on and not (is_other and seam >= SURROUNDINGS.seam):
         return Around.SCENE
+    is_beside_another = continuity < SURROUNDINGS.hardly_goes_on and _texture_changes(edges)
+    if is_other and is_beside_another:
+        return Around.OTHERS
     breaks_off = is_other and continuity < SURROUNDINGS.breaks_off and _goes_on_beside(edges)
     if is_other and (is_drawn or seam >= SURROUNDINGS.seam or (breaks_off and seam > -SURROUNDINGS.no_seam)):
         return Around.OTHERS
@@ -157,6 +160,19 @@ def _seam(edges: Iterable[NDArray[np.float32]], margin: int = SURROUNDINGS.margi
         ratios.append(np.log(max(near, 1.0) / max(far, 1.0)))
         lengths.append(levels.shape[1])
     return float(np.average(ratios, weights=lengths)) if ratios else 0.0
+
+
+def _texture_changes(edges: Sequence[NDArray[np.float32]]) -> bool:
+    """Return whether the texture differs on both sides of the edges of an area, in the mean by their length."""
+    near, far = SURROUNDINGS.beside
+    ratios, lengths = [0.0], [1]
+    for levels in edges:
+        steps = np.abs(np.diff(levels, axis=0)).mean(axis=1)
+        middle = len(steps) // 2
+        before, beyond = steps[middle - far : middle - near].mean(), steps[middle + near : middle + far].mean()
+        ratios.append(abs(float(np.log(max(before, 1.0) / max(beyond, 1.0)))))
+        lengths.append(levels.shape[1])
+    return bool(np.average(ratios, weights=lengths) >= SURROUNDINGS.other_texture)
 
 
 def _continuity(edges: Iterable[NDArray[np.float32]], one: int = -BESIDE, other: int = BESIDE) -> float:
