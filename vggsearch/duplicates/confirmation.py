@@ -31,7 +31,7 @@ from vggsearch.store.keypoint_matches import Key, KeypointMatch, read_keypoint_m
 log = logging.getLogger(__name__)
 
 DETECTED_BY = f"keypoints 7, {astuple(KEYPOINTS)}"  # a change of the algorithm needs another number
-MATCHED_BY = f"{DETECTED_BY}, pixels 19, families 1"  # the same
+MATCHED_BY = f"{DETECTED_BY}, pixels 20, families 1"  # the same
 CODED_BY = f"{DETECTED_BY}, codes 1"  # the same
 
 Pair = tuple[int, int]
