@@ -336,7 +336,7 @@ def test_two_drawings_of_one_like_shape_do_not_agree(one: int, other: int) -> No
 
 
 def test_what_was_exchanged_between_prints_that_lie_otherwise_is_other_content() -> None:
-    """So are the numbers of two banknotes of one kind, whose paper lies otherwise; pixels of a copy lie in place."""
+    """So are numbers of two banknotes of one kind, whose paper lies otherwise; pixels of a copy lie in place."""
     seen = Difference(
         exchanged=0.3,
         one_sided=0.9,
