@@ -402,6 +402,7 @@ class DuplicateDefaults:
     looked_at_once: int = 256  # pairs whose photos are in memory while looking for originals: 100 MB
     quality_step: int = 5  # of JPEG, 1..100, from which a lower quality means another compression
     saved_seconds: float = 60.0  # at most this much matching of keypoints is lost in a crash
+    hashed_at_once: int = 8  # pairs whose whole files are read together; a search can only be stopped in between
     photos_at_once: int = 64  # photos compared with one photo, whose keypoints are in memory together
     remembered: int = 1000  # photos whose keypoints are kept in memory: 180 MB
     spilled: int = 10_000  # photos, at most, whose keypoints are kept in a temporary file: 1.8 GB

@@ -181,8 +181,8 @@ def _same_pictures(
         return may_show_the_same(photos[first], photos[second], pairs.similarity[index])
 
     chosen = [index for index in similar.tolist() if may_be_same(index)]
-    for start in range(0, len(chosen), DUPLICATES.photos_at_once):
-        some = chosen[start : start + DUPLICATES.photos_at_once]
+    for start in range(0, len(chosen), DUPLICATES.hashed_at_once):
+        some = chosen[start : start + DUPLICATES.hashed_at_once]
         matcher.compare_pixels([pairs.pair(index) for index in some])
         is_same[some] = [matcher.have_same_pixels(pairs.pair(index)) for index in some]
         try:

@@ -165,14 +165,14 @@ def _seam(edges: Iterable[NDArray[np.float32]], margin: int = SURROUNDINGS.margi
 def _texture_changes(edges: Sequence[NDArray[np.float32]]) -> bool:
     """Return whether the texture differs on both sides of the edges of an area, in the mean by their length."""
     near, far = SURROUNDINGS.beside
-    ratios, lengths = [0.0], [1]
+    ratios, lengths = [], []
     for levels in edges:
         steps = np.abs(np.diff(levels, axis=0)).mean(axis=1)
         middle = len(steps) // 2
         before, beyond = steps[middle - far : middle - near].mean(), steps[middle + near : middle + far].mean()
         ratios.append(abs(float(np.log(max(before, 1.0) / max(beyond, 1.0)))))
         lengths.append(levels.shape[1])
-    return bool(np.average(ratios, weights=lengths) >= SURROUNDINGS.other_texture)
+    return bool(ratios) and bool(np.average(ratios, weights=lengths) >= SURROUNDINGS.other_texture)
 
 
 def _continuity(edges: Iterable[NDArray[np.float32]], one: int = -BESIDE, other: int = BESIDE) -> float:
