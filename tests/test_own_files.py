@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ from vggsearch.store.contents import (
 )
 from vggsearch.store.files import write_atomically
 from vggsearch.store.lock import only_writer
+from vggsearch.store.own_files import check_links
 
 FOLDERS = (EMBEDDINGS, SEARCH_FOLDER, LOCAL, JOURNALS, f"{SEARCH_FOLDER}/000001", f"{LOCAL}/000001")
 WRITERS = (["index", "photos"], ["build"], ["verify", "--repair"], ["verify"], ["query", "photos/summer/0.jpg"])
@@ -132,6 +134,24 @@ def test_a_link_a_pipe_or_a_device_in_place_of_a_file_is_an_error_and_never_read
         done = run(words)
         assert (done.exit_code, done.stderr.count("\n")) == (1, 1), words
         assert f"{name} is a pipe, a socket or a device, not a file. Delete it." in done.stderr
+
+
+def test_a_file_that_comes_and_goes_while_it_is_looked_at_is_no_damage(made: ImageIndex) -> None:
+    holder, stop = made.directory / LOCK_HOLDER, threading.Event()
+
+    def write_and_delete() -> None:
+        while not stop.is_set():
+            holder.write_text("process 1 on here")
+            holder.unlink()
+
+    writer = threading.Thread(target=write_and_delete)
+    writer.start()
+    try:
+        for _ in range(1000):
+            check_links(made.directory)
+    finally:
+        stop.set()
+        writer.join()
 
 
 def test_a_link_made_while_an_index_is_open_is_not_followed(made: ImageIndex, precious: Path) -> None:

@@ -177,8 +177,9 @@ def _check_link(path: Path) -> None:
 
 def _check_file(path: Path) -> None:
     _check_link(path)
-    with suppress(OSError):
-        if not (path.is_file() or path.is_dir()) and path.exists():
+    with suppress(OSError):  # asked once: while we look, another process may write the file or delete it
+        mode = path.lstat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
             raise IndexDamaged(path, "is a pipe, a socket or a device, not a file", "Delete it.")
 
 
