@@ -14,6 +14,7 @@ from vggsearch.matching.evidence import (
     Found,
     compare_keypoints,
     confidence,
+    kinship,
 )
 from vggsearch.matching.keypoints import detect_keypoints
 from vggsearch.matching.rerank import raised
@@ -79,3 +80,12 @@ def test_a_certain_copy_is_raised_almost_to_1_and_the_order_of_others_stays() ->
     assert raised(1.0, 0.5) == 1.0
     assert raised(0.4, 0.0) == 0.4
     assert raised(0.5, 0.01) > raised(0.45, 0.01)
+    assert 0.4 < raised(0.4, 0.0, kinship=0.5) < raised(0.4, 0.0, kinship=1.0) < raised(0.4, 1.0, kinship=1.0)
+
+
+@pytest.mark.parametrize("found", [Found.OTHER, Found.DISPLACED])
+def test_what_is_aligned_but_differs_shows_the_same_scene_and_is_no_copy(found: Found) -> None:
+    assert kinship(None, found, 10_000) > 0.95
+    assert confidence(None, found, 10_000) < 0.1
+    assert kinship(None, Found.NOTHING, 10_000) < 0.1
+    assert kinship(None, Found.MANY, 10_000) >= confidence(None, Found.MANY, 10_000) > 0.99

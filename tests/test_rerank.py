@@ -4,16 +4,20 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image, ImageOps
 
 from vggsearch.cli import cli
-from vggsearch.defaults import ALIGN
+from vggsearch.defaults import ALIGN, KEYPOINTS
 from vggsearch.errors import OptionError
-from vggsearch.image_index import ImageIndex
+from vggsearch.image_index import ImageIndex, decoders_of, reranker_of
 from vggsearch.matching.alignment import Alignment
-from vggsearch.matching.rerank import VISIBLE_WINDOWS, confident, reranked
+from vggsearch.matching.evidence import COPY
+from vggsearch.matching.rerank import FRAMED_ORIENTATIONS, VISIBLE_WINDOWS, QueryFeatures, confident, reranked
+from vggsearch.photos.edits import EDITS, edited
+from vggsearch.photos.inputs import view_of
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +79,35 @@ def test_a_mirrored_copy_is_reported_and_raised(real: ImageIndex, cat: Image.Ima
     assert original.similarity > plain["originals/chelsea.jpg"].similarity
     other = next(path for path in checked if "chelsea" not in path)
     assert checked[other].alignment is None
+
+
+def test_a_cropped_mirrored_copy_with_a_caption_a_sticker_and_a_border_is_found(
+    real: ImageIndex, cat: Image.Image
+) -> None:
+    for seed in range(5):
+        copy = edited(cat, EDITS["strongest"], str(seed))
+        first = real.query(copy, 1).matches[0]
+        assert "chelsea" in first.path
+        assert (first.confidence or 0) >= COPY
+
+
+def test_the_picture_inside_a_frame_is_described_too(real: ImageIndex, cat: Image.Image) -> None:
+    reranker = reranker_of(real)
+    assert reranker is not None
+
+    def features(picture: Image.Image) -> QueryFeatures:
+        view = view_of(
+            picture, real.spec.size, real.spec.resize, lambda: decoders_of(real), longer=KEYPOINTS.pixels
+        )
+        return reranker.query_features(view)
+
+    bare, framed = features(cat), features(ImageOps.expand(cat, 40, "white"))
+    assert (bare.inside.shape, bare.inside_cells) == ((0, real.spec.dim), [])
+    assert (len(bare.embeddings), len(bare.all_embeddings)) == (ALIGN.orientations, ALIGN.orientations)
+    assert framed.inside.shape == (FRAMED_ORIENTATIONS, real.spec.dim)
+    assert np.linalg.norm(framed.inside, axis=1) == pytest.approx(1, abs=1e-3)
+    upright, mirrored = bare.embeddings[:2] @ framed.inside.T
+    assert min(upright[0], mirrored[1]) > max(upright[1], mirrored[0], bare.embeddings[0] @ framed.embeddings[0])
 
 
 def test_the_command_shows_the_position_of_the_query_in_a_photo(

@@ -167,7 +167,9 @@ class AlignDefaults:
     weight: float = 0.5  # 0..1, of the gap to 1.0 that re-ranking can close; more worsens results on look-alikes
     confident: float = 0.5  # score that fewer than one in a hundred unrelated photos reach
     of_a_copy: float = 0.9  # 0..1, of the gap to 1.0 that a certain copy closes
+    of_a_shot: float = 0.5  # 0..1, the same for a photo of the same scene, whether a copy or not
     unlike: int = 4  # photos compared by keypoints without finding a copy
+    unlike_framed: int = 8  # the same, if the query has a frame: it was edited, and resembles its photo less
     unlike_after: int = 1  # the same, once one was found: copies are the most similar
     compared_at_once: int = 2  # by keypoints
     threads: int = 4  # that read photos

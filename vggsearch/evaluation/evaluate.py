@@ -294,7 +294,7 @@ class _Checks:
         count = len(self._searcher.paths)
         mask = np.ones(count, bool) if among is None else among
         found = self._searcher.candidates(
-            query.embeddings, ALIGN.candidates, Selection(mask), Sought(query.hashes, count)
+            query.embeddings, ALIGN.candidates, Selection(mask), Sought(query.hashes, count), query.inside
         )
         results = judged(query, found, self._features([candidate.row for candidate in found]), count)
         raised = similarities.copy()

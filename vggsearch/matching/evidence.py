@@ -96,6 +96,18 @@ def confidence(bits: int | None, found: Found | None, looked_at: int) -> float:
     `bits` is the number of bits in which their perceptual hashes differ, None if a hash is missing; `found` is the
     result of the comparison, None if they were not compared; `looked_at` is the number of photos searched.
     """
+    (copy, *others), unrelated = _weights(bits, found, looked_at)
+    return copy / (copy + sum(others) + unrelated)
+
+
+def kinship(bits: int | None, found: Found | None, looked_at: int) -> float:
+    """Return the probability, 0..1, that a photo is a copy of a query or another shot of the same scene."""
+    kin, unrelated = _weights(bits, found, looked_at)
+    return sum(kin) / (sum(kin) + unrelated)
+
+
+def _weights(bits: int | None, found: Found | None, looked_at: int) -> tuple[list[float], float]:
+    """Return how many photos of each kind, and how many unrelated ones, are expected with this evidence."""
     at = None if bits is None else int(np.searchsorted(BITS, bits, "right")) - 1
     place = None if found is None else list(Found).index(found)
     weights = [
@@ -105,4 +117,4 @@ def confidence(bits: int | None, found: Found | None, looked_at: int) -> float:
     unrelated = looked_at * (1 if at is None else UNRELATED_BITS[at])
     if place is not None:  # only the most similar photos are compared
         unrelated = min(unrelated, ALIGN.candidates) * UNRELATED_FOUND[place]
-    return weights[0] / (sum(weights) + unrelated)
+    return weights, unrelated

@@ -13,6 +13,7 @@ from PIL import Image
 
 from vggsearch.defaults import ALIGN, KEYPOINTS
 from vggsearch.errors import ImageError
+from vggsearch.knn.vectors import unit_rows
 from vggsearch.matching.alignment import Alignment
 from vggsearch.matching.feature_maps import (
     FULL_IMAGE,
@@ -34,6 +35,9 @@ from vggsearch.photos.perceptual_hash import BYTES, NO_HASH, perceptual_hash
 log = logging.getLogger(__name__)
 
 FRAMED_ORIENTATIONS = 2  # of the picture inside a frame: upright and mirrored
+# The mean of the embeddings of that picture and of its centre resembles the photo more than either.
+INSIDE_PARTS = 2
+CENTRE: Window = (0.05, 0.05, 0.95, 0.95)
 
 FeaturesByPath = Mapping[str, tuple[Levels, float]]  # path -> the cells of the photo and its aspect ratio
 
@@ -42,15 +46,22 @@ FeaturesByPath = Mapping[str, tuple[Levels, float]]  # path -> the cells of the 
 class QueryFeatures:
     """What is compared of a query.
 
-    `embeddings`, float32 (m, dim), are those of the query in several orientations, the first as it is, and of the
-    picture inside its frame, if it has one. `hashes`, uint8 (k, BYTES), are the perceptual hashes of both, possibly
-    none; `cells` are in the first few ORIENTATIONS, and `grey` is the picture for keypoints.
+    `embeddings`, float32 (m, dim), and `cells` are those of the query in the first few ORIENTATIONS; `inside`,
+    (n, dim), and `inside_cells` those of the picture inside its frame, none without a frame. `hashes`,
+    uint8 (k, BYTES), are the perceptual hashes of both, possibly none, and `grey` is the picture for keypoints.
     """
 
     embeddings: NDArray[np.float32]
+    inside: NDArray[np.float32]
     hashes: NDArray[np.uint8]
     cells: list[LocalFeatures]
+    inside_cells: list[LocalFeatures]
     grey: NDArray[np.uint8]
+
+    @property
+    def all_embeddings(self) -> NDArray[np.float32]:
+        """The embeddings of the query and of the picture inside its frame, (n, dim)."""
+        return np.concatenate([self.embeddings, self.inside])
 
     @cached_property
     def keypoints(self) -> Keypoints:
@@ -96,27 +107,28 @@ class Reranker:
         """Return the features of an image, `image.grey` included, in ALIGN.orientations of ORIENTATIONS."""
         assert image.grey is not None  # noqa: S101 - requested with the view of a query
         squares = [image.pixels]
-        oriented = [apply_orientation(image.pixels, each) for each in ORIENTATIONS[: ALIGN.orientations]]
-        if (inner := self._inside_frame(image)) is not None:
-            squares.append(inner)
-            oriented += [apply_orientation(inner, each) for each in ORIENTATIONS[:FRAMED_ORIENTATIONS]]
-        embeddings, levels = self._describe(oriented)  # all in one batch
+        views = [apply_orientation(image.pixels, each) for each in ORIENTATIONS[: ALIGN.orientations]]
+        window = self._frame(image)
+        if window is not None:
+            squares.append(_part(image.pixels, window))
+            views += _inside_views(squares[1])
+        described, levels = self._describe(views)  # all in one batch
+        embeddings = np.stack(described)
+        whole, parts = embeddings[: ALIGN.orientations], embeddings[ALIGN.orientations :]
+        means = unit_rows(parts.reshape(-1, INSIDE_PARTS, parts.shape[1]).mean(axis=1))
         cells = [self._features(each, image.aspect) for each in levels[: ALIGN.orientations]]
-        return QueryFeatures(np.stack(embeddings), hashes_of(squares), cells, image.grey)
+        inside_cells = [
+            LocalFeatures(each, image.aspect, window or FULL_IMAGE)
+            for each in levels[ALIGN.orientations :: INSIDE_PARTS]
+        ]
+        return QueryFeatures(whole, means, hashes_of(squares), cells, inside_cells, image.grey)
 
-    def _inside_frame(self, image: View) -> NDArray[np.uint8] | None:
-        """Return the square of the picture inside the frame of an image, None if it has no frame.
+    def _frame(self, image: View) -> Window | None:
+        """Return where the picture lies inside the frame of an image, None if it has no frame.
 
         None also for squares that do not show the whole image, in which the frame lies elsewhere.
         """
-        window = inside_frame(image.grey) if image.grey is not None and self._spec.resize == "squash" else None
-        if window is None:
-            return None
-        size = len(image.pixels)
-        left, top, right, bottom = (edge * size for edge in window)
-        box = left, top, right, bottom
-        inner = Image.fromarray(image.pixels).resize((size, size), Image.Resampling.BICUBIC, box=box)
-        return np.array(inner)
+        return inside_frame(image.grey) if image.grey is not None and self._spec.resize == "squash" else None
 
     def photo_features(self, paths: Sequence[str]) -> list[PhotoFeatures | None]:
         """Return the features of photos, in order; None for a photo whose file can no longer be read."""
@@ -181,13 +193,29 @@ class Reranker:
         return LocalFeatures(levels, aspect, VISIBLE_WINDOWS[self._spec.resize](aspect))
 
 
+def _inside_views(inner: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    """Return the picture inside a frame and its centre in each of the first FRAMED_ORIENTATIONS."""
+    parts = (inner, _part(inner, CENTRE))
+    return [apply_orientation(part, each) for each in ORIENTATIONS[:FRAMED_ORIENTATIONS] for part in parts]
+
+
+def _part(square: NDArray[np.uint8], window: Window) -> NDArray[np.uint8]:
+    """Return a part of a square, enlarged to its size."""
+    size = len(square)
+    left, top, right, bottom = (edge * size for edge in window)
+    part = Image.fromarray(square).resize((size, size), Image.Resampling.BICUBIC, box=(left, top, right, bottom))
+    return np.array(part)
+
+
 def _grey_of(view: View) -> NDArray[np.uint8] | None:
     return view.grey
 
 
 def positions(query: QueryFeatures, photos: Sequence[PhotoFeatures | None]) -> list[Alignment | None]:
     """Return the position of the query in each photo; None if too little matches or the photo is None."""
-    alignments = iter(align_many(query.cells, [photo.cells for photo in photos if photo is not None]))
+    # Of the picture inside a frame: nothing of the frame then matches by chance.
+    cells = [*query.inside_cells, *query.cells[len(query.inside_cells) :]]
+    alignments = iter(align_many(cells, [photo.cells for photo in photos if photo is not None]))
     return [next(alignments) if photo is not None else None for photo in photos]
 
 
@@ -197,18 +225,19 @@ def hashes_of(squares: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return np.frombuffer(b"".join(found), np.uint8).reshape(-1, BYTES)
 
 
-def raised(similarity: float, confidence: float) -> float:
+def raised(similarity: float, confidence: float, kinship: float = 0.0) -> float:
     """Return the similarity of a photo that is a copy with this confidence, 0..1: raised towards 1.0.
 
-    A certain copy is raised by the fraction ALIGN.of_a_copy of the distance.
+    A certain copy is raised by the fraction ALIGN.of_a_copy of the distance, and a photo that shows the same scene
+    with the probability `kinship`, 0..1, by ALIGN.of_a_shot of it.
     """
-    return similarity + (1 - similarity) * ALIGN.of_a_copy * confidence
+    return similarity + (1 - similarity) * max(ALIGN.of_a_copy * confidence, ALIGN.of_a_shot * kinship)
 
 
 def reranked(upright: float, oriented: float, alignment: Alignment | None) -> float:
     """Return the similarity of a photo to a query after geometric verification.
 
-    `upright` is the cosine similarity with the query as it is, `oriented` the largest over all orientations tried.
+    `upright` is the cosine similarity with the query as it is, `oriented` the largest over all views tried.
     Without an alignment the result is `upright`: photos can be similar in ways that the feature maps do not show.
     With one, the larger of the two (a rotated copy is still a copy) is raised towards 1.0, by at most the fraction
     ALIGN.weight of the distance; 1.0 stays 1.0.

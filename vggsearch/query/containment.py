@@ -30,7 +30,7 @@ def photos_with(picture: View, indexes: Sequence[TargetView], engine: Engine, op
     parts = query_vectors([view.levels[1] for view in query.cells])
     found: list[Match] = []
     for each, reranker in with_reranker:
-        matches = _containing(each, query.embeddings, parts, options)
+        matches = _containing(each, query.all_embeddings, parts, options)
         best = matches[: 2 * _candidate_count(options)] if options.rerank else []
         alike = [Candidate(match.path, match.similarity, match.similarity) for match in best]
         photos = reranker.photo_features([candidate.path for candidate in alike])

@@ -15,7 +15,7 @@ from vggsearch.photos.decoder_pool import View
 from vggsearch.query.containment import photos_with
 from vggsearch.query.judging import judged
 from vggsearch.query.options import QueryOptions
-from vggsearch.query.searcher import Candidate, Match, Sought, ranked
+from vggsearch.query.searcher import Candidate, Match, Sought, in_order, ranked
 from vggsearch.query.targets import TargetView, looked_at
 from vggsearch.system.threads import single_threaded_blas
 
@@ -166,10 +166,12 @@ def _candidates(
     found = [
         (candidate, place)
         for place, (each, _) in enumerate(with_reranker)
-        for candidate in each.searcher.candidates(query.embeddings, ALIGN.candidates, each.wanted, sought)
+        for candidate in each.searcher.candidates(
+            query.embeddings, ALIGN.candidates, each.wanted, sought, query.inside
+        )
     ]
-    found.sort(key=lambda candidate_place: -candidate_place[0].oriented)
-    best = [*found[: ALIGN.candidates], *filter(_has_similar_hash, found[ALIGN.candidates :])]
+    ordered = [found[at] for at in in_order([(candidate.oriented, candidate.inside) for candidate, _ in found])]
+    best = [*ordered[: ALIGN.candidates], *filter(_has_similar_hash, ordered[ALIGN.candidates :])]
     return [
         (each, reranker, [candidate for candidate, at in best if at == place])
         for place, (each, reranker) in enumerate(with_reranker)

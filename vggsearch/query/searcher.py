@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,9 +45,10 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A photo to re-rank, with its similarity to the query as it is, and in the most similar orientation.
+    """A photo to re-rank, with its similarity to the query as it is, and to the most similar view of it.
 
-    `bits` is the number of bits in which their perceptual hashes differ, None if that is not known.
+    `bits` is the number of bits in which their perceptual hashes differ, None if that is not known. `inside` is the
+    similarity to the picture inside the frame of the query, None if it has no frame.
     """
 
     path: str
@@ -54,6 +56,12 @@ class Candidate:
     oriented: float
     bits: int | None = None
     row: int = -1
+    inside: float | None = None
+
+    @property
+    def similarity(self) -> float:
+        """The similarity to the query as it is or, if that is larger, to the picture inside its frame."""
+        return self.upright if self.inside is None else max(self.upright, self.inside)
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,30 +177,31 @@ class Searcher:
         count: int,
         wanted: Selection | None = None,
         sought: Sought | None = None,
+        inside: NDArray[np.float32] | None = None,
     ) -> list[Candidate]:
         """Return the photos most similar to any of the embeddings (m, dim); the first is the upright one.
 
         At most `count` of those `wanted`, most similar first, and of the others at most as many whose perceptual
         hash is nearly that of the query. Photos with the embedding of the query itself are no candidates:
-        re-ranking cannot improve them.
+        re-ranking cannot improve them. `inside` (k, dim) are embeddings of the picture inside a frame; with any,
+        photos are those most similar to the picture inside and to any view, in turn.
         """
         among = self._among(wanted)
-        vectors = self.index.to_vectors(queries)
+        vectors = self.index.to_vectors(queries if inside is None else np.concatenate([queries, inside]))
         found, _ = self.index.nearest_vectors(vectors, count + SPARE, among)
         alike = self._alike(sought, count, among) if sought is not None else np.empty(0, np.int64)
         rows = np.union1d(found, alike)
         exact = np.minimum(vectors @ self.index.unit_vectors(rows).T, 1.0)
-        order = np.lexsort((rows, -exact.max(axis=0)))
-        is_same = np.round(exact[0], DECIMALS) >= 1
-        best = [place for place in order if not is_same[place]]
-        chosen = [*best[:count], *(place for place in best[count:] if rows[place] in alike)]
-        bits = self._bits(sought, rows[chosen]) if sought is not None else [None] * len(chosen)
-        return [
-            Candidate(
-                self.paths[rows[at]], float(exact[0, at]), float(exact[:, at].max()), differing, int(rows[at])
-            )
-            for at, differing in zip(chosen, bits, strict=True)
+        is_other = np.round(exact[0], DECIMALS) < 1
+        rows, exact = rows[is_other], exact[:, is_other]
+        bits = self._bits(sought, rows) if sought is not None else [None] * len(rows)
+        framed = exact[len(queries) :].max(axis=0).tolist() if len(exact) > len(queries) else [None] * len(rows)
+        candidates = [
+            Candidate(self.paths[row], float(each[0]), float(each.max()), differing, int(row), of_inside)
+            for row, each, differing, of_inside in zip(rows, exact.T, bits, framed, strict=True)
         ]
+        best = [candidates[at] for at in in_order([(each.oriented, each.inside) for each in candidates])]
+        return [*best[:count], *(each for each in best[count:] if each.row in alike)]
 
     def _alike(self, sought: Sought, count: int, among: Selection | None) -> NDArray[np.int64]:
         """Return at most `count` rows whose perceptual hash differs from that of a query in few bits, int64."""
@@ -244,6 +253,21 @@ class Searcher:
         except ValueError:  # also for None
             return np.empty(0, np.int64)
         return np.array([row] if wanted is None or wanted.mask[row] else [], np.int64)
+
+
+def in_order(similarities: Sequence[tuple[float, float | None]]) -> list[int]:
+    """Return the places of candidates, the most promising first, by their similarities to a query.
+
+    These are the similarity to all of it and, if it has a frame, to the picture inside, else None. With a frame,
+    the most similar ones of either kind take turns: a frame that was added hides what is alike, but it may also be
+    part of the photo.
+    """
+    places = range(len(similarities))
+    of_all = sorted(places, key=lambda at: -similarities[at][0])
+    if any(inside is None for _, inside in similarities):
+        return of_all
+    of_inside = sorted(places, key=lambda at: -(similarities[at][1] or 0.0))
+    return list(dict.fromkeys(chain.from_iterable(zip(of_inside, of_all, strict=True))))
 
 
 def ranked(

@@ -79,11 +79,12 @@ def _candidate(searcher: Searcher, query: QueryFeatures, path: str) -> Candidate
     if path not in searcher.paths:
         raise Problem(HTTPStatus.NOT_FOUND, "The photo is no longer in the index.")
     row = np.array([searcher.paths.index(path)])
-    exact = [float(_similarity(searcher.index, embedding, row)) for embedding in query.embeddings]
+    exact = [float(_similarity(searcher.index, embedding, row)) for embedding in query.all_embeddings]
+    of_inside = exact[len(query.embeddings) :]
     bits = None
     if len(searcher.hashes) and len(query.hashes) and searcher.hashes[row].any():
         bits = int(fewest_differing_bits(query.hashes, searcher.hashes[row])[0])
-    return Candidate(path, exact[0], max(exact), bits, int(row[0]))
+    return Candidate(path, exact[0], max(exact), bits, int(row[0]), max(of_inside) if of_inside else None)
 
 
 def _similarity(index: VectorIndex, embedding: NDArray[np.float32], row: NDArray[np.int64]) -> np.float32:
