@@ -13,7 +13,6 @@ from PIL import Image
 
 from vggsearch.defaults import ALIGN, KEYPOINTS
 from vggsearch.errors import ImageError
-from vggsearch.knn.vectors import unit_rows
 from vggsearch.matching.alignment import Alignment
 from vggsearch.matching.feature_maps import (
     FULL_IMAGE,
@@ -35,9 +34,7 @@ from vggsearch.photos.perceptual_hash import BYTES, NO_HASH, perceptual_hash
 log = logging.getLogger(__name__)
 
 FRAMED_ORIENTATIONS = 2  # of the picture inside a frame: upright and mirrored
-# The mean of the embeddings of that picture and of its centre resembles the photo more than either.
-INSIDE_PARTS = 2
-CENTRE: Window = (0.05, 0.05, 0.95, 0.95)
+MARGIN = 0.05  # of the width and height of that picture: at its edges, something of the frame may be left
 
 FeaturesByPath = Mapping[str, tuple[Levels, float]]  # path -> the cells of the photo and its aspect ratio
 
@@ -111,17 +108,15 @@ class Reranker:
         window = self._frame(image)
         if window is not None:
             squares.append(_part(image.pixels, window))
-            views += _inside_views(squares[1])
+            window = _without_margin(window)
+            inner = _part(image.pixels, window)
+            views += [apply_orientation(inner, each) for each in ORIENTATIONS[:FRAMED_ORIENTATIONS]]
         described, levels = self._describe(views)  # all in one batch
-        embeddings = np.stack(described)
-        whole, parts = embeddings[: ALIGN.orientations], embeddings[ALIGN.orientations :]
-        means = unit_rows(parts.reshape(-1, INSIDE_PARTS, parts.shape[1]).mean(axis=1))
-        cells = [self._features(each, image.aspect) for each in levels[: ALIGN.orientations]]
-        inside_cells = [
-            LocalFeatures(each, image.aspect, window or FULL_IMAGE)
-            for each in levels[ALIGN.orientations :: INSIDE_PARTS]
-        ]
-        return QueryFeatures(whole, means, hashes_of(squares), cells, inside_cells, image.grey)
+        embeddings, count = np.stack(described), ALIGN.orientations
+        cells = [self._features(each, image.aspect) for each in levels[:count]]
+        inside_cells = [LocalFeatures(each, image.aspect, window or FULL_IMAGE) for each in levels[count:]]
+        hashes = hashes_of(squares)
+        return QueryFeatures(embeddings[:count], embeddings[count:], hashes, cells, inside_cells, image.grey)
 
     def _frame(self, image: View) -> Window | None:
         """Return where the picture lies inside the frame of an image, None if it has no frame.
@@ -193,10 +188,10 @@ class Reranker:
         return LocalFeatures(levels, aspect, VISIBLE_WINDOWS[self._spec.resize](aspect))
 
 
-def _inside_views(inner: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-    """Return the picture inside a frame and its centre in each of the first FRAMED_ORIENTATIONS."""
-    parts = (inner, _part(inner, CENTRE))
-    return [apply_orientation(part, each) for each in ORIENTATIONS[:FRAMED_ORIENTATIONS] for part in parts]
+def _without_margin(window: Window) -> Window:
+    left, top, right, bottom = window
+    x, y = MARGIN * (right - left), MARGIN * (bottom - top)
+    return left + x, top + y, right - x, bottom - y
 
 
 def _part(square: NDArray[np.uint8], window: Window) -> NDArray[np.uint8]:
