@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import vggsearch
 from tests.fakes import FAKE_SPEC, FakeEngine, save_photo
-from vggsearch.cluster.extract import chunks_at_once
+from vggsearch.cluster.extract import _Chunk, _Plan, _Pool, chunks_at_once
 from vggsearch.cluster.rows import Rows
 from vggsearch.cluster.worker import Refusal, Worker
 from vggsearch.defaults import CLUSTER, EXTRACT
@@ -113,3 +114,50 @@ def test_a_gpu_never_waits_for_a_chunk_that_nobody_has_asked_for() -> None:
     ahead = EXTRACT.decoded_bytes // (FAKE_SPEC.size**2 * 3)
     assert (chunks_at_once(FAKE_SPEC, has_gpus=True) - 1) * CLUSTER.chunk > ahead
     assert chunks_at_once(FAKE_SPEC, has_gpus=False) == CLUSTER.chunks
+
+
+class OneWorkerStarts:
+    """Stands for Ray on a cluster where the first worker starts, and another one never finds room."""
+
+    def __init__(self) -> None:
+        self.exceptions = SimpleNamespace(RayError=RuntimeError, RayTaskError=KeyError)
+        self.killed: list[object] = []
+        self._answers: dict[str, object] = {}
+
+    def start(self) -> tuple[object, str]:
+        """Start a worker, as `_start` does."""
+        if not self._answers:
+            self._answers["ready"] = None
+            return SimpleNamespace(embed=SimpleNamespace(remote=self._embed)), "ready"
+        return "worker without room", "never ready"
+
+    def _embed(self, files: list[PhotoFile]) -> str:
+        reference = f"rows of {files[0].path}"
+        self._answers[reference] = Rows.of(
+            [Skipped(file.path, "gone", "unreadable") for file in files], FAKE_SPEC.dim
+        )
+        return reference
+
+    def wait(self, awaited: list[str], num_returns: int, timeout: float | None) -> tuple[list[str], list[str]]:
+        """Return what is ready; fail where Ray would wait for ever."""
+        ready = [reference for reference in awaited if reference in self._answers][:num_returns]
+        assert ready or timeout is not None
+        return ready, [reference for reference in awaited if reference not in ready]
+
+    def get(self, reference: str) -> object:
+        """Return an answer."""
+        return self._answers[reference]
+
+    def kill(self, actor: object) -> None:
+        """End a worker."""
+        self.killed.append(actor)
+
+
+def test_once_all_is_done_nobody_waits_for_a_worker_that_finds_no_room(mixed: Path) -> None:
+    ray, files = OneWorkerStarts(), files_in(mixed)
+    chunks = [_Chunk(number, [file]) for number, file in enumerate(files)]
+    pool = _Pool(ray, ray.start, _Plan(count=2, cpus=1, gpus=0, chunks=2))
+    found = [item.path for chunk in pool.run(iter(chunks)) for item in chunk.items() if isinstance(item, Skipped)]
+    assert found == [file.path for file in files]
+    pool.close()
+    assert "worker without room" in ray.killed

@@ -173,11 +173,13 @@ class _Pool:
             self._add()
         following, ahead = 0, 2 * self._at_once * self._plan.count
         self._todo.extend(islice(chunks, ahead))
-        while self._todo or self._done or any(worker.chunks for worker in self._running):
+        while True:
             while following in self._done:
                 yield self._done.pop(following)
                 following += 1
                 self._todo.extend(islice(chunks, 1))
+            if not self._todo and not any(worker.chunks for worker in self._running):
+                return  # whoever is starting is no longer needed, and may never find room
             self._hand_out()
             self._wait()
 
