@@ -232,7 +232,8 @@ def raised(similarity: float, confidence: float, kinship: float = 0.0) -> float:
 def reranked(upright: float, oriented: float, alignment: Alignment | None) -> float:
     """Return the similarity of a photo to a query after geometric verification.
 
-    `upright` is the cosine similarity with the query as it is, `oriented` the largest over all views tried.
+    `upright` is the cosine similarity with the query as it is, or with the picture inside its frame if that is
+    larger, `oriented` the largest over all views tried.
     Without an alignment the result is `upright`: photos can be similar in ways that the feature maps do not show.
     With one, the larger of the two (a rotated copy is still a copy) is raised towards 1.0, by at most the fraction
     ALIGN.weight of the distance; 1.0 stays 1.0.
